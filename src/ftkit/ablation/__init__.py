@@ -1,0 +1,1 @@
+"""Comparisons: a folder of configs becomes a table one can trust."""

@@ -1,0 +1,1 @@
+"""A decoder (GPT-2 first) as a text classifier."""

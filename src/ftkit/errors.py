@@ -1,0 +1,89 @@
+"""The errors that a user can do something about, each with the exit code of the command line.
+
+Every message has one form: ``FILE:LINE: FIELD: what is wrong (got X); fix: Y``, as far as the parts are known. The command
+line prints it behind ``error: `` without a traceback.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+_NOT_GIVEN = object()
+
+
+class ExitCode(IntEnum):
+    """What the ``ftkit`` command returns to the shell."""
+
+    DONE = 0
+    BUG = 1
+    INPUT = 2
+    ENVIRONMENT = 3
+    TRAINING = 4
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class FtkitError(Exception):
+    """The base of every error that ftkit raises on purpose.
+
+    Args:
+        problem: What is wrong, in words.
+        file: The file at fault.
+        line: The line in ``file``, counted from 1.
+        field: The column, option or key at fault.
+        got: The value found. It is shown shortened, by ``repr``.
+        fix: What the user can do.
+
+    Example:
+        >>> print(InputError("unknown label", file="a.tsv", line=3, field="label", got="Spam", fix="use ham or spam"))
+        a.tsv:3: label: unknown label (got 'Spam'); fix: use ham or spam
+    """
+
+    exit_code = ExitCode.BUG
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | Path | None = None,
+        line: int | None = None,
+        field: str | None = None,
+        got: Any = _NOT_GIVEN,
+        fix: str | None = None,
+    ) -> None:
+        place = "" if file is None else f"{file}:" if line is None else f"{file}:{line}:"
+        parts = [place, f"{field}:" if field else "", problem, "" if got is _NOT_GIVEN else f"(got {_short(got)})"]
+        message = " ".join(part for part in parts if part)
+        super().__init__(f"{message}; fix: {fix}" if fix else message)
+
+
+class InputError(FtkitError, ValueError):
+    """A file, option or value given by the user cannot be used (exit code 2)."""
+
+    exit_code = ExitCode.INPUT
+
+
+class EnvironmentFault(FtkitError, RuntimeError):
+    """The machine lacks something: disk, network, access, weights, a lock (exit code 3)."""
+
+    exit_code = ExitCode.ENVIRONMENT
+
+
+class UnavailableError(EnvironmentFault):
+    """Weights or data that are neither on this machine nor to be had now (exit code 3).
+
+    An ablation skips a row that raises this and goes on with the next one.
+    """
+
+
+class TrainingFailed(FtkitError, RuntimeError):
+    """Training cannot go on, for example because the loss is not finite (exit code 4)."""
+
+    exit_code = ExitCode.TRAINING
+
+
+def _short(value: Any, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -1,0 +1,1 @@
+"""Binary evaluation over prediction files: the ground that everything else stands on."""

@@ -1,0 +1,1 @@
+"""The floor under the wings: checkpoints, storage and callbacks."""
