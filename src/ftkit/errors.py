@@ -1,7 +1,7 @@
 """The errors that a user can do something about, each with the exit code of the command line.
 
-Every message has one form: ``FILE:LINE: FIELD: what is wrong (got X); fix: Y``, as far as the parts are known. The command
-line prints it behind ``error: `` without a traceback.
+Every message has one form: ``FILE:LINE: FIELD: what is wrong (got X); fix: Y``, as far as the parts are known. The
+command line prints it behind ``error: `` without a traceback.
 """
 
 from __future__ import annotations

@@ -1,0 +1,117 @@
+"""Files that are either whole or not there: write beside the target, flush to the disk, then rename."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from ftkit.errors import EnvironmentFault, InputError
+
+PARTIAL_SUFFIX = ".partial"
+CHECKSUM_SUFFIX = ".sha256"
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    r"""Open a temporary file in the folder of ``path`` and rename it over ``path`` once it is on the disk.
+
+    A reader sees the old file or the new one, never a part: the temporary file lies on the same file system, and it is
+    removed when the block raises. Text is written as UTF-8 with ``\n`` line ends.
+
+    Args:
+        path: The file to write. Its folder is created.
+        mode: ``"w"`` for text or ``"wb"`` for bytes.
+
+    Yields:
+        The open temporary file.
+
+    Raises:
+        EnvironmentFault: The disk is full, or the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "result.json"
+        >>> with atomic_write(target) as file:
+        ...     _ = file.write("{}")
+        >>> target.read_text()
+        '{}'
+    """
+    target = Path(path)
+    partial = target.parent / f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open(mode, **text) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise _fault(error, target, partial) from error
+    finally:
+        with suppress(OSError):  # the folder itself may be what is wrong
+            partial.unlink(missing_ok=True)
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_checksum(path: str | Path) -> None:
+    """Write ``PATH.sha256`` beside ``path``, in the format of the ``sha256sum`` command."""
+    target = Path(path)
+    with atomic_write(f"{target}{CHECKSUM_SUFFIX}") as file:
+        file.write(f"{sha256_of(target)}  {target.name}\n")
+
+
+def verify_checksum(path: str | Path) -> None:
+    """Compare a file with the checksum beside it; without one there is nothing to check.
+
+    Raises:
+        InputError: The bytes are not those that were written.
+    """
+    target = Path(path)
+    recorded = Path(f"{target}{CHECKSUM_SUFFIX}")
+    if not recorded.exists():
+        return
+    expected = recorded.read_text(encoding="utf-8").split()[:1]
+    found = sha256_of(target)
+    if expected != [found]:
+        raise InputError(
+            "the checksum does not match: the file was changed or damaged after it was written",
+            file=target,
+            got=found[:12],
+            fix="use an intact copy, or train again",
+        )
+
+
+def _fault(error: OSError, target: Path, partial: Path) -> EnvironmentFault:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(target.parent).free
+        needed = partial.stat().st_size if partial.exists() else 0
+        return EnvironmentFault(
+            f"the disk is full: {needed:,} bytes were written of a file that needs more, {free:,} are free",
+            file=target,
+            fix="free some space, then run the same command again",
+        )
+    return EnvironmentFault(
+        f"cannot be written: {error.strerror or error}", file=target, fix="choose a folder that can be written"
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
