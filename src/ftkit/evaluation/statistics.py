@@ -1,0 +1,264 @@
+"""How sure a figure is: intervals, paired tests, and what a comparison can show at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, stats
+
+RESAMPLES = 2_000
+
+
+def wilson_interval(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion.
+
+    Args:
+        correct: Number of successes, 0 to ``n``.
+        n: Number of trials.
+        level: Confidence, between 0 and 1.
+
+    Returns:
+        Lower and upper bound in [0, 1]; ``(nan, nan)`` when there are no trials.
+
+    Raises:
+        ValueError: ``correct`` is not within 0 to ``n``, or ``level`` not within 0 to 1.
+
+    Example:
+        >>> low, high = wilson_interval(285, 300)
+        >>> f"{low:.4f} {high:.4f}"
+        '0.9192 0.9695'
+
+    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22
+    (1927).
+    """
+    if not 0 <= correct <= n:
+        raise ValueError(f"correct must lie within 0 to n (got correct={correct}, n={n})")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1 (got {level})")
+    if n == 0:
+        return math.nan, math.nan
+    interval = stats.binomtest(int(correct), int(n)).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mcnemar_exact(only_a: int, only_b: int) -> float:
+    """Exact McNemar test: p-value, two-sided, that two models are right equally often on the same examples.
+
+    Args:
+        only_a: Examples that only the first model gets right.
+        only_b: Examples that only the second model gets right.
+
+    Returns:
+        The p-value; 1 when the models never disagree about an example.
+
+    Example:
+        >>> mcnemar_exact(5, 0), mcnemar_exact(6, 0)
+        (0.0625, 0.03125)
+
+    Source: Q. McNemar, Note on the sampling error of the difference between correlated proportions,
+    Psychometrika 12 (1947); exact binomial form.
+    """
+    if only_a < 0 or only_b < 0:
+        raise ValueError(f"counts must not be negative (got {only_a} and {only_b})")
+    if only_a + only_b == 0:
+        return 1.0
+    return float(stats.binomtest(int(only_a), int(only_a + only_b), 0.5).pvalue)
+
+
+def paired_bootstrap(
+    correct_a: np.ndarray,
+    correct_b: np.ndarray,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of the difference in accuracy, a minus b, over resampled examples.
+
+    Both models are drawn together, so what makes an example hard for both cancels.
+
+    Args:
+        correct_a: bool ``(n,)``: whether the first model is right.
+        correct_b: bool ``(n,)``: the same for the second model, in the same order.
+        level: Confidence, between 0 and 1.
+        resamples: Number of resamples.
+        seed: Seed of the resampling.
+
+    Raises:
+        ValueError: The lengths differ, or there are no examples.
+
+    Example:
+        >>> a, b = np.repeat([True, False], [90, 10]), np.repeat([True, False], [70, 30])
+        >>> low, high = paired_bootstrap(a, b)
+        >>> f"{low:.2f} {high:.2f}"
+        '0.12 0.28'
+    """
+    n = len(correct_a)
+    if n != len(correct_b) or n == 0:
+        raise ValueError(f"both models need the same examples (got {n} and {len(correct_b)})")
+    only_a = int(np.count_nonzero(correct_a & ~correct_b))
+    only_b = int(np.count_nonzero(correct_b & ~correct_a))
+    # Resampling the examples is drawing these three counts.
+    draws = np.random.default_rng(seed).multinomial(n, [only_a / n, only_b / n, 1 - (only_a + only_b) / n], resamples)
+    return percentile_interval((draws[:, 0] - draws[:, 1]) / n, level)
+
+
+def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The central part of bootstrap values; ``(nan, nan)`` if the figure was undefined in some resample."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction for several tests at once.
+
+    Args:
+        p_values: The p-values of all tests that were made.
+
+    Returns:
+        The adjusted p-values in the same order, each at most 1.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+
+    Source: S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statistics 6 (1979).
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    raised = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(raised, 1.0)
+    return adjusted.tolist()
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Whether a paired comparison can be significant at all, before or after it is made.
+
+    Attributes:
+        possible: Whether the most favourable outcome would be significant.
+        best_p: The p-value of that outcome: every disagreement in favour of one model.
+        needed: Disagreements, all in one direction, that significance takes.
+    """
+
+    possible: bool
+    best_p: float
+    needed: int
+
+
+def can_be_significant(n: int, disagreements: int | None = None, alpha: float = 0.05, comparisons: int = 1) -> Reach:
+    """Whether an exact McNemar test can ever reach ``alpha``.
+
+    Args:
+        n: Examples that both models answered.
+        disagreements: How many of them only one of the two got right, or the difference between two published
+            counts of right answers; as many as ``n`` when unknown.
+        alpha: Level of significance.
+        comparisons: Comparisons made together; the first step of Holm divides ``alpha`` by it.
+
+    Example:
+        Two rows of a table with 300 test messages that differ by 5 messages cannot be told apart, by 6 they might.
+
+        >>> can_be_significant(300, 5)
+        Reach(possible=False, best_p=0.0625, needed=6)
+        >>> can_be_significant(300, 6).possible
+        True
+    """
+    most = n if disagreements is None else min(disagreements, n)
+    needed = math.ceil(1 - math.log2(alpha / comparisons))
+    best = mcnemar_exact(most, 0)
+    return Reach(best <= alpha / comparisons, best, needed)
+
+
+def minimum_detectable_difference(
+    n: int, disagreement: float, power: float = 0.8, alpha: float = 0.05, comparisons: int = 1
+) -> float:
+    """The smallest true difference in accuracy that a paired test finds with the given power.
+
+    Args:
+        n: Examples that both models answer.
+        disagreement: Share of examples that only one of the two gets right, in (0, 1].
+        power: Probability of finding the difference.
+        alpha: Level of significance, two-sided.
+        comparisons: Comparisons made together (Bonferroni, the first step of Holm).
+
+    Returns:
+        The difference in accuracy, or NaN when not even one-sided disagreement would suffice.
+
+    Example:
+        >>> f"{minimum_detectable_difference(300, 0.05):.4f}"
+        '0.0360'
+
+    Source: R. J. Connor, Sample size for testing differences in proportions for the paired-sample design,
+    Biometrics 43 (1987).
+    """
+    z_alpha, z_power = stats.norm.isf(alpha / comparisons / 2), stats.norm.isf(1 - power)
+
+    def lacking(difference: float) -> float:
+        spread = math.sqrt(disagreement - difference**2)
+        return z_alpha * math.sqrt(disagreement) + z_power * spread - difference * math.sqrt(n)
+
+    # More than every disagreement in one direction cannot be.
+    if lacking(disagreement) > 0:
+        return math.nan
+    return float(optimize.brentq(lacking, 0.0, disagreement))
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """Where the uncertainty of a mean accuracy over seeds comes from.
+
+    Attributes:
+        mean: Mean accuracy over seeds and examples.
+        observed_sd: Standard deviation of the seeds' accuracies as they are.
+        seed_sd: The part that the seeds cause: what would remain with an endless test set.
+        test_sd: The noise of one seed's accuracy because the test set is finite.
+        standard_error: Of ``mean``, with both sources: for new seeds and new test examples.
+    """
+
+    mean: float
+    observed_sd: float
+    seed_sd: float
+    test_sd: float
+    standard_error: float
+
+
+def seed_spread(correct: np.ndarray) -> SeedSpread:
+    """Separate the spread between seeds from the noise of the test set.
+
+    Two-way random-effects analysis of variance of right/wrong with seeds and examples as factors, one answer a cell.
+    A negative estimate of a variance counts as 0.
+
+    Args:
+        correct: bool ``(seeds, n)``: every seed's answers on the same examples, at least two seeds.
+
+    Raises:
+        ValueError: There are fewer than two seeds or examples.
+
+    Example:
+        >>> twins = np.tile(np.arange(100) < 90, (3, 1))
+        >>> spread = seed_spread(twins)
+        >>> spread.seed_sd, round(spread.test_sd, 3), round(spread.standard_error, 3)
+        (0.0, 0.03, 0.03)
+    """
+    x = np.asarray(correct, dtype=float)
+    if x.ndim != 2 or min(x.shape) < 2:
+        raise ValueError(f"at least two seeds and two examples are needed (got shape {x.shape})")
+    seeds, n = x.shape
+    by_seed, by_example, mean = x.mean(1), x.mean(0), float(x.mean())
+    mean_square_seed = n * by_seed.var(ddof=1)
+    mean_square_example = seeds * by_example.var(ddof=1)
+    left = x - by_seed[:, None] - by_example[None, :] + mean
+    residual = float((left**2).sum() / ((seeds - 1) * (n - 1)))
+    seed_variance = max(0.0, (mean_square_seed - residual) / n)
+    example_variance = max(0.0, (mean_square_example - residual) / seeds)
+    return SeedSpread(
+        mean=mean,
+        observed_sd=float(by_seed.std(ddof=1)),
+        seed_sd=math.sqrt(seed_variance),
+        test_sd=math.sqrt((example_variance + residual) / n),
+        standard_error=math.sqrt(seed_variance / seeds + example_variance / n + residual / (n * seeds)),
+    )

@@ -1,0 +1,138 @@
+"""Checkpoints that hold what was trained: small, written whole, checked when they are read, and never run as code."""
+
+from __future__ import annotations
+
+import pickle
+from abc import abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import nn
+
+from ftkit.errors import InputError
+from ftkit.storage import CHECKSUM_SUFFIX, atomic_write, verify_checksum, write_checksum
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written beside the target and renamed, with a checksum that is verified on load.
+
+    Lightning's own transaction builds its temporary file in the system's folder for them and moves it over the old
+    checkpoint, so that a full disk can destroy the good one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write ``checkpoint`` to ``path``: the old file stays until the new one is whole."""
+        with atomic_write(path, "wb") as file:
+            torch.save(checkpoint, file)
+        write_checksum(path)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = lambda storage, loc: storage, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint as data: tensors and plain values. Code in it is refused whatever ``weights_only`` says."""
+        return _load(Path(path), map_location)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint with its checksum."""
+        super().remove_checkpoint(path)
+        Path(f"{path}{CHECKSUM_SUFFIX}").unlink(missing_ok=True)
+
+
+class TrainedStateModule(L.LightningModule):
+    """A LightningModule whose checkpoints hold the parameters that learn and the identity of the frozen base."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strict_loading = False  # the frozen weights come from the base; on_load_checkpoint compares the keys
+
+    @property
+    @abstractmethod
+    def base(self) -> dict[str, Any]:
+        """What the frozen weights were made from, as plain values."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Drop the frozen weights and add the base's identity."""
+        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in trainable_parameters(self)}
+        checkpoint["base"] = self.base
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Compare base, names and shapes before anything is loaded.
+
+        Raises:
+            InputError: The checkpoint belongs to another base, or trained other parameters.
+        """
+        if checkpoint.get("base") != self.base:
+            raise InputError(
+                f"the checkpoint was trained on another base than {self.base}", field="base", got=checkpoint.get("base")
+            )
+        own, stored = trainable_parameters(self), checkpoint["state_dict"]
+        wrong = {
+            "missing": own.keys() - stored.keys(),
+            "unexpected": stored.keys() - own.keys(),
+            "of another shape": {name for name in own.keys() & stored.keys() if own[name].shape != stored[name].shape},
+        }
+        if any(wrong.values()):
+            listing = "; ".join(f"{len(names)} {what}: {_first(names)}" for what, names in wrong.items() if names)
+            raise InputError(
+                f"the checkpoint does not fit the model: {listing}",
+                fix="use the options that the checkpoint was trained with",
+            )
+
+
+def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that learn, by name, in the module's order."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint on the CPU.
+
+    Args:
+        path: A ``.ckpt`` file, or a run folder: its ``checkpoints/last.ckpt``, or else its newest
+            ``checkpoints/*.ckpt``.
+
+    Raises:
+        InputError: There is none, it is damaged, or it holds more than tensors and plain values.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = sorted(
+            (path / "checkpoints").glob("*.ckpt"), key=lambda ckpt: (ckpt.stem == "last", ckpt.stat().st_mtime)
+        )
+        if not found:
+            raise InputError("holds no checkpoints/*.ckpt", file=path, fix="train first, or name the checkpoint itself")
+        path = found[-1]
+    return _load(path, "cpu")
+
+
+def _load(path: Path, map_location: Any) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError("no such checkpoint", file=path)
+    verify_checksum(path)
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            "holds more than tensors and plain values (it is read with weights_only), or is damaged", file=path
+        ) from error
+    except (OSError, EOFError, RuntimeError, KeyError, ValueError) as error:
+        raise InputError(f"cannot be read as a checkpoint: {error}", file=path, fix=_newest_other(path)) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise InputError("is not a Lightning checkpoint", file=path)
+    return checkpoint
+
+
+def _newest_other(path: Path) -> str:
+    others = [file for file in path.parent.glob("*.ckpt") if file != path and file.stat().st_size]
+    if not others:
+        return "train again"
+    return f"try {max(others, key=lambda file: file.stat().st_mtime)}"
+
+
+def _first(names: Iterable[str], limit: int = 5) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:limit]) + (", …" if len(ordered) > limit else "")

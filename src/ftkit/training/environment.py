@@ -1,0 +1,58 @@
+"""What a run was made with: versions and hardware, so that figures can be compared and repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PACKAGES = ("ftkit", "torch", "lightning", "transformers", "peft", "torchmetrics", "bitsandbytes")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result; one that is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def code_sha256() -> str:
+    """A hash of ftkit's source as far as it can change what a run finds: all but the parts that only read results."""
+    package = Path(str(files("ftkit")))
+    readers = {package / "ablation", package / "evaluation"}
+    sources = [file for file in sorted(package.rglob("*.py")) if not readers.intersection(file.parents)]
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(f"{source.relative_to(package)}\0".encode() + source.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, number of cores, threads of PyTorch, and GPU."""
+    return {
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _processor() -> str:
+    listing = Path("/proc/cpuinfo")
+    if listing.exists():
+        for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

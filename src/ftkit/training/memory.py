@@ -1,0 +1,34 @@
+"""Peak memory of a part of a run."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+
+
+def reset_peak_memory() -> None:
+    """Start measuring anew, where the system can: on CUDA and on Linux. Elsewhere the peak is the whole process's."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    if _CLEAR.exists():
+        try:
+            _CLEAR.write_text("5")  # resets VmHWM, see proc(5)
+        except PermissionError:  # some containers: the peak is then that of the whole process
+            return
+
+
+def peak_memory_mb() -> float:
+    """Peak since the last reset in MB (10^6 bytes): allocated memory on a GPU if there is one, else resident memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    if _STATUS.exists():
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS and in KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
