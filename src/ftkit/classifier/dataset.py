@@ -1,0 +1,81 @@
+"""Encoded messages as a dataset that hands out whole batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ftkit.classifier.encoding import Encoding
+
+Batch = dict[str, Any]
+
+
+class MessageDataset(Dataset[Batch]):
+    """The encoded messages of one split; an index list gives a whole batch.
+
+    A batch is a dict: ``input_ids`` (B, T) int64, padded on the right; ``length`` (B,) int64, the number of
+    real tokens, at least 1; ``label`` (B,) int64, 1 for the positive class; ``id``, a list of B strings.
+
+    Args:
+        ids: Name of each message.
+        labels: 0 or 1 for each message.
+        encoded: Token ids of each message, cut.
+        encoding: How the messages of a batch are padded.
+
+    Example:
+        >>> rules = Encoding(("ham", "spam"), max_length=4, pad_to_max=False, pad_id=9, single=False)
+        >>> dataset = MessageDataset(["a", "b", "c"], [0, 1, 1], [[1], [2, 3], [4, 5, 6]], rules)
+        >>> dataset.__getitems__([1, 0])["input_ids"].tolist()
+        [[2, 3], [1, 9]]
+    """
+
+    def __init__(
+        self, ids: list[str], labels: list[int], encoded: list[list[int]], encoding: Encoding
+    ) -> None:
+        padded = encoding.pad(encoded)
+        self.input_ids, self.length = padded["input_ids"], padded["length"]
+        self.ids, self.label = ids, torch.tensor(labels)
+        self.pad_to_max = encoding.pad_to_max
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """The batch of the messages at ``indices``; a data loader asks for it once a batch."""
+        rows = torch.tensor(indices)
+        length = self.length[rows]
+        width = self.input_ids.shape[1] if self.pad_to_max else int(length.max())
+        return {
+            "input_ids": self.input_ids[rows, :width],
+            "length": length,
+            "label": self.label[rows],
+            "id": [self.ids[index] for index in indices],
+        }
+
+
+def message_loader(
+    dataset: MessageDataset,
+    batch_size: int,
+    num_workers: int,
+    sampler: Sampler[int] | None = None,
+    drop_last: bool = False,
+) -> DataLoader[Batch]:
+    """A data loader that takes whole batches from the dataset; in order unless a sampler is given."""
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        drop_last=drop_last,
+        collate_fn=_as_it_is,
+        num_workers=num_workers,
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    """Nothing is left to collate; a module-level function, so that worker processes can be given it."""
+    return batch

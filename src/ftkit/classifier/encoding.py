@@ -1,0 +1,64 @@
+"""How texts become right-padded batches of token ids; kept with a checkpoint, so that inference repeats training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The rules by which texts are cut and padded.
+
+    Args:
+        labels: Names of the negative and the positive class.
+        max_length: Longer texts are cut to this many tokens.
+        pad_to_max: Whether every text is padded to ``max_length``; otherwise to the longest text of its batch.
+        pad_id: Token id of the padding.
+        single: Whether texts of unequal length must not share a batch, since padding would change their predictions.
+    """
+
+    labels: tuple[str, str]
+    max_length: int
+    pad_to_max: bool
+    pad_id: int
+    single: bool
+
+    def encode(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text without special tokens, cut; an empty text becomes one padding token."""
+        if not texts:
+            return []
+        encoded = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)[
+            "input_ids"
+        ]
+        return [ids[: self.max_length] or [self.pad_id] for ids in encoded]
+
+    def pad(self, encoded: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Make a batch: ``input_ids`` (B, T) int64 padded on the right, and ``length`` (B,) int64.
+
+        Example:
+            >>> rules = Encoding(("ham", "spam"), max_length=3, pad_to_max=True, pad_id=9, single=False)
+            >>> rules.pad([[1], [2, 3]])["input_ids"].tolist()
+            [[1, 9, 9], [2, 3, 9]]
+        """
+        length = torch.tensor([len(ids) for ids in encoded])
+        width = self.max_length if self.pad_to_max else int(length.max())
+        input_ids = torch.full((len(encoded), width), self.pad_id)
+        for row, ids in zip(input_ids, encoded, strict=True):
+            row[: len(ids)] = torch.tensor(ids)
+        return {"input_ids": input_ids, "length": length}
+
+    def batches(self, encoded: Sequence[Sequence[int]], batch_size: int) -> Iterator[dict[str, Tensor]]:
+        """Padded batches in order, of one text each where texts must not share a batch."""
+        step = 1 if self.single else batch_size
+        for start in range(0, len(encoded), step):
+            yield self.pad(encoded[start : start + step])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a checkpoint."""
+        return asdict(self)

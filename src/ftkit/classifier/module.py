@@ -1,0 +1,367 @@
+"""The classifier as Lightning modules: any decoder, and GPT-2."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy
+from transformers import PreTrainedTokenizerBase
+
+from ftkit.classifier import gpt2
+from ftkit.classifier.backbone import Backbone
+from ftkit.classifier.encoding import Encoding
+from ftkit.classifier.pooling import Pooling, pool, reads_padding, real_tokens
+from ftkit.classifier.trainable import LoraFlavour, Trainable, add_lora, choose_trainable
+from ftkit.errors import InputError
+from ftkit.training.checkpoint import TrainedStateModule, read_checkpoint, trainable_parameters
+
+CLASSES = 2
+
+
+class SequenceClassifier(nn.Module):
+    """A backbone, one pooled position and a linear head.
+
+    Args:
+        backbone: The decoder.
+        pooling: Which position decides.
+        mask_padding: Whether attention ignores padding.
+    """
+
+    def __init__(self, backbone: Backbone, pooling: Pooling, mask_padding: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(backbone.hidden_size, CLASSES)
+        self.pooling = pooling
+        self.mask_padding = mask_padding
+
+    def forward(self, input_ids: Tensor, length: Tensor) -> Tensor:
+        """Logits (B, 2) for right-padded ``input_ids`` (B, T) int64 with ``length`` (B,) real tokens each."""
+        attention_mask = real_tokens(length, input_ids.shape[1]) if self.mask_padding else None
+        hidden = self.backbone.norm(self.backbone(input_ids, attention_mask))  # (B, T, D)
+        # The head is affine, so the mean of the logits is the head of the mean.
+        return self.head(pool(hidden, length, self.pooling))
+
+
+class DecoderClassifier(TrainedStateModule):
+    """A decoder-only transformer as a two-class text classifier.
+
+    A subclass names its constructor arguments and builds the backbone; this class holds the rest: head, freezing,
+    LoRA, loss, metrics, checkpoints and inference. Batches are dicts: ``input_ids`` (B, T) int64 right padded,
+    ``length`` (B,) int64, ``label`` (B,) int64, ``id`` list of B strings.
+
+    Args:
+        trainable: What learns: ``last_layer`` (the head only), ``last_block``, ``last_two_blocks``, a number of last
+            blocks, ``all``, or ``lora``. A block that learns brings the final norm with it.
+        pooling: Which position decides: ``first``, ``last`` (padding or not), ``last_real``, ``mean``, ``mean_real``.
+        causal_mask: Whether a token sees only itself and those before it.
+        mask_padding: Whether attention ignores padding. The published table never masks it.
+        lora_rank: Rank of the adapters.
+        lora_alpha: Scale of the adapters, see :func:`ftkit.classifier.trainable.add_lora`.
+        lora_dropout: Dropout on the adapters' input.
+        lora_flavour: ``published`` or ``peft``.
+        ignore_index: A label that the loss leaves out; with labels 0 and 1 the default leaves out none.
+        class_weights: Weight of each class in the loss, negative class first.
+        seed: Seed of random weights, head and adapters; None takes the one that ``seed_everything`` set.
+        tokenizer: Folder or hub id of the tokenizer; None takes the one that belongs to the weights.
+        optimizer: Makes the optimizer from the parameters that learn.
+        scheduler: Makes a learning-rate scheduler, stepped each epoch, from the optimizer.
+
+    Raises:
+        InputError: An argument, or a combination of arguments, makes no sense.
+    """
+
+    def __init__(
+        self,
+        trainable: Trainable | int,
+        pooling: Pooling,
+        causal_mask: bool,
+        mask_padding: bool,
+        lora_rank: int,
+        lora_alpha: float,
+        lora_dropout: float,
+        lora_flavour: LoraFlavour,
+        ignore_index: int,
+        class_weights: list[float] | None,
+        seed: int | None,
+        tokenizer: str | None,
+        optimizer: OptimizerCallable,
+        scheduler: LRSchedulerCallable | None,
+    ) -> None:
+        super().__init__()
+        self.trainable, self.pooling = trainable, pooling
+        self.causal_mask, self.mask_padding = causal_mask, mask_padding
+        self.lora_rank, self.lora_alpha = lora_rank, lora_alpha
+        self.lora_dropout, self.lora_flavour = lora_dropout, lora_flavour
+        self.ignore_index = ignore_index
+        self.class_weights = None if class_weights is None else torch.tensor(class_weights)
+        self.seed = torch.initial_seed() if seed is None else seed
+        self.tokenizer_source = tokenizer
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self._check_arguments()
+        self.net: SequenceClassifier | None = None
+        self.encoding: Encoding | None = None
+        self.val_accuracy = MulticlassAccuracy(CLASSES, average="micro")
+
+    @abstractmethod
+    def build_backbone(self) -> Backbone:
+        """Load or draw the backbone; called once, with the global generator seeded."""
+
+    @property
+    @abstractmethod
+    def base(self) -> dict[str, Any]:
+        """What the backbone was made from, as plain values; a checkpoint fits only the same base."""
+
+    @property
+    @abstractmethod
+    def context_length(self) -> int:
+        """Largest number of tokens in a text."""
+
+    @abstractmethod
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Load the tokenizer that belongs to the backbone."""
+
+    @property
+    def reads_padding(self) -> bool:
+        """Whether right padding can change a prediction."""
+        return reads_padding(self.pooling, self.causal_mask, self.mask_padding)
+
+    def configure_model(self) -> None:
+        """Build backbone, head and adapters, once. The global random state is left as it was."""
+        if self.net is not None:
+            return
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            backbone = self.build_backbone()
+            torch.manual_seed(self.seed)
+            self.net = SequenceClassifier(backbone, self.pooling, self.mask_padding)
+            if self.trainable == "lora":
+                add_lora(self.net, self.lora_rank, self.lora_alpha, self.lora_flavour, self.lora_dropout)
+            else:
+                choose_trainable(backbone, self.net.head, self.trainable)
+
+    @property
+    def class_names(self) -> tuple[str, str]:
+        """Names of the negative and the positive class."""
+        return ("0", "1") if self.encoding is None else self.encoding.labels
+
+    def setup(self, stage: str) -> None:
+        """Take over from the data module how texts become batches, for :meth:`classify` and for checkpoints."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        self.encoding = getattr(datamodule, "encoding", self.encoding)
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """Logits (B, 2) of a batch; column 1 is the positive class."""
+        assert self.net is not None, "configure_model comes first"
+        return self.net(batch["input_ids"], batch["length"])
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Mean cross-entropy of the batch."""
+        loss = self._loss(self(batch), batch["label"])
+        self.log("train/loss", loss, batch_size=len(batch["label"]))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Log ``val/loss`` and ``val/accuracy``; return the predictions."""
+        logits, label = self(batch), batch["label"]
+        self.val_accuracy(logits, label)
+        self.log("val/loss", self._loss(logits, label), batch_size=len(label))
+        self.log("val/accuracy", self.val_accuracy, batch_size=len(label), prog_bar=True)
+        return self._predictions(batch, logits)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Return the predictions; :class:`ftkit.training.RunRecorder` counts and keeps them."""
+        return self._predictions(batch, self(batch))
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Return the predictions of a batch."""
+        return self._predictions(batch, self(batch))
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over the parameters that learn, with its scheduler if there is one."""
+        try:
+            optimizer = self.optimizer(trainable_parameters(self).values())
+        except ValueError as error:  # torch checks the ranges
+            raise InputError(str(error), field="model.optimizer") from error
+        return optimizer if self.scheduler is None else ([optimizer], [self.scheduler(optimizer)])
+
+    @torch.inference_mode()
+    def classify(self, texts: list[str], batch_size: int = 8) -> list[dict[str, Any]]:
+        """Label texts, encoded and padded as in training.
+
+        Args:
+            texts: The texts.
+            batch_size: Texts run together; one at a time where padding could change a result and training used none.
+
+        Returns:
+            For each text ``label`` (class name) and ``probability`` (of that label).
+
+        Raises:
+            InputError: The model was never trained, so how texts become batches is not known.
+        """
+        if self.encoding is None:
+            raise InputError("how texts are encoded is known only after training", fix="train it, or load a checkpoint")
+        self.configure_model()
+        was_training = self.training
+        self.eval()
+        encoded = self.encoding.encode(self.load_tokenizer(), texts)
+        results = []
+        for batch in self.encoding.batches(encoded, batch_size):
+            probabilities = self({key: value.to(self.device) for key, value in batch.items()}).softmax(-1)
+            for probability, index in zip(*(column.tolist() for column in probabilities.max(-1)), strict=True):
+                results.append({"label": self.encoding.labels[index], "probability": probability})
+        self.train(was_training)
+        return results
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Load a trained classifier from a checkpoint, or from the run folder that holds it.
+
+        Args:
+            path: A ``.ckpt`` file, or a folder with ``checkpoints/*.ckpt``.
+
+        Returns:
+            The classifier in evaluation mode; :meth:`classify` is ready.
+
+        Raises:
+            InputError: There is no checkpoint, it is damaged, or it does not fit its base model.
+            UnavailableError: The base model's weights cannot be had.
+        """
+        checkpoint = read_checkpoint(path)
+        model = cls(**{k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")})
+        model.configure_model()
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"], strict=False)
+        return model.eval()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what was trained, the base's identity and how texts are encoded."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["encoding"] = None if self.encoding is None else self.encoding.to_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model or base."""
+        super().on_load_checkpoint(checkpoint)
+        if checkpoint.get("encoding"):
+            self.encoding = Encoding(**checkpoint["encoding"])
+
+    def _loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        weights = None if self.class_weights is None else self.class_weights.to(logits)
+        return F.cross_entropy(logits, label, weight=weights, ignore_index=self.ignore_index)
+
+    def _predictions(self, batch: dict[str, Any], logits: Tensor) -> dict[str, Any]:
+        probability = logits.detach().float().softmax(-1)[:, 1]
+        return {"id": batch["id"], "label": batch["label"], "prediction": logits.argmax(-1), "probability": probability}
+
+    def _check_arguments(self) -> None:
+        if self.ignore_index in range(CLASSES):
+            raise InputError("is the label of a class", field="ignore_index", got=self.ignore_index)
+        if self.class_weights is not None and (
+            len(self.class_weights) != CLASSES or bool((self.class_weights <= 0).any())
+        ):
+            raise InputError(
+                "takes one positive weight a class", field="class_weights", got=self.class_weights.tolist()
+            )
+        if self.lora_rank < 1:
+            raise InputError("must be at least 1", field="lora_rank", got=self.lora_rank)
+
+
+class GPT2Classifier(DecoderClassifier):
+    """GPT-2 as a two-class text classifier.
+
+    Args:
+        size: ``small`` (124M), ``medium`` (355M), ``large`` (774M) or ``xl`` (1,558M); null takes a folder's model as
+            it is.
+        source: Where configuration, tokenizer and pretrained weights come from: ``hub``, ``demo`` (the small models
+            that ftkit carries) or a folder in transformers format, holding one model or one folder a size.
+        weights: ``pretrained``, ``random`` (PyTorch's default initialisation, as in the published table) or
+            ``random_transformers`` (N(0, 0.02)).
+        revision: Hub revision to pin.
+        dropout: Dropout in embeddings, attention and residual paths.
+        trainable: What learns: ``last_layer`` (the head only), ``last_block``, ``last_two_blocks``, a number of last
+            blocks, ``all``, or ``lora``. A block that learns brings the final norm with it.
+        pooling: Which position decides: ``first``, ``last`` (padding or not), ``last_real``, ``mean``, ``mean_real``.
+        causal_mask: Whether a token sees only itself and those before it.
+        mask_padding: Whether attention ignores padding. The published table never masks it.
+        lora_rank: Rank of the adapters.
+        lora_alpha: Scale of the adapters: alpha itself in the published flavour, alpha / rank in peft's.
+        lora_dropout: Dropout on the adapters' input.
+        lora_flavour: ``published`` (every linear layer, query, key and value apart) or ``peft`` (the fused projection).
+        ignore_index: A label that the loss leaves out; with labels 0 and 1 the default leaves out none.
+        class_weights: Weight of each class in the loss, negative class first.
+        seed: Seed of random weights, head and adapters; null takes the one that ``seed_everything`` set.
+        tokenizer: Folder or hub id of the tokenizer; null takes the one of ``source``.
+        optimizer: Makes the optimizer from the parameters that learn.
+        scheduler: Makes a learning-rate scheduler, stepped each epoch, from the optimizer.
+
+    Raises:
+        InputError: An argument, or a combination of arguments, makes no sense.
+
+    Example:
+        >>> model = GPT2Classifier(source="demo", trainable="last_block", seed=123)
+        >>> model.configure_model()
+        >>> batch = {"input_ids": torch.tensor([[5, 6, 7]]), "length": torch.tensor([3])}
+        >>> model(batch).shape
+        torch.Size([1, 2])
+    """
+
+    def __init__(
+        self,
+        size: gpt2.Size | None = "small",
+        source: str = "hub",
+        weights: gpt2.Weights = "pretrained",
+        revision: str | None = None,
+        dropout: float = 0.0,
+        trainable: Trainable | int = "last_block",
+        pooling: Pooling = "last",
+        causal_mask: bool = True,
+        mask_padding: bool = False,
+        lora_rank: int = 16,
+        lora_alpha: float = 16.0,
+        lora_dropout: float = 0.0,
+        lora_flavour: LoraFlavour = "published",
+        ignore_index: int = -100,
+        class_weights: list[float] | None = None,
+        seed: int | None = None,
+        tokenizer: str | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=5e-5, weight_decay=0.1),
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(
+            trainable, pooling, causal_mask, mask_padding, lora_rank, lora_alpha, lora_dropout, lora_flavour,
+            ignore_index, class_weights, seed, tokenizer, optimizer, scheduler,
+        )  # fmt: skip
+        if not 0 <= dropout < 1:
+            raise InputError("is a probability below 1", field="dropout", got=dropout)
+        self.size, self.source, self.weights, self.revision, self.dropout = size, source, weights, revision, dropout
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"])
+        self.hparams["seed"] = self.seed  # a checkpoint keeps the number, not "whatever was seeded"
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """Where the backbone came from, as plain values."""
+        identity = {"source": self.source, "size": self.size, "weights": self.weights, "revision": self.revision}
+        return identity if self.weights == "pretrained" else {**identity, "seed": self.seed}
+
+    @property
+    def context_length(self) -> int:
+        """Number of positions."""
+        return gpt2.load_config(self.source, self.size, self.revision).n_positions
+
+    def build_backbone(self) -> Backbone:
+        """Load or draw a GPT-2."""
+        return gpt2.GPT2Backbone(
+            gpt2.load_gpt2(self.source, self.size, self.weights, self.revision, self.causal_mask, self.dropout)
+        )
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Load the byte-level BPE of the source, or the one named."""
+        named = self.tokenizer_source
+        return gpt2.load_tokenizer(
+            named or gpt2.tokenizer_name(self.source, self.size), None if named else self.revision
+        )

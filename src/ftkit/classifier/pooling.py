@@ -1,0 +1,71 @@
+"""Which position of a sequence decides its class."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Pooling = Literal["first", "last", "last_real", "mean", "mean_real"]
+
+
+def real_tokens(length: Tensor, positions: int) -> Tensor:
+    """Mark the real tokens of right-padded sequences.
+
+    Args:
+        length: Number of real tokens, (B,) int64.
+        positions: Number of positions T, padding included.
+
+    Returns:
+        1 for a real token and 0 for padding, (B, T) int64.
+
+    Example:
+        >>> real_tokens(torch.tensor([1, 3]), 3).tolist()
+        [[1, 0, 0], [1, 1, 1]]
+    """
+    return (torch.arange(positions, device=length.device) < length[:, None]).long()
+
+
+def pool(hidden: Tensor, length: Tensor, pooling: Pooling) -> Tensor:
+    """Reduce right-padded hidden states to one vector a sequence.
+
+    Args:
+        hidden: Hidden states (B, T, D).
+        length: Number of real tokens, at least 1, (B,) int64. It comes from the tokenizer, never from comparing ids
+            with the padding id: a text may hold that id itself.
+        pooling: ``first``, ``last`` (padding or not), ``last_real`` (the published table calls it flexible), ``mean``
+            over all positions, or ``mean_real`` over the real tokens.
+
+    Returns:
+        The pooled hidden states (B, D).
+
+    Example:
+        >>> hidden = torch.tensor([[[1.0], [2.0], [6.0]]])
+        >>> [pool(hidden, torch.tensor([2]), how).item() for how in ("first", "last", "last_real", "mean", "mean_real")]
+        [1.0, 6.0, 2.0, 3.0, 1.5]
+    """
+    if pooling == "first":
+        return hidden[:, 0]
+    if pooling == "last":
+        return hidden[:, -1]
+    if pooling == "last_real":
+        return hidden[torch.arange(len(hidden), device=hidden.device), length - 1]
+    if pooling == "mean":
+        return hidden.mean(dim=1)
+    weights = real_tokens(length, hidden.shape[1])[..., None].to(hidden.dtype)  # (B, T, 1)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def reads_padding(pooling: Pooling, causal_mask: bool, mask_padding: bool) -> bool:
+    """Whether right padding can change the pooled vector.
+
+    Example:
+        >>> reads_padding("last_real", causal_mask=True, mask_padding=False)
+        False
+        >>> reads_padding("last_real", causal_mask=False, mask_padding=False)
+        True
+    """
+    if pooling in ("last", "mean"):
+        return True
+    return not (causal_mask or mask_padding)

@@ -1,0 +1,112 @@
+"""Which parameters learn: the head, the last blocks, everything, or LoRA adapters."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+from ftkit.classifier.backbone import Backbone
+from ftkit.errors import InputError
+
+Trainable = Literal["last_layer", "last_block", "last_two_blocks", "all", "lora"]
+LoraFlavour = Literal["published", "peft"]
+_BLOCKS = {"last_layer": 0, "last_block": 1, "last_two_blocks": 2}
+
+
+def trainable_blocks(trainable: Trainable | int, blocks: int) -> int:
+    """How many blocks, counted from the last, have parameters that learn.
+
+    Args:
+        trainable: The name of a choice, or a number of last blocks.
+        blocks: How many blocks the backbone has.
+
+    Raises:
+        InputError: More blocks are asked for than there are, or fewer than one.
+
+    Example:
+        >>> [trainable_blocks(choice, 12) for choice in ("last_layer", "last_two_blocks", "all", 3)]
+        [0, 2, 12, 3]
+    """
+    if isinstance(trainable, str):
+        return _BLOCKS.get(trainable, blocks)
+    if not 1 <= trainable <= blocks:
+        raise InputError(
+            f"the backbone has {blocks} blocks",
+            field="trainable",
+            got=trainable,
+            fix=f"use 1 to {blocks}, or last_layer",
+        )
+    return trainable
+
+
+def choose_trainable(backbone: Backbone, head: nn.Module, trainable: Trainable | int) -> None:
+    """Let the head and the last blocks learn, with the final norm as soon as a block does; freeze the rest.
+
+    ``last_layer`` leaves the final norm frozen, and ``all`` includes the embeddings, as in the published table.
+    """
+    learning = trainable_blocks(trainable, len(backbone.blocks))
+    backbone.requires_grad_(trainable == "all")
+    head.requires_grad_(True)
+    if learning:
+        backbone.norm.requires_grad_(True)
+        backbone.blocks[-learning:].requires_grad_(True)
+
+
+def add_lora(net: Any, rank: int, alpha: float, flavour: LoraFlavour, dropout: float = 0.0) -> None:
+    """Freeze the backbone and put peft's LoRA adapters into it, in place. The head learns in full.
+
+    ``published`` adapts every linear layer of every block and the head, query, key and value each with an adapter of
+    its own: y = Wx + alpha (xA)B, with A uniform within 1/sqrt(rank) and B zero. The factor is alpha and not alpha /
+    rank, so peft is given ``lora_alpha = alpha * rank``. ``peft`` is peft's own: the family's default layers (GPT-2:
+    one adapter for the fused projection), the factor alpha / rank, A uniform within 1/sqrt(inputs).
+
+    Args:
+        net: A module with ``backbone`` and ``head``.
+        rank: Rank of the adapters.
+        alpha: The scale, see above.
+        flavour: Which LoRA.
+        dropout: Dropout on the adapters' input.
+
+    Source: Hu et al. 2021, arXiv:2106.09685; rasbt/LLMs-from-scratch, appendix E, for the published flavour.
+    """
+    published = flavour == "published"
+    drawn_so_far = torch.get_rng_state()
+    if published:
+        net.backbone.split_projections()
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha * rank if published else alpha,
+        lora_dropout=dropout,
+        target_modules=_linear_layers(net) if published else list(net.backbone.lora_targets),
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft finds the layout of each layer itself
+        inject_adapter_in_model(config, net)
+    if published:
+        torch.set_rng_state(drawn_so_far)  # peft drew its own initial values in between
+        _draw_published_adapters(net)
+        net.head.base_layer.requires_grad_(True)
+    else:
+        net.head.requires_grad_(True)
+
+
+def _linear_layers(net: nn.Module) -> list[str]:
+    """Names of all layers that hold a weight matrix: linear ones and GPT-2's Conv1D, not embeddings or norms."""
+    kinds = ("Linear", "Conv1D")
+    return [name for name, module in net.named_modules() if type(module).__name__ in kinds]
+
+
+def _draw_published_adapters(net: nn.Module) -> None:
+    for layer in net.modules():
+        if isinstance(layer, LoraLayer):
+            for matrix in layer.lora_A.values():
+                # Drawn on the transpose (inputs, rank), whose bound is 1/sqrt(rank): the published
+                # procedure stores it so.
+                drawn = nn.init.kaiming_uniform_(torch.empty(matrix.in_features, matrix.out_features), a=math.sqrt(5))
+                matrix.weight.data.copy_(drawn.T)

@@ -1,0 +1,198 @@
+import csv
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from real_messages import SMS_FILE, needs_messages
+
+from ftkit.classifier.messages import read_messages
+from ftkit.errors import InputError
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content: str | bytes, name: str = "sms.tsv") -> Path:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def rows(messages):
+    return list(zip(messages.labels, messages.texts, strict=True))
+
+
+def problem(path, **options) -> str:
+    with pytest.raises(InputError) as caught:
+        read_messages(path, **options)
+    return str(caught.value).removeprefix(str(path))
+
+
+# The two readings
+
+
+def test_literal_keeps_quotes_and_published_joins_lines(write):
+    path = write('ham\t"Ok lar\nspam\tWIN"\nham\tsaid "hi" to\nspam\t"a ""b"" c" d\n')
+    assert rows(read_messages(path)) == [
+        ("ham", '"Ok lar'),
+        ("spam", 'WIN"'),
+        ("ham", 'said "hi" to'),
+        ("spam", '"a ""b"" c" d'),
+    ]
+    assert rows(read_messages(path, "published")) == [
+        ("ham", "Ok lar\nspam\tWIN"),
+        ("ham", 'said "hi" to'),
+        ("spam", 'a "b" c d'),
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'ham\t"Ok lar\nspam\tWIN"\nham\tsaid "hi" to\nspam\t"a ""b"" c" d\n',
+        "ham\tone\n\nspam\ttwo\n\n",
+        "ham\tone\r\nspam\ttwo",
+        "\ufeffham\tone\nspam\t  two  \n",
+        "spam\t\"\"\nham\t'x'\nham\tU+2028\u2028 and \x85 and \x0b stay\n",
+        'spam\t"tab\tin quotes"\nham\tb"c"\n',
+    ],
+)
+def test_published_reads_what_pandas_reads(write, content):
+    path = write(content)
+    frame = pd.read_csv(path, sep="\t", header=None, keep_default_na=False)
+    assert rows(read_messages(path, "published")) == list(frame.itertuples(index=False, name=None))
+
+
+@needs_messages
+def test_real_file_in_both_readings():
+    literal, published = read_messages(SMS_FILE), read_messages(SMS_FILE, "published")
+    assert (len(literal), literal.labels.count("ham"), literal.labels.count("spam")) == (5574, 4827, 747)
+    assert (len(published), published.labels.count("ham"), published.labels.count("spam")) == (
+        5572,
+        4825,
+        747,
+    )
+    frame = pd.read_csv(SMS_FILE, sep="\t", header=None, keep_default_na=False)
+    assert rows(published) == list(frame.itertuples(index=False, name=None))
+    assert literal.sha256 == published.sha256 == hashlib.sha256(SMS_FILE.read_bytes()).hexdigest()
+    lines = SMS_FILE.read_text(encoding="utf-8").split("\n")
+    assert lines[41] == f"{literal.labels[41]}\t{literal.texts[41]}"
+    assert literal.ids[41] == "r00042"
+
+
+# Faithful to the bytes
+
+
+def test_line_ends_and_byte_order_mark_change_nothing(write):
+    plain = read_messages(write("ham\tone\nspam\ttwo\n", "a.tsv"))
+    for name, content in (("b.tsv", "ham\tone\r\nspam\ttwo\r\n"), ("c.tsv", "\ufeffham\tone\nspam\ttwo\n")):
+        assert read_messages(write(content, name)) == plain
+    assert read_messages(write("ham\tone\nspam\ttwo", "d.tsv")).texts == ["one", "two"]
+    assert read_messages(write("ham\tone!\nspam\ttwo\n", "e.tsv")).sha256 != plain.sha256
+
+
+def test_what_splitlines_would_split_stays_in_the_text(write):
+    text = "a\rb\x0bc\x0cd\x1ce\x85f\u2028g"
+    assert read_messages(write(f"ham\t{text}\nspam\t{text}\n")).texts == [text, text]
+
+
+def test_later_tabs_belong_to_the_text(write):
+    assert read_messages(write("ham\ta\tb\nspam\tc\n")).texts == ["a\tb", "c"]
+
+
+@pytest.mark.parametrize("start", list("=+-@"))
+def test_cells_that_look_like_formulas_stay_as_they_are(write, start):
+    assert read_messages(write(f"ham\t{start}1+1\nspam\tx\n")).texts[0] == f"{start}1+1"
+
+
+def test_empty_text_is_a_message(write):
+    assert read_messages(write("ham\t\nspam\t  \n")).texts == ["", "  "]
+
+
+# Headers and columns
+
+
+def test_header_names_columns_in_any_order(write):
+    expected = [("ham", "one"), ("spam", "two")]
+    assert rows(read_messages(write("label\ttext\nham\tone\nspam\ttwo\n"))) == expected
+    assert rows(read_messages(write("text\tlabel\none\tham\ntwo\tspam\n"))) == expected
+    messages = read_messages(write("Text,Label\none,ham\ntwo,spam\n", "sms.csv"))
+    assert rows(messages) == expected
+    assert messages.ids == ["r00001", "r00002"]
+
+
+def test_message_whose_text_is_a_column_name_is_no_header(write):
+    assert rows(read_messages(write("ham\ttext\nspam\tlabel\n"))) == [("ham", "text"), ("spam", "label")]
+
+
+def test_csv_follows_rfc_4180(write):
+    path = write('ham,"one, ""two""\nthree"\nspam,four\n', "sms.csv")
+    assert rows(read_messages(path)) == [("ham", 'one, "two"\nthree'), ("spam", "four")]
+
+
+def test_own_labels(write):
+    path = write("no\tone\nyes\ttwo\n")
+    assert read_messages(path, labels=("no", "yes")).labels == ["no", "yes"]
+    assert "1: label: unknown label (got 'no'); fix: use 'ham' or 'spam'" in problem(path)
+
+
+def test_normalized_labels(write):
+    path = write("HAM\tone\n Spam \ttwo\n")
+    assert read_messages(path, normalize_labels=True).labels == ["ham", "spam"]
+    assert problem(path).endswith("use 'ham' or 'spam', or set normalize_labels: true")
+    assert problem(write("ham\tone\n Spam\ttwo\n")).startswith(":2: label: unknown label (got ' Spam')")
+
+
+# What is refused, with the place
+
+
+@pytest.mark.parametrize(
+    ("content", "start"),
+    [
+        ("", ": is empty"),
+        ("\ufeff\r\n \n", ": is empty"),
+        ("label\ttext\n", ": holds a header and no message"),
+        ("ham\tone\nham\ttwo\n", ": only one class: all 2 messages are labelled 'ham'"),
+        ("ham\tone\nspam two\n", ":2: expected 2 columns (label and text), found 1"),
+        ("ham\tone\n\nspam\ttwo\n", ":2: expected 2 columns (label and text), found 1"),
+        ("ham\tone\nspan\ttwo\n", ":2: label: unknown label (got 'span')"),
+        ("label\tmessage\nham\tone\n", ":1: the header lacks the column 'text'"),
+        ("id\ttext\nr1\tone\n", ":1: the header lacks the column 'label'"),
+        ("ham\tone\nspam\tt\0wo\n", ":2: NUL byte"),
+        (
+            b"ham\tone\nspam\t\xa35 off\n",
+            ":2: is not UTF-8 at byte offset 13 (got b'\\xa3'); fix: save as UTF-8",
+        ),
+        ("ham\tone\nspam\ttwo\n".encode("utf-16"), ":1: is not UTF-8 at byte offset 0"),
+        ("ham\tone\nspam\t" + "x" * 1_000_000 + "\n", ":2: the row is longer than 1,000,000 bytes"),
+    ],
+)
+def test_refused_with_file_and_line(write, content, start):
+    assert problem(write(content)).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("content", "start"),
+    [
+        ('ham\tone\nspam\ttwo\nham\t"three\nham\tfour\n', ":3: a quote is opened here and never closed"),
+        ("ham\tone\nspam\ttwo\tthree\n", ":2: expected 2 columns (label and text), found 3"),
+        ('ham\t"one\n\ntwo"\nspan\tthree\n', ":4: label: unknown label (got 'span')"),
+        ('ham\tone\nspam\t"' + "x" * 600_000 + "\n" + "x" * 600_000 + '"\n', ":2: the row is longer than"),
+    ],
+)
+def test_quoted_reading_refuses_with_the_line_that_a_row_starts_at(write, content, start):
+    assert problem(write(content), quoting="published").startswith(start)
+
+
+def test_long_row_under_the_limit_is_read_and_the_csv_limit_restored(write):
+    csv.field_size_limit(131_072)
+    text = "x" * 900_000
+    assert read_messages(write(f"ham\t{text}\nspam\ttwo\n"), "published").texts[0] == text
+    assert csv.field_size_limit() == 131_072
+
+
+def test_missing_file_and_folder(tmp_path):
+    assert "cannot be read: No such file" in problem(tmp_path / "none.tsv")
+    assert "cannot be read: Is a directory" in problem(tmp_path)

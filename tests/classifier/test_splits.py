@@ -1,0 +1,87 @@
+import numpy as np
+import pandas as pd
+import pytest
+from real_messages import SMS_FILE, needs_messages
+
+from ftkit.classifier.messages import read_messages
+from ftkit.classifier.splits import SPLITS, balanced_split, stratified_split
+from ftkit.errors import InputError
+
+
+def pandas_split(frame: pd.DataFrame, seed: int, train: float, val: float) -> dict[str, list[int]]:
+    """The published steps, in pandas."""
+    spam = frame[frame["label"] == 1]
+    ham = frame[frame["label"] == 0].sample(len(spam), random_state=seed)
+    balanced = pd.concat([ham, spam]).sample(frac=1, random_state=seed).reset_index(drop=True)
+    balanced = balanced.sample(frac=1, random_state=seed).reset_index(drop=True)
+    train_end = int(len(balanced) * train)
+    val_end = train_end + int(len(balanced) * val)
+    parts = balanced[:train_end], balanced[train_end:val_end], balanced[val_end:]
+    return {name: part["row"].tolist() for name, part in zip(SPLITS, parts, strict=True)}
+
+
+def as_lists(split):
+    return {name: rows.tolist() for name, rows in split.items()}
+
+
+@pytest.mark.parametrize(("ham", "spam"), [(40, 10), (301, 77), (50, 50), (5000, 747)])
+@pytest.mark.parametrize(("seed", "train", "val"), [(123, 0.7, 0.1), (0, 0.5, 0.3), (2**32 - 1, 0.8, 0.15)])
+def test_balanced_split_draws_what_pandas_draws(ham, spam, seed, train, val):
+    labels = np.random.default_rng(1).permutation([0] * ham + [1] * spam).tolist()
+    frame = pd.DataFrame({"row": range(len(labels)), "label": labels})
+    assert as_lists(balanced_split(labels, (train, val), seed)) == pandas_split(frame, seed, train, val)
+
+
+@needs_messages
+def test_published_split_of_the_real_messages():
+    messages = read_messages(SMS_FILE, "published")
+    labels = [int(label == "spam") for label in messages.labels]
+    split = as_lists(balanced_split(labels))
+    assert {name: len(rows) for name, rows in split.items()} == {"train": 1045, "val": 149, "test": 300}
+    frame = pd.DataFrame({"row": range(len(labels)), "label": labels})
+    assert split == pandas_split(frame, 123, 0.7, 0.1)
+    ids = [messages.ids[row] for name in SPLITS for row in split[name]]
+    assert len(set(ids)) == 1494
+
+
+@pytest.mark.parametrize(("ham", "spam"), [(30, 10), (10, 30), (20, 20)])
+def test_balanced_split_has_both_classes_alike_and_no_row_twice(ham, spam):
+    labels = [0] * ham + [1] * spam
+    rows = np.concatenate(list(balanced_split(labels, seed=7).values()))
+    smaller = min(ham, spam)
+    assert len(set(rows.tolist())) == len(rows) == 2 * smaller
+    assert sum(labels[row] for row in rows) == smaller
+
+
+def test_seeds_give_other_splits():
+    labels = [0] * 100 + [1] * 50
+    assert as_lists(balanced_split(labels, seed=1)) != as_lists(balanced_split(labels, seed=2))
+    assert as_lists(stratified_split(labels, (0.7, 0.1), 1)) != as_lists(stratified_split(labels, (0.7, 0.1), 2))
+
+
+def test_stratified_split_uses_every_row_in_equal_proportions_shuffled():
+    labels = [0] * 400 + [1] * 60
+    split = as_lists(stratified_split(labels, (0.7, 0.1), seed=123))
+    assert sorted(row for rows in split.values() for row in rows) == list(range(460))
+    assert {name: len(rows) for name, rows in split.items()} == {"train": 322, "val": 46, "test": 92}
+    assert {name: sum(row >= 400 for row in rows) for name, rows in split.items()} == {
+        "train": 42,
+        "val": 6,
+        "test": 12,
+    }
+    assert all(rows != sorted(rows) for rows in split.values())
+    first = [row >= 400 for row in split["train"]]
+    assert 0 < sum(first[:160]) < 42  # the classes are mixed, not one after the other
+
+
+@pytest.mark.parametrize("split", [balanced_split, stratified_split])
+def test_refusals(split):
+    labels = [0] * 30 + [1] * 30
+    for fractions in ((0.9, 0.1), (0.0, 0.5), (0.5, -0.1), (1.2, 0.1)):
+        with pytest.raises(InputError, match=r"fractions: must be two positive parts"):
+            split(labels, fractions, 1)
+    with pytest.raises(InputError, match=r"fractions: 0 messages in the split val"):
+        split([0] * 4 + [1] * 4, (0.7, 0.1), 1)
+    for seed in (-1, 2**32):
+        with pytest.raises(InputError, match="split_seed: must be from 0"):
+            split(labels, (0.7, 0.1), seed)
