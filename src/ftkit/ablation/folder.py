@@ -1,0 +1,198 @@
+"""An ablation is a folder: ``base.yaml``, ``rows/NN_name.yaml`` and perhaps ``published.csv``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from ftkit.ablation.published import PublishedTable, read_published
+from ftkit.errors import InputError
+
+_ROW_FILE = re.compile(r"(\d+)_([A-Za-z0-9][A-Za-z0-9_.-]*)\.ya?ml")
+_SELECTION = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant: the few settings in which it differs from the base.
+
+    Args:
+        number: The number in the file name, counted as the publication counts.
+        name: The rest of the file name.
+        path: The YAML file.
+        question: What the row asks, from the comment on its first line.
+    """
+
+    number: int
+    name: str
+    path: Path
+    question: str = ""
+
+    @property
+    def label(self) -> str:
+        """The file name without its ending, which is also the name of the row's folder in the output."""
+        return self.path.stem
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is run at once: one row with one seed."""
+
+    row: Row
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """The cell's folder, relative to the output folder, such as ``02_first_token/seed-123``."""
+        return f"{self.row.label}/seed-{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.row.label} (seed {self.seed})"
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A folder that was read and found to be an ablation.
+
+    Args:
+        folder: Where it lies.
+        rows: Its rows, sorted by number.
+        published: The published figures, if there are any.
+    """
+
+    folder: Path
+    rows: tuple[Row, ...]
+    published: PublishedTable = field(default_factory=PublishedTable)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Ablation:
+        """Read an ablation folder.
+
+        Args:
+            folder: A folder with ``base.yaml`` and ``rows/``.
+
+        Returns:
+            The ablation, its rows sorted by number.
+
+        Raises:
+            InputError: A file is missing, misnamed, not YAML, or not UTF-8; or two rows share a number.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise InputError("there is no such folder", file=folder, fix="name a folder with base.yaml and rows/")
+        read_yaml(folder / "base.yaml")
+        paths = sorted(path for path in (folder / "rows").glob("*.y*ml") if not path.name.startswith("."))
+        if not paths:
+            raise InputError("there are no rows", file=folder / "rows", fix="add files such as rows/01_name.yaml")
+        rows = sorted((_read_row(path) for path in paths), key=lambda row: row.number)
+        for first, second in pairwise(rows):
+            if first.number == second.number:
+                raise InputError(
+                    f"two rows have the number {first.number}: {first.path.name} and {second.path.name}",
+                    file=second.path,
+                    fix="give each row its own number",
+                )
+        return cls(folder, tuple(rows), read_published(folder / "published.csv", {row.number for row in rows}))
+
+    def select(self, rows: str | None) -> tuple[Row, ...]:
+        """The rows that a selection such as ``"1-5,10"`` names, in the order of their numbers.
+
+        Args:
+            rows: Numbers and ranges (both ends included), separated by commas. None selects all rows.
+
+        Raises:
+            InputError: The text is no selection, or it names a row that is not there.
+        """
+        if rows is None:
+            return self.rows
+        there = [row.number for row in self.rows]
+        chosen: set[int] = set()
+        for part in rows.split(","):
+            match = _SELECTION.fullmatch(part.strip())
+            if not match:
+                raise InputError(
+                    "not a selection of rows",
+                    field="rows",
+                    got=rows,
+                    fix="write numbers and ranges, such as 1-5,10",
+                )
+            first, last = int(match[1]), int(match[2] or match[1])
+            unknown = [str(end) for end in dict.fromkeys((first, last)) if end not in there]
+            if unknown:
+                raise InputError(
+                    f"there is no row {' or '.join(unknown)}; the rows are {format_numbers(there)}",
+                    field="rows",
+                    got=rows,
+                )
+            if first > last:
+                raise InputError("the range runs backwards", field="rows", got=part, fix=f"write {last}-{first}")
+            chosen.update(number for number in there if first <= number <= last)
+        return tuple(row for row in self.rows if row.number in chosen)
+
+    def configs(self, row: Row, overlays: Sequence[Path] = ()) -> list[Path]:
+        """The config files of a row, later ones winning: base, overlays, row.
+
+        The row comes last, so an overlay (smaller, on a GPU) can never undo what the row is about.
+        """
+        return [self.folder / "base.yaml", *overlays, row.path]
+
+
+def format_numbers(numbers: Sequence[int]) -> str:
+    """Write sorted numbers as a selection.
+
+    Example:
+        >>> format_numbers([1, 2, 3, 5, 7, 8])
+        '1-3,5,7-8'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a config file, only to find out early that it is one.
+
+    Raises:
+        InputError: The file is missing, not UTF-8, not YAML, or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise InputError("there is no such file", file=path) from None
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=path) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 at byte {error.start}", file=path, fix="save the file as UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise InputError(f"not valid YAML: {error.problem}", file=path, line=line) from None
+    except yaml.YAMLError as error:
+        raise InputError(f"not valid YAML: {error}", file=path) from None
+    if not isinstance(content, dict):
+        raise InputError(
+            "a config file is a mapping of settings",
+            file=path,
+            got=content,
+            fix="write lines such as `trainer:`",
+        )
+    return content
+
+
+def _read_row(path: Path) -> Row:
+    match = _ROW_FILE.fullmatch(path.name)
+    if not match:
+        raise InputError("not a row's file name", file=path, fix="call it NN_name.yaml, such as 02_first_token.yaml")
+    read_yaml(path)
+    first_line = path.read_text(encoding="utf-8-sig").split("\n", 1)[0].strip()
+    question = first_line.lstrip("#").strip() if first_line.startswith("#") else ""
+    return Row(int(match[1]), match[2], path, question)

@@ -1,0 +1,105 @@
+"""The lines below the table: what its figures are, what its marks mean, and what is special about single rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ftkit.ablation.analysis import Analysis
+from ftkit.ablation.folder import format_numbers
+from ftkit.ablation.paired import ALPHA
+from ftkit.ablation.summary import RowSummary
+
+
+def footer(analysis: Analysis, timing: bool = True) -> list[str]:
+    """The lines below the table.
+
+    Args:
+        analysis: What the table shows.
+        timing: Whether it shows what differs from run to run.
+
+    Returns:
+        Plain lines, without bullets.
+    """
+    rows = analysis.rows
+    done = [row for row in rows if row.test is not None]
+    lines = [*_figures(analysis)] if done else []
+    lines += _comparisons(analysis)
+    lines += _published(analysis)
+    if timing and done:
+        lines.append(_costs(analysis))
+    lines += [f"{row.label}: {note}" for row in rows for note in row.notes]
+    return [*lines, *_changes(analysis)]
+
+
+def _figures(analysis: Analysis) -> Iterator[str]:
+    rows = [row for row in analysis.rows if row.test is not None]
+    results = [cell.result for row in analysis.sweep.rows for cell in row.cells if cell.result is not None]
+    several = any(row.spread is not None for row in rows)
+    yield (
+        f"Accuracies in %; test: n = {_list(row.n for row in rows)}, 95% interval (Wilson), "
+        f"seed {_list(seed for row in rows for seed in row.seeds)}; "
+        f"data: {_list(result.data_source for result in results)}; "
+        f"device: {_list(result.device for result in results)}."
+    )
+    if several:
+        yield "Means over the seeds; ± sd: spread between seeds; the interval covers new seeds and new test examples."
+
+
+def _comparisons(analysis: Analysis) -> Iterator[str]:
+    compared = [row for row in analysis.rows if row.comparison is not None]
+    others = [row for row in analysis.rows if row.test is not None and row.number != analysis.reference.number]
+    name = f"row {analysis.reference.number}"
+    if compared:
+        test = "sign-flip test, seeds as they are," if any(len(row.seeds) > 1 for row in compared) else "McNemar test"
+        yield (
+            f"vs {analysis.reference.number}: test accuracy minus that of {name} ({analysis.reference.name}); "
+            f"* p < {ALPHA} in an exact {test} on the same examples, after Holm's correction for {len(compared)} "
+            f"comparison{'s' if len(compared) > 1 else ''}."
+        )
+    hopeless = [row for row in compared if row.comparison and row.comparison.hopeless]
+    if hopeless:
+        yield f"Answered too much like {name} for any test to tell them apart: {_rows(hopeless)}."
+    if missing := [row for row in others if row.comparison is None]:
+        yield f"Not compared with {name} (no seed, test examples or prediction files in common): {_rows(missing)}."
+
+
+def _published(analysis: Analysis) -> Iterator[str]:
+    published = analysis.sweep.published
+    if published.source:
+        yield f"publ.: {published.source}"
+    if any(row.published_inside is not None for row in analysis.rows):
+        yield "in: whether the published test accuracy lies in our interval."
+    if not all(row.comparable for row in analysis.rows):
+        yield "Our figures come from other data than the published ones and cannot confirm or refute them."
+    for row in analysis.rows:
+        if row.published and row.published.note:
+            yield f"{row.label}, published: {row.published.note}"
+
+
+def _costs(analysis: Analysis) -> str:
+    if len(analysis.machines) > 1:
+        return f"Costs do not compare: the rows ran on different machines ({' | '.join(analysis.machines)})."
+    return f"front: no other row is at once as accurate, as fast and as small in memory ({analysis.machines[0]})."
+
+
+def _changes(analysis: Analysis) -> Iterator[str]:
+    changed = [row for row in analysis.rows if row.differs is not None]
+    if changed:
+        yield f"What was run differs from row {analysis.reference.number} in exactly:"
+    for row in changed:
+        changes = "; ".join(f"{_short(name)}: {words}" for name, words in (row.differs or {}).items())
+        yield f"{row.label}: {changes or 'nothing'}"
+
+
+def _short(name: str) -> str:
+    """A setting as a row file nests it, without the levels that all of them share."""
+    return name.removeprefix("config.").replace(".init_args.", ".")
+
+
+def _rows(rows: Iterable[RowSummary]) -> str:
+    return f"rows {format_numbers([row.number for row in rows])}"
+
+
+def _list(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, sorted(set(values))))

@@ -1,0 +1,64 @@
+"""Compare what was run with what would be run, setting by setting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_ABSENT = object()
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level of dotted names.
+
+    Args:
+        value: Mappings and lists of any depth.
+        prefix: The name of ``value`` itself.
+
+    Returns:
+        The leaves by dotted name. An empty mapping or list is a leaf.
+
+    Example:
+        >>> flatten({"data": {"batch_size": 8, "sizes": [70, 10]}})
+        {'data.batch_size': 8, 'data.sizes.0': 70, 'data.sizes.1': 10}
+    """
+    items: Sequence[tuple[Any, Any]]
+    if isinstance(value, Mapping) and value:
+        items = list(value.items())
+    elif isinstance(value, list | tuple) and value:
+        items = list(enumerate(value))
+    else:
+        return {prefix: value}
+    leaves: dict[str, Any] = {}
+    for name, child in items:
+        leaves.update(flatten(child, f"{prefix}.{name}" if prefix else str(name)))
+    return leaves
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """The settings in which two identities or configs differ.
+
+    Args:
+        old: Nested settings.
+        new: Nested settings.
+
+    Returns:
+        By dotted name, ``old -> new`` in words, sorted by name.
+
+    Example:
+        >>> changes({"model": {"pooling": "last"}}, {"model": {"pooling": "first"}, "seed": 1})
+        {'model.pooling': "'last' -> 'first'", 'seed': 'absent -> 1'}
+    """
+    before, after = flatten(old), flatten(new)
+    return {
+        name: f"{_word(before.get(name, _ABSENT))} -> {_word(after.get(name, _ABSENT))}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name, _ABSENT) != after.get(name, _ABSENT)
+    }
+
+
+def _word(value: Any, limit: int = 40) -> str:
+    if value is _ABSENT:
+        return "absent"
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

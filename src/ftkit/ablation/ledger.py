@@ -1,0 +1,138 @@
+"""What is done, keyed by a hash of what was run.
+
+``OUT/ledger.jsonl`` gets one line when a cell starts and one when it ends, each flushed to the disk. The
+last whole line of a cell is the truth about it, so a cell that was killed, or whose last line was cut,
+counts as unfinished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from ftkit.errors import EnvironmentFault
+from ftkit.storage import sha256_of
+
+LEDGER_FILE = "ledger.jsonl"
+RESULT_FILE = "result.json"
+
+Status = Literal["started", "done", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the ledger.
+
+    Args:
+        cell: The cell's folder, relative to the output folder.
+        row: The row's number.
+        seed: The seed.
+        status: What became of the cell.
+        key: The hash of ``identity``.
+        identity: What was run: resolved config, code, data, seed.
+        result: The SHA-256 of the cell's ``result.json``, if it is done.
+        reason: Why the cell was skipped or failed.
+        time: When the line was written, in UTC.
+    """
+
+    cell: str
+    row: int
+    seed: int
+    status: Status
+    key: str = ""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    result: str = ""
+    reason: str = ""
+    time: str = ""
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """The SHA-256 of an identity's canonical JSON.
+
+    Example:
+        >>> key_of({"seed": 1, "code": "a"}) == key_of({"code": "a", "seed": 1})
+        True
+    """
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+class Ledger:
+    """The ledger of one output folder.
+
+    Args:
+        directory: The output folder. A missing ledger is an empty one.
+
+    Attributes:
+        entries: The last whole line of each cell, the latest line last.
+        notices: What was found wrong in the file, with line numbers.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.path = directory / LEDGER_FILE
+        self.entries: dict[str, Entry] = {}
+        self.notices: list[str] = []
+        self._whole_bytes = 0
+        self._read()
+
+    def append(self, entry: Entry) -> None:
+        """Write one line and wait until it is on the disk; a cut line at the end of the file is removed.
+
+        Raises:
+            EnvironmentFault: The disk is full, or the file cannot be written.
+        """
+        entry = Entry(**{**asdict(entry), "time": datetime.now(UTC).isoformat(timespec="seconds")})
+        line = (json.dumps(asdict(entry)) + "\n").encode()
+        try:
+            with self.path.open("ab") as file:
+                file.truncate(self._whole_bytes)
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise EnvironmentFault(f"cannot be written: {error.strerror}", file=self.path) from error
+        self._whole_bytes += len(line)
+        self._remember(entry)
+
+    def is_done(self, cell: str) -> bool:
+        """Whether the cell ended well and its ``result.json`` is still the one that was recorded."""
+        entry = self.entries.get(cell)
+        result = self.directory / cell / RESULT_FILE
+        return entry is not None and entry.status == "done" and result.is_file() and sha256_of(result) == entry.result
+
+    def _read(self) -> None:
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise EnvironmentFault(f"cannot be read: {error.strerror}", file=self.path) from error
+        lines = content.split(b"\n")
+        self._whole_bytes = len(content) - len(lines[-1])
+        for number, line in enumerate(lines, start=1):
+            is_last = number == len(lines)
+            if is_last and not line:
+                continue
+            entry = None if is_last else _parse(line)  # even a last line that parses may lack its end
+            if entry is None:
+                self.notices.append(f"{self.path}:{number}: cut or damaged line; the cell it spoke of is unfinished")
+            else:
+                self._remember(entry)
+
+    def _remember(self, entry: Entry) -> None:
+        self.entries.pop(entry.cell, None)
+        self.entries[entry.cell] = entry
+
+
+def _parse(line: bytes) -> Entry | None:
+    try:
+        return Entry(**json.loads(line))
+    except (ValueError, TypeError):
+        return None

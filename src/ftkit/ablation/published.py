@@ -1,0 +1,135 @@
+"""``published.csv``: the figures that an ablation is compared with.
+
+Columns ``row, train, val, test`` (percent), ``minutes`` and, if wanted, ``note``, in any order; a figure
+may be left empty. Lines that start with ``#`` say where the figures come from; the table repeats them. A line
+``# data sha256: HASH`` names the data they were measured on, so that figures of other data are not judged by
+them.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ftkit.errors import InputError
+
+_FIGURES = ("train", "val", "test", "minutes")
+_COLUMNS = ("row", *_FIGURES, "note")
+_DATA_HASH = re.compile(r"#\s*data sha256:\s*([0-9a-f]{64})\s*")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row's published accuracies in percent and training time in minutes; None where there is none."""
+
+    train: float | None
+    val: float | None
+    test: float | None
+    minutes: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """All that ``published.csv`` says.
+
+    Args:
+        rows: The figures by row number.
+        source: Where they come from, in words.
+        data_sha256: The hash of the data they were measured on, if it is known.
+    """
+
+    rows: Mapping[int, Published] = field(default_factory=dict)
+    source: str = ""
+    data_sha256: str | None = None
+
+
+def read_published(path: Path, rows: Collection[int]) -> PublishedTable:
+    """Read ``published.csv``; a missing file means that nothing was published.
+
+    Args:
+        path: The file.
+        rows: The numbers of the ablation's rows.
+
+    Returns:
+        The figures, and what the comment lines say about them.
+
+    Raises:
+        InputError: A column, row number or figure is wrong; the message names the line.
+    """
+    if not path.exists():
+        return PublishedTable()
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 at byte {error.start}", file=path, fix="save the file as UTF-8") from None
+    comments = [line for line in lines if line.startswith("#")]
+    hashes = [match[1] for match in map(_DATA_HASH.fullmatch, comments) if match]
+    source = " ".join(line.lstrip("# ").rstrip() for line in comments if not _DATA_HASH.fullmatch(line))
+    records = [
+        (number, next(csv.reader([line])))
+        for number, line in enumerate(lines, start=1)
+        if line.strip() and not line.startswith("#")
+    ]
+    if not records:
+        raise InputError("the file is empty", file=path, fix=f"write a header: {','.join(_COLUMNS)}")
+    (line, header), *body = records
+    _check_header(path, line, [name.strip() for name in header])
+    published: dict[int, Published] = {}
+    first_lines: dict[int, int] = {}
+    for line, cells in body:
+        if len(cells) != len(header):
+            raise InputError(f"{len(cells)} columns where the header has {len(header)}", file=path, line=line)
+        record = {name.strip(): cell.strip() for name, cell in zip(header, cells, strict=True)}
+        row = _row_number(path, line, record["row"], rows)
+        if row in published:
+            raise InputError(f"row {row} was already given on line {first_lines[row]}", file=path, line=line)
+        figures = {name: _figure(path, line, name, record.get(name, "")) for name in _FIGURES}
+        published[row] = Published(**figures, note=record.get("note", ""))
+        first_lines[row] = line
+    return PublishedTable(published, source, hashes[-1] if hashes else None)
+
+
+def _check_header(path: Path, line: int, header: list[str]) -> None:
+    missing = [name for name in ("row", "test") if name not in header]
+    unknown = [name for name in header if name not in _COLUMNS]
+    twice = sorted({name for name in header if header.count(name) > 1})
+    for problem, names in (("missing", missing), ("unknown", unknown), ("repeated", twice)):
+        if names:
+            raise InputError(
+                f"{problem} column {', '.join(map(repr, names))}",
+                file=path,
+                line=line,
+                fix=f"the columns are {', '.join(_COLUMNS)}",
+            )
+
+
+def _row_number(path: Path, line: int, text: str, rows: Collection[int]) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise InputError("not a row number", file=path, line=line, field="row", got=text)
+    if int(text) not in rows:
+        raise InputError(
+            f"the ablation has no row {int(text)}",
+            file=path,
+            line=line,
+            field="row",
+            fix="delete the line, or add the row to rows/",
+        )
+    return int(text)
+
+
+def _figure(path: Path, line: int, name: str, text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise InputError("not a number", file=path, line=line, field=name, got=text) from None
+    highest = float("inf") if name == "minutes" else 100.0
+    if not 0 <= value <= highest or value == float("inf"):
+        wanted = "a time in minutes" if name == "minutes" else "a percentage from 0 to 100"
+        raise InputError(f"not {wanted}", file=path, line=line, field=name, got=text)
+    return value

@@ -1,0 +1,98 @@
+"""Read ``result.json``: what one cell scored and what it cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftkit.errors import InputError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """How many of a split's ``n`` examples were classified correctly."""
+
+    n: int
+    correct: int
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of correct answers."""
+        return self.correct / self.n
+
+
+@dataclass(frozen=True)
+class Result:
+    """One cell's figures.
+
+    Args:
+        splits: The counts by split; ``test`` is always there.
+        seconds: Training and testing time together.
+        peak_memory_mb: The highest memory use, if it was measured.
+        trainable: The number of trainable parameters, if it was counted.
+        checkpoint_mb: The size of the checkpoint, if there is one.
+        device: What it ran on, such as ``cpu`` or ``cuda:0``.
+        machine: What it ran on, more exactly; costs compare only on the same.
+        data_source: The data, in words.
+        data_sha256: The hash of the data.
+        raw: The whole file.
+    """
+
+    splits: Mapping[str, Split]
+    seconds: float | None
+    peak_memory_mb: float | None
+    trainable: int | None
+    checkpoint_mb: float | None
+    device: str
+    machine: str
+    data_source: str
+    data_sha256: str | None
+    raw: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Result:
+        """Read a ``result.json`` and check that it is complete.
+
+        Raises:
+            InputError: The file is missing, cut, or without the counts of the test split.
+        """
+        try:
+            raw = json.loads(path.read_bytes())
+            splits = {
+                name: Split(int(raw["splits"][name]["n"]), int(raw["splits"][name]["correct"]))
+                for name in SPLITS
+                if name == "test" or name in raw["splits"]
+            }
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", file=path) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"not a complete result: {type(error).__name__} {error}", file=path) from None
+        for name, split in splits.items():
+            if not 0 <= split.correct <= split.n or split.n == 0:
+                raise InputError("impossible counts", file=path, field=f"splits.{name}", got=raw["splits"][name])
+        data, hardware = raw.get("data") or {}, raw.get("hardware") or {}
+        device = str(raw.get("device", "an unknown device"))
+        times = [float(value) for value in (raw.get("seconds") or {}).values() if value is not None]
+        return cls(
+            splits=splits,
+            seconds=sum(times) if times else None,
+            peak_memory_mb=raw.get("peak_memory_mb"),
+            trainable=(raw.get("parameters") or {}).get("trainable"),
+            checkpoint_mb=raw.get("checkpoint_mb"),
+            device=device,
+            machine=_machine(device, hardware),
+            data_source=str(data.get("source", "unnamed data")),
+            data_sha256=data.get("sha256"),
+            raw=raw,
+        )
+
+
+def _machine(device: str, hardware: Mapping[str, Any]) -> str:
+    chip = hardware.get("cpu" if device == "cpu" else "gpu") or "unknown"
+    threads = hardware.get("threads")
+    return f"{device}: {chip}" + (f", {threads} threads" if device == "cpu" and threads else "")

@@ -1,0 +1,181 @@
+"""Sum up the cells of a row: accuracies over its seeds, the interval, the costs, what is missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, stdev
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from ftkit.ablation.paired import Comparison, right_answers
+from ftkit.ablation.published import Published
+from ftkit.ablation.sweep import CellState, SweepRow
+from ftkit.evaluation.statistics import seed_spread, wilson_interval
+
+SplitName = Literal["train", "val", "test"]
+T = TypeVar("T", int, float)
+
+
+@dataclass(frozen=True)
+class RowSummary:
+    """One row in figures; accuracies are fractions, averaged over the seeds, and None where there is none.
+
+    Args:
+        number: The row's number.
+        name: The row's name.
+        question: What the row asks.
+        seeds: The seeds that are done.
+        train: Train accuracy.
+        val: Validation accuracy.
+        test: Test accuracy.
+        spread: Standard deviation of the test accuracy between seeds; None with fewer than two.
+        interval: The 95% interval of the test accuracy, see :func:`accuracy_interval`.
+        n: The number of test examples.
+        published: The published figures, in percent.
+        comparable: Whether they were measured on the same data as ours, as far as is known.
+        seconds: Time per run.
+        peak_memory_mb: Highest memory use of any run.
+        trainable: The number of trainable parameters.
+        checkpoint_mb: The size of the checkpoint.
+        status: ``done``, ``skipped``, ``failed``, ``unfinished``, ``running``, ``not run`` or ``2 of 3 seeds``.
+        notes: Why a seed is missing.
+        comparison: Against the reference row, if that is possible.
+        differs: The settings in which the row differs from its reference; None if one of them was not run.
+        on_front: Whether no other row is as accurate, as fast and as small; None if that cannot be said.
+    """
+
+    number: int
+    name: str
+    question: str
+    seeds: Sequence[int]
+    train: float | None
+    val: float | None
+    test: float | None
+    spread: float | None
+    interval: tuple[float, float] | None
+    n: int | None
+    published: Published | None
+    comparable: bool
+    seconds: float | None
+    peak_memory_mb: float | None
+    trainable: int | None
+    checkpoint_mb: float | None
+    status: str
+    notes: Sequence[str]
+    comparison: Comparison | None = None
+    differs: Mapping[str, str] | None = None
+    on_front: bool | None = None
+
+    @property
+    def label(self) -> str:
+        """The row as people name it, such as ``Row 8 (xl)``."""
+        return f"Row {self.number} ({self.name})"
+
+    @property
+    def published_inside(self) -> bool | None:
+        """Whether the published test accuracy lies in our interval; None if they cannot be compared."""
+        published = self.published_figure("test")
+        if self.interval is None or published is None or not self.comparable:
+            return None
+        low, high = self.interval
+        return low - 5e-5 <= published / 100 <= high + 5e-5  # it is rounded to two decimals of a percent
+
+    def published_figure(self, split: SplitName) -> float | None:
+        """The published accuracy of a split, in percent."""
+        return None if self.published is None else getattr(self.published, split)
+
+
+def summarise(row: SweepRow, published_data: str | None = None) -> RowSummary:
+    """Sum up the cells of a row by themselves; ``published_data`` is the hash of the data of the published figures."""
+    done = [cell.result for cell in row.cells if cell.result is not None]
+    tests = [result.splits["test"] for result in done]
+
+    def accuracy(split: SplitName) -> float | None:
+        return _mean(result.splits[split].accuracy for result in done if split in result.splits)
+
+    return RowSummary(
+        number=row.number,
+        name=row.name,
+        question=row.question,
+        seeds=[cell.seed for cell in row.done],
+        train=accuracy("train"),
+        val=accuracy("val"),
+        test=accuracy("test"),
+        spread=stdev(test.accuracy for test in tests) if len(tests) > 1 else None,
+        interval=accuracy_interval(row.done),
+        n=tests[0].n if tests else None,
+        published=row.published,
+        comparable=published_data is None or all(result.data_sha256 == published_data for result in done),
+        seconds=_mean(result.seconds for result in done),
+        peak_memory_mb=_max(result.peak_memory_mb for result in done),
+        trainable=_max(result.trainable for result in done),
+        checkpoint_mb=_max(result.checkpoint_mb for result in done),
+        status=_status(row.cells),
+        notes=_notes(row),
+    )
+
+
+def accuracy_interval(cells: Sequence[CellState]) -> tuple[float, float] | None:
+    """The 95% interval of the mean test accuracy of a row.
+
+    With one seed it is Wilson's interval for the number of test examples. With several, whose answers are known,
+    the noise of the test set and the spread between seeds are estimated apart
+    (:func:`ftkit.evaluation.statistics.seed_spread`), and Wilson's interval is taken for the number of examples that
+    would alone give that standard error; so it covers new examples and new seeds. Without prediction files it is that
+    of one test set with the mean accuracy.
+
+    Args:
+        cells: The cells that are done.
+
+    Returns:
+        Lower and upper bound; None without cells.
+    """
+    tests = [cell.result.splits["test"] for cell in cells if cell.result is not None]
+    if not tests:
+        return None
+    if len(tests) == 1:
+        return wilson_interval(tests[0].correct, tests[0].n)
+    mean, n = fmean(test.accuracy for test in tests), float(tests[0].n)
+    answers = right_answers(cells)
+    if answers is not None:
+        error = seed_spread(np.stack(list(answers.values()), axis=1)).standard_error
+        n = mean * (1 - mean) / error**2 if error else n
+    return _wilson(mean, n)
+
+
+def _wilson(share: float, n: float) -> tuple[float, float]:
+    """Wilson's interval of a share of an effective, not always whole, number of trials."""
+    z = NormalDist().inv_cdf(0.975)
+    centre, scale = share + z**2 / (2 * n), 1 + z**2 / n
+    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _max(values: Iterable[T | None]) -> T | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _status(cells: Sequence[CellState]) -> str:
+    statuses = [cell.status for cell in cells]
+    if not statuses:
+        return "not run"
+    if len(set(statuses)) == 1:
+        return statuses[0]
+    return f"{statuses.count('done')} of {len(statuses)} seeds"
+
+
+def _notes(row: SweepRow) -> list[str]:
+    several = len(row.cells) > 1
+    return [
+        (f"seed {cell.seed}: " if several else "") + cell.status + (f": {cell.reason}" if cell.reason else "")
+        for cell in row.cells
+        if cell.status != "done"
+    ]

@@ -1,0 +1,155 @@
+"""Read an output folder back: its rows, cells and figures. Tables and reports start here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ftkit.ablation.folder import Ablation
+from ftkit.ablation.ledger import RESULT_FILE, Ledger
+from ftkit.ablation.lock import is_running
+from ftkit.ablation.published import Published, PublishedTable
+from ftkit.ablation.result import Result
+from ftkit.errors import InputError
+from ftkit.storage import atomic_write
+
+DESCRIPTION_FILE = "ablation.json"
+
+
+@dataclass(frozen=True)
+class CellState:
+    """One cell as it lies on the disk.
+
+    Args:
+        seed: The seed.
+        directory: The cell's folder.
+        status: ``done``, ``skipped``, ``failed``, ``running`` or ``unfinished``.
+        reason: Why, unless it is done.
+        result: The figures, if it is done.
+        identity: What was run, if it is done.
+        time: When the ledger last spoke of it, in UTC.
+    """
+
+    seed: int
+    directory: Path
+    status: str
+    reason: str = ""
+    result: Result | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    time: str = ""
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One row of the ablation with its cells, by seed; a row without cells was not run."""
+
+    number: int
+    name: str
+    question: str
+    cells: Sequence[CellState]
+    published: Published | None
+
+    @property
+    def done(self) -> list[CellState]:
+        """The cells that have figures."""
+        return [cell for cell in self.cells if cell.result is not None]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """An output folder that was read.
+
+    Args:
+        name: The name of the ablation folder.
+        rows: All rows of the ablation, run or not.
+        published: The published figures.
+        notices: What was found wrong with the ledger.
+    """
+
+    name: str
+    rows: Sequence[SweepRow]
+    published: PublishedTable
+    notices: Sequence[str]
+
+
+def write_description(out: Path, ablation: Ablation) -> None:
+    """Write ``OUT/ablation.json``, so that the output folder explains itself; an unchanged one stays."""
+    description = {
+        "name": ablation.folder.resolve().name,
+        "rows": [
+            {"number": row.number, "label": row.label, "name": row.name, "question": row.question}
+            for row in ablation.rows
+        ],
+        "published": asdict(ablation.published),
+    }
+    text = json.dumps(description, indent=2) + "\n"
+    path = out / DESCRIPTION_FILE
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        with atomic_write(path) as file:
+            file.write(text)
+
+
+def read_sweep(directory: str | Path) -> Sweep:
+    """Read the output folder of ``ftkit ablation run``.
+
+    Args:
+        directory: The output folder.
+
+    Returns:
+        Its rows and cells.
+
+    Raises:
+        InputError: It is not such a folder, or a file in it is damaged.
+    """
+    directory = Path(directory)
+    path = directory / DESCRIPTION_FILE
+    try:
+        description = json.loads(path.read_bytes())
+    except OSError:
+        raise InputError(
+            "not the output of an ablation",
+            file=directory,
+            fix="run `ftkit ablation run FOLDER --out DIR` first",
+        ) from None
+    except ValueError:
+        raise InputError("damaged", file=path, fix="run the same `ftkit ablation run` again") from None
+    ledger = Ledger(directory)
+    cells = _cell_states(directory, ledger)
+    published = description["published"]
+    published["rows"] = {int(number): Published(**figures) for number, figures in published["rows"].items()}
+    figures = PublishedTable(**published)
+    rows = [
+        SweepRow(
+            row["number"],
+            row["name"],
+            row["question"],
+            cells.get(row["label"], []),
+            figures.rows.get(row["number"]),
+        )
+        for row in description["rows"]
+    ]
+    return Sweep(description["name"], rows, figures, ledger.notices)
+
+
+def _cell_states(directory: Path, ledger: Ledger) -> Mapping[str, list[CellState]]:
+    """The cells by the label of their row, sorted by seed."""
+    latest = next(reversed(ledger.entries), "")
+    at_work = latest if is_running(directory) else ""
+    states: dict[str, list[CellState]] = {}
+    for entry in sorted(ledger.entries.values(), key=lambda entry: entry.seed):
+        folder = directory / entry.cell
+        status, reason, result = str(entry.status), entry.reason, None
+        if status == "started":
+            status, reason = ("running", "") if entry.cell == at_work else ("unfinished", "it was interrupted")
+        elif status == "done" and not ledger.is_done(entry.cell):
+            status, reason = "unfinished", f"its {RESULT_FILE} is missing or was changed"
+        elif status == "done":
+            result = Result.read(folder / RESULT_FILE)
+        label = entry.cell.split("/")[0]
+        states.setdefault(label, []).append(
+            CellState(entry.seed, folder, status, reason, result, entry.identity, entry.time)
+        )
+    return states

@@ -1,0 +1,97 @@
+"""An engine that trains nothing: the cell's config says what to score and how to misbehave.
+
+Run as a program (``python fake_engine.py FOLDER OUT``) it is a sweep that can be killed.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ftkit.ablation import Ablation, run
+from ftkit.errors import InputError, UnavailableError
+
+
+def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
+    """Lay ``delta`` over ``base``, key by key."""
+    merged = dict(base)
+    for key, value in delta.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+class FakeEngine:
+    def __init__(self, code: str = "v1", data: str = "d1") -> None:
+        self.code, self.data = code, data
+        self.ran: list[tuple[str, int]] = []
+
+    def identity(self, configs: Sequence[Path], seed: int) -> dict[str, Any]:
+        config: dict[str, Any] = {}
+        for path in configs:
+            config = merge(config, yaml.safe_load(path.read_text()))
+        if "misspelt" in config:
+            raise InputError("unknown key", field="misspelt")
+        if config.get("offline"):
+            raise UnavailableError("the data are not on this machine")
+        return {"config": config, "code": self.code, "data": self.data, "seed": seed}
+
+    def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
+        config = self.identity(configs, seed)["config"]
+        self.ran.append((configs[-1].stem, seed))
+        (directory / "metrics.csv").write_text("step,loss\n1,0.7\n")
+        do = config.get("do")
+        if do == "raise":
+            raise ValueError("the loss went away")
+        if do == "unavailable":
+            raise UnavailableError("gpt2-xl is not on this machine")
+        if do == "interrupt":
+            raise KeyboardInterrupt
+        if do == "exit":
+            raise SystemExit(143)
+        if do == "hang":
+            (directory.parents[1] / "hanging").write_text(str(os.getpid()))
+            time.sleep(60)
+        if do == "dawdle":
+            time.sleep(0.03)
+        if do == "nothing":
+            return
+        (directory / "config.yaml").write_text(yaml.safe_dump(config))
+        (directory / "result.json").write_text(json.dumps(result(config["correct"], seed)))
+
+
+def result(correct: int, seed: int, n: int = 300) -> dict[str, Any]:
+    """A plausible ``result.json``; a seed above 123 gets that many more test messages right."""
+    right = correct + seed - 123
+    splits = {"train": (1045, 1000), "val": (149, 147), "test": (n, right)}
+    return {
+        "splits": {name: {"n": n, "correct": k, "accuracy": k / n} for name, (n, k) in splits.items()},
+        "seconds": {"fit": time.perf_counter() % 100, "test": 0.5},
+        "peak_memory_mb": 500.0 + time.perf_counter() % 100,
+        "device": "cpu",
+        "parameters": {"trainable": 7089410, "total": 124441346, "names": []},
+        "checkpoint_mb": 28.1,
+        "seed": seed,
+        "data": {"sha256": "d1", "source": "made-up messages"},
+    }
+
+
+def make_folder(folder: Path, rows: dict[str, dict[str, Any]], published: str | None = None) -> Path:
+    """Write an ablation folder whose base scores 285 of 300."""
+    (folder / "rows").mkdir(parents=True)
+    (folder / "base.yaml").write_text("correct: 285\nmodel:\n  pooling: last\n")
+    for label, delta in rows.items():
+        text = f"# What does {label} do?\n{yaml.safe_dump(delta or {'model': {'pooling': 'last'}})}"
+        (folder / "rows" / f"{label}.yaml").write_text(text)
+    if published is not None:
+        (folder / "published.csv").write_text(published)
+    return folder
+
+
+if __name__ == "__main__":
+    run(Ablation.load(sys.argv[1]), FakeEngine(), Path(sys.argv[2]))

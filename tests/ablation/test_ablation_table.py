@@ -1,0 +1,159 @@
+# ruff: noqa: E501  (a table is easier to check in one piece)
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from fake_engine import FakeEngine, make_folder
+
+from ftkit.ablation import Ablation, read_sweep, run
+from ftkit.ablation.commands import ablation_status
+from ftkit.ablation.lock import exclusive
+from ftkit.ablation.table import table
+from ftkit.errors import InputError
+
+ROWS = {
+    "01_base": {},
+    "02_first": {"correct": 216},
+    "03_xl": {"do": "unavailable"},
+    "04_odd": {"do": "raise"},
+    "05_later": {},
+}
+PUBLISHED = """# One seed, real messages.
+row,train,val,test,minutes,note
+1,96.63,99.33,95.00,0.28,
+2,78.46,80.54,80,,typed by hand
+5,100,,98,,
+"""
+
+
+def sweep(
+    tmp_path: Path, rows: str | None = "1-4", published: str | None = PUBLISHED, seeds: Sequence[int] = (123,)
+) -> Path:
+    folder = tmp_path / "study"
+    if not folder.exists():
+        make_folder(folder, ROWS, published)
+    run(Ablation.load(folder), FakeEngine(), tmp_path / "out", rows, seeds=seeds)
+    return tmp_path / "out"
+
+
+def records(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(table(out, "csv"))))
+
+
+def test_markdown(tmp_path: Path) -> None:
+    assert table(sweep(tmp_path), "markdown", timing=False) == (
+        "| row | name  | train % |  publ. | val % | publ. | test % | 95% interval | publ. | inside | trainable | status  |\n"
+        "| --: | ----- | ------: | -----: | ----: | ----: | -----: | -----------: | ----: | -----: | --------: | ------- |\n"
+        "|   1 | base  |   95.69 |  96.63 | 98.66 | 99.33 |  95.00 |    91.9-96.9 | 95.00 |    yes | 7,089,410 | done    |\n"
+        "|   2 | first |   95.69 |  78.46 | 98.66 | 80.54 |  72.00 |    66.7-76.8 | 80.00 |     no | 7,089,410 | done    |\n"
+        "|   3 | xl    |         |        |       |       |        |              |       |        |           | skipped |\n"
+        "|   4 | odd   |         |        |       |       |        |              |       |        |           | failed  |\n"
+        "|   5 | later |         | 100.00 |       |       |        |              | 98.00 |        |           | not run |\n"
+        "\n"
+        "- Test accuracy: n = 300, Wilson's 95% interval, seed 123; data: made-up messages; device: cpu.\n"
+        "- publ.: One seed, real messages.\n"
+        "- Row 2 (first), published: typed by hand\n"
+        "- Row 3 (xl): skipped: gpt2-xl is not on this machine\n"
+        "- Row 4 (odd): failed: ValueError: the loss went away\n"
+    )  # fmt: skip
+
+
+def test_text_has_the_same_cells_and_fits_a_terminal(tmp_path: Path) -> None:
+    out = sweep(tmp_path)
+    text, markdown = table(out, "text"), table(out, "markdown")
+    lines = text.split("\n\n")[0].split("\n")
+    assert max(map(len, lines)) <= 150
+    first = [cell.strip() for cell in markdown.split("\n")[2].strip("|").split("|")]
+    assert lines[2].split() == first
+    assert first[0] == "1"
+    assert "|" not in text
+
+
+def test_csv_is_unrounded_and_its_first_column_is_the_row(tmp_path: Path) -> None:
+    out = sweep(tmp_path)
+    rows = records(out)
+    assert [row["row"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert next(iter(rows[0])) == "row"
+    assert float(rows[0]["train"]) == 1000 / 1045
+    assert float(rows[0]["test"]) == 0.95
+    # Wilson's interval of 285 of 300, worked out by hand from his formula with z = 1.959964
+    assert float(rows[0]["test_low"]) == pytest.approx(0.919153, abs=1e-6)
+    assert float(rows[0]["test_high"]) == pytest.approx(0.969468, abs=1e-6)
+    assert (rows[0]["published_inside"], rows[1]["published_inside"]) == ("True", "False")
+    assert rows[1]["published_test_percent"] == "80.0"
+    assert (rows[2]["status"], rows[2]["test"]) == ("skipped", "")
+    raw = json.loads((out / "01_base/seed-123/result.json").read_text())
+    assert float(rows[0]["seconds"]) == raw["seconds"]["fit"] + raw["seconds"]["test"]
+    assert float(rows[0]["peak_memory_mb"]) == raw["peak_memory_mb"]
+    assert rows[0]["trainable_parameters"] == "7089410"
+
+
+def test_seeds_are_averaged_over_the_same_test_messages(tmp_path: Path) -> None:
+    out = sweep(tmp_path, "1", seeds=(123, 125))  # 285 and 287 of 300
+    row = records(out)[0]
+    assert float(row["test"]) == pytest.approx(286 / 300)
+    assert row["n"] == "300"
+    assert row["seeds"] == "123 125"
+    assert float(row["test_low"]) == pytest.approx(0.9232, abs=1e-4)  # of 286 of 300, not of 572 of 600
+    assert "seed 123, 125;" in table(out)
+
+
+def test_a_row_of_which_a_seed_failed_says_so(tmp_path: Path) -> None:
+    out = sweep(tmp_path, "1")
+    (tmp_path / "study/rows/01_base.yaml").write_text("do: raise\n")
+    sweep(tmp_path, "1", seeds=(124,))
+    assert records(out)[0]["status"] == "1 of 2 seeds"
+    assert "Row 1 (base), seed 124: failed: ValueError: the loss went away" in table(out, "text")
+
+
+def test_without_published_figures_there_are_no_columns_for_them(tmp_path: Path) -> None:
+    text = table(sweep(tmp_path, published=None), "text")
+    assert "publ" not in text
+    assert "inside" not in text
+
+
+def test_published_figures_of_other_data_are_no_judges(tmp_path: Path) -> None:
+    out = sweep(tmp_path, published=f"# data sha256: {'0' * 64}\n{PUBLISHED}")
+    assert [row["published_inside"] for row in records(out)] == [""] * 5
+    assert "cannot confirm or refute" in table(out)
+    assert "95.00 |        |" in table(out, timing=False)
+
+
+def test_a_result_that_was_changed_is_not_shown(tmp_path: Path) -> None:
+    out = sweep(tmp_path)
+    (out / "01_base/seed-123/result.json").write_text('{"splits": {"test": {"n": 300, "correct": 300}}}')
+    row = records(out)[0]
+    assert (row["status"], row["test"]) == ("unfinished", "")
+    assert "result.json is missing or was changed" in row["notes"]
+
+
+def test_what_is_no_output_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not the output of an ablation"):
+        table(tmp_path)
+    (tmp_path / "ablation.json").write_text('{"name": ')
+    with pytest.raises(InputError, match=r"ablation\.json: damaged"):
+        table(tmp_path)
+
+
+def test_status_tells_of_every_cell_and_of_a_cut_ledger(tmp_path: Path) -> None:
+    out = sweep(tmp_path)
+    ledger = out / "ledger.jsonl"
+    ledger.write_bytes(ledger.read_bytes()[:-5])
+    assert [line.split(maxsplit=2) for line in ablation_status(out).split("\n")[:5]] == [
+        ["1", "base", "seed 123   done"],
+        ["2", "first", "seed 123   done"],
+        ["3", "xl", "seed 123   skipped: gpt2-xl is not on this machine"],
+        ["4", "odd", "seed 123   unfinished: it was interrupted"],
+        ["5", "later", "not run"],
+    ]
+    assert "ledger.jsonl:8: cut or damaged line" in ablation_status(out)
+    with exclusive(out):
+        assert [row.cells[0].status for row in read_sweep(out).rows[:4]] == [
+            "done",
+            "done",
+            "skipped",
+            "running",
+        ]

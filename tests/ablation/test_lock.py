@@ -1,0 +1,98 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ftkit.ablation.lock import LOCK_FILE, exclusive, is_running
+from ftkit.errors import EnvironmentFault, ExitCode
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from ftkit.ablation.lock import exclusive
+with exclusive(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+FORK = """
+import os, sys, time
+from pathlib import Path
+from ftkit.ablation.lock import exclusive
+with exclusive(Path(sys.argv[1])):
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
+
+
+def test_the_second_is_told_who_holds_the_folder(tmp_path: Path, holder: subprocess.Popen) -> None:
+    began = time.monotonic()
+    message = f"process {holder.pid} on {socket.gethostname()} is running in this folder"
+    with pytest.raises(EnvironmentFault, match=message) as caught, exclusive(tmp_path):
+        pass
+    assert time.monotonic() - began < 1
+    assert caught.value.exit_code == ExitCode.ENVIRONMENT == 3
+    assert is_running(tmp_path)
+    assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == holder.pid  # the first is unharmed
+
+
+def test_the_lock_of_a_killed_process_is_taken_over_with_a_notice(tmp_path: Path, holder: subprocess.Popen) -> None:
+    holder.kill()
+    holder.wait()
+    assert not is_running(tmp_path)
+    with exclusive(tmp_path) as notice:
+        assert notice is not None
+        assert f"process {holder.pid} on {socket.gethostname()}" in notice
+        assert is_running(tmp_path)
+
+
+def test_an_orderly_end_even_by_an_exception_leaves_no_notice(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), exclusive(tmp_path):
+        raise KeyboardInterrupt
+    assert not is_running(tmp_path)
+    with exclusive(tmp_path) as notice:
+        assert notice is None
+
+
+def test_the_name_of_another_host_is_believed(tmp_path: Path) -> None:
+    (tmp_path / LOCK_FILE).write_text('{"pid": 7, "host": "elsewhere"}')
+    message = r"process 7 on elsewhere .* if it is gone, delete"
+    with pytest.raises(EnvironmentFault, match=message), exclusive(tmp_path):
+        pass
+    assert is_running(tmp_path)
+
+
+def test_a_forked_worker_that_outlives_its_killed_parent_does_not_hold_the_folder(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", FORK, str(tmp_path)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        parent.kill()
+        parent.wait()
+        try:
+            with exclusive(tmp_path) as notice:
+                assert notice is not None
+        finally:
+            os.kill(worker, signal.SIGKILL)
+
+
+def test_a_folder_that_cannot_be_made_is_the_environments_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file/out", Path("/proc/out")):
+        with pytest.raises(EnvironmentFault, match="cannot be written"), exclusive(folder):
+            pass
