@@ -1,0 +1,147 @@
+"""``ftkit evaluate``: prediction files in, an honest report out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ftkit.errors import InputError
+from ftkit.evaluation.answers import Answers, read_answers
+from ftkit.evaluation.assessment import BinaryReport, Settings, assess
+from ftkit.evaluation.comparison import compare
+from ftkit.evaluation.page import to_html
+from ftkit.evaluation.report import Evaluation, to_markdown, to_text
+from ftkit.evaluation.threshold import Costs, Threshold, freeze_threshold
+from ftkit.storage import atomic_write
+
+Criterion = Literal[
+    "accuracy", "f_measure", "balanced_accuracy", "mcc", "precision", "recall", "specificity", "npv"
+]  # fmt: skip
+
+
+def evaluate(
+    files: list[Path],
+    against: Path | None = None,
+    positive: str | None = None,
+    threshold_from: Path | None = None,
+    threshold_metric: Criterion = "balanced_accuracy",
+    costs: tuple[float, float] | None = None,
+    save_threshold: Path | None = None,
+    slice: str | None = None,
+    beta: float = 1.0,
+    level: float = 0.95,
+    seed: int = 0,
+    normalize_labels: bool = False,
+    unrounded: bool = False,
+    json: bool = False,
+    markdown: bool = False,
+    html: Path | None = None,
+) -> Evaluation:
+    """Report on prediction files and print the report.
+
+    Args:
+        files: Prediction files: TSV, CSV or JSON lines.
+        against: A prediction file for the same examples, to compare every other file with.
+        positive: The positive class, for example yes. Default: the one that the score column names, or the usual one.
+        threshold_from: A validation file to choose a threshold on, or a threshold saved before (.json).
+        threshold_metric: What the chosen threshold makes best.
+        costs: Cost of a false positive and of a false negative: choose the cheapest threshold instead.
+        save_threshold: Write the chosen threshold to this file.
+        slice: A column: report each of its values on its own, too.
+        beta: Weight of recall over precision in F-beta.
+        level: Confidence of the intervals.
+        seed: Seed of the bootstrap.
+        normalize_labels: Ignore case, outer blanks and a final full stop in labels and answers.
+        unrounded: Print all digits.
+        json: Print JSON, always with all digits.
+        markdown: Print Markdown.
+        html: Write a page with plots to this file.
+
+    Returns:
+        What was found.
+
+    Raises:
+        InputError: A file cannot be used; the message says where and why.
+    """
+    if json and markdown:
+        raise InputError("choose one of --json and --markdown")
+    _check_options(files, beta, level, threshold_from, save_threshold)
+    settings = Settings(beta, level, seed)
+    # The two classes are the same in all files, so all are read before any is judged.
+    validation = [threshold_from] if threshold_from is not None and threshold_from.suffix != ".json" else []
+    references = [against] if against is not None else []
+    answers = read_answers(files, positive, slice, normalize_labels, also=references + validation)
+    models, others = answers[: len(files)], answers[len(files) :]
+    # A file does not compete with itself, nor does it count in Holm's correction.
+    rivals = [model for model in models if model.path != against]
+    threshold = None
+    if validation:
+        threshold = freeze_threshold(others[-1], Costs(*costs) if costs else threshold_metric)
+    elif threshold_from is not None:
+        threshold = Threshold.load(threshold_from)
+    evaluation = Evaluation(
+        reports=[_reported(model, settings) for model in models],
+        comparisons=compare(rivals, others[0], level, seed) if references else [],
+        threshold=threshold,
+        at_threshold=[] if threshold is None else [_at_threshold(model, threshold, settings) for model in models],
+        digits=None if unrounded else 4,
+        level=level,
+    )
+    if threshold is not None and save_threshold is not None:
+        threshold.save(save_threshold)
+    if html is not None:
+        with atomic_write(html) as file:
+            file.write(to_html(evaluation))
+    print(evaluation.to_json() if json else to_markdown(evaluation) if markdown else to_text(evaluation))
+    return evaluation
+
+
+def _reported(model: Answers, settings: Settings) -> BinaryReport:
+    report = _assessed(model, model.answer, settings, name=str(model.path))
+    slices = {}
+    for code, value in enumerate(model.slices):
+        rows = model.slice == code
+        slices[value] = assess(
+            model.target[rows],
+            model.answer[rows],
+            model.classes.positive,
+            model.classes.negative,
+            value,
+            settings=settings,
+        )
+    return replace(report, slices=slices, unparsed=model.unparsed, columns=model.columns, notes=model.notes)
+
+
+def _at_threshold(model: Answers, threshold: Threshold, settings: Settings) -> BinaryReport:
+    return _assessed(model, threshold.apply(model), settings, name=f"{model.path} at the threshold", score=False)
+
+
+def _assessed(model: Answers, answer: np.ndarray, settings: Settings, name: str, score: bool = True) -> BinaryReport:
+    classes = model.classes
+    return assess(
+        model.target,
+        answer,
+        classes.positive,
+        classes.negative,
+        name,
+        model.score if score else None,
+        model.kind,
+        settings,
+    )
+
+
+def _check_options(
+    files: Sequence[Path], beta: float, level: float, threshold_from: Path | None, save_threshold: Path | None
+) -> None:
+    if not files:
+        raise InputError("no prediction file given", field="files", fix="give one or more files")
+    if not 0 < level < 1:
+        raise InputError("must lie between 0 and 1", field="level", got=level)
+    if beta <= 0:
+        raise InputError("must be positive", field="beta", got=beta)
+    if save_threshold is not None and threshold_from is None:
+        raise InputError("there is no threshold to save", field="save_threshold", fix="give --threshold-from as well")

@@ -1,0 +1,196 @@
+"""Two models on the same examples: what differs, and whether chance explains it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ftkit.errors import InputError
+from ftkit.evaluation.answers import Answers
+from ftkit.evaluation.figures import figure_values
+from ftkit.evaluation.intervals import Interval
+from ftkit.evaluation.scan import texts_at
+from ftkit.evaluation.statistics import (
+    RESAMPLES,
+    Reach,
+    can_be_significant,
+    holm,
+    mcnemar_exact,
+    minimum_detectable_difference,
+    percentile_interval,
+)
+
+FIGURES = ("accuracy", "f_measure", "balanced_accuracy", "mcc")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model against a reference, on the examples that both answered.
+
+    Attributes:
+        name: The model's file.
+        against: The reference's file.
+        n: Shared examples.
+        only_model: Examples that only the model gets right.
+        only_reference: Examples that only the reference gets right.
+        p: Exact McNemar test, two-sided.
+        p_holm: The same after Holm's correction over all comparisons made together.
+        differences: Model minus reference, by figure; NaN where one is undefined.
+        intervals: Paired bootstrap intervals of the differences.
+        reach: Whether so few disagreements can be significant at all.
+        detectable: The smallest difference in accuracy that such a comparison finds with 80% power; NaN if none.
+        missing: How many ids are only in the model's file, and the first of them.
+        missing_in_model: The same for the reference's file.
+    """
+
+    name: str
+    against: str
+    n: int
+    only_model: int
+    only_reference: int
+    p: float
+    p_holm: float
+    differences: dict[str, float]
+    intervals: dict[str, Interval]
+    reach: Reach
+    detectable: float
+    missing: tuple[int, list[str]]
+    missing_in_model: tuple[int, list[str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison for JSON, ``null`` for what is undefined."""
+        plain = {name: value for name, value in vars(self).items() if name != "reach"}
+        plain["differences"] = {name: _or_none(value) for name, value in self.differences.items()}
+        plain["detectable"] = _or_none(self.detectable)
+        return plain | {"reach": vars(self.reach)}
+
+
+def compare(
+    models: list[Answers], reference: Answers, level: float = 0.95, seed: int = 0, alpha: float = 0.05
+) -> list[Comparison]:
+    """Compare each model with the reference, correcting for their number.
+
+    Args:
+        models: The models' answers.
+        reference: The reference's answers.
+        level: Confidence of the intervals.
+        seed: Seed of the bootstrap.
+        alpha: Level of significance.
+
+    Raises:
+        InputError: Two files share no id, or an id has different labels.
+    """
+    pairs = [_compared(model, reference, level, seed, alpha, len(models)) for model in models]
+    adjusted = holm([pair.p for pair in pairs])
+    return [replace(pair, p_holm=p) for pair, p in zip(pairs, adjusted, strict=True)]
+
+
+def _compared(
+    model: Answers, reference: Answers, level: float, seed: int, alpha: float, comparisons: int
+) -> Comparison:
+    mine, theirs = _shared(model, reference)
+    n = len(mine)
+    target, answer, other = model.target[mine], model.answer[mine], reference.answer[theirs]
+    right, right_other = answer == target, other == target
+    only_model = int(np.count_nonzero(right & ~right_other))
+    only_reference = int(np.count_nonzero(right_other & ~right))
+    disagreement = (only_model + only_reference) / n
+    table = np.bincount((target * 9 + (answer + 1) * 3 + other + 1).astype(np.int8), minlength=18).reshape(2, 3, 3)
+    differences, intervals = _differences(table, level, seed)
+    return Comparison(
+        name=str(model.path),
+        against=str(reference.path),
+        n=n,
+        only_model=only_model,
+        only_reference=only_reference,
+        p=mcnemar_exact(only_model, only_reference),
+        p_holm=1.0,
+        differences=differences,
+        intervals=intervals,
+        reach=can_be_significant(n, only_model + only_reference, alpha, comparisons),
+        detectable=minimum_detectable_difference(n, disagreement, alpha=alpha, comparisons=comparisons)
+        if disagreement
+        else float("nan"),
+        missing=_left_over(model, mine),
+        missing_in_model=_left_over(reference, theirs),
+    )
+
+
+def _shared(model: Answers, reference: Answers) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the shared ids in both files."""
+    _, mine, theirs = np.intersect1d(model.identity, reference.identity, assume_unique=True, return_indices=True)
+    if not len(mine):
+        raise InputError(
+            f"no id in common with {reference.path}",
+            file=model.path,
+            field="id",
+            got=texts_at(model.path, [0])[0][0],
+            fix="compare predictions for the same examples",
+        )
+    if (differing := model.target[mine] != reference.target[theirs]).any():
+        rows = mine[differing]
+        identity, line = texts_at(model.path, [int(rows.min())])[0]
+        raise InputError(
+            f"{len(rows)} labels differ from those in {reference.path}",
+            file=model.path,
+            line=line,
+            field="label",
+            got=identity,
+            fix="compare predictions for the same labels",
+        )
+    return mine, theirs
+
+
+def _differences(table: np.ndarray, level: float, seed: int) -> tuple[dict[str, float], dict[str, Interval]]:
+    """Differences of figures and their paired bootstrap intervals.
+
+    Args:
+        table: int64 ``(2, 3, 3)``: examples by label (0, 1), model's answer and reference's answer (-1, 0, 1 each).
+        level: Confidence.
+        seed: Seed of the bootstrap.
+    """
+    rng = np.random.default_rng(seed)
+    # Resampling pairs within each label is drawing the nine counts of that label.
+    draws = np.stack(
+        [rng.multinomial(side.sum(), side.ravel() / max(1, side.sum()), RESAMPLES).reshape(-1, 3, 3) for side in table],
+        axis=1,
+    )
+    found, drawn = _figure_differences(table), _figure_differences(draws)
+    differences = {name: float(found[name]) for name in FIGURES}
+    defined = [name for name in FIGURES if not np.isnan(drawn[name]).any()]
+    return differences, {name: percentile_interval(drawn[name], level) for name in defined}
+
+
+def _figure_differences(table: np.ndarray) -> dict[str, np.ndarray]:
+    model, reference = (figure_values(_cells(table.sum(axis=axis))) for axis in (-1, -2))
+    return {name: model[name] - reference[name] for name in FIGURES}
+
+
+def _cells(by_answer: np.ndarray) -> np.ndarray:
+    """Counts in the order of :class:`Counts` from ``(..., label, answer)`` with answers -1, 0, 1."""
+    negative, positive = by_answer[..., 0, :], by_answer[..., 1, :]
+    return np.stack(
+        [
+            positive[..., 2],
+            negative[..., 1],
+            negative[..., 2],
+            positive[..., 1],
+            positive[..., 0],
+            negative[..., 0],
+        ],
+        axis=-1,
+    )
+
+
+def _left_over(answers: Answers, shared: np.ndarray) -> tuple[int, list[str]]:
+    left = np.ones(len(answers), bool)
+    left[shared] = False
+    rows = np.flatnonzero(left)
+    return len(rows), [text for text, _ in texts_at(answers.path, rows[:_SHOWN].tolist())] if len(rows) else []
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else value

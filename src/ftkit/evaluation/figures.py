@@ -1,0 +1,219 @@
+"""From the counts of a yes/no decision to its figures, with the reason where a figure is undefined."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+UNPARSED = -1  # the code of an answer that names neither class
+
+
+class Figure(NamedTuple):
+    """A figure, or why there is none.
+
+    Attributes:
+        value: The figure; None when it is undefined.
+        reason: Why it is undefined; empty otherwise.
+    """
+
+    value: float | None
+    reason: str = ""
+
+    def text(self, digits: int | None = 4) -> str:
+        """The figure in words.
+
+        Args:
+            digits: Decimals, or None for all that the number has.
+
+        Example:
+            >>> Figure(0.84).text(), Figure(0.84).text(None), Figure(None, "no positives").text()
+            ('0.8400', '0.84', 'undefined (no positives)')
+        """
+        if self.value is None:
+            return f"undefined ({self.reason})"
+        return repr(self.value) if digits is None else f"{self.value:.{digits}f}"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The outcomes of yes/no decisions.
+
+    Attributes:
+        tp: Positives answered with the positive class.
+        tn: Negatives answered with the negative class.
+        fp: Negatives answered with the positive class.
+        fn: Positives answered with the negative class.
+        unparsed_positive: Positives whose answer names neither class.
+        unparsed_negative: Negatives whose answer names neither class.
+
+    Example:
+        >>> counts = Counts(tp=854, tn=17, fp=155, fn=13)
+        >>> str(counts), counts.n, counts.positives
+        ('Tp=854 Tn=17 Fp=155 Fn=13', 1039, 867)
+    """
+
+    tp: int
+    tn: int
+    fp: int
+    fn: int
+    unparsed_positive: int = 0
+    unparsed_negative: int = 0
+
+    @classmethod
+    def of(cls, target: np.ndarray, answer: np.ndarray) -> Counts:
+        """Count labels against answers.
+
+        Args:
+            target: ``(n,)``: 1 for a positive, 0 for a negative.
+            answer: ``(n,)``: 1, 0, or -1 for an answer that names neither class.
+        """
+        cells = np.bincount(target.astype(np.int8) * np.int8(3) + answer.astype(np.int8) + np.int8(1), minlength=6)
+        unparsed_negative, tn, fp, unparsed_positive, fn, tp = cells.tolist()
+        return cls(tp, tn, fp, fn, unparsed_positive, unparsed_negative)
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(mine + theirs for mine, theirs in zip(self.cells(), other.cells(), strict=True)))
+
+    def __str__(self) -> str:
+        text = f"Tp={self.tp} Tn={self.tn} Fp={self.fp} Fn={self.fn}"
+        return f"{text} unparsed={self.unparsed}" if self.unparsed else text
+
+    def cells(self) -> list[int]:
+        """The six counts in the order of the attributes."""
+        return list(asdict(self).values())
+
+    @property
+    def unparsed(self) -> int:
+        """Answers that name neither class."""
+        return self.unparsed_positive + self.unparsed_negative
+
+    @property
+    def positives(self) -> int:
+        """Examples of the positive class."""
+        return self.tp + self.fn + self.unparsed_positive
+
+    @property
+    def negatives(self) -> int:
+        """Examples of the negative class."""
+        return self.tn + self.fp + self.unparsed_negative
+
+    @property
+    def n(self) -> int:
+        """All examples."""
+        return self.positives + self.negatives
+
+    @property
+    def correct(self) -> int:
+        """Right answers."""
+        return self.tp + self.tn
+
+
+# The share that each proportion is: (successes, trials), for intervals and for the reader.
+PROPORTIONS = {
+    "accuracy": lambda c: (c.correct, c.n),
+    "precision": lambda c: (c.tp, c.tp + c.fp),
+    "recall": lambda c: (c.tp, c.positives),
+    "specificity": lambda c: (c.tn, c.negatives),
+    "npv": lambda c: (c.tn, c.tn + c.fn),
+    "prevalence": lambda c: (c.positives, c.n),
+    "predicted_positive_rate": lambda c: (c.tp + c.fp, c.n),
+}
+
+
+def figures_of(counts: Counts, beta: float = 1.0) -> dict[str, Figure]:
+    """All figures that follow from the counts.
+
+    An answer that names neither class is an error: it lowers accuracy and the recall of its class, and it is no
+    prediction of either class. The Matthews coefficient takes it as a third answer (Gorodkin's R_K).
+
+    Args:
+        counts: The outcomes.
+        beta: Weight of recall over precision in ``f_beta``.
+
+    Returns:
+        ``accuracy``, ``precision``, ``recall``, ``f_measure``, ``specificity``, ``npv``, ``balanced_accuracy``,
+        ``mcc``, ``prevalence``, ``predicted_positive_rate``, and ``f_beta`` when ``beta`` is not 1.
+
+    Example:
+        >>> figures = figures_of(Counts(tp=867, tn=0, fp=172, fn=0))
+        >>> figures["accuracy"].text(), figures["specificity"].text(), figures["npv"].text()
+        ('0.8345', '0.0000', 'undefined (nothing was answered with the negative class)')
+        >>> figures["mcc"].text()
+        'undefined (every answer is the same)'
+    """
+    values = figure_values(np.array(counts.cells()), beta)
+    return {
+        name: Figure(None, _reason(name, counts)) if np.isnan(value) else Figure(float(value))
+        for name, value in values.items()
+    }
+
+
+def figure_values(cells: np.ndarray, beta: float = 1.0) -> dict[str, np.ndarray]:
+    """The figures of many tables of counts at once, NaN where undefined.
+
+    Args:
+        cells: int64 ``(..., 6)``: counts in the order of :class:`Counts`.
+        beta: Weight of recall over precision in ``f_beta``.
+
+    Returns:
+        float64 ``(...)`` by name, as in :func:`figures_of`.
+
+    Source of the Matthews coefficient with more than two answers: J. Gorodkin, Comparing two K-category assignments by
+    a K-category correlation coefficient, Computational Biology and Chemistry 28 (2004).
+    """
+    tp, tn, fp, fn, unparsed_positive, unparsed_negative = np.moveaxis(np.asarray(cells), -1, 0)
+    positives, negatives = tp + fn + unparsed_positive, tn + fp + unparsed_negative
+    n, said_yes, said_no = positives + negatives, tp + fp, tn + fn
+    precision, recall, specificity = _ratio(tp, said_yes), _ratio(tp, positives), _ratio(tn, negatives)
+    # R_K: the covariance of labels and answers over the roots of their variances, all times n squared.
+    covariance = (tp + tn) * n - positives * said_yes - negatives * said_no
+    label_variance = n * n - positives**2 - negatives**2
+    answer_variance = n * n - said_yes**2 - said_no**2 - (unparsed_positive + unparsed_negative) ** 2
+    weight = beta * beta
+    f_beta = _ratio((1 + weight) * precision * recall, weight * precision + recall)
+    return {
+        "accuracy": _ratio(tp + tn, n),
+        "precision": precision,
+        "recall": recall,
+        "f_measure": _ratio(2 * precision * recall, precision + recall),
+        **({} if beta == 1 else {"f_beta": f_beta}),
+        "specificity": specificity,
+        "npv": _ratio(tn, said_no),
+        "balanced_accuracy": (recall + specificity) / 2,
+        "mcc": _ratio(covariance, np.sqrt(label_variance) * np.sqrt(answer_variance)),
+        "prevalence": _ratio(positives, n),
+        "predicted_positive_rate": _ratio(said_yes, n),
+    }
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(denominator == 0, np.nan, np.true_divide(numerator, denominator))
+
+
+def _reason(name: str, counts: Counts) -> str:
+    """Why a figure that came out as NaN has no value."""
+    no_positives, no_negatives = "no positives", "no negatives"
+    if counts.n == 0:
+        return "no examples"
+    if name in ("f_measure", "f_beta"):
+        if counts.positives == 0:
+            return no_positives
+        return (
+            "nothing was answered with the positive class"
+            if counts.tp + counts.fp == 0
+            else "precision and recall are 0"
+        )
+    if name == "mcc":
+        if counts.positives == 0 or counts.negatives == 0:
+            return no_positives if counts.positives == 0 else no_negatives
+        return "every answer is the same"
+    return {
+        "precision": "nothing was answered with the positive class",
+        "recall": no_positives,
+        "specificity": no_negatives,
+        "npv": "nothing was answered with the negative class",
+        "balanced_accuracy": no_positives if counts.positives == 0 else no_negatives,
+    }[name]

@@ -1,0 +1,107 @@
+"""Intervals for every figure of a report: Wilson's for shares, a seeded stratified bootstrap for the others."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ftkit.evaluation.curves import BINS, Calibration, Curve, probability_of
+from ftkit.evaluation.figures import PROPORTIONS, Counts, figure_values
+from ftkit.evaluation.statistics import RESAMPLES, percentile_interval, wilson_interval
+
+Interval = tuple[float, float]
+MAX_EXAMPLES = 100_000  # above, the intervals of the score figures are a matter of the third decimal, and slow
+_MAX_DRAWS = 20_000_000
+
+
+def count_intervals(
+    counts: Counts, beta: float = 1.0, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Interval]:
+    """Intervals of the figures that follow from the counts.
+
+    Shares get Wilson's interval. The others are resampled within the positives and within the negatives; resampling
+    examples is drawing their counts, so the cost does not depend on their number.
+
+    Args:
+        counts: The outcomes.
+        beta: Weight of recall in ``f_beta``.
+        level: Confidence.
+        resamples: Number of resamples.
+        seed: Seed of the resampling.
+
+    Returns:
+        ``(low, high)`` by figure. A figure that is undefined here or in some resample has none.
+
+    Example:
+        >>> intervals = count_intervals(Counts(tp=854, tn=17, fp=155, fn=13))
+        >>> " ".join(f"{bound:.3f}" for bound in intervals["mcc"] + intervals["accuracy"])
+        '0.106 0.272 0.815 0.859'
+    """
+    intervals = {name: wilson_interval(*share(counts), level) for name, share in PROPORTIONS.items()}
+    rng = np.random.default_rng(seed)
+    cells = np.zeros((resamples, 6), np.int64)
+    for places in ((0, 3, 4), (1, 2, 5)):  # the positives' and the negatives' cells in Counts.cells()
+        stratum = np.array(counts.cells())[list(places)]
+        if stratum.sum():
+            cells[:, places] = rng.multinomial(stratum.sum(), stratum / stratum.sum(), resamples)
+    for name, values in figure_values(cells, beta).items():
+        if name not in intervals:
+            intervals[name] = percentile_interval(values, level)
+    return _defined(intervals)
+
+
+def score_intervals(
+    target: np.ndarray,
+    score: np.ndarray,
+    kind: str,
+    level: float = 0.95,
+    resamples: int = 1_000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Intervals of the score figures, by resampling within the positives and within the negatives.
+
+    Args:
+        target: ``(n,)``: 1 for a positive, 0 for a negative.
+        score: float64 ``(n,)``.
+        kind: ``probability`` or ``log_odds``.
+        level: Confidence.
+        resamples: Number of resamples; fewer are drawn from more than 20,000 examples.
+        seed: Seed of the resampling.
+
+    Returns:
+        ``(low, high)`` by figure; empty above 100,000 examples or when a class is absent.
+    """
+    order = np.argsort(-score)
+    target, score = target[order].astype(float), score[order]
+    strata = [np.flatnonzero(target == side) for side in (1, 0)]
+    if not all(map(len, strata)) or len(score) > MAX_EXAMPLES:
+        return {}
+    rng = np.random.default_rng(seed)
+    last = np.flatnonzero(np.append(score[1:] != score[:-1], True))
+    probability = probability_of(score, kind)
+    squared = (probability - target) ** 2
+    values: dict[str, list[float]] = {
+        "auroc": [],
+        "average_precision": [],
+        "brier": [],
+        "calibration_error": [],
+    }
+    for _ in range(max(100, min(resamples, _MAX_DRAWS // len(score)))):
+        weight = np.zeros(len(score), np.int64)
+        for rows in strata:
+            weight[rows] = np.bincount(rng.integers(0, len(rows), len(rows)), minlength=len(rows))
+        tp = np.cumsum(weight * target)[last].astype(np.int64)
+        reached = np.cumsum(weight)[last]
+        kept = reached > 0  # the highest scores may not have been drawn
+        curve = Curve(score[last][kept], tp[kept], (reached - tp)[kept], len(strata[0]), len(strata[1]))
+        values["auroc"].append(curve.auroc().value or 0.0)
+        values["average_precision"].append(curve.average_precision().value or 0.0)
+        values["brier"].append(float(np.dot(weight, squared)) / len(score))
+        drawn = np.repeat(np.arange(len(score)), weight)
+        values["calibration_error"].append(Calibration.of(target[drawn], probability[drawn], BINS).error().value or 0.0)
+    return {name: percentile_interval(np.array(drawn), level) for name, drawn in values.items()}
+
+
+def _defined(intervals: dict[str, Interval]) -> dict[str, Interval]:
+    return {name: interval for name, interval in intervals.items() if not math.isnan(interval[0])}

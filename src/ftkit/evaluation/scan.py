@@ -1,0 +1,153 @@
+"""One pass over a prediction file that keeps numbers only: about 20 bytes per example, whatever the text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ftkit.errors import InputError
+from ftkit.evaluation.fields import Vocabulary
+from ftkit.evaluation.layout import Layout
+from ftkit.evaluation.predictions import duplicate_id, stream_predictions
+
+MAX_LABELS = 50
+MAX_SLICES = 50
+
+
+@dataclass
+class Scan:
+    """What one pass over a prediction file keeps.
+
+    Attributes:
+        path: The file.
+        layout: Which column holds what.
+        labels: The distinct labels.
+        predictions: The distinct predictions.
+        label: int16 ``(n,)``: codes into ``labels``.
+        prediction: int16 ``(n,)``: codes into ``predictions``; -1 for what got no code.
+        identity: uint64 ``(n,)``: a hash of each id.
+        score: float64 ``(n,)``, or None.
+        slices: The distinct values of the slice column.
+        slice: int16 ``(n,)``: codes into ``slices``, or None.
+    """
+
+    path: Path
+    layout: Layout
+    labels: Vocabulary
+    predictions: Vocabulary
+    label: np.ndarray
+    prediction: np.ndarray
+    identity: np.ndarray
+    score: np.ndarray | None = None
+    slices: Vocabulary = field(default_factory=Vocabulary)
+    slice: np.ndarray | None = None
+
+
+def scan(path: str | Path, slice_by: str | None = None, known: Iterable[str] = ()) -> Scan:
+    """Read one prediction file block by block.
+
+    Args:
+        path: The file.
+        slice_by: A column whose values are kept, too.
+        known: Predictions that get a code of their own in any case.
+
+    Raises:
+        InputError: The file cannot be read, an id comes twice, there is no such column, or it or the label has too
+            many values.
+    """
+    path = Path(path)
+    labels, predictions, slices = (
+        Vocabulary(limit=MAX_LABELS),
+        Vocabulary(known),
+        Vocabulary(limit=MAX_SLICES),
+    )
+    parts: dict[str, list[np.ndarray]] = {
+        "label": [],
+        "prediction": [],
+        "identity": [],
+        "score": [],
+        "slice": [],
+    }
+    for block in stream_predictions(path):
+        layout = block.layout
+        parts["label"].append(labels.encode(block.labels, block.lines))
+        parts["prediction"].append(predictions.encode(block.predictions, block.lines))
+        parts["identity"].append(block.ids.hashes())
+        if block.scores is not None:
+            parts["score"].append(block.scores)
+        if slice_by is not None:
+            if slice_by not in block.extra:
+                raise _no_such_column(path, slice_by, layout)
+            parts["slice"].append(slices.encode(block.extra[slice_by], block.lines))
+        if labels.overflowed or slices.overflowed:
+            raise _too_many(path, labels, slice_by)
+    if predictions.overflowed and not set(labels.texts) <= set(predictions.texts):
+        # A class may have come up only after the answers that took all codes: once more, with the classes first.
+        return scan(path, slice_by, known=labels.texts)
+    # One column at a time, so that only one is held twice.
+    column = {name: np.concatenate(parts.pop(name)) for name in list(parts) if parts[name]}
+    _check_unique(path, column["identity"])
+    return Scan(
+        path,
+        layout,
+        labels,
+        predictions,
+        column["label"],
+        column["prediction"],
+        column["identity"],
+        column.get("score"),
+        slices,
+        column.get("slice"),
+    )
+
+
+def texts_at(path: Path, rows: Sequence[int]) -> list[tuple[str, int]]:
+    """Ids and line numbers of some rows, counted from 0, by another pass over the file."""
+    found: dict[int, tuple[str, int]] = {}
+    before = 0
+    for block in stream_predictions(path):
+        here = [row for row in rows if before <= row < before + len(block.lines)]
+        found.update({row: (block.ids.text(row - before), int(block.lines[row - before])) for row in here})
+        before += len(block.lines)
+        if len(found) == len(set(rows)):
+            break
+    return [found[row] for row in rows]
+
+
+def _check_unique(path: Path, identity: np.ndarray) -> None:
+    ordered = np.sort(identity)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return
+    order = np.argsort(identity, kind="stable")
+    pairs = np.flatnonzero(identity[order][1:] == identity[order][:-1])
+    first, second = min(zip(order[pairs], order[pairs + 1], strict=True), key=lambda pair: pair[1])
+    (text, line), (_, second_line) = texts_at(path, [int(first), int(second)])
+    raise duplicate_id(path, text, line, second_line)
+
+
+def _no_such_column(path: Path, name: str, layout: Layout) -> InputError:
+    return InputError(
+        "no such column to slice by",
+        file=path,
+        field=name,
+        fix=f"use one of: {', '.join(layout.extra)}" if layout.extra else "add a column behind the others",
+    )
+
+
+def _too_many(path: Path, labels: Vocabulary, slice_by: str | None) -> InputError:
+    if labels.overflowed:
+        return InputError(
+            f"more than {MAX_LABELS} different labels",
+            file=path,
+            field="label",
+            fix="a yes/no evaluation needs two: is this the right column?",
+        )
+    return InputError(
+        f"more than {MAX_SLICES} different values to slice by",
+        file=path,
+        field=slice_by,
+        fix="slice by a column with few values",
+    )

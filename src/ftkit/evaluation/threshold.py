@@ -1,0 +1,240 @@
+"""A threshold chosen on validation scores, frozen into a small file, then applied to test scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from ftkit.errors import EnvironmentFault, InputError
+from ftkit.evaluation.answers import NEUTRAL, Answers
+from ftkit.evaluation.curves import Curve
+from ftkit.evaluation.figures import Counts, Figure, figure_values
+from ftkit.storage import atomic_write, sha256_of
+
+CRITERIA = ("accuracy", "f_measure", "balanced_accuracy", "mcc", "precision", "recall", "specificity", "npv")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What each wrong answer costs; right ones cost nothing.
+
+    Attributes:
+        fp: Cost of answering positive to a negative.
+        fn: Cost of answering negative to a positive.
+    """
+
+    fp: float
+    fn: float
+
+    def __post_init__(self) -> None:
+        if min(self.fp, self.fn) < 0 or self.fp + self.fn == 0:
+            raise InputError("costs must not be negative, and not all 0", field="costs", got=(self.fp, self.fn))
+
+    def __str__(self) -> str:
+        return f"mean cost at fp={self.fp:g}, fn={self.fn:g}"
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A frozen decision: answer "positive" wherever the score is at least ``value``.
+
+    Attributes:
+        value: The threshold.
+        kind: The scores' kind, ``probability`` or ``log_odds``.
+        positive: The positive class.
+        negative: The other class.
+        criterion: What was made best.
+        achieved: The criterion's value on the validation examples.
+        n: Validation examples.
+        source: The validation file.
+        sha256: Its checksum.
+    """
+
+    value: float
+    kind: str
+    positive: str
+    negative: str
+    criterion: str
+    achieved: float
+    n: int
+    source: str
+    sha256: str
+
+    def save(self, path: str | Path) -> None:
+        """Write the threshold as JSON."""
+        with atomic_write(path) as file:
+            file.write(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Threshold:
+        """Read a threshold that :meth:`save` wrote.
+
+        Raises:
+            InputError: The file holds something else.
+        """
+        names = {one.name for one in fields(cls)}
+        try:
+            record = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise EnvironmentFault(f"cannot be read: {error.strerror}", file=path) from error
+        except ValueError as error:
+            raise InputError(f"not a threshold file: {error}", file=path) from None
+        if not isinstance(record, dict) or set(record) != names or not isinstance(record["value"], int | float):
+            raise InputError("not a threshold file", file=path, fix="write one with --save-threshold")
+        return cls(**record)
+
+    def apply(self, answers: Answers) -> np.ndarray:
+        """Answers at this threshold: int8 ``(n,)``, 1 or 0.
+
+        Args:
+            answers: The test file.
+
+        Raises:
+            InputError: The file has no such scores, other classes, or is the one that the threshold was chosen on.
+        """
+        problem, got = "", ""
+        if answers.score is None or answers.kind != self.kind:
+            problem, got = (
+                f"the threshold needs scores {self.kind}:{self.positive}",
+                answers.kind or "no scores",
+            )
+        elif (answers.classes.positive, answers.classes.negative) != (self.positive, self.negative):
+            problem, got = (
+                f"the threshold is for {self.positive} or {self.negative}",
+                answers.classes.positive,
+            )
+        elif sha256_of(answers.path) == self.sha256:
+            problem, got = "the threshold was chosen on this very file", str(self.source)
+        if problem:
+            raise InputError(problem, file=answers.path, got=got, fix="choose on validation, apply to test")
+        assert answers.score is not None
+        return (answers.score >= self.value).astype(np.int8)
+
+
+def freeze_threshold(validation: Answers, criterion: str | Costs) -> Threshold:
+    """Choose the best threshold on a validation file.
+
+    Args:
+        validation: The validation file.
+        criterion: The figure to make highest, or the costs to make lowest.
+
+    Raises:
+        InputError: The file has no scores, or the criterion is undefined at every threshold.
+    """
+    path = validation.path
+    if validation.score is None:
+        raise InputError(
+            "no scores to choose a threshold from",
+            file=path,
+            fix="add a column probability:CLASS or log_odds:CLASS",
+        )
+    value, achieved = choose_threshold(Curve.of(validation.target, validation.score), criterion, validation.kind)
+    classes = validation.classes
+    return Threshold(
+        value=value,
+        kind=validation.kind,
+        positive=classes.positive,
+        negative=classes.negative,
+        criterion=str(criterion),
+        achieved=achieved,
+        n=len(validation),
+        source=path.name,
+        sha256=sha256_of(path),
+    )
+
+
+def choose_threshold(curve: Curve, criterion: str | Costs, kind: str) -> tuple[float, float]:
+    """The threshold that makes a figure highest, or the mean cost lowest.
+
+    Of equally good ones the one nearest to the neutral score (0.5, or log-odds 0) is taken.
+
+    Args:
+        curve: The operating points on validation.
+        criterion: A figure's name, or costs.
+        kind: The scores' kind.
+
+    Returns:
+        The threshold and the criterion's value.
+
+    Raises:
+        InputError: The criterion is undefined at every threshold, or unknown.
+
+    Example:
+        >>> curve = Curve.of(np.array([1, 1, 0, 0]), np.array([0.9, 0.8, 0.7, 0.1]))
+        >>> choose_threshold(curve, "accuracy", "probability")
+        (0.8, 1.0)
+        >>> choose_threshold(curve, Costs(fp=1, fn=5), "probability")
+        (0.8, 0.0)
+    """
+    thresholds, cells = operating_cells(curve)
+    if isinstance(criterion, Costs):
+        goodness = -(criterion.fp * cells[:, 2] + criterion.fn * cells[:, 3]) / max(1, cells[0].sum())
+    elif criterion in CRITERIA:
+        goodness = figure_values(cells)[criterion]
+    else:
+        raise InputError(
+            "no such criterion",
+            field="threshold_metric",
+            got=criterion,
+            fix=f"use one of: {', '.join(CRITERIA)}",
+        )
+    if np.isnan(goodness).all():
+        raise InputError(
+            f"{criterion} is undefined at every threshold: the validation file needs both classes",
+            field="threshold_metric",
+        )
+    best = np.flatnonzero(goodness == np.nanmax(goodness))
+    choice = best[np.argmin(np.abs(thresholds[best] - NEUTRAL[kind]))]
+    achieved = float(goodness[choice])
+    return float(thresholds[choice]), abs(achieved) if isinstance(criterion, Costs) else achieved
+
+
+def operating_cells(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
+    """The counts at every threshold, from "nothing is positive" on.
+
+    Returns:
+        Thresholds float64 ``(k + 1,)`` and counts int64 ``(k + 1, 6)`` in the order of
+        :class:`~ftkit.evaluation.figures.Counts`.
+    """
+    top = np.nextafter(curve.threshold[:1], np.inf)
+    tp, fp = np.append(0, curve.tp), np.append(0, curve.fp)
+    none = np.zeros_like(tp)
+    cells = np.stack([tp, curve.negatives - fp, fp, curve.positives - tp, none, none], axis=-1)
+    return np.append(top, curve.threshold), cells
+
+
+def at_prevalence(counts: Counts, prevalences: Sequence[float]) -> list[dict[str, Figure]]:
+    """Figures to expect where positives are more or less frequent, with the recall and specificity found here.
+
+    Args:
+        counts: The outcomes found.
+        prevalences: Shares of positives, in [0, 1].
+
+    Returns:
+        ``accuracy``, ``precision``, ``npv`` and ``f_measure`` for each share.
+
+    Example:
+        Of 100 positives 90 are found and of 100 negatives 80; where 1% is positive, few alarms are right:
+
+        >>> at_prevalence(Counts(tp=90, tn=80, fp=20, fn=10), [0.01])[0]["precision"].text()
+        '0.0435'
+    """
+    shares = np.array(counts.cells(), dtype=float)
+    positive, negative = np.array([1, 0, 0, 1, 1, 0], bool), np.array([0, 1, 1, 0, 0, 1], bool)
+    results = []
+    for prevalence in prevalences:
+        missing = (counts.positives == 0 and prevalence > 0) or (counts.negatives == 0 and prevalence < 1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            cells = np.where(positive, shares * prevalence / counts.positives if counts.positives else 0.0, 0.0)
+            cells += np.where(negative, shares * (1 - prevalence) / counts.negatives if counts.negatives else 0.0, 0.0)
+        values = figure_values(cells)
+        reason = "recall or specificity is undefined" if missing else "nothing is answered so"
+        results.append({
+            name: Figure(None, reason) if missing or np.isnan(values[name]) else Figure(float(values[name]))
+            for name in ("accuracy", "precision", "npv", "f_measure")
+        })  # fmt: skip
+    return results

@@ -1,0 +1,275 @@
+"""Every file that cannot be used is refused with the place, the value found and the way out."""
+
+import pytest
+
+from ftkit.errors import EnvironmentFault, ExitCode, InputError
+from ftkit.evaluation.command import evaluate
+from ftkit.evaluation.predictions import read_predictions, write_predictions
+
+HEADER = "id\tlabel\tprediction\tprobability:yes\n"
+
+UNREADABLE = {
+    "empty": ("", "{f}: the file is empty; fix: give a file with one row per example"),
+    "only a byte order mark": ("\ufeff", "{f}: the file is empty; fix: give a file with one row per example"),
+    "header only": (HEADER, "{f}: the file has a header but no rows; fix: give one row per example"),
+    "one column too few": (
+        HEADER + "a\tyes\tno\t0.5\nb\tyes\tno\nc\tyes\tno\t0.5\t1\n",
+        "{f}:3: expected 4 columns, found 3; fix: every row needs as many columns as the first line",
+    ),
+    "one column too many": (
+        HEADER + "a\tyes\tno\t0.5\nb\tye\ts\tno\t0.5\n",
+        "{f}:3: expected 4 columns, found 5; fix: every row needs as many columns as the first line",
+    ),
+    "columns moved between rows": (
+        HEADER + "a\tyes\tno\t0.5\t1\nb\tyes\tno\n",
+        "{f}:2: expected 4 columns, found 5; fix: every row needs as many columns as the first line",
+    ),
+    "blank lines count": (
+        HEADER + "\n\na\tyes\tno\n",
+        "{f}:4: expected 4 columns, found 3; fix: every row needs as many columns as the first line",
+    ),
+    "renamed header": (
+        "id\tgold\tpred\na\tyes\tno\n",
+        "{f}:1: header: no column named label or prediction (got 'id, gold, pred'); fix: name the columns id, label, "
+        "prediction, or leave the header out and end each row with the answer",
+    ),
+    "one name missing": (
+        "id\tlabel\tpred\na\tyes\tno\n",
+        "{f}:1: header: no column named prediction (got 'id, label, pred'); fix: name the columns id, label, "
+        "prediction, or leave the header out and end each row with the answer",
+    ),
+    "a name twice": (
+        "id\tlabel\tlabel\tprediction\na\tyes\tno\tno\n",
+        "{f}:1: two columns have the same name (got 'label')",
+    ),
+    "two scores": (
+        "id\tlabel\tprediction\tprobability:yes\tlog_odds:yes\na\tyes\tno\t0.5\t0\n",
+        "{f}:1: two score columns (got 'probability:yes, log_odds:yes')",
+    ),
+    "UTF-16": (
+        HEADER.encode("utf-16"),
+        "{f}: the file is UTF-16 (byte 0) (got b'\\xff\\xfe'); fix: save as UTF-8",
+    ),
+    "cp1252": (
+        HEADER.encode() + b"a\tyes\tno\t0.5\ncaf\xe9\tyes\tno\t0.5\n",
+        "{f}:3: not UTF-8 (byte 52) (got b'\\xe9'); fix: save as UTF-8",
+    ),
+    "NUL": (
+        HEADER + "a\tyes\tno\t0.5\nb\0\tyes\tno\t0.5\n",
+        "{f}:3: a NUL byte (byte 50); fix: the file is damaged or UTF-16: save as UTF-8 text",
+    ),
+    "long row": (
+        HEADER + "a\tyes\tno\t0.5\n" + "b" * 1_000_001 + "\tyes\tno\t0.5\n",
+        "{f}:3: the row is longer than 1 MB; fix: is this a prediction file?",
+    ),
+    "endless row": (
+        HEADER + "b" * 9_000_000,
+        "{f}:2: the row is longer than 1 MB; fix: is this a prediction file?",
+    ),
+    "score NaN": (
+        HEADER + "a\tyes\tno\tnan\n",
+        "{f}:2: probability:yes: the score is not a probability in [0, 1] (got 'nan')",
+    ),
+    "score above 1": (
+        HEADER + "a\tyes\tno\t1\nb\tyes\tno\t1.5\n",
+        "{f}:3: probability:yes: the score is not a probability in [0, 1] (got '1.5')",
+    ),
+    "score below 0": (
+        HEADER + "a\tyes\tno\t-0.1\n",
+        "{f}:2: probability:yes: the score is not a probability in [0, 1] (got '-0.1')",
+    ),
+    "score empty": (
+        HEADER + "a\tyes\tno\t0.5\nb\tyes\tno\t\n",
+        "{f}:3: probability:yes: the score is not a probability in [0, 1] (got '')",
+    ),
+    "score with a comma": (
+        HEADER + "a\tyes\tno\t0,5\n",
+        "{f}:2: probability:yes: the score is not a probability in [0, 1] (got '0,5')",
+    ),
+    "two numbers in a cell": (
+        HEADER + "a\tyes\tno\t0.5 0.5\nb\tyes\tno\t\n",
+        "{f}:2: probability:yes: the score is not a probability in [0, 1] (got '0.5 0.5')",
+    ),
+    "log-odds NaN": (
+        "id\tlabel\tprediction\tlog_odds:yes\na\tyes\tno\tNaN\n",
+        "{f}:2: log_odds:yes: the score is not a number (got 'NaN')",
+    ),
+    "id twice": (
+        HEADER + "a\tyes\tno\t0.5\nb\tyes\tno\t0.5\na\tno\tno\t0.5\n",
+        "{f}:4: id: the id comes twice, first in line 2 (got 'a'); fix: keep one row per example",
+    ),
+    "no header, expected answer unknown": (
+        "a.jpg\tTrue\tyes\nb.jpg\tFalse\tperhaps\n",
+        "{f}:2: the expected answer cannot be worked out: it needs True or False, and yes or no at the end (got "
+        "'False ... perhaps'); fix: add a column with the expected answer before the last one",
+    ),
+    "no header, no expected answer": (
+        "a.jpg\tx\tyes\nb.jpg\ty\tno\n",
+        "{f}:1: no header, and no column before the last one is True/False or yes/no throughout (got "
+        "'a.jpg\\tx\\tyes'); fix: start the file with a header that names id, label and prediction",
+    ),
+}  # fmt: skip
+
+
+def _refusal(path):
+    with pytest.raises(InputError) as caught:
+        read_predictions(path)
+    assert caught.value.exit_code == ExitCode.INPUT
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_unreadable_tables(text_file, case):
+    content, message = UNREADABLE[case]
+    path = text_file(content)
+    assert _refusal(path) == message.format(f=path)
+    # The evaluator reads by other code, and says the same.
+    with pytest.raises(InputError) as caught:
+        evaluate([path])
+    assert str(caught.value) == message.format(f=path)
+
+
+JSON = {
+    "not JSON": ('{"id": 1\n', "{f}:1: not JSON: Expecting ',' delimiter: line 1 column 9 (char 8)"),
+    "no object": ("[1]\n", '{f}:1: not a JSON object (got [1]); fix: write {{"id": ..., ...}}'),
+    "missing key": (
+        '{"id": 1, "label": "yes", "answer": "no"}\n\n{"id": 2, "label": "yes"}\n',
+        "{f}:3: answer: missing; fix: give it in every object",
+    ),
+    "null answer": (
+        '{"id": 1, "label": "yes", "answer": null}\n',
+        "{f}:1: answer: missing; fix: give it in every object",
+    ),
+    "half a surrogate pair": (
+        '{"id": 1, "label": "yes", "answer": "\\ud800"}\n',
+        "{f}:1: answer: not valid text: half of a surrogate pair (got '\\ud800')",
+    ),
+    "no answer": (
+        '{"image": "a.jpg", "prefix": "", "suffix": "no"}\n',
+        "{f}:1: header: no column named prediction (got 'image, prefix, suffix'); fix: name the columns id, label, "
+        "prediction, or leave the header out and end each row with the answer",
+    ),
+    "NaN score": (
+        '{"id": 1, "label": "yes", "answer": "no", "probability:yes": NaN}\n',
+        "{f}:1: probability:yes: the score is not a probability in [0, 1] (got 'NaN')",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", JSON)
+def test_unreadable_json_lines(text_file, case):
+    content, message = JSON[case]
+    path = text_file(content, "a.jsonl")
+    assert _refusal(path) == message.format(f=path)
+
+
+CSV = {
+    "open quote": ('id,label,prediction\na,yes,no\n"b,yes,no\n', "{f}:3: not readable as CSV: unexpected end of data"),
+    "columns after a cell of two lines": (
+        'id,label,prediction\n"a\nb",yes,no\nc,yes\n',
+        "{f}:4: expected 3 columns, found 2; fix: every row needs as many columns as the first line",
+    ),
+    "lone CR": (
+        'id,label,prediction\n"a",yes,n\ro\n',
+        "{f}:2: not readable as CSV: new-line character seen in unquoted field",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CSV)
+def test_unreadable_csv(text_file, case):
+    content, message = CSV[case]
+    path = text_file(content, "a.csv")
+    assert _refusal(path).startswith(message.format(f=path))
+
+
+LABELS = {
+    "unknown label": (
+        HEADER + "a\tyes\tno\t0.5\nb\tno\tno\t0.5\nc\t Yes\tno\t0.5\nd\tyes\tno\t0.5\ne\tno\tno\t0.5\n",
+        {},
+        "{f}:4: label: unknown label (got ' Yes'); fix: use no or yes, or give --normalize-labels to ignore case and "
+        "blanks",
+    ),
+    "no usual positive": (
+        "id\tlabel\tprediction\na\tcat\tcat\nb\tdog\tdog\n",
+        {},
+        "{f}: positive: which class is the positive one? (got 'cat, dog'); fix: give --positive cat",
+    ),
+    "no such positive": (
+        "id\tlabel\tprediction\na\tcat\tcat\nb\tdog\tdog\n",
+        {"positive": "bird"},
+        "{f}: positive: no label is the positive class (got 'bird'); fix: use cat or dog",
+    ),
+    "score of another class": (
+        "id\tlabel\tprediction\tprobability:bird\na\tyes\tno\t0.1\nb\tno\tno\t0.1\n",
+        {"positive": "yes"},
+        "{f}: probability:bird: the score's class is not one of the labels (got 'bird'); fix: name the column "
+        "probability:yes",
+    ),
+    "no such slice": (
+        "id\tlabel\tprediction\tsite\na\tyes\tno\tx\n",
+        {"slice": "place"},
+        "{f}: place: no such column to slice by; fix: use one of: site",
+    ),
+    "too many slices": (
+        "id\tlabel\tprediction\tsite\n" + "".join(f"{k}\tyes\tno\t{k}\n" for k in range(51)),
+        {"slice": "site"},
+        "{f}: site: more than 50 different values to slice by; fix: slice by a column with few values",
+    ),
+    "too many labels": (
+        "id\tlabel\tprediction\n" + "".join(f"{k}\t{k}\tno\n" for k in range(51)),
+        {},
+        "{f}: label: more than 50 different labels; fix: a yes/no evaluation needs two: is this the right column?",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LABELS)
+def test_labels_that_do_not_fit(text_file, case):
+    content, options, message = LABELS[case]
+    path = text_file(content)
+    with pytest.raises(InputError) as caught:
+        evaluate([path], **options)
+    assert str(caught.value) == message.format(f=path)
+
+
+def test_options_that_do_not_fit(count_file):
+    path = count_file("a.tsv", 1, 1, 1, 1)
+    for options, message in (
+        ({"level": 95}, "level: must lie between 0 and 1 (got 95)"),
+        ({"beta": 0}, "beta: must be positive (got 0)"),
+        ({"json": True, "markdown": True}, "choose one of --json and --markdown"),
+        ({"save_threshold": path}, "save_threshold: there is no threshold to save; fix: give --threshold-from as well"),
+    ):
+        with pytest.raises(InputError) as caught:
+            evaluate([path], **options)
+        assert str(caught.value) == message
+    with pytest.raises(InputError, match="no prediction file given"):
+        evaluate([])
+
+
+def test_a_missing_file_is_the_environments_fault(tmp_path):
+    with pytest.raises(EnvironmentFault, match="No such file") as caught:
+        evaluate([tmp_path / "a.tsv"])
+    assert caught.value.exit_code == ExitCode.ENVIRONMENT
+
+
+def test_labels_are_normalized_on_request(text_file):
+    path = text_file("id\tlabel\tprediction\na\tyes\tYes.\nb\tno\t NO \nc\tYES\tno!\n")
+    assert str(evaluate([path], normalize_labels=True).reports[0].counts) == "Tp=1 Tn=1 Fp=0 Fn=1"
+
+
+@pytest.mark.parametrize(
+    ("scores", "name", "message"),
+    [
+        ([0.5], "score", "score_name: the name must say the scores' kind and positive class (got 'score')"),
+        ([0.5], None, "score_name: the name must say the scores' kind and positive class (got None)"),
+        ([1.5], "probability:yes", "a.tsv:2: probability:yes: the score is not a probability in [0, 1] (got 1.5)"),
+        ([float("nan")], "log_odds:yes", "a.tsv:2: log_odds:yes: the score is not a number (got nan)"),
+    ],
+)
+def test_the_writer_refuses_scores_that_say_nothing(tmp_path, scores, name, message):
+    with pytest.raises(InputError) as caught:
+        write_predictions(tmp_path / "a.tsv", ["a"], ["yes"], ["no"], scores, name)
+    assert message in str(caught.value)
+    assert not (tmp_path / "a.tsv").exists()

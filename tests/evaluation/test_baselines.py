@@ -1,0 +1,105 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+
+from ftkit.evaluation.baselines import baselines_of
+from ftkit.evaluation.curves import Curve
+from ftkit.evaluation.figures import Counts
+from ftkit.evaluation.intervals import MAX_EXAMPLES, count_intervals, score_intervals
+from ftkit.evaluation.statistics import wilson_interval
+
+
+def test_always_yes_at_84_percent_shows_no_skill():
+    baselines = baselines_of(Counts(tp=840, tn=0, fp=160, fn=0))
+    assert baselines.majority_is_positive
+    assert (baselines.better, baselines.worse, baselines.p_majority) == (0, 0, 1.0)
+    assert not baselines.beats_majority()
+    assert baselines.majority["accuracy"].value == 0.84
+    assert baselines.majority["f_measure"].text() == "0.9130"
+    assert baselines.majority["balanced_accuracy"].value == 0.5
+    assert baselines.prior["accuracy"].value == pytest.approx(0.84**2 + 0.16**2)
+    assert baselines.p_related == 1.0
+
+
+def test_the_majority_may_be_the_negative_class():
+    baselines = baselines_of(Counts(tp=30, tn=880, fp=5, fn=70, unparsed_positive=5, unparsed_negative=10))
+    assert not baselines.majority_is_positive
+    assert (baselines.better, baselines.worse) == (30, 15)
+    assert baselines.p_majority == pytest.approx(mcnemar([[0, 30], [15, 0]], exact=True).pvalue)
+    assert baselines.majority["specificity"].value == 1.0
+    assert baselines.majority["precision"].value is None
+
+
+def test_fisher_is_scipys():
+    baselines = baselines_of(Counts(tp=854, tn=17, fp=155, fn=13))
+    expected = stats.fisher_exact([[854, 13], [155, 17]], alternative="greater").pvalue
+    assert baselines.p_related == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("counts", [Counts(30, 5, 5, 10), Counts(2000, 100, 300, 200)])
+def test_guessing_at_the_prior_by_simulation(counts):
+    baselines = baselines_of(counts)
+    rng = np.random.default_rng(0)
+    rate = counts.positives / counts.n
+    right = rng.binomial(counts.positives, rate, 200_000) + rng.binomial(counts.negatives, 1 - rate, 200_000)
+    assert baselines.prior["accuracy"].value == pytest.approx(right.mean() / counts.n, rel=1e-3)
+    assert baselines.p_prior == pytest.approx(np.mean(right >= counts.correct), abs=0.005)
+
+
+def test_one_class_or_nothing_leaves_the_tests_undefined():
+    assert math.isnan(baselines_of(Counts(5, 0, 0, 1)).p_related)
+    assert baselines_of(Counts(5, 0, 0, 1)).prior["specificity"].reason == "no negatives"
+    assert baselines_of(Counts(0, 0, 0, 0)).p_majority == 1.0
+
+
+def test_shares_have_wilsons_interval_and_the_rest_a_seeded_one():
+    counts = Counts(tp=652, tn=57, fp=115, fn=215)
+    intervals = count_intervals(counts)
+    assert intervals["recall"] == wilson_interval(652, 867)
+    assert intervals["npv"] == wilson_interval(57, 272)
+    assert intervals == count_intervals(counts)
+    assert intervals["mcc"] != count_intervals(counts, seed=1)["mcc"]
+
+
+def test_the_count_bootstrap_is_resampling_examples_within_each_label():
+    counts = Counts(tp=80, tn=12, fp=8, fn=15, unparsed_positive=5)
+    rng = np.random.default_rng(0)
+    answers = np.repeat([1, 0, -1], [80, 15, 5])
+    recall = (rng.choice(answers, (4000, 100)) == 1).mean(1)
+    specificity = (rng.choice(np.repeat([0, 1], [12, 8]), (4000, 20)) == 0).mean(1)
+    expected = np.quantile((recall + specificity) / 2, [0.025, 0.975]).tolist()
+    assert count_intervals(counts)["balanced_accuracy"] == pytest.approx(expected, abs=0.012)
+
+
+def test_an_undefined_figure_has_no_interval():
+    assert "mcc" not in count_intervals(Counts(tp=5, tn=0, fp=5, fn=0))
+    assert "recall" not in count_intervals(Counts(tp=0, tn=5, fp=5, fn=0))
+
+
+def test_score_intervals_cover_the_figure_and_shrink():
+    def drawn(n, seed):
+        rng = np.random.default_rng(seed)
+        target = (rng.random(n) < 0.4).astype(np.int8)
+        return target, np.clip(rng.normal(0.4 + 0.2 * target, 0.2), 0, 1)
+
+    widths = []
+    for n in (200, 3200):
+        target, score = drawn(n, n)
+        low, high = score_intervals(target, score, "probability", resamples=200)["auroc"]
+        assert low < Curve.of(target, score).auroc().value < high
+        widths.append(high - low)
+    assert widths[0] / widths[1] == pytest.approx(4, rel=0.35)
+    hits = []
+    for seed in range(60):  # P(positive scores above negative) = Phi(0.2 / (0.2 * sqrt(2)))
+        low, high = score_intervals(*drawn(150, seed), "probability", resamples=150)["auroc"]
+        hits.append(low < stats.norm.cdf(1 / math.sqrt(2)) < high)
+    assert np.mean(hits) > 0.85
+
+
+def test_score_intervals_where_there_are_none():
+    assert score_intervals(np.ones(5), np.linspace(0, 1, 5), "probability") == {}
+    many = np.arange(MAX_EXAMPLES + 1)
+    assert score_intervals(many % 2, many / len(many), "probability") == {}

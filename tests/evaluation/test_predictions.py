@@ -1,0 +1,190 @@
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ftkit.evaluation import blocks
+from ftkit.evaluation.predictions import read_predictions, stream_predictions, write_predictions
+
+HEADER = "id\tlabel\tprediction\tprobability:yes\n"
+ANY_TEXT = st.text(st.characters(codec=None), max_size=12)
+ROWS = st.lists(
+    st.tuples(ANY_TEXT, ANY_TEXT, ANY_TEXT, st.floats(0, 1), ANY_TEXT), min_size=1, max_size=8, unique_by=lambda r: r[0]
+)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(ROWS)
+def test_reading_gives_back_what_was_written(tmp_path, rows):
+    ids, labels, predictions, scores, extra = (list(column) for column in zip(*rows, strict=True))
+    write_predictions(tmp_path / "a.tsv", ids, labels, predictions, scores, "probability:yes", {"slice": extra})
+    found = read_predictions(tmp_path / "a.tsv")
+    assert (found.ids, found.labels, found.predictions, found.extra["slice"]) == (ids, labels, predictions, extra)
+    assert found.scores.tolist() == scores
+    assert found.score_name == "probability:yes"
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["a\tb", "a\nb", "a\0b", "\r", "ends in\r", "\rstarts", 'json:"x"', 'json:"broken', '"quoted', "=1+1", "@x", "-1",
+     "\u2028", "\x85", "\x0b\x0c", "", " blank ", "\ufeff", "\\t", "日本語"],
+)  # fmt: skip
+def test_odd_cells_survive_in_every_column(tmp_path, cell):
+    write_predictions(tmp_path / "a.tsv", [cell], [cell], [cell], extra={"x": [cell]})
+    found = read_predictions(tmp_path / "a.tsv")
+    assert (found.ids, found.labels, found.predictions, found.extra) == ([cell], [cell], [cell], {"x": [cell]})
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=20))
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_log_odds_keep_every_bit(tmp_path, scores):
+    names = [str(k) for k in range(len(scores))]
+    write_predictions(tmp_path / "a.tsv", names, names, names, scores, "log_odds:yes")
+    found = read_predictions(tmp_path / "a.tsv").scores
+    assert all(
+        a == b and math.copysign(1, a) == math.copysign(1, b) for a, b in zip(found.tolist(), scores, strict=True)
+    )
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.tsv"
+    write_predictions(path, ["a"], ["yes"], ["no"])
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="the id comes twice"):
+        write_predictions(path, ["a", "a"], ["yes", "no"], ["no", "no"])
+    assert path.read_bytes() == before
+    assert [child.name for child in tmp_path.iterdir()] == ["a.tsv"]
+
+
+def test_columns_of_different_length_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="shorter"):
+        write_predictions(tmp_path / "a.tsv", ["a", "b"], ["yes", "no"], ["no"])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", ["", "end"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_line_ends_and_byte_order_marks_make_no_difference(text_file, start, end, last):
+    rows = ["id\tprobability:yes\tlabel\tprediction", "a\t0.25\tyes\tno", "b\t0.5\tno\tno"]
+    found = read_predictions(text_file(start + end.join(rows) + (end if last else "")))
+    assert (found.ids, found.labels, found.scores.tolist()) == (["a", "b"], ["yes", "no"], [0.25, 0.5])
+    assert (found.predictions, found.score_name) == (["no", "no"], "probability:yes")
+    assert found.columns == 'id = "id", label = "label", prediction = "prediction", score = "probability:yes"'
+
+
+def test_order_of_columns_does_not_matter_and_others_are_kept(text_file):
+    found = read_predictions(text_file("probability:yes\tsite\tprediction\tid\tlabel\n0.5\tx\tno\ta\tyes\n"))
+    assert (found.ids, found.labels, found.predictions, found.extra) == (["a"], ["yes"], ["no"], {"site": ["x"]})
+    assert found.columns == 'id = "id", label = "label", prediction = "prediction", score = "probability:yes"'
+
+
+def test_quotes_are_kept_in_tsv(text_file):
+    found = read_predictions(text_file('id\tlabel\tprediction\n"a\tyes\t"no"\nb\tyes\t"\n'))
+    assert (found.ids, found.predictions) == (['"a', "b"], ['"no"', '"'])
+
+
+def test_csv_with_quoted_cells(text_file):
+    text = 'id,label,prediction,comment\n"a,1",yes,"no","two\nlines, ""quoted"""\nb,no,no,\n'
+    found = read_predictions(text_file(text, "a.csv"))
+    assert (found.ids, found.labels) == (["a,1", "b"], ["yes", "no"])
+    assert found.extra["comment"] == ['two\nlines, "quoted"', ""]
+
+
+def test_csv_without_quotes_and_without_ending(text_file):
+    assert read_predictions(text_file("id,label,prediction\na,yes,no\n", "scores")).predictions == ["no"]
+
+
+def test_json_lines_of_an_image_question(text_file):
+    records = [
+        {"prefix": "", "suffix": "no", "image": "images/NG_101.jpg", "answer": "yes"},
+        {"image": "images/OK_102.jpg", "suffix": "yes", "answer": "I cannot\nsay", "reason": "blank", "prefix": "q"},
+    ]
+    found = read_predictions(text_file("\n".join(map(json.dumps, records)) + "\n", "a.jsonl"))
+    assert (found.ids, found.labels) == (["images/NG_101.jpg", "images/OK_102.jpg"], ["no", "yes"])
+    assert found.predictions == ["yes", "I cannot\nsay"]
+    assert found.columns == 'id = "image", label = "suffix", prediction = "answer"'
+
+
+def test_json_lines_with_scores(text_file):
+    line = '{"id": 7, "label": "yes", "prediction": "no", "log_odds:yes": -1.5}\n'
+    found = read_predictions(text_file(line, "a.txt"))
+    assert (found.ids, found.scores.tolist(), found.score_name) == (["7"], [-1.5], "log_odds:yes")
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "labels"),
+    [
+        (
+            "images/a.jpg\tno\tFalse\tyes\nimages/b.jpg\tyes\tTrue\tyes\n",
+            'id = column 1, label = column 2, prediction = column 4 (the last), column 3 (True/False) is not needed',
+            ["no", "yes"],
+        ),
+        (
+            "images/a.jpg\tFalse\tyes\nimages/b.jpg\tTrue\tyes\nimages/c.jpg\tFalse\tno\n",
+            "id = column 1, label = worked out from column 2 (True: the answer is right) and the answer, "
+            "prediction = column 3 (the last)",
+            ["no", "yes", "yes"],
+        ),
+        (
+            "a.jpg\tno\tyes\nb.jpg\tyes\tyes\n",
+            "id = column 1, label = column 2, prediction = column 3 (the last)",
+            ["no", "yes"],
+        ),
+        (
+            "True\tyes\nFalse\tyes\n",
+            "id = the line number, label = worked out from column 1 (True: the answer is right) and the answer, "
+            "prediction = column 2 (the last)",
+            ["yes", "no"],
+        ),
+        (
+            "is it?\tads/a.jpg\tFalse\tYes\nis it?\tads/b.jpg\tTrue\tYes\n",
+            "id = column 2, label = worked out from column 3 (True: the answer is right) and the answer, "
+            "prediction = column 4 (the last)",
+            ["No", "Yes"],
+        ),
+    ],
+)  # fmt: skip
+def test_tables_without_a_header_end_in_the_answer(text_file, text, columns, labels):
+    found = read_predictions(text_file(text))
+    assert found.columns == columns
+    assert found.labels == labels
+    assert len(set(found.ids)) == len(labels)
+
+
+def test_blocks_join_to_the_same_rows_whatever_their_size(text_file, monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = [f"id-{k}é\t{'yes' if k % 3 else 'no'}\tno\t{rng.random()!r}\n" for k in range(400)]
+    path = text_file(HEADER + "".join(rows) + "\n\n")
+    whole = read_predictions(path)
+    for size in (40, 41, 97, 1000):
+        monkeypatch.setattr(blocks, "BLOCK_BYTES", size)
+        parts = list(stream_predictions(path))
+        assert len(parts) > 5
+        assert [text for part in parts for text in part.ids.texts()] == whole.ids
+        assert np.concatenate([part.lines for part in parts]).tolist() == list(range(2, 402))
+        assert np.concatenate([part.scores for part in parts]).tolist() == whole.scores.tolist()
+
+
+def test_places_count_from_the_start_of_the_file(text_file, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
+    good = HEADER + "".join(f"{k}\tyes\tno\t0.5\n" for k in range(100, 120))
+    for start in ("", "\ufeff"):
+        place = len((start + good).encode()) + 1
+        for bad, message in ((b"b\xe9", f":22: not UTF-8 (byte {place})"), (b"b\0", f":22: a NUL byte (byte {place})")):
+            with pytest.raises(ValueError, match=re.escape(message)):
+                read_predictions(text_file((start + good).encode() + bad + b"\tyes\tno\t0.5\n"))
+        with pytest.raises(ValueError, match=re.escape(":22: expected 4 columns, found 2")):
+            read_predictions(text_file(start + good + "b\tyes\n"))
+
+
+def test_a_score_column_without_kind_is_noted_not_used(text_file):
+    blocks = list(stream_predictions(text_file("id\tlabel\tprediction\tscore\na\tyes\tno\t0.2\n")))
+    assert blocks[0].scores is None
+    assert blocks[0].layout.notes == [
+        'column "score" is not used as a score: its name does not say the kind and the positive class (rename it to '
+        "probability:CLASS or log_odds:CLASS)"
+    ]

@@ -1,0 +1,132 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from ftkit.evaluation.statistics import (
+    can_be_significant,
+    holm,
+    mcnemar_exact,
+    minimum_detectable_difference,
+    paired_bootstrap,
+    seed_spread,
+    wilson_interval,
+)
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 10), (10, 10), (285, 300), (1, 3), (840_000, 1_000_000)])
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
+def test_wilson_is_statsmodels(correct, n, level):
+    expected = proportion_confint(correct, n, alpha=1 - level, method="wilson")
+    assert wilson_interval(correct, n, level) == pytest.approx(expected, abs=1e-12)
+
+
+def test_wilson_by_hand():
+    """z = 1.96 and 1 of 1: lower bound = 1 / (1 + z**2)."""
+    z = stats.norm.isf(0.025)
+    assert wilson_interval(1, 1) == pytest.approx((1 / (1 + z * z), 1.0))
+
+
+def test_wilson_without_trials_and_with_nonsense():
+    assert all(map(math.isnan, wilson_interval(0, 0)))
+    for correct, n, level in ((3, 2, 0.95), (-1, 2, 0.95), (1, 2, 95)):
+        with pytest.raises(ValueError, match="must lie"):
+            wilson_interval(correct, n, level)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_is_statsmodels(a, b):
+    expected = mcnemar([[5, a], [b, 5]], exact=True).pvalue if a + b else 1.0
+    assert mcnemar_exact(a, b) == pytest.approx(min(1.0, expected), abs=1e-12)
+
+
+def test_holm_is_statsmodels():
+    for seed in range(4):
+        p_values = np.round(np.random.default_rng(seed).random(7) ** 3, 2).tolist()  # small ones and ties
+        assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist(), abs=1e-12)
+
+
+def test_holm_of_nothing():
+    assert holm([]) == []
+
+
+def test_paired_bootstrap_is_resampling_examples():
+    rng = np.random.default_rng(0)
+    a, b = rng.random(200) < 0.8, rng.random(200) < 0.7
+    rows = rng.integers(0, 200, (4000, 200))
+    differences = (a[rows].astype(int) - b[rows]).mean(1)
+    assert paired_bootstrap(a, b) == pytest.approx(np.quantile(differences, [0.025, 0.975]).tolist(), abs=0.006)
+    assert paired_bootstrap(a, b) == paired_bootstrap(a, b)
+    assert paired_bootstrap(a, b, seed=1) != paired_bootstrap(a, b)
+    assert paired_bootstrap(a, a) == (0.0, 0.0)
+
+
+def test_paired_bootstrap_needs_pairs():
+    with pytest.raises(ValueError, match="the same examples"):
+        paired_bootstrap(np.ones(3, bool), np.ones(4, bool))
+
+
+def test_five_messages_of_300_can_never_be_significant():
+    assert [can_be_significant(300, k).possible for k in (0, 5, 6)] == [False, False, True]
+    assert can_be_significant(5).possible is False
+    assert can_be_significant(300, 9, comparisons=18).possible is False
+    assert can_be_significant(300, 10, comparisons=18).possible is True
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 40), st.floats(1e-6, 0.2), st.integers(1, 30))
+def test_needed_disagreements_are_where_the_test_turns(most, alpha, comparisons):
+    reach = can_be_significant(1000, most, alpha, comparisons)
+    assert mcnemar_exact(reach.needed, 0) <= alpha / comparisons * (1 + 1e-9)
+    assert mcnemar_exact(reach.needed - 1, 0) > alpha / comparisons * (1 - 1e-9)
+    assert reach.possible == (most >= reach.needed)
+
+
+@pytest.mark.parametrize(("n", "disagreement"), [(1000, 0.1), (2000, 0.3)])
+def test_the_detectable_difference_is_found_with_its_power(n, disagreement):
+    """The formula is for the normal test; the exact one is a little less powerful."""
+    difference = minimum_detectable_difference(n, disagreement, power=0.8)
+    shares = [(disagreement + difference) / 2, (disagreement - difference) / 2, 1 - disagreement]
+    draws = np.random.default_rng(0).multinomial(n, shares, 600)
+    power = np.mean([mcnemar_exact(a, b) <= 0.05 for a, b, _ in draws.tolist()])
+    assert 0.72 < power < 0.84
+
+
+def test_no_difference_is_detectable_with_too_few_disagreements():
+    assert math.isnan(minimum_detectable_difference(100, 0.01))
+    assert minimum_detectable_difference(1000, 0.1, comparisons=18) > minimum_detectable_difference(1000, 0.1)
+
+
+def _simulated(seeds, n, seed_sd, rng):
+    difficulty = rng.normal(1.5, 1.0, n)
+    skill = rng.normal(0, seed_sd, (seeds, 1))
+    return rng.random((seeds, n)) < stats.norm.cdf(difficulty + skill)
+
+
+def test_seed_spread_finds_no_seed_effect_where_there_is_none():
+    rng = np.random.default_rng(0)
+    runs = [seed_spread(_simulated(8, 500, 0.0, rng)) for _ in range(40)]
+    assert np.mean([run.seed_sd for run in runs]) < 0.006
+    assert np.mean([run.observed_sd for run in runs]) > 0.008  # chance alone spreads the seeds
+
+
+def test_seed_spread_finds_the_seed_effect_and_the_test_noise():
+    rng = np.random.default_rng(1)
+    runs = [seed_spread(_simulated(8, 500, 0.4, rng)) for _ in range(25)]
+    many = _simulated(300, 5_000, 0.4, rng).mean(1)  # accuracies on a test set without noise
+    assert np.mean([run.seed_sd for run in runs]) == pytest.approx(many.std(), rel=0.15)
+    mean = np.mean([run.mean for run in runs])
+    assert np.mean([run.test_sd for run in runs]) == pytest.approx(math.sqrt(mean * (1 - mean) / 500), rel=0.1)
+    assert np.std([run.mean for run in runs]) == pytest.approx(np.mean([run.standard_error for run in runs]), rel=0.35)
+
+
+def test_seed_spread_needs_two_seeds():
+    with pytest.raises(ValueError, match=r"at least two seeds and two examples are needed \(got shape \(1, 9\)\)"):
+        seed_spread(np.ones((1, 9)))

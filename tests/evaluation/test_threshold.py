@@ -1,0 +1,144 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ftkit.errors import InputError
+from ftkit.evaluation.answers import read_answers
+from ftkit.evaluation.curves import Curve
+from ftkit.evaluation.figures import Counts, figures_of
+from ftkit.evaluation.predictions import write_predictions
+from ftkit.evaluation.threshold import Costs, Threshold, at_prevalence, choose_threshold, freeze_threshold
+
+
+@pytest.fixture
+def scored_file(tmp_path):
+    def write(name, scores, labels, kind="probability", positive="yes"):
+        predictions = ["yes"] * len(labels)
+        names = [f"{name}{k}" for k in range(len(labels))]
+        write_predictions(tmp_path / name, names, labels, predictions, scores, f"{kind}:{positive}")
+        return tmp_path / name
+
+    return write
+
+
+ROWS = st.lists(st.tuples(st.booleans(), st.sampled_from([0.1, 0.3, 0.5, 0.7, 0.9])), min_size=2, max_size=25)
+
+
+@settings(max_examples=80, deadline=None)
+@given(ROWS, st.sampled_from(["accuracy", "balanced_accuracy", "f_measure", "mcc"]))
+def test_no_threshold_is_better(rows, criterion):
+    target, score = np.array([t for t, _ in rows]).astype(np.int8), np.array([s for _, s in rows])
+    everywhere = [
+        figures_of(Counts.of(target, (score >= t).astype(np.int8)))[criterion].value for t in (0, 0.2, 0.4, 0.6, 0.8, 1)
+    ]
+    defined = [value for value in everywhere if value is not None]
+    if not defined:
+        with pytest.raises(InputError, match="undefined at every threshold"):
+            choose_threshold(Curve.of(target, score), criterion, "probability")
+        return
+    value, achieved = choose_threshold(Curve.of(target, score), criterion, "probability")
+    assert achieved == pytest.approx(max(defined))
+    at_value = figures_of(Counts.of(target, (score >= value).astype(np.int8)))[criterion].value
+    assert at_value == pytest.approx(achieved)
+
+
+def test_costs_move_the_threshold():
+    """False positives at 0.6 and below; a missed positive at 0.5 costs less or more than the one at 0.6."""
+    target, score = np.array([1, 0, 1, 0]), np.array([0.9, 0.6, 0.5, 0.1])
+    curve = Curve.of(target, score)
+    assert choose_threshold(curve, Costs(fp=5, fn=1), "probability") == (0.9, 0.25)
+    assert choose_threshold(curve, Costs(fp=1, fn=5), "probability") == (0.5, 0.25)
+    value, cost = choose_threshold(curve, Costs(fp=1, fn=0), "probability")
+    assert (value >= 0.9, cost) == (True, 0.0)
+
+
+def test_answering_no_to_all_is_possible():
+    curve = Curve.of(np.array([0, 0, 0, 1]), np.array([0.9, 0.8, 0.7, 0.1]))
+    value, achieved = choose_threshold(curve, "accuracy", "probability")
+    assert value > 0.9
+    assert achieved == 0.75
+
+
+def test_chosen_frozen_read_and_applied(scored_file, tmp_path):
+    val = scored_file("val.tsv", [0.9, 0.8, 0.75, 0.2], ["yes", "yes", "no", "no"])
+    test = scored_file("test.tsv", [0.85, 0.79, 0.9, 0.8], ["yes", "yes", "no", "no"])
+    validation, answers = read_answers([val, test])
+    threshold = freeze_threshold(validation, "balanced_accuracy")
+    assert (threshold.value, threshold.achieved, threshold.n, threshold.source) == (0.8, 1.0, 4, "val.tsv")
+    threshold.save(tmp_path / "threshold.json")
+    again = Threshold.load(tmp_path / "threshold.json")
+    assert again == threshold
+    assert again.apply(answers).tolist() == [1, 0, 1, 1]
+    with pytest.raises(InputError, match="was chosen on this very file"):
+        again.apply(validation)
+
+
+def test_scores_of_the_other_class_are_turned(scored_file):
+    yes, no = read_answers([
+        scored_file("a.tsv", [0.9, 0.25], ["yes", "no"]),
+        scored_file("b.tsv", [0.1, 0.75], ["yes", "no"], positive="no"),
+    ], positive="yes")  # fmt: skip
+    np.testing.assert_allclose(yes.score, no.score)
+    odds, turned = read_answers([
+        scored_file("c.tsv", [2.0, -1.0], ["yes", "no"], kind="log_odds"),
+        scored_file("d.tsv", [-2.0, 1.0], ["yes", "no"], kind="log_odds", positive="no"),
+    ], positive="yes")  # fmt: skip
+    assert odds.score.tolist() == turned.score.tolist() == [2.0, -1.0]
+
+
+def test_a_threshold_does_not_fit_everything(scored_file, tmp_path):
+    val = scored_file("val.tsv", [0.9, 0.2], ["yes", "no"])
+    odds = scored_file("odds.tsv", [0.9, 0.2], ["yes", "no"], kind="log_odds")
+    write_predictions(tmp_path / "plain.tsv", ["a", "b"], ["yes", "no"], ["yes", "no"])
+    validation, other, plain = read_answers([val, odds, tmp_path / "plain.tsv"])
+    threshold = freeze_threshold(validation, "accuracy")
+    for answers, got in ((other, "log_odds"), (plain, "no scores")):
+        with pytest.raises(InputError) as caught:
+            threshold.apply(answers)
+        assert str(caught.value) == (
+            f"{answers.path}: the threshold needs scores probability:yes (got '{got}'); fix: choose on validation, "
+            "apply to test"
+        )
+    with pytest.raises(InputError, match="no scores to choose a threshold from"):
+        freeze_threshold(plain, "accuracy")
+    with pytest.raises(InputError, match="no such criterion"):
+        freeze_threshold(validation, "loss")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"value": 1}', "\ufeff"])
+def test_other_files_are_no_threshold(tmp_path, content):
+    (tmp_path / "t.json").write_text(content)
+    with pytest.raises(InputError, match="not a threshold file"):
+        Threshold.load(tmp_path / "t.json")
+
+
+def test_a_threshold_file_must_hold_a_number(scored_file, tmp_path):
+    (validation,) = read_answers([scored_file("val.tsv", [0.9, 0.2], ["yes", "no"])])
+    freeze_threshold(validation, "accuracy").save(tmp_path / "t.json")
+    record = json.loads((tmp_path / "t.json").read_text())
+    (tmp_path / "t.json").write_text(json.dumps(record | {"value": "0.9"}))
+    with pytest.raises(InputError, match="not a threshold file"):
+        Threshold.load(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize("costs", [(-1, 1), (0, 0)])
+def test_costs_must_cost(costs):
+    with pytest.raises(InputError, match="costs must not be negative, and not all 0"):
+        Costs(*costs)
+
+
+def test_prevalence_shift_by_hand():
+    """Recall 0.9, specificity 0.8: of 1000 with 10 positives, 9 + 198 are answered positive."""
+    counts = Counts(tp=90, tn=80, fp=20, fn=10)
+    rare, here, none = at_prevalence(counts, [0.01, 0.5, 0.0])
+    assert rare["precision"].value == pytest.approx(9 / (9 + 198))
+    assert rare["accuracy"].value == pytest.approx((9 + 792) / 1000)
+    assert rare["npv"].value == pytest.approx(792 / 793)
+    assert {name: here[name].value for name in here} == pytest.approx(
+        {name: figures_of(counts)[name].value for name in here}
+    )
+    assert none["precision"].value == 0.0
+    assert at_prevalence(Counts(5, 0, 0, 1), [0.5])[0]["accuracy"].reason == "recall or specificity is undefined"
