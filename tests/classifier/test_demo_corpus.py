@@ -7,15 +7,18 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from ftkit.classifier import demo_phrases
+from ftkit.classifier import demo_phrases, demo_topics
 from ftkit.classifier.demo_corpus import demo_messages
 
-DEFAULT_SHA256 = "55db5e8ba0892304eb9f0e6097b5fd82d7389b330dd55da280e29589faa64acd"
+DEFAULT_SHA256 = "e1ade0c726ef90cc19ac2a72e08ac473c10872ff93a9f323664406f564707ebd"
+TOPIC_TEMPLATES = [
+    template
+    for topics in (demo_topics.HAM_TOPICS, demo_topics.SPAM_TOPICS)
+    for sentences in topics.values()
+    for template in sentences
+]
 TEMPLATES = [
-    *demo_phrases.HAM_SENTENCES,
-    *demo_phrases.HAM_HARD,
-    *demo_phrases.SPAM_SENTENCES,
-    *demo_phrases.SPAM_HARD,
+    *TOPIC_TEMPLATES,
     *demo_phrases.NEUTRAL,
     *demo_phrases.AMBIGUOUS,
     *demo_phrases.OPENERS,

@@ -10,22 +10,15 @@ import re
 from collections.abc import Callable
 from random import Random
 
-from ftkit.classifier.demo_phrases import (
-    AMBIGUOUS,
-    HAM_HARD,
-    HAM_SENTENCES,
-    NEUTRAL,
-    OPENERS,
-    SLOTS,
-    SPAM_HARD,
-    SPAM_SENTENCES,
-)
+from ftkit.classifier.demo_phrases import AMBIGUOUS, NEUTRAL, OPENERS, SLOTS
+from ftkit.classifier.demo_topics import HAM_TOPICS, SPAM_TOPICS
 
 _SLOT = re.compile(r"\{(\w+)\}")
 _CHOICE = re.compile(r"\(([^()]*)\)")
 _DIGIT = re.compile(r"[#^]")
 _NOT_LETTERS = re.compile(r"[^a-z]+")
 _SMS_CHARACTERS = 160
+_AMBIGUOUS_SHARE = 0.03
 
 _ABBREVIATIONS = {
     "you": "u", "your": "ur", "are": "r", "to": "2", "for": "4", "please": "pls", "tomorrow": "tmrw", "tonight": "2nite",
@@ -75,39 +68,31 @@ def _new_text(write: Callable[[Random], list[str]], rng: Random, seen: set[str])
 
 def _ham(rng: Random) -> list[str]:
     """Choose the templates of a genuine message, one for each sentence."""
-    kind = rng.random()
-    if kind < 0.035:
+    if rng.random() < _AMBIGUOUS_SHARE:
         return [rng.choice(AMBIGUOUS)]
-    if kind < 0.36:
-        body = [rng.choice(HAM_HARD)]
-        _insert_some(body, HAM_SENTENCES, (0.5, 0.35, 0.15), rng)
-    else:
-        body = [rng.choice(HAM_SENTENCES)]
-        _insert_some(body, HAM_SENTENCES, (0.35, 0.35, 0.2, 0.1), rng)
-    _insert_some(body, NEUTRAL, (0.6, 0.3, 0.1), rng)
-    return _greet(body, rng)
+    return _greet(_insert_neutral(_on_one_topic(HAM_TOPICS, rng), rng), rng)
 
 
 def _spam(rng: Random) -> list[str]:
-    """Choose the templates of an unsolicited message, one for each sentence."""
-    kind = rng.random()
-    if kind < 0.035:
+    """Choose the templates of an unsolicited message; one in five begins like a genuine one."""
+    if rng.random() < _AMBIGUOUS_SHARE:
         return [rng.choice(AMBIGUOUS)]
-    if kind < 0.42:
-        body = [rng.choice(SPAM_HARD)]
-        _insert_some(body, HAM_SENTENCES, (0.7, 0.3), rng)
-        _insert_some(body, SPAM_SENTENCES, (0.85, 0.15), rng)
-    else:
-        body = [rng.choice(SPAM_SENTENCES)]
-        _insert_some(body, SPAM_SENTENCES, (0.35, 0.4, 0.25), rng)
-    _insert_some(body, NEUTRAL, (0.55, 0.3, 0.15), rng)
-    return _greet(body, rng)
+    body = _on_one_topic(SPAM_TOPICS, rng)
+    if rng.random() < 0.2:
+        body.insert(0, rng.choice(HAM_TOPICS[rng.choice(list(HAM_TOPICS))]))
+    return _greet(_insert_neutral(body, rng), rng)
 
 
-def _insert_some(body: list[str], templates: tuple[str, ...], weights: tuple[float, ...], rng: Random) -> None:
-    """Put 0, 1, 2, ... of ``templates`` anywhere into ``body``; ``weights`` are the chances of each number."""
-    for _ in range(rng.choices(range(len(weights)), weights)[0]):
-        body.insert(rng.randint(0, len(body)), rng.choice(templates))
+def _on_one_topic(topics: dict[str, tuple[str, ...]], rng: Random) -> list[str]:
+    sentences = topics[rng.choice(list(topics))]
+    return rng.sample(sentences, rng.choices((1, 2, 3), (0.35, 0.45, 0.2))[0])
+
+
+def _insert_neutral(body: list[str], rng: Random) -> list[str]:
+    """Put no, one or two sentences of small talk anywhere into ``body``."""
+    for _ in range(rng.choices((0, 1, 2), (0.55, 0.3, 0.15))[0]):
+        body.insert(rng.randint(0, len(body)), rng.choice(NEUTRAL))
+    return body
 
 
 def _greet(body: list[str], rng: Random) -> list[str]:
