@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from ftkit.errors import EnvironmentFault, ExitCode, FtkitError
 from ftkit.parsing import FtkitParser
@@ -64,22 +64,98 @@ def ablation_status(directory: Path) -> None:
     print(commands.ablation_status(directory), end="")
 
 
-def ablation_table(directory: Path, format: Literal["text", "markdown", "csv"] = "text", timing: bool = True) -> None:
+def ablation_table(
+    directory: Path,
+    format: Literal["text", "markdown", "csv"] = "text",
+    timing: bool = True,
+    reference: int | None = None,
+) -> None:
     """Print the table of an output folder: ours beside the published figures.
 
     Args:
         directory: The output folder of `ftkit ablation run`.
         format: For a terminal, as Markdown, or as unrounded CSV.
-        timing: With the columns that differ from run to run: seconds and memory.
+        timing: With what differs from run to run: seconds, memory, checkpoint size and the front made of them.
+        reference: The number of the row to compare with; the first row if not given.
     """
     from ftkit.ablation import commands
 
-    print(commands.ablation_table(directory, format, timing), end="")
+    print(commands.ablation_table(directory, format, timing, reference), end="")
+
+
+def ablation_report(
+    directory: Path,
+    out: Path | None = None,
+    reference: int | None = None,
+    png: bool = True,
+    wandb: bool = False,
+) -> None:
+    """Write the report of an output folder: one HTML page, Markdown, CSV, and the plots.
+
+    Args:
+        directory: The output folder of `ftkit ablation run`.
+        out: Where the report goes; the folder report in DIRECTORY if not given.
+        reference: The number of the row to compare with; the first row if not given.
+        png: Draw the plots as PNG too, which needs the extra `reports`; as SVG they are drawn always.
+        wandb: Log table, plots and files as one run to Weights & Biases; offline without WANDB_API_KEY.
+    """
+    from ftkit.ablation import commands
+
+    print(commands.ablation_report(directory, out, reference, png, wandb), end="")
+
+
+def evaluate(
+    files: list[Path],
+    against: Path | None = None,
+    positive: str | None = None,
+    threshold_from: Path | None = None,
+    threshold_metric: Literal[
+        "accuracy", "f_measure", "balanced_accuracy", "mcc", "precision", "recall", "specificity", "npv"
+    ] = "balanced_accuracy",
+    costs: tuple[float, float] | None = None,
+    save_threshold: Path | None = None,
+    slice: str | None = None,
+    beta: float = 1.0,
+    level: float = 0.95,
+    seed: int = 0,
+    normalize_labels: bool = False,
+    unrounded: bool = False,
+    json: bool = False,
+    markdown: bool = False,
+    html: Path | None = None,
+) -> None:
+    """Report on prediction files: counts and figures, then what keeps them honest.
+
+    Args:
+        files: Prediction files: TSV, CSV or JSON lines.
+        against: A prediction file for the same examples, to compare every other file with.
+        positive: The positive class, for example yes; the one that the score column names if not given.
+        threshold_from: A validation file to choose a threshold on, or a threshold saved before (.json).
+        threshold_metric: What the chosen threshold makes best.
+        costs: Cost of a false positive and of a false negative: choose the cheapest threshold instead.
+        save_threshold: Write the chosen threshold to this file.
+        slice: A column: report each of its values on its own, too.
+        beta: Weight of recall over precision in F-beta.
+        level: Confidence of the intervals.
+        seed: Seed of the bootstrap.
+        normalize_labels: Ignore case, outer blanks and a final full stop in labels and answers.
+        unrounded: Print all digits.
+        json: Print JSON, always with all digits.
+        markdown: Print Markdown.
+        html: Write a page with plots to this file.
+    """
+    from ftkit.evaluation import command
+
+    command.evaluate(
+        files, against, positive, threshold_from, threshold_metric, costs, save_threshold, slice,
+        beta, level, seed, normalize_labels, unrounded, json, markdown, html,
+    )  # fmt: skip
 
 
 # A command is a function; a group is a dict of commands.
 COMMANDS: dict[str, Any] = {
-    "ablation": {"run": ablation_run, "status": ablation_status, "table": ablation_table},
+    "evaluate": evaluate,
+    "ablation": {"run": ablation_run, "status": ablation_status, "table": ablation_table, "report": ablation_report},
 }
 
 
@@ -162,14 +238,17 @@ def _add_commands(parser: FtkitParser, commands: dict[str, Any]) -> None:
             _add_commands(child, command)
         elif callable(command):
             child.add_function_arguments(command, as_positional=True)
-            _let_flags_stand_alone(child)
+            _as_on_a_shell(child)
 
 
-def _let_flags_stand_alone(parser: FtkitParser) -> None:
-    """``--force`` means ``--force true``."""
+def _as_on_a_shell(parser: FtkitParser) -> None:
+    """Let ``--force`` mean ``--force true``, and a positional list take several words."""
     for action in parser._actions:
-        if getattr(action, "_typehint", None) is bool:
+        kind = getattr(action, "_typehint", None)
+        if kind is bool:
             action.nargs, action.const = "?", True
+        elif get_origin(kind) is list and not action.option_strings:
+            action._typehint, action.nargs, action.metavar = get_args(kind)[0], "+", action.dest
 
 
 def _words(command: Callable[..., None] | dict[str, Any] | str) -> str:

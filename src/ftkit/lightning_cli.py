@@ -6,43 +6,48 @@ The same class runs one cell of an ablation, so a row gives the same files alone
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ftkit.classifier import module, spam  # noqa: F401  makes their classes known by their short names
-from ftkit.errors import EnvironmentFault, ExitCode, InputError
+from ftkit.errors import EnvironmentFault, ExitCode, FtkitError, InputError
 from ftkit.parsing import ErrorMixin
-from ftkit.storage import atomic_write
+from ftkit.storage import atomic_write, make_folder
 from ftkit.training.callbacks import FiniteGuard, RunRecorder
-from ftkit.training.checkpoint import AtomicCheckpointIO
+from ftkit.training.checkpoint import AtomicCheckpointIO, TrainedStateModule, find_checkpoint, read_checkpoint
 from ftkit.training.environment import code_sha256
 
 DEFAULT_FOLDER = "runs/single"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
+LIGHTNINGS_OWN_CHECKPOINTS = ("best", "last", "hpc", "registry")  # words that it takes for a path
 
 
 class Parser(ErrorMixin, LightningArgumentParser):
-    """LightningCLI's parser with ftkit's errors; options cannot be abbreviated, since a misspelt one could be meant."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+    """LightningCLI's parser with ftkit's errors."""
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes the resolved ``config.yaml`` into the run folder; a ``test`` leaves that of its ``fit``."""
+    """Writes the resolved ``config.yaml`` into the run folder; a ``test`` leaves that of its ``fit``.
+
+    The folder's own path is left out: folders are moved, and a second run should choose its own.
+    """
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Write the file, whole or not at all."""
         target = Path(trainer.default_root_dir) / "config.yaml"
         if stage == "fit" or not target.exists():
             with atomic_write(target) as file:
-                file.write(self.parser.dump(self.config, skip_none=False))
+                file.write(self.parser.dump(without_folder(self.config), skip_none=False))
 
 
 class FtkitCLI(LightningCLI):
@@ -78,30 +83,104 @@ class FtkitCLI(LightningCLI):
         """What the command line offers, with the arguments that LightningCLI fills in."""
         return {name: arguments for name, arguments in LightningCLI.subcommands().items() if name in SUBCOMMANDS}
 
+    def _parse_ckpt_path(self) -> None:
+        """Read the checkpoint safely, and refuse a wrong one, before Lightning takes hyperparameters from it."""
+        chosen = self.config.get(self.config.get("subcommand") or "")
+        path = chosen and chosen.get("ckpt_path")
+        if path and path not in LIGHTNINGS_OWN_CHECKPOINTS:
+            trained = read_checkpoint(path).get("hyper_parameters", {}).get("_class_path")
+            if trained not in (None, chosen.model.class_path):
+                raise InputError("is a checkpoint of another class", file=path, field="model.class_path", got=trained)
+            chosen.ckpt_path = str(find_checkpoint(path))
+        super()._parse_ckpt_path()
+
+    def instantiate_classes(self) -> None:
+        """Build everything; what a constructor refuses, jsonargparse would report as a type that does not match.
+
+        Raises:
+            FtkitError: What the constructor raised.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            cause: BaseException | None = error
+            while cause and not isinstance(cause, FtkitError):
+                cause = cause.__cause__
+            raise cause or error from None
+
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """Build the trainer: curves as CSV unless a logger is named, and checkpoints written whole."""
+        """Build the trainer: curves as CSV beside whatever logger is named, and checkpoints written whole."""
         chosen = self._get(self.config_init, "trainer")
         if 0 in (chosen.max_epochs, chosen.max_steps):
             raise InputError(
                 "nothing would be trained", field="trainer.max_epochs", got=0, fix="train for at least 1 epoch"
             )
+        if chosen.accumulate_grad_batches < 1:
+            raise InputError(
+                "must be at least 1", field="trainer.accumulate_grad_batches", got=chosen.accumulate_grad_batches
+            )
         folder = chosen.default_root_dir
         training = self.subcommand in (None, "fit")
-        if chosen.logger in (None, True):
-            kwargs["logger"] = CSVLogger(folder, name="", version="") if training else False
+        if chosen.logger is not False:
+            others = [] if chosen.logger in (None, True) else chosen.logger
+            others = others if isinstance(others, list) else [others]
+            # First, for the first logger decides where checkpoints go; always, for reports read the curves.
+            curves = [CSVLogger(folder, name="", version="")] if training else []
+            kwargs["logger"] = [*curves, *others]
         plugins = chosen.plugins or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         try:
             return super().instantiate_trainer(**kwargs)
         except MisconfigurationException as error:
-            raise EnvironmentFault(str(error), field="trainer", fix="for a CPU: --trainer.accelerator cpu") from error
+            if "No supported" in str(error) or "not available" in str(error):
+                raise EnvironmentFault(
+                    str(error), field="trainer.accelerator", fix="for a CPU: --trainer.accelerator cpu"
+                ) from error
+            raise InputError(str(error), field="trainer") from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        make_folder(self.config_init[subcommand].trainer.default_root_dir)  # before the weights are loaded
+        with termination_told():
+            super()._run_subcommand(subcommand)
+
+    def before_test(self) -> None:
+        """Take the weights that ``fit`` left in the run folder unless a checkpoint is named.
+
+        Raises:
+            InputError: There are none; Lightning would evaluate the model untrained.
+        """
+        chosen = self.config_init[self.subcommand]
+        if chosen.ckpt_path is None and isinstance(self.model, TrainedStateModule):
+            chosen.ckpt_path = str(find_checkpoint(chosen.trainer.default_root_dir))
+
+    before_validate = before_predict = before_test
 
     def after_fit(self) -> None:
-        """Report a termination as such: Lightning stops at a safe point and returns as if all were done."""
+        """Report a termination that came too late for Lightning to stop at, see :func:`termination_told`."""
         if self.trainer.received_sigterm:
             raise SystemExit(ExitCode.TERMINATED)
 
     after_validate = after_test = after_predict = after_fit
+
+
+@contextmanager
+def termination_told() -> Iterator[None]:
+    """Give a termination its exit code: Lightning stops at a safe point and exits as if all were done.
+
+    Raises:
+        SystemExit: The process was told to end by SIGTERM.
+    """
+    try:
+        yield
+    except SIGTERMException as stop:
+        raise SystemExit(ExitCode.TERMINATED) from stop
+
+
+def without_folder(config: Namespace) -> Namespace:
+    """A copy of a configuration that does not say where its output goes."""
+    copy = config.clone()
+    copy.trainer.default_root_dir = None
+    return copy
 
 
 class CellEngine:
@@ -113,21 +192,23 @@ class CellEngine:
 
     def __init__(self, on_step: Callable[[int, int], None]) -> None:
         self.on_step = on_step
+        for name in ("lightning.pytorch", "lightning.fabric"):  # the sweep tells what happens, a line a cell
+            logging.getLogger(name).setLevel(logging.WARNING)
 
     def identity(self, configs: Sequence[Path], seed: int) -> dict[str, Any]:
         """What would be run: the resolved configuration without its output folder, the code, the data and the seed."""
         cli = self._build(configs, seed, Path(DEFAULT_FOLDER))
-        config = json.loads(cli.parser.dump(cli.config, format="json", skip_none=False))
-        del config["trainer"]["default_root_dir"]
+        config = json.loads(cli.parser.dump(without_folder(cli.config), format="json", skip_none=False))
         return {"config": config, "code": code_sha256(), "data": cli.datamodule.data_sha256, "seed": seed}
 
     def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
         """Train and test one cell in ``directory``."""
         cli = self._build(configs, seed, directory)
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-        cli.after_fit()
-        cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
-        cli.after_test()
+        with termination_told():
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+            cli.after_fit()
+            cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+            cli.after_test()
 
     def _build(self, configs: Sequence[Path], seed: int, directory: Path) -> FtkitCLI:
         arguments = [part for config in configs for part in ("--config", str(config))]

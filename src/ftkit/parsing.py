@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -10,20 +11,28 @@ from jsonargparse import ArgumentParser
 
 from ftkit.errors import InputError
 
-_INNER = re.compile(r"^\s*- (?P<inner>[\w.]+: .*(?:\(got |; fix: ).*)$", re.MULTILINE)
-_KEY = re.compile(r"[Kk]ey '(?P<key>[^']+)' is not expected|(?:Option|option) '(?P<option>[^']+)' is not accepted")
-_UNRECOGNIZED = re.compile(r"unrecognized arguments: --(?P<key>[\w.]+)")
-_PARSER_KEY = re.compile(r'Parser key "(?P<key>[^"]+)"')
-_ARGUMENT = re.compile(r"argument (?P<key>\S+): invalid choice: '(?P<value>[^']*)' \(choose from (?P<names>[^)]*)\)")
-_EXPECTED = re.compile(
-    r'Parser key "(?P<key>[^"]+)": \s*Expected an? (?P<kind>.+?)\.\s+Got value: (?P<value>.+)', re.DOTALL
+_PARSER_KEY = re.compile(r'\s*(?:- )?Parser key "(?P<key>[^"]+)":')
+_NESTED = re.compile(r'^\s*- (?P<message>Parser key ".*)', re.MULTILINE)
+_EXPLAINED = re.compile(r"^\s*(?:- )?(?P<message>[\w.]+: .*(?:\(got |; fix: ).*)$", re.MULTILINE)
+_NO_SUCH = re.compile(
+    r"[Kk]ey '(?P<key>[^']+)' is not expected|[Oo]ption '(?P<option>[^']+)' is not accepted|"
+    r"does not accept option '(?P<config>[^']+)'|unrecognized arguments: --(?P<argument>[\w.]+)"
 )
-_CHOICES = re.compile(r"Expected an? (?P<kind>.+)")
+_ARGUMENT = re.compile(r"argument (?P<key>\S+): invalid choice: '(?P<value>[^']*)' \(choose from (?P<names>[^)]*)\)")
+_EXPECTED = re.compile(r"\s*Expected an? (?P<kind>.+?)\.\s+Got value: (?P<value>.+)")
+_NOT_IN_MODULE = re.compile(r"module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'")
+_CHOICES = re.compile(r"Expected an? (?!path|dot import|<class 'NoneType'>)(?P<kind>.+)")
 _GIVEN = re.compile(r"Given value: (?P<value>.+)")
 
 
 class ErrorMixin:
-    """Raises :class:`ftkit.errors.InputError` where jsonargparse would print its usage and exit."""
+    """Raises :class:`ftkit.errors.InputError` where jsonargparse would print its usage and exit.
+
+    Options cannot be abbreviated, since a misspelt one could be meant.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Explain what the parser found wrong."""
@@ -45,37 +54,50 @@ def explain(message: str, known: list[str]) -> InputError:
         >>> print(explain("unrecognized arguments: --trainer.max_epoch 3", ["trainer.max_epochs", "model"]))
         trainer.max_epoch: no such option; fix: did you mean trainer.max_epochs?
     """
-    keys, given = _PARSER_KEY.findall(message), _GIVEN.search(message)
-    if keys and (match := _INNER.search(message)):  # the parser of a class_path has already explained itself
-        return InputError(f"{keys[0]}.{match['inner']}")
-    if match := _UNRECOGNIZED.search(message):
-        return _no_such(match["key"], known)
-    if match := _KEY.search(message):
-        return _no_such(match["key"] or match["option"], known)
+    keys: list[str] = []
+    while match := _PARSER_KEY.match(message):  # a class_path has a parser of its own, and so on inwards
+        keys.append(match["key"])
+        message = message[match.end() :]
+        if nested := _NESTED.search(message):
+            message = nested["message"]
+    key = ".".join(keys) or None
+    if key and (match := _EXPLAINED.search(message)):  # the innermost parser has already explained itself
+        return InputError(f"{key}.{match['message']}")
+    if match := _NO_SUCH.search(message):
+        return _no_such(next(filter(None, match.groups())), known)
     if match := _ARGUMENT.search(message):
         return _no_such(match["value"], re.findall(r"'([^']*)'", match["names"]), "no such command")
-    if match := _EXPECTED.search(message):
-        return InputError(f"expected {_plain(match['kind'])}", field=match["key"], got=match["value"].strip())
-    if keys and given:
-        kinds = [kind for kind in _CHOICES.findall(message) if "NoneType" not in kind]
-        expected = " or ".join(dict.fromkeys(_plain(kind) for kind in kinds)) or "another kind of value"
-        return InputError(f"expected {expected}", field=keys[-1], got=given["value"])
-    return InputError(re.sub(r"\s*\n\s*", " ", message.strip()))
+    if match := _EXPECTED.match(message):
+        return InputError(f"expected {_plain(match['kind'])}", field=key, got=match["value"].strip())
+    if match := _NOT_IN_MODULE.search(message):
+        module = sys.modules.get(match["module"])
+        close = get_close_matches(match["name"], {*dir(module), *getattr(module, "__all__", ())}, n=1)  # or lazy ones
+        fix = f"did you mean {match['module']}.{close[0]}?" if close else None
+        return InputError(match[0], field=key, fix=fix)
+    if key and (given := _GIVEN.search(message)):
+        kinds = dict.fromkeys(_plain(kind) for kind in _CHOICES.findall(message))
+        return InputError(f"expected {' or '.join(kinds) or 'another kind of value'}", field=key, got=given["value"])
+    return InputError(re.sub(r"\s*\n\s*", " ", message.strip()), field=key)
 
 
 def option_names(parser: Any) -> list[str]:
     """The dotted names of all options of a parser and of its subcommands."""
     names = {name.lstrip("-") for action in parser._actions for name in action.option_strings}
-    names |= {action.dest for action in parser._actions}
+    for action in parser._actions:
+        names.add(action.dest)
+        if isinstance(action.choices, dict):
+            names.update(*map(option_names, action.choices.values()))
     return sorted(names - {"help", "h", "==SUPPRESS=="})
 
 
 def _no_such(key: str, names: list[str], problem: str = "no such option") -> InputError:
-    # The last part alone may be misspelt in a long dotted name, or the key may lack its prefix.
-    last = {name.rpartition(".")[2]: name for name in names}
-    close = get_close_matches(key, names, n=1) or [
-        last[part] for part in get_close_matches(key.rpartition(".")[2], last, n=1)
-    ]
+    # In a long dotted name one misspelt part hardly shows, so the first and the last parts are compared alone too.
+    firsts = {name.partition(".")[0]: name.partition(".")[0] for name in names}
+    lasts = {name.rpartition(".")[2]: name for name in names}
+    close = get_close_matches(key, names, n=1)
+    for part, whole in ((key.partition(".")[0], firsts), (key.rpartition(".")[2], lasts)):
+        if not close and part not in firsts:
+            close = [whole[name] for name in get_close_matches(part, whole, n=1)]
     fix = (
         f"did you mean {close[0]}?" if close else f"use one of {', '.join(names)}" if len(names) < 30 else "see --help"
     )

@@ -20,7 +20,16 @@ def quiet_libraries() -> None:
         ("lightning.pytorch.utilities.rank_zero", "Tip: For seamless"),
         ("bitsandbytes.backends.cpu.ops", "kernels-community"),  # an optional speed-up of 4-bit on some CPUs
     ):
-        logging.getLogger(name).addFilter(lambda record, said=said: said not in record.getMessage())
+        logging.getLogger(name).addFilter(_Without(said))
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+
+
+class _Without(logging.Filter):
+    def __init__(self, said: str) -> None:
+        super().__init__()
+        self.said = said
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return self.said not in record.getMessage()

@@ -61,6 +61,21 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             partial.unlink(missing_ok=True)
 
 
+def make_folder(path: str | Path) -> None:
+    """Create a folder with its parents unless it is there.
+
+    Raises:
+        EnvironmentFault: It cannot be created, or nothing can be written into it.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _fault(error, folder, folder) from error
+
+
 def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:

@@ -31,9 +31,7 @@ class MessageDataset(Dataset[Batch]):
         [[2, 3], [1, 9]]
     """
 
-    def __init__(
-        self, ids: list[str], labels: list[int], encoded: list[list[int]], encoding: Encoding
-    ) -> None:
+    def __init__(self, ids: list[str], labels: list[int], encoded: list[list[int]], encoding: Encoding) -> None:
         padded = encoding.pad(encoded)
         self.input_ids, self.length = padded["input_ids"], padded["length"]
         self.ids, self.label = ids, torch.tensor(labels)

@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ftkit.classifier.backbone import Backbone
 from ftkit.errors import InputError
-from ftkit.hub import load_pretrained
+from ftkit.hub import load_pretrained, not_cached
 
 Size = Literal["small", "medium", "large", "xl"]
 Weights = Literal["pretrained", "random", "random_transformers"]
@@ -145,6 +145,8 @@ def load_tokenizer(name: str, revision: str | None = None) -> GPT2Tokenizer:
     """
     tokenizer = load_pretrained(GPT2Tokenizer, name, revision=revision)
     if len(tokenizer) < 256:  # transformers returns a vocabulary of one token where the files are missing
+        if not Path(name).is_dir():
+            raise not_cached(name)
         raise InputError("holds no GPT-2 tokenizer", file=name, fix="add vocab.json and merges.txt, or tokenizer.json")
     return tokenizer
 

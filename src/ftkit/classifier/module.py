@@ -188,6 +188,9 @@ class DecoderClassifier(TrainedStateModule):
             optimizer = self.optimizer(trainable_parameters(self).values())
         except ValueError as error:  # torch checks the ranges
             raise InputError(str(error), field="model.optimizer") from error
+        for rate in (group["lr"] for group in optimizer.param_groups):
+            if not 0 < rate < float("inf"):  # torch refuses negative ones only
+                raise InputError("the learning rate must be positive", field="model.optimizer.lr", got=rate)
         return optimizer if self.scheduler is None else ([optimizer], [self.scheduler(optimizer)])
 
     @torch.inference_mode()
@@ -269,6 +272,8 @@ class DecoderClassifier(TrainedStateModule):
             )
         if self.lora_rank < 1:
             raise InputError("must be at least 1", field="lora_rank", got=self.lora_rank)
+        if not 0 <= self.lora_dropout < 1:
+            raise InputError("is a probability below 1", field="lora_dropout", got=self.lora_dropout)
 
 
 class GPT2Classifier(DecoderClassifier):

@@ -188,10 +188,7 @@ class SpamDataModule(L.LightningDataModule):
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """One loader for each of ``evaluate_splits``, in order and with nothing dropped."""
-        return [
-            message_loader(self.datasets[name], self.batch_size, self.num_workers)
-            for name in self.evaluate_splits
-        ]
+        return [message_loader(self.datasets[name], self.batch_size, self.num_workers) for name in self.evaluate_splits]
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Batches of the test split, in order and with nothing dropped."""
@@ -256,9 +253,7 @@ class SpamDataModule(L.LightningDataModule):
                 fix="use split: balanced",
             )
         if not self.evaluate_splits or len(set(self.evaluate_splits)) < len(self.evaluate_splits):
-            raise InputError(
-                "name one or more splits, each once", field="evaluate_splits", got=self.evaluate_splits
-            )
+            raise InputError("name one or more splits, each once", field="evaluate_splits", got=self.evaluate_splits)
         if unknown := set(self.evaluate_splits) - set(SPLITS):
             raise InputError(
                 "unknown split", field="evaluate_splits", got=unknown.pop(), fix=f"use {', '.join(SPLITS)}"

@@ -88,25 +88,36 @@ def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint on the CPU.
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a path means.
 
     Args:
         path: A ``.ckpt`` file, or a run folder: its ``checkpoints/last.ckpt``, or else its newest
             ``checkpoints/*.ckpt``.
 
     Raises:
-        InputError: There is none, it is damaged, or it holds more than tensors and plain values.
+        InputError: There is none.
     """
     path = Path(path)
-    if path.is_dir():
-        found = sorted(
-            (path / "checkpoints").glob("*.ckpt"), key=lambda ckpt: (ckpt.stem == "last", ckpt.stat().st_mtime)
-        )
-        if not found:
-            raise InputError("holds no checkpoints/*.ckpt", file=path, fix="train first, or name the checkpoint itself")
-        path = found[-1]
-    return _load(path, "cpu")
+    if path.is_file():
+        return path
+    found = sorted((path / "checkpoints").glob("*.ckpt"), key=lambda ckpt: (ckpt.stem == "last", ckpt.stat().st_mtime))
+    if not found:
+        problem = "holds no checkpoints/*.ckpt" if path.is_dir() else "no such checkpoint"
+        raise InputError(problem, file=path, fix="train first, or name the checkpoint itself")
+    return found[-1]
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint on the CPU.
+
+    Args:
+        path: A ``.ckpt`` file or a run folder, see :func:`find_checkpoint`.
+
+    Raises:
+        InputError: There is none, it is damaged, or it holds more than tensors and plain values.
+    """
+    return _load(find_checkpoint(path), "cpu")
 
 
 def _load(path: Path, map_location: Any) -> dict[str, Any]:

@@ -1,0 +1,197 @@
+"""The classifier as a Lightning module: what it builds, how it trains, what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ftkit.classifier.module import GPT2Classifier
+from ftkit.errors import InputError
+
+
+def classifier(folder: Path, **arguments: Any) -> GPT2Classifier:
+    return GPT2Classifier(size=None, source=str(folder), **{"seed": 5, **arguments})
+
+
+def batch(labels: tuple[int, ...] = (0, 1)) -> dict[str, Any]:
+    ids = torch.randint(0, 256, (len(labels), 6), generator=torch.Generator().manual_seed(2))
+    return {
+        "input_ids": ids,
+        "length": torch.full((len(labels),), 6),
+        "label": torch.tensor(labels),
+        "id": [str(index) for index in range(len(labels))],
+    }
+
+
+def trainer(**options: Any) -> L.Trainer:
+    return L.Trainer(
+        accelerator="cpu",
+        max_steps=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"weights": "random"}, {"weights": "random_transformers"}, {"trainable": "lora"},
+     {"trainable": "lora", "lora_flavour": "peft"}],
+)  # fmt: skip
+def test_building_leaves_the_global_generator_alone_and_happens_once(arguments: Any, gpt2_folder: Path) -> None:
+    model = classifier(gpt2_folder, **arguments)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    model.configure_model()
+    net = model.net
+    assert torch.equal(torch.get_rng_state(), before)
+    model.configure_model()
+    assert model.net is net
+    other = classifier(gpt2_folder, **arguments)
+    torch.manual_seed(2)  # the module's own seed decides
+    other.configure_model()
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+    another = classifier(gpt2_folder, **arguments, seed=6) if "seed" not in arguments else None
+    assert another is not None
+    another.configure_model()
+    assert not all(torch.equal(value, another.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_without_a_seed_it_takes_the_one_that_was_set(gpt2_folder: Path) -> None:
+    L.seed_everything(77)
+    model = classifier(gpt2_folder, seed=None)
+    assert model.seed == model.hparams["seed"] == 77
+
+
+def test_the_head_has_torchs_default_weights_of_the_seed(gpt2_folder: Path) -> None:
+    model = classifier(gpt2_folder)
+    model.configure_model()
+    torch.manual_seed(5)
+    expected = torch.nn.Linear(32, 2)
+    assert model.net is not None
+    assert torch.equal(model.net.head.weight, expected.weight)
+    assert torch.equal(model.net.head.bias, expected.bias)
+
+
+def test_dropout_acts_in_training_and_not_in_evaluation(gpt2_folder: Path) -> None:
+    model = classifier(gpt2_folder, dropout=0.5)
+    model.configure_model()
+    with torch.no_grad():
+        assert not torch.equal(model.train()(batch()), model(batch()))
+        assert torch.equal(model.eval()(batch()), model(batch()))
+        without = classifier(gpt2_folder)
+        without.configure_model()
+        assert torch.equal(without.train()(batch()), model(batch()))
+
+
+@pytest.mark.parametrize("weights", ["pretrained", "random"])
+def test_every_part_is_in_training_mode_while_it_trains(weights: Any, gpt2_folder: Path) -> None:
+    """transformers hands out models in evaluation mode, where their dropout would be off."""
+    modes: list[set[bool]] = []
+
+    class Watched(GPT2Classifier):
+        def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+            modes.append({module.training for module in self.modules()})
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+            modes.append({module.training for module in self.modules()})
+            return super().validation_step(batch, batch_idx)
+
+    model = Watched(size=None, source=str(gpt2_folder), weights=weights, dropout=0.5, seed=5)
+    loader = DataLoader([batch(), batch()], batch_size=None)  # type: ignore[arg-type]
+    trainer(num_sanity_val_steps=0, limit_val_batches=1).fit(model, loader, loader)
+    assert modes == [{True}, {True}, {False}]
+
+
+def loss_of(folder: Path, labels: tuple[int, ...] = (0, 1, 1, 1), **arguments: Any) -> Tensor:
+    model = classifier(folder, **arguments)
+    model.configure_model()
+    model.log = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
+    return model.training_step(batch(labels), 0).detach()
+
+
+def test_the_loss_weighs_and_ignores_as_told(gpt2_folder: Path) -> None:
+    model = classifier(gpt2_folder)
+    model.configure_model()
+    with torch.no_grad():
+        each = -model(batch((0, 1, 1, 1))).log_softmax(-1)[range(4), [0, 1, 1, 1]]
+    torch.testing.assert_close(loss_of(gpt2_folder), each.mean())
+    weights = torch.tensor([3.0, 1.0, 1.0, 1.0])
+    torch.testing.assert_close(loss_of(gpt2_folder, class_weights=[3.0, 1.0]), (weights * each).sum() / weights.sum())
+    assert torch.equal(loss_of(gpt2_folder, ignore_index=50256), loss_of(gpt2_folder))
+    ignored = loss_of(gpt2_folder, (0, 7, 7, 7), ignore_index=7)
+    torch.testing.assert_close(ignored, each[0])
+
+
+def test_predictions_are_the_softmax(gpt2_folder: Path) -> None:
+    model = classifier(gpt2_folder)
+    model.configure_model()
+    model.eval()
+    with torch.no_grad():
+        logits = model(batch())
+        for step in (model.test_step, model.predict_step):
+            rows = step(batch(), 0)
+            torch.testing.assert_close(rows["probability"], logits.softmax(-1)[:, 1])
+            assert torch.equal(rows["prediction"], logits.argmax(-1))
+            assert rows["id"] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dropout": 1.0}, r"dropout: is a probability below 1 \(got 1.0\)"),
+        ({"dropout": float("nan")}, r"dropout: is a probability"),
+        ({"lora_dropout": -0.1}, r"lora_dropout: is a probability"),
+        ({"ignore_index": 1}, r"ignore_index: is the label of a class \(got 1\)"),
+        ({"class_weights": [1.0]}, r"class_weights: takes one positive weight a class"),
+        ({"class_weights": [1.0, 0.0]}, r"class_weights: takes one positive weight a class"),
+        ({"lora_rank": 0}, r"lora_rank: must be at least 1"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments: Any, message: str, gpt2_folder: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        classifier(gpt2_folder, **arguments)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_rate_that_cannot_train_is_refused(rate: float, gpt2_folder: Path) -> None:
+    model = classifier(gpt2_folder, optimizer=lambda params: torch.optim.SGD(params, lr=rate))
+    model.configure_model()
+    with pytest.raises(InputError, match=r"model.optimizer"):
+        model.configure_optimizers()
+
+
+def test_a_scheduler_moves_the_rate_each_epoch_and_may_start_at_zero(gpt2_folder: Path) -> None:
+    model = classifier(
+        gpt2_folder,
+        optimizer=lambda params: torch.optim.SGD(params, lr=0.5),
+        scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: epoch / 4),
+    )
+    model.configure_model()
+    (optimizer,), (scheduler,) = model.configure_optimizers()
+    rates = []
+    for _ in range(3):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == [0, 0.125, 0.25]
+
+
+def test_hyperparameters_are_plain_values(gpt2_folder: Path) -> None:
+    kinds = {type(value) for value in dict(classifier(gpt2_folder, class_weights=[1.0, 2.0]).hparams).values()}
+    assert kinds <= {str, int, float, bool, list, type(None)}
+
+
+def test_the_tokenizer_may_come_from_elsewhere(gpt2_folder: Path, tmp_path: Path) -> None:
+    tokenizer = classifier(gpt2_folder).load_tokenizer()
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(tmp_path)
+    assert len(classifier(gpt2_folder, tokenizer=str(tmp_path)).load_tokenizer()) == len(tokenizer) == 258
+    assert classifier(gpt2_folder).context_length == 64

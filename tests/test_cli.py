@@ -1,0 +1,210 @@
+"""The command line: what it answers without the libraries, its exit codes, and how it ends."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftkit import cli
+from ftkit.errors import EnvironmentFault, ExitCode, InputError, TrainingFailed
+from ftkit.storage import PARTIAL_SUFFIX, verify_checksum
+
+HEAVY = ("torch", "lightning", "transformers", "peft", "pandas", "scipy")
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["ablation", "--help"], ["ablation", "run", "--help"], ["fti"]]
+)
+def test_what_needs_no_library_imports_none(arguments: list[str]) -> None:
+    """Not timed: that would measure the machine."""
+    script = f"""
+import sys, ftkit
+from ftkit.cli import main
+code = main({arguments!r})
+heavy = [name for name in {HEAVY!r} if name in sys.modules]
+sys.exit(f"imported {{heavy}}" if heavy else 10 + code)
+"""
+    ended = python("-c", script)
+    assert ended.returncode == (12 if arguments == ["fti"] else 10), ended.stderr
+
+
+def test_python_m_ftkit_is_the_command_and_help_lists_every_command() -> None:
+    ended = python("-m", "ftkit", "--help")
+    assert ended.returncode == 0
+    for name in ("fit", "validate", "test", "predict", "ablation"):
+        assert f"\n    {name} " in ended.stdout
+    assert python("-m", "ftkit", "fti").returncode == ExitCode.INPUT
+
+
+def test_the_package_offers_its_names_and_no_others() -> None:
+    import ftkit
+
+    assert {name: getattr(ftkit, name).__name__ for name in ftkit.__all__} == {name: name for name in ftkit.__all__}
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = ftkit.Nothing
+
+
+def raising(error: BaseException) -> dict[str, Any]:
+    def command() -> None:
+        """A command that fails."""
+        raise error
+
+    return {"ablation": {"run": command}}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(InputError("no good", field="a"), 2), (EnvironmentFault("no good"), 3), (TrainingFailed("no good"), 4)],
+)
+@pytest.mark.parametrize("debug", [False, True])
+def test_errors_for_users_have_their_code_and_a_traceback_only_on_demand(
+    error: Any, code: int, debug: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "COMMANDS", raising(error))
+    assert cli.main(["ablation", "run", *(["--debug"] if debug else [])]) == code
+    said = capsys.readouterr().err
+    assert said.endswith(f"error: {error}\n")
+    assert ("Traceback" in said) == debug
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143), (SystemExit(), 0), (SystemExit("bad"), 1)]
+)
+def test_ends_that_are_no_errors_have_their_code(error: Any, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "COMMANDS", raising(error))
+    assert cli.main(["ablation", "run"]) == code
+
+
+def test_a_bug_shows_its_traceback_and_ends_with_1() -> None:
+    script = """
+import sys
+from ftkit import cli
+def broken():
+    raise LookupError("a bug")
+cli.COMMANDS = {"ablation": {"run": broken}}
+sys.exit(cli.main(["ablation", "run"]))
+"""
+    ended = python("-c", script)
+    assert ended.returncode == ExitCode.BUG
+    assert "Traceback" in ended.stderr
+    assert "LookupError: a bug" in ended.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    script = """
+import sys
+from ftkit import cli
+def talk():
+    while True:
+        print("line")
+cli.COMMANDS = {"ablation": {"run": talk}}
+sys.exit(cli.main(["ablation", "run"]))
+"""
+    talking = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert talking.stdout is not None
+    assert talking.stderr is not None
+    talking.stdout.read(20)
+    talking.stdout.close()
+    assert talking.stderr.read() == b""
+    assert talking.wait(60) == 0
+    talking.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected \"subcommand\" to be one of"),
+        (["fti"], "fti: no such command; fix: did you mean fit?"),
+        (["ablation", "runn", "x"], "runn: no such command; fix: did you mean run?"),
+        (["ablation", "run", "x", "--rowz", "1"], "rowz: no such option; fix: did you mean rows?"),
+        (["ablation", "run", "x", "--row", "1"], "row: no such option; fix: did you mean rows?"),
+        (["ablation", "table", "x", "--format", "html"], "format: expected one of text, markdown, csv (got 'html')"),
+        (["ablation", "run"], "the following arguments are required: ablation.run.folder"),
+        (["ablation", "table", "/nowhere"], "/nowhere"),
+    ],
+)  # fmt: skip
+def test_wrong_words_end_with_2_and_the_nearest_right_one(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == ExitCode.INPUT
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_options_of_an_ablation_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    got: dict[str, Any] = {}
+
+    def run(
+        folder: Path,
+        overlay: list[Path] | None = None,
+        rows: str | None = None,
+        seeds: str = "123",
+        force: bool = False,
+    ) -> None:
+        """Record."""
+        got.update(folder=folder, overlay=overlay, rows=rows, seeds=seeds, force=force)
+
+    monkeypatch.setattr(cli, "COMMANDS", {"ablation": {"run": run}})
+    arguments = ["ablation", "run", "x", "--overlay", "a.yaml", "--overlay=b.yaml", "--rows", "1-5,10", "--force"]
+    assert cli.main(arguments) == 0
+    assert got["overlay"] == [Path("a.yaml"), Path("b.yaml")]
+    assert (got["folder"], got["rows"], got["seeds"], got["force"]) == (Path("x"), "1-5,10", "123", True)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("command", ["fit", "sweep"])
+def test_a_stopped_training_says_so(
+    command: str, sent: signal.Signals, code: int, tiny_config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import ftkit.lightning_cli  # noqa: F401  so that the fork need not
+
+    out, endless = tmp_path / "run", ["--trainer.max_epochs", "100000"]
+    arguments = ["fit", "--config", str(tiny_config), "--trainer.default_root_dir", str(out), *endless]
+    if command == "sweep":
+        (tmp_path / "tiny" / "rows").mkdir(parents=True)
+        (tmp_path / "tiny" / "base.yaml").write_text(tiny_config.read_text())
+        (tmp_path / "tiny" / "rows" / "01_endless.yaml").write_text("# Ever?\ntrainer:\n  max_epochs: 100000\n")
+        arguments = ["ablation", "run", str(tmp_path / "tiny"), "--out", str(out)]
+    running = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(cli.main(arguments)))
+    running.start()
+    deadline = time.monotonic() + 120
+    while not list(out.rglob("last.ckpt.sha256")):
+        assert running.is_alive(), capfd.readouterr()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(running.pid or 0, sent)
+    running.join(120)
+    said = capfd.readouterr()
+    assert running.exitcode == code, said
+    assert "Traceback" not in said.err
+    (checkpoint,) = out.rglob("last.ckpt")
+    verify_checksum(checkpoint)
+    assert not list(out.rglob(f"*{PARTIAL_SUFFIX}"))
+    assert not list(out.rglob("predictions-*"))
+
+
+def test_gpu_memory_that_ran_out_is_the_environments_fault(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from ftkit import lightning_cli
+
+    def exhausted(arguments: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmore")
+
+    monkeypatch.setattr(lightning_cli, "FtkitCLI", exhausted)
+    assert cli.main(["fit", "--config", str(tiny_config)]) == ExitCode.ENVIRONMENT
+    assert "smaller --data.batch_size" in capsys.readouterr().err

@@ -1,0 +1,87 @@
+"""Every shipped config file parses through the real command line and changes what its row says."""
+
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from ftkit.ablation.folder import Ablation
+from ftkit.lightning_cli import FtkitCLI
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+BASES = sorted(CONFIGS.glob("*/base.yaml"))
+ROWS = sorted(CONFIGS.glob("*/rows/*.yaml"))
+OVERLAYS = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.name != "base.yaml")
+
+
+def first_and_last(folder: Path) -> list[Path]:
+    rows = sorted(folder.glob("rows/*.yaml"))
+    return [rows[0], rows[-1]]
+
+
+# A cell of each row, and each overlay under a first row and a last.
+CHAINS = [[row.parents[1] / "base.yaml", row] for row in ROWS] + [
+    [overlay.parent / "base.yaml", overlay, row] for overlay in OVERLAYS for row in first_and_last(overlay.parent)
+]
+
+
+@pytest.fixture
+def resolved(monkeypatch: pytest.MonkeyPatch):
+    """Parses config files as `ftkit fit` does; nothing is built, since a GPU or a hub may be asked for."""
+
+    def parse(configs: list[Path]) -> jsonargparse.Namespace:
+        monkeypatch.setattr(FtkitCLI, "instantiate_classes", lambda self: None)
+        arguments = [part for config in configs for part in ("--config", str(config))]
+        return FtkitCLI(arguments, run=False).config
+
+    return parse
+
+
+def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {name: value for key, child in tree.items() for name, value in leaves(child, f"{prefix}.{key}").items()}
+
+
+def merged(configs: list[Path]) -> dict[str, Any]:
+    together: dict[str, Any] = {}
+    for config in configs:
+        together |= leaves(yaml.safe_load(config.read_text(encoding="utf-8")))
+    return together
+
+
+def test_there_is_something_to_test() -> None:
+    assert len(BASES) >= 1
+    assert len([row for row in ROWS if row.parts[-3] == "ch06"]) == 19
+    assert {"demo.yaml", "gpu.yaml"} <= {path.name for path in OVERLAYS}
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: "+".join(path.stem for path in chain))
+def test_each_value_written_is_the_value_used(chain: list[Path], resolved) -> None:
+    config = resolved(chain)
+    for name, value in merged(chain).items():
+        found = config[name.removeprefix(".")]
+        if name == ".trainer.callbacks":
+            assert [callback.class_path.rpartition(".")[2] for callback in found] == ["ModelCheckpoint"]
+        else:
+            assert found == value or list(found) == value, name
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.stem)
+def test_a_row_is_a_question_and_a_few_lines(row: Path) -> None:
+    question, *lines = row.read_text(encoding="utf-8").splitlines()
+    assert question.startswith("# ")
+    assert "?" in question
+    written = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    assert 3 <= len(written) <= 6
+    assert all(not line.startswith("#") for line in lines)
+
+
+@pytest.mark.parametrize("base", BASES, ids=lambda base: base.parent.name)
+def test_rows_differ_from_the_base_by_known_keys_only(base: Path) -> None:
+    ablation = Ablation.load(base.parent)
+    assert len(ablation.rows) == len(list(base.parent.glob("rows/*.yaml")))
+    different = [row.stem for row in sorted(base.parent.glob("rows/*.yaml")) if merged([base, row]) == merged([base])]
+    assert different == [sorted(base.parent.glob("rows/*.yaml"))[0].stem]  # the first row is the base itself

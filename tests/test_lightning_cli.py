@@ -1,0 +1,362 @@
+"""`ftkit fit` and its kin on a tiny model: the files they leave, what they refuse, and the cells of a sweep."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml  # type: ignore[import-untyped]
+
+from ftkit import lightning_cli
+from ftkit.ablation.ledger import key_of
+from ftkit.cli import main
+from ftkit.errors import ExitCode
+from ftkit.lightning_cli import CellEngine
+from ftkit.storage import sha256_of, verify_checksum
+
+FILES = {
+    "config.yaml", "result.json", "metrics.csv", "hparams.yaml", "predictions-train.tsv", "predictions-val.tsv",
+    "predictions-test.tsv", "checkpoints/last.ckpt", "checkpoints/last.ckpt.sha256",
+}  # fmt: skip
+Ftkit = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("lightning"), "level", logging.WARNING)
+
+
+@pytest.fixture
+def ftkit(tiny_config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Ftkit:
+    """Runs a command on the tiny config: (exit code, what was said)."""
+
+    def run(command: str, *options: str, folder: Path = tmp_path / "run") -> tuple[int, str]:
+        capfd.readouterr()
+        base = ["--config", str(tiny_config), "--trainer.default_root_dir", str(folder)]
+        code = main([command, *base, *options])
+        said = capfd.readouterr()
+        return code, said.out + said.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run_folder(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `ftkit fit` and `ftkit test` leave."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    for command in ("fit", "test"):
+        assert main([command, "--config", str(tiny_config), "--trainer.default_root_dir", str(folder)]) == 0
+    return folder
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {name: sha256_of(folder / name) for name in files_in(folder)}
+
+
+def test_fit_and_test_leave_a_complete_run_folder(run_folder: Path, gpt2_folder: Path, messages_file: Path) -> None:
+    assert files_in(run_folder) == FILES
+    verify_checksum(run_folder / "checkpoints" / "last.ckpt")
+    result = json.loads((run_folder / "result.json").read_text())
+    assert {name: split["n"] for name, split in result["splits"].items()} == {"train": 33, "val": 4, "test": 11}
+    for name, split in result["splits"].items():
+        rows = [row.split("\t") for row in (run_folder / f"predictions-{name}.tsv").read_text().splitlines()]
+        assert rows[0] == ["id", "label", "prediction", "probability:spam"]
+        assert split["correct"] == sum(row[1] == row[2] for row in rows[1:])
+        assert split["accuracy"] == split["correct"] / split["n"]
+    assert result["splits"]["train"]["accuracy"] > 0.9  # these messages can be learnt: the weights tested are trained
+    assert (result["steps"], result["seed"], result["device"]) == (8, 123, "cpu")
+    assert result["parameters"]["trainable"] == 12_704 + 64 + 66  # a block of width 32, the final norm, the head
+    assert result["parameters"]["total"] == 8_224 + 2_048 + 3 * 12_704 + 64 + 66
+    assert result["base"]["source"] == str(gpt2_folder)
+    size = (run_folder / "checkpoints" / "last.ckpt").stat().st_size
+    assert result["checkpoint_mb"] == size / 1e6
+    assert result["data"]["source"] == str(messages_file)
+    assert result["data"]["sha256"] == sha256_of(messages_file)
+    assert set(result["seconds"]) == {"fit", "test"}
+    assert {"hardware", "versions", "peak_memory_mb"} <= set(result)
+    header, *curve = (run_folder / "metrics.csv").read_text().splitlines()
+    assert {"step", "epoch", "train/loss", "val/loss", "val/accuracy"} <= set(header.split(","))
+    assert sum(row.split(",")[header.split(",").index("train/loss")] != "" for row in curve) == 8
+
+
+def test_the_resolved_config_repeats_the_run(run_folder: Path, tmp_path: Path) -> None:
+    config = run_folder / "config.yaml"
+    assert "dropout: 0.0" in config.read_text()  # resolved: it holds what the command line left out
+    for command in ("fit", "test"):
+        assert main([command, "--config", str(config), "--trainer.default_root_dir", str(tmp_path)]) == 0
+    for split in ("train", "val", "test"):
+        name = f"predictions-{split}.tsv"
+        assert (tmp_path / name).read_bytes() == (run_folder / name).read_bytes()
+
+
+def test_test_takes_the_trained_weights_or_says_that_there_are_none(ftkit: Ftkit, run_folder: Path) -> None:
+    before = (run_folder / "predictions-test.tsv").read_bytes()
+    for options in (
+        [],
+        ["--ckpt_path", str(run_folder / "checkpoints" / "last.ckpt")],
+        ["--ckpt_path", str(run_folder)],
+    ):
+        (run_folder / "predictions-test.tsv").unlink()
+        assert ftkit("predict", *options, folder=run_folder)[0] == 0
+        assert (run_folder / "predictions-test.tsv").read_bytes() == before
+    for command in ("test", "validate", "predict"):
+        code, said = ftkit(command)
+        assert code == ExitCode.INPUT
+        assert "no such checkpoint; fix: train first" in said
+
+
+def test_layers_of_configs_and_the_command_line_win_in_turn(ftkit: Ftkit, tmp_path: Path) -> None:
+    layer = tmp_path / "layer.yaml"
+    layer.write_text(
+        "model:\n  init_args:\n    pooling: mean\n    optimizer:\n      init_args:\n        lr: 0.5\n"
+        "trainer:\n  max_epochs: 7\n"
+    )
+    code, said = ftkit("fit", "--config", str(layer), "--trainer.max_epochs", "9", "--print_config")
+    assert code == 0
+    config = yaml.safe_load(said)
+    model = config["model"]["init_args"]
+    assert (model["pooling"], model["trainable"]) == ("mean", "last_block")
+    assert (model["optimizer"]["init_args"]["lr"], model["optimizer"]["init_args"]["weight_decay"]) == (0.5, 0.1)
+    assert config["trainer"]["max_epochs"] == 9
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_optimizer_may_be_named(tiny_config: Path, tmp_path: Path) -> None:
+    layer = tmp_path / "layer.yaml"
+    layer.write_text(
+        "model:\n  init_args:\n    optimizer:\n      class_path: torch.optim.SGD\n"
+        "      init_args:\n        lr: 0.25\n        momentum: 0.5\n        weight_decay: 0.0\n"
+    )
+    cli = lightning_cli.FtkitCLI(["--config", str(tiny_config), "--config", str(layer)], run=False)
+    cli.model.configure_model()
+    optimizer = cli.model.configure_optimizers()
+    assert type(optimizer) is torch.optim.SGD
+    assert (optimizer.defaults["lr"], optimizer.defaults["momentum"]) == (0.25, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.init_args.poling", "first"], "model.poling: no such option; fix: did you mean pooling?"),
+        (["--data.paddng", "longest"], "data.paddng: no such option; fix: did you mean padding?"),
+        (["--trainer.max_epoch", "3"], "trainer.max_epoch: no such option; fix: did you mean trainer.max_epochs?"),
+        (["--model.optimizer.lrr", "1"], "model.optimizer.lrr: no such option; fix: did you mean lr?"),
+        (
+            ["--model.pooling",
+            "frist"], "model.pooling: expected one of first, last, last_real, mean, mean_real (got 'frist')",
+        ),
+        (["--model.dropout", "high"], "model.dropout: expected float (got 'high')"),
+        (["--data.batch_size", "8.5"], "data.batch_size: expected int (got '8.5')"),
+        (["--data.padding", "longst"], "data.padding: expected one of longest, context, none or int (got 'longst')"),
+        (["--trainer.max_epochs", "many"], "trainer.max_epochs: expected int (got 'many')"),
+        (["--model.optimizer.lr", "nan"], "model.optimizer.lr: expected float (got 'nan')"),
+        (["--model", "ftkit.GPT3Classifier"], "did you mean ftkit.GPT2Classifier?"),
+        (["--model.optimizer", "torch.optim.SDG"], "did you mean torch.optim.SGD?"),
+        (["--config", "nowhere.yaml"], "config: File does not exist: 'nowhere.yaml'"),
+    ],
+)  # fmt: skip
+def test_misspelt_and_mistyped_options_are_named(
+    options: list[str], message: str, ftkit: Ftkit, tmp_path: Path
+) -> None:
+    code, said = ftkit("fit", *options)
+    assert code == ExitCode.INPUT
+    assert message in said.replace(str(Path.cwd()) + "/", "")
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model:\n  init_args:\n    poling: first\n", "model.poling: no such option; fix: did you mean pooling?"),
+        (
+            "modle:\n  init_args:\n    pooling: first\n",
+            "modle.init_args.pooling: no such option; fix: did you mean model?",
+        ),
+        ("trainer:\n  max_epoch: 5\n", "trainer.max_epoch: no such option; fix: did you mean trainer.max_epochs?"),
+        (
+            "model:\n  init_args:\n    optimizer:\n      init_args:\n        lrr: 1\n",
+            "model.optimizer.lrr: no such option",
+        ),
+        ("model:\n  init_args:\n    pooling: frist\n", "model.pooling: expected one of first, last"),
+        (
+            "trainer:\n  callbacks:\n    - class_path: ModelCheckpoint\n      init_args: {filenam: x}\n",
+            "filenam: no such option; fix: did you mean filename?",
+        ),
+        ("model: [1\n", "line 1"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_config_file_are_named(text: str, message: str, ftkit: Ftkit, tmp_path: Path) -> None:
+    (tmp_path / "layer.yaml").write_text(text)
+    code, said = ftkit("fit", "--config", str(tmp_path / "layer.yaml"))
+    assert code == ExitCode.INPUT
+    assert message in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (
+            ["--trainer.accelerator",
+            "gpu"], 3, "trainer.accelerator: No supported gpu backend found!; fix: for a CPU: --trainer.accelerator cpu",
+        ),
+        (["--trainer.max_epochs", "0"], 2, "trainer.max_epochs: nothing would be trained"),
+        (["--trainer.max_epochs", "-2"], 2, "max_epochs"),
+        (["--trainer.max_steps", "0"], 2, "nothing would be trained"),
+        (["--trainer.accumulate_grad_batches", "0"], 2, "trainer.accumulate_grad_batches: must be at least 1"),
+        (["--model.optimizer.lr", "0"], 2, "model.optimizer.lr: the learning rate must be positive (got 0.0)"),
+        (["--model.optimizer.lr=-1"], 2, "Invalid learning rate: -1.0"),
+        (["--model.dropout", "1"], 2, "dropout: is a probability below 1 (got 1.0)"),
+        (["--model.class_weights", "[1]"], 2, "class_weights: takes one positive weight a class"),
+        (["--model.trainable", "4"], 2, "trainable: the backbone has 3 blocks (got 4)"),
+        (["--model.size", "small"], 2, "size: holds 3 layers x 32, but size small is 12 x 768"),
+        (["--model.source", "hub", "--model.size", "small"], 3, "`hf download openai-community/gpt2`"),
+        (["--data.batch_size", "64"], 2, "batch_size: 0 batches"),
+        (["--data.padding", "65"], 2, "padding: 65 tokens in a context of 64"),
+        (["--data.padding", "none"], 2, "fix: batch_size 1 with accumulate_grad_batches 8, or pooling last_real"),
+        (["--ckpt_path", "/nowhere.ckpt"], 2, "/nowhere.ckpt: no such checkpoint"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_run_is_refused_with_the_way_out(
+    options: list[str], code: int, message: str, ftkit: Ftkit, tmp_path: Path
+) -> None:
+    ended, said = ftkit("fit", *options)
+    assert ended == code, said
+    assert message in said
+    assert "Traceback" not in said
+    assert not list((tmp_path / "run").rglob("*.ckpt"))
+
+
+def test_an_output_folder_that_cannot_be_made_is_the_environments_fault(ftkit: Ftkit, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code, said = ftkit("fit", folder=tmp_path / "file" / "run")
+    assert code == ExitCode.ENVIRONMENT, said
+    assert str(tmp_path / "file") in said
+
+
+def test_a_training_that_breaks_ends_with_4_and_keeps_the_last_checkpoint(ftkit: Ftkit, tmp_path: Path) -> None:
+    code, said = ftkit("fit", "--model.optimizer.lr", "1e30", "--trainer.max_epochs", "3")
+    assert code == ExitCode.TRAINING, said
+    assert "is not finite at step 1, epoch 0, rate 1e+30" in said
+    assert "Traceback" not in said
+
+
+def spoilt(run_folder: Path, into: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    checkpoint = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, into / "spoilt.ckpt")
+    return into / "spoilt.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["hyper_parameters"].update(_class_path="canary_module.Model"), "is a checkpoint of another class"),
+        (lambda c: c["base"].update(source="/another"), "trained on another base"),
+        (lambda c: c["state_dict"].pop("net.head.bias"), "1 missing: net.head.bias"),
+    ],
+)
+def test_a_strange_checkpoint_is_refused_before_it_is_used(
+    change: Any, message: str, ftkit: Ftkit, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "canary_module.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    checkpoint = spoilt(run_folder, tmp_path, change)
+    for command in ("fit", "test"):
+        code, said = ftkit(command, "--ckpt_path", str(checkpoint), "--trainer.max_epochs", "3")
+        assert code == ExitCode.INPUT, said
+        assert message in said
+
+
+def test_fit_goes_on_from_a_checkpoint(ftkit: Ftkit, run_folder: Path, tmp_path: Path) -> None:
+    code, said = ftkit("fit", "--ckpt_path", str(run_folder), "--trainer.max_epochs", "3")
+    assert code == 0, said
+    assert ftkit("fit", "--trainer.max_epochs", "3", folder=tmp_path / "whole")[0] == 0
+    resumed, whole, first = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        for folder in (tmp_path / "run", tmp_path / "whole", run_folder)
+    )
+    assert resumed["global_step"] == 12
+    names = list(whole["state_dict"])
+    assert all(torch.equal(resumed["state_dict"][name], whole["state_dict"][name]) for name in names)
+    assert not all(torch.equal(first["state_dict"][name], whole["state_dict"][name]) for name in names)
+
+
+@pytest.fixture(scope="module")
+def ablation(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ablation folder of two rows over the tiny config."""
+    folder = tmp_path_factory.mktemp("ablation") / "tiny"
+    (folder / "rows").mkdir(parents=True)
+    shutil.copy(tiny_config, folder / "base.yaml")
+    (folder / "rows" / "01_mean.yaml").write_text("# Mean?\nmodel:\n  init_args:\n    pooling: mean\n")
+    lora = "# LoRA?\nmodel:\n  init_args:\n    trainable: lora\n    lora_rank: 2\n"
+    (folder / "rows" / "02_lora.yaml").write_text(lora)
+    return folder
+
+
+def test_a_row_of_a_sweep_gives_what_it_gives_alone(ablation: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["ablation", "run", str(ablation), "--out", str(out), "--seeds", "123,7"]) == 0
+    configs = ["--config", str(ablation / "base.yaml"), "--config", str(ablation / "rows" / "02_lora.yaml")]
+    for seed in ("123", "7"):  # the second cell of a process, and the last
+        cell, alone = out / "02_lora" / f"seed-{seed}", tmp_path / f"alone-{seed}"
+        assert files_in(cell) == FILES
+        for command in ("fit", "test"):
+            options = ["--trainer.default_root_dir", str(alone), "--seed_everything", seed]
+            assert main([command, *configs, *options]) == 0
+        for split in ("train", "val", "test"):
+            name = f"predictions-{split}.tsv"
+            assert (cell / name).read_bytes() == (alone / name).read_bytes()
+        results = [json.loads((folder / "result.json").read_text()) for folder in (cell, alone)]
+        assert results[0]["splits"] == results[1]["splits"]
+        assert results[0]["seed"] == int(seed)
+    assert (out / "02_lora/seed-7/predictions-test.tsv").read_bytes() != (
+        out / "02_lora/seed-123/predictions-test.tsv"
+    ).read_bytes()
+    before = contents(out / "02_lora")
+    assert main(["ablation", "run", str(ablation), "--out", str(out), "--seeds", "123,7"]) == 0
+    assert contents(out / "02_lora") == before  # it was done
+
+
+def test_what_identifies_a_cell(ablation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, configs = CellEngine(lambda step, total: None), [ablation / "base.yaml", ablation / "rows" / "01_mean.yaml"]
+    first = engine.identity(configs, 123)
+    assert key_of(engine.identity(configs, 123)) == key_of(first)
+    assert json.loads(json.dumps(first)) == json.loads(json.dumps(engine.identity(configs, 123)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lightning_cli, "DEFAULT_FOLDER", "elsewhere")
+    assert engine.identity(configs, 123) == first
+    assert "elsewhere" not in json.dumps(first)
+    assert str(first["config"]["model"]["init_args"]["pooling"]) == "mean"
+
+    other = tmp_path / "row.yaml"
+    other.write_text("model:\n  init_args:\n    pooling: first\n")
+    changed = [engine.identity([configs[0], other], 123), engine.identity(configs, 124)]
+    messages = Path(first["config"]["data"]["init_args"]["source"])
+    copy = Path(shutil.copy(messages, tmp_path / "messages.tsv"))
+    other.write_text(f"model:\n  init_args:\n    pooling: mean\ndata:\n  init_args:\n    source: {copy}\n")
+    assert engine.identity([configs[0], other], 123)["data"] == first["data"]
+    copy.write_text(messages.read_text() + "ham\tone more\n")
+    changed.append(engine.identity([configs[0], other], 123))
+    assert changed[-1]["data"] != first["data"]
+    monkeypatch.setattr(lightning_cli, "code_sha256", lambda: "other code")
+    changed.append(engine.identity(configs, 123))
+    assert len({key_of(identity) for identity in [first, *changed]}) == 5
+    assert list(tmp_path.glob("elsewhere*")) == []  # nothing is written
+
+
+def test_a_cell_reports_its_steps(ablation: Path, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    engine = CellEngine(lambda step, total: steps.append((step, total)))
+    engine.run([ablation / "base.yaml", ablation / "rows" / "01_mean.yaml"], 5, tmp_path)
+    assert steps == [(step, 8) for step in range(1, 9)]
+    assert files_in(tmp_path) == FILES

@@ -1,0 +1,185 @@
+"""What a run leaves, and when it stops."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ftkit.errors import ExitCode, TrainingFailed
+from ftkit.training.callbacks import RESULT_FILE, FiniteGuard, RunRecorder
+
+# score, label, id: the prediction is 1 above 0, so that 4 of 7 are right
+EXAMPLES = [(2.0, 1, "a"), (-1.0, 1, "b"), (-2.0, 0, "c"), (0.5, 0, "d"), (3.0, 1, "e"), (-4.0, 0, "f"), (1.0, 0, "g")]
+
+
+class Threshold(L.LightningModule):
+    """Compares a score with a bias that learns."""
+
+    class_names = ("no", "yes")
+    base = {"id": "none"}  # noqa: RUF012
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1))
+        self.factor = factor
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        loss = (batch["score"] + self.bias).square().mean()
+        return loss * self.factor if batch_idx == 1 else loss
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        probability = (batch["score"] + self.bias).sigmoid()
+        return {**{key: batch[key] for key in ("id", "label")}, "prediction": (probability > 0.5).long(),
+                "probability": probability}  # fmt: skip
+
+    validation_step = predict_step = test_step
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.125)
+
+
+class Data(L.LightningDataModule):
+    evaluate_splits = ("train", "test")
+    report = {"sha256": "d1"}  # noqa: RUF012
+
+    def loader(self, examples: list[Any] = EXAMPLES) -> DataLoader[Any]:
+        rows = [{"score": score, "label": label, "id": name} for score, label, name in examples]
+        return DataLoader(rows, batch_size=2)  # type: ignore[arg-type]  # a list is a dataset
+
+    train_dataloader = val_dataloader = predict_dataloader = loader
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        return [self.loader(EXAMPLES[:2]), self.loader()]
+
+
+def trainer(folder: Path, **options: Any) -> L.Trainer:
+    return L.Trainer(
+        default_root_dir=folder,
+        callbacks=[RunRecorder(), FiniteGuard()],
+        **{
+            "accelerator": "cpu",
+            "max_epochs": 1,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            **options,
+        },
+    )
+
+
+def result(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+
+
+def rows(file: Path) -> list[list[str]]:
+    return [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_accuracy_is_the_hand_count_and_predictions_are_by_name(tmp_path: Path) -> None:
+    trainer(tmp_path).test(Threshold(), Data(), verbose=False)
+    assert result(tmp_path)["splits"] == {
+        "train": {"n": 2, "correct": 1, "accuracy": 0.5},
+        "test": {"n": 7, "correct": 4, "accuracy": 4 / 7},
+    }
+    written = rows(tmp_path / "predictions-test.tsv")
+    assert written[0] == ["id", "label", "prediction", "probability:yes"]
+    assert [row[:3] for row in written[1:4]] == [["a", "yes", "yes"], ["b", "yes", "no"], ["c", "no", "no"]]
+    assert [float(row[3]) for row in written[1:]] == pytest.approx(
+        [1 / (1 + math.exp(-score)) for score, *_ in EXAMPLES], abs=1e-6
+    )
+    assert len(rows(tmp_path / "predictions-train.tsv")) == 3
+
+
+def test_result_of_fit_and_test_are_merged_also_by_another_process(tmp_path: Path) -> None:
+    model = Threshold()
+    trainer(tmp_path, max_epochs=2).fit(model, Data())
+    fitted = result(tmp_path)
+    assert (fitted["steps"], fitted["device"]) == (8, "cpu")
+    assert fitted["parameters"] == {"trainable": 1, "total": 1, "names": ["bias"]}
+    assert (fitted["base"], fitted["data"]) == ({"id": "none"}, {"sha256": "d1"})
+    assert fitted["seconds"]["fit"] > 0
+    assert fitted["peak_memory_mb"] > 50
+    assert fitted["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert fitted["hardware"]["threads"] == torch.get_num_threads()
+    assert "splits" not in fitted
+    trainer(tmp_path).test(model, Data(), verbose=False)
+    merged = result(tmp_path)
+    assert merged["seconds"]["fit"] == fitted["seconds"]["fit"]
+    assert {**merged, "seconds": 0, "splits": 0} == {**fitted, "seconds": 0, "splits": 0}
+    assert set(merged["splits"]) == {"train", "test"}
+    trainer(tmp_path).fit(model, Data())
+    assert "splits" not in result(tmp_path)  # they were the old weights'
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [("fit", []), ("validate", ["predictions-val.tsv"]), ("predict", ["predictions-test.tsv"])],
+)
+def test_predictions_come_from_asking_for_them(function: str, expected: list[str], tmp_path: Path) -> None:
+    getattr(trainer(tmp_path), function)(Threshold(), datamodule=Data())
+    assert sorted(file.name for file in tmp_path.glob("predictions-*")) == expected
+    for name in expected:
+        assert [row[0] for row in rows(tmp_path / name)] == ["id", *"abcdefg"]
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_before_the_step(factor: float, tmp_path: Path) -> None:
+    model = Threshold(factor)
+    with pytest.raises(TrainingFailed, match=rf"the loss is not finite at step 1, epoch 0, rate 0.125 \(got {factor}"):
+        trainer(tmp_path).fit(model, Data())
+    assert model.bias.item() == -0.125  # one step on the mean of 2 and -1: -0.125 * 2 * 0.5
+    assert TrainingFailed.exit_code == ExitCode.TRAINING == 4
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_stops_before_the_step(value: float, tmp_path: Path) -> None:
+    class Planted(Threshold):
+        def on_after_backward(self) -> None:
+            if self.trainer.global_step == 1:
+                self.bias.grad.fill_(value)  # type: ignore[union-attr]
+
+    model = Planted()
+    with pytest.raises(TrainingFailed, match="the norm of the gradients is not finite at step 1"):
+        trainer(tmp_path).fit(model, Data())
+    assert model.bias.item() == -0.125
+
+
+def test_a_gradient_scaler_is_left_to_its_work(tmp_path: Path) -> None:
+    """It finds infinities on purpose, skips the step and lowers its scale."""
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.tensor([math.inf])
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    run = trainer(tmp_path)
+    run.precision_plugin.scaler = object()  # type: ignore[attr-defined]
+    FiniteGuard().on_before_optimizer_step(run, Threshold(), optimizer)
+
+
+def _test_in_two_processes(rank: int, folder: Path, port: int) -> None:
+    import os
+
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", NODE_RANK="0")
+    os.environ["LOCAL_RANK"] = str(rank)
+    torch.set_num_threads(1)
+    strategy = L.pytorch.strategies.DDPStrategy(process_group_backend="gloo")
+    trainer(folder, devices=2, strategy=strategy).test(Threshold(), Data(), verbose=False)
+
+
+def test_two_processes_count_each_example_once(tmp_path: Path) -> None:
+    """Seven examples on two processes: the distributed sampler hands out one of them twice."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # A fork has everything imported already.
+    mp.start_processes(_test_in_two_processes, (tmp_path, port), nprocs=2, start_method="fork")  # type: ignore[no-untyped-call]
+    assert result(tmp_path)["splits"]["test"] == {"n": 7, "correct": 4, "accuracy": 4 / 7}
+    assert sorted(row[0] for row in rows(tmp_path / "predictions-test.tsv")[1:]) == list("abcdefg")

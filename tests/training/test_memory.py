@@ -1,0 +1,25 @@
+"""Peak memory is that of the part measured."""
+
+import torch
+
+from ftkit.training import memory
+
+
+def test_the_peak_is_of_what_came_since_the_reset() -> None:
+    memory.reset_peak_memory()
+    before = memory.peak_memory_mb()
+    block = torch.ones(25_000_000)  # 100 MB
+    assert 90 < memory.peak_memory_mb() - before < 130
+    del block
+    assert memory.peak_memory_mb() - before > 90  # a peak, not what is in use
+    if memory._CLEAR.exists():
+        memory.reset_peak_memory()
+        assert memory.peak_memory_mb() - before < 40
+
+
+def test_where_there_is_no_proc_the_system_is_asked(tmp_path, monkeypatch) -> None:
+    from_proc = memory.peak_memory_mb()
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "none")
+    monkeypatch.setattr(memory, "_CLEAR", tmp_path / "none")
+    memory.reset_peak_memory()
+    assert memory.peak_memory_mb() >= 0.9 * from_proc
