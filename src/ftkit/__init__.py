@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ftkit.classifier.module import DecoderClassifier, GPT2Classifier
     from ftkit.classifier.spam import SpamDataModule
+    from ftkit.training.wandb_run import WandbRun
 
 _HOMES = {
     "DecoderClassifier": "ftkit.classifier.module",
     "GPT2Classifier": "ftkit.classifier.module",
     "SpamDataModule": "ftkit.classifier.spam",
+    "WandbRun": "ftkit.training.wandb_run",
 }
 
-__all__ = ["DecoderClassifier", "GPT2Classifier", "SpamDataModule"]
+__all__ = ["DecoderClassifier", "GPT2Classifier", "SpamDataModule", "WandbRun"]
 
 
 def __getattr__(name: str) -> Any:

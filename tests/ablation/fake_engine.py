@@ -62,7 +62,8 @@ class FakeEngine:
         if do == "nothing":
             return
         (directory / "config.yaml").write_text(yaml.safe_dump(config))
-        (directory / "result.json").write_text(json.dumps(result(config["correct"], seed)))
+        (directory / "result.json").write_text(json.dumps(result(config["correct"], seed) | config.get("result", {})))
+        predict(directory / "predictions-test.tsv", config["correct"] + seed - 123, config.get("first_wrong", 0))
 
 
 def result(correct: int, seed: int, n: int = 300) -> dict[str, Any]:
@@ -79,6 +80,13 @@ def result(correct: int, seed: int, n: int = 300) -> dict[str, Any]:
         "seed": seed,
         "data": {"sha256": "d1", "source": "made-up messages"},
     }
+
+
+def predict(path: Path, correct: int, first_wrong: int, n: int = 300) -> None:
+    """Write predictions that are wrong from the example ``first_wrong`` on, as often as it takes."""
+    wrong = range(first_wrong, first_wrong + n - correct)
+    rows = [f"sms-{index}\tham\t{'spam' if index in wrong else 'ham'}\n" for index in range(n)]
+    path.write_text("".join(["id\tlabel\tprediction\n", *rows]))
 
 
 def make_folder(folder: Path, rows: dict[str, dict[str, Any]], published: str | None = None) -> Path:

@@ -10,6 +10,7 @@ from fake_engine import FakeEngine, make_folder
 
 from ftkit.ablation import Ablation, read_sweep, run
 from ftkit.ablation.commands import ablation_status
+from ftkit.ablation.ledger import Entry, Ledger
 from ftkit.ablation.lock import exclusive
 from ftkit.ablation.table import table
 from ftkit.errors import InputError
@@ -45,19 +46,24 @@ def records(out: Path) -> list[dict[str, str]]:
 
 def test_markdown(tmp_path: Path) -> None:
     assert table(sweep(tmp_path), "markdown", timing=False) == (
-        "| row | name  | train % |  publ. | val % | publ. | test % | 95% interval | publ. | inside | trainable | status  |\n"
-        "| --: | ----- | ------: | -----: | ----: | ----: | -----: | -----------: | ----: | -----: | --------: | ------- |\n"
-        "|   1 | base  |   95.69 |  96.63 | 98.66 | 99.33 |  95.00 |    91.9-96.9 | 95.00 |    yes | 7,089,410 | done    |\n"
-        "|   2 | first |   95.69 |  78.46 | 98.66 | 80.54 |  72.00 |    66.7-76.8 | 80.00 |     no | 7,089,410 | done    |\n"
-        "|   3 | xl    |         |        |       |       |        |              |       |        |           | skipped |\n"
-        "|   4 | odd   |         |        |       |       |        |              |       |        |           | failed  |\n"
-        "|   5 | later |         | 100.00 |       |       |        |              | 98.00 |        |           | not run |\n"
+        "| row | name  | train |  publ. |   val | publ. |  test |  95% int. | publ. |  in |    vs 1 | params | status  |\n"
+        "| --: | ----- | ----: | -----: | ----: | ----: | ----: | --------: | ----: | --: | ------: | -----: | ------- |\n"
+        "|   1 | base  | 95.69 |  96.63 | 98.66 | 99.33 | 95.00 | 91.9-96.9 | 95.00 | yes |   ref.  | 7.089M | done    |\n"
+        "|   2 | first | 95.69 |  78.46 | 98.66 | 80.54 | 72.00 | 66.7-76.8 | 80.00 |  no | -23.00* | 7.089M | done    |\n"
+        "|   3 | xl    |       |        |       |       |       |           |       |     |         |        | skipped |\n"
+        "|   4 | odd   |       |        |       |       |       |           |       |     |         |        | failed  |\n"
+        "|   5 | later |       | 100.00 |       |       |       |           | 98.00 |     |         |        | not run |\n"
         "\n"
-        "- Test accuracy: n = 300, Wilson's 95% interval, seed 123; data: made-up messages; device: cpu.\n"
+        "- Accuracies in %; test: n = 300, 95% interval (Wilson), seed 123; data: made-up messages; device: cpu.\n"
+        "- vs 1: test accuracy minus that of row 1 (base); * p < 0.05 in an exact McNemar test on the same examples, "
+        "after Holm's correction for 1 comparison.\n"
         "- publ.: One seed, real messages.\n"
+        "- in: whether the published test accuracy lies in our interval.\n"
         "- Row 2 (first), published: typed by hand\n"
         "- Row 3 (xl): skipped: gpt2-xl is not on this machine\n"
         "- Row 4 (odd): failed: ValueError: the loss went away\n"
+        "- What was run differs from row 1 in exactly:\n"
+        "- Row 2 (first): correct: 285 -> 216\n"
     )  # fmt: skip
 
 
@@ -91,14 +97,16 @@ def test_csv_is_unrounded_and_its_first_column_is_the_row(tmp_path: Path) -> Non
     assert rows[0]["trainable_parameters"] == "7089410"
 
 
-def test_seeds_are_averaged_over_the_same_test_messages(tmp_path: Path) -> None:
+def test_seeds_are_averaged_with_their_spread(tmp_path: Path) -> None:
     out = sweep(tmp_path, "1", seeds=(123, 125))  # 285 and 287 of 300
     row = records(out)[0]
     assert float(row["test"]) == pytest.approx(286 / 300)
+    assert float(row["test_spread"]) == pytest.approx(2 / 300 / 2**0.5)  # of two values: their distance by root 2
     assert row["n"] == "300"
     assert row["seeds"] == "123 125"
-    assert float(row["test_low"]) == pytest.approx(0.9232, abs=1e-4)  # of 286 of 300, not of 572 of 600
-    assert "seed 123, 125;" in table(out)
+    text = table(out, "text")
+    assert "seed 123, 125;" in text
+    assert "95.33  0.47  92.3-97.2" in text
 
 
 def test_a_row_of_which_a_seed_failed_says_so(tmp_path: Path) -> None:
@@ -106,7 +114,7 @@ def test_a_row_of_which_a_seed_failed_says_so(tmp_path: Path) -> None:
     (tmp_path / "study/rows/01_base.yaml").write_text("do: raise\n")
     sweep(tmp_path, "1", seeds=(124,))
     assert records(out)[0]["status"] == "1 of 2 seeds"
-    assert "Row 1 (base), seed 124: failed: ValueError: the loss went away" in table(out, "text")
+    assert "Row 1 (base): seed 124: failed: ValueError: the loss went away" in table(out, "text")
 
 
 def test_without_published_figures_there_are_no_columns_for_them(tmp_path: Path) -> None:
@@ -119,7 +127,7 @@ def test_published_figures_of_other_data_are_no_judges(tmp_path: Path) -> None:
     out = sweep(tmp_path, published=f"# data sha256: {'0' * 64}\n{PUBLISHED}")
     assert [row["published_inside"] for row in records(out)] == [""] * 5
     assert "cannot confirm or refute" in table(out)
-    assert "95.00 |        |" in table(out, timing=False)
+    assert "95.00 |     |" in table(out, timing=False)
 
 
 def test_a_result_that_was_changed_is_not_shown(tmp_path: Path) -> None:
@@ -150,10 +158,22 @@ def test_status_tells_of_every_cell_and_of_a_cut_ledger(tmp_path: Path) -> None:
         ["5", "later", "not run"],
     ]
     assert "ledger.jsonl:8: cut or damaged line" in ablation_status(out)
-    with exclusive(out):
-        assert [row.cells[0].status for row in read_sweep(out).rows[:4]] == [
-            "done",
-            "done",
-            "skipped",
-            "running",
-        ]
+    Ledger(out).append(Entry("01_base/seed-123", 1, 123, "started"))
+    with exclusive(out):  # only the cell that started last can be running
+        statuses = [row.cells[0].status for row in read_sweep(out).rows[:4]]
+    assert statuses == ["running", "done", "skipped", "unfinished"]
+
+
+def test_what_measures_is_left_out_on_request_and_the_status_when_all_is_done(tmp_path: Path) -> None:
+    out = sweep(tmp_path, "1-2")
+    assert " front " in table(out, "text").split("\n")[0]
+    for word in ("front", "sec.", "peak MB", "ckpt MB"):
+        assert word not in table(out, "text", timing=False)
+    for name in ("seconds", "peak_memory_mb", "checkpoint_mb", "on_front"):
+        assert name in records(out)[0]
+        assert name not in table(out, "csv", timing=False)
+    for label in ("03_xl", "04_odd", "05_later"):
+        (tmp_path / f"study/rows/{label}.yaml").unlink()
+    (tmp_path / "study/published.csv").unlink()
+    assert "status" in table(out, "text")
+    assert "status" not in table(sweep(tmp_path, "1-2"), "text")

@@ -53,7 +53,7 @@ def test_only_the_row_that_was_killed_is_run_again(hanging, tmp_path: Path) -> N
     assert (out / "03_row/.seed-123.partial/metrics.csv").exists()  # the kill came in the middle of a row
     assert not (out / "03_row/seed-123").exists()
     finished = snapshot(out)
-    assert len(finished) == 6
+    assert len(finished) == 2 * 4
 
     (folder / "rows/03_row.yaml").write_text("correct: 273\n")
     engine, events = FakeEngine(), list[Event]()

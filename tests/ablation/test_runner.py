@@ -9,6 +9,7 @@ from ftkit.ablation.runner import Engine
 from ftkit.errors import EnvironmentFault, ExitCode, InputError
 
 ROWS = {f"{number:02}_row": {"correct": 270 + number} for number in range(1, 5)}
+FILES = ("config.yaml", "result.json", "metrics.csv", "predictions-test.tsv")
 
 
 class Sweep:
@@ -62,9 +63,7 @@ def test_each_cell_gets_its_own_folder_and_a_second_run_does_nothing(sweep: Swee
     assert labels(first.done) == list(ROWS)
     assert first.exit_code == ExitCode.DONE
     files = snapshot(sweep.out)
-    assert set(files) == {
-        f"{label}/seed-123/{name}" for label in ROWS for name in ("config.yaml", "result.json", "metrics.csv")
-    }
+    assert set(files) == {f"{label}/seed-123/{name}" for label in ROWS for name in FILES}
     ledger = (sweep.out / "ledger.jsonl").read_bytes()
 
     engine = FakeEngine()
@@ -207,7 +206,7 @@ def test_an_interruption_passes_through_and_leaves_no_half_cell(
 def test_a_wrong_config_stops_the_sweep_before_anything_is_run(sweep: Sweep) -> None:
     sweep.set_row("04_row", "misspelt: 1\n")
     engine = FakeEngine()
-    with pytest.raises(InputError, match="misspelt"):
+    with pytest.raises(InputError, match="row 04_row: misspelt: unknown key"):
         sweep.run(engine)
     assert engine.ran == []
     assert not list(sweep.out.glob("*/seed-*"))

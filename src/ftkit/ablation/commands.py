@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ftkit.ablation import report
 from ftkit.ablation.folder import Ablation, read_yaml
 from ftkit.ablation.progress import SweepProgress
 from ftkit.ablation.runner import Engine, Summary, run
@@ -86,6 +87,36 @@ def ablation_table(directory: Path, format: Format = "text", timing: bool = True
         The table.
     """
     return table(directory, format, timing, reference)
+
+
+def ablation_report(
+    directory: Path, out: Path | None = None, reference: int | None = None, png: bool = True, wandb: bool = False
+) -> str:
+    """Write the report of an output folder, from its files alone.
+
+    Args:
+        directory: The output folder of `ftkit ablation run`.
+        out: Where the report goes; the folder report in `directory` if not given.
+        reference: The number of the row to compare with; the first row if not given.
+        png: Draw the plots as PNG too.
+        wandb: Log the report as one run to Weights & Biases.
+
+    Returns:
+        Where the report is.
+
+    Raises:
+        InputError: `directory` is not such a folder, a file in it is damaged, or there is no such row.
+        EnvironmentFault: A file could not be written or drawn, or Weights & Biases failed; the rest is written.
+    """
+    out = out or directory / "report"
+    built = report.build(directory, reference)
+    files = report.write(built, out, png)
+    said = f"{out / 'report.html'}, and {len(files) - 1} other files in {out}\n"
+    if not wandb:
+        return said
+    from ftkit.ablation.wandb_report import log_report
+
+    return f"{said}{log_report(built, directory, out)}\n"
 
 
 def default_out(folder: Path) -> Path:

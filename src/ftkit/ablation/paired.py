@@ -12,7 +12,7 @@ from scipy.stats import binom
 from ftkit.ablation.sweep import CellState, SweepRow
 from ftkit.errors import InputError
 from ftkit.evaluation.predictions import read_predictions
-from ftkit.evaluation.statistics import can_be_significant
+from ftkit.evaluation.statistics import can_be_significant, percentile_interval
 
 PREDICTIONS_FILE = "predictions-test.tsv"
 ALPHA = 0.05
@@ -26,6 +26,7 @@ class Comparison:
         difference: Mean test accuracy minus that of the reference.
         n: The number of examples.
         disagreements: The examples of which the two got a different number right, counted over the seeds.
+        interval: The 95% interval of ``difference``, see :func:`difference_interval`.
         p: The p-value of :func:`sign_flip_test`.
         p_holm: The same after Holm's correction over all comparisons of the table.
     """
@@ -33,6 +34,7 @@ class Comparison:
     difference: float
     n: int
     disagreements: int
+    interval: tuple[float, float]
     p: float
     p_holm: float = nan
 
@@ -66,6 +68,7 @@ def compare(row: SweepRow, reference: SweepRow) -> Comparison | None:
         difference=float(gained.sum()) / (len(gained) * len(seeds)),
         n=len(gained),
         disagreements=int(np.count_nonzero(gained)),
+        interval=difference_interval(gained, len(seeds)),
         p=sign_flip_test(gained),
     )
 
@@ -99,9 +102,9 @@ def sign_flip_test(gained: np.ndarray) -> float:
         The p-value; 1 if nothing was gained or lost anywhere.
 
     Example:
-        >>> sign_flip_test(np.array([1, 1, 1, 1, 1, 1, 0]))
+        >>> round(sign_flip_test(np.array([1, 1, 1, 1, 1, 1, 0])), 5)
         0.03125
-        >>> sign_flip_test(np.array([2, 1]))  # of 3, 1, -1 and -3, two are as far from 0
+        >>> round(sign_flip_test(np.array([2, 1])), 5)  # of 3, 1, -1 and -3, two are as far from 0
         0.5
 
     Source: R. A. Fisher, The design of experiments (1935), section 21.
@@ -114,6 +117,27 @@ def sign_flip_test(gained: np.ndarray) -> float:
         probability = np.convolve(probability, positive)
     total = 2 * np.arange(len(probability)) - (len(probability) - 1)
     return min(1.0, float(probability[np.abs(total) >= abs(gained.sum())].sum()))
+
+
+def difference_interval(gained: np.ndarray, seeds: int = 1, resamples: int = 10_000) -> tuple[float, float]:
+    """Bootstrap interval (95%) of the difference in accuracy over resampled examples, the seeds as they are.
+
+    With one seed it is :func:`ftkit.evaluation.statistics.paired_bootstrap`.
+
+    Args:
+        gained: int ``(n,)``: by example, right answers of the row minus right answers of its reference.
+        seeds: The number of answers per example.
+        resamples: Number of resamples.
+
+    Example:
+        >>> low, high = difference_interval(np.repeat([1, -1, 0], [25, 5, 70]))
+        >>> f"{low:.2f} {high:.2f}"
+        '0.10 0.30'
+    """
+    gains, counts = np.unique(gained, return_counts=True)
+    # Resampling the examples is drawing how often each gain occurs.
+    draws = np.random.default_rng(0).multinomial(len(gained), counts / len(gained), resamples)
+    return percentile_interval(draws @ gains / (len(gained) * seeds))
 
 
 def _right_answers(cell: CellState) -> Mapping[str, bool] | None:

@@ -22,7 +22,7 @@ from ftkit.ablation.ledger import RESULT_FILE, Entry, Ledger, key_of
 from ftkit.ablation.lock import exclusive
 from ftkit.ablation.result import Result
 from ftkit.ablation.sweep import write_description
-from ftkit.errors import EnvironmentFault, ExitCode, FtkitError, UnavailableError
+from ftkit.errors import EnvironmentFault, ExitCode, FtkitError, InputError, UnavailableError
 from ftkit.storage import sha256_of
 
 ERROR_FILE = "error.txt"
@@ -161,6 +161,8 @@ class _Sweep:
             identity = self.engine.identity(self._configs(cell.row), cell.seed)
         except UnavailableError as error:
             return str(error)
+        except InputError as error:
+            raise InputError(f"row {cell.row.label}: {error}") from error
         return json.loads(json.dumps(identity))  # as it will be read back, so that tuples equal lists
 
     def _configs(self, row: Row) -> list[Path]:

@@ -50,11 +50,15 @@ def table(directory: str | Path, format: Format = "markdown", timing: bool = Tru
     Raises:
         InputError: ``directory`` is not such a folder, a file in it is damaged, or there is no such row.
     """
-    analysis = analyse(directory, reference)
+    return render(analyse(directory, reference), format, timing)
+
+
+def render(analysis: Analysis, format: Format = "markdown", timing: bool = True) -> str:
+    """The table of rows that were read and compared before, see :func:`table`."""
     if format == "csv":
         return _csv([record(row, timing) for row in analysis.rows])
-    columns = _columns(analysis, timing)
-    grid = _aligned(analysis.rows, columns, pipes=format == "markdown")
+    shown = columns(analysis, timing)
+    grid = _aligned(analysis.rows, shown, pipes=format == "markdown")
     bullet = "- " if format == "markdown" else ""
     return "\n".join([*grid, "", *(bullet + line for line in footer(analysis, timing))]) + "\n"
 
@@ -81,6 +85,8 @@ def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
         "test_high": high,
         "n": row.n,
         "difference": compared and compared.difference,
+        "difference_low": compared and compared.interval[0],
+        "difference_high": compared and compared.interval[1],
         "disagreements": compared and compared.disagreements,
         "p": compared and compared.p,
         "p_holm": compared and compared.p_holm,
@@ -98,7 +104,7 @@ def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
     return {name: "" if value is None else value for name, value in values.items()}
 
 
-def _columns(analysis: Analysis, timing: bool) -> list[Column]:
+def columns(analysis: Analysis, timing: bool = True) -> list[Column]:
     """The columns that have something to say."""
     rows = analysis.rows
     wanted: dict[Kind | None, bool] = {
@@ -108,7 +114,7 @@ def _columns(analysis: Analysis, timing: bool) -> list[Column]:
         "seeds": any(row.spread is not None for row in rows),
         "status": any(row.status != "done" for row in rows),
     }
-    columns = [
+    every = [
         Column("row", lambda row: str(row.number)),
         Column("name", lambda row: row.name, left=True),
         Column("train", _ours("train")),
@@ -128,7 +134,7 @@ def _columns(analysis: Analysis, timing: bool) -> list[Column]:
         Column("front", lambda row: "yes" if row.on_front else "", "measured"),
         Column("status", lambda row: row.status, "status", left=True),
     ]
-    return [column for column in columns if wanted[column.kind]]
+    return [column for column in every if wanted[column.kind]]
 
 
 def _ours(split: SplitName) -> Callable[[RowSummary], str]:

@@ -1,0 +1,128 @@
+"""What each row asks, answered in words that are computed from its figures."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ftkit.ablation.analysis import Analysis
+from ftkit.ablation.evidence import Confusion
+from ftkit.ablation.paired import Comparison, compare
+from ftkit.ablation.summary import RowSummary
+from ftkit.evaluation.statistics import holm, minimum_detectable_difference
+
+_NAMED_ROW = re.compile(r"\brow (\d+)\b")
+
+
+def answers(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Mapping[int, str]:
+    """The answer to the question of every row.
+
+    A row whose question names another row ("can LoRA stand in for row 5?") is compared with that one too; the p-value
+    of such a comparison is corrected for all comparisons of the report.
+
+    Args:
+        analysis: The rows, compared.
+        confusions: The answers of a row by class, by row number.
+
+    Returns:
+        Sentences by row number.
+    """
+    named = _named_comparisons(analysis)
+    tests = sum(row.comparison is not None for row in analysis.rows) + len(named)
+    return {row.number: " ".join(_sentences(analysis, row, confusions, named, tests)) for row in analysis.rows}
+
+
+def _sentences(
+    analysis: Analysis,
+    row: RowSummary,
+    confusions: Mapping[int, Confusion],
+    named: Mapping[int, tuple[RowSummary, Comparison]],
+    tests: int,
+) -> list[str]:
+    if row.test is None:
+        return [f"Open: {'; '.join(row.notes) or row.status}."]
+    sentences = [_accuracy(row, confusions.get(row.number))]
+    if row.number == analysis.reference.number:
+        sentences.insert(0, "The reference.")
+    elif row.comparison is not None:
+        sentences.append(compared(row, analysis.reference, row.comparison, tests))
+    else:
+        sentences.append(f"It cannot be compared with row {analysis.reference.number} on the same examples.")
+    if row.number in named:
+        other, comparison = named[row.number]
+        sentences.append(compared(row, other, comparison, tests))
+    if row.notes:
+        sentences.append(f"Incomplete: {'; '.join(row.notes)}.")
+    return sentences
+
+
+def compared(row: RowSummary, other: RowSummary, comparison: Comparison, tests: int) -> str:
+    """A paired comparison in a sentence.
+
+    Args:
+        row: The row.
+        other: What it is compared with.
+        comparison: How it went.
+        tests: The number of comparisons that were made together.
+    """
+    name, n = f"row {other.number} ({other.name})", comparison.n
+    if not comparison.disagreements:
+        return f"It gets the same {n:,} test examples right and wrong as {name}."
+    low, high = comparison.interval
+    points = f"{abs(comparison.difference) * 100:.1f} points"
+    interval = f"(95% interval of the difference {low * 100:+.1f} to {high * 100:+.1f})"
+    if comparison.significant:
+        verb = "gains" if comparison.difference > 0 else "costs"
+        return f"Against {name} it {verb} {points} {interval}: significant after Holm, {_p(comparison.p_holm)}."
+    direction = "more" if comparison.difference > 0 else "less"
+    seen = f"{points} {direction} {interval}" if comparison.difference else f"no difference {interval}"
+    sentence = f"It cannot be told apart from {name} with {n:,} examples: {seen}, {_p(comparison.p_holm)} after Holm."
+    if comparison.hopeless:
+        return f"{sentence} The two differ on {comparison.disagreements}, too few for any test to be significant."
+    if len(row.seeds) == 1:
+        least = minimum_detectable_difference(n, comparison.disagreements / n, comparisons=tests)
+        if not math.isnan(least):
+            sentence += f" A true difference of {least * 100:.1f} points would be found in 4 of 5 such tables."
+    return sentence
+
+
+def _named_comparisons(analysis: Analysis) -> dict[int, tuple[RowSummary, Comparison]]:
+    """The comparisons with the rows that the questions name, corrected together with those of the table."""
+    summaries = {row.number: row for row in analysis.rows}
+    cells = {row.number: row for row in analysis.sweep.rows}
+    made: dict[int, tuple[RowSummary, Comparison]] = {}
+    for row in analysis.rows:
+        match = _NAMED_ROW.search(row.question)
+        other = int(match[1]) if match else row.number
+        if other in cells and other not in (row.number, analysis.reference.number):
+            comparison = compare(cells[row.number], cells[other])
+            if comparison is not None:
+                made[row.number] = summaries[other], comparison
+    of_table = [row.comparison.p for row in analysis.rows if row.comparison is not None]
+    corrected = holm([*of_table, *(comparison.p for _, comparison in made.values())])[len(of_table) :]
+    return {
+        number: (other, replace(comparison, p_holm=p_holm))
+        for (number, (other, comparison)), p_holm in zip(made.items(), corrected, strict=True)
+    }
+
+
+def _accuracy(row: RowSummary, confusion: Confusion | None) -> str:
+    assert row.test is not None
+    assert row.interval is not None
+    low, high = row.interval
+    seeds = f", {len(row.seeds)} seeds" if len(row.seeds) > 1 else ""
+    sentence = (
+        f"{row.test * 100:.1f}% of {row.n:,} test examples are right "
+        f"(95% interval {low * 100:.1f} to {high * 100:.1f}{seeds})"
+    )
+    if confusion is not None:
+        label, share = confusion.majority
+        if low <= share:
+            return f"{sentence}, not shown to beat always answering {label} ({share * 100:.1f}%)."
+    return f"{sentence}."
+
+
+def _p(p: float) -> str:
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"

@@ -1,0 +1,121 @@
+"""What the run folders of a row hold besides its figures: learning curves and answers by class."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from ftkit.ablation.paired import PREDICTIONS_FILE
+from ftkit.ablation.sweep import CellState
+from ftkit.errors import InputError
+from ftkit.evaluation.predictions import read_predictions
+
+CURVES_FILE = "metrics.csv"
+NEITHER = "neither"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One figure while a cell trained.
+
+    Args:
+        steps: The optimizer steps behind each value.
+        values: The values.
+        epochs: The epoch of each value.
+    """
+
+    steps: list[float]
+    values: list[float]
+    epochs: list[int]
+
+    def by_epoch(self) -> tuple[list[float], list[float]]:
+        """The mean of each epoch, and the last step of each.
+
+        Example:
+            >>> Curve([0, 10, 20], [0.9, 0.7, 0.2], [0, 0, 1]).by_epoch()
+            ([10, 20], [0.8, 0.2])
+        """
+        steps, means = [], []
+        for epoch in sorted(set(self.epochs)):
+            places = [place for place, other in enumerate(self.epochs) if other == epoch]
+            steps.append(self.steps[places[-1]])
+            means.append(fmean(self.values[place] for place in places))
+        return steps, means
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How the test examples of each label were answered, summed over the seeds.
+
+    Args:
+        labels: The labels, sorted; the positive class, if it is known, first.
+        answers: The labels again, and ``neither`` if an answer was no label.
+        counts: A row per label, a column per answer.
+    """
+
+    labels: Sequence[str]
+    answers: Sequence[str]
+    counts: Sequence[Sequence[int]]
+
+    @property
+    def majority(self) -> tuple[str, float]:
+        """The most frequent label and its share: what is right without looking."""
+        sizes = [sum(row) for row in self.counts]
+        return self.labels[sizes.index(max(sizes))], max(sizes) / sum(sizes)
+
+
+def read_curves(directory: Path) -> Mapping[str, Curve]:
+    """The curves of a run folder, by the name of the figure; none if it kept none.
+
+    Raises:
+        InputError: A value in its ``metrics.csv`` is no number.
+    """
+    path = directory / CURVES_FILE
+    if not path.exists():
+        return {}
+    found: dict[str, Curve] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for record in csv.DictReader(file):
+            try:
+                step, epoch = float(record.pop("step")), int(record.pop("epoch", None) or 0)
+                values = {name: float(text) for name, text in record.items() if text}
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"not a table of curves: {type(error).__name__} {error}", file=path) from None
+            for name, value in values.items():
+                curve = found.setdefault(name, Curve([], [], []))
+                curve.steps.append(step)
+                curve.values.append(value)
+                curve.epochs.append(epoch)
+    return found
+
+
+def read_confusion(cells: Sequence[CellState]) -> Confusion | None:
+    """The answers of a row's cells by class; None if no cell left a prediction file.
+
+    Raises:
+        InputError: A prediction file is damaged.
+    """
+    pairs: Counter[tuple[str, str]] = Counter()
+    positive = ""
+    for cell in cells:
+        path = cell.directory / PREDICTIONS_FILE
+        if path.exists():
+            predictions = read_predictions(path)
+            pairs.update(zip(predictions.labels, predictions.predictions, strict=True))
+            positive = (predictions.score_name or "").partition(":")[2] or positive
+    if not pairs:
+        return None
+    classes = {label for label, _ in pairs} | ({positive} if positive else set())
+    if len(classes) == 1:  # of one label alone nobody knows what the other would be called
+        classes |= {answer for _, answer in pairs}
+    labels = sorted(classes, key=lambda label: (label != positive, label))
+    counts = [[pairs[label, answer] for answer in labels] for label in labels]
+    totals = [sum(count for (is_, _), count in pairs.items() if is_ == label) for label in labels]
+    others = [total - sum(row) for total, row in zip(totals, counts, strict=True)]
+    if any(others):
+        return Confusion(labels, [*labels, NEITHER], [[*row, other] for row, other in zip(counts, others, strict=True)])
+    return Confusion(labels, labels, counts)

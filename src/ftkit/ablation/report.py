@@ -1,0 +1,164 @@
+"""The report of an ablation, rebuilt from its run folders alone: Markdown, CSV, one HTML page, plots as files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftkit.ablation.analysis import Analysis, analyse
+from ftkit.ablation.answers import answers
+from ftkit.ablation.evidence import Confusion, read_confusion, read_curves
+from ftkit.ablation.folder import format_numbers
+from ftkit.ablation.report_plots import Curves, accuracy_plot, confusion_plot, cost_plot, curve_plots
+from ftkit.ablation.summary import RowSummary
+from ftkit.ablation.table import render
+from ftkit.errors import EnvironmentFault
+from ftkit.evaluation.picture import standalone, to_png
+from ftkit.storage import atomic_write
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report says, before it is written in some form.
+
+    Args:
+        analysis: The rows, compared.
+        answers: The answer to each row's question, by row number.
+        plots: Drawings by name, such as ``accuracy``, ``cost``, ``02-loss``, ``02-validation`` and ``02-confusion``.
+        made_with: What the runs were made with: a name, then the values that occur.
+    """
+
+    analysis: Analysis
+    answers: Mapping[int, str]
+    plots: Mapping[str, str]
+    made_with: Mapping[str, str]
+
+    @property
+    def done(self) -> list[RowSummary]:
+        """The rows that have figures."""
+        return [row for row in self.analysis.rows if row.test is not None]
+
+    @property
+    def summary(self) -> str:
+        """How much of the ablation there is, in a sentence."""
+        rows = self.analysis.rows
+        sentence = f"{len(self.done)} of {len(rows)} rows have figures."
+        for status in dict.fromkeys(row.status for row in rows if row.test is None):
+            numbers = [row.number for row in rows if row.test is None and row.status == status]
+            rows_are = "rows" if len(numbers) > 1 else "row"
+            sentence += f" {status.capitalize()}: {rows_are} {format_numbers(numbers).replace(',', ', ')}."
+        return sentence
+
+
+def build(directory: str | Path, reference: int | None = None) -> Report:
+    """Read an output folder and work its report out.
+
+    Args:
+        directory: The output folder of ``ftkit ablation run``.
+        reference: The number of the row to compare with; the first row if not given.
+
+    Raises:
+        InputError: ``directory`` is not such a folder, a file in it is damaged, or there is no such row.
+    """
+    analysis = analyse(directory, reference)
+    cells = {row.number: row.done for row in analysis.sweep.rows if row.done}
+    confusions = {number: found for number, done in cells.items() if (found := read_confusion(done)) is not None}
+    curves = {number: [read_curves(cell.directory) for cell in done] for number, done in cells.items()}
+    return Report(analysis, answers(analysis, confusions), _plots(analysis, confusions, curves), _made_with(analysis))
+
+
+def write(report: Report, out: Path, png: bool = True) -> list[Path]:
+    """Write a report: ``report.md``, ``report.csv``, ``report.html``, ``plots/*.svg`` and ``plots/*.png``.
+
+    Args:
+        report: What to write.
+        out: The folder. It is created; files of an earlier report are replaced.
+        png: Draw the plots as PNGs too.
+
+    Returns:
+        The files.
+
+    Raises:
+        EnvironmentFault: A file cannot be written, or PNGs cannot be drawn; all other files are complete then.
+    """
+    from ftkit.ablation.report_page import to_html
+
+    drawings = {name: standalone(svg) for name, svg in report.plots.items()}
+    texts = {
+        "report.md": to_markdown(report),
+        "report.csv": render(report.analysis, "csv"),
+        "report.html": to_html(report),
+        **{f"plots/{name}.svg": svg for name, svg in drawings.items()},
+    }
+    for name, text in texts.items():
+        with atomic_write(out / name) as file:
+            file.write(text)
+    pictures = {f"plots/{name}.png": svg for name, svg in drawings.items()} if png else {}
+    for old in (out / "plots").glob("*.*"):
+        if f"plots/{old.name}" not in {*texts, *pictures}:
+            old.unlink()
+    for name, svg in pictures.items():
+        try:
+            content = to_png(svg)
+        except EnvironmentFault as fault:
+            raise EnvironmentFault(f"{fault}; or --png false. The rest of the report is in {out}") from None
+        with atomic_write(out / name, "wb") as file:
+            file.write(content)
+    return [out / name for name in (*texts, *pictures)]
+
+
+def to_markdown(report: Report) -> str:
+    """The report as Markdown; its pictures lie beside it."""
+    analysis = report.analysis
+    lines = [f"# {analysis.sweep.name}", "", report.summary, "", "## What was found", ""]
+    for row in report.done:
+        lines += [f"**Row {row.number} ({row.name}).** {row.question}  ", report.answers[row.number], ""]
+    if "accuracy" in report.plots:
+        lines += ["![Test accuracy by row](plots/accuracy.svg)", ""]
+    if "cost" in report.plots:
+        lines += ["![Accuracy against time](plots/cost.svg)", ""]
+    lines += ["## Table", "", render(analysis, "markdown"), "## Made with", ""]
+    lines += [f"- {name}: {values}" for name, values in report.made_with.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _plots(analysis: Analysis, confusions: Mapping[int, Confusion], curves: Mapping[int, Curves]) -> Mapping[str, str]:
+    drawn: dict[str, str] = {}
+    if curves:
+        drawn["accuracy"] = accuracy_plot(analysis)
+    if (cost := cost_plot(analysis)) is not None:
+        drawn["cost"] = cost
+    reference = analysis.reference.number
+    for row in analysis.rows:
+        if row.number in curves:
+            others = () if row.number == reference else curves.get(reference, ())
+            found = curve_plots(row.name, curves[row.number], others, list(curves.values()))
+            drawn.update({f"{row.number:02}-{name}": svg for name, svg in found.items()})
+        if row.number in confusions:
+            drawn[f"{row.number:02}-confusion"] = confusion_plot(row.name, confusions[row.number])
+    return drawn
+
+
+def _made_with(analysis: Analysis) -> Mapping[str, str]:
+    """Data, base models, machines and versions, each with all the values that occur in the runs."""
+    found: dict[str, dict[str, None]] = {}
+    for row in analysis.sweep.rows:
+        for cell in row.done:
+            assert cell.result is not None
+            for name, value in _origin(cell.result.raw, cell.result.machine).items():
+                found.setdefault(name, {})[value] = None
+    return {name: "; ".join(values) for name, values in found.items()}
+
+
+def _origin(raw: Mapping[str, Any], machine: str) -> dict[str, str]:
+    data, base = raw.get("data") or {}, raw.get("base") or {}
+    sizes = ", ".join(f"{count:,} {split}" for split, count in (data.get("sizes") or {}).items())
+    origin = {
+        "data": " ".join(filter(None, [str(data.get("source", "unnamed")), f"({sizes})" if sizes else ""])),
+        "data sha256": str(data.get("sha256") or "unknown"),
+        "base model": ", ".join(f"{name} {value}" for name, value in base.items() if value is not None) or "unknown",
+        "machine": machine,
+    }
+    return origin | {str(name): str(version) for name, version in (raw.get("versions") or {}).items()}

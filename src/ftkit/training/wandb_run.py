@@ -1,0 +1,183 @@
+"""A run on Weights & Biases, beside the local files and never in their way.
+
+The local files are the source of truth: whatever goes wrong here is said once, and the run goes on without it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import yaml  # type: ignore[import-untyped]
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from ftkit.evaluation.predictions import read_predictions
+from ftkit.training.callbacks import RESULT_FILE
+from ftkit.training.wandb_settings import mode, settings
+
+MAX_TABLE_ROWS = 10_000  # of predictions; all of them are in the local file
+_CELL = re.compile(r"\.?(seed-\d+)(?:\.partial)?")
+
+
+class WandbRun(L.Callback):
+    """Logs the run to Weights & Biases: config once, curves, figures and the table of test predictions.
+
+    Without ``WANDB_API_KEY`` the run is kept offline in its folder; ``wandb sync RUN/wandb/offline-run-*`` uploads it.
+    The runs of an ablation are grouped under the name of its output folder.
+
+    Args:
+        project: The project on Weights & Biases.
+        group: The group of the run; the name of the ablation's output folder if not given.
+        name: The run's name; that of its folder if not given.
+        offline: Keep the run on this machine; if not given, when there is no ``WANDB_API_KEY``.
+        tags: Words to find the run by.
+    """
+
+    def __init__(
+        self,
+        project: str = "ftkit",
+        group: str | None = None,
+        name: str | None = None,
+        offline: bool | None = None,
+        tags: list[str] | None = None,
+    ) -> None:
+        self.project, self.group, self.name, self.offline, self.tags = project, group, name, offline, tags
+        self._sink: _Sink | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Start the run; a ``test`` after a ``fit`` of the same trainer goes on with its run."""
+        if self._sink is None and trainer.is_global_zero:
+            folder = Path(trainer.default_root_dir)
+            name, group = run_name(folder)
+            self._sink = _Sink(
+                folder,
+                name=self.name or name,
+                project=self.project,
+                group=self.group or group,
+                tags=self.tags,
+                mode=mode(self.offline),
+            )
+            trainer.loggers = [*trainer.loggers, self._sink]  # last: the first one decides where checkpoints go
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """After a ``test``: add what its folder holds now, and end the run. After a ``fit`` a ``test`` may follow."""
+        if self._sink is not None and stage != "fit":
+            self._sink.finish_with_results()
+            self._forget(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """End the run as failed."""
+        if self._sink is not None:
+            self._sink.finish(exit_code=1)
+            self._forget(trainer)
+
+    def _forget(self, trainer: L.Trainer) -> None:
+        """The next run of the trainer, or the next cell of a sweep, starts its own."""
+        trainer.loggers = [logger for logger in trainer.loggers if logger is not self._sink]
+        self._sink = None
+
+
+def run_name(folder: Path) -> tuple[str, str | None]:
+    """The name and group of the run in a folder.
+
+    Example:
+        >>> run_name(Path("runs/demo/02_first_token/.seed-123.partial"))
+        ('02_first_token/seed-123', 'demo')
+        >>> run_name(Path("runs/single"))
+        ('single', None)
+    """
+    folder = folder.resolve()
+    cell = _CELL.fullmatch(folder.name)
+    return (f"{folder.parent.name}/{cell[1]}", folder.parents[1].name) if cell else (folder.name, None)
+
+
+class _Sink(Logger):
+    """Lightning's WandbLogger behind a fuse: its first failure is the last thing heard of it."""
+
+    def __init__(self, folder: Path, **init: Any) -> None:
+        super().__init__()
+        self._folder = folder
+        self._logger: WandbLogger | None = None
+        self._configured = self._broken = False
+        self._attempt(lambda: self._start(init))
+
+    @property
+    def name(self) -> str:
+        return "wandb"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._attempt(lambda: self._run.log_metrics(metrics, step))
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Log the resolved configuration, or without one the hyperparameters; once."""
+        if not self._configured:
+            self._configured = True
+            file = self._folder / "config.yaml"
+            self._attempt(
+                lambda: self._run.log_hyperparams(yaml.safe_load(file.read_text("utf-8")) if file.exists() else params)
+            )
+
+    def finish_with_results(self) -> None:
+        """Add figures and predictions, and end the run."""
+        self._attempt(self._log_results)
+        self.finish()
+
+    def finish(self, exit_code: int = 0) -> None:
+        """End the run."""
+        self._attempt(lambda: self._run.experiment.finish(exit_code=exit_code))
+
+    def _start(self, init: Mapping[str, Any]) -> None:
+        import wandb
+
+        run = wandb.init(dir=self._folder, settings=wandb.Settings(**settings()), **init)
+        run.define_metric("trainer/global_step")
+        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        self._logger = WandbLogger(experiment=run)
+
+    @property
+    def _run(self) -> WandbLogger:
+        assert self._logger is not None
+        return self._logger
+
+    def _attempt(self, action: Callable[[], Any]) -> None:
+        """Do something unless something failed before; a failure never reaches the run."""
+        if self._broken:
+            return
+        try:
+            action()
+        except Exception as error:
+            self._broken = True
+            rank_zero_warn(
+                f"Weights & Biases failed ({type(error).__name__}: {error}); the run goes on without it, and "
+                f"everything is in {self._folder}"
+            )
+
+    def _log_results(self) -> None:
+        import wandb
+
+        run = self._run.experiment
+        file = self._folder / RESULT_FILE
+        result = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        figures = {f"final/{split}/accuracy": found["accuracy"] for split, found in result.get("splits", {}).items()}
+        figures |= {f"final/seconds/{part}": seconds for part, seconds in result.get("seconds", {}).items()}
+        figures["final/peak_memory_mb"] = result.get("peak_memory_mb")
+        figures["final/trainable_parameters"] = result.get("parameters", {}).get("trainable")
+        run.summary.update(figures)
+        file = self._folder / "predictions-test.tsv"
+        if file.exists():
+            found = read_predictions(file)
+            columns: dict[str, list[Any]] = {"id": found.ids, "label": found.labels, "prediction": found.predictions}
+            if found.scores is not None and found.score_name:
+                columns[found.score_name] = found.scores.tolist()
+            rows = [list(row) for row in zip(*columns.values(), strict=True)][:MAX_TABLE_ROWS]
+            run.log({"predictions/test": wandb.Table(columns=list(columns), data=rows)})

@@ -1,0 +1,208 @@
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_engine import FakeEngine, make_folder, predict, result
+
+from ftkit.ablation import Ablation, run
+from ftkit.ablation.analysis import Analysis, analyse
+from ftkit.ablation.paired import sign_flip_test
+from ftkit.ablation.pareto import pareto_front
+from ftkit.ablation.result import Result
+from ftkit.ablation.summary import accuracy_interval
+from ftkit.ablation.sweep import CellState
+from ftkit.ablation.table import table
+from ftkit.errors import InputError
+from ftkit.evaluation.statistics import mcnemar_exact, wilson_interval
+
+
+def analysis(tmp_path: Path, rows: dict, seeds: Sequence[int] = (123,), reference: int | None = None) -> Analysis:
+    folder = make_folder(tmp_path / "study", rows)
+    run(Ablation.load(folder), FakeEngine(), tmp_path / "out", seeds=seeds)
+    return analyse(tmp_path / "out", reference)
+
+
+def test_with_one_seed_the_sign_flip_test_is_mcnemars() -> None:
+    draw = np.random.default_rng(0)
+    for _ in range(200):
+        more, fewer = draw.integers(0, 40, 2)
+        gained = draw.permutation(np.repeat([1, -1, 0], [more, fewer, 10]))
+        assert sign_flip_test(gained) == pytest.approx(mcnemar_exact(int(more), int(fewer)), rel=1e-9)
+
+
+def test_with_several_seeds_the_sign_flip_test_counts_all_signs() -> None:
+    draw = np.random.default_rng(1)
+    for _ in range(20):
+        gained = draw.integers(-3, 4, 9)
+        sums = [sum(signs * np.abs(gained)) for signs in itertools.product((-1, 1), repeat=9)]
+        counted = np.mean([abs(value) >= abs(gained.sum()) for value in sums])
+        assert sign_flip_test(gained) == pytest.approx(counted, rel=1e-9)
+
+
+def test_rows_are_compared_with_the_reference_on_the_same_examples(tmp_path: Path) -> None:
+    rows = {
+        "01_base": {},  # 285 right, wrong on the first 15
+        "02_worse": {"correct": 216},  # wrong on the first 84: 69 lost, none won
+        "03_other": {"first_wrong": 15},  # as good, by other examples: 15 lost, 15 won
+        "04_close": {"correct": 280},  # 5 lost
+        "05_same": {"note": "nothing"},
+        "06_gain": {"correct": 293},  # 8 won
+    }
+    found = {row.number: row for row in analysis(tmp_path, rows).rows}
+    assert found[1].comparison is None
+    facts = {number: found[number].comparison for number in range(2, 7)}
+    assert [facts[number].disagreements for number in facts] == [69, 30, 5, 0, 8]
+    assert [round(facts[number].difference * 300) for number in facts] == [-69, 0, -5, 0, 8]
+    assert facts[4].p == pytest.approx(2 * 0.5**5)
+    assert facts[6].p == pytest.approx(2 * 0.5**8)
+    assert facts[6].p_holm == pytest.approx(4 * 2 * 0.5**8)  # the second smallest of five
+    assert [facts[number].significant for number in facts] == [True, False, False, False, True]
+    assert [facts[number].hopeless for number in facts] == [False, False, True, True, False]
+    assert "after Holm's correction for 5 comparisons" in table(tmp_path / "out")
+    assert "too much like row 1 for any test to tell them apart: rows 4-5." in table(tmp_path / "out")
+
+
+def test_a_star_is_lost_when_many_rows_are_compared(tmp_path: Path) -> None:
+    rows = {"01_base": {}, "02_six": {"correct": 279}, **{f"{n:02}_same": {"note": n} for n in range(3, 8)}}
+    six = analysis(tmp_path, rows).rows[1].comparison
+    assert six is not None
+    assert six.p == pytest.approx(0.03125)
+    assert six.p_holm == pytest.approx(6 * 0.03125)
+    assert not six.significant
+    assert "-2.00 " in table(tmp_path / "out")
+    assert "-2.00*" not in table(tmp_path / "out")
+
+
+def test_seeds_are_compared_seed_by_seed(tmp_path: Path) -> None:
+    rows = {"01_base": {}, "02_worse": {"correct": 281}}
+    comparison = analysis(tmp_path, rows, seeds=(123, 124)).rows[1].comparison
+    assert comparison is not None
+    # Seed 123 loses examples 15 to 18, seed 124 loses 14 to 17: gains -1, -2, -2, -2, -1.
+    assert comparison.disagreements == 5
+    assert comparison.difference == pytest.approx(-8 / 600)
+    assert comparison.p == pytest.approx(2 * 0.5**5)
+    assert "exact sign-flip test, seeds as they are," in table(tmp_path / "out")
+
+
+def test_only_seeds_that_both_have_are_compared(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "study", {"01_base": {}, "02_worse": {"correct": 281}})
+    run(Ablation.load(folder), FakeEngine(), tmp_path / "out", seeds=(123,))
+    run(Ablation.load(folder), FakeEngine(), tmp_path / "out", rows="2", seeds=(123, 127))
+    row = analyse(tmp_path / "out").rows[1]
+    assert row.test == pytest.approx(283 / 300)
+    assert row.comparison is not None
+    assert row.comparison.difference == pytest.approx(-4 / 300)
+
+
+def test_rows_without_common_examples_are_not_compared_and_named(tmp_path: Path) -> None:
+    rows = {"01_base": {}, "02_a": {"note": 1}, "03_b": {"note": 2}}
+    analysis(tmp_path, rows)
+    (tmp_path / "out/02_a/seed-123/predictions-test.tsv").unlink()
+    predictions = tmp_path / "out/03_b/seed-123/predictions-test.tsv"
+    predictions.write_text(predictions.read_text().replace("sms-299", "sms-300"))
+    assert [row.comparison for row in analyse(tmp_path / "out").rows] == [None] * 3
+    assert "Not compared with row 1 (no seed, test examples or prediction files in common): rows 2-3." in table(
+        tmp_path / "out"
+    )
+
+
+def test_predictions_that_do_not_fit_the_result_are_refused(tmp_path: Path) -> None:
+    analysis(tmp_path, {"01_base": {}, "02_a": {"note": 1}})
+    predict(tmp_path / "out/02_a/seed-123/predictions-test.tsv", correct=300, first_wrong=0)
+    with pytest.raises(InputError, match=r"predictions-test.tsv: 300 of 300 right, but result.json says 285 of 300"):
+        table(tmp_path / "out")
+
+
+def test_another_row_can_be_the_reference(tmp_path: Path) -> None:
+    rows = {"01_base": {}, "02_worse": {"correct": 216}, "04_same": {"correct": 216, "model": {"pooling": "mean"}}}
+    found = analysis(tmp_path, rows, reference=2)
+    assert found.reference.number == 2
+    assert [row.differs for row in found.rows] == [
+        {"config.correct": "216 -> 285"},
+        None,
+        {"config.model.pooling": "'last' -> 'mean'"},
+    ]
+    assert "vs 2" in table(tmp_path / "out", reference=2)
+    with pytest.raises(InputError, match="there is no row 3; the rows are 1-2,4"):
+        analyse(tmp_path / "out", reference=3)
+
+
+def test_what_differs_is_what_was_run_code_and_data_included(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "study", {"01_base": {}, "02_same": {}})
+    ablation = Ablation.load(folder)
+    run(ablation, FakeEngine(), tmp_path / "out", rows="1")
+    run(ablation, FakeEngine(code="v2"), tmp_path / "out", rows="2")
+    assert analyse(tmp_path / "out").rows[1].differs == {"code": "'v1' -> 'v2'"}
+    run(ablation, FakeEngine(), tmp_path / "out", rows="2")
+    assert analyse(tmp_path / "out").rows[1].differs == {}
+    assert "Row 2 (same): nothing" in table(tmp_path / "out")
+
+
+def cells(tmp_path: Path, rights: Sequence[int], first_wrong: Sequence[int]) -> list[CellState]:
+    made = []
+    for seed, (right, first) in enumerate(zip(rights, first_wrong, strict=True)):
+        folder = tmp_path / f"seed-{seed}"
+        folder.mkdir()
+        (folder / "result.json").write_text(json.dumps(result(right, 123)))
+        predict(folder / "predictions-test.tsv", right, first)
+        made.append(CellState(seed, folder, "done", result=Result.read(folder / "result.json")))
+    return made
+
+
+def test_the_interval_of_one_seed_is_wilsons(tmp_path: Path) -> None:
+    assert accuracy_interval([]) is None
+    assert accuracy_interval(cells(tmp_path, [285], [0])) == wilson_interval(285, 300)
+
+
+def test_seeds_that_agree_on_every_example_add_nothing(tmp_path: Path) -> None:
+    interval = accuracy_interval(cells(tmp_path, [285, 285, 285], [0, 0, 0]))
+    assert interval == pytest.approx(wilson_interval(285, 300), abs=2e-4)
+
+
+def test_seeds_that_err_on_different_examples_narrow_the_interval(tmp_path: Path) -> None:
+    low, high = accuracy_interval(cells(tmp_path, [285, 285, 285], [0, 100, 200]))
+    alone = wilson_interval(285, 300)
+    assert alone[0] < low < 0.95 < high < alone[1]
+
+
+def test_seeds_that_are_far_apart_widen_the_interval(tmp_path: Path) -> None:
+    low, high = accuracy_interval(cells(tmp_path, [297, 285, 225], [0, 0, 0]))
+    mean = wilson_interval(269, 300)
+    assert low < mean[0] - 0.02
+    assert high > mean[1] + 0.005
+
+
+def test_without_mistakes_or_predictions_the_interval_is_that_of_one_test_set(tmp_path: Path) -> None:
+    perfect = cells(tmp_path, [300, 300], [0, 0])
+    assert accuracy_interval(perfect) == pytest.approx(wilson_interval(300, 300), abs=1e-9)
+    (tmp_path / "seed-0/predictions-test.tsv").unlink()
+    assert accuracy_interval(perfect) == pytest.approx(wilson_interval(300, 300), abs=1e-9)
+
+
+def test_pareto_front() -> None:
+    accuracies = [0.95, 0.94, 0.90, 0.95, 0.95, 0.80]
+    costs = [(10.0, 5.0), (12.0, 5.0), (3.0, 9.0), (10.0, 5.0), (11.0, 4.0), (3.0, 9.0)]
+    assert pareto_front(accuracies, costs) == [True, False, True, True, True, False]
+    assert pareto_front([], []) == []
+
+
+def test_costs_of_different_machines_do_not_compare(tmp_path: Path) -> None:
+    fast = {"result": {"device": "cuda:0", "hardware": {"gpu": "A100", "cpu": "x"}, "seconds": {"fit": 1.0}}}
+    slow = {"result": {"device": "cpu", "hardware": {"gpu": None, "cpu": "x", "threads": 2}, "seconds": {"fit": 9.0}}}
+    found = analysis(tmp_path, {"01_base": fast, "02_slow": slow})
+    assert found.machines == ["cpu: x, 2 threads", "cuda:0: A100"]
+    assert [row.on_front for row in found.rows] == [None, None]
+    assert "Costs do not compare: the rows ran on different machines (cpu: x, 2 threads | cuda:0: A100)" in table(
+        tmp_path / "out"
+    )
+
+
+def test_a_row_that_is_beaten_in_everything_is_off_the_front(tmp_path: Path) -> None:
+    def cost(seconds: float) -> dict:
+        return {"result": {"seconds": {"fit": seconds}, "peak_memory_mb": 500.0}}
+
+    rows = {"01_base": cost(5), "02_slow": cost(9), "03_fast": cost(1) | {"correct": 200}, "04_odd": {"do": "raise"}}
+    assert [row.on_front for row in analysis(tmp_path, rows).rows] == [True, False, True, None]
