@@ -111,9 +111,7 @@ def _refuse_strange(members: list[zipfile.ZipInfo]) -> None:
         if stat.S_ISLNK(member.external_attr >> 16):
             raise _RefusedError(f"{member.filename} is a symbolic link in the archive")
         if member.file_size > SIZE_LIMIT:
-            raise _RefusedError(
-                f"{member.filename} declares {member.file_size:,} bytes, more than {SIZE_LIMIT:,}"
-            )
+            raise _RefusedError(f"{member.filename} declares {member.file_size:,} bytes, more than {SIZE_LIMIT:,}")
     if MEMBER not in names:
         raise _RefusedError(f"the archive lacks {MEMBER}")
 

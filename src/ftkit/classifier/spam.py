@@ -161,11 +161,12 @@ class SpamDataModule(L.LightningDataModule):
             pad_to_max=self.padding != "none",
             single=self.padding == "none" and reads_padding,
         )
+        width = min(max(map(len, encoded["train"])), self.encoding.max_length)
         for name in SPLITS:
             ids = [messages.ids[row] for row in rows[name]]
             target = [self.labels.index(messages.labels[row]) for row in rows[name]]
             cut = [tokens[: self.encoding.max_length] for tokens in encoded[name]]
-            self.datasets[name] = MessageDataset(ids, target, cut, self.encoding)
+            self.datasets[name] = MessageDataset(ids, target, cut, self.encoding, name, width)
         self.report = {"source": self._source_name(), "sha256": messages.sha256}
         self.report |= {"max_length": self.encoding.max_length}
         self.report |= _statistics(self.datasets, texts, encoded, self.encoding.max_length)
@@ -188,10 +189,7 @@ class SpamDataModule(L.LightningDataModule):
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """One loader for each of ``evaluate_splits``, in order and with nothing dropped."""
-        return [
-            message_loader(self.datasets[name], self.batch_size, self.num_workers)
-            for name in self.evaluate_splits
-        ]
+        return [message_loader(self.datasets[name], self.batch_size, self.num_workers) for name in self.evaluate_splits]
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Batches of the test split, in order and with nothing dropped."""
@@ -256,9 +254,7 @@ class SpamDataModule(L.LightningDataModule):
                 fix="use split: balanced",
             )
         if not self.evaluate_splits or len(set(self.evaluate_splits)) < len(self.evaluate_splits):
-            raise InputError(
-                "name one or more splits, each once", field="evaluate_splits", got=self.evaluate_splits
-            )
+            raise InputError("name one or more splits, each once", field="evaluate_splits", got=self.evaluate_splits)
         if unknown := set(self.evaluate_splits) - set(SPLITS):
             raise InputError(
                 "unknown split", field="evaluate_splits", got=unknown.pop(), fix=f"use {', '.join(SPLITS)}"

@@ -96,7 +96,7 @@ class FeatureStore:
         >>> store = FeatureStore(Path(tempfile.mkdtemp()))
         >>> made_of = {"weights": "5f3a", "texts": "90c1"}
         >>> compute = lambda examples: torch.tensor(examples).float().reshape(-1, 1, 1).expand(-1, 3, 2)
-        >>> built = store.build(made_of, [1, 3], width=2, dtype=torch.float32, batch_size=8, compute=compute)
+        >>> built = store.build(made_of, [1, 3], batch_size=8, compute=compute)
         >>> store.find(made_of).read([1, 0]).tolist()
         [[[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]]
     """
@@ -120,8 +120,6 @@ class FeatureStore:
         self,
         made_of: Mapping[str, Any],
         lengths: Sequence[int],
-        width: int,
-        dtype: torch.dtype,
         batch_size: int,
         compute: Callable[[list[int]], Tensor],
     ) -> Features | None:
@@ -130,8 +128,6 @@ class FeatureStore:
         Args:
             made_of: What decides the numbers, as plain values.
             lengths: How many vectors to keep of each example.
-            width: The size D of a vector.
-            dtype: The type of its elements.
             batch_size: Examples computed together. They come in order of length, so that little is padded.
             compute: Makes vectors (B, T, D) of a list of example numbers, T at least the longest of their lengths.
 
@@ -143,11 +139,10 @@ class FeatureStore:
                 if found := self.find(made_of):
                     return found
                 self._remove_leftovers(place)
-                self._check_room(sum(lengths) * width * dtype.itemsize)
                 partial = place.with_name(f"{place.name}.{os.getpid()}{PARTIAL_SUFFIX}")
                 partial.mkdir()
                 try:
-                    about = _write_rows(partial / _DATA, lengths, width, dtype, batch_size, compute)
+                    about = self._write_rows(partial / _DATA, lengths, batch_size, compute)
                     _write_text(partial / _ABOUT, json.dumps({"made_of": made_of, **about}))
                     partial.rename(place)
                 finally:
@@ -156,6 +151,32 @@ class FeatureStore:
         except (OSError, EnvironmentFault) as error:
             warnings.warn(f"outputs of frozen layers are computed again in every step: {error}", stacklevel=2)
             return None
+
+    def _write_rows(
+        self, path: Path, lengths: Sequence[int], batch_size: int, compute: Callable[[list[int]], Tensor]
+    ) -> dict[str, Any]:
+        """Write the rows in order of length, a batch at a time; returns what a reader must know of them."""
+        checksum, order = 0, torch.tensor(lengths).argsort(stable=True).tolist()
+        with path.open("wb") as file:
+            for start in range(0, len(order), batch_size):
+                examples = order[start : start + batch_size]
+                vectors = compute(examples).detach().cpu()
+                if not start:
+                    width, dtype = vectors.shape[2], vectors.dtype
+                    needed = sum(lengths) * width * dtype.itemsize
+                    self._check_room(needed)
+                    if hasattr(os, "posix_fallocate"):  # a full disk shows now, and not after the work
+                        os.posix_fallocate(file.fileno(), 0, needed)
+                for row, example in zip(vectors, examples, strict=True):
+                    data = row[: lengths[example]].contiguous().flatten().view(torch.uint8).numpy().data
+                    file.write(data)
+                    checksum = zlib.crc32(data, checksum)
+            if file.tell() != needed:
+                raise ValueError(f"{file.tell():,} bytes were computed instead of {needed:,}")
+            file.flush()
+            os.fsync(file.fileno())
+        name = str(dtype).removeprefix("torch.")
+        return {"width": width, "dtype": name, "bytes": needed, "crc32": checksum, "lengths": list(lengths)}
 
     def _check_room(self, needed: int) -> None:
         used = sum(file.stat().st_size for file in self.folder.glob(f"*/{_DATA}"))
@@ -204,37 +225,6 @@ def key_of(made_of: Mapping[str, Any]) -> str:
     """
     text = json.dumps(made_of, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _write_rows(
-    path: Path,
-    lengths: Sequence[int],
-    width: int,
-    dtype: torch.dtype,
-    batch_size: int,
-    compute: Callable[[list[int]], Tensor],
-) -> dict[str, Any]:
-    """Write the rows in order of length, a batch at a time; returns what a reader must know of them."""
-    needed, checksum = sum(lengths) * width * dtype.itemsize, 0
-    order = torch.tensor(lengths).argsort(stable=True).tolist()
-    with path.open("wb") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, needed)  # a full disk shows now, and not after the work
-        for start in range(0, len(order), batch_size):
-            examples = order[start : start + batch_size]
-            vectors = compute(examples).detach().to("cpu", dtype)
-            if vectors.shape[2:] != (width,):
-                raise ValueError(f"vectors of {tuple(vectors.shape[2:])} elements instead of {width}")
-            for row, example in zip(vectors, examples, strict=True):
-                data = memoryview(row[: lengths[example]].contiguous().flatten().view(torch.uint8).numpy())
-                file.write(data)
-                checksum = zlib.crc32(data, checksum)
-        if file.tell() != needed:
-            raise ValueError(f"{file.tell():,} bytes were computed instead of {needed:,}")
-        file.flush()
-        os.fsync(file.fileno())
-    name = str(dtype).removeprefix("torch.")
-    return {"width": width, "dtype": name, "bytes": needed, "crc32": checksum, "lengths": list(lengths)}
 
 
 def _starts(lengths: Tensor) -> Tensor:
