@@ -338,7 +338,7 @@ class GPT2Classifier(DecoderClassifier):
         seed: int | None = None,
         tokenizer: str | None = None,
         cache_frozen: bool = True,
-        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=5e-5, weight_decay=0.1),
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=5e-5, weight_decay=0.1, fused=True),
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(
