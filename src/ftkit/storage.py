@@ -18,6 +18,11 @@ PARTIAL_SUFFIX = ".partial"
 CHECKSUM_SUFFIX = ".sha256"
 
 
+def cache_folder() -> Path:
+    """Where downloads and computed features are kept: ``$FTKIT_CACHE``, or ``~/.cache/ftkit``."""
+    return Path(os.environ.get("FTKIT_CACHE") or "~/.cache/ftkit").expanduser()
+
+
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     r"""Open a temporary file in the folder of ``path`` and rename it over ``path`` once it is on the disk.

@@ -25,7 +25,7 @@ TINY = plain.Size(layers=3, width=32, heads=4, vocab=97, context=48)
 PAD = 96
 # Twenty times the published rate, so that training moves the losses by far more than the tolerance.
 RATE = 1e-3
-PUBLISHED_OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 5e-5, "weight_decay": 0.1}}
+PUBLISHED_OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 5e-5, "weight_decay": 0.1, "fused": True}}
 POOLING = {"first": "first", "last": "last", "flexible": "last_real"}
 
 
@@ -83,7 +83,7 @@ def classifier(row: dict[str, Any], folder: Path) -> Recorded:
         size=None,
         source=str(folder),
         seed=plain.SEED,
-        optimizer=lambda params: torch.optim.AdamW(params, lr=RATE, weight_decay=0.1),
+        optimizer=lambda params: torch.optim.AdamW(params, lr=RATE, weight_decay=0.1, fused=True),
         **arguments(row),
     )
     model.configure_model()
@@ -214,7 +214,7 @@ def test_the_default_optimizer_is_the_published_one(folder: Path) -> None:
     model.configure_model()
     optimizer = model.configure_optimizers()
     assert type(optimizer) is torch.optim.AdamW
-    wanted = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=5e-5, weight_decay=0.1)
+    wanted = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=5e-5, weight_decay=0.1, fused=True)
     assert optimizer.defaults == wanted.defaults
 
 

@@ -7,12 +7,34 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+class KeysAndValues(NamedTuple):
+    """What a block's attention reads, given to the block as if it were a cache of earlier steps.
+
+    Args:
+        key: Keys of all positions (B, heads, T, head size).
+        value: Values of all positions, of the same shape.
+    """
+
+    key: Tensor
+    value: Tensor
+
+    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Answer the block, which offers the keys and values of its one position: they are in already."""
+        return self.key, self.value
+
+
+def drops_out(module: nn.Module) -> bool:
+    """Whether anything inside drops out while training."""
+    return any(isinstance(child, nn.Dropout) and child.p > 0 for child in module.modules())
 
 
 class Backbone(nn.Module, ABC):
@@ -51,6 +73,10 @@ class Backbone(nn.Module, ABC):
     def embed(self, input_ids: Tensor) -> Tensor:
         """Embed ``input_ids`` (B, T) int64 as hidden states (B, T, D)."""
 
+    @abstractmethod
+    def keys_and_values(self, block: Any, hidden: Tensor, arguments: Mapping[str, Any]) -> KeysAndValues:
+        """Keys and values that a block makes of ``hidden`` (B, T, D), the hidden states before it."""
+
     def split_projections(self) -> None:
         """Give query, key and value a layer each, where the family fuses them. The function computed stays the same."""
 
@@ -82,6 +108,46 @@ class Backbone(nn.Module, ABC):
         for block in self.blocks[start:stop]:
             hidden = block(hidden, **arguments)
         return hidden
+
+    def run_last_block(self, hidden: Tensor, arguments: Mapping[str, Any], position: Tensor) -> Tensor:
+        """Run the last block for one position a sequence: nothing reads its output anywhere else.
+
+        Keys and values are computed for all positions; query, attention, output projection and MLP for one.
+
+        Args:
+            hidden: Hidden states before the block (B, T, D).
+            arguments: What :meth:`block_arguments` returned.
+            position: The position of each sequence, (B,) int64.
+
+        Returns:
+            Hidden states behind the block at ``position`` (B, D), before the final norm.
+        """
+        block, rows = self.blocks[-1], torch.arange(len(hidden), device=hidden.device)
+        if not self._runs_one_position(block):
+            return block(hidden, **arguments)[rows, position]
+        known = self.keys_and_values(block, hidden, arguments)
+        there = self.arguments_at(arguments, position, hidden.shape[1])
+        return block(hidden[rows, position][:, None], past_key_values=known, **there)[:, 0]
+
+    def arguments_at(self, arguments: Mapping[str, Any], position: Tensor, positions: int) -> dict[str, Any]:
+        """What a block is called with for one ``position`` (B,) of each sequence; see :meth:`block_arguments`."""
+        mask = arguments["attention_mask"]  # (B or 1, 1, T, T), boolean or additive
+        if mask is not None:
+            rows = torch.arange(len(position), device=position.device)
+            mask = mask.expand(len(position), -1, -1, -1)[rows, :, position][:, :, None]  # (B, 1, 1, T)
+        elif arguments["is_causal"]:
+            visible = torch.arange(positions, device=position.device) <= position[:, None]  # (B, T)
+            mask = visible[:, None, None]
+        return {**arguments, "attention_mask": mask, "is_causal": False}
+
+    def _runs_one_position(self, block: nn.Module) -> bool:
+        """Whether one position alone gives the same: other attentions, sharding or checkpointing need the whole."""
+        return (
+            self.config._attn_implementation in ("sdpa", "eager")
+            and all(type(parameter) is nn.Parameter for parameter in block.parameters())
+            and isinstance(block, GradientCheckpointingLayer)
+            and not (block.training and (block.gradient_checkpointing or drops_out(block)))
+        )
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Hidden states (B, T, D) behind the last block, before the final norm."""

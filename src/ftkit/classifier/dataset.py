@@ -16,13 +16,21 @@ class MessageDataset(Dataset[Batch]):
     """The encoded messages of one split; an index list gives a whole batch.
 
     A batch is a dict: ``input_ids`` (B, T) int64, padded on the right; ``length`` (B,) int64, the number of
-    real tokens, at least 1; ``label`` (B,) int64, 1 for the positive class; ``id``, a list of B strings.
+    real tokens, at least 1; ``label`` (B,) int64, 1 for the positive class; ``id``, a list of B strings;
+    ``index`` (B,) int64, the messages' places in the dataset; ``split``, the dataset's name.
 
     Args:
         ids: Name of each message.
         labels: 0 or 1 for each message.
         encoded: Token ids of each message, cut.
         encoding: How the messages of a batch are padded.
+        split: Name of the dataset.
+        width: Positions to keep of each message at least. A batch that is padded to its own longest message does not
+            show them, but datasets of one width can share what a frozen model makes of them.
+
+    Attributes:
+        input_ids: Token ids of all messages, padded to one width, (N, W) int64.
+        length: Number of real tokens of all messages, (N,) int64.
 
     Example:
         >>> rules = Encoding(("ham", "spam"), max_length=4, pad_to_max=False, pad_id=9, single=False)
@@ -31,10 +39,18 @@ class MessageDataset(Dataset[Batch]):
         [[2, 3], [1, 9]]
     """
 
-    def __init__(self, ids: list[str], labels: list[int], encoded: list[list[int]], encoding: Encoding) -> None:
-        padded = encoding.pad(encoded)
+    def __init__(
+        self,
+        ids: list[str],
+        labels: list[int],
+        encoded: list[list[int]],
+        encoding: Encoding,
+        split: str = "",
+        width: int = 1,
+    ) -> None:
+        padded = encoding.pad(encoded, width)
         self.input_ids, self.length = padded["input_ids"], padded["length"]
-        self.ids, self.label = ids, torch.tensor(labels)
+        self.ids, self.label, self.split = ids, torch.tensor(labels), split
         self.pad_to_max = encoding.pad_to_max
 
     def __len__(self) -> int:
@@ -53,6 +69,8 @@ class MessageDataset(Dataset[Batch]):
             "length": length,
             "label": self.label[rows],
             "id": [self.ids[index] for index in indices],
+            "index": rows,
+            "split": self.split,
         }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
-import os
 import stat
 import time
 import urllib.request
@@ -18,7 +17,7 @@ import zlib
 from pathlib import Path
 
 from ftkit.errors import UnavailableError
-from ftkit.storage import atomic_write, sha256_of
+from ftkit.storage import atomic_write, cache_folder, sha256_of
 
 URLS = (
     "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
@@ -39,11 +38,6 @@ class _RefusedError(Exception):
     """What a mirror sent is not the archive that was asked for."""
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: ``$FTKIT_CACHE``, or ``~/.cache/ftkit``."""
-    return Path(os.environ.get("FTKIT_CACHE") or "~/.cache/ftkit").expanduser()
-
-
 def fetch_sms_spam(cache: str | Path | None = None, urls: tuple[str, ...] = URLS) -> Path:
     """Download ``SMSSpamCollection`` unless it is in the cache.
 
@@ -52,7 +46,7 @@ def fetch_sms_spam(cache: str | Path | None = None, urls: tuple[str, ...] = URLS
     one step.
 
     Args:
-        cache: Folder to keep the file in; None takes :func:`cache_folder`.
+        cache: Folder to keep the file in; None takes :func:`ftkit.storage.cache_folder`.
         urls: The mirrors.
 
     Returns:

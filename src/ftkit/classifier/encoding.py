@@ -38,8 +38,8 @@ class Encoding:
         ]
         return [ids[: self.max_length] or [self.pad_id] for ids in encoded]
 
-    def pad(self, encoded: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        """Make a batch: ``input_ids`` (B, T) int64 padded on the right, and ``length`` (B,) int64.
+    def pad(self, encoded: Sequence[Sequence[int]], at_least: int = 1) -> dict[str, Tensor]:
+        """Make a batch: ``input_ids`` (B, T) int64 padded on the right, T ``at_least``, and ``length`` (B,) int64.
 
         Example:
             >>> rules = Encoding(("ham", "spam"), max_length=3, pad_to_max=True, pad_id=9, single=False)
@@ -47,7 +47,7 @@ class Encoding:
             [[1, 9, 9], [2, 3, 9]]
         """
         length = torch.tensor([len(ids) for ids in encoded])
-        width = self.max_length if self.pad_to_max else int(length.max())
+        width = self.max_length if self.pad_to_max else max(int(length.max()), at_least)
         input_ids = torch.full((len(encoded), width), self.pad_id)
         for row, ids in zip(input_ids, encoded, strict=True):
             row[: len(ids)] = torch.tensor(ids)

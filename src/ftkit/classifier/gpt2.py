@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model, GPT2Tokenizer
 from transformers.pytorch_utils import Conv1D
 
-from ftkit.classifier.backbone import Backbone
+from ftkit.classifier.backbone import Backbone, KeysAndValues
 from ftkit.errors import InputError
 from ftkit.hub import load_pretrained, not_cached
 
@@ -66,6 +67,20 @@ class GPT2Backbone(Backbone):
         """Token plus position embeddings of ``input_ids`` (B, T) int64, as (B, T, D)."""
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         return self.model.drop(self.model.wte(input_ids) + self.model.wpe(positions))
+
+    def keys_and_values(self, block: Any, hidden: Tensor, arguments: Mapping[str, Any]) -> KeysAndValues:
+        """Keys and values of a block (B, heads, T, head size), without the queries as far as the layers are apart."""
+        projection, normed = block.attn.c_attn, block.ln_1(hidden)  # (B, T, D)
+        width = hidden.shape[-1]
+        if isinstance(projection, SplitProjection):
+            key, value = projection.key(normed), projection.value(normed)
+        elif isinstance(projection, Conv1D):
+            weight, bias = projection.weight[:, width:], projection.bias[width:]
+            key, value = torch.addmm(bias, normed.flatten(0, 1), weight).view(*normed.shape[:2], -1).chunk(2, dim=-1)
+        else:  # peft's adapter over the fused layer
+            _, key, value = projection(normed).chunk(3, dim=-1)
+        heads = (*hidden.shape[:2], -1, block.attn.head_dim)
+        return KeysAndValues(key.view(heads).transpose(1, 2), value.view(heads).transpose(1, 2))
 
     def split_projections(self) -> None:
         """Replace each fused ``c_attn`` by three linear layers with the same weights."""

@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 from transformers import PreTrainedTokenizerBase
@@ -16,36 +17,14 @@ from transformers import PreTrainedTokenizerBase
 from ftkit.classifier import gpt2
 from ftkit.classifier.backbone import Backbone
 from ftkit.classifier.encoding import Encoding
-from ftkit.classifier.pooling import Pooling, pool, reads_padding, real_tokens
+from ftkit.classifier.frozen_prefix import FrozenPrefix
+from ftkit.classifier.network import CLASSES, SequenceClassifier
+from ftkit.classifier.pooling import Pooling, reads_padding
 from ftkit.classifier.trainable import LoraFlavour, Trainable, add_lora, choose_trainable
 from ftkit.errors import InputError
 from ftkit.training.checkpoint import TrainedStateModule, read_checkpoint, trainable_parameters
 
-CLASSES = 2
-
-
-class SequenceClassifier(nn.Module):
-    """A backbone, one pooled position and a linear head.
-
-    Args:
-        backbone: The decoder.
-        pooling: Which position decides.
-        mask_padding: Whether attention ignores padding.
-    """
-
-    def __init__(self, backbone: Backbone, pooling: Pooling, mask_padding: bool) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = nn.Linear(backbone.hidden_size, CLASSES)
-        self.pooling = pooling
-        self.mask_padding = mask_padding
-
-    def forward(self, input_ids: Tensor, length: Tensor) -> Tensor:
-        """Logits (B, 2) for right-padded ``input_ids`` (B, T) int64 with ``length`` (B,) real tokens each."""
-        attention_mask = real_tokens(length, input_ids.shape[1]) if self.mask_padding else None
-        hidden = self.backbone.norm(self.backbone(input_ids, attention_mask))  # (B, T, D)
-        # The head is affine, so the mean of the logits is the head of the mean.
-        return self.head(pool(hidden, length, self.pooling))
+_WHOLE_NETWORK = (SingleDeviceStrategy, DDPStrategy)  # other strategies may keep a part of each weight only
 
 
 class DecoderClassifier(TrainedStateModule):
@@ -69,6 +48,8 @@ class DecoderClassifier(TrainedStateModule):
         class_weights: Weight of each class in the loss, negative class first.
         seed: Seed of random weights, head and adapters; None takes the one that ``seed_everything`` set.
         tokenizer: Folder or hub id of the tokenizer; None takes the one that belongs to the weights.
+        cache_frozen: Whether what the frozen part makes of each message is computed once and kept on disk, in
+            ``$FTKIT_CACHE/features``, for all epochs, runs and rows that share it. The results stay the same.
         optimizer: Makes the optimizer from the parameters that learn.
         scheduler: Makes a learning-rate scheduler, stepped each epoch, from the optimizer.
 
@@ -90,6 +71,7 @@ class DecoderClassifier(TrainedStateModule):
         class_weights: list[float] | None,
         seed: int | None,
         tokenizer: str | None,
+        cache_frozen: bool,
         optimizer: OptimizerCallable,
         scheduler: LRSchedulerCallable | None,
     ) -> None:
@@ -102,6 +84,8 @@ class DecoderClassifier(TrainedStateModule):
         self.class_weights = None if class_weights is None else torch.tensor(class_weights)
         self.seed = torch.initial_seed() if seed is None else seed
         self.tokenizer_source = tokenizer
+        self.cache_frozen = cache_frozen
+        self.prefix: FrozenPrefix | None = None
         self.optimizer, self.scheduler = optimizer, scheduler
         self._check_arguments()
         self.net: SequenceClassifier | None = None
@@ -131,6 +115,11 @@ class DecoderClassifier(TrainedStateModule):
         """Whether right padding can change a prediction."""
         return reads_padding(self.pooling, self.causal_mask, self.mask_padding)
 
+    @property
+    def frozen_seconds(self) -> float:
+        """Seconds of this stage that went into computing or opening what the frozen part makes of the messages."""
+        return 0.0 if self.prefix is None else self.prefix.seconds
+
     def configure_model(self) -> None:
         """Build backbone, head and adapters, once. The global random state is left as it was."""
         if self.net is not None:
@@ -154,11 +143,20 @@ class DecoderClassifier(TrainedStateModule):
         """Take over from the data module how texts become batches, for :meth:`classify` and for checkpoints."""
         datamodule = getattr(self.trainer, "datamodule", None)
         self.encoding = getattr(datamodule, "encoding", self.encoding)
+        self.prefix = None  # weights and messages may have changed since the last stage
+
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Leave out the columns that nothing reads, and bring what is known of the frozen part."""
+        assert self.net is not None, "configure_model comes first"
+        if self.cache_frozen and self.prefix is None:
+            self.prefix = self._open_prefix(self.net)
+        batch = self.net.trim(batch)
+        return batch if self.prefix is None else self.prefix.attach(batch)
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """Logits (B, 2) of a batch; column 1 is the positive class."""
         assert self.net is not None, "configure_model comes first"
-        return self.net(batch["input_ids"], batch["length"])
+        return self.net(batch["input_ids"], batch["length"], batch.get("features"), batch.get("depth", 0))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Mean cross-entropy of the batch."""
@@ -210,11 +208,12 @@ class DecoderClassifier(TrainedStateModule):
         if self.encoding is None:
             raise InputError("how texts are encoded is known only after training", fix="train it, or load a checkpoint")
         self.configure_model()
+        assert self.net is not None
         was_training = self.training
         self.eval()
         encoded = self.encoding.encode(self.load_tokenizer(), texts)
         results = []
-        for batch in self.encoding.batches(encoded, batch_size):
+        for batch in map(self.net.trim, self.encoding.batches(encoded, batch_size)):
             probabilities = self({key: value.to(self.device) for key, value in batch.items()}).softmax(-1)
             for probability, index in zip(*(column.tolist() for column in probabilities.max(-1)), strict=True):
                 results.append({"label": self.encoding.labels[index], "probability": probability})
@@ -252,6 +251,13 @@ class DecoderClassifier(TrainedStateModule):
         super().on_load_checkpoint(checkpoint)
         if checkpoint.get("encoding"):
             self.encoding = Encoding(**checkpoint["encoding"])
+
+    def _open_prefix(self, net: SequenceClassifier) -> FrozenPrefix | None:
+        """What is kept of the data module's messages; None where they or the whole network are not at hand."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not getattr(data, "datasets", None) or not isinstance(self.trainer.strategy, _WHOLE_NETWORK):
+            return None
+        return FrozenPrefix(net, data.datasets, data.batch_size, self.trainer.precision_plugin.forward_context)
 
     def _loss(self, logits: Tensor, label: Tensor) -> Tensor:
         weights = None if self.class_weights is None else self.class_weights.to(logits)
@@ -301,6 +307,8 @@ class GPT2Classifier(DecoderClassifier):
         class_weights: Weight of each class in the loss, negative class first.
         seed: Seed of random weights, head and adapters; null takes the one that ``seed_everything`` set.
         tokenizer: Folder or hub id of the tokenizer; null takes the one of ``source``.
+        cache_frozen: Whether what the frozen part makes of each message is computed once and kept on disk, in
+            ``$FTKIT_CACHE/features``, for all epochs, runs and rows that share it. The results stay the same.
         optimizer: Makes the optimizer from the parameters that learn.
         scheduler: Makes a learning-rate scheduler, stepped each epoch, from the optimizer.
 
@@ -334,12 +342,13 @@ class GPT2Classifier(DecoderClassifier):
         class_weights: list[float] | None = None,
         seed: int | None = None,
         tokenizer: str | None = None,
-        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=5e-5, weight_decay=0.1),
+        cache_frozen: bool = True,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=5e-5, weight_decay=0.1, fused=True),
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(
             trainable, pooling, causal_mask, mask_padding, lora_rank, lora_alpha, lora_dropout, lora_flavour,
-            ignore_index, class_weights, seed, tokenizer, optimizer, scheduler,
+            ignore_index, class_weights, seed, tokenizer, cache_frozen, optimizer, scheduler,
         )  # fmt: skip
         if not 0 <= dropout < 1:
             raise InputError("is a probability below 1", field="dropout", got=dropout)

@@ -57,6 +57,42 @@ def pool(hidden: Tensor, length: Tensor, pooling: Pooling) -> Tensor:
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
 
 
+def pooled_position(length: Tensor, positions: int, pooling: Pooling) -> Tensor | None:
+    """The one position that :func:`pool` reads, (B,) int64; None if it averages.
+
+    Example:
+        >>> [pooled_position(torch.tensor([2, 3]), 4, how).tolist() for how in ("first", "last", "last_real")]
+        [[0, 0], [3, 3], [1, 2]]
+    """
+    if pooling == "first":
+        return torch.zeros_like(length)
+    if pooling == "last":
+        return torch.full_like(length, positions - 1)
+    return length - 1 if pooling == "last_real" else None
+
+
+def needed_positions(length: Tensor, positions: int, pooling: Pooling, causal_mask: bool, mask_padding: bool) -> Tensor:
+    """How many of the first positions of each sequence can change the pooled vector at all.
+
+    Args:
+        length: Number of real tokens, (B,) int64.
+        positions: Number of positions T, padding included.
+        pooling: Which position decides.
+        causal_mask: Whether a token sees only itself and those before it.
+        mask_padding: Whether attention ignores padding.
+
+    Returns:
+        1 to T, (B,) int64.
+
+    Example:
+        >>> needed_positions(torch.tensor([2, 3]), 4, "last_real", causal_mask=True, mask_padding=False).tolist()
+        [2, 3]
+    """
+    if reads_padding(pooling, causal_mask, mask_padding):
+        return torch.full_like(length, positions)
+    return torch.ones_like(length) if pooling == "first" and causal_mask else length
+
+
 def reads_padding(pooling: Pooling, causal_mask: bool, mask_padding: bool) -> bool:
     """Whether right padding can change the pooled vector.
 

@@ -161,11 +161,12 @@ class SpamDataModule(L.LightningDataModule):
             pad_to_max=self.padding != "none",
             single=self.padding == "none" and reads_padding,
         )
+        width = min(max(map(len, encoded["train"])), self.encoding.max_length)
         for name in SPLITS:
             ids = [messages.ids[row] for row in rows[name]]
             target = [self.labels.index(messages.labels[row]) for row in rows[name]]
             cut = [tokens[: self.encoding.max_length] for tokens in encoded[name]]
-            self.datasets[name] = MessageDataset(ids, target, cut, self.encoding)
+            self.datasets[name] = MessageDataset(ids, target, cut, self.encoding, name, width)
         self.report = {"source": self._source_name(), "sha256": messages.sha256}
         self.report |= {"max_length": self.encoding.max_length}
         self.report |= _statistics(self.datasets, texts, encoded, self.encoding.max_length)

@@ -58,6 +58,22 @@ def choose_trainable(backbone: Backbone, head: nn.Module, trainable: Trainable |
         backbone.blocks[-learning:].requires_grad_(True)
 
 
+def frozen_parts(backbone: Backbone) -> list[list[nn.Parameter]]:
+    """The parts in front that do not learn, each as its parameters: the embeddings, then block after block.
+
+    The final norm follows the last block. Nothing is frozen behind a part that learns.
+    """
+    behind = [list(module.parameters()) for module in (*backbone.blocks, backbone.norm)]
+    known = {id(parameter) for part in behind for parameter in part}
+    embeddings = [parameter for parameter in backbone.parameters() if id(parameter) not in known]
+    frozen = []
+    for part in (embeddings, *behind):
+        if any(parameter.requires_grad for parameter in part):
+            break
+        frozen.append(part)
+    return frozen
+
+
 def add_lora(net: Any, rank: int, alpha: float, flavour: LoraFlavour, dropout: float = 0.0) -> None:
     """Freeze the backbone and put peft's LoRA adapters into it, in place. The head learns in full.
 

@@ -57,6 +57,8 @@ class RunRecorder(L.Callback):
         checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") or ""
         self.result = {
             "seconds": {"fit": time.perf_counter() - self._fit_started},
+            # a part of those: work on frozen layers that later runs find done
+            "frozen_seconds": getattr(pl_module, "frozen_seconds", 0.0),
             "peak_memory_mb": peak_memory_mb(),
             "steps": trainer.global_step,
             "seed": pl_module.hparams.get("seed"),

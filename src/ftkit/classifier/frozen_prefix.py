@@ -1,0 +1,206 @@
+"""What the frozen part of a classifier makes of each message: computed once, kept on disk, and read ever after.
+
+Under a causal mask a position does not depend on what follows. So what was kept for padded messages serves unpadded
+ones and those read at their last real token: they take the first positions of the same rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from torch import Tensor
+
+from ftkit.classifier.backbone import Backbone, drops_out
+from ftkit.classifier.dataset import Batch, MessageDataset
+from ftkit.classifier.network import SequenceClassifier
+from ftkit.classifier.pooling import reads_padding
+from ftkit.classifier.trainable import frozen_parts
+from ftkit.training.feature_store import Features, FeatureStore
+
+_FORMAT = 1  # raise it when the same description comes to mean other numbers
+_SMALLEST_BATCH = 8  # messages of one length each cost no padding, and a batch of one wastes the processor
+_log = logging.getLogger(__name__)
+
+
+class _Stage(NamedTuple):
+    """A point of the network at which outputs are kept: behind ``depth`` blocks, or pooled behind the final norm."""
+
+    depth: int
+    pooled: bool
+    weights: str  # fingerprint of everything before it
+
+
+class FrozenPrefix:
+    """The frozen part of a network, as rows on disk for the messages of some datasets.
+
+    Args:
+        net: The network, on its device.
+        datasets: The messages by name of their split.
+        batch_size: Messages computed together; the run's own batch size gives the very same bits.
+        precision: Makes the context of the run's precision.
+        store: Where the outputs are kept.
+
+    Attributes:
+        seconds: Time spent on computing or opening them.
+    """
+
+    def __init__(
+        self,
+        net: SequenceClassifier,
+        datasets: Mapping[str, MessageDataset],
+        batch_size: int,
+        precision: Callable[[], AbstractContextManager[Any]],
+        store: FeatureStore | None = None,
+    ) -> None:
+        self.net, self.datasets, self.batch_size, self.precision = net, datasets, batch_size, precision
+        self.store = FeatureStore() if store is None else store
+        self.seconds = 0.0
+        self._device = next(net.parameters()).device
+        self._frozen = [parameter for part in frozen_parts(net.backbone) for parameter in part]
+        self._stages = [] if drops_out(net.backbone) else _stages(net.backbone)
+        self._features: dict[str, Features | None] = {}
+
+    def attach(self, batch: Batch) -> Batch:
+        """Give a trimmed batch its ``features`` and their ``depth``, if they are kept or can be.
+
+        Args:
+            batch: A batch of one of the datasets; other batches stay as they are.
+
+        Returns:
+            The batch; ``features`` is what :meth:`SequenceClassifier.forward` takes, on the CPU.
+        """
+        if not self._stages or batch.get("split") not in self.datasets or self._thawed():
+            return batch
+        features = self._open(batch["split"])
+        if features is None:
+            return batch
+        stage, examples = self._stages[-1], batch["index"].tolist()
+        if stage.pooled:
+            return {**batch, "features": features.read(examples)[:, 0], "depth": stage.depth}
+        lengths = self.net.needed(batch["length"], batch["input_ids"].shape[1]).tolist()
+        return {**batch, "features": features.read(examples, lengths), "depth": stage.depth}
+
+    def _thawed(self) -> bool:
+        """Whether a part that was frozen has begun to learn, as a callback may decide."""
+        return any(parameter.requires_grad for parameter in self._frozen)
+
+    def _open(self, split: str) -> Features | None:
+        if split not in self._features:
+            started = time.perf_counter()
+            with torch.no_grad(), self.precision():
+                self._features[split] = self._find_or_build(self.datasets[split])
+            self.seconds += time.perf_counter() - started
+        return self._features[split]
+
+    def _find_or_build(self, dataset: MessageDataset) -> Features | None:
+        padding_decides = reads_padding(self.net.pooling, self.net.causal_mask, self.net.mask_padding)
+        alone = padding_decides and not dataset.pad_to_max
+        if alone and self.batch_size > 1:
+            return None  # a message's states depend on what it shares a batch with
+        stage, widths = self._stages[-1], list(self._widths(dataset))
+        descriptions = [self._made_of(stage, dataset, lengths) for lengths in widths]
+        for made_of in descriptions:
+            if found := self.store.find(made_of):
+                return found
+        lengths = widths[-1]
+        known, start = self._deepest(dataset, widths)
+
+        def compute(examples: list[int]) -> Tensor:
+            kept, length = lengths[examples], dataset.length[examples].to(self._device)
+            if known is None:
+                hidden = self.net.backbone.embed(dataset.input_ids[examples, : int(kept.max())].to(self._device))
+            else:
+                hidden = known.read(examples, kept.tolist()).to(self._device)
+            if stage.pooled:
+                return self.net.pooled(hidden, length, start)[:, None]
+            return self.net.run(hidden, length, start, stage.depth)
+
+        _log.info("computing %d frozen blocks for %d messages, once", stage.depth - start, len(dataset))
+        one_by_one = alone and (stage.pooled or not self.net.causal_mask)
+        batch_size = self.batch_size if dataset.pad_to_max or one_by_one else max(self.batch_size, _SMALLEST_BATCH)
+        rows = torch.ones_like(lengths) if stage.pooled else lengths
+        return self.store.build(descriptions[-1], rows.tolist(), batch_size, compute)
+
+    def _deepest(self, dataset: MessageDataset, widths: list[Tensor]) -> tuple[Features | None, int]:
+        """The deepest outputs on disk to go on from, and their depth."""
+        for stage in reversed(self._stages[:-1]):
+            for lengths in widths:
+                if found := self.store.find(self._made_of(stage, dataset, lengths)):
+                    return found, stage.depth
+        return None, 0
+
+    def _widths(self, dataset: MessageDataset) -> Iterator[Tensor]:
+        """How many positions an entry may hold of each message (N,): from the most to those that are needed."""
+        length, positions = dataset.length, dataset.input_ids.shape[1]
+        if dataset.pad_to_max:
+            needed = self.net.needed(length, positions)
+        else:
+            needed = torch.minimum(length, self.net.needed(length, positions))
+        if self.net.causal_mask or self.net.mask_padding:  # what follows a position, or is masked, changes nothing
+            yield torch.full_like(length, positions)
+            yield torch.maximum(length, needed)
+        yield needed
+
+    def _made_of(self, stage: _Stage, dataset: MessageDataset, lengths: Tensor) -> dict[str, Any]:
+        """What decides the outputs of a stage, as plain values."""
+        kept = dataset.input_ids[torch.arange(dataset.input_ids.shape[1]) < lengths[:, None]]
+        texts = [lengths, kept]
+        if stage.pooled or self.net.masks:
+            texts.append(dataset.length)
+        device = self._device.type
+        autocast = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None
+        return {
+            "format": _FORMAT,
+            "output": f"pooled {self.net.pooling}" if stage.pooled else "hidden states",
+            "depth": stage.depth,
+            "weights": stage.weights,
+            "texts": _digest(texts).hex(),
+            "masked": self.net.masks,
+            "autocast": autocast,
+            "matmul": torch.get_float32_matmul_precision(),
+            "device": device,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+
+
+def _stages(backbone: Backbone) -> list[_Stage]:
+    """The points behind frozen blocks, first to last; the last one is behind the final norm if that is frozen too."""
+    blocks = len(backbone.blocks)
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(_digest, frozen_parts(backbone)))
+    weights = hashlib.sha256(_canonical_config(backbone).encode())
+    stages = []
+    for part, digest in enumerate(digests):  # the embeddings, then block after block, then the norm
+        weights.update(digest)
+        stages.append(_Stage(min(part, blocks), part > blocks, weights.hexdigest()))
+    return stages[1:]
+
+
+def _canonical_config(backbone: Backbone) -> str:
+    """The settings that decide what the weights compute; a name or a path does not."""
+    config = backbone.config
+    settings = {key: value for key, value in config.to_dict().items() if key not in _NAMES}
+    return json.dumps({**settings, "attention": config._attn_implementation}, sort_keys=True, default=str)
+
+
+_NAMES = ("_name_or_path", "transformers_version", "architectures")
+
+
+def _digest(tensors: Iterable[Tensor]) -> bytes:
+    """The SHA-256 of tensors: types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{values.dtype} {tuple(values.shape)} ".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
+    return digest.digest()

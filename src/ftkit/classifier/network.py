@@ -1,0 +1,89 @@
+"""The classifier's network: a backbone, one pooled position, a linear head, and nothing computed that nothing reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ftkit.classifier.backbone import Backbone
+from ftkit.classifier.pooling import (
+    Pooling,
+    needed_positions,
+    pool,
+    pooled_position,
+    reads_padding,
+    real_tokens,
+)
+
+CLASSES = 2
+
+
+class SequenceClassifier(nn.Module):
+    """A backbone, one pooled position and a linear head.
+
+    Args:
+        backbone: The decoder.
+        pooling: Which position decides.
+        mask_padding: Whether attention ignores padding.
+    """
+
+    def __init__(self, backbone: Backbone, pooling: Pooling, mask_padding: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(backbone.hidden_size, CLASSES)
+        self.pooling = pooling
+        self.causal_mask: bool = backbone.config.is_causal
+        self.mask_padding = mask_padding
+
+    @property
+    def masks(self) -> bool:
+        """Whether masking the padding changes anything: under a causal mask real tokens do not see it anyway."""
+        return self.mask_padding and (not self.causal_mask or reads_padding(self.pooling, True, True))
+
+    def needed(self, length: Tensor, positions: int) -> Tensor:
+        """How many of the first positions of each sequence can change its logits, (B,) int64."""
+        return needed_positions(length, positions, self.pooling, self.causal_mask, self.mask_padding)
+
+    def trim(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Leave out the columns of ``input_ids`` that no sequence of the batch needs; the logits stay the same."""
+        input_ids = batch["input_ids"]
+        columns = int(self.needed(batch["length"], input_ids.shape[1]).max())
+        return {**batch, "input_ids": input_ids[:, :columns]}
+
+    def forward(self, input_ids: Tensor, length: Tensor, features: Tensor | None = None, depth: int = 0) -> Tensor:
+        """Logits (B, 2).
+
+        Args:
+            input_ids: Right-padded token ids (B, T) int64.
+            length: Number of real tokens, (B,) int64.
+            features: What is known of these texts already: hidden states behind ``depth`` blocks (B, T, D), or the
+                pooled vector (B, D).
+            depth: How many blocks are behind ``features``.
+        """
+        if features is None:
+            features = self.backbone.embed(input_ids)
+        if features.dim() == 3:
+            features = self.pooled(features, length, depth)
+        return self.head(features)
+
+    def run(self, hidden: Tensor, length: Tensor, start: int, stop: int) -> Tensor:
+        """Hidden states (B, T, D) behind ``stop`` blocks, from those behind ``start`` blocks."""
+        return self.backbone.run_blocks(hidden, self._arguments(hidden, length), start, stop)
+
+    def pooled(self, hidden: Tensor, length: Tensor, start: int) -> Tensor:
+        """The vector (B, D) that the head reads, from the hidden states (B, T, D) behind ``start`` blocks."""
+        position = pooled_position(length, hidden.shape[1], self.pooling)
+        blocks = len(self.backbone.blocks)
+        if position is None:
+            # The head is affine, so the mean of the logits is the head of the mean.
+            return pool(self.backbone.norm(self.run(hidden, length, start, blocks)), length, self.pooling)
+        if start == blocks:
+            return self.backbone.norm(pool(hidden, length, self.pooling))
+        arguments = self._arguments(hidden, length)
+        hidden = self.backbone.run_blocks(hidden, arguments, start, blocks - 1)
+        return self.backbone.norm(self.backbone.run_last_block(hidden, arguments, position))
+
+    def _arguments(self, hidden: Tensor, length: Tensor) -> dict[str, Any]:
+        mask = real_tokens(length, hidden.shape[1]) if self.masks else None
+        return self.backbone.block_arguments(hidden, mask)

@@ -1,0 +1,344 @@
+"""Training and evaluation on kept outputs of the frozen part, against computing everything in every step."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2Model
+
+from ftkit.classifier.dataset import MessageDataset, message_loader
+from ftkit.classifier.encoding import Encoding
+from ftkit.classifier.frozen_prefix import FrozenPrefix
+from ftkit.classifier.module import GPT2Classifier
+from ftkit.training.feature_store import FeatureStore
+
+PAD, LAYERS = 40, 4
+SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # by the published rows that have them
+    "1 last": ({}, {}),
+    "2 first": ({"pooling": "first"}, {}),
+    "3 last layer": ({"trainable": "last_layer"}, {}),
+    "4 two blocks": ({"trainable": "last_two_blocks"}, {}),
+    "5 all": ({"trainable": "all"}, {}),
+    "11 lora": ({"trainable": "lora"}, {}),
+    "11 lora of peft": ({"trainable": "lora", "lora_flavour": "peft"}, {}),
+    "13 context": ({}, {"width": 24}),
+    "14 no padding": ({}, {"padded": False, "batch_size": 1}),
+    "16 last real": ({"pooling": "last_real"}, {}),
+    "16 last real, no padding": ({"pooling": "last_real"}, {"padded": False}),
+    "17 no causal mask": ({"causal_mask": False}, {}),
+    "17 no causal mask, no padding": ({"causal_mask": False}, {"padded": False, "batch_size": 1}),
+    "19 mean": ({"pooling": "mean"}, {}),
+    "mean of real tokens": ({"pooling": "mean_real"}, {}),
+    "mask": ({"mask_padding": True}, {}),
+    "mask, last real": ({"mask_padding": True, "pooling": "last_real"}, {}),
+    "mask, not causal, mean": ({"mask_padding": True, "causal_mask": False, "pooling": "mean_real"}, {}),
+    "mask, not causal, first": ({"mask_padding": True, "causal_mask": False, "pooling": "first"}, {}),
+    "last layer, mean, no padding": (
+        {"trainable": "last_layer", "pooling": "mean"},
+        {"padded": False, "batch_size": 1},
+    ),
+    "last layer, last real": ({"trainable": "last_layer", "pooling": "last_real"}, {}),
+}
+CACHED = [name for name, (model, _) in SETTINGS.items() if model.get("trainable") not in ("all", "lora")]
+
+
+class Messages(L.LightningDataModule):
+    """Made-up messages of 1 to 12 tokens; the class is whether the largest token is above 30."""
+
+    def __init__(self, padded: bool = True, width: int = 12, batch_size: int = 4, seed: int = 1) -> None:
+        super().__init__()
+        self.padded, self.width, self.batch_size, self.seed = padded, width, batch_size, seed
+        self.datasets: dict[str, MessageDataset] = {}
+
+    def setup(self, stage: str) -> None:
+        generator = torch.Generator().manual_seed(self.seed)
+        rules = Encoding(("ham", "spam"), self.width, pad_to_max=self.padded, pad_id=PAD, single=not self.padded)
+        for split, count in (("train", 21), ("val", 5), ("test", 6)):
+            lengths = torch.randint(1, 13, (count,), generator=generator).tolist()
+            texts = [torch.randint(0, PAD, (n,), generator=generator).tolist() for n in lengths]
+            labels = [int(max(text) > 30) for text in texts]
+            ids = [f"{split}{number}" for number in range(count)]
+            self.datasets[split] = MessageDataset(ids, labels, texts, rules, split, width=12)
+
+    def train_dataloader(self) -> Any:
+        return message_loader(self.datasets["train"], self.batch_size, num_workers=0)
+
+    def val_dataloader(self) -> Any:
+        return message_loader(self.datasets["val"], self.batch_size, num_workers=0)
+
+    def test_dataloader(self) -> Any:
+        return message_loader(self.datasets["test"], self.batch_size, num_workers=0)
+
+
+class Watched(GPT2Classifier):
+    """Keeps losses, test logits, and whether batches came with features."""
+
+    losses: list[float]
+    logits: list[Tensor]
+    attached: list[bool]
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit":
+            self.losses, self.logits, self.attached = [], [], []
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.losses.append(loss.item())
+        self.attached.append("features" in batch)
+        return loss
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        self.logits.append(self(batch))
+        self.attached.append("features" in batch)
+        return super().test_step(batch, batch_idx, dataloader_idx)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny GPT-2 with every parameter random."""
+    model = GPT2Model(GPT2Config(n_layer=LAYERS, n_embd=16, n_head=2, vocab_size=41, n_positions=24))
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        nn.init.normal_(parameter, mean=float("ln_" in name and "weight" in name), std=0.3, generator=generator)
+    path = tmp_path_factory.mktemp("gpt2")
+    model.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "features"
+
+
+def classifier(folder: Path, **arguments: Any) -> Watched:
+    def adamw(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=1e-3)
+
+    arguments = {"size": None, "source": str(folder), "seed": 3, "optimizer": adamw, **arguments}
+    return Watched(**arguments)
+
+
+def trainer(**arguments: Any) -> L.Trainer:
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    return L.Trainer(accelerator="cpu", max_epochs=2, **quiet, **arguments)
+
+
+def run(folder: Path, data: Messages, precision: Any = "32-true", **arguments: Any) -> Watched:
+    """Train for two epochs and test."""
+    model = classifier(folder, **arguments)
+    for stage in ("fit", "test"):
+        options = {} if stage == "fit" else {"verbose": False}
+        getattr(trainer(precision=precision), stage)(model, datamodule=data, **options)
+    return model
+
+
+def entries(cache: Path) -> set[str]:
+    return {path.name for path in cache.glob("*") if path.is_dir()}
+
+
+def assert_same(got: Watched, wanted: Watched, atol: float = 1e-6) -> None:
+    torch.testing.assert_close(torch.tensor(got.losses), torch.tensor(wanted.losses), atol=atol, rtol=0)
+    torch.testing.assert_close(torch.cat(got.logits), torch.cat(wanted.logits), atol=5 * atol, rtol=0)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_cached_is_uncached(name: str, folder: Path) -> None:
+    model, data = SETTINGS[name]
+    cached, plain = (run(folder, Messages(**data), cache_frozen=switch, **model) for switch in (True, False))
+    assert set(plain.attached) == {False}
+    assert set(cached.attached) == {name in CACHED}
+    assert len(plain.losses) >= 12
+    assert max(plain.losses) - min(plain.losses) > 1e-2
+    assert_same(cached, plain)
+
+
+def test_every_setting_shares_one_store(folder: Path) -> None:
+    """All of them one after the other: an entry taken for another's would show."""
+    for name in CACHED:
+        model, data = SETTINGS[name]
+        assert_same(run(folder, Messages(**data), **model), run(folder, Messages(**data), cache_frozen=False, **model))
+
+
+# What is shared
+
+
+def test_one_computation_serves_the_rows_that_differ_behind_it(folder: Path, cache: Path) -> None:
+    run(folder, Messages())
+    kept = entries(cache)
+    assert len(kept) == 3  # train, validation and test, three blocks deep
+    for arguments in ({"pooling": "first"}, {"pooling": "last_real"}, {"pooling": "mean"}, {"seed": 4}):
+        run(folder, Messages(), **arguments)
+    run(folder, Messages(padded=False, batch_size=1))
+    run(folder, Messages(padded=False), pooling="last_real")
+    run(folder, Messages(), pooling="last_real", mask_padding=True)
+    assert entries(cache) == kept
+
+
+def test_only_real_tokens_are_kept_where_nothing_else_is_read(folder: Path, cache: Path) -> None:
+    data = Messages()
+    run(folder, data, pooling="last_real")
+    sizes = sorted(path.stat().st_size for path in cache.glob("*/rows.bin"))
+    assert sizes == sorted(int(dataset.length.sum()) * 16 * 4 for dataset in data.datasets.values())
+
+
+def test_a_deeper_entry_goes_on_from_a_shallower_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(folder, Messages(), trainable="last_two_blocks")
+    ran = blocks_run(monkeypatch)
+    run(folder, Messages(), trainable="last_block")
+    assert set(ran) == {2, 3}  # one more frozen block, and the one that learns
+
+
+def blocks_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Collects the number of every block that runs from now on."""
+    from transformers.models.gpt2.modeling_gpt2 import GPT2Block
+
+    ran: list[int] = []
+    forward = GPT2Block.forward
+
+    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        ran.append(self.attn.layer_idx)
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(GPT2Block, "forward", watched)
+    return ran
+
+
+def test_frozen_blocks_run_once_a_message(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = blocks_run(monkeypatch)
+    run(folder, Messages())
+    batches = 6 + 2 + 2  # of 4 messages, of train, validation and test
+    assert ran.count(0) == batches
+    ran.clear()
+    run(folder, Messages(), seed=4)
+    assert set(ran) == {LAYERS - 1}
+
+
+# What is not
+
+
+def change(kind: str, folder: Path, tmp_path: Path) -> tuple[Path, Messages, dict[str, Any]]:
+    """A run like the standard one but for one thing that the outputs of the frozen part depend on."""
+    data, options = Messages(), {}
+    if kind == "weight":
+        model = GPT2Model.from_pretrained(folder)
+        with torch.no_grad():
+            model.h[1].mlp.c_fc.bias[0] += 0.5
+        model.save_pretrained(folder := tmp_path / "changed")
+    elif kind == "norm constant":
+        GPT2Model.from_pretrained(folder, layer_norm_epsilon=0.5).save_pretrained(folder := tmp_path / "changed")
+    elif kind == "message":
+        data = Messages(seed=2)
+    elif kind == "width":
+        data = Messages(width=13)
+    elif kind == "precision":
+        options = {"precision": "bf16-mixed"}
+    elif kind == "type":
+        options = {"precision": "64-true"}
+    elif kind == "depth":
+        options = {"trainable": "last_two_blocks"}
+    elif kind == "causal mask":
+        options = {"causal_mask": False}
+    elif kind == "padding mask":
+        options = {"mask_padding": True}
+    return folder, data, options
+
+
+CHANGES = (
+    "weight", "norm constant", "message", "width", "precision", "type", "depth", "causal mask", "padding mask",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_change_never_hits_a_stale_entry(kind: str, folder: Path, cache: Path, tmp_path: Path) -> None:
+    standard = run(folder, Messages())
+    before = entries(cache)
+    folder, data, options = change(kind, folder, tmp_path)
+    changed = run(folder, data, **options)
+    assert len(entries(cache) - before) == 3
+    assert all(changed.attached)
+    plain = run(folder, data, cache_frozen=False, **options)
+    assert_same(changed, plain, atol=1e-3 if kind == "precision" else 1e-6)
+    assert (torch.tensor(changed.losses) - torch.tensor(standard.losses)).abs().max() > (
+        1e-9 if kind == "type" else 1e-4 if kind in ("precision", "norm constant") else 1e-3
+    )
+
+
+def test_a_weight_changed_in_place_between_stages_is_seen(folder: Path) -> None:
+    model, data = run(folder, Messages()), Messages()
+    with torch.no_grad():
+        model.net.backbone.blocks[0].mlp.c_fc.bias.add_(0.5)
+    model.logits.clear()
+    trainer().test(model, datamodule=data, verbose=False)
+    with torch.no_grad():
+        wanted = [GPT2Classifier.forward(model, batch) for batch in data.test_dataloader()]
+    torch.testing.assert_close(torch.cat(model.logits), torch.cat(wanted), atol=1e-5, rtol=0)
+
+
+def test_dropout_in_the_frozen_part_is_drawn_anew(folder: Path, cache: Path) -> None:
+    model = run(folder, Messages(), dropout=0.1)
+    assert not any(model.attached)
+    assert entries(cache) == set()
+
+
+def test_a_block_that_thaws_is_trained_through(folder: Path) -> None:
+    class Thaw(L.Callback):
+        def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            if trainer.current_epoch == 1:
+                pl_module.net.backbone.blocks[1].requires_grad_(True)
+                trainer.optimizers[0].add_param_group({"params": list(pl_module.net.backbone.blocks[1].parameters())})
+
+    models = []
+    for cached in (True, False):
+        models.append(classifier(folder, cache_frozen=cached))
+        trainer(callbacks=[Thaw()]).fit(models[-1], datamodule=Messages())
+    assert models[0].attached[0]
+    assert not models[0].attached[-1]
+    torch.testing.assert_close(torch.tensor(models[0].losses), torch.tensor(models[1].losses), atol=1e-6, rtol=0)
+
+
+def test_messages_padded_by_their_neighbours_are_not_kept(folder: Path, cache: Path) -> None:
+    """What is read then depends on the batch, so there is nothing that could be kept of a message."""
+    cached, plain = (run(folder, Messages(padded=False), cache_frozen=switch) for switch in (True, False))
+    assert entries(cache) == set()
+    assert_same(cached, plain)
+
+
+def test_a_full_store_is_said_and_everything_computed(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FTKIT_FEATURES_GB", "1e-9")
+    with pytest.warns(UserWarning, match="FTKIT_FEATURES_GB"):
+        model = run(folder, Messages())
+    assert not any(model.attached)
+    assert entries(cache) == set()
+    assert_same(model, run(folder, Messages(), cache_frozen=False))
+
+
+def test_new_texts_are_computed_whole(folder: Path) -> None:
+    model = run(folder, Messages())
+    dataset = model.trainer.datamodule.datasets["test"]
+    with torch.no_grad():
+        whole = GPT2Classifier.forward(model, dataset.__getitems__(list(range(6))))
+    torch.testing.assert_close(torch.cat(model.logits), whole, atol=2e-6, rtol=0)
+
+
+def test_seconds_count_the_frozen_part_once(folder: Path, tmp_path: Path) -> None:
+    model = classifier(folder)
+    model.configure_model()
+    data = Messages()
+    data.setup("fit")
+    prefix = FrozenPrefix(model.net, data.datasets, 4, torch.enable_grad, FeatureStore(tmp_path))
+    batch = model.net.trim(next(iter(data.train_dataloader())))
+    started = time.perf_counter()
+    features = prefix.attach(batch)["features"]
+    assert 0 < prefix.seconds <= time.perf_counter() - started
+    assert not features.requires_grad
+    spent = prefix.seconds
+    prefix.attach(batch)
+    assert prefix.seconds == spent

@@ -1,0 +1,183 @@
+"""Entries are whole or not there, whoever computes, dies or fills the disk meanwhile."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ftkit.training.feature_store import Features, FeatureStore, key_of
+
+LENGTHS = [3, 1, 2, 3, 2]
+MADE_OF = {"weights": "5f", "depth": 2}
+
+
+def vectors(examples: list[int]) -> Tensor:
+    """(B, 3, 4), different for every example, position and element."""
+    base = torch.arange(12.0).reshape(1, 3, 4)
+    return base + 100 * torch.tensor(examples, dtype=torch.float32)[:, None, None]
+
+
+def build(store: FeatureStore, made_of: dict[str, Any] = MADE_OF, compute: Any = vectors) -> Features | None:
+    return store.build(made_of, LENGTHS, batch_size=2, compute=compute)
+
+
+def folders(path: Path) -> list[Path]:
+    return [entry for entry in path.iterdir() if entry.is_dir()]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return FeatureStore(tmp_path)
+
+
+def test_rows_come_back_padded_with_zeros(store: FeatureStore) -> None:
+    build(store)
+    features = store.find(MADE_OF)
+    assert features is not None
+    assert len(features) == 5
+    got = features.read([4, 1, 0])
+    wanted = vectors([4, 1, 0])
+    wanted[0, 2:], wanted[1, 1:] = 0, 0
+    torch.testing.assert_close(got, wanted, atol=0, rtol=0)
+    torch.testing.assert_close(features.read([3, 2], [1, 2])[1], vectors([2])[0, :2], atol=0, rtol=0)
+    got.add_(1)  # a copy: the file stays
+    torch.testing.assert_close(features.read([3]), vectors([3]), atol=0, rtol=0)
+
+
+def test_batches_are_of_similar_length_and_streamed(store: FeatureStore) -> None:
+    asked: list[list[int]] = []
+    build(store, compute=lambda examples: asked.append(examples) or vectors(examples))
+    assert asked == [[1, 2], [4, 0], [3]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_any_type_is_kept_bit_by_bit(store: FeatureStore, dtype: torch.dtype) -> None:
+    build(store, compute=lambda examples: (vectors(examples) / 3).to(dtype))
+    got = store.find(MADE_OF)
+    assert got is not None
+    assert torch.equal(got.read([0, 3]), (vectors([0, 3]) / 3).to(dtype))
+
+
+def test_the_key_is_every_value(store: FeatureStore) -> None:
+    build(store)
+    assert key_of({"depth": 2, "weights": "5f"}) == key_of(MADE_OF)
+    for other in ({**MADE_OF, "depth": 3}, {**MADE_OF, "mask": None}, {"weights": "5f"}, {**MADE_OF, "depth": "2"}):
+        assert store.find(other) is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "longer", "flipped", "no data", "no description", "torn description"])
+def test_a_damaged_entry_is_never_used(store: FeatureStore, damage: str) -> None:
+    build(store)
+    data, about = next(store.folder.glob("*/rows.bin")), next(store.folder.glob("*/about.json"))
+    content = data.read_bytes()
+    if damage == "cut":
+        data.write_bytes(content[:-1])
+    elif damage == "longer":
+        data.write_bytes(content + b"\0")
+    elif damage == "flipped":
+        data.write_bytes(content[:20] + bytes([content[20] ^ 1]) + content[21:])
+    elif damage == "torn description":
+        about.write_text(about.read_text()[:30])
+    else:
+        (data if damage == "no data" else about).unlink()
+    with pytest.warns(UserWarning, match="computed again"):
+        assert store.find(MADE_OF) is None
+    with pytest.warns(UserWarning, match="computed again"):
+        mended = build(store)
+    assert mended is not None
+    torch.testing.assert_close(mended.read([0]), vectors([0]), atol=0, rtol=0)
+
+
+def test_over_the_bound_nothing_is_kept(tmp_path: Path) -> None:
+    one = 11 * 4 * 4 / 1e9  # 11 vectors of 4 float32
+    store = FeatureStore(tmp_path, max_gb=1.5 * one)
+    assert build(store) is not None
+    with pytest.warns(UserWarning, match=r"1\.76e-07 GB.*FTKIT_FEATURES_GB"):
+        assert build(store, {"weights": "other"}) is None
+    assert len(folders(tmp_path)) == 1
+    assert build(FeatureStore(tmp_path, max_gb=2.5 * one), {"weights": "other"}) is not None
+
+
+def test_half_of_a_nearly_full_disk_stays_free(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(1000, 700, 300))
+    with pytest.warns(UserWarning, match="the disk has"):
+        assert build(store) is None
+    assert folders(store.folder) == []
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match="computed again in every step"):
+        assert build(FeatureStore(tmp_path / "file" / "features")) is None
+
+
+def test_an_error_of_the_computation_leaves_nothing(store: FeatureStore) -> None:
+    def fails(examples: list[int]) -> Tensor:
+        if 0 in examples:
+            raise ZeroDivisionError
+        return vectors(examples)
+
+    with pytest.raises(ZeroDivisionError):
+        build(store, compute=fails)
+    assert folders(store.folder) == []
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+import torch
+from ftkit.training.feature_store import FeatureStore
+
+def compute(examples):
+    print("computing", flush=True)
+    time.sleep(float(sys.argv[2]))
+    return torch.full((len(examples), 1, 4), 7.0)
+
+features = FeatureStore(Path(sys.argv[1])).build({"from": "script"}, [1] * 8, 2, compute)
+print(features.read([0]).sum().item(), flush=True)
+"""
+
+
+def start(folder: Path, seconds: float) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", SCRIPT, str(folder), str(seconds)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_of_two_processes_one_computes(tmp_path: Path) -> None:
+    processes = [start(tmp_path, seconds=0.5) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0].split() for process in processes]
+    assert sorted(map(len, said)) == [1, 5]  # one of them computed four batches
+    assert [words[-1] for words in said] == ["28.0", "28.0"]
+
+
+def test_a_killed_process_leaves_no_entry_and_its_rest_is_removed(tmp_path: Path) -> None:
+    process = start(tmp_path, seconds=60)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "computing\n"
+    (partial,) = folders(tmp_path)
+    assert partial.name.endswith(".partial")
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    store = FeatureStore(tmp_path)
+    assert store.find({"from": "script"}) is None
+    build(store)  # another entry: it clears up all the same
+    assert [path.name for path in folders(tmp_path)] == [key_of(MADE_OF)]
+
+
+def test_what_another_process_is_building_is_left_alone(tmp_path: Path) -> None:
+    process = start(tmp_path, seconds=1)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "computing\n"
+    build(FeatureStore(tmp_path))
+    time.sleep(0.1)
+    assert process.communicate(timeout=120)[0].split()[-1] == "28.0"
+    assert len(folders(tmp_path)) == 2
