@@ -206,8 +206,9 @@ def test_mistakes_in_a_config_file_are_named(text: str, message: str, ftkit: Ftk
     ("options", "code", "message"),
     [
         (
-            ["--trainer.accelerator",
-            "gpu"], 3, "trainer.accelerator: No supported gpu backend found!; fix: for a CPU: --trainer.accelerator cpu",
+            ["--trainer.accelerator", "gpu"],
+            3,
+            "trainer.accelerator: No supported gpu backend found!; fix: for a CPU: --trainer.accelerator cpu",
         ),
         (["--trainer.max_epochs", "0"], 2, "trainer.max_epochs: nothing would be trained"),
         (["--trainer.max_epochs", "-2"], 2, "max_epochs"),

@@ -12,6 +12,7 @@ def quiet_libraries() -> None:
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of names that Lightning itself uses
     for message in (
         "LightningCLI's args parameter",  # it is given on purpose
+        "You have overridden `on_before_batch_transfer`",  # so it has
         "Experiment logs directory",  # a run folder holds more than curves
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use
     ):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ftkit.errors import EnvironmentFault, ExitCode, InputError
+from ftkit.errors import ExitCode, InputError
 from ftkit.evaluation.command import evaluate
 from ftkit.evaluation.predictions import read_predictions, write_predictions
 
@@ -248,10 +248,10 @@ def test_options_that_do_not_fit(count_file):
         evaluate([])
 
 
-def test_a_missing_file_is_the_environments_fault(tmp_path):
-    with pytest.raises(EnvironmentFault, match="No such file") as caught:
+def test_a_missing_file_is_bad_input(tmp_path):
+    with pytest.raises(InputError, match="No such file") as caught:
         evaluate([tmp_path / "a.tsv"])
-    assert caught.value.exit_code == ExitCode.ENVIRONMENT
+    assert caught.value.exit_code == ExitCode.INPUT
 
 
 def test_labels_are_normalized_on_request(text_file):

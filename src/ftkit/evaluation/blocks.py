@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ftkit.errors import EnvironmentFault, InputError
+from ftkit.errors import InputError
 from ftkit.evaluation.fields import Fields, padded
 
 BLOCK_BYTES = 1 << 22
@@ -42,13 +42,12 @@ def text_chunks(path: Path) -> Iterator[tuple[int, bytes]]:
     r"""Yield ``(line number of the first line, whole lines)`` of a UTF-8 file, without its byte order mark.
 
     Raises:
-        EnvironmentFault: The file cannot be opened.
-        InputError: The file is empty, is not UTF-8, holds a NUL byte, or has a line over 1 MB.
+        InputError: The file cannot be opened, is empty, is not UTF-8, holds a NUL byte, or has a line over 1 MB.
     """
     try:
         file = path.open("rb")
     except OSError as error:
-        raise EnvironmentFault(f"cannot be read: {error.strerror}", file=path) from error
+        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
     with file:
         start = file.read(4)
         if start[:2] in (b"\xff\xfe", b"\xfe\xff"):

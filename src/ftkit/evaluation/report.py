@@ -7,6 +7,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -170,9 +171,18 @@ def p_text(p: float) -> str:
 
 
 def short_names(reports: Sequence[BinaryReport]) -> list[str]:
-    """File names without their folders, unless two would look the same."""
-    short = [Path(report.name).name for report in reports]
-    return short if len(set(short)) == len(short) else [report.name for report in reports]
+    """File names without the folders, and without the file's own name, that all of them share."""
+    paths = [Path(report.name).parts for report in reports]
+    if len(set(paths)) < 2:
+        return [path[-1] for path in paths]
+    start = _shared(paths)
+    end = _shared([path[start:][::-1] for path in paths])
+    return [str(Path(*path[start : len(path) - end])) for path in paths]
+
+
+def _shared(paths: Sequence[tuple[str, ...]]) -> int:
+    """How many of the first parts all paths have in common."""
+    return sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
 
 
 def _relation(report: BinaryReport, alpha: float) -> str:

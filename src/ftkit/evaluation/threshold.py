@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ftkit.errors import EnvironmentFault, InputError
+from ftkit.errors import InputError
 from ftkit.evaluation.answers import NEUTRAL, Answers
 from ftkit.evaluation.curves import Curve
 from ftkit.evaluation.figures import Counts, Figure, figure_values
@@ -80,7 +80,7 @@ class Threshold:
         try:
             record = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise EnvironmentFault(f"cannot be read: {error.strerror}", file=path) from error
+            raise InputError(f"cannot be read: {error.strerror}", file=path) from error
         except ValueError as error:
             raise InputError(f"not a threshold file: {error}", file=path) from None
         if not isinstance(record, dict) or set(record) != names or not isinstance(record["value"], int | float):
