@@ -11,6 +11,7 @@ export TOKENIZERS_PARALLELISM ?= false
 demo: $(READY) ## all 19 rows at demo scale on built-in models and made-up messages, offline
 	$(BIN)/ftkit ablation run configs/ch06 --overlay configs/ch06/demo.yaml --out runs/demo
 	$(BIN)/ftkit ablation table runs/demo
+	$(BIN)/ftkit ablation report runs/demo --png false
 
 test: lint ## lint, types and the fast tests
 	$(BIN)/python -m pytest -m "not slow"
@@ -30,6 +31,7 @@ format: $(READY)
 reproduce: $(READY) ## the published table on one CUDA GPU, with OpenAI's weights and the UCI messages (downloads both)
 	HF_HUB_OFFLINE=0 $(BIN)/ftkit ablation run configs/ch06 --overlay configs/ch06/gpu.yaml --out runs/ch06
 	$(BIN)/ftkit ablation table runs/ch06
+	$(BIN)/ftkit ablation report runs/ch06 --png false
 
 clean:
 	rm -rf .venv build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
