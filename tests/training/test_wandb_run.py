@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def test_an_offline_run_holds_config_curves_figures_and_predictions(tiny_config:
 def test_a_failure_is_one_warning_and_changes_nothing(
     when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
+    warnings.simplefilter("always")  # else a repeated one would not show
     plain = fit(tmp_path / "plain")
 
     def fail(*args: Any, **kwargs: Any) -> None:
