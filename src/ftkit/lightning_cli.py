@@ -139,9 +139,12 @@ class FtkitCLI(LightningCLI):
             raise InputError(str(error), field="trainer") from error
 
     def _run_subcommand(self, subcommand: str) -> None:
-        make_folder(self.config_init[subcommand].trainer.default_root_dir)  # before the weights are loaded
         with termination_told():
             super()._run_subcommand(subcommand)
+
+    def before_fit(self) -> None:
+        """Find out that the run folder cannot be written before the weights are loaded."""
+        make_folder(self.config_init[self.subcommand].trainer.default_root_dir)
 
     def before_test(self) -> None:
         """Take the weights that ``fit`` left in the run folder unless a checkpoint is named.
@@ -152,6 +155,7 @@ class FtkitCLI(LightningCLI):
         chosen = self.config_init[self.subcommand]
         if chosen.ckpt_path is None and isinstance(self.model, TrainedStateModule):
             chosen.ckpt_path = str(find_checkpoint(chosen.trainer.default_root_dir))
+        make_folder(chosen.trainer.default_root_dir)
 
     before_validate = before_predict = before_test
 

@@ -57,8 +57,7 @@ def test_building_leaves_the_global_generator_alone_and_happens_once(arguments: 
     torch.manual_seed(2)  # the module's own seed decides
     other.configure_model()
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
-    another = classifier(gpt2_folder, **arguments, seed=6) if "seed" not in arguments else None
-    assert another is not None
+    another = classifier(gpt2_folder, **arguments, seed=6)
     another.configure_model()
     assert not all(torch.equal(value, another.state_dict()[name]) for name, value in model.state_dict().items())
 
@@ -69,8 +68,9 @@ def test_without_a_seed_it_takes_the_one_that_was_set(gpt2_folder: Path) -> None
     assert model.seed == model.hparams["seed"] == 77
 
 
-def test_the_head_has_torchs_default_weights_of_the_seed(gpt2_folder: Path) -> None:
-    model = classifier(gpt2_folder)
+@pytest.mark.parametrize("weights", ["pretrained", "random"])
+def test_the_head_has_torchs_default_weights_of_the_seed(weights: Any, gpt2_folder: Path) -> None:
+    model = classifier(gpt2_folder, weights=weights)
     model.configure_model()
     torch.manual_seed(5)
     expected = torch.nn.Linear(32, 2)

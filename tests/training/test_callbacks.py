@@ -115,7 +115,9 @@ def test_result_of_fit_and_test_are_merged_also_by_another_process(tmp_path: Pat
     assert merged["seconds"]["fit"] == fitted["seconds"]["fit"]
     assert {**merged, "seconds": 0, "splits": 0} == {**fitted, "seconds": 0, "splits": 0}
     assert set(merged["splits"]) == {"train", "test"}
-    trainer(tmp_path).fit(model, Data())
+    again = trainer(tmp_path)
+    again.test(model, Data(), verbose=False)
+    again.fit(model, Data())
     assert "splits" not in result(tmp_path)  # they were the old weights'
 
 
