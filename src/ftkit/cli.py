@@ -66,7 +66,7 @@ def ablation_status(directory: Path) -> None:
 
 def ablation_table(
     directory: Path,
-    format: Literal["text", "markdown", "csv"] = "text",
+    format: Literal["text", "markdown", "csv", "spreadsheet"] = "text",
     timing: bool = True,
     reference: int | None = None,
 ) -> None:
@@ -74,7 +74,7 @@ def ablation_table(
 
     Args:
         directory: The output folder of `ftkit ablation run`.
-        format: For a terminal, as Markdown, or as unrounded CSV.
+        format: For a terminal, as Markdown, as unrounded CSV, or as CSV without cells that spreadsheets would run.
         timing: With what differs from run to run: seconds, memory, checkpoint size and the front made of them.
         reference: The number of the row to compare with; the first row if not given.
     """

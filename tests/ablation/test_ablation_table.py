@@ -177,3 +177,12 @@ def test_what_measures_is_left_out_on_request_and_the_status_when_all_is_done(tm
     (tmp_path / "study/published.csv").unlink()
     assert "status" in table(out, "text")
     assert "status" not in table(sweep(tmp_path, "1-2"), "text")
+
+
+def test_a_spreadsheet_runs_no_cell(tmp_path: Path) -> None:
+    out = sweep(tmp_path)
+    description = out / "ablation.json"
+    description.write_text(description.read_text(encoding="utf-8").replace('"name": "first"', '"name": "=1+1"'))
+    plain, safe = (list(csv.DictReader(io.StringIO(table(out, format)))) for format in ("csv", "spreadsheet"))
+    assert (plain[1]["name"], safe[1]["name"]) == ("=1+1", "'=1+1")
+    assert [{**row, "name": ""} for row in safe] == [{**row, "name": ""} for row in plain]

@@ -13,7 +13,7 @@ from ftkit.ablation.analysis import Analysis, analyse
 from ftkit.ablation.footer import footer
 from ftkit.ablation.summary import RowSummary, SplitName
 
-Format = Literal["markdown", "csv", "text"]
+Format = Literal["markdown", "csv", "spreadsheet", "text"]
 Kind = Literal["published", "measured", "seeds", "status"]
 
 
@@ -40,7 +40,8 @@ def table(directory: str | Path, format: Format = "markdown", timing: bool = Tru
 
     Args:
         directory: The output folder of ``ftkit ablation run``.
-        format: ``markdown``, ``csv`` (unrounded, for programs) or ``text`` (for a terminal of 150 columns).
+        format: ``markdown``, ``csv`` (unrounded, for programs), ``spreadsheet`` (the same, with no cell that
+            such a program would take for a formula) or ``text`` (for a terminal of 150 columns).
         timing: With what differs from run to run: seconds, memory, size of the checkpoint, and the front made of them.
         reference: The number of the row to compare with; the first row if not given.
 
@@ -55,8 +56,11 @@ def table(directory: str | Path, format: Format = "markdown", timing: bool = Tru
 
 def render(analysis: Analysis, format: Format = "markdown", timing: bool = True) -> str:
     """The table of rows that were read and compared before, see :func:`table`."""
-    if format == "csv":
-        return _csv([record(row, timing) for row in analysis.rows])
+    if format in ("csv", "spreadsheet"):
+        records = [record(row, timing) for row in analysis.rows]
+        if format == "spreadsheet":
+            records = [{name: spreadsheet_cell(cell) for name, cell in row.items()} for row in records]
+        return _csv(records)
     shown = columns(analysis, timing)
     grid = _aligned(analysis.rows, shown, pipes=format == "markdown")
     bullet = "- " if format == "markdown" else ""
@@ -170,6 +174,18 @@ def _count(value: int | None) -> str:
     if value is None or value < 10_000:
         return _number(value, ",")
     return f"{value / 1e6:.4g}M" if value >= 1_000_000 else f"{value / 1e3:.4g}k"
+
+
+def spreadsheet_cell(cell: Any) -> Any:
+    """A cell whose text no spreadsheet program takes for a formula: an apostrophe is put before it. Numbers stay.
+
+    Source: OWASP, CSV injection.
+
+    Example:
+        >>> spreadsheet_cell("=1+1"), spreadsheet_cell("ok"), spreadsheet_cell(-0.5)
+        ("'=1+1", 'ok', -0.5)
+    """
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _csv(records: Sequence[dict[str, Any]]) -> str:
