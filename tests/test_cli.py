@@ -54,12 +54,12 @@ def test_the_package_offers_its_names_and_no_others() -> None:
         _ = ftkit.Nothing
 
 
-def raising(error: BaseException) -> dict[str, Any]:
+def raising(error: BaseException) -> cli.Commands:
     def command() -> None:
         """A command that fails."""
         raise error
 
-    return {"ablation": {"run": command}}
+    return {"ablation": {"run": cli.Command(command, "fails")}}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ import sys
 from ftkit import cli
 def broken():
     raise LookupError("a bug")
-cli.COMMANDS = {"ablation": {"run": broken}}
+cli.COMMANDS = {"ablation": {"run": cli.Command(broken, "fails")}}
 sys.exit(cli.main(["ablation", "run"]))
 """
     ended = python("-c", script)
@@ -107,7 +107,7 @@ from ftkit import cli
 def talk():
     while True:
         print("line")
-cli.COMMANDS = {"ablation": {"run": talk}}
+cli.COMMANDS = {"ablation": {"run": cli.Command(talk, "talks")}}
 sys.exit(cli.main(["ablation", "run"]))
 """
     talking = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -128,7 +128,7 @@ sys.exit(cli.main(["ablation", "run"]))
         (["ablation", "runn", "x"], "runn: no such command; fix: did you mean run?"),
         (["ablation", "run", "x", "--rowz", "1"], "rowz: no such option; fix: did you mean rows?"),
         (["ablation", "run", "x", "--row", "1"], "row: no such option; fix: did you mean rows?"),
-        (["ablation", "table", "x", "--format", "html"], "format: expected one of text, markdown, csv, spreadsheet (got 'html')"),
+        (["ablation", "table", "x", "--format", "html"], "csv, spreadsheet, text (got 'html')"),
         (["ablation", "run"], "the following arguments are required: ablation.run.folder"),
         (["ablation", "table", "/nowhere"], "/nowhere"),
     ],
@@ -156,7 +156,7 @@ def test_options_of_an_ablation_reach_it(monkeypatch: pytest.MonkeyPatch) -> Non
         """Record."""
         got.update(folder=folder, overlay=overlay, rows=rows, seeds=seeds, force=force)
 
-    monkeypatch.setattr(cli, "COMMANDS", {"ablation": {"run": run}})
+    monkeypatch.setattr(cli, "COMMANDS", {"ablation": {"run": cli.Command(run, "runs")}})
     arguments = ["ablation", "run", "x", "--overlay", "a.yaml", "--overlay=b.yaml", "--rows", "1-5,10", "--force"]
     assert cli.main(arguments) == 0
     assert got["overlay"] == [Path("a.yaml"), Path("b.yaml")]

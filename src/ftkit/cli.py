@@ -9,10 +9,12 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from ftkit.errors import EnvironmentFault, ExitCode, FtkitError
 from ftkit.parsing import FtkitParser
@@ -53,109 +55,39 @@ def ablation_run(
     commands.ablation_run(CellEngine(progress.step), folder, overlay, rows, seeds, out, force, progress)
 
 
-def ablation_status(directory: Path) -> None:
-    """Say what became of each cell of an output folder.
+@dataclass(frozen=True)
+class Command:
+    """A command of the command line: a function whose signature and docstring are its options.
 
     Args:
-        directory: The output folder of `ftkit ablation run`.
+        function: The function, or where it is (``package.module:name``), imported when the command is called.
+            A string that it returns is printed.
+        help: One line for the list of commands.
     """
-    from ftkit.ablation import commands
 
-    print(commands.ablation_status(directory), end="")
+    function: Callable[..., Any] | str
+    help: str
 
-
-def ablation_table(
-    directory: Path,
-    format: Literal["text", "markdown", "csv", "spreadsheet"] = "text",
-    timing: bool = True,
-    reference: int | None = None,
-) -> None:
-    """Print the table of an output folder: ours beside the published figures.
-
-    Args:
-        directory: The output folder of `ftkit ablation run`.
-        format: For a terminal, as Markdown, as unrounded CSV, or as CSV without cells that spreadsheets would run.
-        timing: With what differs from run to run: seconds, memory, checkpoint size and the front made of them.
-        reference: The number of the row to compare with; the first row if not given.
-    """
-    from ftkit.ablation import commands
-
-    print(commands.ablation_table(directory, format, timing, reference), end="")
+    def load(self) -> Callable[..., Any]:
+        """The function itself."""
+        if callable(self.function):
+            return self.function
+        module, _, name = self.function.partition(":")
+        return getattr(import_module(module), name)
 
 
-def ablation_report(
-    directory: Path,
-    out: Path | None = None,
-    reference: int | None = None,
-    png: bool = True,
-    wandb: bool = False,
-) -> None:
-    """Write the report of an output folder: one HTML page, Markdown, CSV, and the plots.
+Commands = Mapping[str, "Command | Commands"]
 
-    Args:
-        directory: The output folder of `ftkit ablation run`.
-        out: Where the report goes; the folder report in DIRECTORY if not given.
-        reference: The number of the row to compare with; the first row if not given.
-        png: Draw the plots as PNG too, which needs the extra `reports`; as SVG they are drawn always.
-        wandb: Log table, plots and files as one run to Weights & Biases; offline without WANDB_API_KEY.
-    """
-    from ftkit.ablation import commands
-
-    print(commands.ablation_report(directory, out, reference, png, wandb), end="")
-
-
-def evaluate(
-    files: list[Path],
-    against: Path | None = None,
-    positive: str | None = None,
-    threshold_from: Path | None = None,
-    threshold_metric: Literal[
-        "accuracy", "f_measure", "balanced_accuracy", "mcc", "precision", "recall", "specificity", "npv"
-    ] = "balanced_accuracy",
-    costs: tuple[float, float] | None = None,
-    save_threshold: Path | None = None,
-    slice: str | None = None,
-    beta: float = 1.0,
-    level: float = 0.95,
-    seed: int = 0,
-    normalize_labels: bool = False,
-    unrounded: bool = False,
-    json: bool = False,
-    markdown: bool = False,
-    html: Path | None = None,
-) -> None:
-    """Report on prediction files: counts and figures, then what keeps them honest.
-
-    Args:
-        files: Prediction files: TSV, CSV or JSON lines.
-        against: A prediction file for the same examples, to compare every other file with.
-        positive: The positive class, for example yes; the one that the score column names if not given.
-        threshold_from: A validation file to choose a threshold on, or a threshold saved before (.json).
-        threshold_metric: What the chosen threshold makes best.
-        costs: Cost of a false positive and of a false negative: choose the cheapest threshold instead.
-        save_threshold: Write the chosen threshold to this file.
-        slice: A column: report each of its values on its own, too.
-        beta: Weight of recall over precision in F-beta.
-        level: Confidence of the intervals.
-        seed: Seed of the bootstrap.
-        normalize_labels: Ignore case, outer blanks and a final full stop in labels and answers.
-        unrounded: Print all digits.
-        json: Print JSON, always with all digits.
-        markdown: Print Markdown.
-        html: Write a page with plots to this file.
-    """
-    from ftkit.evaluation import command
-
-    command.evaluate(
-        files, against, positive, threshold_from, threshold_metric, costs, save_threshold, slice,
-        beta, level, seed, normalize_labels, unrounded, json, markdown, html,
-    )  # fmt: skip
-
-
-# A command is a function; a group is a dict of commands.
-COMMANDS: dict[str, Any] = {
-    "evaluate": evaluate,
-    "ablation": {"run": ablation_run, "status": ablation_status, "table": ablation_table, "report": ablation_report},
+COMMANDS: Commands = {
+    "evaluate": Command("ftkit.evaluation.command:evaluate", "report on prediction files"),
+    "ablation": {
+        "run": Command(ablation_run, "run the rows of an ablation that are not done yet"),
+        "status": Command("ftkit.ablation.commands:ablation_status", "say what became of each cell"),
+        "table": Command(
+            "ftkit.ablation.commands:ablation_table", "print the table: ours beside the published figures"
+        ),
+        "report": Command("ftkit.ablation.commands:ablation_report", "write the report: HTML, Markdown, CSV and plots"),
+    },
 }
 
 
@@ -190,17 +122,19 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> None:
-    command = next((argument for argument in arguments if not argument.startswith("-")), None)
-    if command in LIGHTNING_COMMANDS:
+    words = [argument for argument in arguments if not argument.startswith("-")]
+    if words and words[0] in LIGHTNING_COMMANDS:
         _run_lightning(arguments)
         return
     # jsonargparse appends to a list with `--overlay+`; a repeated `--overlay` says the same.
     arguments = [re.sub(r"^(--overlay)(?==|$)", r"\1+", argument) for argument in arguments]
-    chosen, function = _parser().parse_args(arguments), COMMANDS
-    while isinstance(function, dict):
-        name = chosen.subcommand
-        function, chosen = function[name], chosen[name]
-    function(**chosen.as_dict())
+    chosen = _parser(words).parse_args(arguments)
+    command: Command | Commands = COMMANDS
+    while not isinstance(command, Command):
+        command, chosen = command[chosen.subcommand], chosen[chosen.subcommand]
+    result = command.load()(**chosen.as_dict())
+    if isinstance(result, str):
+        print(result, end="")
 
 
 def _run_lightning(arguments: list[str]) -> None:
@@ -218,26 +152,32 @@ def _run_lightning(arguments: list[str]) -> None:
         ) from error
 
 
-def _parser() -> FtkitParser:
-    """The parser of all commands; the options of those that Lightning runs are LightningCLI's own."""
+def _parser(words: Sequence[str]) -> FtkitParser:
+    """The parser of all commands; the options of those that Lightning runs are LightningCLI's own.
+
+    Args:
+        words: The words of the command line: only the command that they name is imported for its options.
+    """
     parser = FtkitParser(
         prog="ftkit", description="Which way of fine-tuning is worth it, and can the answer be trusted?"
     )
     parser.add_argument("--version", action="version", version=f"ftkit {version('ftkit')}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    _add_commands(parser, {**LIGHTNING_COMMANDS, **COMMANDS})
+    lightning = {name: Command("", help) for name, help in LIGHTNING_COMMANDS.items()}
+    _add_commands(parser, {**lightning, **COMMANDS}, words)
     return parser
 
 
-def _add_commands(parser: FtkitParser, commands: dict[str, Any]) -> None:
+def _add_commands(parser: FtkitParser, commands: Commands, words: Sequence[str]) -> None:
     subcommands = parser.add_subcommands(required=True)
     for name, command in commands.items():
-        child = FtkitParser(description=_words(command))
-        subcommands.add_subcommand(name, child, help=_words(command))
-        if isinstance(command, dict):
-            _add_commands(child, command)
-        elif callable(command):
-            child.add_function_arguments(command, as_positional=True)
+        help = command.help if isinstance(command, Command) else " | ".join(command)
+        child = FtkitParser(description=help)
+        subcommands.add_subcommand(name, child, help=help)
+        if not isinstance(command, Command):
+            _add_commands(child, command, words[1:] if words[:1] == [name] else ())
+        elif words[:1] == [name]:
+            child.add_function_arguments(command.load(), as_positional=True)
             _as_on_a_shell(child)
 
 
@@ -249,12 +189,6 @@ def _as_on_a_shell(parser: FtkitParser) -> None:
             action.nargs, action.const = "?", True
         elif get_origin(kind) is list and not action.option_strings:
             action._typehint, action.nargs, action.metavar = get_args(kind)[0], "+", action.dest
-
-
-def _words(command: Callable[..., None] | dict[str, Any] | str) -> str:
-    if isinstance(command, dict):
-        return " | ".join(command)
-    return command if isinstance(command, str) else (command.__doc__ or "").partition("\n")[0]
 
 
 if __name__ == "__main__":

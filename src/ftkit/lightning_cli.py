@@ -23,9 +23,10 @@ from ftkit.classifier import module, spam  # noqa: F401  makes their classes kno
 from ftkit.errors import EnvironmentFault, ExitCode, FtkitError, InputError
 from ftkit.parsing import ErrorMixin
 from ftkit.storage import atomic_write, make_folder
-from ftkit.training.callbacks import FiniteGuard, RunRecorder
 from ftkit.training.checkpoint import AtomicCheckpointIO, TrainedStateModule, find_checkpoint, read_checkpoint
 from ftkit.training.environment import code_sha256
+from ftkit.training.guards import FiniteGuard
+from ftkit.training.recorder import RunRecorder
 
 DEFAULT_FOLDER = "runs/single"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")

@@ -16,8 +16,8 @@ from ftkit.classifier.module import GPT2Classifier
 from ftkit.classifier.spam import SpamDataModule
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.storage import sha256_of, write_checksum
-from ftkit.training.callbacks import RunRecorder
 from ftkit.training.checkpoint import AtomicCheckpointIO, find_checkpoint, read_checkpoint, trainable_parameters
+from ftkit.training.recorder import RunRecorder
 
 # Every way of pooling, of padding and of making weights; batch size 1 where padding could change a result.
 CHOICES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

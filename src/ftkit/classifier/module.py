@@ -173,7 +173,7 @@ class DecoderClassifier(TrainedStateModule):
         return self._predictions(batch, logits)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Return the predictions; :class:`ftkit.training.RunRecorder` counts and keeps them."""
+        """Return the predictions; :class:`ftkit.training.recorder.RunRecorder` counts and keeps them."""
         return self._predictions(batch, self(batch))
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from ftkit.evaluation.predictions import read_predictions
-from ftkit.training.callbacks import RESULT_FILE
+from ftkit.training.recorder import RESULT_FILE
 from ftkit.training.wandb_settings import mode, settings
 
 MAX_TABLE_ROWS = 10_000  # of predictions; all of them are in the local file

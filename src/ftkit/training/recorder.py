@@ -1,4 +1,4 @@
-"""What every run does besides learning: keep predictions and figures, and stop before learning from a broken loss."""
+"""What every run leaves in its folder: predictions and figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from ftkit.errors import TrainingFailed
 from ftkit.evaluation.predictions import write_predictions
 from ftkit.storage import atomic_write
 from ftkit.training.environment import hardware, versions
@@ -138,42 +137,6 @@ class RunRecorder(L.Callback):
         if trainer.is_global_zero:
             with atomic_write(Path(trainer.default_root_dir) / RESULT_FILE) as file:
                 json.dump(self.result, file, indent=1)
-
-
-class FiniteGuard(L.Callback):
-    """Stops training before a step is taken on a loss or a gradient that is not finite."""
-
-    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        """Look at the loss of a batch.
-
-        Raises:
-            TrainingFailed: It is infinite or not a number.
-        """
-        if not torch.isfinite(loss):
-            raise self._failure(trainer, "the loss", loss.item())
-
-    def on_before_optimizer_step(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        """Look at the gradients of a step. Under a gradient scaler infinities are its own business.
-
-        Raises:
-            TrainingFailed: One is infinite or not a number.
-        """
-        if getattr(trainer.precision_plugin, "scaler", None) is not None:
-            return
-        gradients = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]]
-        norm = torch.nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
-        if not torch.isfinite(norm):
-            raise self._failure(trainer, "the norm of the gradients", norm.item())
-
-    def _failure(self, trainer: L.Trainer, what: str, value: float) -> TrainingFailed:
-        rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        return TrainingFailed(
-            f"{what} is not finite at step {trainer.global_step}, epoch {trainer.current_epoch}, rate {rates[0]:g}",
-            got=value,
-            fix="lower the learning rate; the last checkpoint is from before this step",
-        )
 
 
 def _datamodule(trainer: L.Trainer) -> L.LightningDataModule | None:
