@@ -16,9 +16,9 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
 
 from ftkit.lightning_cli import CellEngine
-from ftkit.training import wandb_run
+from ftkit.training import wandb_settings
 from ftkit.training.wandb_run import WandbRun
-from ftkit.training.wandb_settings import mode, settings
+from ftkit.training.wandb_settings import mode
 
 WANDB = Path(sys.executable).parent / "wandb"
 OVERLAY = Path(__file__).parents[2] / "configs/wandb.yaml"
@@ -161,7 +161,7 @@ def test_a_server_that_never_answers_is_given_up(
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         short = {"init_timeout": 1, "login_timeout": 1, "finish_timeout": 1}
-        monkeypatch.setattr(wandb_run, "settings", lambda: settings() | short)
+        monkeypatch.setattr(wandb_settings, "TIMEOUTS", short)
         start = time.monotonic()
         assert fit(tmp_path / "logged", WandbRun())[0] == plain[0]
         assert time.monotonic() - start < 60
@@ -185,3 +185,13 @@ def test_it_is_online_only_with_a_key_or_when_told(monkeypatch: pytest.MonkeyPat
     assert (mode(), mode(offline=True)) == ("online", "offline")
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert mode() == "disabled"
+
+
+def test_an_offline_run_leaves_no_telemetry_that_would_call_home(tmp_path: Path) -> None:
+    script = f"""
+from ftkit.training.wandb_settings import start_run
+start_run("offline", dir={str(tmp_path)!r}).finish()
+from wandb.analytics.opentelemetry.opentelemetry_proxy import get_open_telemetry_proxy
+print(get_open_telemetry_proxy())
+"""
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "None\n"

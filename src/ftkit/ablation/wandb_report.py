@@ -12,7 +12,7 @@ from ftkit.ablation.report import Report, to_markdown
 from ftkit.ablation.table import record, render
 from ftkit.errors import EnvironmentFault
 from ftkit.storage import atomic_write
-from ftkit.training.wandb_settings import mode, settings
+from ftkit.training.wandb_settings import mode, start_run
 
 MARKER_FILE = "wandb.json"  # what was logged, so that the same report is logged once
 
@@ -59,17 +59,16 @@ def _log(report: Report, directory: Path, out: Path, wanted: dict[str, str]) -> 
     import wandb
 
     name = report.analysis.sweep.name
-    with wandb.init(
+    with start_run(
         project=wanted["project"],
         id=wanted["id"],
-        mode=wanted["mode"],  # type: ignore[arg-type]
+        mode=wanted["mode"],
         resume="allow",
         name=f"{name}: report",
         group=directory.name,
         job_type="report",
         dir=out,
         config={"ablation": name, "rows": len(report.analysis.rows), "reference": report.analysis.reference.number},
-        settings=wandb.Settings(**settings()),
     ) as run:
         run.summary["summary"] = report.summary
         pictures = {f"plots/{file.stem}": wandb.Image(str(file)) for file in sorted((out / "plots").glob("*.png"))}

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from ftkit.evaluation.predictions import read_predictions
 from ftkit.training.recorder import RESULT_FILE
-from ftkit.training.wandb_settings import mode, settings
+from ftkit.training.wandb_settings import mode, start_run
 
 MAX_TABLE_ROWS = 10_000  # of predictions; all of them are in the local file
 _CELL = re.compile(r"\.?(seed-\d+)(?:\.partial)?")
@@ -137,9 +137,7 @@ class _Sink(Logger):
         self._attempt(lambda: self._run.experiment.finish(exit_code=exit_code))
 
     def _start(self, init: Mapping[str, Any]) -> None:
-        import wandb
-
-        run = wandb.init(dir=self._folder, settings=wandb.Settings(**settings()), **init)
+        run = start_run(dir=self._folder, **init)
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         self._logger = WandbLogger(experiment=run)

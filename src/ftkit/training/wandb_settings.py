@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wandb import Run
+
+
+TIMEOUTS = {"init_timeout": 20, "login_timeout": 20, "finish_timeout": 60}  # seconds
 
 
 def mode(offline: bool | None = None) -> str:
@@ -13,6 +19,15 @@ def mode(offline: bool | None = None) -> str:
     return "offline" if offline else "online"
 
 
-def settings() -> dict[str, Any]:
-    """Settings of wandb for runs that nobody watches: silent, and nothing waits for a slow network for long."""
-    return {"silent": True, "console": "off", "init_timeout": 20, "login_timeout": 20, "finish_timeout": 60}
+def start_run(mode: str, **init: Any) -> Run:
+    """Start a run that nobody watches: silent, and nothing waits for a slow network for long.
+
+    Args:
+        mode: ``offline`` or ``online``. Offline, the library's own telemetry stays at home too.
+        init: Arguments of ``wandb.init``.
+    """
+    import wandb
+
+    wandb.setup(wandb.Settings(mode=mode))  # telemetry reads the process's settings, and not those of the run
+    quiet = wandb.Settings(silent=True, console="off", **TIMEOUTS)
+    return wandb.init(mode=mode, settings=quiet, **init)  # type: ignore[arg-type]  # WANDB_MODE may be any word
