@@ -57,6 +57,9 @@ class FakeEngine:
         if do == "hang":
             (directory.parents[1] / "hanging").write_text(str(os.getpid()))
             time.sleep(60)
+        if do == "die" or (do == "die_once" and not (directory.parents[1] / "died").exists()):
+            (directory.parents[1] / "died").touch()
+            os._exit(9)
         if do == "dawdle":
             time.sleep(0.03)
         if do == "nothing":
@@ -78,7 +81,8 @@ def result(correct: int, seed: int, n: int = 300) -> dict[str, Any]:
         "parameters": {"trainable": 7089410, "total": 124441346, "names": []},
         "checkpoint_mb": 28.1,
         "seed": seed,
-        "data": {"sha256": "d1", "source": "made-up messages"},
+        "data": {"sha256": "d1" * 32, "source": "made-up messages"},
+        "base": {"source": "hub", "size": "small"},
     }
 
 

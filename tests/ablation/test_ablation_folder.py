@@ -95,7 +95,7 @@ def test_missing_parts_are_named(tmp_path: Path, folder: Path) -> None:
 
 
 def test_published_figures_with_source_data_and_note(tmp_path: Path) -> None:
-    text = f"# One seed,\n# data sha256: {'ab' * 32}\n# real data.\n{HEADER}"
+    text = f"# One seed,\n# data sha256: {'ab' * 32}\n# base: source=hub size=small\n# real data.\n{HEADER}"
     text += '1,96.63,99.33,95.00,0.28,\n3,,,72,,"odd, really"\n'
     for content in (text, "\ufeff" + text.replace("\n", "\r\n")):
         folder = make_folder(tmp_path / str(len(content)), ROWS)
@@ -103,6 +103,7 @@ def test_published_figures_with_source_data_and_note(tmp_path: Path) -> None:
         published = Ablation.load(folder).published
         assert published.source == "One seed, real data."
         assert published.data_sha256 == "ab" * 32
+        assert published.base == {"source": "hub", "size": "small"}
         assert published.rows == {
             1: Published(96.63, 99.33, 95.0, 0.28, ""),
             3: Published(None, None, 72.0, None, "odd, really"),

@@ -225,6 +225,19 @@ def test_confusion_is_counted_over_the_seeds(tmp_path: Path) -> None:
     assert read_confusion([CellState(123, tmp_path / "elsewhere", "done")]) is None
 
 
+def test_free_texts_have_no_table_of_answers(tmp_path: Path) -> None:
+    out = sweep(tmp_path, select="1-2")
+    for file in out.glob("*/*/predictions-test.tsv"):
+        head, *rows = file.read_text().splitlines()
+        rows = [row.replace("ham", str(number)) for number, row in enumerate(rows)]
+        file.write_text("\n".join([head, *rows]) + "\n")
+    report = build(out)
+    assert not [name for name in report.plots if "confusion" in name]
+    assert report.answers[1] == "The reference. 95.0% of 300 test examples are right (95% interval 91.9 to 96.9)."
+    assert "it costs 23.0 points" in report.answers[2]
+    assert to_html(report)
+
+
 def test_without_the_package_everything_but_the_pngs_is_there(
     report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,8 @@ ROWS = {
     "04_odd": {"do": "raise"},
     "05_later": {},
 }
-PUBLISHED = """# One seed, real messages.
+ORIGIN = f"# data sha256: {'d1' * 32}\n# base: source=hub\n"
+PUBLISHED = f"""{ORIGIN}# One seed, real messages.
 row,train,val,test,minutes,note
 1,96.63,99.33,95.00,0.28,
 2,78.46,80.54,80,,typed by hand
@@ -123,10 +124,29 @@ def test_without_published_figures_there_are_no_columns_for_them(tmp_path: Path)
     assert "inside" not in text
 
 
-def test_published_figures_of_other_data_are_no_judges(tmp_path: Path) -> None:
-    out = sweep(tmp_path, published=f"# data sha256: {'0' * 64}\n{PUBLISHED}")
+@pytest.mark.parametrize(
+    ("origin", "reason"),
+    [
+        (f"# data sha256: {'0' * 64}\n# base: source=hub\n", "other data (made-up messages)"),
+        (f"# data sha256: {'d1' * 32}\n# base: source=demo\n", "another base model (source=hub)"),
+        (
+            f"# data sha256: {'0' * 64}\n# base: size=small revision=1a2b\n",
+            "other data (made-up messages); another base model (size=small revision=unknown)",
+        ),
+        (f"# data sha256: {'d1' * 32}\n", "published.csv does not say its base model (# base: NAME=VALUE)"),
+        ("# base: source=hub\n", "published.csv does not say its data (# data sha256: HASH)"),
+        (
+            f"# data sha256: {'0' * 64}\n",
+            "other data (made-up messages); published.csv does not say its base model (# base: NAME=VALUE)",
+        ),
+    ],
+)
+def test_published_figures_of_another_origin_are_no_judges(tmp_path: Path, origin: str, reason: str) -> None:
+    out = sweep(tmp_path, published=PUBLISHED.replace(ORIGIN, origin))
     assert [row["published_inside"] for row in records(out)] == [""] * 5
-    assert "cannot confirm or refute" in table(out)
+    text = table(out)
+    assert f"not judged for rows 1-2, which cannot confirm or refute the published figures: {reason}.\n" in text
+    assert "in: whether" not in text
     assert "95.00 |     |" in table(out, timing=False)
 
 
@@ -177,6 +197,19 @@ def test_what_measures_is_left_out_on_request_and_the_status_when_all_is_done(tm
     (tmp_path / "study/published.csv").unlink()
     assert "status" in table(out, "text")
     assert "status" not in table(sweep(tmp_path, "1-2"), "text")
+
+
+def test_what_peak_memory_is_depends_on_the_machine(tmp_path: Path) -> None:
+    here = table(sweep(tmp_path, "1-2"), "text")
+    assert "peak MB: most resident memory of the whole process during training, libraries included;" in here
+    assert "allocated" not in here
+    (tmp_path / "study/rows/01_base.yaml").write_text("result: {device: 'cuda:0'}\n")
+    (tmp_path / "study/rows/02_first.yaml").write_text("result: {device: 'cuda:0', peak_memory_mb: null}\n")
+    there = table(sweep(tmp_path, "1-2"), "text")
+    assert "peak MB: most memory allocated on the GPU during training." in there
+    assert "resident" not in there
+    (tmp_path / "study/rows/01_base.yaml").write_text("result: {peak_memory_mb: null}\n")
+    assert "peak MB:" not in table(sweep(tmp_path, "1-2"), "text")
 
 
 def test_a_spreadsheet_runs_no_cell(tmp_path: Path) -> None:

@@ -11,6 +11,12 @@ HEADER = "id\tlabel\tprediction\tprobability:yes\n"
 UNREADABLE = {
     "empty": ("", "{f}: the file is empty; fix: give a file with one row per example"),
     "only a byte order mark": ("\ufeff", "{f}: the file is empty; fix: give a file with one row per example"),
+    "blank lines only": ("\n\r\n\n", "{f}: the file is empty; fix: give a file with one row per example"),
+    "no header, and a score behind the answer": (
+        "a\tyes\tyes\t0.3\nb\tno\tno\t0.1\n",
+        "{f}:1: header: no column named label or prediction (got 'a, yes, yes, 0.3'); fix: name the columns id, label, "
+        "prediction, or leave the header out and end each row with the answer",
+    ),
     "header only": (HEADER, "{f}: the file has a header but no rows; fix: give one row per example"),
     "one column too few": (
         HEADER + "a\tyes\tno\t0.5\nb\tyes\tno\nc\tyes\tno\t0.5\t1\n",
@@ -187,7 +193,7 @@ LABELS = {
     "unknown label": (
         HEADER + "a\tyes\tno\t0.5\nb\tno\tno\t0.5\nc\t Yes\tno\t0.5\nd\tyes\tno\t0.5\ne\tno\tno\t0.5\n",
         {},
-        "{f}:4: label: unknown label (got ' Yes'); fix: use no or yes, or give --normalize-labels to ignore case and "
+        "{f}:4: label: unknown label (got ' Yes'); fix: use no or yes, or give --normalize_labels to ignore case and "
         "blanks",
     ),
     "no usual positive": (
@@ -216,10 +222,21 @@ LABELS = {
         {"slice": "site"},
         "{f}: site: more than 50 different values to slice by; fix: slice by a column with few values",
     ),
-    "too many labels": (
+    "too many labels for a positive class": (
         "id\tlabel\tprediction\n" + "".join(f"{k}\t{k}\tno\n" for k in range(51)),
+        {"positive": "1"},
+        "{f}: label: more than 50 different labels; fix: a yes/no evaluation needs two: is this the right column?",
+    ),
+    "too many labels for a score": (
+        HEADER + "".join(f"{k}\t{k}\tno\t0.5\n" for k in range(51)),
         {},
         "{f}: label: more than 50 different labels; fix: a yes/no evaluation needs two: is this the right column?",
+    ),
+    "a slip of the pen among yes and no": (
+        "id\tlabel\tprediction\n" + "".join(f"{k}\t{'maybe' if k == 7 else 'yes'}\tno\n" for k in range(10)),
+        {},
+        "{f}:9: label: unknown label (got 'maybe'); fix: use no or yes, or give --normalize_labels to ignore "
+        "case and blanks",
     ),
 }
 
@@ -239,7 +256,7 @@ def test_options_that_do_not_fit(count_file):
         ({"level": 95}, "level: must lie between 0 and 1 (got 95)"),
         ({"beta": 0}, "beta: must be positive (got 0)"),
         ({"json": True, "markdown": True}, "choose one of --json and --markdown"),
-        ({"save_threshold": path}, "save_threshold: there is no threshold to save; fix: give --threshold-from as well"),
+        ({"save_threshold": path}, "save_threshold: there is no threshold to save; fix: give --threshold_from as well"),
     ):
         with pytest.raises(InputError) as caught:
             evaluate([path], **options)

@@ -79,6 +79,16 @@ def test_an_undefined_figure_has_no_interval():
     assert "recall" not in count_intervals(Counts(tp=0, tn=5, fp=5, fn=0))
 
 
+def test_a_figure_that_no_resample_moves_has_no_interval():
+    """A point would claim to be sure; the shares have Wilson's interval, which is one."""
+    always_yes = count_intervals(Counts(tp=84, tn=0, fp=16, fn=0))
+    assert not {"f_measure", "balanced_accuracy"} & set(always_yes)
+    assert always_yes["specificity"] == wilson_interval(0, 16)
+    perfect = score_intervals(np.repeat([0, 1], 20), np.linspace(0, 1, 40), "probability")
+    assert "auroc" not in perfect
+    assert "brier" in perfect
+
+
 def test_score_intervals_cover_the_figure_and_shrink():
     def drawn(n, seed):
         rng = np.random.default_rng(seed)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ftkit.errors import InputError
 from ftkit.evaluation import blocks
 from ftkit.evaluation.predictions import read_predictions, stream_predictions, write_predictions
 
@@ -120,7 +121,7 @@ def test_json_lines_with_scores(text_file):
     [
         (
             "images/a.jpg\tno\tFalse\tyes\nimages/b.jpg\tyes\tTrue\tyes\n",
-            'id = column 1, label = column 2, prediction = column 4 (the last), column 3 (True/False) is not needed',
+            'id = column 1, label = column 2, prediction = column 4 (the last), column 3 (True/False) agrees',
             ["no", "yes"],
         ),
         (
@@ -153,6 +154,33 @@ def test_tables_without_a_header_end_in_the_answer(text_file, text, columns, lab
     assert found.columns == columns
     assert found.labels == labels
     assert len(set(found.ids)) == len(labels)
+
+
+CONTRADICTIONS = {
+    "right marked wrong": ("False\tyes\tyes", "column 1 says False, but column 2 expects yes and the answer is yes"),
+    "wrong marked right": ("True\tno\tyes", "column 1 says True, but column 2 expects no and the answer is yes"),
+    "neither marked right": ("True\tno\tsorry", "column 1 says True, but column 2 expects no and the answer is sorry"),
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+@pytest.mark.parametrize("before", [0, 2000])  # the columns are found from the first rows, the check is of all
+def test_a_mark_that_contradicts_the_expected_answer_is_refused(text_file, case, before):
+    row, message = CONTRADICTIONS[case]
+    good = "True\tyes\tyes\nFalse\tno\tyes\nFalse\tno\tsorry\nFalse\tyes\tYes.\nTrue\tyes\tYes.\n"
+    path = text_file(good + "True\tno\tno\n" * before + row + "\n" + good)
+    with pytest.raises(InputError) as caught:
+        read_predictions(path)
+    assert str(caught.value) == (
+        f"{path}:{6 + before}: {message.replace('column 3', 'column 3 (the last)')}; fix: correct the row, or name the "
+        "columns in a header if others are meant"
+    )
+
+
+def test_what_is_no_mark_is_refused_wherever_it_comes(text_file):
+    path = text_file("".join(f"{k}.jpg\tTrue\tno\tno\n" for k in range(2000)) + "x.jpg\ttrue\tno\tno\n")
+    with pytest.raises(InputError, match=r"a.tsv:2001: column 2 says true, but column 3 expects no"):
+        read_predictions(path)
 
 
 def test_blocks_join_to_the_same_rows_whatever_their_size(text_file, monkeypatch):

@@ -1,5 +1,6 @@
 """Peak memory is that of the part measured."""
 
+import pytest
 import torch
 
 from ftkit.training import memory
@@ -23,3 +24,18 @@ def test_where_there_is_no_proc_the_system_is_asked(tmp_path, monkeypatch) -> No
     monkeypatch.setattr(memory, "_CLEAR", tmp_path / "none")
     memory.reset_peak_memory()
     assert memory.peak_memory_mb() >= 0.9 * from_proc
+
+
+@pytest.mark.skipif(not memory._CLEAR.exists(), reason="the peak cannot be reset here")
+def test_what_an_earlier_run_left_behind_does_not_count() -> None:
+    memory.reset_peak_memory()
+    before = memory.peak_memory_mb()
+    crumbs = [torch.ones(1_000) for _ in range(30_000)]  # 120 MB in blocks too small to be given back one by one
+    kept = crumbs[::1_000]
+    cycle = [torch.ones(25_000_000)]  # 100 MB that only the garbage collector finds
+    cycle.append(cycle)
+    del crumbs, cycle
+    assert memory.peak_memory_mb() - before > 180
+    memory.reset_peak_memory()
+    assert memory.peak_memory_mb() - before < 60
+    assert len(kept) == 30

@@ -49,7 +49,7 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     machines = sorted({cell.result.machine for row in sweep.rows for cell in row.cells if cell.result is not None})
     rows = [
         replace(
-            summarise(row, sweep.published.data_sha256),
+            summarise(row, sweep.published),
             comparison=compared.get(row.number),
             differs=None if row is origin else _differences(origin, row),
         )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from ftkit.ablation import report
+from ftkit.ablation.executor import Engine, one_by_one
 from ftkit.ablation.folder import Ablation, read_yaml
 from ftkit.ablation.progress import SweepProgress
-from ftkit.ablation.runner import Engine, Summary, run
+from ftkit.ablation.ray_executor import on_ray
+from ftkit.ablation.runner import Summary, run
 from ftkit.ablation.sweep import read_sweep
 from ftkit.ablation.table import Format, table
 from ftkit.errors import EnvironmentFault, ExitCode, InputError, TrainingFailed
@@ -21,6 +24,7 @@ def ablation_run(
     seeds: str = "123",
     out: Path | None = None,
     force: bool = False,
+    executor: Literal["here", "ray"] = "here",
     progress: SweepProgress | None = None,
 ) -> Summary:
     """Run the rows of an ablation that are not done yet.
@@ -33,6 +37,8 @@ def ablation_run(
         seeds: The seeds to run each row with, such as 123,124.
         out: Where the results go; runs/FOLDER if not given.
         force: Run the rows again even if they are done.
+        executor: Run the cells one after the other in this process, or spread them by Ray: over the cluster that
+            RAY_ADDRESS names, or else over this machine's processors.
         progress: Shows the progress; a new one on standard error if not given.
 
     Returns:
@@ -49,7 +55,8 @@ def ablation_run(
         read_yaml(path)
     out = out or default_out(folder)
     with progress or SweepProgress() as shown:
-        summary = run(ablation, engine, out, rows, overlays, parse_seeds(seeds), force, on_event=shown)
+        chosen = one_by_one if executor == "here" else on_ray
+        summary = run(ablation, engine, out, rows, overlays, parse_seeds(seeds), force, shown, chosen)
     _complain(summary)
     return summary
 

@@ -16,6 +16,7 @@ from ftkit.evaluation.predictions import read_predictions
 
 CURVES_FILE = "metrics.csv"
 NEITHER = "neither"
+_MOST_CLASSES = 8  # with more labels, such as the results of sums, a table of answers is no picture
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def read_curves(directory: Path) -> Mapping[str, Curve]:
 
 
 def read_confusion(cells: Sequence[CellState]) -> Confusion | None:
-    """The answers of a row's cells by class; None if no cell left a prediction file.
+    """The answers of a row's cells by class; None if no cell left a prediction file or the labels are no few classes.
 
     Raises:
         InputError: A prediction file is damaged.
@@ -107,9 +108,9 @@ def read_confusion(cells: Sequence[CellState]) -> Confusion | None:
             predictions = read_predictions(path)
             pairs.update(zip(predictions.labels, predictions.predictions, strict=True))
             positive = (predictions.score_name or "").partition(":")[2] or positive
-    if not pairs:
-        return None
     classes = {label for label, _ in pairs} | ({positive} if positive else set())
+    if not 0 < len(classes) <= _MOST_CLASSES:
+        return None
     if len(classes) == 1:  # of one label alone nobody knows what the other would be called
         classes |= {answer for _, answer in pairs}
     labels = sorted(classes, key=lambda label: (label != positive, label))

@@ -27,7 +27,7 @@ def footer(analysis: Analysis, timing: bool = True) -> list[str]:
     lines += _comparisons(analysis)
     lines += _published(analysis)
     if timing and done:
-        lines.append(_costs(analysis))
+        lines += _costs(analysis)
     lines += [f"{row.label}: {note}" for row in rows for note in row.notes]
     return [*lines, *_changes(analysis)]
 
@@ -70,17 +70,30 @@ def _published(analysis: Analysis) -> Iterator[str]:
         yield f"publ.: {published.source}"
     if any(row.published_inside is not None for row in analysis.rows):
         yield "in: whether the published test accuracy lies in our interval."
-    if not all(row.comparable for row in analysis.rows):
-        yield "Our figures come from other data than the published ones and cannot confirm or refute them."
+    for reason in dict.fromkeys(row.unjudged for row in analysis.rows if row.unjudged):
+        rows = [row for row in analysis.rows if row.unjudged == reason]
+        yield f"in: not judged for {_rows(rows)}, which cannot confirm or refute the published figures: {reason}."
     for row in analysis.rows:
         if row.published and row.published.note:
             yield f"{row.label}, published: {row.published.note}"
 
 
-def _costs(analysis: Analysis) -> str:
+def _costs(analysis: Analysis) -> Iterator[str]:
+    if any(row.peak_memory_mb is not None for row in analysis.rows):
+        yield _memory(on_cpu=any(machine.startswith("cpu") for machine in analysis.machines))
     if len(analysis.machines) > 1:
-        return f"Costs do not compare: the rows ran on different machines ({' | '.join(analysis.machines)})."
-    return f"front: no other row is at once as accurate, as fast and as small in memory ({analysis.machines[0]})."
+        yield f"Costs do not compare: the rows ran on different machines ({' | '.join(analysis.machines)})."
+    else:
+        yield f"front: no other row is at once as accurate, as fast and as small in memory ({analysis.machines[0]})."
+
+
+def _memory(on_cpu: bool) -> str:
+    if not on_cpu:
+        return "peak MB: most memory allocated on the GPU during training."
+    return (
+        "peak MB: most resident memory of the whole process during training, libraries included; rows that ran in one "
+        "process keep what the rows before them imported, so differences below 5% say nothing."
+    )
 
 
 def _changes(analysis: Analysis) -> Iterator[str]:

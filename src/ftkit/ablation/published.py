@@ -1,24 +1,26 @@
 """``published.csv``: the figures that an ablation is compared with.
 
 Columns ``row, train, val, test`` (percent), ``minutes`` and, if wanted, ``note``, in any order; a figure
-may be left empty. Lines that start with ``#`` say where the figures come from; the table repeats them. A line
-``# data sha256: HASH`` names the data they were measured on, so that figures of other data are not judged by
-them.
+may be left empty. Lines that start with ``#`` say where the figures come from; the table repeats them. Two of them say
+what the figures were measured with: ``# data sha256: HASH`` names the data, ``# base: source=hub`` the base model, by
+what ``result.json`` calls ``base``. Only figures of the same data and base model are judged by the published ones.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ftkit.ablation.result import Result
 from ftkit.errors import InputError
 
 _FIGURES = ("train", "val", "test", "minutes")
 _COLUMNS = ("row", *_FIGURES, "note")
 _DATA_HASH = re.compile(r"#\s*data sha256:\s*([0-9a-f]{64})\s*")
+_BASE = re.compile(r"#\s*base:((?:\s*[\w.]+=\S+)+)\s*")
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,35 @@ class PublishedTable:
         rows: The figures by row number.
         source: Where they come from, in words.
         data_sha256: The hash of the data they were measured on, if it is known.
+        base: What their base models have in common, by the names that ``result.json`` uses; empty if it is not known.
     """
 
     rows: Mapping[int, Published] = field(default_factory=dict)
     source: str = ""
     data_sha256: str | None = None
+    base: Mapping[str, str] = field(default_factory=dict)
+
+    def other_origin(self, results: Iterable[Result]) -> str:
+        """Why our figures cannot be judged by these: in what they were made with something else.
+
+        Args:
+            results: The figures of a row's cells.
+
+        Returns:
+            The reason in words; empty if data and base model are the published ones.
+        """
+        reasons: dict[str, None] = {}  # each once, in order
+        for one in results:
+            if not self.data_sha256:
+                reasons["published.csv does not say its data (# data sha256: HASH)"] = None
+            elif one.data_sha256 != self.data_sha256:
+                reasons[f"other data ({one.data_source})"] = None
+            ours = {name: str(one.base.get(name, "unknown")) for name in self.base}
+            if not self.base:
+                reasons["published.csv does not say its base model (# base: NAME=VALUE)"] = None
+            elif ours != self.base:
+                reasons[f"another base model ({' '.join(f'{name}={value}' for name, value in ours.items())})"] = None
+        return "; ".join(reasons)
 
 
 def read_published(path: Path, rows: Collection[int]) -> PublishedTable:
@@ -68,7 +94,9 @@ def read_published(path: Path, rows: Collection[int]) -> PublishedTable:
         raise InputError(f"not UTF-8 at byte {error.start}", file=path, fix="save the file as UTF-8") from None
     comments = [line for line in lines if line.startswith("#")]
     hashes = [match[1] for match in map(_DATA_HASH.fullmatch, comments) if match]
-    source = " ".join(line.lstrip("# ").rstrip() for line in comments if not _DATA_HASH.fullmatch(line))
+    bases = [match[1].split() for match in map(_BASE.fullmatch, comments) if match]
+    said = (line for line in comments if not (_DATA_HASH.fullmatch(line) or _BASE.fullmatch(line)))
+    source = " ".join(line.lstrip("# ").rstrip() for line in said)
     records = [
         (number, next(csv.reader([line])))
         for number, line in enumerate(lines, start=1)
@@ -90,7 +118,8 @@ def read_published(path: Path, rows: Collection[int]) -> PublishedTable:
         figures = {name: _figure(path, line, name, record.get(name, "")) for name in _FIGURES}
         published[row] = Published(**figures, note=record.get("note", ""))
         first_lines[row] = line
-    return PublishedTable(published, source, hashes[-1] if hashes else None)
+    base = dict(part.split("=", 1) for part in bases[-1]) if bases else {}
+    return PublishedTable(published, source, hashes[-1] if hashes else None, base)
 
 
 def _check_header(path: Path, line: int, header: list[str]) -> None:

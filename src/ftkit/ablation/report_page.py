@@ -75,8 +75,8 @@ def _overview(report: Report) -> str:
             "Dot and line: our accuracy with its 95% interval. Dashed: the reference row. "
             "*: the difference from it is significant."
         )
-        if not all(row.comparable for row in report.done):
-            caption += " The published figures come from other data than ours."
+        if any(row.unjudged for row in report.done):
+            caption += " The published figures come from other data or another base model, see below the table."
         drawn += _figure(report.plots["accuracy"], caption)
     if "cost" in report.plots:
         caption = (

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.evidence import Confusion, Curve
 from ftkit.ablation.summary import RowSummary
-from ftkit.evaluation.plots import Frame, count_table, line, plot, points, texts
+from ftkit.evaluation.labels import labels
+from ftkit.evaluation.plots import Frame, count_table, line, plot, points
 
 # A figure in metrics.csv, its short name, its title, and what to multiply it with.
 _LEARNED = (
@@ -52,14 +53,14 @@ def cost_plot(analysis: Analysis) -> str | None:
     seconds = [row.seconds or 0.0 for row in rows]
     ends = [100 * end for row in rows for end in row.interval or ()]
     frame = Frame(x=_padded([0, *seconds], 0), y=_padded(ends, 0, 100), width=420, height=330)
-    marks = []
+    places = [row.seconds or 0.0 for row in rows], [100 * (row.test or 0.0) for row in rows]
+    marks = [labels(frame, *places, [str(row.number) for row in rows])]
     for color, group in enumerate((_off_front(rows, on=False), _off_front(rows, on=True))):
         xs = [row.seconds or 0.0 for row in group]
         ys = [100 * (row.test or 0.0) for row in group]
         errors = [(100 * row.interval[0], 100 * row.interval[1]) for row in group if row.interval]
         marks.append(f'<g class="pale">{points(frame, xs, ys, 2 * color, errors, radius=0)}</g>')
         marks.append(points(frame, xs, ys, 2 * color, names=[row.label for row in group]))
-        marks.append(texts(frame, xs, ys, [str(row.number) for row in group]))
     return plot(frame, *marks, title="Accuracy against time", x_label="seconds per run", y_label="test, % right")
 
 

@@ -40,6 +40,7 @@ class Result:
         machine: What it ran on, more exactly; costs compare only on the same.
         data_source: The data, in words.
         data_sha256: The hash of the data.
+        base: What the base model was made from.
         raw: The whole file.
     """
 
@@ -52,6 +53,7 @@ class Result:
     machine: str
     data_source: str
     data_sha256: str | None
+    base: Mapping[str, Any]
     raw: Mapping[str, Any]
 
     @classmethod
@@ -88,6 +90,7 @@ class Result:
             machine=_machine(device, hardware),
             data_source=str(data.get("source", "unnamed data")),
             data_sha256=data.get("sha256"),
+            base=raw.get("base") or {},
             raw=raw,
         )
 

@@ -1,4 +1,4 @@
-"""Run the cells of an ablation that are not done: one after the other, in one process, killed at any time.
+"""Run the cells of an ablation that are not done; killed at any time, the next call goes on.
 
 A cell runs in a hidden folder beside its own and is renamed into place when it is complete, so a finished
 cell is never touched again and a half one never looks finished.
@@ -8,35 +8,22 @@ from __future__ import annotations
 
 import json
 import shutil
-import textwrap
-import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
+from ftkit.ablation.executor import Engine, Executor, Job, Outcome, one_by_one
 from ftkit.ablation.folder import Ablation, Cell, Row
 from ftkit.ablation.identity import changes
 from ftkit.ablation.ledger import RESULT_FILE, Entry, Ledger, key_of
 from ftkit.ablation.lock import exclusive
-from ftkit.ablation.result import Result
 from ftkit.ablation.sweep import write_description
-from ftkit.errors import EnvironmentFault, ExitCode, FtkitError, InputError, UnavailableError
+from ftkit.errors import EnvironmentFault, ExitCode, InputError, UnavailableError
 from ftkit.storage import sha256_of
 
 ERROR_FILE = "error.txt"
 _PARTIAL = ".partial"
-
-
-class Engine(Protocol):
-    """What the runner needs to know about training; the command line supplies it."""
-
-    def identity(self, configs: Sequence[Path], seed: int) -> dict[str, Any]:
-        """What would be run, as JSON: resolved config without output paths, code, data and seed."""
-
-    def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
-        """Run one cell; leave ``result.json`` and the prediction files in ``directory``."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +77,7 @@ def run(
     seeds: Sequence[int] = (123,),
     force: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
+    executor: Executor = one_by_one,
 ) -> Summary:
     """Run what is not done yet.
 
@@ -105,6 +93,7 @@ def run(
         seeds: One cell per row and seed.
         force: Run the cells again even if they are done.
         on_event: Called at each step.
+        executor: Runs the cells that are to be run; here, one after the other, if not given.
 
     Returns:
         What became of each cell.
@@ -117,7 +106,7 @@ def run(
     with exclusive(out) as notice:
         if notice:
             on_event(Event("notice", notice))
-        return _Sweep(ablation, engine, out, overlays, on_event).run(cells, force)
+        return _Sweep(ablation, engine, executor, out, overlays, on_event).run(cells, force)
 
 
 class _Sweep:
@@ -127,11 +116,12 @@ class _Sweep:
         self,
         ablation: Ablation,
         engine: Engine,
+        executor: Executor,
         out: Path,
         overlays: Sequence[Path],
         on_event: Callable[[Event], None],
     ) -> None:
-        self.ablation, self.engine, self.out, self.overlays = ablation, engine, out, overlays
+        self.ablation, self.engine, self.executor, self.out, self.overlays = ablation, engine, executor, out, overlays
         self.on_event = on_event
         self.ledger = Ledger(out)
         self.summary = Summary(out)
@@ -140,19 +130,21 @@ class _Sweep:
         for notice in self.ledger.notices:
             self.on_event(Event("notice", notice))
         self._remove_leftovers()
-        total = len(cells)
-        self.on_event(Event("plan", total=total))
+        self.total = len(cells)
+        self._tell("plan")
         plans = {cell: self._identity(cell) for cell in cells}  # every config is checked before the first cell runs
         write_description(self.out, self.ablation)
-        for index, (cell, identity) in enumerate(plans.items()):
+        waiting: dict[Cell, dict[str, Any]] = {}
+        for cell, identity in plans.items():
             if isinstance(identity, str):
-                self._skip(cell, identity, index, total)
+                self._skip(cell, identity)
             elif not force and self._is_reusable(cell, identity):
                 self.summary.reused.append(cell)
-                self.on_event(Event("reused", cell=cell, index=index + 1, total=total))
+                self._tell("reused", cell)
             else:
-                self._run_cell(cell, identity, index, total)
-        self.on_event(Event("end", index=total, total=total))
+                waiting[cell] = identity
+        self._run_cells(waiting)
+        self._tell("end")
         return self.summary
 
     def _identity(self, cell: Cell) -> dict[str, Any] | str:
@@ -181,51 +173,53 @@ class _Sweep:
             return False
         return True
 
-    def _run_cell(self, cell: Cell, identity: Mapping[str, Any], index: int, total: int) -> None:
-        self.on_event(Event("start", cell=cell, index=index, total=total))
-        self._record(cell, "started", key=key_of(identity))
-        final = self.out / cell.id
-        directory = final.with_name(f".{final.name}{_PARTIAL}")
-        began = time.monotonic()
-        try:
-            _make_folder(directory)
-            self.engine.run(self._configs(cell.row), cell.seed, directory)
-            result = Result.read(directory / RESULT_FILE)
-        except UnavailableError as error:
-            shutil.rmtree(directory)
-            self._skip(cell, str(error), index, total)
-            return
-        except Exception as error:  # whatever it is, the other rows go on
-            self._fail(cell, error, directory, index, total)
-            return
-        except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
-        self._move_into_place(cell, directory)
-        done = sha256_of(final / RESULT_FILE)
-        self._record(cell, "done", key=key_of(identity), identity=identity, result=done)
-        self.summary.done.append(cell)
-        score = f"test accuracy {result.splits['test'].accuracy:.2%}"
-        self.on_event(Event("done", score, cell, index + 1, total, time.monotonic() - began))
+    def _run_cells(self, waiting: Mapping[Cell, dict[str, Any]]) -> None:
+        def started(job: Job) -> None:
+            self._tell("start", job.cell)
+            self._record(job.cell, "started", key=key_of(waiting[job.cell]))
 
-    def _skip(self, cell: Cell, reason: str, index: int, total: int) -> None:
+        jobs = [Job(cell, tuple(self._configs(cell.row)), self._workplace(cell)) for cell in waiting]
+        for job, outcome in self.executor(self.engine, jobs, started):
+            if outcome.status == "done":
+                self._finish(job, outcome, waiting[job.cell])
+            elif outcome.status == "skipped":
+                self._skip(job.cell, outcome.message)
+            else:
+                self._fail(job, outcome)
+
+    def _workplace(self, cell: Cell) -> Path:
+        final = self.out / cell.id
+        return final.with_name(f".{final.name}{_PARTIAL}")
+
+    def _finish(self, job: Job, outcome: Outcome, identity: Mapping[str, Any]) -> None:
+        self._move_into_place(job)
+        done = sha256_of(self.out / job.cell.id / RESULT_FILE)
+        self._record(job.cell, "done", key=key_of(identity), identity=identity, result=done)
+        self.summary.done.append(job.cell)
+        self._tell("done", job.cell, outcome.message, outcome.seconds)
+
+    def _skip(self, cell: Cell, reason: str) -> None:
         if not self.ledger.is_done(cell.id):  # an older result stays valid when data or weights are out of reach today
             self._record(cell, "skipped", reason=reason)
         self.summary.skipped[cell] = reason
-        self.on_event(Event("skipped", reason, cell, index + 1, total))
+        self._tell("skipped", cell, reason)
 
-    def _fail(self, cell: Cell, error: Exception, directory: Path, index: int, total: int) -> None:
+    def _fail(self, job: Job, outcome: Outcome) -> None:
         """Keep what the cell left, and the traceback, where a finished cell would be."""
-        reason = str(error) if isinstance(error, FtkitError) else f"{type(error).__name__}: {error}"
-        reason = textwrap.shorten(reason, 300, placeholder=" …")  # error.txt has all of it
         try:
-            (directory / ERROR_FILE).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+            job.directory.mkdir(parents=True, exist_ok=True)
+            (job.directory / ERROR_FILE).write_text(outcome.details, encoding="utf-8")
         except OSError as fault:
-            raise EnvironmentFault(f"cannot be written: {fault.strerror}", file=directory / ERROR_FILE) from error
-        self._move_into_place(cell, directory)
-        self._record(cell, "failed", reason=reason)
-        self.summary.failed[cell] = reason
-        self.on_event(Event("failed", reason, cell, index + 1, total))
+            raise EnvironmentFault(f"cannot be written: {fault.strerror}", file=job.directory / ERROR_FILE) from fault
+        self._move_into_place(job)
+        self._record(job.cell, "failed", reason=outcome.message)
+        self.summary.failed[job.cell] = outcome.message
+        self._tell("failed", job.cell, outcome.message)
+
+    def _tell(self, kind: Any, cell: Cell | None = None, message: str = "", seconds: float = 0.0) -> None:
+        summary = self.summary
+        behind = len(summary.done) + len(summary.reused) + len(summary.skipped) + len(summary.failed)
+        self.on_event(Event(kind, message, cell, behind, self.total, seconds))
 
     def _record(self, cell: Cell, status: Any, **more: Any) -> None:
         self.ledger.append(Entry(cell=cell.id, row=cell.row.number, seed=cell.seed, status=status, **more))
@@ -233,24 +227,17 @@ class _Sweep:
     def _notice(self, cell: Cell, message: str) -> None:
         self.on_event(Event("notice", f"{cell} {message}", cell))
 
-    def _move_into_place(self, cell: Cell, directory: Path) -> None:
+    def _move_into_place(self, job: Job) -> None:
         """Replace the cell's folder; killed in between, the cell is unfinished, for so says the ledger."""
-        final = self.out / cell.id
+        final = self.out / job.cell.id
         try:
             if final.exists():
                 shutil.rmtree(final)
-            directory.rename(final)
+            job.directory.rename(final)
         except OSError as error:
-            raise EnvironmentFault(f"cannot be renamed: {error.strerror}", file=directory) from error
+            raise EnvironmentFault(f"cannot be renamed: {error.strerror}", file=job.directory) from error
 
     def _remove_leftovers(self) -> None:
         """What a killed run left; the lock is ours, so nobody works in it."""
         for leftover in self.out.glob(f"*/.seed-*{_PARTIAL}"):
             shutil.rmtree(leftover)
-
-
-def _make_folder(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True)
-    except OSError as error:
-        raise EnvironmentFault(f"cannot be created: {error.strerror}", file=directory) from error

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from ftkit.ablation.paired import Comparison, right_answers
-from ftkit.ablation.published import Published
+from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.sweep import CellState, SweepRow
 from ftkit.evaluation.statistics import seed_spread, wilson_interval
 
@@ -35,7 +35,7 @@ class RowSummary:
         interval: The 95% interval of the test accuracy, see :func:`accuracy_interval`.
         n: The number of test examples.
         published: The published figures, in percent.
-        comparable: Whether they were measured on the same data as ours, as far as is known.
+        unjudged: Why ours are not judged by them, such as other data; empty if they are.
         seconds: Time per run.
         peak_memory_mb: Highest memory use of any run.
         trainable: The number of trainable parameters.
@@ -58,7 +58,7 @@ class RowSummary:
     interval: tuple[float, float] | None
     n: int | None
     published: Published | None
-    comparable: bool
+    unjudged: str
     seconds: float | None
     peak_memory_mb: float | None
     trainable: int | None
@@ -78,7 +78,7 @@ class RowSummary:
     def published_inside(self) -> bool | None:
         """Whether the published test accuracy lies in our interval; None if they cannot be compared."""
         published = self.published_figure("test")
-        if self.interval is None or published is None or not self.comparable:
+        if self.interval is None or published is None or self.unjudged:
             return None
         low, high = self.interval
         return low - 5e-5 <= published / 100 <= high + 5e-5  # it is rounded to two decimals of a percent
@@ -88,8 +88,8 @@ class RowSummary:
         return None if self.published is None else getattr(self.published, split)
 
 
-def summarise(row: SweepRow, published_data: str | None = None) -> RowSummary:
-    """Sum up the cells of a row by themselves; ``published_data`` is the hash of the data of the published figures."""
+def summarise(row: SweepRow, published: PublishedTable) -> RowSummary:
+    """Sum up the cells of a row by themselves; ``published`` knows what the published figures were made with."""
     done = [cell.result for cell in row.cells if cell.result is not None]
     tests = [result.splits["test"] for result in done]
 
@@ -108,7 +108,7 @@ def summarise(row: SweepRow, published_data: str | None = None) -> RowSummary:
         interval=accuracy_interval(row.done),
         n=tests[0].n if tests else None,
         published=row.published,
-        comparable=published_data is None or all(result.data_sha256 == published_data for result in done),
+        unjudged=published.other_origin(done) if done and row.published else "",
         seconds=_mean(result.seconds for result in done),
         peak_memory_mb=_max(result.peak_memory_mb for result in done),
         trainable=_max(result.trainable for result in done),

@@ -1,10 +1,29 @@
-"""Binary evaluation over prediction files: the ground that everything else stands on.
+"""Evaluation over prediction files: the ground that everything else stands on.
 
 The metric for a LightningModule, ``BinaryEvaluator``, is in :mod:`ftkit.evaluation.binary`; it alone imports torch.
+The names below are imported when they are first used: the statistics load scipy, which reading a file does not need.
 """
 
-from ftkit.evaluation.command import evaluate
-from ftkit.evaluation.predictions import read_predictions, write_predictions
-from ftkit.evaluation.statistics import mcnemar_exact, wilson_interval
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ftkit.evaluation.command import evaluate
+    from ftkit.evaluation.predictions import read_predictions, write_predictions
+    from ftkit.evaluation.statistics import mcnemar_exact, wilson_interval
 
 __all__ = ["evaluate", "mcnemar_exact", "read_predictions", "wilson_interval", "write_predictions"]
+
+_HOMES = {
+    "evaluate": "command",
+    "mcnemar_exact": "statistics",
+    "read_predictions": "predictions",
+    "wilson_interval": "statistics",
+    "write_predictions": "predictions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -65,7 +65,12 @@ def text_chunks(path: Path) -> Iterator[tuple[int, bytes]]:
         if rest:
             yield line, _checked(rest, path, offset, line)
         elif line == 1:
-            raise InputError("the file is empty", file=path, fix="give a file with one row per example")
+            raise empty_file(path)
+
+
+def empty_file(path: Path) -> InputError:
+    """The error for a file without a line that says anything."""
+    return InputError("the file is empty", file=path, fix="give a file with one row per example")
 
 
 def delimited_blocks(path: Path, delimiter: bytes) -> Iterator[Block]:

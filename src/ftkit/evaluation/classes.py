@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from ftkit.errors import InputError
 from ftkit.evaluation.figures import UNPARSED
-from ftkit.evaluation.layout import SCORE_NAME, opposite
-from ftkit.evaluation.scan import Scan
+from ftkit.evaluation.layout import SCORE_NAME, normalized, opposite
+from ftkit.evaluation.scan import NotBinaryError, Scan
 
 _USUAL_POSITIVES = ("yes", "Yes", "YES", "spam", "true", "True", "1", "positive")
+_SLIPS = 0.1  # up to this share of other labels, a yes/no question has slips of the pen in it
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,6 @@ class Classes:
         return {self.positive: 1, self.negative: 0}.get(text, UNPARSED)
 
 
-def normalized(text: str) -> str:
-    """A class name without case, outer blanks and a final full stop or exclamation mark.
-
-    Example:
-        >>> normalized(" Yes. ")
-        'yes'
-    """
-    return text.strip().rstrip(".!").rstrip().casefold()
-
-
 def score_parts(name: str) -> tuple[str, str]:
     """The kind and the class that a score column is named after.
 
@@ -73,6 +65,7 @@ def resolve_classes(scans: Sequence[Scan], positive: str | None = None, normaliz
         normalize: Whether case, outer blanks and a final full stop are ignored.
 
     Raises:
+        NotBinaryError: Nothing says which class is positive, and the labels do not look like yes and no.
         InputError: There are more than two labels, or it is not clear which one is positive.
     """
     clean: Callable[[str], str] = normalized if normalize else str
@@ -80,23 +73,46 @@ def resolve_classes(scans: Sequence[Scan], positive: str | None = None, normaliz
     for one in scans:
         for text, count in zip(one.labels.texts, np.bincount(one.label).tolist(), strict=True):
             totals[clean(text)] += count
+    predicted = {clean(text) for one in scans for text in one.predictions.texts}
+    if positive is None and not any(one.layout.score_name for one in scans):
+        _check_binary(scans[0].path, totals, predicted)
     positive = clean(positive) if positive is not None else _default_positive(scans, totals, clean)
     others = [label for label, _ in totals.most_common() if label != positive]
-    predicted = {clean(text) for one in scans for text in one.predictions.texts}
-    if positive not in totals:
-        # Only negatives are labelled: fine, if the name is surely that of the other class.
-        if len(others) != 1 or (opposite(positive) != others[0] and positive not in predicted):
-            raise InputError(
-                "no label is the positive class",
-                file=scans[0].path,
-                field="positive",
-                got=positive,
-                fix=f"use {' or '.join(others[:5])}",
-            )
-    elif len(others) > 1:
+    # Only negatives may be labelled, if the name is surely that of the other class.
+    alone = len(others) == 1 and (opposite(positive) == others[0] or positive in predicted)
+    if positive not in totals and not alone:
+        raise InputError(
+            "no label is the positive class",
+            file=scans[0].path,
+            field="positive",
+            got=positive,
+            fix=f"use {' or '.join(others[:5])}",
+        )
+    rival = opposite(positive)
+    if rival is not None and rival in predicted:
+        # The model answers with it, so it is the other class, even if no label says so.
+        others = [rival, *(label for label in others if label != rival)]
+    if len(others) > 1:
         # The rarer label is the likely slip of the pen.
         raise _unknown_label(scans, clean, {positive, others[0]})
     return Classes(positive, others[0] if others else _unseen_negative(positive, predicted), normalize)
+
+
+def _check_binary(path: Path, totals: Counter[str], predicted: set[str]) -> None:
+    """Tell a yes/no question, possibly with slips of the pen, from free texts and from many classes."""
+    usual = max(_covered(totals, positive) for positive in _USUAL_POSITIVES)
+    # Two names that answers and labels share are two classes, whatever they are called.
+    if usual >= 1 - _SLIPS or (len(totals) <= 2 and predicted <= set(totals)):
+        return
+    labels = [label for label, _ in totals.most_common(3)]
+    many = "labels of one kind" if len(totals) == 1 else f"{len(totals)} different labels"
+    raise NotBinaryError(f"{many}, such as {', '.join(map(repr, labels))}", path)
+
+
+def _covered(totals: Counter[str], positive: str) -> float:
+    """The share of labels that are a usual positive class or its opposite, but for case and blanks."""
+    pair = {normalized(positive), normalized(opposite(positive) or "")}
+    return sum(count for label, count in totals.items() if normalized(label) in pair) / totals.total()
 
 
 def _default_positive(scans: Sequence[Scan], totals: Counter[str], clean: Callable[[str], str]) -> str:
@@ -136,5 +152,5 @@ def _unknown_label(scans: Sequence[Scan], clean: Callable[[str], str], allowed: 
         line=line,
         field="label",
         got=text,
-        fix=f"use {' or '.join(sorted(allowed))}, or give --normalize-labels to ignore case and blanks",
+        fix=f"use {' or '.join(sorted(allowed))}, or give --normalize_labels to ignore case and blanks",
     )

@@ -13,8 +13,11 @@ from ftkit.errors import InputError
 from ftkit.evaluation.answers import Answers, read_answers
 from ftkit.evaluation.assessment import BinaryReport, Settings, assess
 from ftkit.evaluation.comparison import compare
+from ftkit.evaluation.exact_match import assess_exact, compare_exact, read_free_answers
+from ftkit.evaluation.exact_report import ExactEvaluation, exact_markdown, exact_page, exact_text
 from ftkit.evaluation.page import to_html
 from ftkit.evaluation.report import Evaluation, to_markdown, to_text
+from ftkit.evaluation.scan import NotBinaryError
 from ftkit.evaluation.threshold import Costs, Threshold, freeze_threshold
 from ftkit.storage import atomic_write
 
@@ -40,8 +43,10 @@ def evaluate(
     json: bool = False,
     markdown: bool = False,
     html: Path | None = None,
-) -> Evaluation:
+) -> Evaluation | ExactEvaluation:
     """Report on prediction files and print the report.
+
+    Labels such as yes and no get the report of a yes/no question; free texts and many classes get exact match.
 
     Args:
         files: Prediction files: TSV, CSV or JSON lines.
@@ -69,35 +74,88 @@ def evaluate(
     """
     if json and markdown:
         raise InputError("choose one of --json and --markdown")
-    _check_options(files, beta, level, threshold_from, save_threshold)
+    _check_options(files, beta, level, threshold_from, save_threshold, costs)
     settings = Settings(beta, level, seed)
+    digits = None if unrounded else 4
+    evaluation: Evaluation | ExactEvaluation
+    try:
+        evaluation = _binary(
+            files, against, positive, threshold_from, Costs(*costs) if costs else threshold_metric, slice,
+            normalize_labels, settings, digits,
+        )  # fmt: skip
+    except NotBinaryError as reason:
+        if positive is not None:
+            raise
+        if threshold_from is not None:
+            raise InputError(
+                f"a threshold needs a yes/no question, and there are {reason.labels}",
+                field="threshold_from",
+                fix="leave it out",
+            ) from None
+        evaluation = _exact(files, against, slice, normalize_labels, settings, digits, reason.labels)
+    if isinstance(evaluation, Evaluation) and evaluation.threshold is not None and save_threshold is not None:
+        evaluation.threshold.save(save_threshold)
+    if html is not None:
+        with atomic_write(html) as file:
+            file.write(to_html(evaluation) if isinstance(evaluation, Evaluation) else exact_page(evaluation))
+    if json:
+        print(evaluation.to_json())
+    elif isinstance(evaluation, Evaluation):
+        print(to_markdown(evaluation) if markdown else to_text(evaluation))
+    else:
+        print(exact_markdown(evaluation) if markdown else exact_text(evaluation))
+    return evaluation
+
+
+def _binary(
+    files: Sequence[Path],
+    against: Path | None,
+    positive: str | None,
+    threshold_from: Path | None,
+    criterion: str | Costs,
+    slice_by: str | None,
+    normalize: bool,
+    settings: Settings,
+    digits: int | None,
+) -> Evaluation:
     # The two classes are the same in all files, so all are read before any is judged.
     validation = [threshold_from] if threshold_from is not None and threshold_from.suffix != ".json" else []
     references = [against] if against is not None else []
-    answers = read_answers(files, positive, slice, normalize_labels, also=references + validation)
+    answers = read_answers(files, positive, slice_by, normalize, also=references + validation)
     models, others = answers[: len(files)], answers[len(files) :]
     # A file does not compete with itself, nor does it count in Holm's correction.
     rivals = [model for model in models if model.path != against]
     threshold = None
     if validation:
-        threshold = freeze_threshold(others[-1], Costs(*costs) if costs else threshold_metric)
+        threshold = freeze_threshold(others[-1], criterion)
     elif threshold_from is not None:
         threshold = Threshold.load(threshold_from)
-    evaluation = Evaluation(
+    return Evaluation(
         reports=[_reported(model, settings) for model in models],
-        comparisons=compare(rivals, others[0], level, seed) if references else [],
+        comparisons=compare(rivals, others[0], settings.level, settings.seed) if references else [],
         threshold=threshold,
         at_threshold=[] if threshold is None else [_at_threshold(model, threshold, settings) for model in models],
-        digits=None if unrounded else 4,
-        level=level,
+        digits=digits,
+        level=settings.level,
     )
-    if threshold is not None and save_threshold is not None:
-        threshold.save(save_threshold)
-    if html is not None:
-        with atomic_write(html) as file:
-            file.write(to_html(evaluation))
-    print(evaluation.to_json() if json else to_markdown(evaluation) if markdown else to_text(evaluation))
-    return evaluation
+
+
+def _exact(
+    files: Sequence[Path],
+    against: Path | None,
+    slice_by: str | None,
+    normalize: bool,
+    settings: Settings,
+    digits: int | None,
+    why: str,
+) -> ExactEvaluation:
+    models = [read_free_answers(path, slice_by, normalize) for path in files]
+    rivals = [model for model in models if model.path != against]
+    comparisons = []
+    if against is not None:
+        comparisons = compare_exact(rivals, read_free_answers(against, None, normalize), settings.level, settings.seed)
+    reports = [assess_exact(model, settings.level) for model in models]
+    return ExactEvaluation(reports, why, comparisons, digits, settings.level)
 
 
 def _reported(model: Answers, settings: Settings) -> BinaryReport:
@@ -135,7 +193,12 @@ def _assessed(model: Answers, answer: np.ndarray, settings: Settings, name: str,
 
 
 def _check_options(
-    files: Sequence[Path], beta: float, level: float, threshold_from: Path | None, save_threshold: Path | None
+    files: Sequence[Path],
+    beta: float,
+    level: float,
+    threshold_from: Path | None,
+    save_threshold: Path | None,
+    costs: tuple[float, float] | None,
 ) -> None:
     if not files:
         raise InputError("no prediction file given", field="files", fix="give one or more files")
@@ -144,4 +207,6 @@ def _check_options(
     if beta <= 0:
         raise InputError("must be positive", field="beta", got=beta)
     if save_threshold is not None and threshold_from is None:
-        raise InputError("there is no threshold to save", field="save_threshold", fix="give --threshold-from as well")
+        raise InputError("there is no threshold to save", field="save_threshold", fix="give --threshold_from as well")
+    if costs is not None and threshold_from is None:
+        raise InputError("there is no threshold to choose", field="costs", fix="give --threshold_from as well")

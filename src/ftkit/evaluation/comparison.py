@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -68,10 +70,39 @@ class Comparison:
         return plain | {"reach": vars(self.reach)}
 
 
+class Answered(Protocol):
+    """A prediction file in numbers.
+
+    Attributes:
+        path: The file.
+        identity: uint64 ``(n,)``: a hash of each id.
+        target: ``(n,)``: the label of each example as a number, the same in all files.
+        correct: bool ``(n,)``: whether each answer is right.
+    """
+
+    @property
+    def path(self) -> Path: ...  # noqa: D102
+
+    @property
+    def identity(self) -> np.ndarray: ...  # noqa: D102
+
+    @property
+    def target(self) -> np.ndarray: ...  # noqa: D102
+
+    @property
+    def correct(self) -> np.ndarray: ...  # noqa: D102
+
+
+A = TypeVar("A", bound=Answered)
+Differences = tuple[dict[str, float], dict[str, Interval]]
+# From two files, their rows of the shared ids, the confidence and the seed: differences and intervals by figure.
+Differ = Callable[[A, A, np.ndarray, np.ndarray, float, int], Differences]
+
+
 def compare(
-    models: list[Answers], reference: Answers, level: float = 0.95, seed: int = 0, alpha: float = 0.05
+    models: Sequence[Answers], reference: Answers, level: float = 0.95, seed: int = 0, alpha: float = 0.05
 ) -> list[Comparison]:
-    """Compare each model with the reference, correcting for their number.
+    """Compare each model's yes/no answers with the reference's, correcting for their number.
 
     Args:
         models: The models' answers.
@@ -83,23 +114,40 @@ def compare(
     Raises:
         InputError: Two files share no id, or an id has different labels.
     """
-    pairs = [_compared(model, reference, level, seed, alpha, len(models)) for model in models]
+    return compare_with(_binary_differences, models, reference, level, seed, alpha)
+
+
+def compare_with(
+    differ: Differ[A], models: Sequence[A], reference: A, level: float = 0.95, seed: int = 0, alpha: float = 0.05
+) -> list[Comparison]:
+    """Compare each model with the reference, correcting for their number.
+
+    Args:
+        differ: Works the differences of figures out.
+        models: The models' answers.
+        reference: The reference's answers.
+        level: Confidence of the intervals.
+        seed: Seed of the bootstrap.
+        alpha: Level of significance.
+
+    Raises:
+        InputError: Two files share no id, or an id has different labels.
+    """
+    pairs = [_compared(differ, model, reference, level, seed, alpha, len(models)) for model in models]
     adjusted = holm([pair.p for pair in pairs])
     return [replace(pair, p_holm=p) for pair, p in zip(pairs, adjusted, strict=True)]
 
 
 def _compared(
-    model: Answers, reference: Answers, level: float, seed: int, alpha: float, comparisons: int
+    differ: Differ[A], model: A, reference: A, level: float, seed: int, alpha: float, comparisons: int
 ) -> Comparison:
     mine, theirs = _shared(model, reference)
     n = len(mine)
-    target, answer, other = model.target[mine], model.answer[mine], reference.answer[theirs]
-    right, right_other = answer == target, other == target
+    right, right_other = model.correct[mine], reference.correct[theirs]
     only_model = int(np.count_nonzero(right & ~right_other))
     only_reference = int(np.count_nonzero(right_other & ~right))
     disagreement = (only_model + only_reference) / n
-    table = np.bincount((target * 9 + (answer + 1) * 3 + other + 1).astype(np.int8), minlength=18).reshape(2, 3, 3)
-    differences, intervals = _differences(table, level, seed)
+    differences, intervals = differ(model, reference, mine, theirs, level, seed)
     return Comparison(
         name=str(model.path),
         against=str(reference.path),
@@ -119,7 +167,7 @@ def _compared(
     )
 
 
-def _shared(model: Answers, reference: Answers) -> tuple[np.ndarray, np.ndarray]:
+def _shared(model: Answered, reference: Answered) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the shared ids in both files."""
     _, mine, theirs = np.intersect1d(model.identity, reference.identity, assume_unique=True, return_indices=True)
     if not len(mine):
@@ -144,14 +192,13 @@ def _shared(model: Answers, reference: Answers) -> tuple[np.ndarray, np.ndarray]
     return mine, theirs
 
 
-def _differences(table: np.ndarray, level: float, seed: int) -> tuple[dict[str, float], dict[str, Interval]]:
-    """Differences of figures and their paired bootstrap intervals.
-
-    Args:
-        table: int64 ``(2, 3, 3)``: examples by label (0, 1), model's answer and reference's answer (-1, 0, 1 each).
-        level: Confidence.
-        seed: Seed of the bootstrap.
-    """
+def _binary_differences(
+    model: Answers, reference: Answers, mine: np.ndarray, theirs: np.ndarray, level: float, seed: int
+) -> Differences:
+    """Differences of figures and their paired bootstrap intervals."""
+    target, answer, other = model.target[mine], model.answer[mine], reference.answer[theirs]
+    # (2, 3, 3): examples by label (0, 1), model's answer and reference's answer (-1, 0, 1 each)
+    table = np.bincount((target * 9 + (answer + 1) * 3 + other + 1).astype(np.int8), minlength=18).reshape(2, 3, 3)
     rng = np.random.default_rng(seed)
     # Resampling pairs within each label is drawing the nine counts of that label.
     draws = np.stack(
@@ -185,8 +232,8 @@ def _cells(by_answer: np.ndarray) -> np.ndarray:
     )
 
 
-def _left_over(answers: Answers, shared: np.ndarray) -> tuple[int, list[str]]:
-    left = np.ones(len(answers), bool)
+def _left_over(answers: Answered, shared: np.ndarray) -> tuple[int, list[str]]:
+    left = np.ones(len(answers.identity), bool)
     left[shared] = False
     rows = np.flatnonzero(left)
     return len(rows), [text for text, _ in texts_at(answers.path, rows[:_SHOWN].tolist())] if len(rows) else []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from ftkit.evaluation.curves import BINS, Calibration, Curve, probability_of
@@ -31,7 +29,8 @@ def count_intervals(
         seed: Seed of the resampling.
 
     Returns:
-        ``(low, high)`` by figure. A figure that is undefined here or in some resample has none.
+        ``(low, high)`` by figure. A figure that is undefined here or in some resample has none, and neither has one
+        that no resample moves, for example the F-measure of a model that always answers yes.
 
     Example:
         >>> intervals = count_intervals(Counts(tp=854, tn=17, fp=155, fn=13))
@@ -70,7 +69,8 @@ def score_intervals(
         seed: Seed of the resampling.
 
     Returns:
-        ``(low, high)`` by figure; empty above 100,000 examples or when a class is absent.
+        ``(low, high)`` by figure; empty above 100,000 examples or when a class is absent. A figure that no resample
+        moves, for example an AUROC of 1, has none.
     """
     order = np.argsort(-score)
     target, score = target[order].astype(float), score[order]
@@ -100,8 +100,9 @@ def score_intervals(
         values["brier"].append(float(np.dot(weight, squared)) / len(score))
         drawn = np.repeat(np.arange(len(score)), weight)
         values["calibration_error"].append(Calibration.of(target[drawn], probability[drawn], BINS).error().value or 0.0)
-    return {name: percentile_interval(np.array(drawn), level) for name, drawn in values.items()}
+    return _defined({name: percentile_interval(np.array(drawn), level) for name, drawn in values.items()})
 
 
 def _defined(intervals: dict[str, Interval]) -> dict[str, Interval]:
-    return {name: interval for name, interval in intervals.items() if not math.isnan(interval[0])}
+    """Without those that are no statement: undefined ones, and points, which would claim to be sure."""
+    return {name: (low, high) for name, (low, high) in intervals.items() if low < high}

@@ -61,7 +61,7 @@ class Layout:
         if self.score is not None:
             parts.append(f"score = {self._name(self.score)}")
         if self.label is not None and self.flag is not None:
-            parts.append(f"{self._name(self.flag)} (True/False) is not needed")
+            parts.append(f"{self._name(self.flag)} (True/False) agrees")
         return ", ".join(parts)
 
     def _name(self, column: int | None) -> str:
@@ -75,9 +75,6 @@ def layout_of_names(names: list[str], path: Path, line: int = 1) -> Layout:
     Raises:
         InputError: A needed name is missing or comes twice, or there are two score columns.
     """
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError("two columns have the same name", file=path, line=line, got=name)
     places = {kind: _first(names, wanted) for kind, wanted in NAMES.items()}
     missing = [kind for kind in ("label", "prediction") if places[kind] is None]
     if missing:
@@ -89,6 +86,9 @@ def layout_of_names(names: list[str], path: Path, line: int = 1) -> Layout:
             got=", ".join(names),
             fix="name the columns id, label, prediction, or leave the header out and end each row with the answer",
         )
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError("two columns have the same name", file=path, line=line, got=name)
     scores = [place for place, name in enumerate(names) if SCORE_NAME.fullmatch(name)]
     if len(scores) > 1:
         raise InputError("two score columns", file=path, line=line, got=", ".join(names[s] for s in scores))
@@ -151,16 +151,24 @@ def layout_of_rows(rows: list[list[str]], path: Path) -> Layout:
     return Layout(prediction=last, label=label, id=identity, flag=flag, extra=extra, names=names)
 
 
-def expected_answer(flag: str, answer: str) -> str | None:
-    """The yes/no label that a True/False mark and the answer imply; None when they imply none.
+def opposite_answer(answer: str) -> str | None:
+    """The other one of yes and no, written alike; None for anything else.
 
     Example:
-        >>> expected_answer("False", "yes"), expected_answer("True", "yes"), expected_answer("False", "perhaps")
-        ('no', 'yes', None)
+        >>> opposite_answer("Yes"), opposite_answer("maybe")
+        ('No', None)
     """
-    if answer not in _ANSWERS or flag not in ("True", "False"):
-        return None
-    return answer if flag == "True" else _ANSWERS[answer]
+    return _ANSWERS.get(answer)
+
+
+def normalized(text: str) -> str:
+    """A class name without case, outer blanks and a final full stop or exclamation mark.
+
+    Example:
+        >>> normalized(" Yes. ")
+        'yes'
+    """
+    return text.strip().rstrip(".!").rstrip().casefold()
 
 
 def opposite(name: str) -> str | None:

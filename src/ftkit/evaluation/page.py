@@ -9,7 +9,8 @@ import numpy as np
 from ftkit.evaluation.assessment import BinaryReport
 from ftkit.evaluation.figures import figure_values
 from ftkit.evaluation.plots import COLORS, STYLE, Frame, bars, count_table, line, plot, points
-from ftkit.evaluation.report import Evaluation, Section, sections, short_names, verdicts
+from ftkit.evaluation.report import Evaluation, sections, verdicts
+from ftkit.evaluation.sections import Section
 from ftkit.evaluation.threshold import Threshold, at_prevalence, operating_cells
 
 PAGE_STYLE = """
@@ -40,10 +41,8 @@ def to_html(evaluation: Evaluation) -> str:
         A whole HTML document that needs nothing else.
     """
     first = evaluation.reports[0]
-    cards = "".join(
-        _card(report, name) for name, report in zip(short_names(evaluation.reports), evaluation.reports, strict=True)
-    )
-    usual, *rest = [_section(section) for section in sections(evaluation)]
+    cards = "".join(_card(report, name) for name, report in zip(evaluation.names, evaluation.reports, strict=True))
+    usual, *rest = [section_html(section) for section in sections(evaluation)]
     body = (
         f"<h1>Evaluation</h1><p class='soft'>Positive: <b>{escape(first.positive)}</b>, negative: "
         f"<b>{escape(first.negative)}</b>. Every interval covers {evaluation.level:.0%}.</p>"
@@ -71,7 +70,8 @@ def html_table(table: list[list[str]]) -> str:
     return f"<div class='scroll'><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
-def _section(section: Section) -> str:
+def section_html(section: Section) -> str:
+    """A section with its heading."""
     sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in section.sentences)
     listed = f"<ul>{sentences}</ul>" if sentences else ""
     return f"<h2>{escape(section.title)}</h2>{listed}{html_table(section.table) if section.table else ''}"
@@ -88,27 +88,28 @@ def _card(report: BinaryReport, name: str) -> str:
 
 
 def _plots(evaluation: Evaluation) -> list[str]:
-    reports, names = evaluation.reports, short_names(evaluation.reports)
+    reports, names = evaluation.reports, evaluation.names
     drawn = [
-        _figure(_confusion(report, name), "Rows are the labels; the share is of the row.")
+        figure(_confusion(report, name), "Rows are the labels; the share is of the row.")
         for name, report in zip(names, reports, strict=True)
     ]
     scored = [(name, report) for name, report in zip(names, reports, strict=True) if report.curve is not None]
     both = [pair for pair in scored if pair[1].counts.positives and pair[1].counts.negatives]
     if both:
-        drawn.append(_figure(_roc(both), "The dot is what the file answers; the dashed line is guessing."))
-        drawn.append(_figure(_precision_recall(both), "The dashed line is the prevalence: precision without skill."))
+        drawn.append(figure(_roc(both), "The dot is what the file answers; the dashed line is guessing."))
+        drawn.append(figure(_precision_recall(both), "The dashed line is the prevalence: precision without skill."))
     if scored:
-        drawn.append(_figure(_calibration(scored), "Above the dashed line the probability is too low, below too high."))
+        drawn.append(figure(_calibration(scored), "Above the dashed line the probability is too low, below too high."))
     for name, report in both:
-        drawn.append(_figure(_thresholds(name, report, evaluation.threshold), "What every threshold would give."))
+        drawn.append(figure(_thresholds(name, report, evaluation.threshold), "What every threshold would give."))
     shiftable = [(n, r) for n, r in zip(names, reports, strict=True) if r.counts.positives and r.counts.negatives]
     if shiftable:
-        drawn.append(_figure(_prevalence(shiftable), "If recall and specificity stay and only the mix changes."))
+        drawn.append(figure(_prevalence(shiftable), "If recall and specificity stay and only the mix changes."))
     return drawn
 
 
-def _figure(svg: str, caption: str) -> str:
+def figure(svg: str, caption: str) -> str:
+    """A plot with a line below it."""
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 

@@ -78,7 +78,6 @@ def plot(
     title: str,
     x_label: str = "",
     y_label: str = "",
-    x_names: Sequence[str] | None = None,
     y_names: Sequence[str] | None = None,
     legend: Sequence[str] = (),
 ) -> str:
@@ -90,8 +89,7 @@ def plot(
         title: Shown above, and read to those who cannot see.
         x_label: Name of the horizontal axis.
         y_label: Name of the vertical axis.
-        x_names: Names for 0, 1, 2, ... on the horizontal axis instead of numbers.
-        y_names: The same for the vertical axis.
+        y_names: Names for 0, 1, 2, ... on the vertical axis instead of numbers.
         legend: Names of the series in the order of their colours; none are shown for a single one.
 
     Returns:
@@ -104,7 +102,7 @@ def plot(
         (True, True)
     """
     middle = (frame.left + frame.width - frame.right) / 2
-    parts = [_text(middle, 18, title, "title", "middle"), _axes(frame, x_names, y_names)]
+    parts = [_text(middle, 18, title, "title", "middle"), _axes(frame, y_names)]
     parts += [*marks, _text(middle, frame.height - 8, x_label, anchor="middle")]
     height = (frame.top + frame.height - frame.bottom) / 2
     parts.append(f'<text transform="translate(14 {height}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
@@ -154,29 +152,13 @@ def points(
             continue
         if errors is not None:
             (across, low), (_, high) = frame.at(x, errors[place][0]), frame.at(x, errors[place][1])
-            for x1, y1, x2, y2 in (
-                (across, low, across, high),
-                (across - 4, low, across + 4, low),
-                (across - 4, high, across + 4, high),
-            ):
+            caps = [(across - 4, end, across + 4, end) for end in (low, high)]
+            for x1, y1, x2, y2 in [(across, low, across, high), *caps]:
                 parts.append(f'<line class="{_stroke(color)}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>')
         cx, cy = frame.at(x, y)
         name = f"<title>{escape(names[place])}</title>" if names else ""
         parts.append(f'<circle class="f{color % COLORS}" cx="{cx}" cy="{cy}" r="{radius}">{name}</circle>')
     return "".join(parts)
-
-
-def texts(frame: Frame, xs: Sequence[float], ys: Sequence[float], words: Sequence[str]) -> str:
-    """Words to the upper right of points.
-
-    Args:
-        frame: The coordinates.
-        xs: Horizontal values.
-        ys: Vertical values.
-        words: What to write at each point.
-    """
-    places = [frame.at(x, y) for x, y in zip(xs, ys, strict=True)]
-    return "".join(_text(x + 6, y - 5, word, "tick") for (x, y), word in zip(places, words, strict=True))
 
 
 def bars(
@@ -253,14 +235,14 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _axes(frame: Frame, x_names: Sequence[str] | None, y_names: Sequence[str] | None) -> str:
+def _axes(frame: Frame, y_names: Sequence[str] | None) -> str:
     parts = []
     bottom, right = frame.height - frame.bottom, frame.width - frame.right
     for value, name in _marked(frame.y, y_names):
         _, y = frame.at(frame.x[0], value)
         parts.append(f'<line class="grid" x1="{frame.left}" y1="{y}" x2="{right}" y2="{y}"/>')
         parts.append(_text(frame.left - 6, y + 4, name, "tick", "end"))
-    for value, name in _marked(frame.x, x_names):
+    for value, name in _marked(frame.x, None):
         x, _ = frame.at(value, frame.y[0])
         parts.append(f'<line class="axis" x1="{x}" y1="{bottom}" x2="{x}" y2="{bottom + 4}"/>')
         parts.append(_text(x, bottom + 17, name, "tick", "middle"))

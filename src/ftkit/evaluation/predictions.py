@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from ftkit.errors import InputError
-from ftkit.evaluation.blocks import Block, csv_blocks, delimited_blocks, json_line_blocks, text_chunks
+from ftkit.evaluation.blocks import Block, csv_blocks, delimited_blocks, empty_file, json_line_blocks, text_chunks
+from ftkit.evaluation.correctness import labels_of
 from ftkit.evaluation.fields import Fields, NotANumberError, quote
 from ftkit.evaluation.layout import (
     REQUIRED,
     SCORE_NAME,
     Layout,
-    expected_answer,
     is_header,
     layout_of_names,
     layout_of_rows,
@@ -175,7 +175,8 @@ def stream_predictions(path: str | Path) -> Iterator[PredictionBlock]:
 
     Read are TSV and CSV with a header that names ``id`` (or ``image``), ``label`` and ``prediction`` in any order and
     possibly a score column ``probability:CLASS`` or ``log_odds:CLASS``; tables without a header whose last column is
-    the answer yes or no; and JSON lines with ``label`` (or ``suffix``) and ``prediction`` (or ``answer``).
+    the answer yes or no, with the expected answer or a True/False mark before it (with both, they must agree); and
+    JSON lines with ``label`` (or ``suffix``) and ``prediction`` (or ``answer``).
 
     Args:
         path: The file. Its ending (.tsv, .csv, .jsonl) or else its first line says the format.
@@ -187,11 +188,13 @@ def stream_predictions(path: str | Path) -> Iterator[PredictionBlock]:
         InputError: The file is not a prediction file; the message names the line.
     """
     path = Path(path)
-    rows = 0
+    rows, layout = 0, None
     for layout, block in _tables(path):
         rows += len(block.lines)
         if len(block.lines):
             yield _prediction_block(layout, block, path)
+    if layout is None:
+        raise empty_file(path)
     if rows == 0:
         raise InputError("the file has a header but no rows", file=path, fix="give one row per example")
 
@@ -236,31 +239,13 @@ def _part(block: Block, rows: slice) -> Block:
 def _prediction_block(layout: Layout, block: Block, path: Path) -> PredictionBlock:
     return PredictionBlock(
         ids=Fields.of(map(str, block.lines.tolist())) if layout.id is None else block.columns[layout.id],
-        labels=_implied_labels(layout, block, path) if layout.label is None else block.columns[layout.label],
+        labels=labels_of(layout, block, path),
         predictions=block.columns[layout.prediction],
         scores=None if layout.score is None else _scores(layout, block, path),
         extra={name: block.columns[column] for name, column in layout.extra.items()},
         lines=block.lines,
         layout=layout,
     )
-
-
-def _implied_labels(layout: Layout, block: Block, path: Path) -> Fields:
-    assert layout.flag is not None
-    flags, answers = block.columns[layout.flag].texts(), block.columns[layout.prediction].texts()
-    labels = []
-    for flag, answer, line in zip(flags, answers, block.lines.tolist(), strict=True):
-        label = expected_answer(flag, answer)
-        if label is None:
-            raise InputError(
-                "the expected answer cannot be worked out: it needs True or False, and yes or no at the end",
-                file=path,
-                line=line,
-                got=f"{flag} ... {answer}",
-                fix="add a column with the expected answer before the last one",
-            )
-        labels.append(label)
-    return Fields.of(labels)
 
 
 def _scores(layout: Layout, block: Block, path: Path) -> np.ndarray:

@@ -9,12 +9,26 @@ from pathlib import Path
 import numpy as np
 
 from ftkit.errors import InputError
-from ftkit.evaluation.fields import Vocabulary
+from ftkit.evaluation.fields import Fields, Vocabulary
 from ftkit.evaluation.layout import Layout
-from ftkit.evaluation.predictions import duplicate_id, stream_predictions
+from ftkit.evaluation.predictions import PredictionBlock, duplicate_id, stream_predictions
 
 MAX_LABELS = 50
 MAX_SLICES = 50
+
+
+class NotBinaryError(InputError):
+    """The labels are free texts or many classes, and nothing says which one is positive.
+
+    Args:
+        labels: What the labels are instead, in words.
+        path: The file.
+    """
+
+    def __init__(self, labels: str, path: Path) -> None:
+        fix = "a yes/no evaluation needs two: is this the right column?"
+        super().__init__(labels, file=path, field="label", fix=fix)
+        self.labels = labels
 
 
 @dataclass
@@ -79,17 +93,15 @@ def scan(path: str | Path, slice_by: str | None = None, known: Iterable[str] = (
         if block.scores is not None:
             parts["score"].append(block.scores)
         if slice_by is not None:
-            if slice_by not in block.extra:
-                raise _no_such_column(path, slice_by, layout)
-            parts["slice"].append(slices.encode(block.extra[slice_by], block.lines))
+            parts["slice"].append(slices.encode(slice_column(path, block, slice_by), block.lines))
         if labels.overflowed or slices.overflowed:
-            raise _too_many(path, labels, slice_by)
+            raise _too_many(path, layout, labels, slice_by)
     if predictions.overflowed and not set(labels.texts) <= set(predictions.texts):
         # A class may have come up only after the answers that took all codes: once more, with the classes first.
         return scan(path, slice_by, known=labels.texts)
     # One column at a time, so that only one is held twice.
     column = {name: np.concatenate(parts.pop(name)) for name in list(parts) if parts[name]}
-    _check_unique(path, column["identity"])
+    check_unique(path, column["identity"])
     return Scan(
         path,
         layout,
@@ -117,7 +129,37 @@ def texts_at(path: Path, rows: Sequence[int]) -> list[tuple[str, int]]:
     return [found[row] for row in rows]
 
 
-def _check_unique(path: Path, identity: np.ndarray) -> None:
+def slice_column(path: Path, block: PredictionBlock, name: str) -> Fields:
+    """The column to slice by.
+
+    Raises:
+        InputError: There is none of this name.
+    """
+    if name not in block.extra:
+        raise _no_such_column(path, name, block.layout)
+    return block.extra[name]
+
+
+def too_many_slices(path: Path, name: str | None) -> InputError:
+    """The error for a slice column that tells no groups apart."""
+    return InputError(
+        f"more than {MAX_SLICES} different values to slice by",
+        file=path,
+        field=name,
+        fix="slice by a column with few values",
+    )
+
+
+def check_unique(path: Path, identity: np.ndarray) -> None:
+    """Refuse a file in which an id comes twice.
+
+    Args:
+        path: The file.
+        identity: uint64 ``(n,)``: a hash of each id.
+
+    Raises:
+        InputError: Two lines share an id; both are named.
+    """
     ordered = np.sort(identity)
     if not (ordered[1:] == ordered[:-1]).any():
         return
@@ -137,17 +179,9 @@ def _no_such_column(path: Path, name: str, layout: Layout) -> InputError:
     )
 
 
-def _too_many(path: Path, labels: Vocabulary, slice_by: str | None) -> InputError:
-    if labels.overflowed:
-        return InputError(
-            f"more than {MAX_LABELS} different labels",
-            file=path,
-            field="label",
-            fix="a yes/no evaluation needs two: is this the right column?",
-        )
-    return InputError(
-        f"more than {MAX_SLICES} different values to slice by",
-        file=path,
-        field=slice_by,
-        fix="slice by a column with few values",
-    )
+def _too_many(path: Path, layout: Layout, labels: Vocabulary, slice_by: str | None) -> InputError:
+    if not labels.overflowed:
+        return too_many_slices(path, slice_by)
+    # A score column says that there is a positive class; without one, free texts may be meant.
+    error = NotBinaryError(f"more than {MAX_LABELS} different labels", path)
+    return error if layout.score_name is None else InputError(str(error))

@@ -84,7 +84,7 @@ class Threshold:
         except ValueError as error:
             raise InputError(f"not a threshold file: {error}", file=path) from None
         if not isinstance(record, dict) or set(record) != names or not isinstance(record["value"], int | float):
-            raise InputError("not a threshold file", file=path, fix="write one with --save-threshold")
+            raise InputError("not a threshold file", file=path, fix="write one with --save_threshold")
         return cls(**record)
 
     def apply(self, answers: Answers) -> np.ndarray:

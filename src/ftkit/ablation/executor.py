@@ -1,0 +1,96 @@
+"""Where the cells of a sweep run: here, one after the other."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from ftkit.ablation.folder import Cell
+from ftkit.ablation.ledger import RESULT_FILE
+from ftkit.ablation.result import Result
+from ftkit.errors import FtkitError, UnavailableError
+
+
+class Engine(Protocol):
+    """What the runner needs to know about training; the command line supplies it."""
+
+    def identity(self, configs: Sequence[Path], seed: int) -> dict[str, Any]:
+        """What would be run, as JSON: resolved config without output paths, code, data and seed."""
+
+    def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
+        """Run one cell; leave ``result.json`` and the prediction files in ``directory``."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell that is to be run.
+
+    Args:
+        cell: The cell.
+        configs: Its config files.
+        directory: Where it runs; what an earlier attempt left there is removed.
+    """
+
+    cell: Cell
+    configs: tuple[Path, ...]
+    directory: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Args:
+        status: ``skipped`` if something that the cell needs cannot be had.
+        message: The test accuracy, or why it was skipped or failed, in a line.
+        details: The traceback of a failure.
+        seconds: How long it took.
+    """
+
+    status: Literal["done", "skipped", "failed"]
+    message: str
+    details: str = ""
+    seconds: float = 0.0
+
+
+Executor = Callable[[Engine, Sequence[Job], Callable[[Job], None]], Iterator[tuple[Job, Outcome]]]
+"""Runs jobs and yields each when it has ended; calls the third argument when it hands one out."""
+
+
+def one_by_one(engine: Engine, jobs: Sequence[Job], on_start: Callable[[Job], None]) -> Iterator[tuple[Job, Outcome]]:
+    """Run the jobs in this process, in their order."""
+    for job in jobs:
+        on_start(job)
+        yield job, run_job(engine, job)
+
+
+def run_job(engine: Engine, job: Job) -> Outcome:
+    """Run one job in an empty folder.
+
+    Returns:
+        What became of it. An interrupted job leaves nothing, and the interruption goes on.
+    """
+    began = time.monotonic()
+    try:
+        shutil.rmtree(job.directory, ignore_errors=True)
+        job.directory.mkdir(parents=True)
+        engine.run(job.configs, job.cell.seed, job.directory)
+        result = Result.read(job.directory / RESULT_FILE)
+    except UnavailableError as error:
+        shutil.rmtree(job.directory)
+        return Outcome("skipped", str(error))
+    except Exception as error:  # whatever it is, the other cells go on
+        reason = str(error) if isinstance(error, FtkitError) else f"{type(error).__name__}: {error}"
+        short = textwrap.shorten(reason, 300, placeholder=" …")
+        return Outcome("failed", short, "".join(traceback.format_exception(error)))
+    except BaseException:
+        shutil.rmtree(job.directory, ignore_errors=True)
+        raise
+    score = f"test accuracy {result.splits['test'].accuracy:.2%}"
+    return Outcome("done", score, seconds=time.monotonic() - began)

@@ -1,0 +1,75 @@
+"""The cells of a sweep on the machines of a Ray cluster, or on this one's processors.
+
+Every machine must see the output folder, the configs and the data under the same paths. The ledger stays with the
+process that started the sweep: a cell counts when its result is in place, however often a worker died over it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ftkit.ablation.executor import Engine, Job, Outcome, run_job
+from ftkit.errors import EnvironmentFault
+
+ATTEMPTS = 4  # of a cell whose worker died
+
+
+def on_ray(engine: Engine, jobs: Sequence[Job], on_start: Callable[[Job], None]) -> Iterator[tuple[Job, Outcome]]:
+    """Run the jobs as Ray tasks: on the cluster that ``RAY_ADDRESS`` names, or else one for this machine.
+
+    A task takes one processor, and one GPU where the cluster has any. A cell whose worker died is run again.
+
+    Raises:
+        EnvironmentFault: Ray is not installed, or the cluster cannot be reached.
+    """
+    ray = _ray()
+    try:
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS"),
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=False,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise EnvironmentFault(
+            f"the Ray cluster cannot be reached: {error}", got=os.environ.get("RAY_ADDRESS"), fix="check RAY_ADDRESS"
+        ) from error
+    try:
+        gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ATTEMPTS - 1)(_run_there)
+        running = {}
+        for job in jobs:
+            on_start(job)
+            running[task.remote(engine, job, Path.cwd())] = job
+        while running:
+            (ended,), _ = ray.wait(list(running))
+            yield running.pop(ended), _outcome(ray, ended)
+    finally:
+        ray.shutdown()
+
+
+def _run_there(engine: Engine, job: Job, folder: Path) -> Outcome:
+    os.chdir(folder)  # data files may be named from there
+    return run_job(engine, job)
+
+
+def _outcome(ray: Any, ended: Any) -> Outcome:
+    try:
+        return ray.get(ended)
+    except ray.exceptions.RayError as error:
+        return Outcome("failed", f"its worker died {ATTEMPTS} times", str(error))
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
+    try:
+        import ray
+    except ImportError:
+        raise EnvironmentFault(
+            "Ray is not installed", field="executor", got="ray", fix="pip install 'ftkit[ray]'"
+        ) from None
+    return ray

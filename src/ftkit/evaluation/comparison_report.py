@@ -1,0 +1,59 @@
+"""What paired comparisons say, as a section of a report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from ftkit.evaluation.comparison import Comparison
+from ftkit.evaluation.sections import Section, interval_text, p_text
+
+
+def compared(
+    comparisons: Sequence[Comparison], names: Mapping[str, str], titles: Mapping[str, str], digits: int | None
+) -> Section:
+    """The table of all comparisons with one reference, and each verdict in a sentence.
+
+    Args:
+        comparisons: At least one, all with the same reference.
+        names: How the report calls each file.
+        titles: How it calls each figure.
+        digits: Decimals, None for all.
+    """
+    against, figures = comparisons[0].against, list(comparisons[0].differences)
+    head = ["file", "shared", "only it right", "only the other right"]
+    table = [[*head, *(f"{titles[name]} difference" for name in figures), "p (McNemar)", "p (Holm)"]]
+    sentences = []
+    for one in comparisons:
+        name = names[one.name]
+        counts = map(str, (one.n, one.only_model, one.only_reference))
+        differences = (_difference(one, figure, digits) for figure in figures)
+        table.append([name, *counts, *differences, f"{one.p:.2g}", f"{one.p_holm:.2g}"])
+        sentences.append(f"{name}: {_verdict(one)}")
+        for (count, first), where in ((one.missing, "in it"), (one.missing_in_model, f"in {against}")):
+            if count:
+                sentences.append(f"{name}: {count} ids are only {where}, for example {', '.join(first)}; left out.")
+    return Section(f"Compared with {against}, on the same examples", sentences, table)
+
+
+def _verdict(one: Comparison, alpha: float = 0.05) -> str:
+    if one.p_holm <= alpha:
+        return f"{'better' if one.only_model > one.only_reference else 'worse'} beyond chance ({p_text(one.p_holm)})."
+    if not one.reach.possible:
+        total = one.only_model + one.only_reference
+        return (
+            f"only one of the two is right on {total} of {one.n} examples; fewer than {one.reach.needed} "
+            "can never be significant."
+        )
+    detectable = "" if math.isnan(one.detectable) else (
+        f" A difference of {one.detectable:.1%} or more would be found with 80% power."
+    )  # fmt: skip
+    return f"no difference beyond chance ({p_text(one.p_holm)}).{detectable}"
+
+
+def _difference(one: Comparison, name: str, digits: int | None) -> str:
+    value = one.differences[name]
+    if math.isnan(value):
+        return "undefined"
+    shown = repr(value) if digits is None else f"{value:+.{digits}f}"
+    return shown + interval_text(one.intervals.get(name))

@@ -1,0 +1,244 @@
+"""Exact match: answers that are free texts, right where they equal the expected text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ftkit.evaluation.comparison import Comparison, Differences, compare_with
+from ftkit.evaluation.fields import Fields, Vocabulary
+from ftkit.evaluation.intervals import Interval
+from ftkit.evaluation.layout import normalized
+from ftkit.evaluation.predictions import PredictionBlock, stream_predictions
+from ftkit.evaluation.scan import MAX_SLICES, check_unique, slice_column, too_many_slices
+from ftkit.evaluation.statistics import mcnemar_exact, paired_bootstrap, wilson_interval
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class FreeAnswers:
+    """A prediction file of free texts, in numbers: about 20 bytes per example, whatever the text.
+
+    Attributes:
+        path: The file.
+        identity: uint64 ``(n,)``: a hash of each id.
+        target: uint64 ``(n,)``: a hash of each label.
+        correct: bool ``(n,)``: whether the answer equals the label.
+        empty: Answers without a character.
+        nearly: Wrong answers that differ in case, outer blanks or a final full stop only.
+        wrong: The first wrong answers: id, label and answer.
+        slices: The values of the slice column.
+        slice: int16 ``(n,)``: codes into ``slices``, or None.
+        columns: Which columns were taken for what.
+        notes: What a reader should know about the file.
+    """
+
+    path: Path
+    identity: np.ndarray
+    target: np.ndarray
+    correct: np.ndarray
+    empty: int
+    nearly: int
+    wrong: list[tuple[str, str, str]]
+    slices: list[str] = field(default_factory=list)
+    slice: np.ndarray | None = None
+    columns: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many answers are right.
+
+    Attributes:
+        n: Examples.
+        right: Right answers.
+        interval: Wilson's interval of the accuracy.
+    """
+
+    n: int
+    right: int
+    interval: Interval
+
+    @classmethod
+    def of(cls, correct: np.ndarray, level: float) -> Share:
+        """Count right answers: bool ``(n,)``, at least one."""
+        n, right = len(correct), int(np.count_nonzero(correct))
+        return cls(n, right, wilson_interval(right, n, level))
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers."""
+        return self.right / self.n
+
+    def to_dict(self) -> dict[str, Any]:
+        """The share for JSON."""
+        return {"n": self.n, "right": self.right, "accuracy": self.accuracy, "interval": list(self.interval)}
+
+
+@dataclass(frozen=True)
+class ExactReport:
+    """What is known about one file of free texts.
+
+    Attributes:
+        name: The file.
+        share: How many answers are right.
+        majority: The most frequent label.
+        majority_count: How many examples have it: so many would always answering it get right.
+        better: Examples that the model gets right and always answering the most frequent label does not.
+        worse: The opposite.
+        p_majority: Exact McNemar test of the model against that answer, two-sided.
+        answers: What was read.
+        slices: The share in each group of examples.
+    """
+
+    name: str
+    share: Share
+    majority: str
+    majority_count: int
+    better: int
+    worse: int
+    p_majority: float
+    answers: FreeAnswers
+    slices: dict[str, Share] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report for JSON, unrounded."""
+        answers = self.answers
+        return {
+            "name": self.name,
+            **self.share.to_dict(),
+            "empty_answers": answers.empty,
+            "right_but_for_case_and_blanks": answers.nearly,
+            "majority": {"answer": self.majority, "right": self.majority_count, "n": self.share.n},
+            "better_than_majority": self.better,
+            "worse_than_majority": self.worse,
+            "p_majority": self.p_majority,
+            "slices": {name: share.to_dict() for name, share in self.slices.items()},
+            "first_wrong": [dict(zip(("id", "label", "prediction"), row, strict=True)) for row in answers.wrong],
+            "columns": answers.columns,
+            "notes": answers.notes,
+        }
+
+
+def read_free_answers(path: str | Path, slice_by: str | None = None, normalize: bool = False) -> FreeAnswers:
+    """Read one prediction file block by block.
+
+    Args:
+        path: The file.
+        slice_by: A column that tells groups of examples apart.
+        normalize: Ignore case, outer blanks and a final full stop.
+
+    Raises:
+        InputError: The file cannot be read, an id comes twice, or it cannot be sliced so.
+    """
+    path = Path(path)
+    slices = Vocabulary(limit=MAX_SLICES)
+    identity, target, correct, groups = [], [], [], []
+    empty = nearly = 0
+    wrong: list[tuple[str, str, str]] = []
+    for block in stream_predictions(path):
+        label, answer = block.labels, block.predictions
+        if normalize:
+            label, answer = (Fields.of(map(normalized, cells.texts())) for cells in (label, answer))
+        identity.append(block.ids.hashes())
+        target.append(label.hashes())
+        correct.append(target[-1] == answer.hashes())
+        empty += int(np.count_nonzero(answer.length == 0))
+        missed = np.flatnonzero(~correct[-1]).tolist()
+        nearly += _nearly(block, missed)
+        wrong += [_texts(block, row) for row in missed[: _SHOWN - len(wrong)]]
+        if slice_by is not None:
+            groups.append(slices.encode(slice_column(path, block, slice_by), block.lines))
+            if slices.overflowed:
+                raise too_many_slices(path, slice_by)
+    everyone = np.concatenate(identity)
+    check_unique(path, everyone)
+    return FreeAnswers(
+        path,
+        everyone,
+        np.concatenate(target),
+        np.concatenate(correct),
+        empty,
+        0 if normalize else nearly,
+        wrong,
+        slices.texts,
+        np.concatenate(groups) if groups else None,
+        block.layout.describe(),
+        block.layout.notes,
+    )
+
+
+def assess_exact(answers: FreeAnswers, level: float = 0.95) -> ExactReport:
+    """Report on free texts.
+
+    Args:
+        answers: What was read.
+        level: Confidence of the intervals.
+    """
+    labels, first, counts = np.unique(answers.target, return_index=True, return_counts=True)
+    most = min(np.flatnonzero(counts == counts.max()), key=lambda place: first[place])
+    majority = answers.target == labels[most]
+    better = int(np.count_nonzero(answers.correct & ~majority))
+    worse = int(np.count_nonzero(majority & ~answers.correct))
+    return ExactReport(
+        name=str(answers.path),
+        share=Share.of(answers.correct, level),
+        majority=_label_of(answers.path, int(first[most])),
+        majority_count=int(counts[most]),
+        better=better,
+        worse=worse,
+        p_majority=mcnemar_exact(better, worse),
+        answers=answers,
+        slices={
+            name: Share.of(answers.correct[answers.slice == code], level) for code, name in enumerate(answers.slices)
+        },
+    )
+
+
+def compare_exact(
+    models: Sequence[FreeAnswers], reference: FreeAnswers, level: float = 0.95, seed: int = 0
+) -> list[Comparison]:
+    """Compare each model with the reference on the examples that both answered.
+
+    Args:
+        models: The models' answers.
+        reference: The reference's answers.
+        level: Confidence of the intervals.
+        seed: Seed of the bootstrap.
+
+    Raises:
+        InputError: Two files share no id, or an id has different labels.
+    """
+    return compare_with(_accuracy_difference, models, reference, level, seed)
+
+
+def _accuracy_difference(
+    model: FreeAnswers, reference: FreeAnswers, mine: np.ndarray, theirs: np.ndarray, level: float, seed: int
+) -> Differences:
+    ours, others = model.correct[mine], reference.correct[theirs]
+    interval = paired_bootstrap(ours, others, level, seed=seed)
+    return {"accuracy": float(ours.mean() - others.mean())}, {"accuracy": interval}
+
+
+def _nearly(block: PredictionBlock, rows: Sequence[int]) -> int:
+    labels, answers = block.labels, block.predictions
+    return sum(normalized(labels.text(row)) == normalized(answers.text(row)) for row in rows)
+
+
+def _texts(block: PredictionBlock, row: int) -> tuple[str, str, str]:
+    return block.ids.text(row), block.labels.text(row), block.predictions.text(row)
+
+
+def _label_of(path: Path, row: int) -> str:
+    before = 0
+    for block in stream_predictions(path):
+        if row < before + len(block.lines):
+            return block.labels.text(row - before)
+        before += len(block.lines)
+    raise AssertionError("the file has become shorter")

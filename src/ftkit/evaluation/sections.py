@@ -1,0 +1,98 @@
+"""Sections of a report, each of sentences and a table, as text for a terminal and as Markdown; as HTML in page.py."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+
+from ftkit.evaluation.intervals import Interval
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, sentences, and a table (its first row names the columns)."""
+
+    title: str
+    sentences: list[str] = field(default_factory=list)
+    table: list[list[str]] = field(default_factory=list)
+
+
+def as_text(heads: Sequence[Sequence[str]], sections: Sequence[Section]) -> str:
+    """A report for a terminal.
+
+    Args:
+        heads: Blocks of lines to start with.
+        sections: What follows.
+    """
+    blocks = ["\n".join(lines) for lines in heads]
+    for section in sections:
+        lines = [section.title]
+        for sentence in section.sentences:
+            lines += textwrap.wrap(sentence, 110, initial_indent="  - ", subsequent_indent="    ")
+        blocks.append("\n".join(lines + _aligned(section.table)))
+    return "\n\n".join(blocks)
+
+
+def as_markdown(title: str, sections: Sequence[Section]) -> str:
+    """A report in Markdown, under a heading."""
+    blocks = [f"# {title}"]
+    for section in sections:
+        blocks.append(f"## {section.title}")
+        blocks += [f"- {_escaped(sentence)}" for sentence in section.sentences]
+        if section.table:
+            head, *rows = [[_escaped(cell) for cell in row] for row in section.table]
+            lines = [head, ["---"] * len(head), *rows]
+            blocks.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(blocks)
+
+
+def p_text(p: float) -> str:
+    """A p-value in words.
+
+    Example:
+        >>> p_text(0.5847), p_text(0.0), p_text(1.0)
+        ('p = 0.58', 'p < 1e-300', 'p = 1')
+    """
+    return "p < 1e-300" if p < 1e-300 else f"p = {p:.2g}"
+
+
+def interval_text(interval: Interval | None) -> str:
+    """An interval as it stands behind a figure; nothing for None."""
+    return "" if interval is None else f" ({interval[0]:.4f} to {interval[1]:.4f})"
+
+
+def number_text(value: float, digits: int | None) -> str:
+    """A figure with so many decimals, None for all that it has."""
+    return repr(value) if digits is None else f"{value:.{digits}f}"
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """File names without the folders, and without the file's own name, that all of them share.
+
+    Example:
+        >>> short_names(["runs/a/test.tsv", "runs/b/test.tsv"]), short_names(["runs/a/test.tsv"])
+        (['a', 'b'], ['test.tsv'])
+    """
+    paths = [Path(name).parts for name in names]
+    if len(set(paths)) < 2:
+        return [path[-1] for path in paths]
+    start = _shared(paths)
+    end = _shared([path[start:][::-1] for path in paths])
+    return [str(Path(*path[start : len(path) - end])) for path in paths]
+
+
+def _shared(paths: Sequence[tuple[str, ...]]) -> int:
+    """How many of the first parts all paths have in common."""
+    return sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
+
+
+def _aligned(table: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
