@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ftkit.classifier.module import GPT2Classifier
+from ftkit.classifier.gpt2_classifier import GPT2Classifier
 from ftkit.errors import InputError
 
 

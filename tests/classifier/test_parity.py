@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2Model
 
-from ftkit.classifier.module import GPT2Classifier
+from ftkit.classifier.gpt2_classifier import GPT2Classifier
 from ftkit.classifier.order import published_order
 from ftkit.classifier.spam import SpamDataModule
 
@@ -193,7 +193,8 @@ def test_the_shipped_row_has_the_published_settings(number: int) -> None:
 
 def with_defaults(kind: type, given: dict[str, Any]) -> dict[str, Any]:
     """The constructor's defaults, and what is given over them."""
-    return {name: p.default for name, p in inspect.signature(kind).parameters.items()} | given
+    signatures = [inspect.signature(base.__init__) for base in (kind, *kind.__bases__)]  # type: ignore[misc]
+    return {name: p.default for signature in signatures for name, p in signature.parameters.items()} | given
 
 
 def merged_config(number: int) -> dict[str, Any]:

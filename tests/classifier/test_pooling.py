@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ftkit.classifier.gpt2 import GPT2Backbone, load_gpt2
-from ftkit.classifier.module import SequenceClassifier
+from ftkit.classifier.network import SequenceClassifier
 from ftkit.classifier.pooling import pool, reads_padding, real_tokens
 
 PAD = 256

@@ -10,7 +10,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
-from ftkit.classifier.module import GPT2Classifier
+from ftkit.classifier.gpt2_classifier import GPT2Classifier
 from ftkit.errors import InputError
 from ftkit.training.checkpoint import trainable_parameters
 

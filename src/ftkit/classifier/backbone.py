@@ -33,8 +33,11 @@ class KeysAndValues(NamedTuple):
 
 
 def drops_out(module: nn.Module) -> bool:
-    """Whether anything inside drops out while training."""
-    return any(isinstance(child, nn.Dropout) and child.p > 0 for child in module.modules())
+    """Whether anything inside drops out while training: a layer, or an attention that is told a rate."""
+    return any(
+        (isinstance(child, nn.Dropout) and child.p > 0) or getattr(child, "attention_dropout", 0.0)
+        for child in module.modules()
+    )
 
 
 class Backbone(nn.Module, ABC):

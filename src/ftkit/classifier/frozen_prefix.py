@@ -158,6 +158,8 @@ class FrozenPrefix:
             texts.append(dataset.length)
         device = self._device.type
         autocast = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None
+        if self.net.bf16_blocks:  # the frozen part runs under its own autocast then, inside that of the run
+            autocast = str(torch.bfloat16)
         return {
             "format": _FORMAT,
             "output": f"pooled {self.net.pooling}" if stage.pooled else "hidden states",

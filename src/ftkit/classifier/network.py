@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from ftkit.classifier.backbone import Backbone
@@ -17,6 +19,7 @@ from ftkit.classifier.pooling import (
 )
 
 CLASSES = 2
+FrozenDtype = Literal["float32", "bfloat16"]
 
 
 class SequenceClassifier(nn.Module):
@@ -26,6 +29,9 @@ class SequenceClassifier(nn.Module):
         backbone: The decoder.
         pooling: Which position decides.
         mask_padding: Whether attention ignores padding.
+
+    Attributes:
+        bf16_blocks: How many of the first blocks run under bf16 autocast, whatever the precision of the rest.
     """
 
     def __init__(self, backbone: Backbone, pooling: Pooling, mask_padding: bool) -> None:
@@ -35,6 +41,7 @@ class SequenceClassifier(nn.Module):
         self.pooling = pooling
         self.causal_mask: bool = backbone.config.is_causal
         self.mask_padding = mask_padding
+        self.bf16_blocks = 0
 
     @property
     def masks(self) -> bool:
@@ -69,7 +76,7 @@ class SequenceClassifier(nn.Module):
 
     def run(self, hidden: Tensor, length: Tensor, start: int, stop: int) -> Tensor:
         """Hidden states (B, T, D) behind ``stop`` blocks, from those behind ``start`` blocks."""
-        return self.backbone.run_blocks(hidden, self._arguments(hidden, length), start, stop)
+        return self._run(hidden, self._arguments(hidden, length), start, stop)
 
     def pooled(self, hidden: Tensor, length: Tensor, start: int) -> Tensor:
         """The vector (B, D) that the head reads, from the hidden states (B, T, D) behind ``start`` blocks."""
@@ -81,8 +88,22 @@ class SequenceClassifier(nn.Module):
         if start == blocks:
             return self.backbone.norm(pool(hidden, length, self.pooling))
         arguments = self._arguments(hidden, length)
-        hidden = self.backbone.run_blocks(hidden, arguments, start, blocks - 1)
-        return self.backbone.norm(self.backbone.run_last_block(hidden, arguments, position))
+        hidden = self._run(hidden, arguments, start, blocks - 1)
+        with self._precision_of(blocks - 1, hidden):
+            hidden = self.backbone.run_last_block(hidden, arguments, position)
+        return self.backbone.norm(hidden)
+
+    def _run(self, hidden: Tensor, arguments: dict[str, Any], start: int, stop: int) -> Tensor:
+        middle = min(max(start, self.bf16_blocks), stop)
+        with self._precision_of(start, hidden):
+            hidden = self.backbone.run_blocks(hidden, arguments, start, middle)
+        return self.backbone.run_blocks(hidden, arguments, middle, stop)
+
+    def _precision_of(self, block: int, hidden: Tensor) -> AbstractContextManager[Any]:
+        """What a block runs under; autocast leaves the sum that runs past the blocks in its own type."""
+        if block >= self.bf16_blocks:
+            return nullcontext()
+        return torch.autocast(hidden.device.type, dtype=torch.bfloat16)
 
     def _arguments(self, hidden: Tensor, length: Tensor) -> dict[str, Any]:
         mask = real_tokens(length, hidden.shape[1]) if self.masks else None

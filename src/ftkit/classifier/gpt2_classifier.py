@@ -1,0 +1,77 @@
+"""GPT-2 as a classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from ftkit.classifier import gpt2
+from ftkit.classifier.backbone import Backbone
+from ftkit.classifier.module import DecoderClassifier
+from ftkit.errors import InputError
+
+
+class GPT2Classifier(DecoderClassifier):
+    """GPT-2 as a two-class text classifier.
+
+    Args:
+        size: ``small`` (124M), ``medium`` (355M), ``large`` (774M) or ``xl`` (1,558M); null takes a folder's model as
+            it is.
+        source: Where configuration, tokenizer and pretrained weights come from: ``hub``, ``demo`` (the small models
+            that ftkit carries) or a folder in transformers format, holding one model or one folder a size.
+        weights: ``pretrained``, ``random`` (PyTorch's default initialisation, as in the published table) or
+            ``random_transformers`` (N(0, 0.02)).
+        revision: Hub revision to pin.
+        dropout: Dropout in embeddings, attention and residual paths.
+        **options: The options of every decoder, see :class:`~ftkit.classifier.module.DecoderClassifier`.
+
+    Raises:
+        InputError: An argument, or a combination of arguments, makes no sense.
+
+    Example:
+        >>> import torch
+        >>> model = GPT2Classifier(source="demo", trainable="last_block", seed=123)
+        >>> model.configure_model()
+        >>> batch = {"input_ids": torch.tensor([[5, 6, 7]]), "length": torch.tensor([3])}
+        >>> model(batch).shape
+        torch.Size([1, 2])
+    """
+
+    def __init__(
+        self,
+        size: gpt2.Size | None = "small",
+        source: str = "hub",
+        weights: gpt2.Weights = "pretrained",
+        revision: str | None = None,
+        dropout: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if not 0 <= dropout < 1:
+            raise InputError("is a probability below 1", field="dropout", got=dropout)
+        self.size, self.source, self.weights, self.revision, self.dropout = size, source, weights, revision, dropout
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """Where the backbone came from, as plain values."""
+        identity = {"source": self.source, "size": self.size, "weights": self.weights, "revision": self.revision}
+        return identity if self.weights == "pretrained" else {**identity, "seed": self.seed}
+
+    @property
+    def context_length(self) -> int:
+        """Number of positions."""
+        return gpt2.load_config(self.source, self.size, self.revision).n_positions
+
+    def build_backbone(self) -> Backbone:
+        """Load or draw a GPT-2."""
+        return gpt2.GPT2Backbone(
+            gpt2.load_gpt2(self.source, self.size, self.weights, self.revision, self.causal_mask, self.dropout)
+        )
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Load the byte-level BPE of the source, or the one named."""
+        named = self.tokenizer_source
+        return gpt2.load_tokenizer(
+            named or gpt2.tokenizer_name(self.source, self.size), None if named else self.revision
+        )

@@ -1,0 +1,179 @@
+"""The Llama-like decoders (SmolLM2 and relatives): rotary positions, RMSNorm and grouped keys; weights and backbone."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from copy import deepcopy
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaModel, PreTrainedTokenizerBase
+from transformers.models.llama.modeling_llama import rotate_half
+
+from ftkit.classifier.backbone import Backbone, KeysAndValues
+from ftkit.errors import InputError, UnavailableError
+from ftkit.hub import load_pretrained
+
+Weights = Literal["pretrained", "random", "random_transformers"]
+GGUF_SUFFIX = ".gguf"
+
+
+class LlamaBackbone(Backbone):
+    """A Llama as embeddings, blocks and a final norm.
+
+    Args:
+        model: A transformers Llama without a head.
+    """
+
+    def __init__(self, model: LlamaModel) -> None:
+        super().__init__(model.config)
+        self.model = model
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks, first to last."""
+        return self.model.layers
+
+    @property
+    def norm(self) -> nn.Module:
+        """The norm behind the last block."""
+        return self.model.norm
+
+    @property
+    def lora_targets(self) -> tuple[str, ...]:
+        """The projections of queries and values: what peft adapts in Llama by default."""
+        return ("q_proj", "v_proj")
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Token embeddings of ``input_ids`` (B, T) int64, as (B, T, D); positions come in with the attention."""
+        return self.model.embed_tokens(input_ids)
+
+    def block_arguments(self, hidden: Tensor, attention_mask: Tensor | None) -> dict[str, Any]:
+        """What every block is called with besides the hidden states, see :class:`Backbone`; adds the rotations."""
+        positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
+        rotations = self.model.rotary_emb(hidden, position_ids=positions)  # cosine and sine, (1, T, head size) each
+        return {**super().block_arguments(hidden, attention_mask), "position_embeddings": rotations}
+
+    def arguments_at(self, arguments: Mapping[str, Any], position: Tensor, positions: int) -> dict[str, Any]:
+        """What a block is called with for one ``position`` (B,) of each sequence, with that position's rotation."""
+        cosine, sine = (table[0, position][:, None] for table in arguments["position_embeddings"])  # (B, 1, head size)
+        there = super().arguments_at(arguments, position, positions)
+        return {**there, "position_embeddings": (cosine, sine)}
+
+    def keys_and_values(self, block: Any, hidden: Tensor, arguments: Mapping[str, Any]) -> KeysAndValues:
+        """Keys, rotated, and values of a block (B, key heads, T, head size)."""
+        attention, normed = block.self_attn, block.input_layernorm(hidden)
+        heads = (*hidden.shape[:2], -1, attention.head_dim)
+        key, value = (
+            projection(normed).view(heads).transpose(1, 2) for projection in (attention.k_proj, attention.v_proj)
+        )
+        cosine, sine = (table[:, None] for table in arguments["position_embeddings"])  # for all heads
+        return KeysAndValues(key * cosine + rotate_half(key) * sine, value)
+
+
+def load_llama(source: str, weights: Weights, revision: str | None, causal: bool, dropout: float) -> LlamaModel:
+    """Build a Llama in float32, in training mode.
+
+    Args:
+        source: A hub id, a folder in transformers format or a GGUF file, see :func:`load`.
+        weights: ``pretrained``; ``random``, drawn from the global generator as PyTorch initialises its layers by
+            default (N(0, 1) embeddings, uniform linear layers); or ``random_transformers``, N(0, 0.02). Random ones
+            need no more of the source than its configuration.
+        revision: The hub revision to pin; None takes the current one.
+        causal: Whether a position sees only itself and those before it.
+        dropout: Probability of dropout on the attention weights.
+
+    Returns:
+        The model without a head.
+
+    Raises:
+        InputError: The source does not hold a Llama.
+        UnavailableError: The weights are not on this machine and cannot be downloaded.
+    """
+    config = load_config(source, revision)
+    # A padding token is read like any other; transformers would keep its embedding from learning.
+    config.update({"is_causal": causal, "attention_dropout": dropout, "pad_token_id": None})
+    if weights == "pretrained":
+        return load(LlamaModel, source, revision, config=config).train()
+    before = torch.get_rng_state()
+    model = LlamaModel(config)  # draws from the global generator: the transformers kind
+    if weights == "random":
+        torch.set_rng_state(before)
+        for module in model.modules():
+            if isinstance(module, (nn.Embedding, nn.Linear)):
+                module.reset_parameters()
+    return model.train()
+
+
+def load_config(source: str, revision: str | None = None) -> LlamaConfig:
+    """The configuration of a model.
+
+    Args:
+        source: A hub id, a folder in transformers format or a GGUF file.
+        revision: The hub revision; None takes the current one.
+
+    Raises:
+        InputError: It is another kind of model.
+        UnavailableError: It is neither in the cache nor to be downloaded.
+    """
+    config = load(AutoConfig, source, revision)
+    if config.model_type != "llama":
+        raise InputError("is not a Llama", file=source, field="model_type", got=config.model_type)
+    return config
+
+
+def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a hub id, a folder or a GGUF file.
+
+    Raises:
+        InputError: There is no usable tokenizer, or it names no end of text, which serves as padding.
+        UnavailableError: It is neither in the cache nor to be downloaded.
+    """
+    tokenizer = load(AutoTokenizer, source, revision)
+    if tokenizer.eos_token_id is None:
+        raise InputError("the tokenizer names no end of text", file=source, field="eos_token", got=None)
+    return tokenizer
+
+
+def load(kind: Any, source: str, revision: str | None, **options: Any) -> Any:
+    """Load a model, configuration or tokenizer.
+
+    Args:
+        kind: A transformers class with ``from_pretrained``. A model is loaded in float32, whatever its file holds.
+        source: A hub id; a folder in transformers format; or the path of a GGUF file, whose weights are dequantised.
+        revision: The hub revision; None takes the current one.
+        **options: Further keyword arguments of ``from_pretrained``.
+
+    Raises:
+        InputError: The folder or file is missing, incomplete or damaged.
+        UnavailableError: A hub id that cannot be had, or a GGUF file without the package that reads it.
+    """
+    path = Path(source).expanduser()
+    if path.suffix != GGUF_SUFFIX:
+        return load_pretrained(kind, str(path) if path.is_dir() else source, revision, **options)
+    if not path.is_file():
+        raise InputError("no such GGUF file", field="source", got=source)
+    if find_spec("gguf") is None:
+        raise UnavailableError("needs the package gguf to be read", file=path, fix="pip install 'ftkit[gguf]'")
+    if options:
+        return _from_gguf(kind, path, **options)
+    return deepcopy(_described_by_gguf(kind, path, path.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=4)
+def _described_by_gguf(kind: Any, path: Path, changed: int) -> Any:
+    """A configuration or tokenizer, read once: it takes seconds, and every row of a sweep asks for both repeatedly."""
+    return _from_gguf(kind, path)
+
+
+def _from_gguf(kind: Any, path: Path, **options: Any) -> Any:
+    try:
+        return load_pretrained(kind, str(path.parent), gguf_file=path.name, **options)
+    except (InputError, struct.error, IndexError) as error:  # the last two: the file ends too early
+        cause = error.__cause__ or error
+        raise InputError(f"cannot be loaded: {cause}", file=path, fix="use a complete GGUF file of a Llama") from error

@@ -1,0 +1,64 @@
+"""A Llama-like decoder as a classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from ftkit.classifier import llama
+from ftkit.classifier.backbone import Backbone
+from ftkit.classifier.module import DecoderClassifier
+from ftkit.errors import InputError
+
+
+class LlamaClassifier(DecoderClassifier):
+    """A Llama-like decoder, SmolLM2 or a relative, as a two-class text classifier.
+
+    Args:
+        source: Where configuration, tokenizer and pretrained weights come from: a hub id, a folder in transformers
+            format, or a GGUF file (``pip install 'ftkit[gguf]'``), whose weights are dequantised to float32.
+        weights: ``pretrained``, ``random`` (PyTorch's default initialisation, as in the published table) or
+            ``random_transformers`` (N(0, 0.02)); the random ones take only the configuration from the source.
+        revision: Hub revision to pin.
+        dropout: Dropout on the attention weights, the only one in this family.
+        **options: The options of every decoder, see :class:`~ftkit.classifier.module.DecoderClassifier`.
+
+    Raises:
+        InputError: An argument, or a combination of arguments, makes no sense.
+    """
+
+    def __init__(
+        self,
+        source: str = "HuggingFaceTB/SmolLM2-135M",
+        weights: llama.Weights = "pretrained",
+        revision: str | None = None,
+        dropout: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if not 0 <= dropout < 1:
+            raise InputError("is a probability below 1", field="dropout", got=dropout)
+        self.source, self.weights, self.revision, self.dropout = source, weights, revision, dropout
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """Where the backbone came from, as plain values."""
+        identity = {"source": self.source, "weights": self.weights, "revision": self.revision}
+        return identity if self.weights == "pretrained" else {**identity, "seed": self.seed}
+
+    @property
+    def context_length(self) -> int:
+        """Number of positions."""
+        return llama.load_config(self.source, self.revision).max_position_embeddings
+
+    def build_backbone(self) -> Backbone:
+        """Load or draw a Llama."""
+        return llama.LlamaBackbone(
+            llama.load_llama(self.source, self.weights, self.revision, self.causal_mask, self.dropout)
+        )
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Load the tokenizer of the source, or the one named."""
+        named = self.tokenizer_source
+        return llama.load_tokenizer(named or self.source, None if named else self.revision)

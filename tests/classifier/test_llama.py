@@ -1,0 +1,208 @@
+"""Where a Llama comes from: a folder, a GGUF file, a hub or chance, and what is said when it cannot be had."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
+
+from ftkit.classifier import llama
+from ftkit.classifier.llama import load_config, load_llama, load_tokenizer
+from ftkit.errors import ExitCode, InputError, UnavailableError
+from ftkit.hub import load_pretrained
+
+
+def pretrained(source: Any) -> LlamaModel:
+    return load_llama(str(source), "pretrained", None, causal=True, dropout=0.0)
+
+
+def assert_same_weights(got: nn.Module, wanted: nn.Module) -> None:
+    names = wanted.state_dict()
+    assert got.state_dict().keys() == names.keys()
+    for name, value in got.state_dict().items():
+        assert torch.equal(value, names[name].float()), name
+
+
+def test_a_folder_is_loaded_in_float32_and_training_mode(llama_folder: Path, tmp_path: Path) -> None:
+    wanted = LlamaModel.from_pretrained(llama_folder).to(torch.bfloat16)
+    wanted.save_pretrained(tmp_path)
+    model = pretrained(tmp_path)
+    assert model.dtype == torch.float32
+    assert all(module.training for module in model.modules())
+    assert_same_weights(model, wanted)
+
+
+def test_a_language_models_folder_loads_as_its_body(llama_folder: Path, tmp_path: Path) -> None:
+    model = LlamaForCausalLM(LlamaConfig.from_pretrained(llama_folder))
+    model.save_pretrained(tmp_path)
+    assert_same_weights(pretrained(tmp_path), model.model)
+
+
+def test_the_padding_token_learns_like_any_other(llama_folder: Path) -> None:
+    """transformers would leave its embedding out of the gradient, though every row of the table reads it."""
+    assert LlamaConfig.from_pretrained(llama_folder).pad_token_id == 257
+    model = pretrained(llama_folder)
+    model(torch.tensor([[1, 257]])).last_hidden_state.sum().backward()
+    assert model.embed_tokens.weight.grad[257].abs().max() > 0
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_options_reach_the_model(llama_folder: Path, causal: bool) -> None:
+    model = load_llama(str(llama_folder), "pretrained", None, causal, dropout=0.3)
+    assert model.config.is_causal is causal
+    assert {layer.self_attn.attention_dropout for layer in model.layers} == {0.3}
+
+
+# Random weights
+
+
+def test_random_weights_are_torchs_defaults_in_the_models_order(llama_folder: Path, tmp_path: Path) -> None:
+    shutil.copy(llama_folder / "config.json", tmp_path)  # they need no more of the folder
+    torch.manual_seed(7)
+    model = load_llama(str(tmp_path), "random", None, causal=True, dropout=0.0)
+    torch.manual_seed(7)
+    assert torch.equal(model.embed_tokens.weight, nn.Embedding(258, 32).weight)
+    for layer in model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        for linear in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
+                       mlp.gate_proj, mlp.up_proj, mlp.down_proj):  # fmt: skip
+            assert torch.equal(linear.weight, nn.Linear(linear.in_features, linear.out_features, bias=False).weight)
+        assert torch.equal(layer.input_layernorm.weight, torch.ones(32))
+
+
+def test_transformers_random_weights_are_small(llama_folder: Path) -> None:
+    torch.manual_seed(7)
+    model = load_llama(str(llama_folder), "random_transformers", None, causal=True, dropout=0.0)
+    assert model.embed_tokens.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert model.layers[0].mlp.up_proj.weight.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+# GGUF
+
+
+@pytest.fixture(scope="module")
+def gguf_file(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Llama and its tokenizer as a GGUF file, as llama.cpp's converter writes them."""
+    gguf = pytest.importorskip("gguf")
+    config = LlamaConfig.from_pretrained(llama_folder)
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(config.vocab_size)
+    vocabulary = json.loads((llama_folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(sorted(vocabulary, key=vocabulary.__getitem__))
+    writer.add_token_types([gguf.TokenType.NORMAL] * 257 + [gguf.TokenType.CONTROL])
+    writer.add_token_merges(["i n"])
+    writer.add_eos_token_id(257)
+    writer.add_bos_token_id(257)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    for name, value in LlamaModel.from_pretrained(llama_folder).state_dict().items():
+        weight = value.numpy()
+        if (projection := name.split(".")[-2]) in heads:  # llama.cpp rotates pairs, transformers halves
+            halves = weight.reshape(heads[projection], 2, -1, weight.shape[1])
+            weight = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(weight.shape)
+        writer.add_tensor(names.get_name(f"model.{name}", try_suffixes=(".weight",)), weight)
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    return path
+
+
+def test_a_gguf_file_is_the_same_model(gguf_file: Path, llama_folder: Path) -> None:
+    model, wanted = pretrained(gguf_file), pretrained(llama_folder)
+    assert_same_weights(model, wanted)
+    ids = torch.randint(0, 256, (2, 9), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        got, other = (net(ids, use_cache=False).last_hidden_state for net in (model, wanted))
+    torch.testing.assert_close(got, other, atol=1e-5, rtol=0)
+    assert load_config(str(gguf_file)).max_position_embeddings == 64
+    random = load_llama(str(gguf_file), "random_transformers", None, causal=True, dropout=0.0)
+    assert random.embed_tokens.weight.shape == (258, 32)
+
+
+def test_a_gguf_file_brings_its_tokenizer(gguf_file: Path, llama_folder: Path) -> None:
+    tokenizer, wanted = load_tokenizer(str(gguf_file)), load_tokenizer(str(llama_folder))
+    assert tokenizer.eos_token_id == wanted.eos_token_id == 257
+    got, expected = (kind("winner! call 0901 now", add_special_tokens=False).input_ids for kind in (tokenizer, wanted))
+    assert got == expected
+    assert len(got) == len("winner! call 0901 now") - 1
+
+
+def test_a_gguf_file_that_cannot_be_read_is_named(gguf_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"source: no such GGUF file \(got '/nowhere/x.gguf'\)"):
+        pretrained("/nowhere/x.gguf")
+    whole = gguf_file.read_bytes()
+    broken = tmp_path / "broken.gguf"
+    for content in (b"", b"something else", *(whole[:end] for end in range(3, len(whole) - 8, len(whole) // 50))):
+        broken.write_bytes(content)
+        with pytest.raises(InputError, match=r"broken\.gguf: cannot be loaded: .*complete GGUF file"):
+            pretrained(broken)
+
+
+def test_a_gguf_file_is_described_once_until_it_changes(
+    gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading the vocabulary of a real one takes seconds."""
+    read: list[str] = []
+    monkeypatch.setattr(
+        llama, "load_pretrained", lambda *args, **kw: read.append(args[1]) or load_pretrained(*args, **kw)
+    )
+    path = Path(shutil.copy(gguf_file, tmp_path / "changing.gguf"))
+    load_config(str(path)).vocab_size = 5  # a copy of one's own
+    assert load_config(str(path)).vocab_size == 258
+    assert len(read) == 1
+    os.utime(path, ns=(1, 1))
+    load_config(str(path))
+    assert len(read) == 2
+
+
+def test_without_the_package_it_says_what_to_install(gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama, "find_spec", lambda name: None)
+    with pytest.raises(UnavailableError, match=r"tiny\.gguf: needs the package gguf .*pip install 'ftkit\[gguf\]'"):
+        pretrained(gguf_file)
+
+
+# What is refused
+
+
+def test_another_kind_of_model_is_refused(gpt2_folder: Path) -> None:
+    with pytest.raises(InputError, match=r"model_type: is not a Llama \(got 'gpt2'\)"):
+        pretrained(gpt2_folder)
+
+
+def test_a_hub_id_that_is_not_cached_says_what_to_do() -> None:
+    with pytest.raises(UnavailableError, match="`hf download HuggingFaceTB/SmolLM2-135M`") as caught:
+        pretrained("HuggingFaceTB/SmolLM2-135M")
+    assert caught.value.exit_code == ExitCode.ENVIRONMENT
+
+
+def test_a_folder_without_weights_is_named(llama_folder: Path, tmp_path: Path) -> None:
+    shutil.copy(llama_folder / "config.json", tmp_path)
+    with pytest.raises(InputError, match=f"{tmp_path}: cannot be loaded"):
+        pretrained(tmp_path)
+
+
+def test_a_tokenizer_without_an_end_is_refused(llama_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(llama_folder, tmp_path, dirs_exist_ok=True)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    settings["eos_token"] = None
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match="eos_token: the tokenizer names no end of text"):
+        load_tokenizer(str(tmp_path))

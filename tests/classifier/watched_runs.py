@@ -1,0 +1,139 @@
+"""Runs over made-up messages that keep losses, logits and whether the frozen part was read from disk."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from ftkit.classifier.dataset import MessageDataset, message_loader
+from ftkit.classifier.encoding import Encoding
+from ftkit.classifier.gpt2_classifier import GPT2Classifier
+from ftkit.classifier.llama_classifier import LlamaClassifier
+from ftkit.classifier.module import DecoderClassifier
+
+PAD = 40
+SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # by the published rows that have them
+    "1 last": ({}, {}),
+    "2 first": ({"pooling": "first"}, {}),
+    "3 last layer": ({"trainable": "last_layer"}, {}),
+    "4 two blocks": ({"trainable": "last_two_blocks"}, {}),
+    "5 all": ({"trainable": "all"}, {}),
+    "11 lora": ({"trainable": "lora"}, {}),
+    "11 lora of peft": ({"trainable": "lora", "lora_flavour": "peft"}, {}),
+    "13 context": ({}, {"width": 24}),
+    "14 no padding": ({}, {"padded": False, "batch_size": 1}),
+    "16 last real": ({"pooling": "last_real"}, {}),
+    "16 last real, no padding": ({"pooling": "last_real"}, {"padded": False}),
+    "17 no causal mask": ({"causal_mask": False}, {}),
+    "17 no causal mask, no padding": ({"causal_mask": False}, {"padded": False, "batch_size": 1}),
+    "19 mean": ({"pooling": "mean"}, {}),
+    "mean of real tokens": ({"pooling": "mean_real"}, {}),
+    "mask": ({"mask_padding": True}, {}),
+    "mask, last real": ({"mask_padding": True, "pooling": "last_real"}, {}),
+    "mask, not causal, mean": ({"mask_padding": True, "causal_mask": False, "pooling": "mean_real"}, {}),
+    "mask, not causal, first": ({"mask_padding": True, "causal_mask": False, "pooling": "first"}, {}),
+    "last layer, mean, no padding": (
+        {"trainable": "last_layer", "pooling": "mean"},
+        {"padded": False, "batch_size": 1},
+    ),
+    "last layer, last real": ({"trainable": "last_layer", "pooling": "last_real"}, {}),
+}
+CACHED = [name for name, (model, _) in SETTINGS.items() if model.get("trainable") not in ("all", "lora")]
+
+
+class Messages(L.LightningDataModule):
+    """Made-up messages of 1 to 12 tokens; the class is whether the largest token is above 30."""
+
+    def __init__(self, padded: bool = True, width: int = 12, batch_size: int = 4, seed: int = 1) -> None:
+        super().__init__()
+        self.padded, self.width, self.batch_size, self.seed = padded, width, batch_size, seed
+        self.datasets: dict[str, MessageDataset] = {}
+
+    def setup(self, stage: str) -> None:
+        generator = torch.Generator().manual_seed(self.seed)
+        rules = Encoding(("ham", "spam"), self.width, pad_to_max=self.padded, pad_id=PAD, single=not self.padded)
+        for split, count in (("train", 21), ("val", 5), ("test", 6)):
+            lengths = torch.randint(1, 13, (count,), generator=generator).tolist()
+            texts = [torch.randint(0, PAD, (n,), generator=generator).tolist() for n in lengths]
+            labels = [int(max(text) > 30) for text in texts]
+            ids = [f"{split}{number}" for number in range(count)]
+            self.datasets[split] = MessageDataset(ids, labels, texts, rules, split, width=12)
+
+    def train_dataloader(self) -> Any:
+        return message_loader(self.datasets["train"], self.batch_size, num_workers=0)
+
+    def val_dataloader(self) -> Any:
+        return message_loader(self.datasets["val"], self.batch_size, num_workers=0)
+
+    def test_dataloader(self) -> Any:
+        return message_loader(self.datasets["test"], self.batch_size, num_workers=0)
+
+
+class Watched(DecoderClassifier):
+    """Keeps losses, test logits, and whether batches came with features."""
+
+    losses: list[float]
+    logits: list[Tensor]
+    attached: list[bool]
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit":
+            self.losses, self.logits, self.attached = [], [], []
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.losses.append(loss.item())
+        self.attached.append("features" in batch)
+        return loss
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        self.logits.append(self(batch))
+        self.attached.append("features" in batch)
+        return super().test_step(batch, batch_idx, dataloader_idx)
+
+
+class WatchedGPT2(Watched, GPT2Classifier):
+    """GPT-2, watched."""
+
+
+class WatchedLlama(Watched, LlamaClassifier):
+    """A Llama, watched."""
+
+
+def classifier(folder: Path, **arguments: Any) -> Watched:
+    """The watched classifier of the family that lies in a folder."""
+
+    def adamw(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=1e-3)
+
+    arguments = {"source": str(folder), "seed": 3, "optimizer": adamw, **arguments}
+    if json.loads((folder / "config.json").read_text())["model_type"] == "llama":
+        return WatchedLlama(**arguments)
+    return WatchedGPT2(size=None, **arguments)
+
+
+def trainer(**arguments: Any) -> L.Trainer:
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    return L.Trainer(accelerator="cpu", max_epochs=2, **quiet, **arguments)
+
+
+def run(folder: Path, data: Messages, precision: Any = "32-true", **arguments: Any) -> Watched:
+    """Train for two epochs and test."""
+    model = classifier(folder, **arguments)
+    for stage in ("fit", "test"):
+        options = {} if stage == "fit" else {"verbose": False}
+        getattr(trainer(precision=precision), stage)(model, datamodule=data, **options)
+    return model
+
+
+def entries(cache: Path) -> set[str]:
+    return {path.name for path in cache.glob("*") if path.is_dir()}
+
+
+def assert_same(got: Watched, wanted: Watched, atol: float = 1e-6) -> None:
+    torch.testing.assert_close(torch.tensor(got.losses), torch.tensor(wanted.losses), atol=atol, rtol=0)
+    torch.testing.assert_close(torch.cat(got.logits), torch.cat(wanted.logits), atol=5 * atol, rtol=0)
