@@ -16,7 +16,7 @@ import shutil
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ class FeatureStore:
             The entry; None, after a warning, if it cannot be kept: no room, or a folder that cannot be written.
         """
         try:
-            with self._locked(place := self.folder / key_of(made_of)):
+            with self.locked(place := self.folder / key_of(made_of)):
                 if found := self.find(made_of):
                     return found
                 self._remove_leftovers(place)
@@ -164,7 +164,7 @@ class FeatureStore:
                 if not start:
                     width, dtype = vectors.shape[2], vectors.dtype
                     needed = sum(lengths) * width * dtype.itemsize
-                    self._check_room(needed)
+                    self.check_room(needed)
                     if hasattr(os, "posix_fallocate"):  # a full disk shows now, and not after the work
                         os.posix_fallocate(file.fileno(), 0, needed)
                 for row, example in zip(vectors, examples, strict=True):
@@ -178,7 +178,15 @@ class FeatureStore:
         name = str(dtype).removeprefix("torch.")
         return {"width": width, "dtype": name, "bytes": needed, "crc32": checksum, "lengths": list(lengths)}
 
-    def _check_room(self, needed: int) -> None:
+    def check_room(self, needed: int) -> None:
+        """Refuse to write so much.
+
+        Args:
+            needed: Bytes.
+
+        Raises:
+            EnvironmentFault: The store would exceed its bound, or the disk its free half.
+        """
         used = sum(file.stat().st_size for file in self.folder.glob(f"*/{_DATA}"))
         if used + needed > self.max_bytes:
             raise EnvironmentFault(
@@ -195,8 +203,12 @@ class FeatureStore:
             )
 
     @contextmanager
-    def _locked(self, place: Path) -> Iterator[None]:
-        """Hold one entry for this process. The kernel lets go of it when the process ends, however it ends."""
+    def locked(self, place: Path) -> Iterator[None]:
+        """Hold one entry for this process. The kernel lets go of it when the process ends, however it ends.
+
+        Args:
+            place: The entry's folder in the store; it need not be there.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with place.with_name(place.name + _LOCK_SUFFIX).open("w") as file:
             if not _try_lock(file.fileno()):
@@ -225,6 +237,21 @@ def key_of(made_of: Mapping[str, Any]) -> str:
     """
     text = json.dumps(made_of, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_of(tensors: Iterable[Tensor]) -> str:
+    """The SHA-256 of tensors, in order: types, shapes and bytes.
+
+    Example:
+        >>> digest_of([torch.zeros(2)]) == digest_of([torch.zeros(2, 1)])
+        False
+    """
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{values.dtype} {tuple(values.shape)} ".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _starts(lengths: Tensor) -> Tensor:

@@ -1,0 +1,142 @@
+"""Rows come back bit by bit, whoever appends, dies or damages the file meanwhile."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ftkit.training.feature_store import FeatureStore
+from ftkit.training.row_table import KEY_BYTES, RowTable
+
+MADE_OF = {"weights": "5f"}
+RECORD = KEY_BYTES + 2 * 3 * 4 + 4
+
+
+def key(number: int) -> bytes:
+    return hashlib.sha256(str(number).encode()).digest()
+
+
+def rows(*numbers: int) -> torch.Tensor:
+    """(N, 2, 3), different for every number and element."""
+    return torch.arange(6.0).reshape(2, 3) / 7 + torch.tensor(numbers, dtype=torch.float32)[:, None, None]
+
+
+def table(folder: Path, **made_of: str) -> RowTable:
+    return RowTable(MADE_OF | made_of, FeatureStore(folder))
+
+
+def data(folder: Path) -> Path:
+    (path,) = folder.glob("*/rows.bin")
+    return path
+
+
+def test_rows_come_back_in_this_process_and_the_next(tmp_path: Path) -> None:
+    first, second = table(tmp_path), table(tmp_path)
+    assert first.get([key(1)]) == [None]
+    first.add([key(1), key(2)], rows(1, 2))
+    for reader in (first, second, table(tmp_path)):
+        got = reader.get([key(2), key(3), key(1), key(2)])
+        assert got[1] is None
+        assert torch.equal(torch.stack([got[0], got[2], got[3]]), rows(2, 1, 2))
+    second.add([key(2), key(3)], rows(9, 3))  # 2 is there: it stays as it was
+    assert torch.equal(torch.stack(first.get([key(3), key(2)])), rows(3, 2))
+    assert data(tmp_path).stat().st_size == 3 * RECORD
+    assert table(tmp_path, weights="60").get([key(1)]) == [None]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_any_type_is_kept_bit_by_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+    table(tmp_path).add([key(1)], rows(1).to(dtype))
+    assert torch.equal(table(tmp_path).get([key(1)])[0], rows(1)[0].to(dtype))
+
+
+def test_one_shape_and_type(tmp_path: Path) -> None:
+    kept = table(tmp_path)
+    kept.add([key(1)], rows(1))
+    for other in (rows(2).double(), rows(2)[:, :1]):
+        with pytest.raises(ValueError, match="rows of"):
+            table(tmp_path).add([key(2)], other)
+
+
+def test_the_rest_of_a_record_is_cut_off(tmp_path: Path) -> None:
+    table(tmp_path).add([key(1), key(2)], rows(1, 2))
+    with data(tmp_path).open("r+b") as file:
+        file.truncate(2 * RECORD - 5)
+    kept = table(tmp_path)
+    assert kept.get([key(2)]) == [None]
+    kept.add([key(2), key(3)], rows(2, 3))
+    assert torch.equal(torch.stack(table(tmp_path).get([key(1), key(2), key(3)])), rows(1, 2, 3))
+
+
+@pytest.mark.parametrize("at", [3, KEY_BYTES + 3, RECORD - 1], ids=["key", "row", "checksum"])
+def test_a_damaged_record_is_computed_again(tmp_path: Path, at: int) -> None:
+    table(tmp_path).add([key(1), key(2)], rows(1, 2))
+    content = bytearray(data(tmp_path).read_bytes())
+    content[RECORD + at] ^= 1
+    data(tmp_path).write_bytes(content)
+    kept = table(tmp_path)
+    if at == 3:
+        assert kept.get([key(2)]) == [None]
+    else:
+        with pytest.warns(UserWarning, match="computed again"):
+            assert kept.get([key(2)]) == [None]
+    kept.add([key(2)], rows(2))
+    assert torch.equal(torch.stack(table(tmp_path).get([key(1), key(2)])), rows(1, 2))
+
+
+def test_over_the_bound_what_is_kept_stays_readable(tmp_path: Path) -> None:
+    kept = RowTable(MADE_OF, FeatureStore(tmp_path, max_gb=2.5 * RECORD / 1e9))
+    kept.add([key(1), key(2)], rows(1, 2))
+    with pytest.warns(UserWarning, match="FTKIT_FEATURES_GB"):
+        kept.add([key(3)], rows(3))
+    kept.add([key(4)], rows(4))  # no second warning, no error
+    assert torch.equal(torch.stack(kept.get([key(1), key(2)])), rows(1, 2))
+    assert kept.get([key(3)]) == [None]
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    kept = table(tmp_path / "file" / "features")
+    with pytest.warns(UserWarning, match="not kept"):
+        kept.add([key(1)], rows(1))
+    assert kept.get([key(1)]) == [None]
+
+
+SCRIPT = """
+import hashlib, sys
+from pathlib import Path
+import torch
+from ftkit.training.feature_store import FeatureStore
+from ftkit.training.row_table import RowTable
+
+table = RowTable({"weights": "5f"}, FeatureStore(Path(sys.argv[1])))
+for number in range(int(sys.argv[2]), int(sys.argv[3])):
+    row = torch.arange(6.0).reshape(1, 2, 3) / 7 + number
+    table.add([hashlib.sha256(str(number).encode()).digest()], row)
+    print(number, flush=True)
+"""
+
+
+def start(folder: Path, first: int, last: int) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", SCRIPT, str(folder), str(first), str(last)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_two_processes_append_to_one_file_and_one_is_killed(tmp_path: Path) -> None:
+    short, endless = start(tmp_path, 0, 300), start(tmp_path, 200, 10**9)
+    assert endless.stdout is not None
+    while int(endless.stdout.readline()) < 299:
+        pass
+    endless.send_signal(signal.SIGKILL)
+    endless.communicate(timeout=60)
+    short.communicate(timeout=60)
+    kept = table(tmp_path)
+    assert torch.equal(torch.stack(kept.get([key(number) for number in range(300)])), rows(*range(300)))
+    kept.add([key(-1)], rows(-1))  # the killed process holds no lock
+    assert data(tmp_path).stat().st_size % RECORD == 0
+    assert len({data(tmp_path).read_bytes()[at : at + KEY_BYTES] for at in range(0, 300 * RECORD, RECORD)}) == 300
