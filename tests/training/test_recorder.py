@@ -133,6 +133,50 @@ def test_predictions_come_from_asking_for_them(function: str, expected: list[str
         assert [row[0] for row in rows(tmp_path / name)] == ["id", *"abcdefg"]
 
 
+class Answering(Threshold):
+    """Says a text, with or without a score, and more columns."""
+
+    score_name = "log_odds:yes"
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        said = ["maybe" if score == 2.0 else "yes" if score > 0 else "no" for score in batch["score"].tolist()]
+        label = [self.class_names[index] for index in batch["label"].tolist()]
+        columns = {"length": [str(len(word)) for word in said]}
+        return {"id": batch["id"], "label": label, "prediction": said, "columns": columns, **self.score(batch)}
+
+    def score(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"score": batch["score"]}
+
+
+def test_texts_a_score_by_its_name_and_more_columns(tmp_path: Path) -> None:
+    trainer(tmp_path).test(Answering(), Data(), verbose=False)
+    assert rows(tmp_path / "predictions-train.tsv") == [
+        ["id", "label", "prediction", "log_odds:yes", "length"],
+        ["a", "yes", "maybe", "2.0", "5"],
+        ["b", "yes", "no", "-1.0", "2"],
+    ]
+    assert result(tmp_path)["splits"]["test"] == {"n": 7, "correct": 3, "accuracy": 3 / 7}
+
+
+def test_without_a_score_there_is_no_score_column(tmp_path: Path) -> None:
+    class Silent(Answering):
+        def score(self, batch: dict[str, Any]) -> dict[str, Any]:
+            return {}
+
+    trainer(tmp_path).test(Silent(), Data(), verbose=False)
+    assert rows(tmp_path / "predictions-train.tsv")[0] == ["id", "label", "prediction", "length"]
+
+
+def test_a_split_without_predictions_leaves_none(tmp_path: Path) -> None:
+    class LossOnly(Threshold):
+        def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+            return {}
+
+    trainer(tmp_path).test(LossOnly(), Data(), verbose=False)
+    assert not list(tmp_path.glob("predictions-*"))
+    assert "splits" not in result(tmp_path)
+
+
 @pytest.mark.parametrize("factor", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_before_the_step(factor: float, tmp_path: Path) -> None:
     model = Threshold(factor)
@@ -163,6 +207,23 @@ def test_a_gradient_scaler_is_left_to_its_work(tmp_path: Path) -> None:
     run = trainer(tmp_path)
     run.precision_plugin.scaler = object()  # type: ignore[attr-defined]
     FiniteGuard().on_before_optimizer_step(run, Threshold(), optimizer)
+
+
+def test_the_commit_of_a_hub_model_is_recorded_and_4_bit_weights_are_counted_by_two(tmp_path: Path) -> None:
+    from bitsandbytes.nn import Params4bit
+
+    class Tuned(Threshold):
+        hub_id, revision = "org/model", "0123456789" * 4
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.packed = Params4bit(torch.zeros(8, 1, dtype=torch.uint8), False, bnb_quantized=True)
+
+    trainer(tmp_path / "hub").fit(Tuned(), Data())
+    assert result(tmp_path / "hub")["commit"] == Tuned.revision
+    assert result(tmp_path / "hub")["parameters"] == {"trainable": 1, "total": 17, "names": ["bias"]}
+    trainer(tmp_path / "own").fit(Threshold(), Data())
+    assert result(tmp_path / "own")["commit"] is None
 
 
 def _test_in_two_processes(rank: int, folder: Path, port: int) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 
 from ftkit.evaluation.predictions import write_predictions
+from ftkit.hub import commit_of
 from ftkit.storage import atomic_write
+from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.environment import hardware, versions
 from ftkit.training.memory import peak_memory_mb, reset_peak_memory
 
@@ -26,10 +29,11 @@ class RunRecorder(L.Callback):
     Writes ``predictions-SPLIT.tsv`` for every split that is tested, validated or predicted, and ``result.json``:
     accuracy by split, seconds, peak memory, parameters that learn, versions, hardware, base model and data.
 
-    The module's ``test_step``, ``validation_step`` and ``predict_step`` return dicts with ``id`` (list of str),
-    ``label`` (B,) int64, ``prediction`` (B,) int64 and ``probability`` (B,) float32 of the positive class; its
-    ``class_names`` name the classes. A data module may name what ``test`` runs over (``evaluate_splits``) and
-    describe itself (``report``).
+    The module's ``test_step``, ``validation_step`` and ``predict_step`` return dicts with ``id`` (list of str), label
+    and ``prediction``: texts (lists of str), or classes (B,) int64 that the module's ``class_names`` name. There may be
+    ``probability`` (B,) float32 of the positive class, or ``score`` (B,) float32 of the kind that the module's
+    ``score_name`` says; and ``columns``, more lists of str by name. Of a batch without ``id`` nothing is kept. A data
+    module may name what ``test`` runs over (``evaluate_splits``) and describe itself (``report``).
     """
 
     def __init__(self) -> None:
@@ -50,9 +54,7 @@ class RunRecorder(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Record cost and origin of the training."""
-        trained = {
-            name: parameter.numel() for name, parameter in pl_module.named_parameters() if parameter.requires_grad
-        }
+        trained = {name: _size(parameter) for name, parameter in trainable_parameters(pl_module).items()}
         checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") or ""
         self.result = {
             "seconds": {"fit": time.perf_counter() - self._fit_started},
@@ -63,11 +65,12 @@ class RunRecorder(L.Callback):
             "seed": pl_module.hparams.get("seed"),
             "parameters": {
                 "trainable": sum(trained.values()),
-                "total": sum(parameter.numel() for parameter in pl_module.parameters()),
+                "total": sum(map(_size, pl_module.parameters())),
                 "names": list(trained),
             },
             "checkpoint_mb": Path(checkpoint).stat().st_size / 1e6 if Path(checkpoint).is_file() else None,
             "base": getattr(pl_module, "base", None),
+            "commit": _commit(pl_module),
             "device": str(pl_module.device),
             "data": getattr(_datamodule(trainer), "report", None),
             "versions": versions(),
@@ -92,7 +95,9 @@ class RunRecorder(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Collect a batch of predictions."""
-        self._collected.setdefault(dataloader_idx, []).append({key: _cpu(value) for key, value in outputs.items()})
+        batches = self._collected.setdefault(dataloader_idx, [])
+        if outputs and "id" in outputs:
+            batches.append(_flat(outputs))
 
     on_validation_batch_end = on_predict_batch_end = on_test_batch_end
 
@@ -116,18 +121,21 @@ class RunRecorder(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, splits: Mapping[str, list[Mapping[str, Any]]]
     ) -> None:
         names = getattr(pl_module, "class_names", ("0", "1"))
+        scores = {"probability": f"probability:{names[1]}", "score": getattr(pl_module, "score_name", None)}
         for split, batches in splits.items():
-            rows = _merged(batches)
-            if not trainer.is_global_zero:
+            columns = _merged(batches)
+            if not columns or not trainer.is_global_zero:
                 continue
-            labels, predictions = rows["label"], rows["prediction"]
+            labels, predictions = (_named(columns[key], names) for key in ("label", "prediction"))
+            score = next((key for key in scores if key in columns), None)
             write_predictions(
                 Path(trainer.default_root_dir) / f"predictions-{split}.tsv",
-                rows["id"],
-                [names[index] for index in labels],
-                [names[index] for index in predictions],
-                rows["probability"],
-                f"probability:{names[1]}",
+                columns["id"],
+                labels,
+                predictions,
+                columns[score] if score else None,
+                scores[score] if score else None,
+                {key: column for key, column in columns.items() if key not in _KEYS},
             )
             correct = sum(label == prediction for label, prediction in zip(labels, predictions, strict=True))
             figures = {"n": len(labels), "correct": correct, "accuracy": correct / len(labels)}
@@ -139,22 +147,46 @@ class RunRecorder(L.Callback):
                 json.dump(self.result, file, indent=1)
 
 
+def _size(parameter: Tensor) -> int:
+    """How many weights a parameter holds; one of 4 bits packs two in a byte."""
+    return parameter.numel() * (2 if hasattr(parameter, "quant_state") else 1)
+
+
+def _commit(pl_module: L.LightningModule) -> str | None:
+    """The commit on the hub that the base model was loaded from, also where no revision was pinned."""
+    name = getattr(pl_module, "hub_id", None)
+    return None if name is None else commit_of(name, getattr(pl_module, "revision", None))
+
+
 def _datamodule(trainer: L.Trainer) -> L.LightningDataModule | None:
     return getattr(trainer, "datamodule", None)
 
 
-def _cpu(value: Any) -> Any:
-    return value.tolist() if isinstance(value, Tensor) else value
+_KEYS = ("id", "label", "prediction", "probability", "score")
+
+
+def _flat(outputs: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The columns of a batch as lists, those in ``columns`` beside the others."""
+    kept = {key: outputs[key] for key in _KEYS if key in outputs} | outputs.get("columns", {})
+    return {key: value.tolist() if isinstance(value, Tensor) else list(value) for key, value in kept.items()}
+
+
+def _named(classes: list[Any], names: Sequence[str]) -> list[str]:
+    return [entry if isinstance(entry, str) else names[entry] for entry in classes]
 
 
 def _merged(batches: list[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Join the batches of all processes; an example that a distributed sampler repeated is kept once."""
+    """Join the batches of all processes, which took turns; an example that a sampler repeated is kept once."""
+    everywhere: list[Any] = [batches]
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        everywhere: list[Any] = [None] * torch.distributed.get_world_size()
+        everywhere = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(everywhere, batches)
-        batches = [batch for process in everywhere for batch in process]
-    rows = {row[0]: row for batch in batches for row in zip(*(batch[key] for key in _KEYS), strict=True)}
-    return dict(zip(_KEYS, (list(column) for column in zip(*rows.values(), strict=True)), strict=True))
-
-
-_KEYS = ("id", "label", "prediction", "probability")
+    keys = next((list(batch) for process in everywhere for batch in process), [])
+    shares = (
+        [row for batch in process for row in zip(*(batch[key] for key in keys), strict=True)] for process in everywhere
+    )
+    in_order = chain.from_iterable(zip_longest(*shares))
+    rows = {row[0]: row for row in in_order if row is not None}
+    if not rows:
+        return {}
+    return dict(zip(keys, (list(column) for column in zip(*rows.values(), strict=True)), strict=True))

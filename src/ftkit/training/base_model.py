@@ -1,0 +1,179 @@
+"""Pretrained generative models: loaded in full, 8-bit or 4-bit, checkpointed, and taken apart into body and head."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from ftkit.errors import InputError
+from ftkit.hub import load_pretrained
+from ftkit.training.losses import Head
+
+Quantisation = Literal["8bit", "nf4"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+# What families call a factor on their logits: Cohere, Granite, Falcon-H1, Muse.
+_HEAD_SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
+_DEMO = re.compile(r"demo(?:-(small|medium|large|xl))?")
+
+
+def locate(model: str) -> str:
+    """The hub id or the folder that a model's name means.
+
+    Args:
+        model: A hub id, a folder in transformers format, or ``demo``, ``demo-small``, ``demo-medium``, ``demo-large``
+            or ``demo-xl`` for the small GPT-2 models that ftkit carries.
+
+    Raises:
+        InputError: It looks like a path, and there is no such folder.
+
+    Example:
+        >>> locate("HuggingFaceTB/SmolLM2-135M"), Path(locate("demo")).name
+        ('HuggingFaceTB/SmolLM2-135M', 'small')
+    """
+    if match := _DEMO.fullmatch(model):
+        return str(files("ftkit") / "assets" / "gpt2-demo" / (match[1] or "small"))
+    if (model.startswith(("/", ".", "~")) or model.count("/") > 1) and not Path(model).expanduser().is_dir():
+        raise InputError("no such folder", field="model", got=model, fix="use a hub id or a folder")
+    return str(Path(model).expanduser()) if model.startswith("~") else model
+
+
+def load_base(
+    auto_class: Any,
+    model: str,
+    revision: str | None = None,
+    quantisation: Quantisation | None = None,
+    dtype: Dtype = "auto",
+    device: torch.device | None = None,
+) -> PreTrainedModel:
+    """Load a pretrained model, in training mode.
+
+    Args:
+        auto_class: ``AutoModelForCausalLM``, ``AutoModelForImageTextToText`` or a model's own class.
+        model: Its name, see :func:`locate`.
+        revision: The hub revision to pin; None takes the current one.
+        quantisation: ``8bit`` or ``nf4`` (4-bit, double quantisation, bfloat16 compute), by bitsandbytes; None for
+            neither. The output head stays as it is.
+        dtype: Of what is not quantised; ``auto`` takes the checkpoint's own.
+        device: Where a quantised model is put together, for moving it later can undo that.
+
+    Raises:
+        UnavailableError: It is neither in the cache nor to be downloaded, or needs access.
+        InputError: The folder is damaged or lacks weights.
+    """
+    options = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
+    if quantisation is not None:
+        options |= quantisation_options(quantisation, device)
+    loaded = load_pretrained(auto_class, locate(model), revision=revision, output_loading_info=True, **options)
+    keep_arranged(loaded)
+    return loaded.train()  # transformers returns evaluation mode, and Lightning would keep it: no dropout
+
+
+def quantisation_options(
+    kind: Quantisation, device: torch.device | None = None, unquantised: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What ``from_pretrained`` is told to quantise a model.
+
+    Args:
+        kind: ``8bit`` or ``nf4``, see :func:`load_base`.
+        device: Where the model is put together; None is the CPU.
+        unquantised: Names of parts that stay as they are besides the output head, because they learn.
+    """
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # it reports each 8-bit product
+    bits: dict[str, Any] = {"load_in_8bit": True}
+    if kind == "nf4":
+        bits = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+        bits["bnb_4bit_compute_dtype"] = torch.bfloat16
+    # Its name says 8 bits, but it holds for 4 too; left out, transformers finds the output head itself.
+    skipped = {"llm_int8_skip_modules": list(unquantised)} if unquantised else {}
+    return {"quantization_config": BitsAndBytesConfig(**bits, **skipped), "device_map": {"": device or "cpu"}}
+
+
+def keep_arranged(model: nn.Module) -> None:
+    """Keep 4-bit layers as they were loaded.
+
+    On some CPUs an evaluated layer rearranges its weights for good, and gradients no longer pass.
+    """
+    layers: Iterable[Any] = model.modules()
+    for layer in layers:
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+
+
+def load_processor(auto_class: Any, model: str, revision: str | None = None) -> Any:
+    """Load the tokenizer or processor that belongs to a model; a missing padding token becomes the end token.
+
+    Args:
+        auto_class: ``AutoTokenizer`` or ``AutoProcessor``.
+        model: The model's name, see :func:`locate`. A folder without a tokenizer may have one in ``tokenizer`` beside
+            it.
+        revision: The hub revision to pin.
+
+    Raises:
+        UnavailableError: It is neither in the cache nor to be downloaded, or needs access.
+        InputError: The folder holds none.
+    """
+    name = locate(model)
+    beside = Path(name).parent / "tokenizer"
+    if Path(name).is_dir() and not (Path(name) / "tokenizer_config.json").is_file() and beside.is_dir():
+        name = str(beside)
+    processor = load_pretrained(auto_class, name, revision=revision)
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return processor
+
+
+def enable_checkpointing(model: nn.Module) -> None:
+    """Make activations again in the backward pass instead of keeping them: less memory, about a third more time.
+
+    Non-reentrant, so that the gradients reach adapters above a frozen embedding.
+    """
+    plain_model(model).activation_checkpointing_enable({"use_reentrant": False})
+
+
+def plain_model(model: nn.Module) -> Any:
+    """The transformers model itself, out of its peft wrapper if it has one; the adapters stay at work in it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def hidden_states_and_head(model: nn.Module) -> tuple[Callable[..., Tensor], Head]:
+    """Take a generative model apart, so that its head need not run at every position.
+
+    Args:
+        model: A transformers model with an output head, plain or wrapped by peft.
+
+    Returns:
+        A function from the model's inputs to its last hidden states (B, T, D), and one from hidden states (..., D) to
+        logits (..., V). One after the other they give the model's own logits.
+
+    Raises:
+        InputError: The model has no output head on a body, or does more between them than is known here.
+    """
+    whole = plain_model(model)
+    body, head = whole.base_model, whole.get_output_embeddings()
+    if head is None or body is whole:
+        raise InputError("the model has no language head on a body of its own", field="model", got=type(whole).__name__)
+    config = whole.config.get_text_config()
+    if {getattr(config, name, None) or 1.0 for name in _HEAD_SCALES} != {1.0}:
+        raise InputError("the family scales its logits in a way of its own", field="model", got=config.model_type)
+
+    def hidden_states(**inputs: Any) -> Tensor:
+        return body(**inputs, use_cache=False)[0]
+
+    return hidden_states, partial(_logits, head=head, cap=getattr(config, "final_logit_softcapping", None))
+
+
+def _logits(states: Tensor, head: nn.Module, cap: float | None) -> Tensor:
+    logits = head(states)
+    return logits if cap is None else torch.tanh(logits / cap) * cap  # the Gemma family

@@ -1,0 +1,313 @@
+"""Fine-tuning a generative model: the LightningModule that the vision-language and the language wing share."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+from ftkit.errors import InputError
+from ftkit.hub import load_pretrained
+from ftkit.training.adapters import add_adapters, merged
+from ftkit.training.base_model import (
+    Dtype,
+    Quantisation,
+    enable_checkpointing,
+    hidden_states_and_head,
+    load_base,
+    load_processor,
+    locate,
+    plain_model,
+)
+from ftkit.training.checkpoint import TrainedStateModule, read_checkpoint, trainable_parameters
+from ftkit.training.distributed import summed
+from ftkit.training.generation import Answers, greedy_answers
+from ftkit.training.losses import SupervisedLogProbs, supervised_log_probs, token_loss
+from ftkit.training.optimizer import configured_optimizers
+from ftkit.training.sharding import gathered, shard
+
+
+class GenerativeModule(TrainedStateModule):
+    """A pretrained generative model that is tuned on answers to prompts, in full or by LoRA.
+
+    A subclass names the transformers class that loads the model (``auto_class``), and the parts that stay as they are
+    (``frozen_towers``). Batches are dicts: ``inputs`` with ``input_ids``, ``attention_mask`` and ``labels``, each
+    (B, T) int64 and right padded, labels -100 where a token is not supervised, and every tensor that the processor
+    makes; ``id`` list of B strings; for evaluation also ``prompts`` (the same keys without labels, left padded),
+    ``answer`` (the expected texts) and possibly ``columns`` (list of B strings by name) for the prediction file.
+
+    A step divides the summed loss by the supervised tokens of its whole window of micro-batches, on all processes. So
+    8 micro-batches of 1 learn what 1 batch of 8 learns, whatever their lengths.
+
+    Args:
+        model: Hub id or folder, or ``demo``, see :func:`ftkit.training.base_model.locate`.
+        revision: Hub revision to pin.
+        quantisation: ``8bit`` or ``nf4`` for the frozen base; null for neither.
+        dtype: Of the weights; ``auto`` is the checkpoint's own, but float32 where all weights learn, for small steps
+            are lost in 16 bits.
+        trainable: ``lora`` or ``all``.
+        lora_rank: Rank of the adapters.
+        lora_alpha: Scale of the adapters; the update is ``lora_alpha / lora_rank * B A``.
+        lora_dropout: Dropout on the adapters' input.
+        lora_targets: Names of the layers that get adapters; null takes all attention and MLP projections of the text
+            model.
+        gradient_checkpointing: Make activations again in the backward pass: less memory, a third more time.
+        max_new_tokens: Longest answer in evaluation.
+        seed: Seed of the adapters; null takes the one that ``seed_everything`` set.
+        optimizer: Makes the optimizer from the parameters that learn.
+        scheduler: Makes a learning-rate scheduler, stepped each optimizer step, from the optimizer.
+
+    Raises:
+        InputError: An argument, or a combination of arguments, makes no sense.
+    """
+
+    auto_class: ClassVar[Any]
+    frozen_towers: tuple[str, ...] = ()
+    score_name: str | None = None  # of a ``score`` in the predictions, see RunRecorder
+
+    def __init__(
+        self,
+        model: str,
+        revision: str | None = None,
+        quantisation: Quantisation | None = None,
+        dtype: Dtype = "auto",
+        trainable: Literal["lora", "all"] = "lora",
+        lora_rank: int = 8,
+        lora_alpha: float = 16.0,
+        lora_dropout: float = 0.0,
+        lora_targets: list[str] | None = None,
+        gradient_checkpointing: bool = False,
+        max_new_tokens: int = 32,
+        seed: int | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-4),
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"])  # those of the subclass too
+        self.model_name, self.revision = model, revision
+        self.quantisation, self.dtype_name, self.trainable = quantisation, dtype, trainable
+        self.lora_rank, self.lora_alpha, self.lora_dropout = lora_rank, lora_alpha, lora_dropout
+        self.lora_targets = lora_targets
+        self.gradient_checkpointing = gradient_checkpointing
+        self.max_new_tokens = max_new_tokens
+        self.seed = torch.initial_seed() if seed is None else seed
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.lr: float | None = None  # what a learning-rate finder sets
+        self._check_arguments()
+        self.net: Any = None
+        self._window = 0  # supervised tokens since the last step
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """The base model's name and revision; a checkpoint fits only the same."""
+        return {"model": self.model_name, "revision": self.revision}
+
+    @property
+    def hub_id(self) -> str | None:
+        """The model's name on the hub, if it is not a folder."""
+        return None if Path(name := locate(self.model_name)).is_dir() else name
+
+    @cached_property
+    def context_length(self) -> int:
+        """Largest number of tokens that the model takes; its configuration alone says so."""
+        config = load_pretrained(AutoConfig, locate(self.model_name), revision=self.revision)
+        return config.get_text_config().max_position_embeddings
+
+    @cached_property
+    def processor(self) -> Any:
+        """The tokenizer or processor that belongs to the model."""
+        images = self.auto_class is AutoModelForImageTextToText
+        return load_processor(AutoProcessor if images else AutoTokenizer, self.model_name, self.revision)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The processor's tokenizer, or the processor if it is one."""
+        return getattr(self.processor, "tokenizer", self.processor)
+
+    def configure_model(self) -> None:
+        """Load the model and add the adapters, once. The global random state is left as it was."""
+        if self.net is not None:
+            return
+        device = None if self._trainer is None else self.trainer.strategy.root_device
+        dtype = "float32" if (self.dtype_name, self.trainable) == ("auto", "all") else self.dtype_name
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            net = load_base(self.auto_class, self.model_name, self.revision, self.quantisation, dtype, device)
+            self.net = self.with_trainable(net)
+        if self.gradient_checkpointing:
+            enable_checkpointing(self.net)
+        shard(self, plain_model(self.net))
+
+    def with_trainable(self, net: Any) -> Any:
+        """Choose what learns in a model that was just loaded, and add what it needs for that."""
+        if self.trainable == "lora":
+            settings = (self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets)
+            return add_adapters(net, *settings, exclude=self.frozen_towers)
+        for name, part in net.named_modules():
+            if name.rpartition(".")[2] in self.frozen_towers:
+                part.requires_grad_(False)
+        return net
+
+    def model_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """What the network takes, from the ``inputs`` or ``prompts`` of a batch; asked just before it runs."""
+        return inputs
+
+    def log_probs(self, inputs: dict[str, Tensor]) -> SupervisedLogProbs:
+        """Log-probabilities of the supervised tokens of a batch's ``inputs``."""
+        return gathered(plain_model(self.net), self._log_probs, inputs)
+
+    def _log_probs(self, inputs: dict[str, Tensor]) -> SupervisedLogProbs:
+        hidden_states, head = hidden_states_and_head(self.net)
+        read = {name: value for name, value in inputs.items() if name != "labels"}
+        return supervised_log_probs(hidden_states(**self.model_inputs(read)), inputs["labels"], head)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The summed loss of a micro-batch; logs its mean per token as ``train/loss``."""
+        total, count = token_loss(self.log_probs(batch["inputs"]).log_probs)
+        everywhere, tokens = summed(self.trainer, total, count)
+        if tokens:
+            self.log("train/loss", everywhere / tokens, batch_size=int(tokens), prog_bar=True)
+        return self.window_loss(total, count)
+
+    def window_loss(self, total: Tensor, count: int) -> Tensor:
+        """Prepare a micro-batch's loss for a step that averages over its whole window.
+
+        Args:
+            total: The loss summed over the micro-batch's tokens (or pairs, or whatever is averaged over), a scalar.
+            count: Their number.
+
+        Returns:
+            What ``training_step`` returns: Lightning divides it by the number of micro-batches, the step by the tokens.
+        """
+        self._window += count
+        return total * self.trainer.accumulate_grad_batches
+
+    def restart_window(self) -> None:
+        """Forget the micro-batches since the last step, for whoever starts their window again."""
+        self._window = 0
+
+    on_train_start = restart_window
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divide the gradients by the supervised tokens of the window; Lightning clips them afterwards.
+
+        Raises:
+            InputError: The window has none, so nothing would be learnt.
+        """
+        count = torch.tensor(self._window, device=self.device)
+        count = self.trainer.strategy.reduce(count, reduce_op="sum")
+        self.restart_window()
+        if not count:
+            raise InputError(
+                "no supervised token in the batches of a step: nothing would be learnt",
+                field="data",
+                got=f"step {self.trainer.global_step}",
+                fix="look at the rows: prompts may fill the whole length",
+            )
+        parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        # The processes' gradients were averaged, not summed.
+        torch._foreach_div_(gradients, float(count) / self.trainer.world_size)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Log ``val/loss`` and, where there are prompts, ``val/accuracy`` (exact match); return the predictions."""
+        self._log_loss("val/loss", batch)
+        found = self.predictions(batch)
+        if found:
+            right = [label == said for label, said in zip(found["label"], found["prediction"], strict=True)]
+            accuracy = sum(right) / len(right)
+            self.log("val/accuracy", accuracy, batch_size=len(right), prog_bar=True, sync_dist=True)
+        return found
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Log ``test/loss``; return the predictions for :class:`ftkit.training.recorder.RunRecorder`."""
+        self._log_loss("test/loss", batch)
+        return self.predictions(batch)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Return the predictions of a batch."""
+        return self.predictions(batch)
+
+    def predictions(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The rows of the prediction file that a batch makes: greedy answers; none where it has no ``prompts``.
+
+        Besides the batch's own columns there is ``stopped``: whether the model ended the answer itself. An answer that
+        never ended carries a mark and so equals no label.
+        """
+        if "prompts" not in batch:
+            return {}
+        answers = self.generate(batch["prompts"])
+        stopped = ["yes" if ended else "no" for ended in answers.stopped]
+        return {
+            "id": batch["id"],
+            "label": [answer.strip() for answer in batch["answer"]],
+            "prediction": answers.texts,
+            "columns": {**batch.get("columns", {}), "stopped": stopped},
+        }
+
+    def generate(self, prompts: dict[str, Tensor]) -> Answers:
+        """Greedy answers to a batch of left padded prompts, all at once."""
+        return greedy_answers(self.net, self.tokenizer, self.model_inputs(prompts), self.max_new_tokens)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over the parameters that learn, with its scheduler if there is one."""
+        return configured_optimizers(trainable_parameters(self).values(), self.optimizer, self.scheduler, self.lr)
+
+    @classmethod
+    def load(cls, path: str | Path, **changes: Any) -> Self:
+        """Load a tuned model from a checkpoint, or from the run folder that holds it.
+
+        Args:
+            path: A ``.ckpt`` file, or a folder with ``checkpoints/*.ckpt``.
+            **changes: Constructor arguments that differ from those of training, such as ``quantisation``.
+
+        Returns:
+            The module in evaluation mode.
+
+        Raises:
+            InputError: There is no checkpoint, it is damaged, or it does not fit its base model.
+            UnavailableError: The base model cannot be had.
+        """
+        checkpoint = read_checkpoint(path)
+        options = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
+        module = cls(**{**options, **changes})
+        module.configure_model()
+        module.on_load_checkpoint(checkpoint)
+        module.load_state_dict(checkpoint["state_dict"], strict=False)
+        return module.eval()
+
+    def export(self, folder: str | Path, merge: bool = False) -> None:
+        """Write the tuned model for transformers and peft: safetensors, configuration, tokenizer or processor.
+
+        Args:
+            folder: Where to; it is created.
+            merge: Whether adapters are merged into the base, which is loaded anew and not quantised. Otherwise they
+                are written alone. Without adapters the whole model is written in either case.
+        """
+        self.configure_model()
+        net = self.net
+        if self.trainable == "lora" and merge:
+            net = merged(net, load_base(self.auto_class, self.model_name, self.revision, None, self.dtype_name))
+        elif self.trainable == "lora":
+            config = net.peft_config[net.active_adapter]
+            config.base_model_name_or_path, config.revision = self.model_name, self.revision
+        net.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+    def _log_loss(self, name: str, batch: dict[str, Any]) -> None:
+        total, count = token_loss(self.log_probs(batch["inputs"]).log_probs)
+        if count:
+            self.log(name, total / count, batch_size=count, sync_dist=True)
+
+    def _check_arguments(self) -> None:
+        if least := [name for name in ("lora_rank", "max_new_tokens") if getattr(self, name) < 1]:
+            raise InputError("must be at least 1", field=least[0], got=getattr(self, least[0]))
+        if not 0 <= self.lora_dropout < 1:
+            raise InputError("is a probability below 1", field="lora_dropout", got=self.lora_dropout)
+        if self.quantisation is not None and self.trainable == "all":
+            raise InputError("quantised weights cannot learn", field="quantisation", fix="use trainable: lora")

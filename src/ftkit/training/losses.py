@@ -1,0 +1,101 @@
+"""Losses over the tokens that a language model is taught, without ever holding the logits of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+IGNORE_INDEX = -100
+CHUNK = 1024  # positions whose logits exist at a time: 200 MB of them for a vocabulary of 50,000
+
+Head = Callable[[Tensor], Tensor]
+
+
+class SupervisedLogProbs(NamedTuple):
+    """Log-probabilities of the supervised next tokens of a batch.
+
+    Attributes:
+        log_probs: float32 ``(N,)``, sequence by sequence and in the order of the tokens.
+        row: int64 ``(N,)``: the sequence that each belongs to.
+    """
+
+    log_probs: Tensor
+    row: Tensor
+
+
+def supervised_log_probs(hidden: Tensor, labels: Tensor, head: Head) -> SupervisedLogProbs:
+    """Log-probabilities of the tokens that are supervised, each given what stands before it.
+
+    The head runs only at positions whose next label is supervised. That is exact, and where a prompt or an image is
+    long it saves most of the memory and time of a large vocabulary. Beyond ``CHUNK`` of them their logits are made,
+    and in the backward pass made again, a chunk at a time.
+
+    Args:
+        hidden: The last hidden states (B, T, D).
+        labels: int64 (B, T); ``IGNORE_INDEX`` where a token is not supervised. The label of a position is the token at
+            that position, as in transformers: position t predicts ``labels[:, t + 1]``.
+        head: Maps hidden states (N, D) to logits (N, V).
+
+    Example:
+        >>> hidden = torch.eye(3)[None]  # a sequence of three positions; the head is the identity
+        >>> found = supervised_log_probs(hidden, torch.tensor([[0, IGNORE_INDEX, 1]]), head=lambda states: states)
+        >>> found.row.tolist(), [round(value, 4) for value in found.log_probs.exp().tolist()]
+        ([0], [0.5761])
+    """
+    following = labels[:, 1:]
+    row, position = (following != IGNORE_INDEX).nonzero(as_tuple=True)
+    states, target = hidden[row, position], following[row, position]  # (N, D), (N,)
+    if len(target) <= CHUNK:
+        return SupervisedLogProbs(_log_probs(states, target, head), row)
+    chunks = zip(states.split(CHUNK), target.split(CHUNK), strict=True)
+    if torch.is_grad_enabled():
+        parts = [checkpoint(_log_probs, part, tokens, head, use_reentrant=False) for part, tokens in chunks]
+    else:
+        parts = [_log_probs(part, tokens, head) for part, tokens in chunks]
+    return SupervisedLogProbs(torch.cat(parts), row)
+
+
+def token_loss(log_probs: Tensor) -> tuple[Tensor, int]:
+    """Negative log-likelihood of the supervised tokens, summed and not averaged, and their number.
+
+    A mean over micro-batches of means would weigh a token by the company it happens to be in; sums add up.
+
+    Args:
+        log_probs: ``(N,)`` of :func:`supervised_log_probs`.
+
+    Returns:
+        The sum, a scalar, and N.
+
+    Example:
+        >>> token_loss(torch.tensor([-1.0, -2.0]))
+        (tensor(3.), 2)
+    """
+    return -log_probs.sum(), log_probs.numel()
+
+
+def sequence_log_probs(log_probs: Tensor, row: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Log-probability of each sequence's supervised tokens together.
+
+    Args:
+        log_probs: ``(N,)`` of :func:`supervised_log_probs`.
+        row: int64 ``(N,)``, which sequence each belongs to.
+        batch_size: The number of sequences B.
+
+    Returns:
+        Their sums (B,) and the numbers of tokens (B,) int64; both zero where a sequence has none.
+
+    Example:
+        >>> sequence_log_probs(torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([0, 0, 2]), batch_size=3)
+        (tensor([-3.,  0., -4.]), tensor([2, 0, 1]))
+    """
+    sums = log_probs.new_zeros(batch_size).index_add(0, row, log_probs)
+    return sums, torch.bincount(row, minlength=batch_size)
+
+
+def _log_probs(states: Tensor, target: Tensor, head: Head) -> Tensor:
+    return -F.cross_entropy(head(states).float(), target, reduction="none")

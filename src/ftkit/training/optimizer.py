@@ -1,0 +1,44 @@
+"""The optimizer and scheduler of a configuration, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from torch import nn
+
+from ftkit.errors import InputError
+
+
+def configured_optimizers(
+    parameters: Iterable[nn.Parameter],
+    optimizer: OptimizerCallable,
+    scheduler: LRSchedulerCallable | None,
+    lr: float | None = None,
+) -> Any:
+    """What ``configure_optimizers`` returns: a scheduler is stepped with the optimizer, or by what it monitors.
+
+    Args:
+        parameters: Those that learn.
+        optimizer: Makes the optimizer from them.
+        scheduler: Makes a learning-rate scheduler from the optimizer.
+        lr: A learning rate that was found and replaces the optimizer's own.
+
+    Raises:
+        InputError: A rate or another setting is out of range.
+    """
+    try:
+        made = optimizer(parameters)
+    except ValueError as error:  # torch checks the ranges
+        raise InputError(str(error), field="model.optimizer") from error
+    for group in made.param_groups:
+        group["lr"] = group["lr"] if lr is None else lr
+        if not 0 < group["lr"] < float("inf"):  # torch refuses negative ones only
+            raise InputError("the learning rate must be positive", field="model.optimizer.lr", got=group["lr"])
+    if scheduler is None:
+        return made
+    schedule: Any = scheduler(made)
+    if isinstance(schedule, ReduceLROnPlateau):
+        return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "monitor": schedule.monitor}}
+    return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,106 @@
+"""The records of a file of JSON lines or of a saved ``datasets`` data set, each with its line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftkit.errors import EnvironmentFault, InputError
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image inside a ``datasets`` data set; its bytes are read when they are needed.
+
+    Args:
+        table: The data set, with its images undecoded.
+        row: The row's number.
+        column: The column that holds the image, or a list of images.
+        position: The place in that list; None where the column holds one image.
+    """
+
+    table: Any
+    row: int
+    column: str
+    position: int | None
+
+    def read(self) -> bytes:
+        """The bytes of the image's file."""
+        value = self.table[self.row][self.column]
+        value = value if self.position is None else value[self.position]
+        return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
+
+
+def json_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file of JSON lines in UTF-8, with or without a byte order mark; blank lines are left out.
+
+    Yields:
+        The line, counted from 1, and the object.
+
+    Raises:
+        InputError: The file cannot be read, or a line is no JSON object.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        fix = "give a file of JSON lines, or the folder of a saved data set"
+        raise InputError(f"cannot be read: {error.strerror or error}", file=path, fix=fix) from error
+    for line, encoded in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not encoded.strip():
+            continue
+        try:
+            record = json.loads(encoded.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise InputError("is not UTF-8", file=path, line=line, fix="save as UTF-8") from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(f"is not JSON: {error}", file=path, line=line, fix="one JSON object a line") from error
+        if not isinstance(record, dict):
+            raise InputError("must be a JSON object", file=path, line=line, got=record)
+        yield line, record
+
+
+def saved_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a folder that ``datasets.Dataset.save_to_disk`` wrote; images as :class:`StoredImage`.
+
+    Yields:
+        The row's place, counted from 1, and its columns.
+
+    Raises:
+        InputError: The folder holds no data set, or several splits.
+        EnvironmentFault: The package ``datasets`` is missing.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise EnvironmentFault(
+            "a saved data set needs the package datasets", file=path, fix="pip install datasets, or use JSON lines"
+        ) from error
+    try:
+        table = datasets.load_from_disk(str(path))
+    except (OSError, ValueError) as error:
+        raise InputError(f"is no saved data set: {error}", file=path, fix="Dataset.save_to_disk writes one") from error
+    if isinstance(table, datasets.DatasetDict):
+        raise InputError("holds several splits", file=path, fix=f"name one of them: {path / next(iter(table))}")
+    undecoded = table
+    for name, feature in table.features.items():
+        inner = getattr(feature, "feature", feature)
+        if isinstance(inner, datasets.Image):
+            images = datasets.Image(decode=False)
+            undecoded = undecoded.cast_column(name, images if inner is feature else datasets.List(images))
+    columns = [name for name, kind in undecoded.features.items() if "Image" in repr(kind)]
+    texts = undecoded.remove_columns(columns)
+    counted = {name: undecoded.select_columns([name]) for name in columns}
+    for index in range(len(table)):
+        record = dict(texts[index])
+        for name, images in counted.items():
+            value = images[index][name]
+            count = len(value) if isinstance(value, list) else None
+            record[name] = (
+                [StoredImage(images, index, name, position) for position in range(count)]
+                if count is not None
+                else value and StoredImage(images, index, name, None)
+            )
+        yield index + 1, record

@@ -1,0 +1,296 @@
+"""Training rows of text and image-text models: one reader for the shapes that such data comes in.
+
+A source is a file of JSON lines, or a folder that ``datasets.Dataset.save_to_disk`` wrote. A row has one of the shapes
+
+- ``messages``: a conversation whose last message is the assistant's answer;
+- ``prompt`` and ``completion``: two texts, or two lists of messages;
+- ``chosen`` and ``rejected``: two answers to ``prompt``, or two conversations that differ in the last message only;
+- ``prefix`` and ``suffix``: two texts;
+
+each with ``image`` or ``images`` (paths below the data root) if it has any, possibly an ``id``, and other columns.
+Where an image stands is said by a part ``{"type": "image"}`` of a message or by ``<image>`` in a text; images of a row
+that says it nowhere come before its first question.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ftkit.errors import InputError
+from ftkit.training.row_files import StoredImage, json_records, saved_records
+
+PLACEHOLDER = "<image>"  # in the texts of a row, whatever the model's own image token is
+ROLES = ("system", "user", "assistant")
+Part = dict[str, str]  # {"type": "text", "text": ...} or {"type": "image"}
+Message = dict[str, Any]  # {"role": str, "content": list[Part]}
+
+_SHAPES = ({"messages"}, {"prompt", "completion"}, {"chosen", "rejected"}, {"prefix", "suffix"})
+_OWN = {"id", "image", "images", "prompt", *(name for shape in _SHAPES for name in shape)}
+_OF_PREDICTIONS = ("label", "prediction")  # columns that a prediction file has of its own
+
+
+ImageReference = Path | StoredImage
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example to train on, whatever shape it came in.
+
+    Args:
+        id: Its unique name.
+        prompt: The messages before the answer, with parts as content; or a text with ``<image>`` for each image.
+        completion: The answer to learn; of a preference row the chosen one.
+        rejected: The answer to avoid, of a preference row.
+        images: Its images, in the order of their places in the prompt.
+        columns: The other columns, as text.
+        file: Where it was read.
+        line: Its line, or its place in a data set, counted from 1.
+    """
+
+    id: str
+    prompt: str | list[Message]
+    completion: str
+    rejected: str | None = None
+    images: tuple[ImageReference, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    file: str = ""
+    line: int = 0
+
+    def error(self, problem: str, **details: Any) -> InputError:
+        """An error about this row, which says where the row is."""
+        return InputError(problem, file=self.file or None, line=self.line or None, **details)
+
+
+def read_rows(source: str | Path, image_root: str | Path | None = None) -> list[Row]:
+    r"""Read all rows of a file or a saved data set, and check that their images are there.
+
+    Args:
+        source: A file of JSON lines, or a folder that ``datasets.Dataset.save_to_disk`` wrote.
+        image_root: The folder that paths of images start from and may not leave; None takes that of ``source``.
+
+    Returns:
+        The rows in order. A row without an ``id`` is named by its line: ``r00001``.
+
+    Raises:
+        InputError: The source cannot be read, or a row is of no known shape, has an image that is missing, outside
+            ``image_root`` or an address, or other numbers of images and places for them. The message names the line.
+        EnvironmentFault: A data set is given and the package ``datasets`` is missing.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "sums.jsonl"
+        >>> _ = file.write_text('{"prompt": "1+2=", "completion": "3"}\n')
+        >>> row = read_rows(file)[0]
+        >>> row.id, row.prompt, row.completion
+        ('r00001', '1+2=', '3')
+    """
+    path = Path(source).expanduser()
+    saved = path.is_dir()
+    root = Path(image_root).expanduser() if image_root is not None else path if saved else path.parent
+    rows: list[Row] = []
+    seen: dict[str, int] = {}
+    for line, record in saved_records(path) if saved else json_records(path):
+        row = _row(record, str(path), line, root)
+        if (first := seen.setdefault(row.id, line)) != line:
+            raise row.error(f"the id comes twice, first in line {first}", field="id", got=row.id)
+        rows.append(row)
+    if not rows:
+        raise InputError("holds no rows", file=path)
+    return rows
+
+
+def _row(record: dict[str, Any], file: str, line: int, root: Path) -> Row:
+    bare = Row("", "", "", file=file, line=line)  # for its errors
+    record = {key: value for key, value in record.items() if value is not None}
+    identity = record.get("id", f"r{line:05d}")
+    if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
+        raise bare.error("must be a text or a whole number", field="id", got=identity)
+    prompt, completion, rejected = _by_shape(record, bare)
+    prompt, inline = _placed_images(prompt)
+    if {"image", "images"} <= record.keys():
+        raise bare.error("the row has both image and images", field="images", fix="give one of them")
+    given = record.get("images", record.get("image", inline))
+    given = given if isinstance(given, list) else [given]
+    if inline and len(given) != len(inline):
+        raise bare.error(f"{len(given)} images beside {len(inline)} inside the messages", field="images")
+    images = tuple(_image(value, number, root, bare) for number, value in enumerate(given))
+    columns = {
+        f"data_{key}" if key in _OF_PREDICTIONS else key: _cell(value)
+        for key, value in record.items()
+        if key not in _OWN
+    }
+    row = replace(
+        bare, id=str(identity), completion=completion, rejected=rejected, images=images, columns=columns, prompt=prompt
+    )
+    return replace(row, prompt=_with_places(row))
+
+
+def _by_shape(record: dict[str, Any], row: Row) -> tuple[Any, str, str | None]:
+    """The prompt (not yet with places for images), the answer and the rejected answer of a record."""
+    found = [shape for shape in _SHAPES if shape <= record.keys()]
+    if len(found) != 1:
+        shapes = ", ".join(" + ".join(sorted(shape)) for shape in _SHAPES)
+        problem = "the row has no known shape" if not found else "the row has several shapes"
+        raise row.error(problem, got=sorted(record), fix=f"give one of: {shapes}")
+    if "messages" in found[0]:
+        *before, answer = _messages(record["messages"], "messages", row)
+        return before, _answer([answer], "messages", row), None
+    if "prefix" in found[0]:
+        return _text(record["prefix"], "prefix", row), _answer(record["suffix"], "suffix", row), None
+    if "completion" in found[0]:
+        return _prompt(record["prompt"], row), _answer(record["completion"], "completion", row), None
+    chosen, rejected = record["chosen"], record["rejected"]
+    if "prompt" in record:
+        prompt = _prompt(record["prompt"], row)
+    else:
+        *prompt, chosen = _messages(chosen, "chosen", row)
+        *other, rejected = _messages(rejected, "rejected", row)
+        if prompt != other:
+            raise row.error("chosen and rejected differ before the last message", fix="give the prompt apart")
+        chosen, rejected = [chosen], [rejected]
+    return prompt, _answer(chosen, "chosen", row), _answer(rejected, "rejected", row)
+
+
+def _prompt(value: Any, row: Row) -> str | list[Message]:
+    return _text(value, "prompt", row) if isinstance(value, str) else _messages(value, "prompt", row)
+
+
+def _answer(value: Any, name: str, row: Row) -> str:
+    """The text of an answer, given as such or as one message of the assistant."""
+    if isinstance(value, str):
+        text = _text(value, name, row)
+    else:
+        messages = _messages(value, name, row)
+        if len(messages) != 1 or messages[0]["role"] != "assistant":
+            got = [message["role"] for message in messages]
+            raise row.error("the answer must be one message of the assistant", field=name, got=got)
+        if any(part["type"] != "text" for part in messages[0]["content"]):
+            raise row.error("the answer holds an image", field=name)
+        text = "".join(part["text"] for part in messages[0]["content"])
+    if not text.strip():
+        raise row.error("the answer is empty", field=name)
+    if PLACEHOLDER in text:
+        raise row.error(f"the answer holds {PLACEHOLDER}", field=name)
+    return text
+
+
+def _messages(value: Any, name: str, row: Row) -> list[Message]:
+    if not isinstance(value, list) or not value:
+        raise row.error("must be a list of messages", field=name, got=value)
+    messages = []
+    for number, message in enumerate(value):
+        where = f"{name}[{number}]"
+        if not isinstance(message, dict) or {key for key in message if message[key] is not None} != {"role", "content"}:
+            raise row.error("a message has a role and a content, nothing else", field=where, got=message)
+        if message["role"] not in ROLES:
+            raise row.error("unknown role", field=where, got=message["role"], fix=f"use {', '.join(ROLES)}")
+        messages.append({"role": message["role"], "content": _parts(message["content"], where, row)})
+    return messages
+
+
+def _parts(content: Any, where: str, row: Row) -> list[dict[str, Any]]:
+    if isinstance(content, str):
+        return [{"type": "text", "text": _text(content, where, row)}]
+    if not isinstance(content, list):
+        raise row.error("the content must be a text or a list of parts", field=where, got=content)
+    parts: list[dict[str, Any]] = []
+    for part in content:
+        known = {key: value for key, value in part.items() if value is not None} if isinstance(part, dict) else {}
+        if known.keys() == {"type", "text"} and known["type"] == "text":
+            parts.append({"type": "text", "text": _text(known["text"], where, row)})
+        elif known.get("type") == "image" and known.keys() <= {"type", "image"}:
+            parts.append(known)
+        else:
+            raise row.error("unknown part of a message", field=where, got=part, fix="use the types text and image")
+    return parts
+
+
+def _text(value: Any, name: str, row: Row) -> str:
+    if not isinstance(value, str):
+        raise row.error("must be a text", field=name, got=value)
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise row.error("holds half of a surrogate pair, which is no character", field=name, got=value)
+    return value
+
+
+def _placed_images(prompt: str | list[Message]) -> tuple[str | list[Message], list[Any]]:
+    """The prompt with bare places for images, and the images that were given inside it."""
+    if isinstance(prompt, str):
+        return prompt, []
+    inline = [part["image"] for message in prompt for part in message["content"] if "image" in part]
+    return [{**message, "content": list(_split_parts(message["content"]))} for message in prompt], inline
+
+
+def _split_parts(parts: list[dict[str, Any]]) -> Iterator[Part]:
+    """The parts with ``<image>`` in texts turned into parts of their own."""
+    for part in parts:
+        yield from [{"type": "image"}] if part["type"] == "image" else split_places(part["text"])
+
+
+def split_places(text: str) -> list[Part]:
+    """The parts of a text with ``<image>`` in it.
+
+    Example:
+        >>> split_places("<image>How many?")
+        [{'type': 'image'}, {'type': 'text', 'text': 'How many?'}]
+    """
+    parts: list[Part] = []
+    for number, piece in enumerate(text.split(PLACEHOLDER)):
+        parts += [{"type": "image"}] * bool(number)
+        parts += [{"type": "text", "text": piece}] * (bool(piece) or PLACEHOLDER not in text)
+    return parts
+
+
+def _with_places(row: Row) -> str | list[Message]:
+    """The prompt with a place for each image: where it says, or before the first question."""
+    places = count_places(row.prompt)
+    if places == len(row.images):
+        return row.prompt
+    if places:
+        problem = f"{len(row.images)} images for {places} places in the prompt"
+        raise row.error(problem, field="images", fix=f'one {PLACEHOLDER} or {{"type": "image"}} for each image')
+    if isinstance(row.prompt, str):
+        return PLACEHOLDER * len(row.images) + row.prompt
+    first = next((number for number, message in enumerate(row.prompt) if message["role"] == "user"), None)
+    if first is None:
+        raise row.error("images, and no message of the user to put them in", field="images")
+    prompt = list(row.prompt)
+    prompt[first] = {"role": "user", "content": [{"type": "image"}] * len(row.images) + prompt[first]["content"]}
+    return prompt
+
+
+def count_places(prompt: str | list[Message]) -> int:
+    """How many places for images a prompt has."""
+    if isinstance(prompt, str):
+        return prompt.count(PLACEHOLDER)
+    return sum(part["type"] == "image" for message in prompt for part in message["content"])
+
+
+def _image(value: Any, number: int, root: Path, row: Row) -> ImageReference:
+    name = f"images[{number}]"
+    if isinstance(value, StoredImage):
+        return value
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise row.error("must be the path of an image", field=name, got=value)
+    if "://" in value or value.startswith("data:"):
+        raise row.error("is an address: nothing is fetched", field=name, got=value, fix="download the images first")
+    try:
+        path = (root / value).resolve()
+        if not path.is_file():  # the name in a folder that `ftkit images prepare` wrote
+            path = (root / f"{value}.png").resolve()
+        found = path.is_file()
+    except (OSError, RuntimeError) as error:  # names that are too long, links that go round
+        raise row.error(f"cannot be looked for: {error}", field=name, got=value) from error
+    if not path.is_relative_to(root.resolve()):
+        raise row.error(f"is outside the data root {root}", field=name, got=value, fix="set the data root (images)")
+    if not found:
+        raise row.error(f"there is no such image below {root}", field=name, got=value)
+    return path
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

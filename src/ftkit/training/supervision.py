@@ -1,0 +1,246 @@
+"""Which tokens are learnt: the answer's, by construction.
+
+The prompt is rendered with the chat template's generation prompt, then the whole conversation; what the conversation
+has more is the answer, with the end of turn that the template puts behind it. Both parts become tokens apart, as they
+do when an answer is generated, so no token belongs to both and nothing is searched for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jinja2 import TemplateError
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ftkit.errors import InputError
+from ftkit.training.losses import IGNORE_INDEX
+from ftkit.training.rows import PLACEHOLDER, Message, Part, Row, split_places
+
+TooLong = Literal["cut", "skip"]
+
+
+class Rendered(NamedTuple):
+    """A row as a model's texts, before they become tokens.
+
+    Attributes:
+        prompt: Everything up to where the model goes on.
+        completion: The answer with its end.
+        rejected: The rejected answer with its end, of a preference row.
+    """
+
+    prompt: str
+    completion: str
+    rejected: str | None = None
+
+
+class Encoded(NamedTuple):
+    """A row as token ids.
+
+    Attributes:
+        prompt: Those that are read only.
+        completion: Those that are learnt, the end among them.
+        rejected: Those of the rejected answer, of a preference row.
+    """
+
+    prompt: list[int]
+    completion: list[int]
+    rejected: list[int] | None = None
+
+
+class Renderer:
+    """Rows as the texts of one model: by its chat template, or plainly if it has none.
+
+    Args:
+        processor: The model's tokenizer, or its processor, which holds one.
+        chat: Whether to use the chat template; None uses it if there is one. A plain text takes its prompt as it is.
+        end_tokens: Texts of the tokens that end an answer besides the tokenizer's end of sequence, such as those in a
+            model's generation configuration.
+
+    Raises:
+        InputError: A chat template is asked for and missing, or the tokenizer has no end token.
+    """
+
+    def __init__(self, processor: Any, chat: bool | None = None, end_tokens: Collection[str] = ()) -> None:
+        self.processor = processor
+        self.tokenizer: PreTrainedTokenizerBase = getattr(processor, "tokenizer", processor)
+        self.image_token: str | None = None if self.tokenizer is processor else processor.image_token
+        # A processor may hold the template itself or leave it to its tokenizer.
+        self.template = getattr(processor, "chat_template", None) or getattr(self.tokenizer, "chat_template", None)
+        self.chat = bool(self.template) if chat is None else chat
+        if self.chat and not self.template:
+            raise InputError("the model has no chat template", field="chat", got=chat, fix="use chat: null")
+        if self.tokenizer.eos_token is None:
+            raise InputError("the tokenizer has no end-of-sequence token, so an answer could not end")
+        self.ends = tuple({self.tokenizer.eos_token, *end_tokens})
+
+    def __call__(self, row: Row) -> Rendered:
+        """The texts of a row.
+
+        Raises:
+            InputError: The template renders the conversation otherwise than the prompt, the model cannot take such a
+                row, or its own image token stands where no image was given.
+        """
+        answers = [row.completion] if row.rejected is None else [row.completion, row.rejected]
+        prompt, *completions = self._chat(row, answers) if self.chat else self._plain(row, answers)
+        found = 0 if self.image_token is None else prompt.count(self.image_token)
+        if found != len(row.images) or any(self.image_token and self.image_token in text for text in completions):
+            if self.image_token is None:
+                raise row.error("the model takes no images", field="images", got=len(row.images))
+            raise row.error(f"the text itself holds the model's image token {self.image_token}")
+        return Rendered(prompt, *(self._ended(text) for text in completions))
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Token ids of a rendered prompt without images; a template writes its own special tokens."""
+        return self.tokenizer(prompt, add_special_tokens=not self.chat)["input_ids"]
+
+    def completion_ids(self, completion: str) -> list[int]:
+        """Token ids of a rendered answer."""
+        return self.tokenizer(completion, add_special_tokens=False)["input_ids"]
+
+    def encode(self, row: Row) -> Encoded:
+        """Token ids of a row without images.
+
+        Raises:
+            InputError: See :meth:`__call__`.
+        """
+        prompt, completion, rejected = self(row)
+        answers = [self.completion_ids(text) for text in (completion, rejected) if text is not None]
+        return Encoded(self.prompt_ids(prompt), *answers)
+
+    def _chat(self, row: Row, answers: list[str]) -> list[str]:
+        asked: list[Message] = (
+            [{"role": "user", "content": split_places(row.prompt)}] if isinstance(row.prompt, str) else row.prompt
+        )
+        prompt = self._templated(asked, row, add_generation_prompt=True)
+        texts = [prompt]
+        for answer in answers:
+            parts: list[Part] = [{"type": "text", "text": answer}]
+            whole = self._templated([*asked, {"role": "assistant", "content": parts}], row)
+            if not whole.startswith(prompt):
+                raise row.error(
+                    "the chat template renders the conversation otherwise than its prompt, so what is to be learnt is "
+                    "not known",
+                    got=prompt[-40:],
+                    fix="use a chat template whose generation prompt is what it writes before an answer",
+                )
+            texts.append(whole[len(prompt) :])
+        return texts
+
+    def _templated(self, messages: list[Message], row: Row, **options: Any) -> str:
+        if self.image_token is None:  # the templates of text models take texts, not parts
+            messages = [{**message, "content": _joined(message["content"], row)} for message in messages]
+        try:
+            return self.processor.apply_chat_template(messages, chat_template=self.template, tokenize=False, **options)
+        except TemplateError as error:  # such as: roles must alternate
+            raise row.error(f"the chat template refuses the messages: {error}") from error
+
+    def _plain(self, row: Row, answers: list[str]) -> list[str]:
+        prompt = row.prompt
+        if not isinstance(prompt, str):
+            if len(prompt) != 1 or prompt[0]["role"] != "user":
+                roles = [message["role"] for message in prompt]
+                raise row.error("the model has no chat template: one question of the user at most", got=roles)
+            prompt = "".join(PLACEHOLDER if part["type"] == "image" else part["text"] for part in prompt[0]["content"])
+        return [prompt.replace(PLACEHOLDER, self.image_token) if self.image_token else prompt, *answers]
+
+    def _ended(self, completion: str) -> str:
+        """The answer with an end token: the template's own, or else the tokenizer's."""
+        ended = completion.rstrip().endswith(self.ends)
+        return completion if ended else f"{completion}{self.tokenizer.eos_token}"
+
+
+@dataclass(frozen=True)
+class LengthRule:
+    """What becomes of a row that is too long. A prompt is never cut, so neither is an image.
+
+    Args:
+        max_length: Largest number of tokens of prompt and answer together; None for any.
+        too_long: ``cut`` shortens the answer, which then has no end, and leaves out rows of which nothing would remain;
+            ``skip`` leaves the row out.
+
+    Raises:
+        InputError: ``max_length`` is smaller than 2.
+
+    Example:
+        >>> LengthRule(5).fit(3, [1, 2, 9])
+        [[1, 2]]
+        >>> LengthRule(5, "skip").fit(3, [1, 2, 9]) is None
+        True
+    """
+
+    max_length: int | None = None
+    too_long: TooLong = "cut"
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None and self.max_length < 2:
+            raise InputError("must be at least 2 tokens", field="max_length", got=self.max_length)
+
+    def fit(self, prompt_length: int, *answers: list[int]) -> list[list[int]] | None:
+        """The answers as they may be learnt, or None if the row is to be left out."""
+        if self.max_length is None or prompt_length + max(map(len, answers)) <= self.max_length:
+            return list(answers)
+        room = self.max_length - prompt_length
+        return None if self.too_long == "skip" or room < 1 else [answer[:room] for answer in answers]
+
+
+def supervised_batch(rows: Sequence[tuple[list[int], list[int]]], pad_id: int) -> dict[str, Tensor]:
+    """Prompts with their answers as a right padded batch.
+
+    Args:
+        rows: Token ids of the prompt and of the answer, a pair a row.
+        pad_id: Token id of the padding; it may be that of the end token.
+
+    Returns:
+        ``input_ids``, ``attention_mask`` and ``labels``, each (B, T) int64; labels are -100 but at the answer.
+
+    Raises:
+        InputError: A row has no token to learn, or none to read.
+
+    Example:
+        >>> supervised_batch([([5, 6], [7, 2]), ([5], [2])], pad_id=2)["labels"].tolist()
+        [[-100, -100, 7, 2], [-100, 2, -100, -100]]
+    """
+    for prompt, answer in rows:
+        if not answer:
+            raise InputError("a row has no supervised token: nothing would be learnt", got=prompt)
+        if not prompt:
+            raise InputError("all tokens of a row are supervised: the prompt is empty", got=answer)
+    width = max(len(prompt) + len(answer) for prompt, answer in rows)
+    input_ids = torch.full((len(rows), width), pad_id)
+    labels = torch.full((len(rows), width), IGNORE_INDEX)
+    attention_mask = torch.zeros((len(rows), width), dtype=torch.int64)
+    for index, (prompt, answer) in enumerate(rows):
+        length = len(prompt) + len(answer)
+        input_ids[index, :length] = torch.tensor([*prompt, *answer])
+        labels[index, len(prompt) : length] = torch.tensor(answer)
+        attention_mask[index, :length] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+def prompt_batch(prompts: Sequence[list[int]], pad_id: int) -> dict[str, Tensor]:
+    """Prompts as a left padded batch, to generate from.
+
+    Returns:
+        ``input_ids`` and ``attention_mask``, each (B, T) int64.
+
+    Example:
+        >>> prompt_batch([[5, 6], [7]], pad_id=0)["input_ids"].tolist()
+        [[5, 6], [0, 7]]
+    """
+    width = max(map(len, prompts))
+    input_ids = torch.full((len(prompts), width), pad_id)
+    attention_mask = torch.zeros((len(prompts), width), dtype=torch.int64)
+    for index, prompt in enumerate(prompts):
+        input_ids[index, width - len(prompt) :] = torch.tensor(prompt)
+        attention_mask[index, width - len(prompt) :] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def _joined(parts: list[Part], row: Row) -> str:
+    if any(part["type"] != "text" for part in parts):
+        raise row.error("the model takes no images", field="images", got=len(row.images))
+    return "".join(part["text"] for part in parts)

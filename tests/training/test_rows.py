@@ -1,0 +1,190 @@
+"""The reader of training rows: every shape, and what is said about rows that cannot be used."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftkit.errors import InputError
+from ftkit.training.row_files import StoredImage
+from ftkit.training.rows import Row, count_places, read_rows
+
+
+def user(*content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content[0] if len(content) == 1 else list(content)}
+
+
+def assistant(content: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": content}
+
+
+def text(value: str) -> dict[str, str]:
+    return {"type": "text", "text": value}
+
+
+IMAGE = {"type": "image"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pictures").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "pictures" / name).write_bytes(b"\x89PNG")  # only looked for, not opened
+    return tmp_path
+
+
+def write(folder: Path, *records: Any) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
+    return path
+
+
+def read_one(folder: Path, record: Any) -> Row:
+    return read_rows(write(folder, record), folder)[0]
+
+
+QUESTION, ANSWER = user("How many?"), assistant("two")
+SHAPES = [
+    {"messages": [QUESTION, ANSWER]},
+    {"prompt": [QUESTION], "completion": [ANSWER]},
+    {"prompt": [QUESTION], "completion": "two"},
+    {"prompt": [QUESTION], "chosen": "two", "rejected": "ten"},
+    {"prompt": [QUESTION], "chosen": [ANSWER], "rejected": [assistant("ten")]},
+    {"chosen": [QUESTION, ANSWER], "rejected": [QUESTION, assistant("ten")]},
+]
+
+
+@pytest.mark.parametrize("record", SHAPES, ids=lambda record: "+".join(record))
+def test_all_shapes_of_a_conversation_are_one_row(folder: Path, record: dict[str, Any]) -> None:
+    row = read_one(folder, record)
+    assert row.prompt == [{"role": "user", "content": [text("How many?")]}]
+    assert row.completion == "two"
+    assert row.rejected == ("ten" if "rejected" in record else None)
+    assert (row.id, row.line) == ("r00001", 1)
+
+
+@pytest.mark.parametrize("names", [("prompt", "completion"), ("prefix", "suffix")])
+def test_texts_stay_texts(folder: Path, names: tuple[str, str]) -> None:
+    row = read_one(folder, {names[0]: "1+2=", names[1]: "3", "id": 7, "digits": 1, "label": "x", "note": None})
+    assert (row.prompt, row.completion, row.id) == ("1+2=", "3", "7")
+    assert row.columns == {"digits": "1", "data_label": "x"}  # a prediction file has a label of its own
+
+
+def test_images_stand_where_the_row_says(folder: Path) -> None:
+    images = ["pictures/a.png", "pictures/b.png"]
+    record = {"messages": [user(IMAGE, text("and"), IMAGE), ANSWER], "images": images}
+    row = read_one(folder, record)
+    assert row.prompt == [{"role": "user", "content": [IMAGE, text("and"), IMAGE]}]
+    assert row.images == tuple((folder / name).resolve() for name in images)
+    in_text = read_one(folder, {"messages": [user("<image>and<image>"), ANSWER], "images": images})
+    assert in_text.prompt == row.prompt
+    inline = [user(*({**IMAGE, "image": name} if name else text("and") for name in (images[0], "", images[1]))), ANSWER]
+    assert read_one(folder, {"messages": inline}).images == row.images
+    assert read_one(folder, {"messages": inline}).prompt == row.prompt
+
+
+def test_images_without_a_place_come_before_the_first_question(folder: Path) -> None:
+    system = {"role": "system", "content": "Answer."}
+    row = read_one(folder, {"messages": [system, QUESTION, ANSWER], "images": ["pictures/a.png", "pictures/b.png"]})
+    assert row.prompt[1]["content"] == [IMAGE, IMAGE, text("How many?")]
+    assert count_places(row.prompt) == 2
+    row = read_one(folder, {"prefix": "yes or no?", "suffix": "no", "image": "pictures/a.png"})
+    assert row.prompt == "<image>yes or no?"
+
+
+OUTSIDE = "outside.png"
+FAULTS = [
+    ({"question": "?"}, "no known shape"),
+    ({"messages": [QUESTION, ANSWER], "prefix": "a", "suffix": "b"}, "several shapes"),
+    ({"messages": [QUESTION]}, "one message of the assistant"),
+    ({"messages": [QUESTION, {**ANSWER, "weight": 1}]}, "nothing else"),
+    ({"messages": [{"role": "judge", "content": "?"}, ANSWER]}, "messages\\[0\\]: unknown role"),
+    ({"messages": [user(text("a"), {"type": "video"}), ANSWER]}, "unknown part"),
+    ({"prompt": "a", "completion": " "}, "completion: the answer is empty"),
+    ({"prompt": "a", "completion": "<image>"}, "the answer holds <image>"),
+    ({"prompt": "a", "completion": "\ud800"}, "surrogate"),
+    ({"chosen": [user("a"), ANSWER], "rejected": [user("b"), ANSWER]}, "differ before the last message"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures/none.png"}, "images\\[0\\]: there is no such image"),
+    ({"prefix": "a", "suffix": "b", "images": ["pictures/a.png", "../outside.png"]}, "images\\[1\\]: is outside"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures/link.png"}, "is outside the data root"),
+    ({"prefix": "a", "suffix": "b", "image": "https://example.org/a.png"}, "nothing is fetched"),
+    ({"prefix": "a", "suffix": "b", "image": 5}, "must be the path"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures/round.png"}, "cannot be looked for"),
+    ({"prefix": "a", "suffix": "b", "image": "a" * 300}, "cannot be looked for"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures/link.gif"}, "is outside the data root"),
+    ({"prefix": "<image>a", "suffix": "b", "images": ["pictures/a.png"] * 2}, "2 images for 1 places"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures/a.png", "images": []}, "both image and images"),
+    ({"prefix": "<image>a", "suffix": "b"}, "0 images for 1 places"),
+    ({"prefix": "a", "suffix": "b", "id": ""}, "id: must be"),
+    (["not an object"], "must be a JSON object"),
+]
+
+
+@pytest.mark.parametrize(("record", "problem"), FAULTS, ids=[problem for _, problem in FAULTS])
+def test_a_row_that_cannot_be_used_is_named_by_its_line(folder: Path, record: Any, problem: str) -> None:
+    (folder.parent / OUTSIDE).write_bytes(b"\x89PNG")
+    (folder / "pictures" / "round.png").symlink_to("round.png")
+    for link in ("link.png", "link.gif.png"):
+        (folder / "pictures" / link).symlink_to(folder.parent / OUTSIDE)
+    path = write(folder, {"prompt": "a", "completion": "b"}, record)
+    with pytest.raises(InputError, match=problem) as caught:
+        read_rows(path, folder)
+    assert str(caught.value).startswith(f"{path}:2: ")
+
+
+def test_a_prepared_folder_serves_the_names_of_its_source(folder: Path) -> None:
+    (folder / "pictures" / "c.gif.png").write_bytes(b"\x89PNG")
+    row = read_one(folder, {"prefix": "a", "suffix": "b", "image": "pictures/c.gif"})
+    assert row.images == ((folder / "pictures" / "c.gif.png").resolve(),)
+
+
+def test_files_that_cannot_be_read(folder: Path) -> None:
+    path = folder / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"prompt": "a", "completion": "b"}\r\n\r\n{"prompt": "\xff"}\n')
+    with pytest.raises(InputError, match=r"rows\.jsonl:3: is not UTF-8"):
+        read_rows(path)
+    path.write_text('{"prompt": "a", "completion": "b"\n')
+    with pytest.raises(InputError, match=r"rows\.jsonl:1: is not JSON"):
+        read_rows(path)
+    path.write_text("\n")
+    with pytest.raises(InputError, match="holds no rows"):
+        read_rows(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_rows(folder / "none.jsonl")
+    rows = [{"prompt": "a", "completion": "b", "id": "x"}] * 2
+    with pytest.raises(InputError, match=r"rows\.jsonl:2: id: the id comes twice, first in line 1"):
+        read_rows(write(folder, *rows))
+
+
+def test_a_saved_data_set_gives_the_same_rows(folder: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    from PIL import Image
+
+    for number, name in enumerate(("a.png", "b.png")):
+        Image.new("RGB", (2, 2), (number, 0, 0)).save(folder / "pictures" / name)
+    names = [str(folder / "pictures" / name) for name in ("a.png", "b.png")]
+    records = [
+        {
+            "messages": [user([text("How many?")]), {**ANSWER, "content": [text("two")]}],
+            "images": [name],
+            "kind": "count",
+        }
+        for name in names
+    ]
+    table = datasets.Dataset.from_list(records).cast_column("images", datasets.List(datasets.Image()))
+    table.save_to_disk(folder / "saved")
+    rows = read_rows(folder / "saved")
+    assert [row.id for row in rows] == ["r00001", "r00002"]
+    assert rows[1].prompt == [{"role": "user", "content": [IMAGE, text("How many?")]}]
+    assert rows[1].columns == {"kind": "count"}
+    stored = [row.images[0] for row in rows]
+    assert all(isinstance(image, StoredImage) for image in stored)
+    assert [image.read() for image in stored] == [Path(name).read_bytes() for name in names]
+    single = table.remove_columns("images").add_column("image", names).cast_column("image", datasets.Image())
+    datasets.DatasetDict({"train": single}).save_to_disk(folder / "splits")
+    assert read_rows(folder / "splits" / "train")[0].images[0].read() == Path(names[0]).read_bytes()
+    with pytest.raises(InputError, match=r"several splits; fix: name one of them: .*splits/train"):
+        read_rows(folder / "splits")
+    with pytest.raises(InputError, match="no saved data set"):
+        read_rows(folder / "pictures")

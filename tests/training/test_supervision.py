@@ -1,0 +1,116 @@
+"""What is learnt is the answer with its end, and nothing else, whatever the template and the padding token."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from ftkit.errors import InputError
+from ftkit.training.rows import Row
+from ftkit.training.supervision import LengthRule, Renderer, prompt_batch, supervised_batch
+
+TEMPLATE = (
+    "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}<|endoftext|>\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+QUESTION = [{"role": "user", "content": [{"type": "text", "text": "1+2?"}]}]
+
+
+@pytest.fixture
+def tokenizer(gpt2_folder: Path) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(gpt2_folder)
+    tokenizer.pad_token = tokenizer.eos_token  # as most small models have it
+    return tokenizer
+
+
+def learnt(tokenizer: PreTrainedTokenizerBase, batch: dict[str, torch.Tensor]) -> list[str]:
+    return [
+        tokenizer.decode(ids[labels != -100]) for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True)
+    ]
+
+
+def test_the_answer_and_its_end_are_learnt_though_padding_has_the_same_id(tokenizer) -> None:
+    renderer = Renderer(tokenizer)
+    rows = [Row("a", "1+2=", "3"), Row("b", "10+20=", "30")]
+    encoded = [renderer.encode(row) for row in rows]
+    batch = supervised_batch([(row.prompt, row.completion) for row in encoded], tokenizer.pad_token_id)
+    assert learnt(tokenizer, batch) == ["3<|endoftext|>", "30<|endoftext|>"]
+    assert batch["attention_mask"].sum(1).tolist() == [6, 9]
+    assert (batch["labels"][0, 6:] == -100).all()
+    assert (batch["input_ids"][0, 6:] == tokenizer.pad_token_id).all()
+
+
+@pytest.mark.parametrize("prompt", [QUESTION, "1+2?"], ids=["messages", "text"])
+def test_a_template_decides_where_the_answer_starts_and_ends(tokenizer, prompt) -> None:
+    tokenizer.chat_template = TEMPLATE
+    # The answer also occurs in the question: a search for it would find the wrong place.
+    row = Row("a", prompt, "1+2?", "4")
+    rendered = Renderer(tokenizer)(row)
+    assert rendered.prompt == "[user]1+2?<|endoftext|>\n[assistant]"
+    assert rendered.completion == "1+2?<|endoftext|>\n"
+    assert rendered.rejected == "4<|endoftext|>\n"
+    encoded = Renderer(tokenizer).encode(row)
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "1+2?"}, {"role": "assistant", "content": "1+2?"}], tokenize=True
+    )["input_ids"]
+    assert encoded.prompt + encoded.completion == ids
+
+
+def test_an_end_is_added_only_where_the_template_has_none(tokenizer) -> None:
+    row = Row("a", QUESTION, "3")
+    tokenizer.chat_template = TEMPLATE.replace("<|endoftext|>", "<end>")
+    assert Renderer(tokenizer)(row).completion == "3<end>\n<|endoftext|>"
+    assert Renderer(tokenizer, end_tokens=["<end>"])(row).completion == "3<end>\n"
+
+
+def test_a_template_whose_conversation_does_not_start_with_the_prompt_is_refused(tokenizer) -> None:
+    tokenizer.chat_template = TEMPLATE.replace("[assistant]", "[assistant]think:")
+    with pytest.raises(InputError, match=r"rows.jsonl:3: the chat template renders the conversation otherwise"):
+        Renderer(tokenizer)(Row("a", QUESTION, "3", file="rows.jsonl", line=3))
+
+
+def test_messages_that_the_template_refuses_are_named(tokenizer) -> None:
+    tokenizer.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    row = Row("a", [{"role": "system", "content": []}, *QUESTION], "3", file="rows.jsonl", line=3)
+    with pytest.raises(InputError, match=r"rows.jsonl:3: the chat template refuses the messages: no system"):
+        Renderer(tokenizer)(row)
+
+
+def test_what_a_model_cannot_take_is_refused(tokenizer) -> None:
+    with pytest.raises(InputError, match="no chat template: one question"):
+        Renderer(tokenizer)(Row("a", [{"role": "system", "content": []}, *QUESTION], "3"))
+    with pytest.raises(InputError, match="takes no images"):
+        Renderer(tokenizer)(Row("a", "<image>1", "3", images=(Path("a.png"),)))
+    with pytest.raises(InputError, match="chat: the model has no chat template"):
+        Renderer(tokenizer, chat=True)
+    tokenizer.chat_template = TEMPLATE
+    assert Renderer(tokenizer, chat=False)(Row("a", "1+2=", "3")).completion == "3<|endoftext|>"
+    with pytest.raises(InputError, match="takes no images"):
+        Renderer(tokenizer)(Row("a", "<image>1", "3", images=(Path("a.png"),)))
+    tokenizer.eos_token = None
+    with pytest.raises(InputError, match="could not end"):
+        Renderer(tokenizer)
+
+
+def test_a_prompt_is_never_cut() -> None:
+    assert LengthRule(None).fit(10_000, [1, 2]) == [[1, 2]]
+    assert LengthRule(5).fit(3, [1, 9]) == [[1, 9]]
+    assert LengthRule(5).fit(4, [1, 9], [3, 9]) == [[1], [3]]
+    assert LengthRule(5).fit(5, [1, 9]) is None
+    assert LengthRule(5, "skip").fit(4, [1, 9]) is None
+    with pytest.raises(InputError, match="max_length"):
+        LengthRule(1)
+
+
+def test_nothing_or_everything_to_learn_is_refused() -> None:
+    with pytest.raises(InputError, match="no supervised token"):
+        supervised_batch([([1], [2]), ([1], [])], 0)
+    with pytest.raises(InputError, match="all tokens of a row are supervised"):
+        supervised_batch([([], [2])], 0)
+
+
+def test_prompts_are_padded_on_the_left() -> None:
+    batch = prompt_batch([[5], [6, 7, 8]], 0)
+    assert batch["input_ids"].tolist() == [[0, 0, 5], [6, 7, 8]]
+    assert batch["attention_mask"].tolist() == [[0, 0, 1], [1, 1, 1]]
