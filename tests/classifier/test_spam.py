@@ -11,9 +11,10 @@ from transformers import GPT2Tokenizer
 
 from ftkit.classifier import download
 from ftkit.classifier.messages import read_messages
-from ftkit.classifier.order import published_order, seeded_order
+from ftkit.classifier.order import published_order
 from ftkit.classifier.spam import SpamDataModule
 from ftkit.errors import InputError
+from ftkit.training.order import seeded_order
 
 PAD = 256
 

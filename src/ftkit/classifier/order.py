@@ -1,36 +1,17 @@
-"""In which order an epoch visits the training messages: a pure function of a seed and the epoch's number.
-
-Nothing is drawn from a running generator, so a resumed run visits what an unbroken one would have visited.
-"""
+"""In which order an epoch visits the training messages: that of a seed and the epoch's number, or the published one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+
+from ftkit.training.order import SeededSampler
 
 Order = Literal["seeded", "published"]
 
 _EVALUATE_EVERY = 50  # batches, in the published script
-
-
-def seeded_order(n: int, seed: int, epoch: int) -> Tensor:
-    """A permutation of ``n`` messages that belongs to a seed and an epoch.
-
-    Returns:
-        Indices (n,) int64.
-
-    Example:
-        >>> sorted(seeded_order(3, seed=123, epoch=0).tolist())
-        [0, 1, 2]
-    """
-    # The entropy is mixed, so that seed 1 in epoch 2 has nothing to do with seed 2 in epoch 1.
-    mixed = np.random.SeedSequence([seed % 2**64, epoch]).generate_state(1)
-    return torch.randperm(n, generator=torch.Generator().manual_seed(int(mixed[0])))
 
 
 def published_order(n: int, batches: int, seed: int, epoch: int) -> Tensor:
@@ -61,40 +42,34 @@ def published_order(n: int, batches: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(_draw(script)))
 
 
-class EpochSampler(Sampler[int]):
+class EpochSampler(SeededSampler):
     """Visits the training messages in the order that belongs to the epoch.
 
     Lightning calls :meth:`set_epoch` before each epoch; whoever iterates a loader by hand calls it too.
 
     Args:
         n: Number of training messages.
-        batches: Batches in an epoch.
+        batches: Batches in an epoch, those of all processes taken together.
         seed: Seed of the orders.
         order: ``"seeded"`` or ``"published"``.
+        **sharing: See :class:`ftkit.training.order.SharedSampler`.
 
     Example:
-        >>> sampler = EpochSampler(4, batches=2, seed=123, order="seeded")
+        >>> sampler = EpochSampler(4, batches=2, seed=123, order="published")
         >>> sampler.set_epoch(1)
-        >>> list(sampler) == seeded_order(4, seed=123, epoch=1).tolist()
+        >>> list(sampler) == published_order(4, batches=2, seed=123, epoch=1).tolist()
         True
     """
 
-    def __init__(self, n: int, batches: int, seed: int, order: Order) -> None:
-        self.n, self.batches, self.seed, self.order = n, batches, seed, order
-        self.epoch = 0
+    def __init__(self, n: int, batches: int, seed: int, order: Order, **sharing: Any) -> None:
+        super().__init__(n, seed, **sharing)
+        self.batches, self.published = batches, order == "published"
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, counted from 0, that the next iteration belongs to."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __iter__(self) -> Iterator[int]:
-        if self.order == "published":
-            yield from published_order(self.n, self.batches, self.seed, self.epoch).tolist()
-        else:
-            yield from seeded_order(self.n, self.seed, self.epoch).tolist()
+    def order(self) -> list[int]:
+        """The permutation of the epoch."""
+        if not self.published:
+            return super().order()
+        return published_order(self.n, self.batches, self.seed, self.epoch).tolist()
 
 
 def _draw(generator: torch.Generator) -> int:

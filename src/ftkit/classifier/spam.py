@@ -29,6 +29,8 @@ from ftkit.classifier.splits import (
     stratified_split,
 )
 from ftkit.errors import InputError
+from ftkit.training.distributed import processes
+from ftkit.training.order import evaluation_sampler
 
 SplitName = Literal["train", "val", "test"]
 _DEMO_LABELS = ("ham", "spam")
@@ -48,7 +50,7 @@ class SpamDataModule(L.LightningDataModule):
         split_seed: Seed of the split.
         padding: ``longest`` (pad and cut to the longest train message), ``context`` (to the model's context),
             a number of tokens, or ``none`` (each message at its own length; in a batch, that of the longest).
-        batch_size: Messages in a batch.
+        batch_size: Messages in a batch of one process; several processes multiply it.
         drop_last: Leave out the last, smaller batch of a training epoch.
         order: Order of the training messages: ``seeded`` by (seed, epoch), or ``published``, the published
             script's draws.
@@ -177,23 +179,29 @@ class SpamDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of the train split, in the order of the epoch."""
-        dataset = self.datasets["train"]
+        dataset, sharing = self.datasets["train"], processes(self.trainer)
         rounding = math.floor if self.drop_last else math.ceil
-        batches = rounding(len(dataset) / self.batch_size)
-        sampler = EpochSampler(len(dataset), batches, self._order_seed, self.order)
+        batches = rounding(len(dataset) / (self.batch_size * sharing.get("num_replicas", 1)))
+        sharing |= {"batch_size": self.batch_size, "drop_last": self.drop_last}
+        sampler = EpochSampler(len(dataset), batches, self._order_seed, self.order, **sharing)
         return message_loader(dataset, self.batch_size, self.num_workers, sampler, self.drop_last)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Batches of the validation split, in order and with nothing dropped."""
-        return message_loader(self.datasets["val"], self.batch_size, self.num_workers)
+        return self._evaluation_loader("val")
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """One loader for each of ``evaluate_splits``, in order and with nothing dropped."""
-        return [message_loader(self.datasets[name], self.batch_size, self.num_workers) for name in self.evaluate_splits]
+        return [self._evaluation_loader(name) for name in self.evaluate_splits]
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Batches of the test split, in order and with nothing dropped."""
-        return message_loader(self.datasets["test"], self.batch_size, self.num_workers)
+        return self._evaluation_loader("test")
+
+    def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
+        dataset = self.datasets[name]
+        sampler = evaluation_sampler(len(dataset), self.batch_size, self.trainer)
+        return message_loader(dataset, self.batch_size, self.num_workers, sampler)
 
     def _read(self) -> Messages:
         if self.source == "demo":

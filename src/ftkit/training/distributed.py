@@ -1,0 +1,36 @@
+"""What the processes of a distributed run need to know of each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+
+def processes(trainer: L.Trainer | None) -> dict[str, int]:
+    """How many processes share the rows, and which of them this is: ``num_replicas`` and ``rank`` of a sampler.
+
+    Args:
+        trainer: The data module's.
+
+    Returns:
+        Nothing for a single process.
+    """
+    return dict((trainer and trainer.distributed_sampler_kwargs) or {})
+
+
+def summed(trainer: L.Trainer, *values: Any) -> Tensor:
+    """The sums of some numbers over all processes, without gradients.
+
+    Args:
+        trainer: The module's.
+        *values: Scalars, as tensors on the process's device or as plain numbers.
+
+    Returns:
+        As many sums, float32.
+    """
+    device = trainer.strategy.root_device
+    stacked = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=device).detach() for value in values])
+    return trainer.strategy.reduce(stacked, reduce_op="sum")
