@@ -1,0 +1,1 @@
+"""The language wing: text-only causal models, tuned on answers to prompts."""

@@ -1,0 +1,291 @@
+"""Rows of text as batches for a causal language model."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from ftkit.errors import InputError
+from ftkit.training.distributed import processes
+from ftkit.training.order import SeededSampler, evaluation_sampler, seeded_order
+from ftkit.training.rows import Row, read_rows
+from ftkit.training.supervision import LengthRule, Renderer, TooLong, prompt_batch, supervised_batch
+
+SplitName = Literal["train", "val", "test"]
+_POOL = 50  # batches whose rows are sorted by length together
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row as token ids.
+
+    Attributes:
+        id: Its name.
+        prompt: Token ids that are read only.
+        completion: Token ids that are learnt.
+        answer: The expected text.
+        columns: Its further columns in the prediction file.
+    """
+
+    id: str
+    prompt: list[int]
+    completion: list[int]
+    answer: str
+    columns: dict[str, str]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.completion)
+
+
+class RowsDataModule(L.LightningDataModule):
+    """Rows of text for a causal language model; a subclass says where they come from.
+
+    Batches are those of :class:`ftkit.training.generative.GenerativeModule`. The chat template, if the tokenizer has
+    one, is the only formatter; only answers are supervised, their end among them.
+
+    Args:
+        batch_size: Rows in a batch of one process; several processes multiply it.
+        bucket: Put rows of similar length into a batch: less padding, and still another order each epoch.
+        max_length: Largest number of tokens of prompt and answer together; null takes the model's context.
+        too_long: Whether to ``cut`` an answer that is too long, or to ``skip`` the row. Rows of val and test are never
+            left out: what is skipped in training is cut there, to the model's context.
+        chat: Whether to use the chat template; null uses it if there is one.
+        evaluate_splits: The splits that ``test`` runs over, one data loader each.
+        num_workers: Processes that load batches.
+
+    Raises:
+        InputError: An argument makes no sense.
+    """
+
+    prompt_style: str | None = None  # how a question becomes a prompt, with {question} in it
+
+    def __init__(
+        self,
+        batch_size: int = 8,
+        bucket: bool = False,
+        max_length: int | None = None,
+        too_long: TooLong = "cut",
+        chat: bool | None = None,
+        evaluate_splits: Sequence[SplitName] = ("test",),
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.bucket = batch_size, bucket
+        self.max_length, self.too_long, self.chat = max_length, too_long, chat
+        self.evaluate_splits, self.num_workers = tuple(evaluate_splits), num_workers
+        LengthRule(max_length)
+        for field, smallest in (("batch_size", 1), ("num_workers", 0)):
+            if (value := getattr(self, field)) < smallest:
+                raise InputError(f"must be at least {smallest}", field=field, got=value)
+        self.examples: dict[str, list[Example]] = {}
+        # source, sha256, max_length; and by split rows, tokens, supervised tokens, answers cut, rows skipped
+        self.report: dict[str, Any] = {}
+
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """The rows' origin in words."""
+
+    @property
+    @abstractmethod
+    def data_sha256(self) -> str:
+        """A hash of the rows, known before anything is encoded."""
+
+    @abstractmethod
+    def rows(self, split: SplitName) -> list[Row]:
+        """The rows of a split; none if there is no such split."""
+
+    def setup(self, stage: str) -> None:
+        """Prepare the rows for the trainer's model."""
+        assert self.trainer is not None, "Lightning calls it; without a trainer, call prepare"
+        model: Any = self.trainer.lightning_module
+        self.prepare(model.processor, model.context_length, model.max_new_tokens)
+
+    def prepare(self, tokenizer: Any, context_length: int, max_new_tokens: int) -> None:
+        """Render and encode the rows; sets :attr:`examples` and :attr:`report`.
+
+        Args:
+            tokenizer: The model's.
+            context_length: Largest number of tokens that the model takes.
+            max_new_tokens: Room that an evaluated prompt leaves.
+
+        Raises:
+            InputError: A row is of no known shape, an evaluated prompt leaves no room for an answer, or no training row
+                is left.
+        """
+        render = Renderer(tokenizer, self.chat)
+        rule = LengthRule(min(self.max_length or context_length, context_length), self.too_long)
+        self.pad_id = int(tokenizer.pad_token_id)
+        # Read here, before a model that is built draws from, or seeds, the global generator.
+        self._order_seed = torch.initial_seed()
+        self.report = {"source": self.source, "sha256": self.data_sha256, "max_length": rule.max_length}
+        for split in ("train", "val", "test"):
+            self._encode(split, render, rule, context_length, max_new_tokens)
+        if not self.examples["train"]:
+            raise InputError("no training row is left", field="max_length", got=rule.max_length)
+
+    def _encode(
+        self, split: SplitName, render: Renderer, rule: LengthRule, context_length: int, max_new_tokens: int
+    ) -> None:
+        examples, cut, rows = [], 0, self.rows(split)
+        room, whole = context_length - max_new_tokens, LengthRule(context_length)
+        names = list(dict.fromkeys(name for row in rows for name in row.columns))
+        for row in rows:
+            encoded = render.encode(row)
+            if split != "train" and len(encoded.prompt) > room:
+                raise row.error(f"the prompt has {len(encoded.prompt)} tokens, room is for {room}", field=split)
+            fitted = rule.fit(len(encoded.prompt), encoded.completion)
+            if fitted is None and split != "train":  # evaluation leaves out no row
+                fitted = whole.fit(len(encoded.prompt), encoded.completion)
+            if fitted is None:
+                continue
+            (completion,) = fitted
+            cut += len(completion) < len(encoded.completion)
+            columns = {name: row.columns.get(name, "") for name in names}
+            examples.append(Example(row.id, encoded.prompt, completion, row.completion, columns))
+        self.examples[split] = examples
+        counts = {
+            "sizes": len(examples),
+            "tokens": sum(map(len, examples)),
+            "supervised": sum(len(example.completion) for example in examples),
+            "cut": cut,
+            "skipped": len(rows) - len(examples),
+        }
+        for name, value in counts.items():
+            self.report.setdefault(name, {})[split] = value
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of the train split in another order each epoch."""
+        examples: Any = self.examples["train"]
+        sharing: dict[str, Any] = {"batch_size": self.batch_size, **processes(self.trainer)}
+        sampler = (
+            LengthSampler(list(map(len, examples)), self._order_seed, **sharing)
+            if self.bucket
+            else SeededSampler(len(examples), self._order_seed, **sharing)
+        )
+        return self._loader(examples, Collate(self.pad_id), sampler)
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Batches of the validation split, in order and with nothing dropped; none if there is no such split."""
+        return self._evaluation("val") if self.examples["val"] else []
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        """One loader for each of ``evaluate_splits``, in order and with nothing dropped."""
+        return [self._evaluation(split) for split in self.evaluate_splits]
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Batches of the test split, in order and with nothing dropped."""
+        return self._evaluation("test")
+
+    def _evaluation(self, split: SplitName) -> DataLoader[Any]:
+        if not self.examples[split]:
+            raise InputError("there are no rows to evaluate", field=f"data.{split}")
+        sampler = evaluation_sampler(len(self.examples[split]), self.batch_size, self.trainer)
+        return self._loader(self.examples[split], Collate(self.pad_id, evaluation=True), sampler)
+
+    def _loader(self, examples: Any, collate: Collate, sampler: Any) -> DataLoader[Any]:
+        return DataLoader(examples, self.batch_size, sampler=sampler, collate_fn=collate, num_workers=self.num_workers)
+
+
+class TextDataModule(RowsDataModule):
+    """Files of JSON lines with ``prompt`` and ``completion``, or ``messages``, a row; see :mod:`ftkit.training.rows`.
+
+    Args:
+        train: The file to learn from, or a folder that ``datasets`` saved.
+        val: One to validate on.
+        test: One to test on.
+        **options: See :class:`RowsDataModule`.
+    """
+
+    def __init__(
+        self, train: str | Path, val: str | Path | None = None, test: str | Path | None = None, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.files = {"train": train, "val": val, "test": test}
+        self._rows: dict[str, list[Row]] = {}
+
+    @property
+    def source(self) -> str:
+        """The train file."""
+        return str(self.files["train"])
+
+    @property
+    def data_sha256(self) -> str:
+        """A hash over what was read."""
+        digest = hashlib.sha256()
+        for split in ("train", "val", "test"):
+            for row in self.rows(split):
+                digest.update(repr((split, row.id, row.prompt, row.completion)).encode())
+        return digest.hexdigest()
+
+    def rows(self, split: SplitName) -> list[Row]:
+        """The rows of a file, read once."""
+        if split not in self._rows:
+            path = self.files[split]
+            self._rows[split] = [] if path is None else read_rows(path)
+        return self._rows[split]
+
+
+class Collate:
+    """Examples as a batch, padded to its longest.
+
+    Args:
+        pad_id: Token id of the padding.
+        evaluation: Whether prompts to generate from and what is expected belong to the batch.
+    """
+
+    def __init__(self, pad_id: int, evaluation: bool = False) -> None:
+        self.pad_id, self.evaluation = pad_id, evaluation
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """The batch."""
+        batch: dict[str, Any] = {
+            "inputs": supervised_batch([(example.prompt, example.completion) for example in examples], self.pad_id),
+            "id": [example.id for example in examples],
+        }
+        if self.evaluation:
+            batch["prompts"] = prompt_batch([example.prompt for example in examples], self.pad_id)
+            batch["answer"] = [example.answer for example in examples]
+            batch["columns"] = {name: [example.columns[name] for example in examples] for name in examples[0].columns}
+        return batch
+
+
+class LengthSampler(SeededSampler):
+    """Visits the rows so that a batch, cut from what comes one after the other, has rows of similar length.
+
+    Some batches' worth of rows at a time are sorted by length and cut into batches, which come in random order: every
+    row once an epoch, little padding, and still another grouping each time. A smaller batch is the last one.
+
+    Args:
+        lengths: Number of tokens of each row.
+        seed: Seed of the orders.
+        **sharing: See :class:`ftkit.training.order.SharedSampler`; with ``batch_size``.
+
+    Example:
+        >>> order = list(LengthSampler([9, 1, 8, 2], seed=1, batch_size=2))
+        >>> sorted([sorted(order[:2]), sorted(order[2:])])
+        [[0, 2], [1, 3]]
+    """
+
+    def __init__(self, lengths: Sequence[int], seed: int, **sharing: Any) -> None:
+        super().__init__(len(lengths), seed, **sharing)
+        self.lengths = lengths
+
+    def order(self) -> list[int]:
+        """The rows of the epoch, batch after batch."""
+        size, order = self.batch_size * self.num_replicas, super().order()
+        batches = []
+        for start in range(0, self.n, _POOL * size):
+            pool = sorted(order[start : start + _POOL * size], key=lambda row: self.lengths[row])
+            batches += [pool[first : first + size] for first in range(0, len(pool), size)]
+        whole = self.n // size
+        places = [*seeded_order(whole, self.seed, self.epoch).tolist(), *range(whole, len(batches))]
+        return [row for place in places for row in batches[place]]

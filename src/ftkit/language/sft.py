@@ -1,0 +1,65 @@
+"""Supervised fine-tuning of any causal language model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoModelForCausalLM
+
+from ftkit.training.generative import GenerativeModule
+from ftkit.training.rows import Row
+from ftkit.training.supervision import Renderer, prompt_batch
+
+
+class CausalLMSFT(GenerativeModule):
+    """A causal language model of transformers (GPT-2, SmolLM2 and the like) that is tuned on answers to prompts.
+
+    Args:
+        model: Hub id or folder, or ``demo`` for the small GPT-2 that ftkit carries, see
+            :func:`ftkit.training.base_model.locate`.
+        **options: See :class:`ftkit.training.generative.GenerativeModule`.
+    """
+
+    auto_class = AutoModelForCausalLM
+
+    def __init__(self, model: str = "demo", **options: Any) -> None:
+        super().__init__(model=model, **options)
+        self.prompt_style: str | None = None
+        self.chat: bool | None = None
+
+    def setup(self, stage: str) -> None:
+        """Take over from the data module how a question becomes a prompt, for :meth:`answer` and for checkpoints."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        self.prompt_style = getattr(datamodule, "prompt_style", self.prompt_style)
+        self.chat = getattr(datamodule, "chat", self.chat)
+
+    def answer(self, questions: list[str], batch_size: int = 8) -> list[str]:
+        """Greedy answers to questions, which are put into the prompts of training.
+
+        Args:
+            questions: What stands for ``{question}`` in the prompt style, such as ``1 + 1``; whole prompts where
+                training had none.
+            batch_size: Questions answered at a time.
+        """
+        self.configure_model()
+        render = Renderer(self.processor, self.chat)
+        prompts = [(self.prompt_style or "{question}").format(question=question) for question in questions]
+        encoded = [render.encode(Row("", prompt, " ")).prompt for prompt in prompts]
+        was_training, answers = self.training, []
+        self.eval()
+        for start in range(0, len(encoded), batch_size):
+            batch = prompt_batch(encoded[start : start + batch_size], self.tokenizer.pad_token_id)
+            answers += self.generate({name: value.to(self.device) for name, value in batch.items()}).texts
+        self.train(was_training)
+        return answers
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what was trained, the base's identity and how prompts were written."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["prompt"] = {"prompt_style": self.prompt_style, "chat": self.chat}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another base; take over how prompts were written."""
+        super().on_load_checkpoint(checkpoint)
+        for name, value in checkpoint.get("prompt", {}).items():
+            setattr(self, name, value)

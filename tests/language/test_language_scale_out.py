@@ -1,0 +1,124 @@
+"""A language model on two processes learns, validates and predicts what it does on one."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from ftkit import CausalLMSFT
+from ftkit.errors import InputError
+from ftkit.evaluation.predictions import read_predictions
+from ftkit.language.data import TextDataModule
+from ftkit.training.sharding import FullySharded, shard
+from scale_out import assert_same_run, run, run_in_two, weights
+
+# 19 rows are 2 * 8 + 3 in batches of 4 on two processes: the last one is of 2 rows here and 1 there.
+TRAIN, VAL, TEST = 19, 5, 7
+
+
+@pytest.fixture(scope="module")
+def still_folder(gpt2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny GPT-2 without dropout, which two processes would draw for other rows than one does."""
+    folder = Path(shutil.copytree(gpt2_folder, tmp_path_factory.mktemp("weights") / "still"))
+    config = json.loads((folder / "config.json").read_text())
+    config |= dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    paths = {}
+    for split, count in (("train", TRAIN), ("val", VAL), ("test", TEST)):
+        rows = [
+            {"id": f"{split}{i}", "prompt": f"{'say ' * (i % 3)}{i}:", "completion": " " + "ab" * (1 + 5 * i % 8)}
+            for i in range(count)
+        ]
+        paths[split] = tmp_path / f"{split}.jsonl"
+        paths[split].write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return paths
+
+
+def maker(still_folder: Path, files: dict[str, Path], data: dict[str, Any], **options: Any) -> Any:
+    def make(batch_size: int) -> tuple[CausalLMSFT, TextDataModule]:
+        options.setdefault("optimizer", lambda parameters: torch.optim.SGD(parameters, lr=0.05))
+        module = CausalLMSFT(str(still_folder), seed=3, max_new_tokens=4, **options)
+        return module, TextDataModule(**files, batch_size=batch_size, **data)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "trainer"),
+    [
+        ({"bucket": True}, {"trainable": "all"}, {}),
+        ({}, {"trainable": "lora"}, {"accumulate_grad_batches": 2}),
+    ],
+    ids=["all, buckets", "lora, accumulated"],
+)
+def test_two_processes_are_one_with_twice_the_batch(
+    data: dict[str, Any],
+    options: dict[str, Any],
+    trainer: dict[str, Any],
+    still_folder: Path,
+    files: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    make = maker(still_folder, files, data, **options)
+    run(tmp_path, make, 8, **trainer)
+    run_in_two(tmp_path / "two", make, 4, **trainer)
+    assert_same_run(tmp_path, tmp_path / "two", 1e-6)
+    assert read_predictions(tmp_path / "two" / "predictions-test.tsv").ids == [f"test{i}" for i in range(TEST)]
+
+
+@pytest.mark.parametrize("trainable", ["all", "lora"])
+def test_weights_in_parts_are_whole_weights(
+    trainable: str, still_folder: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    make = maker(still_folder, files, {}, trainable=trainable)
+    run(tmp_path, make, 8)
+    run_in_two(tmp_path / "two", make, 4, "fsdp2")
+    assert_same_run(tmp_path, tmp_path / "two", 1e-5)
+    whole, *parts = (torch.load(folder) for folder in (tmp_path / "held0.pt", *(tmp_path / "two").glob("held*.pt")))
+    assert len(parts) == 2
+    assert max(parts) < 0.51 * whole
+
+
+@pytest.mark.parametrize("first", ["one process", "fsdp2"])
+def test_a_run_goes_on_with_another_number_of_processes(
+    first: str, still_folder: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Momentum and schedule go on too, so the optimizer's state has found its parameters."""
+    adamw = lambda parameters: torch.optim.AdamW(parameters, lr=1e-3)  # noqa: E731
+    make = maker(still_folder, files, {}, optimizer=adamw)
+    run(tmp_path, make, 8)
+    start = tmp_path / "two"
+    if first == "fsdp2":
+        run_in_two(start, make, 4, "fsdp2", max_epochs=1)
+        run(tmp_path / "on", make, 8, ckpt_path=start / "epoch=0.ckpt")
+    else:
+        run(start, make, 8, max_epochs=1)
+        run_in_two(tmp_path / "on", make, 4, "fsdp2", ckpt_path=start / "epoch=0.ckpt")
+    for name, value in weights(tmp_path).items():
+        torch.testing.assert_close(weights(tmp_path / "on")[name], value, atol=1e-5, rtol=0)
+
+
+def test_what_cannot_be_sharded_is_refused(still_folder: Path) -> None:
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    module = CausalLMSFT(str(still_folder))
+    module.trainer = SimpleNamespace(strategy=ModelParallelStrategy())  # type: ignore[assignment]
+    with pytest.raises(InputError, match="fsdp2"):
+        shard(module, torch.nn.Linear(1, 1))
+    module.trainer = SimpleNamespace(strategy=FullySharded())  # type: ignore[assignment]
+    module.preference = True  # type: ignore[assignment]
+    with pytest.raises(InputError, match="preferences"):
+        shard(module, torch.nn.Linear(1, 1))
+    module = CausalLMSFT(str(still_folder), quantisation="nf4")
+    module.trainer = SimpleNamespace(strategy=FullySharded())  # type: ignore[assignment]
+    with pytest.raises(InputError, match="quantis"):
+        shard(module, torch.nn.Linear(1, 1))
