@@ -1,0 +1,46 @@
+"""Whether a generated answer is right: exactly, or as near as ChartQA asks for."""
+
+from __future__ import annotations
+
+
+def exact_match(prediction: str, target: str) -> bool:
+    """Whether an answer is the expected text, outer blanks aside.
+
+    Example:
+        >>> exact_match(" Yes", "Yes"), exact_match("yes", "Yes")
+        (True, False)
+    """
+    return prediction.strip() == target.strip()
+
+
+def relaxed_match(prediction: str, target: str, tolerance: float = 0.05) -> bool:
+    """Whether an answer is right by ChartQA's relaxed accuracy.
+
+    A number may be off by a part of the expected one; a text has to be equal but for case. ``12%`` is the number 0.12.
+    An expected 0 has to be met by the same text, for nothing is 5% of it.
+
+    Args:
+        prediction: The answer.
+        target: The expected answer.
+        tolerance: Largest relative error of a number.
+
+    Source: Masry et al. 2022, ChartQA, section 5.1, as published with Pix2Struct (Lee et al. 2023).
+
+    Example:
+        >>> [relaxed_match(answer, "200") for answer in ("209.9", "211", "two hundred")]
+        [True, False, False]
+        >>> relaxed_match("blue", "Blue"), relaxed_match("0.125", "12%"), relaxed_match("0.0", "0")
+        (True, True, False)
+    """
+    said, expected = _number(prediction), _number(target)
+    if said is None or not expected:
+        return prediction.strip().lower() == target.strip().lower()
+    return abs(said - expected) / abs(expected) <= tolerance
+
+
+def _number(text: str) -> float | None:
+    text = text.strip()
+    try:
+        return float(text.rstrip("%")) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,192 @@
+"""Rows with images as padded batches, by a model's own processor.
+
+The processor expands a prompt's images into tokens and pixels; the answer's tokens are put behind it. Every tensor that
+a processor makes is padded by the rule of its name below; one that has no rule is an error, for a tensor that is padded
+wrongly or left out trains a model on something else without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ftkit.errors import InputError
+from ftkit.training.rows import ImageReference, Row
+from ftkit.training.supervision import LengthRule, Renderer, prompt_batch, supervised_batch
+from ftkit.vlm.decoding import Image
+from ftkit.vlm.images import decode_image, open_image
+
+WHITE = (255, 255, 255)
+# Tensors with a value a token: what padding has, and what a token of the answer has.
+TOKEN_VALUES = {"token_type_ids": (0, 1)}  # PaliGemma: 0 sees everything before the answer, 1 only what is before it
+_OWN = {"input_ids", "attention_mask", "labels"}  # labels: PaliGemma's processor makes some; these are ours
+
+
+def pad_tiles(tensors: Sequence[Tensor]) -> Tensor:
+    """Tiles (1, tiles, ..., H, W) of rows as one tensor, filled up with zeros at the end of each dimension.
+
+    Idefics3 and SmolVLM leave out tiles that are zero throughout, and pixels whose mask is.
+
+    Example:
+        >>> pad_tiles([torch.ones(1, 1, 2, 2), torch.ones(1, 3, 1, 2)]).shape
+        torch.Size([2, 3, 2, 2])
+    """
+    shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
+    missing = [[wanted - size for wanted, size in zip(shape, tensor.shape, strict=True)] for tensor in tensors]
+    # F.pad takes (before, after) of the last dimension first.
+    return torch.cat(
+        [
+            F.pad(tensor, [part for size in reversed(sizes) for part in (0, size)])
+            for tensor, sizes in zip(tensors, missing, strict=True)
+        ]
+    )
+
+
+def _pixels(tensors: Sequence[Tensor]) -> Tensor:
+    tiled = tensors[0].ndim == 5  # (1, tiles, 3, H, W) of Idefics3; (images, 3, H, W) of PaliGemma
+    return pad_tiles(tensors) if tiled else torch.cat(list(tensors))
+
+
+IMAGE_TENSORS: Mapping[str, Callable[[Sequence[Tensor]], Tensor]] = {
+    "pixel_values": _pixels,
+    "pixel_attention_mask": pad_tiles,
+}
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """A row as tokens and pixels.
+
+    Attributes:
+        row: The row itself.
+        prompt: Token ids of the prompt, image tokens included.
+        answers: Token ids of the answer, and of the rejected one; None if the row is too long to be learnt.
+        tokens: Other values of the prompt's tokens, by name.
+        images: Tensors of the images, by name; empty without images.
+        cut: Whether an answer was cut.
+    """
+
+    row: Row
+    prompt: list[int]
+    answers: list[list[int]] | None
+    tokens: dict[str, list[int]]
+    images: dict[str, Tensor]
+    cut: bool = False
+
+
+class ChatEncoder:
+    """Rows as batches for one model.
+
+    Args:
+        processor: The model's processor.
+        length: What becomes of a row that is too long.
+        chat: See :class:`ftkit.training.supervision.Renderer`.
+        preference: Whether batches hold the rejected answers too.
+    """
+
+    def __init__(
+        self, processor: Any, length: LengthRule | None = None, chat: bool | None = None, preference: bool = False
+    ) -> None:
+        self.processor, self.length, self.preference = processor, length or LengthRule(), preference
+        self.renderer = Renderer(processor, chat)
+        self.pad_id = self.renderer.tokenizer.pad_token_id
+        if self.pad_id is None:
+            raise InputError("the processor's tokenizer has no padding token")
+
+    def encode(self, row: Row) -> EncodedRow:
+        """Tokens and pixels of a row; its images are opened.
+
+        Raises:
+            InputError: An image cannot be opened, the model cannot take such a row, or the processor makes a tensor
+                that has no rule.
+        """
+        if self.preference and row.rejected is None:
+            raise row.error("lacks a rejected answer", field="rejected", fix="give chosen and rejected answers")
+        texts = self.renderer(row)
+        answers = [texts.completion, *([texts.rejected] if self.preference and texts.rejected is not None else [])]
+        ids = [self.renderer.completion_ids(text) for text in answers]
+        made = self._processed(texts.prompt, row)
+        if unknown := made.keys() - _OWN - TOKEN_VALUES.keys() - IMAGE_TENSORS.keys():
+            known = ", ".join(sorted([*TOKEN_VALUES, *IMAGE_TENSORS]))
+            raise InputError(
+                f"no rule says how {type(self.processor).__name__} pads this tensor; known are {known}",
+                field=min(unknown),
+            )
+        prompt = made["input_ids"][0].tolist()
+        fitting = self.length.fit(len(prompt), *ids)
+        tokens = {name: made[name][0].tolist() for name in TOKEN_VALUES.keys() & made.keys()}
+        images = {name: made[name] for name in IMAGE_TENSORS.keys() & made.keys()}
+        return EncodedRow(row, prompt, fitting, tokens, images, cut=fitting is not None and fitting != ids)
+
+    def inputs(self, rows: Sequence[EncodedRow]) -> dict[str, Tensor]:
+        """The right padded batch to learn from.
+
+        Returns:
+            ``input_ids``, ``attention_mask``, ``labels`` (B, T) int64, and what the processor makes besides. Of
+            preferences there are 2B rows, the chosen answers and then the rejected ones, and the images once.
+        """
+        kept = [row.answers for row in rows if row.answers is not None]
+        if len(kept) < len(rows):
+            raise InputError("a row that is too long to be learnt was not left out", field="max_length")
+        pairs = [
+            (row, answers[which]) for which in range(len(kept[0])) for row, answers in zip(rows, kept, strict=True)
+        ]
+        batch = supervised_batch([(row.prompt, answer) for row, answer in pairs], self.pad_id)
+        values = {
+            name: [row.tokens[name] + [of_answer] * len(answer) for row, answer in pairs]
+            for name, (_, of_answer) in TOKEN_VALUES.items()
+            if name in rows[0].tokens
+        }
+        return batch | self._padded(values, batch["input_ids"].shape[1], left=False) | self._images(rows)
+
+    def prompts(self, rows: Sequence[EncodedRow]) -> dict[str, Tensor]:
+        """The left padded batch to generate answers from: the same tensors without labels."""
+        batch = prompt_batch([row.prompt for row in rows], self.pad_id)
+        values = {name: [row.tokens[name] for row in rows] for name in rows[0].tokens}
+        return batch | self._padded(values, batch["input_ids"].shape[1], left=True) | self._images(rows)
+
+    def _processed(self, prompt: str, row: Row) -> Mapping[str, Tensor]:
+        images = [_opened(image, row) for image in row.images]
+        options: dict[str, Any] = {"images": [images]} if images else {}
+        if self.renderer.chat:
+            options["add_special_tokens"] = False  # the template has written them
+        try:
+            return self.processor(text=[prompt], return_tensors="pt", **options)
+        except ValueError as error:
+            raise row.error(f"{type(self.processor).__name__}: {error}") from error
+
+    def _padded(self, values: dict[str, list[list[int]]], width: int, left: bool) -> dict[str, Tensor]:
+        padded = {}
+        for name, rows in values.items():
+            padding = [[TOKEN_VALUES[name][0]] * (width - len(row)) for row in rows]
+            padded[name] = torch.tensor(
+                [[*pad, *row] if left else [*row, *pad] for row, pad in zip(rows, padding, strict=True)]
+            )
+        return padded
+
+    def _images(self, rows: Sequence[EncodedRow]) -> dict[str, Tensor]:
+        names = {name for row in rows for name in row.images}
+        batch = {}
+        for name in sorted(names):
+            made = [row.images.get(name) for row in rows]
+            like = next(tensor for tensor in made if tensor is not None)
+            # A row without images has no tiles.
+            batch[name] = IMAGE_TENSORS[name]([like.new_zeros(_empty(like)) if one is None else one for one in made])
+        return batch
+
+
+def _empty(like: Tensor) -> tuple[int, ...]:
+    return (1, 0, *like.shape[2:]) if like.ndim != 4 or like.shape[1] != 3 else (0, *like.shape[1:])
+
+
+def _opened(image: ImageReference, row: Row) -> Image.Image:
+    try:
+        return open_image(image) if isinstance(image, Path) else decode_image(image.read(), WHITE, row.id).image
+    except InputError as error:
+        raise row.error(f"an image cannot be used: {error}", field="images") from error

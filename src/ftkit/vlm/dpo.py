@@ -1,0 +1,188 @@
+"""Direct preference optimisation of a vision-language model, as a Lightning module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ftkit.errors import InputError
+from ftkit.training.base_model import hidden_states_and_head, load_base
+from ftkit.training.losses import sequence_log_probs, supervised_log_probs
+from ftkit.vlm.model import VLMModule
+from ftkit.vlm.preference import DPOLosses, PreferenceLoss, dpo_loss, preference_metrics
+from ftkit.vlm.reference import KeptReference, as_reference
+from ftkit.vlm.vision import for_pairs, is_frozen, to_model, with_features
+
+CHOSEN, REJECTED = "chosen", "rejected"
+
+
+class VLMDPO(VLMModule):
+    """A vision-language model that learns to prefer one answer to another.
+
+    Batches hold B pairs: ``inputs`` has 2B rows, all chosen answers and then all rejected ones, and the images of the
+    first B only; the vision tower runs once a pair. The reference is the same model with its adapters off, or, where
+    all weights learn, a frozen copy of the base. What it says of each answer is computed once and kept on disk for all
+    epochs, seeds, rates and betas.
+
+    A step averages over the pairs of its whole window of micro-batches. Watch ``rewards/margin`` together with
+    ``drift/chosen``: the margin also grows while both answers become unlikely.
+
+    In evaluation a pair is one row of the prediction file: its label is ``chosen``, its prediction the answer that has
+    the higher reward (a tie counts as ``rejected``), so accuracy is the preference accuracy; the score is the margin of
+    the rewards, which is the model's log-odds that the chosen answer is the better one (Bradley and Terry).
+
+    Args:
+        beta: How much a log-ratio to the reference counts; small values let the model move further.
+        loss: ``sigmoid`` or ``ipo``, see :func:`ftkit.vlm.preference.dpo_loss`.
+        label_smoothing: Probability that a preference is the wrong way round, for ``sigmoid``.
+        cache_reference: Whether the reference's log-probabilities are kept on disk, in ``$FTKIT_CACHE/features``. The
+            results stay the same.
+        **options: Those of :class:`ftkit.vlm.model.VLMModule`.
+
+    Raises:
+        InputError: An argument, or a combination of arguments, makes no sense.
+    """
+
+    preference = True
+    score_name = f"log_odds:{CHOSEN}"
+
+    def __init__(
+        self,
+        beta: float = 0.1,
+        loss: PreferenceLoss = "sigmoid",
+        label_smoothing: float = 0.0,
+        cache_reference: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.beta, self.loss, self.label_smoothing = beta, loss, label_smoothing
+        self.cache_reference = cache_reference
+        self._base_net: list[Any] = []  # a list, so that it is neither saved nor counted
+        self.kept: KeptReference | None = None
+        if not 0 < beta < float("inf"):
+            raise InputError("must be positive", field="beta", got=beta)
+        if not 0 <= label_smoothing < 0.5:
+            raise InputError("is a probability below one half", field="label_smoothing", got=label_smoothing)
+        if label_smoothing and loss != "sigmoid":
+            raise InputError("belongs to the sigmoid loss", field="label_smoothing", got=label_smoothing)
+
+    @property
+    def reference_net(self) -> Any:
+        """The network that :func:`ftkit.vlm.reference.as_reference` makes the reference of.
+
+        Where all weights learn it is read from the base when it is first needed, and is no part of this module.
+        """
+        if self.trainable == "lora":
+            return self.net
+        if not self._base_net:
+            dtype: Any = str(self.net.dtype).removeprefix("torch.")
+            base = load_base(self.auto_class, self.model_name, self.revision, dtype=dtype)
+            self._base_net.append(base.requires_grad_(False))
+        return self._base_net[0].to(self.device) if self._base_net[0].device != self.device else self._base_net[0]
+
+    def setup(self, stage: str) -> None:
+        """Start a stage: what was known of the weights may have changed."""
+        super().setup(stage)
+        self.kept = None
+
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Bring what is kept of the images and of the reference."""
+        batch = super().on_before_batch_transfer(batch, dataloader_idx)
+        if not self.cache_reference or not self.whole_network:
+            return batch
+        if self.kept is None:
+            self.kept = KeptReference(self.reference_net, self.trainer.precision_plugin.forward_context)
+        keys = self.kept.keys(batch["inputs"])
+        found = self.kept.get(keys)
+        return {**batch, "reference_keys": keys, **({} if found is None else {"reference": found})}
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The summed loss of a micro-batch of pairs; logs means a pair."""
+        losses, metrics = self.compare(batch)
+        self._log("train", losses, metrics)
+        return self.window_loss(losses.losses.sum(), len(losses.losses))
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Log the loss and the metrics; return the predictions."""
+        return self._evaluate("val", batch)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Log the loss and the metrics; return the predictions."""
+        return self._evaluate("test", batch)
+
+    def predictions(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The rows of the prediction file that a batch of pairs makes."""
+        return _predictions(batch, self.compare(batch)[1])
+
+    def compare(self, batch: dict[str, Any]) -> tuple[DPOLosses, dict[str, Tensor]]:
+        """Loss and metrics of each pair of a batch.
+
+        Returns:
+            What :func:`ftkit.vlm.preference.dpo_loss` and :func:`ftkit.vlm.preference.preference_metrics` return.
+        """
+        inputs = batch["inputs"]
+        if is_frozen(self.net):  # policy and reference see the same images
+            inputs = with_features(self.net, inputs)
+        reference = self._reference(batch, inputs)
+        policy, tokens = _answer_log_probs(self.net, inputs)
+        (chosen, rejected), (reference_chosen, reference_rejected) = policy.chunk(2), reference.chunk(2)
+        losses = dpo_loss(
+            chosen,
+            rejected,
+            reference_chosen,
+            reference_rejected,
+            beta=self.beta,
+            label_smoothing=self.label_smoothing,
+            loss=self.loss,
+            chosen_tokens=tokens.chunk(2)[0],
+            rejected_tokens=tokens.chunk(2)[1],
+        )
+        return losses, preference_metrics(losses, policy, reference)
+
+    def _reference(self, batch: dict[str, Any], inputs: dict[str, Any]) -> Tensor:
+        """Log-probabilities (2B,) under the reference, read or computed."""
+        if "reference" in batch:
+            return batch["reference"]
+        with as_reference(self.reference_net) as net:
+            log_probs, _ = _answer_log_probs(net, inputs)
+        if self.kept is not None and "reference_keys" in batch:
+            self.kept.add(batch["reference_keys"], log_probs)
+        return log_probs
+
+    def _evaluate(self, split: str, batch: dict[str, Any]) -> dict[str, Any]:
+        losses, metrics = self.compare(batch)
+        self._log(split, losses, metrics)
+        return _predictions(batch, metrics)
+
+    def _log(self, split: str, losses: DPOLosses, metrics: dict[str, Tensor]) -> None:
+        options: dict[str, Any] = {"batch_size": len(losses.losses), "sync_dist": split != "train"}
+        self.log(f"{split}/loss", losses.losses.detach().mean(), prog_bar=True, **options)
+        # Each logged figure costs about a millisecond: those of steps that no logger sees are left out.
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if split != "train" or (self.trainer.global_step + 1) % every == 0:
+            self.log_dict({f"{split}/{name}": values.mean() for name, values in metrics.items()}, **options)
+
+
+def _answer_log_probs(net: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (2B,) of the answers of a batch of pairs, and their numbers of tokens (2B,)."""
+    hidden_states, head = hidden_states_and_head(net)
+    inputs = to_model(for_pairs(with_features(net, inputs)))
+    labels = inputs.pop("labels")
+    found = supervised_log_probs(hidden_states(**inputs), labels, head)
+    return sequence_log_probs(found.log_probs, found.row, len(labels))
+
+
+def _predictions(batch: dict[str, Any], metrics: dict[str, Tensor]) -> dict[str, Any]:
+    chosen = metrics["accuracy"].tolist()
+    columns = {name.replace("/", "_"): list(map(str, metrics[name].tolist())) for name in _COLUMNS}
+    return {
+        "id": batch["id"],
+        "label": [CHOSEN] * len(chosen),
+        "prediction": [CHOSEN if right else REJECTED for right in chosen],
+        "score": metrics["rewards/margin"],
+        "columns": {**batch.get("columns", {}), **columns},
+    }
+
+
+_COLUMNS = ("logps/chosen", "logps/rejected", "drift/chosen")

@@ -1,0 +1,71 @@
+"""Where a picture's bytes may come from: a regular file inside the data folder, of a bounded size."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ftkit.errors import InputError
+
+PREPARED_SUFFIX = ".png"  # what `ftkit images prepare` adds to a file's name
+MAX_BYTES = 256 * 2**20  # the largest picture as an uncompressed BMP has 200 MB
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://|(data|file|https?|ftp):", re.IGNORECASE)
+
+
+def image_path(path: str | Path, root: str | Path | None = None) -> Path:
+    """Find a picture's file without leaving the data folder.
+
+    In a folder written by ``ftkit images prepare`` a picture is found by its original name, too.
+
+    Args:
+        path: As in :func:`open_image`.
+        root: As in :func:`open_image`.
+
+    Returns:
+        The file, links resolved.
+
+    Raises:
+        InputError: It is an address on the web, lies outside ``root``, or does not exist.
+    """
+    if _URL.match(str(path)):
+        raise InputError(
+            "pictures are never fetched from an address", file=path, fix="download it and name the file instead"
+        )
+    try:
+        found = (Path(root or ".") / path).resolve()
+        inside = root is None or found.is_relative_to(Path(root).resolve())
+        if inside and not found.exists():
+            found = found.with_name(found.name + PREPARED_SUFFIX).resolve()
+            inside = root is None or found.is_relative_to(Path(root).resolve())
+        missing = not found.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, links that go round
+        raise InputError(f"cannot be a picture's path: {error}", field="image", got=str(path)) from error
+    if not inside:
+        raise InputError("the picture lies outside the data folder", file=path, fix=f"copy it into {root}")
+    if missing:
+        kind = "is not a file" if found.exists() else "does not exist"
+        raise InputError(f"the picture {kind}", file=path, fix=f"relative paths start in {root or Path.cwd()}")
+    return found
+
+
+def read_bytes(path: Path, name: str | Path | None = None) -> bytes:
+    """The bytes of a file, if they can be those of a picture.
+
+    Args:
+        path: The file.
+        name: What messages call it; ``path`` if not given.
+
+    Raises:
+        InputError: The file is empty, too large, or cannot be read.
+    """
+    name = name or path
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(f"the file has more than {MAX_BYTES:,} bytes: {size:,}", file=name)
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"the file cannot be read: {error.strerror}", file=name) from error
+    if not data:
+        raise InputError("the file is empty", file=name)
+    return data

@@ -1,0 +1,209 @@
+"""Open pictures from anywhere safely, and always get the same thing: RGB, upright, one frame, on a known background."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ftkit.errors import InputError
+from ftkit.vlm.decoding import DamagedImageError, Image, ImageColor, check_size, decoding
+from ftkit.vlm.frames import MAX_FRAMES, frames_to_look_at, most_varied
+from ftkit.vlm.gif import composites, parse_gif
+from ftkit.vlm.image_files import image_path, read_bytes
+
+Colour = tuple[int, int, int]
+_SIGNATURES = {
+    "JPEG": re.compile(rb"\xff\xd8\xff"),
+    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "GIF": re.compile(rb"GIF8[79]a"),
+    "WEBP": re.compile(rb"RIFF....WEBP", re.DOTALL),
+    "BMP": re.compile(rb"BM"),
+}
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class OpenedImage:
+    """A picture, and what had to be decided on the way to it.
+
+    Attributes:
+        image: RGB, upright.
+        format: JPEG, PNG, GIF, WEBP or BMP: what the bytes say, whatever the file's name says.
+        frame: The frame that was chosen, counted from 0.
+        frames: How many frames there are.
+        note: What a user should know; empty mostly.
+    """
+
+    image: Image.Image
+    format: str
+    frame: int = 0
+    frames: int = 1
+    note: str = ""
+
+
+def open_image(path: str | Path, root: str | Path | None = None, background: str = "white") -> Image.Image:
+    """Open a picture from an untrusted file as upright RGB in its own size.
+
+    Read are JPEG, PNG, GIF, WEBP and BMP of at most 50 million pixels, which the header is asked for before anything
+    is decoded. EXIF rotation is applied, transparency laid on the background, an animation represented by its frame of
+    the most varied colours. 16-bit greys keep their upper 8 bits, CMYK becomes RGB; colour profiles are ignored.
+
+    Args:
+        path: The file; never an address on the web.
+        root: The folder that the file has to lie in, links resolved; a relative path starts there. Without it any
+            file may be opened, which is for paths that the user types, not for those that data contain.
+        background: The colour behind transparency: a name or #RRGGBB.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        InputError: The file is missing, outside ``root``, damaged, cut off, too large, or of another format.
+    """
+    return read_image(image_path(path, root), parse_colour(background)).image
+
+
+def read_image(path: Path, background: Colour = (255, 255, 255)) -> OpenedImage:
+    """Open one file, see :func:`open_image`, and tell what was decided.
+
+    Raises:
+        InputError: As for :func:`open_image`.
+    """
+    return decode_image(read_bytes(path), background, path)
+
+
+def decode_image(data: bytes, background: Colour, name: str | Path) -> OpenedImage:
+    """Decode the bytes of a file, see :func:`open_image`.
+
+    Args:
+        data: The whole file.
+        background: The colour behind transparency.
+        name: The file's name, for messages only.
+
+    Raises:
+        InputError: As for :func:`open_image`.
+    """
+    form = next((form for form, signature in _SIGNATURES.items() if signature.match(data)), None)
+    if form is None:
+        raise InputError(f"this is not a {', '.join(_SIGNATURES)} file", file=name, got=bytes(data[:8]))
+    try:
+        return _decode_gif(data, background) if form == "GIF" else _decode(data, form, background)
+    except DamagedImageError as error:
+        raise InputError(str(error), file=name, field=form) from error
+
+
+def parse_colour(colour: str) -> Colour:
+    """A colour's red, green and blue.
+
+    Args:
+        colour: A name, or #RRGGBB.
+
+    Raises:
+        InputError: It is neither.
+
+    Example:
+        >>> parse_colour("white"), parse_colour("#102030")
+        ((255, 255, 255), (16, 32, 48))
+    """
+    try:
+        red, green, blue, *alpha = ImageColor.getrgb(colour)
+        if alpha:
+            raise ValueError("a background is not transparent itself")
+    except ValueError as error:
+        raise InputError("not a colour", field="background", got=colour, fix="use a name or #RRGGBB") from error
+    return red, green, blue
+
+
+def at_size(image: Image.Image, size: int) -> Image.Image:
+    """A picture as a square, stretched if it was none, which is how PaliGemma reads pictures.
+
+    Args:
+        image: RGB.
+        size: Width and height in pixels.
+    """
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _decode_gif(data: bytes, background: Colour) -> OpenedImage:
+    gif = parse_gif(data, keep=MAX_FRAMES)
+    looked_at = frames_to_look_at(gif.width, gif.height)
+    del gif.frames[looked_at:]
+    number, frame = most_varied(composites(gif, background))
+    return OpenedImage(Image.fromarray(frame), "GIF", number, gif.count, _frame_note(len(gif.frames), gif.count))
+
+
+def _decode(data: bytes, form: str, background: Colour) -> OpenedImage:
+    if form == "PNG" and _PNG_END not in data:  # Pillow does not miss it
+        raise DamagedImageError("the picture is cut off: the end of the PNG is missing")
+    with decoding():
+        image = Image.open(io.BytesIO(data), formats=[form])
+    check_size(*image.size)
+    # A second frame in a JPEG is a depth or brightness map.
+    frames = getattr(image, "n_frames", 1) if form in ("PNG", "WEBP") else 1
+    if frames > 1:
+        looked_at = min(frames, frames_to_look_at(*image.size))
+        number, frame = most_varied(_composites(image, looked_at, background))
+        rgb, note = Image.fromarray(frame), _frame_note(looked_at, frames)
+    else:
+        number, note = 0, ""
+        with decoding():
+            image.load()
+            rgb = _to_rgb(image, background)
+    rgb, rotation_note = _upright(image, rgb)
+    return OpenedImage(rgb, form, number, frames, "; ".join(filter(None, (note, rotation_note))))
+
+
+def _composites(image: Image.Image, frames: int, background: Colour) -> Iterator[np.ndarray]:
+    for number in range(frames):
+        with decoding():
+            image.seek(number)
+            image.load()
+            frame = np.asarray(_to_rgb(image, background))
+        yield frame
+
+
+def _frame_note(looked_at: int, frames: int) -> str:
+    return "" if looked_at == frames else f"only the first {looked_at:,} of {frames:,} frames were looked at"
+
+
+def _to_rgb(image: Image.Image, background: Colour) -> Image.Image:
+    transparency = image.info.get("transparency")
+    if image.mode.startswith("I"):  # Pillow's own conversion would clip at 255
+        values = np.asarray(image)
+        grey = Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+        if transparency is None:
+            return grey
+        return _on_background(grey, Image.fromarray(values != transparency), background)
+    if transparency is None and image.mode not in ("RGBA", "LA", "PA", "RGBa", "La"):
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    return _on_background(rgba, rgba.getchannel("A"), background)
+
+
+def _on_background(image: Image.Image, mask: Image.Image, background: Colour) -> Image.Image:
+    canvas = Image.new("RGB", image.size, background)
+    canvas.paste(image, mask=mask)
+    return canvas
+
+
+def _upright(image: Image.Image, rgb: Image.Image) -> tuple[Image.Image, str]:
+    try:
+        method = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception as error:  # a viewer shows a picture with damaged EXIF as it is, too
+        return rgb, f"the EXIF data are damaged ({type(error).__name__}): not rotated"
+    return (rgb if method is None else rgb.transpose(method)), ""

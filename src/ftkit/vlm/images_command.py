@@ -1,0 +1,167 @@
+"""``ftkit images prepare``: a folder of pictures as RGB squares, once, ahead of training."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ftkit.errors import InputError
+from ftkit.storage import PARTIAL_SUFFIX, atomic_write, make_folder
+from ftkit.vlm.images import parse_colour
+from ftkit.vlm.preparing import Prepared, Settings, prepare_one
+
+MANIFEST = "manifest.jsonl"
+_NOT_IMAGES = (".csv", ".json", ".jsonl", ".md", ".ndjson", ".sha256", ".toml", ".tsv", ".txt", ".yaml", ".yml")
+_SHOWN = 10
+_QUEUED = 1_000
+
+
+def prepare(
+    source: Path,
+    target: Path,
+    size: int = 224,
+    background: str = "white",
+    skip_bad: bool = False,
+    workers: int | None = None,
+) -> None:
+    """Bring every picture of a folder to RGB squares of one size, animations to their most colourful frame.
+
+    SOURCE/a/b.gif becomes TARGET/a/b.gif.png, and data that name a/b.gif find it there. Hidden files and those for data
+    and text, such as .tsv, are left alone. TARGET/manifest.jsonl lists each picture, bad ones with the reason. A second
+    run keeps what is up to date, so that it completes one that was stopped; what it writes is the same byte for byte.
+
+    Args:
+        source: The folder of pictures: JPEG, PNG, GIF, WEBP, BMP.
+        target: The folder to write.
+        size: Width and height of the results, in pixels.
+        background: The colour behind transparency: a name or #RRGGBB.
+        skip_bad: End well although some pictures cannot be used; they are listed either way.
+        workers: How many pictures are decoded at a time; one for each CPU core if not given.
+
+    Raises:
+        InputError: An option or folder cannot be used, or a picture is bad and `skip_bad` is not given.
+        EnvironmentFault: The results cannot be written.
+    """
+    settings = _checked(source, target, size, background, workers)
+    names, left_alone = _listed(settings.source)
+    make_folder(target)
+    _remove_partial_files(target)
+    rows: list[Prepared] = []
+    kept = 0
+    results = _results(names, settings, workers or os.cpu_count() or 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what matters of a damaged file is in the manifest
+        for row, was_kept in _with_progress(results, len(names)):
+            rows.append(row)
+            kept += was_kept
+    write_manifest(target / MANIFEST, rows)
+    bad = [row for row in rows if row.status == "bad"]
+    print(
+        f"{len(rows) - len(bad):,} of {len(rows):,} pictures are ready in {target} ({kept:,} were already), "
+        f"{len(bad):,} bad, {left_alone:,} other files left alone; see {target / MANIFEST}"
+    )
+    for row in bad[:_SHOWN]:
+        print(f"bad: {settings.source / row.source}: {row.reason}", file=sys.stderr)
+    if bad and not skip_bad:
+        raise InputError(
+            f"{len(bad):,} of {len(rows):,} pictures cannot be used, listed in {target / MANIFEST}",
+            file=source,
+            got=", ".join(row.source for row in bad[:_SHOWN]),
+            fix="replace or remove them, or give --skip_bad",
+        )
+
+
+def write_manifest(path: Path, rows: Iterable[Prepared]) -> None:
+    """Write the list of pictures as JSON lines."""
+    with atomic_write(path, "wb") as file:
+        for row in rows:
+            text = json.dumps(asdict(row), ensure_ascii=False)
+            # A file name that is not UTF-8 holds surrogates; Python's escape for them is JSON's.
+            file.write(text.encode("utf-8", "backslashreplace") + b"\n")
+
+
+def _checked(source: Path, target: Path, size: int, background: str, workers: int | None) -> Settings:
+    if not source.is_dir():
+        raise InputError("the folder of pictures does not exist", file=source)
+    here, there = source.resolve(), target.resolve()
+    if here.is_relative_to(there) or there.is_relative_to(here):
+        raise InputError(
+            "one folder lies in the other, so that results would be taken for sources",
+            field="target",
+            got=str(target),
+            fix="write beside the source folder",
+        )
+    if not 1 <= size <= 4096:
+        raise InputError("not between 1 and 4096", field="size", got=size)
+    if workers is not None and workers < 1:
+        raise InputError("at least one is needed", field="workers", got=workers)
+    return Settings(here, target, size, parse_colour(background))
+
+
+def _listed(source: Path) -> tuple[list[str], int]:
+    """The pictures' paths in ``source``, sorted, and how many other files there are."""
+    names, left_alone = [], 0
+    for folder, folders, files in os.walk(source, onerror=_unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        links = [name for name in folders if Path(folder, name).is_symlink()]  # listed, so that none is missed
+        for name in [*files, *links]:
+            if name.startswith(".") or Path(name).suffix.lower() in _NOT_IMAGES:
+                left_alone += 1
+            else:
+                names.append(Path(folder, name).relative_to(source).as_posix())
+    if not names:
+        raise InputError("there are no pictures in this folder", file=source)
+    return sorted(names), left_alone
+
+
+def _unreadable(error: OSError) -> None:
+    raise InputError(f"the folder cannot be read: {error.strerror}", file=error.filename)
+
+
+def _results(names: list[str], settings: Settings, workers: int) -> Iterator[tuple[Prepared, bool]]:
+    """Prepare all pictures, in the order of ``names``.
+
+    Threads do, because decoding and scaling run outside of Python's lock, and no process has to be started.
+    """
+    job = partial(prepare_one, settings=settings)
+    executor = ThreadPoolExecutor(workers)
+    try:
+        for start in range(0, len(names), _QUEUED):
+            yield from executor.map(job, names[start : start + _QUEUED])
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _with_progress(results: Iterator[tuple[Prepared, bool]], total: int) -> Iterator[tuple[Prepared, bool]]:
+    console = Console(stderr=True)
+    columns = (TextColumn("pictures"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        yield from progress.track(results, total=total)
+
+
+def _remove_partial_files(target: Path) -> None:
+    """Remove what processes that are gone left half written."""
+    for path in target.rglob(f".*{PARTIAL_SUFFIX}"):
+        owner = path.name.split(".")[-3]
+        if owner.isdecimal() and not _is_running(int(owner)):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True

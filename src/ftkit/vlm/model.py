@@ -1,0 +1,71 @@
+"""What every vision-language module shares: which parts stay frozen, and image features that are computed once."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from transformers import AutoModelForImageTextToText
+
+from ftkit.training.generative import GenerativeModule
+from ftkit.vlm.vision import FrozenVision, is_frozen, to_model, vision_parts
+
+VISION_PARTS = ("vision_model", "connector", "vision_tower", "multi_modal_projector")  # SmolVLM's and PaliGemma's names
+_WHOLE_NETWORK = (SingleDeviceStrategy, DDPStrategy)  # other strategies may keep a part of each weight only
+
+
+class VLMModule(GenerativeModule):
+    """A vision-language model that is tuned; subclasses say by which loss.
+
+    Args:
+        freeze_vision: Whether vision tower and connector stay as they are.
+        cache_vision: Whether what a frozen tower makes of each image is computed once and kept on disk, in
+            ``$FTKIT_CACHE/features``, for all epochs, runs and seeds. The results stay the same.
+        **options: Those of :class:`ftkit.training.generative.GenerativeModule`.
+    """
+
+    auto_class: ClassVar[Any] = AutoModelForImageTextToText
+    preference: ClassVar[bool] = False  # whether a batch needs the rejected answers too
+
+    def __init__(self, freeze_vision: bool = True, cache_vision: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        self.frozen_towers = VISION_PARTS if freeze_vision else ()
+        self.cache_vision = cache_vision
+        self.vision: FrozenVision | None = None
+
+    @property
+    def frozen_seconds(self) -> float:
+        """Seconds of this stage that went into computing or reading image features."""
+        return 0.0 if self.vision is None else self.vision.seconds
+
+    @property
+    def whole_network(self) -> bool:
+        """Whether this process holds every weight, so that a part of the network can be run by itself."""
+        return isinstance(self.trainer.strategy, _WHOLE_NETWORK)
+
+    def with_trainable(self, net: Any) -> Any:
+        """Choose what learns; a frozen tower is without dropout, whether its features are kept or not."""
+        net = super().with_trainable(net)
+        if is_frozen(net):
+            for part in vision_parts(net):
+                part.eval()
+        return net
+
+    def setup(self, stage: str) -> None:
+        """Start a stage: weights and images may have changed since the last one."""
+        self.vision = None
+
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Put what is kept of the images in the place of their pixels."""
+        if self.vision is None:
+            if not self.cache_vision or not self.whole_network or not is_frozen(self.net):
+                return batch
+            self.vision = FrozenVision(self.net, self.trainer.precision_plugin.forward_context)
+        attached: dict[str, Any] = {
+            name: self.vision.attach(batch[name]) for name in ("inputs", "prompts") if name in batch
+        }
+        return {**batch, **attached}
+
+    def model_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """What the network takes: pixels, or the features of a frozen tower in their place."""
+        return to_model(inputs)

@@ -1,0 +1,113 @@
+"""The reference of preference learning: where the policy starts, and what it says of each answer, computed once.
+
+An answer's log-probability under the reference does not depend on beta, the loss, the rate or the seed. So it is kept
+on disk beside the image features, and every run on the same pairs and the same model reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from ftkit.training.base_model import plain_model
+from ftkit.training.feature_store import FeatureStore, digest_of
+from ftkit.training.row_table import RowTable
+from ftkit.vlm.vision import FEATURES, SETTINGS_WITHOUT_EFFECT, evaluating, fingerprint, numerics, tile_keys
+
+_FORMAT = 1  # raise it when the same description comes to mean other numbers
+_READ_BY_THE_MODEL = ("input_ids", "token_type_ids", "labels")
+
+
+@contextmanager
+def as_reference(net: nn.Module) -> Iterator[nn.Module]:
+    """The network as it was before training: adapters off, no dropout, no gradients.
+
+    Args:
+        net: The policy, wrapped by peft; or, of a policy that learns in full, a frozen copy of its start.
+    """
+    off = net.disable_adapter() if isinstance(net, PeftModel) else nullcontext()
+    with torch.no_grad(), evaluating([net]), off:
+        yield net
+
+
+class KeptReference:
+    """Log-probabilities of answers under the reference, on disk.
+
+    The entry is named by the reference's weights and settings, a row in it by the tokens, which of them are supervised
+    and the images. Chat template, processor and image sizes need not be compared: others make other tokens or images.
+
+    Args:
+        net: See :func:`as_reference`; of a policy with adapters everything that does not learn is the reference.
+        precision: Makes the context of the run's precision.
+        store: Where they are kept; None takes the default one.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        store: FeatureStore | None = None,
+    ) -> None:
+        with precision():
+            self._table = RowTable(_made_of(net), store)
+        self._image_token: int = plain_model(net).config.image_token_id
+
+    def keys(self, inputs: dict[str, Any]) -> list[str]:
+        """A SHA-256 of each row of a batch of pairs, whatever it is padded to, in hexadecimal digits.
+
+        Args:
+            inputs: The batch's ``inputs``, 2B rows and the images of the first B, on the CPU.
+        """
+        images = _image_keys(inputs)
+        marks = inputs["input_ids"] == self._image_token  # (2B, T)
+        pairs = len(marks) // 2
+        tokens = marks[:pairs].sum(1).cumsum(0).tolist()  # up to the end of each row
+        vectors = tokens[-1] // len(images) if images else 1  # tokens of a tile
+        ends = [0, *(count // vectors for count in tokens)]
+        keys = []
+        for row in range(len(marks)):
+            key = hashlib.sha256()
+            real = inputs["attention_mask"][row].bool()
+            for name in _READ_BY_THE_MODEL:
+                if name in inputs:
+                    key.update(f"{name} {digest_of([inputs[name][row][real]])}".encode())
+            for image in images[ends[row % pairs] : ends[row % pairs + 1]]:
+                key.update(image)
+            keys.append(key.hexdigest())
+        return keys
+
+    def get(self, keys: list[str]) -> Tensor | None:
+        """The log-probabilities (2B,) float32 of a batch, or None unless all of them are kept."""
+        rows = self._table.get(list(map(bytes.fromhex, keys)))
+        return None if any(row is None for row in rows) else torch.stack(rows)  # type: ignore[arg-type]
+
+    def add(self, keys: list[str], log_probs: Tensor) -> None:
+        """Keep the log-probabilities (2B,) of a batch."""
+        self._table.add(list(map(bytes.fromhex, keys)), log_probs.float())
+
+
+def _image_keys(inputs: dict[str, Any]) -> list[bytes]:
+    """A digest of each tile as the text model sees it: features that stand for it decide what it says."""
+    if FEATURES in inputs:
+        return [digest_of([tile]).encode() for tile in inputs[FEATURES]]
+    return tile_keys(inputs)
+
+
+def _made_of(net: nn.Module) -> dict[str, Any]:
+    """What decides a log-probability beside its tokens and images, as plain values."""
+    config = plain_model(net).config
+    settings = {key: value for key, value in config.to_dict().items() if key not in SETTINGS_WITHOUT_EFFECT}
+    return {
+        "format": _FORMAT,
+        "output": "reference log-probabilities",
+        "config": json.dumps({**settings, "attention": config._attn_implementation}, default=str, sort_keys=True),
+        "weights": fingerprint([net], learnt=False),
+        **numerics(next(net.parameters()).device.type),
+    }

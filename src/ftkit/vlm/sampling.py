@@ -1,0 +1,211 @@
+"""Choose training rows for a yes/no question: by the ratio of yes to no, and by what an earlier model made of them.
+
+With a few dozen examples, tuning mostly moves the point from which on a model says yes, and the choice decides how far.
+A practitioner's recipes, of 64 rows each, are::
+
+    sample_rows(labels, 64, seed, ratio=(1, 1))  # or (2, 1), (1, 2)
+    sample_rows(labels, 64, seed, outcomes=outcomes, keep=FALSE_ANSWERS)
+    sample_rows(labels, 64, seed, outcomes=outcomes, keep=OUTCOMES - {"tp"})  # no true positives
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from ftkit.errors import InputError
+from ftkit.evaluation.classes import Classes
+from ftkit.evaluation.predictions import read_predictions
+
+YES_NO = Classes("yes", "no", normalize=True)
+OUTCOMES = frozenset(("tp", "tn", "fp", "fn", "neither"))
+FALSE_ANSWERS = OUTCOMES - {"tp", "tn"}
+_SHOWN = 5
+
+
+def outcome(label: str, answer: str, classes: Classes = YES_NO) -> str:
+    """What became of one example.
+
+    Args:
+        label: The true class.
+        answer: The model's answer.
+        classes: The two classes and whether case, outer blanks and a final full stop are ignored.
+
+    Returns:
+        One of ``tp``, ``tn``, ``fp``, ``fn``, and ``neither`` for an answer that names no class.
+
+    Raises:
+        InputError: The label names no class.
+
+    Example:
+        >>> [outcome("no", answer) for answer in ("no", "Yes.", "I cannot say")]
+        ['tn', 'fp', 'neither']
+    """
+    target, code = _class_of(label, classes), classes.code(answer)
+    if code not in (0, 1):
+        return "neither"
+    return f"{'t' if code == target else 'f'}{'p' if code else 'n'}"
+
+
+def read_outcomes(path: str | Path, classes: Classes = YES_NO) -> dict[str, str]:
+    """The outcome of each example of a prediction file.
+
+    Args:
+        path: A file that :func:`~ftkit.evaluation.predictions.read_predictions` reads.
+        classes: The two classes.
+
+    Returns:
+        Outcomes by id.
+
+    Raises:
+        InputError: It is not a prediction file, or a label names neither class.
+    """
+    found = read_predictions(path)
+    try:
+        return {
+            identity: outcome(label, answer, classes)
+            for identity, label, answer in zip(found.ids, found.labels, found.predictions, strict=True)
+        }
+    except InputError as error:
+        raise InputError(str(error), file=path) from error
+
+
+def outcomes_of_rows(
+    ids: Sequence[str], labels: Sequence[str], by_id: Mapping[str, str], classes: Classes = YES_NO
+) -> list[str]:
+    """The outcomes in the order of the training rows.
+
+    Args:
+        ids: The rows' ids.
+        labels: The rows' true classes.
+        by_id: What :func:`read_outcomes` found; examples that are no rows do not matter.
+        classes: The two classes.
+
+    Returns:
+        One outcome per row.
+
+    Raises:
+        InputError: A row has no outcome, or its label is not the one that the outcome was judged by.
+
+    Example:
+        >>> outcomes_of_rows(["b", "a"], ["no", "yes"], {"a": "tp", "b": "fp", "c": "tn"})
+        ['fp', 'tp']
+    """
+    unknown = [identity for identity in ids if identity not in by_id]
+    if unknown:
+        raise InputError(
+            f"{len(unknown):,} of {len(ids):,} rows are not in the prediction file",
+            field="id",
+            got=", ".join(unknown[:_SHOWN]),
+            fix="predict these rows first, with the same ids",
+        )
+    found = [by_id[identity] for identity in ids]
+    for identity, label, result in zip(ids, labels, found, strict=True):
+        if result != "neither" and (result in ("tp", "fn")) != _class_of(label, classes):
+            raise InputError(
+                f"the prediction file has another label for {identity}: its outcome is {result}",
+                field="label",
+                got=label,
+                fix="use the prediction file of these very rows",
+            )
+    return found
+
+
+def sample_rows(
+    labels: Sequence[str],
+    n: int,
+    seed: int,
+    ratio: tuple[int, int] | None = None,
+    outcomes: Sequence[str] | None = None,
+    keep: Collection[str] = OUTCOMES,
+    classes: Classes = YES_NO,
+) -> list[int]:
+    """Draw rows without putting any back.
+
+    For the same seed a larger draw contains a smaller one, so that a run with more examples only adds some.
+
+    Args:
+        labels: The rows' true classes.
+        n: How many rows to draw.
+        seed: Decides which.
+        ratio: Positives to negatives, such as ``(2, 1)``; None draws from all rows alike.
+        outcomes: What an earlier model made of each row; needed for ``keep``.
+        keep: Only rows with these outcomes are drawn.
+        classes: The two classes.
+
+    Returns:
+        The rows' places in ``labels``, in random order.
+
+    Raises:
+        InputError: There are too few rows; the message says how many there are.
+
+    Example:
+        >>> labels = ["yes"] * 80 + ["no"] * 20
+        >>> drawn = sample_rows(labels, 12, seed=1, ratio=(2, 1))
+        >>> Counter(labels[row] for row in drawn) == {"yes": 8, "no": 4}
+        True
+    """
+    _check(n, ratio, labels, outcomes, keep)
+    kept = [row for row in range(len(labels)) if outcomes is None or outcomes[row] in keep]
+    targets = {row: _class_of(labels[row], classes) for row in kept}
+    if ratio is None:
+        groups = [(kept, n, "")]
+    else:
+        positives = round(n * ratio[0] / sum(ratio))
+        groups = [
+            ([row for row in kept if targets[row]], positives, classes.positive),
+            ([row for row in kept if not targets[row]], n - positives, classes.negative),
+        ]
+    drawn = []
+    for rows, wanted, name in groups:
+        if wanted > len(rows):
+            raise _too_few(wanted, name, len(rows), None if outcomes is None else Counter(outcomes), keep)
+        random.Random(f"{seed} {name}").shuffle(rows)
+        drawn += rows[:wanted]
+    random.Random(seed).shuffle(drawn)
+    return drawn
+
+
+def _check(
+    n: int,
+    ratio: tuple[int, int] | None,
+    labels: Sequence[str],
+    outcomes: Sequence[str] | None,
+    keep: Collection[str],
+) -> None:
+    if n < 1:
+        raise InputError("at least one row must be drawn", field="n", got=n)
+    if ratio is not None and (min(ratio) < 0 or sum(ratio) == 0):
+        raise InputError("not two numbers of which one is positive and none negative", field="ratio", got=ratio)
+    if unknown := set(keep) - OUTCOMES:
+        raise InputError("no such outcome", field="keep", got=sorted(unknown), fix=f"use {', '.join(sorted(OUTCOMES))}")
+    if outcomes is None and set(keep) != OUTCOMES:
+        raise InputError("rows can be chosen by outcome only with a prediction file", field="keep", got=sorted(keep))
+    if outcomes is not None and len(outcomes) != len(labels):
+        raise ValueError(f"{len(labels)} labels, but {len(outcomes)} outcomes")
+
+
+def _class_of(label: str, classes: Classes) -> int:
+    code = classes.code(label)
+    if code not in (0, 1):
+        raise InputError(
+            "the label names neither class",
+            field="label",
+            got=label,
+            fix=f"use {classes.positive} or {classes.negative}",
+        )
+    return code
+
+
+def _too_few(wanted: int, name: str, found: int, outcomes: Counter[str] | None, keep: Collection[str]) -> InputError:
+    which = f' labelled "{name}"' if name else ""
+    if outcomes is not None:
+        which += f" with the outcome {' or '.join(sorted(keep))}"
+    counts = "" if outcomes is None else f" (all rows: {', '.join(f'{outcomes[o]:,} {o}' for o in sorted(OUTCOMES))})"
+    return InputError(
+        f"{wanted:,} rows{which} are wanted, but there are {found:,}{counts}",
+        field="n",
+        fix="draw fewer, use another ratio, or keep more outcomes",
+    )

@@ -1,0 +1,46 @@
+"""Supervised fine-tuning of a vision-language model, as a Lightning module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ftkit.vlm.answers import relaxed_match
+from ftkit.vlm.model import VLMModule
+
+
+class VLMSFT(VLMModule):
+    """A vision-language model that learns to give the answers of its rows.
+
+    The loss is the mean cross-entropy of the answers' tokens, their ends among them. In evaluation the model answers
+    every example greedily: ``val/accuracy`` and ``accuracy`` are exact matches, ``val/relaxed_accuracy`` and the column
+    ``relaxed_match`` of the prediction file are ChartQA's, which allow numbers to be off by ``tolerance``.
+
+    Args:
+        tolerance: Largest relative error of a number in a relaxed match.
+        **options: Those of :class:`ftkit.vlm.model.VLMModule`.
+
+    Raises:
+        InputError: An argument, or a combination of arguments, makes no sense.
+    """
+
+    def __init__(self, tolerance: float = 0.05, **options: Any) -> None:
+        super().__init__(**options)
+        self.tolerance = tolerance
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Log ``val/loss``, ``val/accuracy`` and ``val/relaxed_accuracy``; return the predictions."""
+        found = super().validation_step(batch, batch_idx, dataloader_idx)
+        if found:
+            right = found["columns"]["relaxed_match"]
+            share = sum(value == "yes" for value in right) / len(right)
+            self.log("val/relaxed_accuracy", share, batch_size=len(right), sync_dist=True)
+        return found
+
+    def predictions(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The rows of the prediction file that a batch makes, with the column ``relaxed_match``."""
+        found = super().predictions(batch)
+        if found:
+            pairs = zip(found["prediction"], found["label"], strict=True)
+            near = ["yes" if relaxed_match(said, label, self.tolerance) else "no" for said, label in pairs]
+            found["columns"] = {**found["columns"], "relaxed_match": near}
+        return found

@@ -1,0 +1,287 @@
+"""What a frozen vision tower and its connector make of each image: computed once, kept on disk, and read ever after.
+
+SFT, preference learning, yes/no scoring and generation share it, with all their epochs, runs and processes. A model
+whose processor cuts an image into tiles sees each tile alone, so a tile is what is kept. It is found by its pixels as
+they enter the tower, so the processor's settings need not be compared: others make other pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from ftkit.training.base_model import plain_model
+from ftkit.training.feature_store import FeatureStore, digest_of
+from ftkit.training.row_table import RowTable
+
+FEATURES = "image_features"  # key of a batch: (N, T, D), T vectors for each of its N tiles
+_PIXELS = ("pixel_values", "pixel_attention_mask")
+_FORMAT = 1  # raise it when the same description comes to mean other numbers
+_TILES_AT_ONCE = 16  # more need more memory and are hardly faster: a tile is a thousand patches
+_MANY_BYTES = 1 << 23  # pixels that take longer to hash than threads take to start
+
+# Tower and connector by model type. In these families features depend on their own tile only.
+_PARTS = {
+    "idefics3": ("vision_model", "connector"),
+    "smolvlm": ("vision_model", "connector"),
+    "paligemma": ("vision_tower", "multi_modal_projector"),
+}
+
+
+def vision_parts(net: nn.Module) -> list[nn.Module]:
+    """The vision tower and the connector of a model, or nothing if its family is not known here."""
+    model = plain_model(net)
+    return [getattr(model.base_model, name) for name in _PARTS.get(model.config.model_type, ())]
+
+
+def is_frozen(net: nn.Module) -> bool:
+    """Whether a model has a vision tower and a connector that are known here, and nothing of them learns."""
+    parts = vision_parts(net)
+    return bool(parts) and not any(parameter.requires_grad for part in parts for parameter in part.parameters())
+
+
+def image_features(net: nn.Module, inputs: dict[str, Any]) -> Tensor | None:
+    """Run tower and connector on the images of a batch, with gradients if they are on.
+
+    Args:
+        net: The model, plain or wrapped by peft.
+        inputs: The processor's tensors, among them ``pixel_values``: (B, tiles, 3, H, W) filled up with tiles of
+            zeros, or (images, 3, H, W).
+
+    Returns:
+        (N, T, D), T vectors for each tile that is no padding, in the order of the rows; None if there is no tile.
+    """
+    pixels, mask = _tiles(inputs)
+    return _run(net, pixels, mask) if len(pixels) else None
+
+
+def to_model(inputs: dict[str, Any]) -> dict[str, Any]:
+    """What the network takes, in training and in ``generate``, for a batch that has features in place of pixels.
+
+    Args:
+        inputs: A batch's tensors; without ``image_features`` they stay as they are.
+    """
+    if FEATURES not in inputs:
+        return inputs
+    rest = {name: value for name, value in inputs.items() if name != FEATURES}
+    return {**rest, "mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=inputs[FEATURES])}}
+
+
+def with_features(net: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
+    """A batch with ``image_features`` computed now, with gradients if tower or connector learn, in place of its pixels.
+
+    Args:
+        net: The model, plain or wrapped by peft.
+        inputs: The processor's tensors. Without pixels, or of a family that is not known here, they stay as they are.
+    """
+    if "pixel_values" not in inputs or not vision_parts(net):
+        return inputs
+    features = image_features(net, inputs)
+    rest = {name: value for name, value in inputs.items() if name not in _PIXELS}
+    return rest if features is None else {**rest, FEATURES: features}
+
+
+def for_pairs(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Give the images of B pairs to all 2B rows, the chosen answers and then the rejected ones.
+
+    Args:
+        inputs: A batch whose ``image_features``, or pixels, are those of the first B rows.
+    """
+    images = {name: torch.cat([inputs[name]] * 2) for name in (*_PIXELS, FEATURES) if name in inputs}
+    return {**inputs, **images}
+
+
+def tile_keys(inputs: dict[str, Any]) -> list[bytes]:
+    """A SHA-256 of each tile that is no padding: its pixels, and which of them its image covers.
+
+    Args:
+        inputs: The processor's tensors, on the CPU; without pixels there are no keys.
+    """
+    if "pixel_values" not in inputs:
+        return []
+    pixels, mask = _tiles(inputs)
+    return _keys(pixels, mask)
+
+
+class FrozenVision:
+    """The frozen vision tower and connector of a model, as features on disk.
+
+    Args:
+        net: The model, on its device; :func:`is_frozen` holds.
+        precision: Makes the context of the run's precision.
+        store: Where the features are kept; None takes the default one.
+
+    Attributes:
+        computed: How many tiles were computed and not read.
+        seconds: Time spent on computing and reading features.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        store: FeatureStore | None = None,
+    ) -> None:
+        self.net, self.precision = net, precision
+        self.computed, self.seconds = 0, 0.0
+        self._parts = vision_parts(net)
+        self._frozen = [parameter for part in self._parts for parameter in part.parameters()]
+        with precision():
+            self._table = RowTable(_made_of(net), store)
+
+    def attach(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Give a batch its features in place of its pixels.
+
+        Args:
+            inputs: The processor's tensors, on the CPU: features are found by the bytes of the pixels, and pixels that
+                are not needed need not travel to the device.
+
+        Returns:
+            The batch with ``image_features`` (N, T, D), on the CPU. Without pixels, or once a part has begun to learn,
+            it stays as it is.
+        """
+        if "pixel_values" not in inputs or any(parameter.requires_grad for parameter in self._frozen):
+            return inputs
+        started = time.perf_counter()
+        pixels, mask = _tiles(inputs)
+        keys = _keys(pixels, mask)
+        rows = dict(zip(keys, self._table.get(keys), strict=True))
+        missing = {key: number for number, key in enumerate(keys) if rows[key] is None}
+        for chunk in _chunks(list(missing)):
+            numbers = [missing[key] for key in chunk]
+            with torch.no_grad(), self.precision(), evaluating(self._parts):
+                features = _run(self.net, pixels[numbers], None if mask is None else mask[numbers]).cpu()
+            self._table.add(chunk, features)
+            self.computed += len(chunk)
+            rows |= zip(chunk, features, strict=True)
+        found = [rows[key] for key in keys]
+        rest = {name: value for name, value in inputs.items() if name not in _PIXELS}
+        self.seconds += time.perf_counter() - started
+        return {**rest, FEATURES: torch.stack(found)} if found else rest  # type: ignore[arg-type]
+
+
+def _tiles(inputs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+    """Tiles (N, 3, H, W) and masks (N, H, W) without those that fill a row up: all zero, which the models ask too."""
+    pixels, mask = inputs["pixel_values"], inputs.get("pixel_attention_mask")
+    if pixels.ndim == 4:
+        return pixels, mask
+    pixels = pixels.flatten(0, 1)
+    mask = None if mask is None else mask.flatten(0, 1)
+    real = pixels.flatten(1).any(dim=1)
+    if bool(real.all()):
+        return pixels, mask
+    return pixels[real], None if mask is None else mask[real]
+
+
+def _run(net: nn.Module, pixels: Tensor, mask: Tensor | None) -> Tensor:
+    model = plain_model(net)
+    device = next(vision_parts(net)[0].parameters()).device
+    if model.config.model_type == "paligemma":
+        return model.get_image_features(pixel_values=pixels.to(device), return_dict=True).pooler_output
+    masks = {} if mask is None else {"pixel_attention_mask": mask[None].to(device)}  # one row of N tiles
+    out = model.get_image_features(pixel_values=pixels[None].to(device), return_dict=True, **masks)
+    return torch.cat(list(out.pooler_output)).unflatten(0, (len(pixels), -1))
+
+
+def _keys(pixels: Tensor, mask: Tensor | None) -> list[bytes]:
+    def key(number: int) -> bytes:
+        digest = hashlib.sha256(f"{pixels.dtype} {tuple(pixels.shape[1:])}".encode())
+        digest.update(pixels[number].contiguous().view(torch.uint8).numpy().data)
+        if mask is not None and not bool(mask[number].all()):
+            digest.update(mask[number].bool().contiguous().numpy().data)
+        return digest.digest()
+
+    if pixels.nbytes < _MANY_BYTES:
+        return [key(number) for number in range(len(pixels))]
+    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter free
+        return list(pool.map(key, range(len(pixels))))
+
+
+def _chunks(keys: list[bytes]) -> Iterator[list[bytes]]:
+    for start in range(0, len(keys), _TILES_AT_ONCE):
+        yield keys[start : start + _TILES_AT_ONCE]
+
+
+@contextmanager
+def evaluating(parts: Iterable[nn.Module]) -> Iterator[None]:
+    """Run modules without dropout, for what is drawn anew in every step cannot be kept; their modes come back after."""
+    modes = [(module, module.training) for part in parts for module in part.modules()]
+    for module, _ in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _made_of(net: nn.Module) -> dict[str, Any]:
+    """What decides the features of a tile beside the tile, as plain values."""
+    model, parts = plain_model(net), vision_parts(net)
+    return {"format": _FORMAT, "output": "image features", **_settings(model), "weights": fingerprint(parts)}
+
+
+def _settings(model: Any) -> dict[str, Any]:
+    config = model.config
+    device = next(model.parameters()).device.type
+    vision = {key: value for key, value in config.vision_config.to_dict().items() if key not in SETTINGS_WITHOUT_EFFECT}
+    return {
+        "family": config.model_type,
+        "vision": json.dumps({**vision, "attention": config.vision_config._attn_implementation}, default=str),
+        "scale_factor": getattr(config, "scale_factor", None),
+        **numerics(device),
+    }
+
+
+SETTINGS_WITHOUT_EFFECT = ("_name_or_path", "transformers_version", "architectures")
+
+
+def numerics(device: str) -> dict[str, Any]:
+    """What decides the last bits of an output on a kind of device, as plain values, in the current context."""
+    return {
+        "autocast": str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None,
+        "matmul": torch.get_float32_matmul_precision(),
+        "device": device,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def fingerprint(parts: list[nn.Module], learnt: bool = True) -> str:
+    """The SHA-256 of the weights of some modules, with the scales of quantised ones.
+
+    Args:
+        parts: The modules.
+        learnt: Whether parameters that learn belong to it.
+    """
+
+    def stored() -> Iterator[Tensor]:
+        for part in parts:
+            for parameter in part.parameters():
+                if learnt or not parameter.requires_grad:
+                    yield parameter
+                    yield from _scales(parameter)
+            yield from part.buffers()
+
+    return digest_of(stored())
+
+
+def _scales(parameter: Tensor) -> Iterator[Tensor]:
+    """What bitsandbytes keeps beside the integers of a quantised weight."""
+    state = getattr(parameter, "quant_state", None)
+    for holder in (state, getattr(state, "state2", None)):
+        if holder is not None:
+            yield holder.absmax
+    scale = getattr(parameter, "SCB", None)
+    if scale is not None:
+        yield scale

@@ -1,0 +1,121 @@
+"""A yes or no about an image as a number: how much more likely a model finds one first word than the other.
+
+The number makes thresholds, ROC curves and calibration possible where the words alone would not; the words are kept
+beside it, for an answer may be neither.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ftkit.errors import InputError
+from ftkit.training.generation import greedy_answers
+from ftkit.vlm.model import VLMModule
+
+
+class VLMYesNo(VLMModule):
+    """A vision-language model that answers a question about an image with one of two words.
+
+    It learns the answers of its rows, as :class:`ftkit.vlm.sft.VLMSFT` does. Its predictions hold the greedy answer
+    (without case, outer blanks and a final full stop) and ``log_odds:POSITIVE``: log P(positive) - log P(negative) of
+    its first token, over all spellings of the two words.
+
+    Args:
+        positive: The positive answer.
+        negative: The negative answer.
+        **options: Those of :class:`ftkit.vlm.model.VLMModule`.
+
+    Raises:
+        InputError: The two words are the same.
+    """
+
+    def __init__(self, positive: str = "yes", negative: str = "no", **options: Any) -> None:
+        super().__init__(**options)
+        if normalised(positive) == normalised(negative):
+            raise InputError("is the negative answer as well", field="positive", got=positive)
+        self.class_names = (negative, positive)
+        self.score_name = f"log_odds:{normalised(positive)}"  # as in the labels
+
+    @cached_property
+    def first_tokens(self) -> tuple[list[int], list[int]]:
+        """The first tokens of the negative and of the positive answer, see :func:`telling_tokens`."""
+        return telling_tokens(self.tokenizer, *self.class_names)
+
+    def predictions(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The rows of the prediction file that a batch makes; none where it has no ``prompts``."""
+        if "prompts" not in batch:
+            return {}
+        prompts = self.model_inputs(batch["prompts"])
+        answers = greedy_answers(self.net, self.tokenizer, prompts, self.max_new_tokens, first_logits=True)
+        assert answers.first_logits is not None
+        return {
+            "id": batch["id"],
+            "label": [normalised(answer) for answer in batch["answer"]],
+            "prediction": [normalised(text) for text in answers.texts],
+            "score": log_odds(answers.first_logits, *self.first_tokens),
+            "columns": batch.get("columns", {}),
+        }
+
+
+def normalised(answer: str) -> str:
+    """An answer without case, outer blanks and a final full stop.
+
+    Example:
+        >>> normalised(" Yes. ")
+        'yes'
+    """
+    return answer.strip().removesuffix(".").strip().lower()
+
+
+def telling_tokens(tokenizer: Any, negative: str, positive: str) -> tuple[list[int], list[int]]:
+    """The first tokens of the spellings of two words: as they are, in lower and upper case, with and without a blank.
+
+    A token that begins spellings of both, such as a blank alone, tells nothing and is left out.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        negative: The negative word.
+        positive: The positive word.
+
+    Returns:
+        Token ids of the negative and of the positive word.
+
+    Raises:
+        InputError: The tokenizer writes both words with the same first tokens.
+    """
+    first = []
+    for word in (negative, positive):
+        cases = {word, word.lower(), word.upper(), word.capitalize()}
+        spellings = [blank + spelling for blank in ("", " ") for spelling in sorted(cases)]
+        encoded = (tokenizer.encode(spelling, add_special_tokens=False) for spelling in spellings)
+        first.append({tokens[0] for tokens in encoded if tokens})
+    both = first[0] & first[1]
+    if not first[0] - both or not first[1] - both:
+        raise InputError(
+            "the tokenizer begins both answers with the same token", field="positive", got=f"{negative}, {positive}"
+        )
+    return sorted(first[0] - both), sorted(first[1] - both)
+
+
+def log_odds(logits: Tensor, negative: list[int], positive: list[int]) -> Tensor:
+    """How much likelier one set of tokens is than another.
+
+    Args:
+        logits: (B, V) of any floating type.
+        negative: Token ids.
+        positive: Token ids.
+
+    Returns:
+        log P(positive) - log P(negative), (B,) float32.
+
+    Example:
+        >>> probabilities = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+        >>> log_odds(probabilities.log(), [0, 1], [2]).exp().round(decimals=4).tolist()
+        [1.0]
+    """
+    logits = logits.float()
+    return torch.logsumexp(logits[:, positive], -1) - torch.logsumexp(logits[:, negative], -1)

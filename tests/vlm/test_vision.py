@@ -1,0 +1,198 @@
+"""A model with kept image features gives what it gives with pixels, and the tower runs once an image."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from random_vlm import FAMILIES, batch, frozen
+from torch import Tensor, nn
+
+from ftkit.training.feature_store import FeatureStore
+from ftkit.vlm.vision import (
+    FEATURES,
+    FrozenVision,
+    fingerprint,
+    for_pairs,
+    image_features,
+    is_frozen,
+    tile_keys,
+    to_model,
+    with_features,
+)
+
+
+def logits(net: nn.Module, inputs: dict[str, Any]) -> Tensor:
+    return net(**to_model(inputs), use_cache=False).logits[inputs["attention_mask"].bool()]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return FeatureStore(tmp_path)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_features_give_the_logits_that_pixels_give(family: str, store: FeatureStore) -> None:
+    net, inputs = frozen(family), batch(family)
+    wanted = logits(net, inputs)
+    computed = FrozenVision(net, store=store).attach(inputs)
+    again = FrozenVision(net, store=store)
+    read = again.attach(inputs)
+    assert again.computed == 0
+    assert "pixel_values" not in read
+    assert "pixel_attention_mask" not in read
+    for features in (computed, read):
+        torch.testing.assert_close(logits(net, features), wanted, atol=1e-6, rtol=0)
+    torch.testing.assert_close(logits(net, with_features(net, inputs)), wanted, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_image_matters(family: str, store: FeatureStore) -> None:
+    net, inputs = frozen(family), batch(family)
+    vision = FrozenVision(net, store=store)
+    other = {**inputs, "pixel_values": inputs["pixel_values"].flip(-1)}
+    moved = (logits(net, vision.attach(inputs)) - logits(net, vision.attach(other))).abs().max()
+    assert moved > 1e-4
+    dropped = vision.attach(inputs)
+    dropped[FEATURES] = torch.zeros_like(dropped[FEATURES])
+    assert (logits(net, dropped) - logits(net, inputs)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_images_serve_chosen_and_rejected_rows(family: str, store: FeatureStore) -> None:
+    net, inputs = frozen(family), batch(family)
+    pair = {name: torch.cat([value, value]) for name, value in inputs.items()}
+    pair["input_ids"][2:, -6:] = torch.where(pair["input_ids"][2:, -6:] > 5, 7, pair["input_ids"][2:, -6:])
+    wanted = logits(net, pair)
+    once = pair | {name: value for name, value in inputs.items() if name.startswith("pixel")}
+    for given in (once, FrozenVision(net, store=store).attach(once)):
+        torch.testing.assert_close(logits(net, for_pairs(with_features(net, given))), wanted, atol=1e-6, rtol=0)
+    torch.testing.assert_close(logits(net, for_pairs(once)), wanted, atol=1e-6, rtol=0)  # of families not known here
+    text = {name: value for name, value in pair.items() if not name.startswith("pixel")}
+    assert for_pairs(with_features(net, text)) == text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_generation_takes_features(family: str, store: FeatureStore) -> None:
+    net = frozen(family).eval()
+    inputs = {name: value[1:] for name, value in batch(family).items()}  # one row: no padding to its left
+    keep = int(inputs["attention_mask"].sum())
+    inputs |= {
+        name: inputs[name][:, :keep] for name in ("input_ids", "attention_mask", "token_type_ids") & inputs.keys()
+    }
+    options: dict[str, Any] = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    wanted = net.generate(**inputs, **options, output_scores=True, return_dict_in_generate=True)
+    features = to_model(FrozenVision(net, store=store).attach(inputs))
+    got = net.generate(**features, **options, output_scores=True, return_dict_in_generate=True)
+    assert torch.equal(got.sequences, wanted.sequences)
+    for mine, theirs in zip(got.scores, wanted.scores, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
+
+
+def test_the_tower_runs_once_a_tile_in_whatever_company(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, inputs = frozen("smolvlm"), batch("smolvlm")
+    sizes: list[int] = []
+    net.model.vision_model.register_forward_pre_hook(
+        lambda module, args, kwargs: sizes.append(len(kwargs["pixel_values"])), with_kwargs=True
+    )
+    vision = FrozenVision(net, store=store)
+    first = vision.attach(inputs)
+    second = vision.attach({name: value.flip(0) for name, value in inputs.items()})  # rows swapped
+    assert sizes == [3]
+    assert torch.equal(second[FEATURES], first[FEATURES][[2, 0, 1]])
+    twice = {name: torch.cat([value, value]) for name, value in batch("smolvlm", seed=1).items()}
+    assert len(vision.attach(twice)[FEATURES]) == 6
+    assert sizes == [3, 3]  # an image that comes twice in a batch runs once
+    monkeypatch.setattr("ftkit.vlm.vision._TILES_AT_ONCE", 2)
+    vision.attach(batch("smolvlm", seed=2))
+    assert sizes[2:] == [2, 1]
+    assert vision.computed == 9
+
+
+def test_other_weights_other_settings_other_features(store: FeatureStore) -> None:
+    net, inputs = frozen("idefics3"), batch("idefics3")
+    FrozenVision(net, store=store).attach(inputs)
+    nudged = copy.deepcopy(net)
+    nudged.model.connector.modality_projection.proj.weight.data[3, 3] += 1e-3
+    for other in (nudged, frozen("idefics3", hidden_act="relu"), copy.deepcopy(net).bfloat16()):
+        vision = FrozenVision(other, store=store)
+        got = vision.attach(inputs)
+        assert vision.computed == 3
+        torch.testing.assert_close(got[FEATURES], image_features(other, inputs), atol=1e-6, rtol=0)
+    half = FrozenVision(net, lambda: torch.autocast("cpu", torch.bfloat16), store)
+    half.attach(inputs)
+    assert half.computed == 3
+    text = copy.deepcopy(net)
+    text.model.text_model.requires_grad_(False).layers[0].mlp.up_proj.weight.data.zero_()
+    assert FrozenVision(text, store=store).attach(inputs)[FEATURES].shape == (3, 4, 32)
+    tuned = FrozenVision(text, store=store)
+    tuned.attach(inputs)
+    assert tuned.computed == 0  # the text model does not matter
+
+
+def test_dropout_of_a_frozen_tower_is_off(store: FeatureStore) -> None:
+    net, inputs = frozen("idefics3", attention_dropout=0.5), batch("idefics3")
+    kept = FrozenVision(net, store=store).attach(inputs)[FEATURES]
+    assert net.model.vision_model.training  # left as it was
+    torch.testing.assert_close(kept, image_features(net.eval(), inputs), atol=1e-6, rtol=0)
+
+
+def test_what_learns_is_never_kept(store: FeatureStore) -> None:
+    net, inputs = frozen("idefics3"), batch("idefics3")
+    vision = FrozenVision(net, store=store)
+    assert is_frozen(net)
+    net.model.connector.requires_grad_(True)
+    assert not is_frozen(net)
+    assert vision.attach(inputs) is inputs
+    image_features(net, inputs).sum().backward()
+    assert net.model.connector.modality_projection.proj.weight.grad.abs().sum() > 0
+
+
+def test_under_peft(store: FeatureStore) -> None:
+    net, inputs = frozen("smolvlm"), batch("smolvlm")
+    wanted = logits(net, inputs)
+    tuned = get_peft_model(net, LoraConfig(target_modules=r".*text_model.*(q_proj|v_proj)"))
+    assert is_frozen(tuned)
+    torch.testing.assert_close(
+        logits(tuned, FrozenVision(tuned, store=store).attach(inputs)), wanted, atol=1e-6, rtol=0
+    )
+    assert not is_frozen(get_peft_model(frozen("smolvlm"), LoraConfig(target_modules=["q_proj"])))  # the tower's too
+
+
+def test_batches_without_images(store: FeatureStore) -> None:
+    net, text = frozen("smolvlm"), {"input_ids": torch.tensor([[1, 7, 8]]), "attention_mask": torch.ones(1, 3)}
+    vision = FrozenVision(net, store=store)
+    assert vision.attach(text) is text
+    assert to_model(text) is text
+    assert tile_keys(text) == []
+    blank = {**text, "pixel_values": torch.zeros(1, 1, 3, 32, 32), "pixel_attention_mask": torch.zeros(1, 1, 32, 32)}
+    assert vision.attach(blank).keys() == text.keys()
+    assert image_features(net, blank) is None
+
+
+def test_a_tile_is_known_by_its_pixels_and_by_what_they_cover() -> None:
+    inputs = batch("smolvlm")
+    keys = tile_keys(inputs)
+    assert len(set(keys)) == 3
+    masked = inputs["pixel_attention_mask"].clone()
+    masked[0, 1, 15:] = 0
+    other = tile_keys({**inputs, "pixel_attention_mask": masked})
+    assert [one == two for one, two in zip(other, keys, strict=True)] == [True, False, True]
+    assert tile_keys({**inputs, "pixel_attention_mask": inputs["pixel_attention_mask"].bool()}) == keys
+
+
+def test_the_fingerprint_of_quantised_weights_has_their_scales() -> None:
+    bnb = pytest.importorskip("bitsandbytes")
+    torch.manual_seed(0)
+    weight = torch.randn(64, 64)
+
+    def quantised(scale: float) -> str:
+        layer = bnb.nn.Linear4bit(64, 64, bias=False, quant_type="nf4", compress_statistics=True)
+        layer.weight = bnb.nn.Params4bit(
+            scale * weight, requires_grad=False, quant_type="nf4", compress_statistics=True
+        )
+        return fingerprint([layer.to("cpu")])
+
+    assert quantised(1.0) == quantised(1.0) != quantised(2.0)

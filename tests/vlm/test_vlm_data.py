@@ -1,0 +1,198 @@
+"""The data module: splits without shared images, samples, lengths, order, and what identifies the data."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoProcessor
+
+from ftkit.errors import InputError
+from ftkit.evaluation.predictions import write_predictions
+from ftkit.training.rows import Row
+from ftkit.vlm.data import VLMDataModule
+from ftkit.vlm.dataset import split_by_images
+
+
+@pytest.fixture(scope="module")
+def processor(idefics3_folder: Path) -> Any:
+    return AutoProcessor.from_pretrained(idefics3_folder)
+
+
+def prepared(processor: Any, preference: bool = False, **options: Any) -> VLMDataModule:
+    data = VLMDataModule(**{"batch_size": 5, "seed": 1, **options})
+    data.prepare(processor, preference)
+    return data
+
+
+def in_three(path: Path) -> dict[str, str]:
+    return dict.fromkeys(("train", "val", "test"), str(path))
+
+
+def test_batches_of_training_and_of_evaluation(processor: Any, vlm_rows: Callable[[str], Path]) -> None:
+    data = prepared(processor, **in_three(vlm_rows("messages")), evaluation_batch_size=7)
+    training = list(data.train_dataloader())
+    assert [len(batch["id"]) for batch in training] == [5, 5, 2]  # nothing is dropped
+    assert training[0].keys() == {"inputs", "id"}
+    ids = [identity for batch in training for identity in batch["id"]]
+    assert sorted(ids) == sorted(f"m{number}" for number in range(12)) != ids
+    (loader,) = data.test_dataloader()
+    batches = list(loader)
+    assert [len(batch["id"]) for batch in batches] == [7, 5]
+    assert [identity for batch in batches for identity in batch["id"]] == [f"m{number}" for number in range(12)]
+    assert batches[1]["answer"] == ["green", "blue", "red", "green", "blue"]
+    assert batches[1]["columns"] == {"kind": ["k1", "k0", "k1", "k0", "k1"]}
+    assert batches[1]["prompts"].keys() == batches[1]["inputs"].keys() - {"labels"}
+    assert (batches[1]["prompts"]["attention_mask"][:, -1] == 1).all()  # left padded
+    assert (batches[1]["inputs"]["attention_mask"][:, 0] == 1).all()  # right padded
+    assert len(list(data.predict_dataloader())) == len(list(data.val_dataloader())) == 2
+
+
+def test_the_order_belongs_to_seed_and_epoch(processor: Any, vlm_rows: Callable[[str], Path]) -> None:
+    def order(seed: int, epoch: int, workers: int = 0) -> list[str]:
+        data = prepared(processor, **in_three(vlm_rows("messages")), seed=seed, num_workers=workers)
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        return [identity for batch in loader for identity in batch["id"]]
+
+    assert order(1, 0) == order(1, 0, workers=1)
+    assert len({tuple(order(*which)) for which in ((1, 0), (1, 1), (2, 0))}) == 3
+
+
+def test_pairs_for_a_model_that_learns_preferences(processor: Any, vlm_rows: Callable[[str], Path]) -> None:
+    data = prepared(processor, preference=True, **in_three(vlm_rows("preference")))
+    batch = next(iter(data.val_dataloader()))
+    assert batch["inputs"]["labels"].shape[0] == 10
+    assert batch["inputs"]["pixel_values"].shape[0] == len(batch["id"]) == 5
+    assert "prompts" not in batch
+    learnt_as_answers = next(iter(prepared(processor, **in_three(vlm_rows("preference"))).val_dataloader()))
+    assert learnt_as_answers["inputs"]["labels"].shape[0] == 5
+
+
+def test_long_rows_are_cut_or_left_out_and_counted(processor: Any, vlm_rows: Callable[[str], Path]) -> None:
+    sources = in_three(vlm_rows("messages"))
+    whole = prepared(processor, **sources)
+    assert whole.report["cut"] == whole.report["skipped"] == dict.fromkeys(("train", "val", "test"), 0)
+    lengths = [len(one.prompt) + len(one.answers[0]) for one in whole.datasets["train"]]
+    limit = sorted(lengths)[6]
+    cut = prepared(processor, **sources, max_length=limit)
+    longer = sum(length > limit for length in lengths)
+    gone = sum(len(one.prompt) >= limit for one in whole.datasets["train"])
+    assert cut.report["cut"] == {"train": longer - gone, "val": 0, "test": 0}
+    assert cut.report["skipped"] == {"train": gone, "val": longer, "test": longer}
+    assert max(batch["inputs"]["input_ids"].shape[1] for batch in cut.train_dataloader()) <= limit
+    skipped = prepared(processor, **sources, max_length=limit, too_long="skip")
+    assert skipped.report["sizes"]["train"] == len(skipped.datasets["train"]) == 12 - longer
+    with pytest.raises(InputError, match="max_length: all 12 train rows are longer"):
+        prepared(processor, **sources, max_length=10)
+
+
+def test_rows_that_share_an_image_stay_together() -> None:
+    def row(number: int) -> Row:
+        names = [f"{number // 4}"] + [f"{number // 4 + 1}"] * (number == 3)  # images 0 and 1 are joined by row 3
+        return Row(str(number), "", "", images=tuple(map(Path, names)))
+
+    rows = [row(number) for number in range(400)]
+    parts = split_by_images(rows, (0.7, 0.2), seed=1)
+    images = [{image for one in part for image in one.images} for part in parts.values()]
+    assert not images[0] & images[1] | images[0] & images[2] | images[1] & images[2]
+    assert [len(part) for part in parts.values()] == pytest.approx([280, 80, 40], abs=8)
+    assert sorted(one.id for part in parts.values() for one in part) == sorted(one.id for one in rows)
+    assert split_by_images(rows, (0.7, 0.2), seed=2)["test"] != parts["test"]
+
+
+def test_one_file_is_split(processor: Any, vlm_rows: Callable[[str], Path]) -> None:
+    data = prepared(processor, train=str(vlm_rows("prefix")), fractions=(0.5, 0.2), chat=False)
+    assert sum(data.report["sizes"].values()) == 12
+    with pytest.raises(InputError, match="test: there are no rows for this split"):
+        prepared(processor, train=str(vlm_rows("prefix")), val=str(vlm_rows("prefix")))
+    only = prepared(processor, train=str(vlm_rows("prefix")), val=str(vlm_rows("prefix")), evaluate_splits=["val"])
+    assert only.report["sizes"] == {"train": 12, "val": 12, "test": 0}
+
+
+@pytest.fixture
+def yes_no(vlm_rows: Callable[[str], Path], tmp_path: Path) -> dict[str, str]:
+    """12 rows, 8 yes and 4 no, and an earlier model that always said yes."""
+    path = vlm_rows("prefix").with_name("yes_no.jsonl")
+    rows = [json.loads(line) for line in vlm_rows("prefix").read_text().splitlines()]
+    answers = ["no" if number % 3 == 0 else "yes" for number in range(12)]
+    path.write_text("".join(json.dumps({**row, "suffix": a}) + "\n" for row, a in zip(rows, answers, strict=True)))
+    write_predictions(tmp_path / "earlier.tsv", [row["id"] for row in rows], answers, ["yes"] * 12)
+    return {**in_three(path), "outcomes": str(tmp_path / "earlier.tsv")}
+
+
+def test_training_rows_are_sampled_by_ratio_and_by_earlier_outcome(processor: Any, yes_no: dict[str, str]) -> None:
+    def answers(**options: Any) -> list[str]:
+        return [row.completion for row in prepared(processor, **options).datasets["train"].rows]
+
+    outcomes = yes_no.pop("outcomes")
+    drawn = answers(**yes_no, sample=6, ratio=(1, 2))
+    assert (drawn.count("yes"), drawn.count("no")) == (2, 4)
+    assert set(answers(**yes_no, sample=3, outcomes=outcomes, keep=["fp", "fn"])) == {"no"}
+    assert len(answers(**yes_no, sample=5)) == 5
+    first = prepared(processor, **yes_no, sample=5)
+    assert [row.id for row in first.datasets["train"].rows] != [
+        row.id for row in prepared(processor, **yes_no, sample=5, seed=2).datasets["train"].rows
+    ]
+    assert len(first.datasets["test"]) == 12  # evaluation is over all rows
+    with pytest.raises(InputError, match="sample: there are 12 train rows"):
+        prepared(processor, **yes_no, sample=13)
+    with pytest.raises(InputError, match="keep: rows can be chosen by outcome only with a prediction file"):
+        prepared(processor, **yes_no, sample=3, keep=["fp", "fn"])
+
+
+def test_another_model_gets_its_own_batches(
+    processor: Any, idefics3_folder: Path, vlm_rows: Callable[[str], Path]
+) -> None:
+    data = prepared(processor, **in_three(vlm_rows("preference")))
+    before = data.datasets["train"]
+    data.prepare(processor)
+    assert data.datasets["train"] is before  # the rows are measured once
+    data.prepare(processor, preference=True)
+    assert len(next(iter(data.train_dataloader()))["inputs"]["labels"]) == 10
+    other = AutoProcessor.from_pretrained(idefics3_folder)
+    data.prepare(other, preference=True)
+    assert data.datasets["train"].encoder.processor is other
+
+
+def test_the_hash_is_that_of_rows_and_pictures(vlm_rows: Callable[[str], Path], tmp_path: Path) -> None:
+    import shutil
+
+    def copied(name: str) -> tuple[Path, str]:
+        folder = tmp_path / name
+        shutil.copytree(vlm_rows("messages").parent, folder)
+        return folder, VLMDataModule(**in_three(folder / "messages.jsonl")).data_sha256
+
+    (first, sha), (second, same) = copied("a"), copied("b")
+    assert sha == same  # wherever the files are
+    (first / "0.png").write_bytes((first / "1.png").read_bytes())
+    assert VLMDataModule(**in_three(first / "messages.jsonl")).data_sha256 != sha
+    rows = (second / "messages.jsonl").read_text()
+    (second / "messages.jsonl").write_text(rows.replace("What", "Which"))
+    assert VLMDataModule(**in_three(second / "messages.jsonl")).data_sha256 != sha
+
+
+ARGUMENTS = [
+    ({"batch_size": 0}, "batch_size: must be at least 1"),
+    ({"ratio": (1, 1)}, "sample: ratio, outcomes and keep choose a sample"),
+    ({"sample": 0}, "sample: must be at least 1"),
+    ({"fractions": (0.9, 0.2)}, "fractions"),
+    ({"evaluate_splits": ["test", "test"]}, "evaluate_splits: name one or more"),
+    ({"max_length": 1}, "max_length"),
+]
+
+
+@pytest.mark.parametrize(("options", "problem"), ARGUMENTS, ids=[problem for _, problem in ARGUMENTS])
+def test_arguments_that_make_no_sense(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        VLMDataModule("rows.jsonl", **options)
+
+
+def test_a_global_seed_decides_where_none_is_given(processor: Any, vlm_rows: Callable[[str], Path]) -> None:
+    def order(seed: int) -> list[int]:
+        torch.manual_seed(seed)
+        return list(prepared(processor, **in_three(vlm_rows("messages")), seed=None).train_dataloader().sampler)
+
+    assert order(5) == order(5) != order(6)

@@ -1,0 +1,342 @@
+"""DPO by the module: TRL's numbers, a reference that stays, and the same result kept or live, in one batch or more."""
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from PIL import Image
+from random_vlm import FAMILIES, frozen, pairs
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from ftkit.errors import InputError
+from ftkit.training.checkpoint import trainable_parameters
+from ftkit.training.rows import Row, read_rows
+from ftkit.vlm.chat import ChatEncoder
+from ftkit.vlm.dpo import VLMDPO
+
+
+def sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.5)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """``folder(family)`` holds the weights of :func:`random_vlm.frozen`."""
+    root = tmp_path_factory.mktemp("models")
+
+    def saved(family: str) -> str:
+        if not (root / family).is_dir():
+            frozen(family).save_pretrained(root / family)
+        return str(root / family)
+
+    return saved
+
+
+def module(model: str, **options: Any) -> VLMDPO:
+    return VLMDPO(**{"model": model, "seed": 3, "optimizer": sgd, "beta": 0.5, **options})
+
+
+def batches(family: str, count: int = 2) -> list[dict[str, Any]]:
+    return [{"id": [f"{seed}a", f"{seed}b"], "inputs": pairs(family, seed)} for seed in range(count)]
+
+
+def singles(batch: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pairs of a batch, one a batch."""
+    count = len(batch["id"])
+
+    def rows(value: Tensor, number: int) -> Tensor:
+        return value[number::count] if len(value) == 2 * count else value[number : number + 1]
+
+    return [
+        {"id": [name], "inputs": {key: rows(value, number) for key, value in batch["inputs"].items()}}
+        for number, name in enumerate(batch["id"])
+    ]
+
+
+class Losses(L.Callback):
+    """What was logged in every step."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        self.steps.append({name: value.item() for name, value in trainer.callback_metrics.items()})
+
+
+def trainer(tmp_path: Path, **options: Any) -> L.Trainer:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    given = {"max_epochs": 2, "log_every_n_steps": 1, "accelerator": "cpu", "logger": False, **options}
+    return L.Trainer(**quiet, **given, default_root_dir=tmp_path)
+
+
+def fit(tmp_path: Path, net: VLMDPO, data: list[dict[str, Any]], **options: Any) -> list[dict[str, float]]:
+    losses = Losses()
+    trainer(tmp_path, callbacks=[losses], **options).fit(net, DataLoader(data, batch_size=None))
+    return losses.steps
+
+
+def learnt(net: VLMDPO) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in trainable_parameters(net).values()])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_starts_at_ln_2_and_learns(tmp_path: Path, folder: Any, family: str) -> None:
+    steps = fit(tmp_path, module(folder(family)), batches(family, 1), max_epochs=16)
+    first, last = steps[0], steps[-1]
+    assert first["train/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert first["train/rewards/margin"] == pytest.approx(0, abs=1e-6)
+    assert first["train/drift/chosen"] == pytest.approx(0, abs=1e-6)
+    assert last["train/loss"] < 0.6
+    assert last["train/accuracy"] == 1
+    assert last["train/rewards/margin"] == pytest.approx(
+        last["train/rewards/chosen"] - last["train/rewards/rejected"], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
+@pytest.mark.parametrize("fixture", ["idefics3_folder", "smolvlm_folder"])
+def test_trl_computes_the_same(
+    tmp_path: Path, fixture: str, loss: Any, vlm_rows: Any, request: pytest.FixtureRequest
+) -> None:
+    """Same rows, weights and moved adapters; pictures of one to five tiles, one or two a row."""
+    model, rows = str(request.getfixturevalue(fixture)), read_rows(vlm_rows("preference"))
+    peer = trl_trainer(tmp_path, model, rows, loss_type=[loss], beta=0.5)
+    net = module(model, loss=loss, lora_targets=["q_proj", "v_proj"])
+    net.configure_model()
+    torch.manual_seed(0)
+    moved = {name: 0.1 * torch.randn_like(value) for name, value in get_peft_model_state_dict(net.net).items()}
+    for one in (net.net, peer.model):
+        assert not set_peft_model_state_dict(one, moved).unexpected_keys
+    theirs = peer.data_collator([copy.deepcopy(row) for row in peer.rows[:5]])
+    peer.model.eval()
+    with torch.no_grad():
+        wanted = peer.compute_loss(peer.model, peer._prepare_inputs(dict(theirs))).item()
+    metrics = {name: values[0] for name, values in peer._metrics["eval"].items()}
+    assert abs(metrics["rewards/margins"]) > 1e-3
+
+    encoder = ChatEncoder(net.processor, preference=True)
+    mine = encoder.inputs([encoder.encode(row) for row in rows[:5]])
+    for name in ("input_ids", "attention_mask"):
+        assert torch.equal(mine[name], theirs[name])
+    assert torch.equal(mine["labels"] != -100, theirs["completion_mask"].bool())
+    with torch.no_grad():
+        losses, found = net.compare({"inputs": mine})
+    assert losses.losses.mean().item() == pytest.approx(wanted, abs=1e-5)
+    for name, of_trl in (("chosen", "chosen"), ("rejected", "rejected")):
+        assert found[f"rewards/{name}"].mean().item() == pytest.approx(metrics[f"rewards/{of_trl}"], abs=1e-5)
+    assert found["rewards/margin"].mean().item() == pytest.approx(metrics["rewards/margins"], abs=1e-5)
+    dropped = {**mine, "pixel_values": 0.5 * mine["pixel_values"].sign()}
+    with torch.no_grad():
+        assert abs(net.compare({"inputs": dropped})[0].losses.mean().item() - wanted) > 1e-4  # the image counts
+
+
+def trl_trainer(tmp_path: Path, model: str, rows: list[Row], **options: Any) -> Any:
+    """TRL's trainer of the same adapters; ``rows`` of it are the rows in TRL's shape."""
+    trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
+    pictures = [[Image.open(image) for image in row.images] for row in rows]
+    converted = [
+        {
+            "images": images,
+            "prompt": [{"role": "user", "content": row.prompt[0]["content"][-1]["text"]}],
+            "chosen": [{"role": "assistant", "content": row.completion}],
+            "rejected": [{"role": "assistant", "content": row.rejected}],
+        }
+        for row, images in zip(rows, pictures, strict=True)
+    ]
+    quiet = {"report_to": "none", "use_cpu": True, "bf16": False, "activation_checkpointing": False}
+    peer = trl.DPOTrainer(
+        model=AutoModelForImageTextToText.from_pretrained(model),
+        args=trl.DPOConfig(output_dir=str(tmp_path), max_length=None, **quiet, **options),
+        train_dataset=datasets.Dataset.from_list(converted),
+        processing_class=AutoProcessor.from_pretrained(model),
+        peft_config=LoraConfig(r=8, lora_alpha=16, target_modules=r".*text_model.*(q_proj|v_proj)"),
+    )
+    peer.rows = converted
+    return peer
+
+
+@pytest.mark.parametrize("trainable", ["lora", "all"])
+def test_the_reference_stays_bit_by_bit(tmp_path: Path, folder: Any, trainable: str) -> None:
+    net, data = module(folder("smolvlm"), trainable=trainable), batches("smolvlm", 1)
+    options = {"cache_reference": False}
+    before = module(folder("smolvlm"), trainable=trainable, **options)
+    trainer(tmp_path).validate(before, DataLoader(data, batch_size=None), verbose=False)
+    reference = before._reference(data[0], data[0]["inputs"])
+    fit(tmp_path, net, data, max_epochs=3)
+    net.kept = None
+    after = net._reference(data[0], data[0]["inputs"])
+    assert torch.equal(after, reference)
+    base = dict(frozen("smolvlm").named_parameters())
+    holder = net.net.get_base_model() if trainable == "lora" else net.reference_net
+    stored = {
+        name.replace(".base_layer", ""): value for name, value in holder.named_parameters() if "lora_" not in name
+    }
+    assert stored.keys() == base.keys()
+    assert all(torch.equal(stored[name], base[name]) for name in base)
+    assert not any(value.requires_grad for value in stored.values())
+    assert (learnt(net) - learnt(before)).abs().max() > 1e-4
+    assert all(value.grad is None for value in stored.values())
+
+
+class Counted:
+    """How often a module ran."""
+
+    def __init__(self, part: nn.Module) -> None:
+        self.runs = 0
+        part.register_forward_pre_hook(self._count)
+
+    def _count(self, *args: Any) -> None:
+        self.runs += 1
+
+
+def counted(net: VLMDPO) -> tuple[Counted, Counted]:
+    """Counters of the vision tower and the text model."""
+    net.configure_model()
+    body = net.net.get_base_model().model
+    return Counted(body.vision_model), Counted(body.text_model)
+
+
+def test_kept_is_live_and_runs_once(tmp_path: Path, folder: Any) -> None:
+    data = batches("idefics3")  # 2 batches, 2 epochs
+    live = module(folder("idefics3"), cache_reference=False, cache_vision=False)
+    tower, text = counted(live)
+    wanted = fit(tmp_path, live, data)
+    assert (tower.runs, text.runs) == (4, 8)  # the tower once a step for policy and reference
+    first = module(folder("idefics3"))
+    tower, text = counted(first)
+    got = fit(tmp_path, first, data)
+    assert (tower.runs, text.runs) == (2, 6)  # tower and reference in the first epoch only
+    torch.testing.assert_close(learnt(first), learnt(live), atol=1e-6, rtol=0)
+    for mine, theirs in zip(got, wanted, strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-5)
+    sweep = module(folder("idefics3"), beta=0.1, seed=4, loss="ipo", lora_rank=2)
+    tower, text = counted(sweep)
+    fit(tmp_path, sweep, data)
+    assert (tower.runs, text.runs) == (0, 4)  # another beta, seed, loss and rank: the policy alone
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dropout_of_a_frozen_tower_is_off_also_where_nothing_is_kept(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, family: str
+) -> None:
+    model, (data,) = str(tmp_path_factory.mktemp(family)), batches(family, 1)
+    frozen(family, attention_dropout=0.5).save_pretrained(model)
+    live, kept = module(model, cache_vision=False), module(model)
+    got, wanted = (fit(tmp_path, net, [data], max_epochs=1) for net in (live, kept))
+    assert live.training and live.net.training
+    assert got[0] == pytest.approx(wanted[0], abs=1e-5)
+
+
+def test_a_reference_that_validation_needed_first_serves_training(tmp_path: Path, folder: Any) -> None:
+    data, net = batches("smolvlm", 1), module(folder("smolvlm"), trainable="all")
+    loader = DataLoader(data, batch_size=None)
+    trainer(tmp_path, max_epochs=1, num_sanity_val_steps=1).fit(net, loader, loader)
+    alone = module(folder("smolvlm"), trainable="all")
+    fit(tmp_path, alone, data, max_epochs=1)
+    torch.testing.assert_close(learnt(net), learnt(alone), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_micro_batches_learn_what_one_batch_learns(tmp_path: Path, folder: Any, family: str) -> None:
+    (whole,) = batches(family, 1)
+    once, split = module(folder(family)), module(folder(family))
+    fit(tmp_path, once, [whole])
+    fit(tmp_path, split, singles(whole), accumulate_grad_batches=2)
+    torch.testing.assert_close(learnt(split), learnt(once), atol=1e-6, rtol=0)
+
+
+def test_a_step_is_the_mean_over_the_pairs_of_its_window(tmp_path: Path, folder: Any) -> None:
+    first, second = batches("smolvlm")
+    three = [*singles(first), singles(second)[0]]
+    net = module(folder("smolvlm"))
+    net.configure_model()
+    start = learnt(net)
+    sum(net.compare(pair)[0].losses.sum() / 3 for pair in three).backward()
+    gradient = torch.cat([parameter.grad.flatten() for parameter in trainable_parameters(net).values()])
+    # Two pairs and one: a mean of the micro-batches' means would be another. A window at an epoch's end may be short.
+    for data, window in ((three, 3), ([first, three[2]], 2), ([first, three[2]], 5)):
+        other = module(folder("smolvlm"))
+        fit(tmp_path, other, data, accumulate_grad_batches=window, max_epochs=1)
+        torch.testing.assert_close(learnt(other), start - 0.5 * gradient, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"freeze_vision": False, "trainable": "all"}], ids=["lora", "all"])
+def test_checkpointing_changes_nothing(tmp_path: Path, folder: Any, options: dict[str, Any]) -> None:
+    plain, checkpointed = (module(folder("idefics3"), gradient_checkpointing=on, **options) for on in (False, True))
+    for net in (plain, checkpointed):
+        fit(tmp_path, net, batches("idefics3"), max_epochs=1)
+    torch.testing.assert_close(learnt(checkpointed), learnt(plain), atol=1e-6, rtol=0)
+
+
+def test_a_vision_tower_that_learns_gets_gradients_from_both_answers(tmp_path: Path, folder: Any) -> None:
+    net = module(folder("smolvlm"), trainable="all", freeze_vision=False, optimizer=torch.optim.AdamW)
+    data = batches("smolvlm", 1)
+    steps = fit(tmp_path, net, data, max_epochs=3)
+    assert steps[0]["train/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert steps[-1]["train/loss"] < steps[0]["train/loss"]
+    start, end = (part.model.vision_model.embeddings.patch_embedding.weight for part in (frozen("smolvlm"), net.net))
+    assert not torch.equal(start, end)
+
+
+def test_evaluation_is_preference_accuracy(tmp_path: Path, folder: Any) -> None:
+    net, data = module(folder("smolvlm")), batches("smolvlm", 1)
+    fit(tmp_path, net, data, max_epochs=6)
+    loader = DataLoader(data, batch_size=None)
+    run = trainer(tmp_path)
+    (figures,) = run.test(net, loader, verbose=False)
+    (rows,) = run.predict(net, loader)
+    assert rows["id"] == ["0a", "0b"]
+    assert rows["label"] == ["chosen", "chosen"]
+    assert figures["test/accuracy"] == rows["prediction"].count("chosen") / 2
+    assert figures["test/rewards/margin"] == pytest.approx(rows["score"].mean().item(), abs=1e-6)
+    assert net.score_name == "log_odds:chosen"
+    drift = sum(map(float, rows["columns"]["drift_chosen"])) / 2
+    assert figures["test/drift/chosen"] == pytest.approx(drift, abs=1e-5)
+    swapped = copy.deepcopy(data)
+    swapped[0]["inputs"] |= {
+        name: torch.cat(value.chunk(2)[::-1]) for name, value in data[0]["inputs"].items() if "pixel" not in name
+    }
+    (other,) = run.predict(net, DataLoader(swapped, batch_size=None))
+    torch.testing.assert_close(other["score"], -rows["score"], atol=1e-5, rtol=0)
+
+
+def test_a_tuned_model_that_is_loaded_keeps_its_reference(tmp_path: Path, folder: Any) -> None:
+    data = DataLoader(batches("smolvlm", 1), batch_size=None)
+    for trainable in ("lora", "all"):
+        net, run = module(folder("smolvlm"), trainable=trainable), trainer(tmp_path)
+        run.fit(net, data)
+        run.save_checkpoint(tmp_path / "dpo.ckpt")
+        wanted = run.test(net, data, verbose=False)
+        loaded = VLMDPO.load(tmp_path / "dpo.ckpt")
+        with torch.no_grad():  # without a trainer too
+            margin = loaded.compare(batches("smolvlm", 1)[0])[1]["rewards/margin"].mean().item()
+        assert margin == pytest.approx(wanted[0]["test/rewards/margin"], abs=1e-5)
+        assert (loaded.beta, loaded.trainable) == (0.5, trainable)
+        assert trainer(tmp_path).test(loaded, data, verbose=False) == wanted
+        assert abs(wanted[0]["test/rewards/margin"]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"beta": 0.0}, "beta"),
+        ({"label_smoothing": 0.5}, "label_smoothing"),
+        ({"label_smoothing": 0.1, "loss": "ipo"}, "label_smoothing"),
+    ],
+)
+def test_options_that_make_no_sense(options: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError, match=field):
+        VLMDPO(model="anything", **options)

@@ -1,0 +1,199 @@
+"""SFT of vision-language models: TRL's loss, planted bugs, and runs from rows to the prediction file."""
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from ftkit.errors import InputError
+from ftkit.evaluation.predictions import read_predictions
+from ftkit.training.recorder import RunRecorder
+from ftkit.training.rows import Row, read_rows
+from ftkit.vlm.data import VLMDataModule
+from ftkit.vlm.sft import VLMSFT
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "cache"))
+
+
+def trainer_in(folder: Path, **options: Any) -> L.Trainer:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    return L.Trainer(
+        default_root_dir=folder, accelerator="cpu", devices=1, logger=False, callbacks=[RunRecorder()],
+        **{**quiet, **options},
+    )  # fmt: skip
+
+
+def data_of(path: Path, **options: Any) -> VLMDataModule:
+    return VLMDataModule(str(path), str(path), str(path), **{"batch_size": 4, "seed": 1, **options})
+
+
+def prepared(folder: Path, path: Path, **options: Any) -> tuple[VLMSFT, dict[str, Any]]:
+    """A module in evaluation mode with one batch of its rows."""
+    module = VLMSFT(model=str(folder), seed=1, **options)
+    module.configure_model()
+    data = data_of(path)
+    data.prepare(module.processor)
+    return module.eval(), next(iter(data.val_dataloader()))
+
+
+def mean_loss(module: VLMSFT, inputs: dict[str, torch.Tensor]) -> float:
+    with torch.no_grad():
+        return -module.log_probs(inputs).log_probs.mean().item()
+
+
+@pytest.fixture(scope="module")
+def trl_batch(vlm_rows: Callable[[str], Path], idefics3_folder: Path) -> tuple[dict[str, Any], float]:
+    """What TRL's collator makes of the first four rows, and TRL's loss of it."""
+    trl = pytest.importorskip("trl")
+    from datasets import Dataset
+
+    def example(row: Row) -> dict[str, Any]:
+        text = next(part["text"] for part in row.prompt[0]["content"] if part["type"] == "text")
+        prompt, told = [{"role": "user", "content": text}], [{"role": "assistant", "content": row.completion}]
+        return {"prompt": prompt, "completion": told, "images": [Image.open(path) for path in row.images]}
+
+    rows = [example(row) for row in read_rows(vlm_rows("messages"))[:4]]
+    config = trl.SFTConfig(
+        output_dir="unused", use_cpu=True, bf16=False, report_to="none", max_length=None, activation_checkpointing=False
+    )
+    trainer = trl.SFTTrainer(
+        model=AutoModelForImageTextToText.from_pretrained(idefics3_folder),
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=AutoProcessor.from_pretrained(idefics3_folder),
+    )
+    batch = trainer.data_collator([copy.deepcopy(row) for row in rows])
+    trainer.model.eval()
+    with torch.no_grad():
+        loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(dict(batch))).item()
+    return batch, loss
+
+
+def test_the_batch_and_the_loss_are_those_of_trl(
+    trl_batch: tuple[dict[str, Any], float], idefics3_folder: Path, vlm_rows: Callable[[str], Path]
+) -> None:
+    module, batch = prepared(idefics3_folder, vlm_rows("messages"))
+    expected, loss = trl_batch
+    assert batch["inputs"].keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(batch["inputs"][name], tensor), name
+    assert abs(mean_loss(module, batch["inputs"]) - loss) < 1e-5
+
+
+def planted(bug: str, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    inputs = {name: tensor.clone() for name, tensor in inputs.items()}
+    if bug == "prompt in the loss":
+        real = inputs["attention_mask"] == 1
+        inputs["labels"][real] = inputs["input_ids"][real]
+    elif bug == "image dropped":
+        inputs["pixel_values"][inputs["pixel_values"] != 0] = 0.1  # tiles of zeros would be taken for padding
+    elif bug == "end not learnt":
+        inputs["labels"][inputs["labels"] == 3] = -100
+    elif bug == "pads attended, on the left":
+        inputs = {name: tensor.roll(5, 1) if tensor.ndim == 2 else tensor for name, tensor in inputs.items()}
+        inputs["attention_mask"][:] = 1
+    return inputs
+
+
+@pytest.mark.parametrize("bug", ["prompt in the loss", "image dropped", "end not learnt", "pads attended, on the left"])
+def test_a_planted_bug_is_no_longer_trls_loss(
+    bug: str, trl_batch: tuple[dict[str, Any], float], idefics3_folder: Path, vlm_rows: Callable[[str], Path]
+) -> None:
+    module, batch = prepared(idefics3_folder, vlm_rows("messages"))
+    assert abs(mean_loss(module, planted(bug, batch["inputs"])) - trl_batch[1]) > 1e-3
+
+
+@pytest.mark.parametrize("family", ["idefics3", "paligemma"])
+def test_the_loss_is_transformers_own(
+    family: str, request: pytest.FixtureRequest, vlm_rows: Callable[[str], Path]
+) -> None:
+    folder = request.getfixturevalue(f"{family}_folder")
+    path = vlm_rows("prefix" if family == "paligemma" else "messages")
+    module, batch = prepared(folder, path)
+    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    with torch.no_grad():
+        expected = model(**batch["inputs"]).loss.item()
+    assert abs(mean_loss(module, batch["inputs"]) - expected) < 1e-5
+
+
+def tuned(folder: Path, data: VLMDataModule, run: Path, **options: Any) -> tuple[VLMSFT, L.Trainer]:
+    options["optimizer"] = lambda params: torch.optim.AdamW(params, lr=1e-2)
+    module = VLMSFT(model=str(folder), seed=1, max_new_tokens=4, **options)
+    trainer = trainer_in(run, max_epochs=2)
+    trainer.fit(module, datamodule=data)
+    return module, trainer
+
+
+@pytest.mark.parametrize("family", ["idefics3", "smolvlm", "paligemma"])
+def test_a_run_learns_with_adapters_only_and_leaves_its_predictions(
+    family: str, request: pytest.FixtureRequest, vlm_rows: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = request.getfixturevalue(f"{family}_folder")
+    path = vlm_rows("prefix" if family == "paligemma" else "messages")
+    before = mean_loss(*(part["inputs"] if isinstance(part, dict) else part for part in prepared(folder, path)))
+    module, trainer = tuned(folder, data_of(path), tmp_path)
+    assert trainer.callback_metrics["val/loss"] < before - 1
+    trainer.test(module, datamodule=data_of(path), verbose=False)
+    found, rows = read_predictions(tmp_path / "predictions-test.tsv"), read_rows(path)
+    assert (found.ids, found.labels) == ([row.id for row in rows], [row.completion for row in rows])
+    assert found.extra["relaxed_match"] == ["yes" if right else "no" for right in found.correct]
+    assert found.extra.get("kind", ["k0", "k1"] * 6) == ["k0", "k1"] * 6  # the rows' own column
+    learnt = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    assert learnt
+    assert all("lora" in name and "vision" not in name for name in learnt)
+
+
+def test_features_that_are_kept_do_not_change_what_is_learnt(
+    idefics3_folder: Path, vlm_rows: Callable[[str], Path], tmp_path: Path
+) -> None:
+    runs = [
+        tuned(idefics3_folder, data_of(vlm_rows("messages")), tmp_path, cache_vision=kept) for kept in (True, False)
+    ]
+    (kept, trainer), (_, plain) = runs
+    assert kept.vision is not None
+    assert kept.vision.computed > 0
+    torch.testing.assert_close(trainer.callback_metrics["val/loss"], plain.callback_metrics["val/loss"])
+
+
+def test_full_tuning_leaves_the_vision_tower_unless_it_is_freed(idefics3_folder: Path) -> None:
+    def learning(**options: Any) -> set[str]:
+        module = VLMSFT(model=str(idefics3_folder), trainable="all", **options)
+        module.configure_model()
+        return {name.split(".")[2] for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+    assert learning() == {"text_model", "weight"}  # weight is the head's
+    assert learning(freeze_vision=False) == {"text_model", "weight", "vision_model", "connector"}
+
+
+def test_all_examples_are_evaluated_and_nothing_is_dropped(
+    idefics3_folder: Path, vlm_rows: Callable[[str], Path], tmp_path: Path
+) -> None:
+    module = VLMSFT(model=str(idefics3_folder), seed=1, max_new_tokens=2)
+    data = data_of(vlm_rows("messages"), evaluation_batch_size=5, evaluate_splits=["val", "test"])
+    trainer_in(tmp_path).test(module, datamodule=data, verbose=False)
+    for split in ("val", "test"):
+        assert len(read_predictions(tmp_path / f"predictions-{split}.tsv")) == 12
+
+
+def test_a_first_loss_is_near_that_of_guessing(idefics3_folder: Path, vlm_rows: Callable[[str], Path]) -> None:
+    module, batch = prepared(idefics3_folder, vlm_rows("messages"))
+    vocabulary = module.net.get_output_embeddings().weight.shape[0]
+    assert abs(mean_loss(module, batch["inputs"]) - math.log(vocabulary)) < 2
+
+
+def test_rows_for_another_kind_of_model_are_refused(vlm_rows: Callable[[str], Path], tmp_path: Path) -> None:
+    class TextModel(L.LightningModule):
+        def test_step(self, batch: Any, batch_idx: int) -> None: ...
+
+    with pytest.raises(InputError, match="for a vision-language model"):
+        trainer_in(tmp_path).test(TextModel(), datamodule=data_of(vlm_rows("messages")))
