@@ -210,3 +210,15 @@ def test_gpu_memory_that_ran_out_is_the_environments_fault(
     monkeypatch.setattr(lightning_cli, "FtkitCLI", exhausted)
     assert cli.main(["fit", "--config", str(tiny_config)]) == ExitCode.ENVIRONMENT
     assert "smaller --data.batch_size" in capsys.readouterr().err
+
+
+def test_dashes_in_the_name_of_an_option_are_underscores(monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[str] = []
+
+    def run(threshold_from: str, save_to: str = "") -> None:
+        got.extend([threshold_from, save_to])
+
+    monkeypatch.setattr(cli, "COMMANDS", {"run": cli.Command(run, "runs")})
+    assert cli.main(["run", "a-b", "--save-to=c-d"]) == 0
+    assert cli.main(["run", "a-b", "--save-to", "--save-to=c-d"]) == ExitCode.INPUT
+    assert got == ["a-b", "c-d"]

@@ -1,5 +1,6 @@
 """Errors of loading: whose fault it is, and the way out."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,11 @@ import pytest
 import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import GatedRepoError
-from transformers import GPT2Config, GPT2Model
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2Model
 
 from ftkit import hub
 from ftkit.errors import ExitCode, InputError, UnavailableError
-from ftkit.hub import load_pretrained
+from ftkit.hub import commit_of, load_pretrained, repository_cache
 
 
 class Gated:
@@ -49,7 +50,9 @@ class Unknown:
 
 @pytest.mark.usefixtures("online")
 def test_an_unknown_name_is_one_line() -> None:
-    with pytest.raises(UnavailableError, match=r"^no/such cannot be loaded: .*; fix: check the name and the revision$"):
+    with pytest.raises(
+        UnavailableError, match=r"^no/such cannot be loaded: .*; fix: check the name and the revision;.*"
+    ):
         load_pretrained(Unknown, "no/such")
 
 
@@ -103,3 +106,42 @@ class Recorder:
 @pytest.mark.usefixtures("online")
 def test_the_revision_reaches_the_hub() -> None:
     assert load_pretrained(Recorder, "some/model", revision="abc") == {"revision": "abc", "local_files_only": False}
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def cache(gpt2_folder: Path, tmp_path: Path) -> Path:
+    """A hub cache that holds the tiny model as org/tiny, as a download leaves it."""
+    repository = tmp_path / "hub" / "models--org--tiny"
+    shutil.copytree(gpt2_folder, repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    return tmp_path / "hub"
+
+
+def test_the_commit_of_a_cached_model_is_known(cache: Path, gpt2_folder: Path) -> None:
+    assert load_pretrained(GPT2Model, "org/tiny", cache_dir=cache).config.n_layer == 3
+    assert commit_of("org/tiny", cache=cache) == COMMIT
+    assert commit_of("org/tiny", "v2", cache) is None
+    assert commit_of("org/other", cache=cache) is None
+    assert commit_of("org/other", COMMIT, cache) == COMMIT
+    assert commit_of(str(gpt2_folder)) is None
+    assert repository_cache("org/tiny", cache).is_dir()
+
+
+def test_code_of_a_repository_is_never_run(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    auto_map = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "weird", "auto_map": auto_map}))
+    (tmp_path / "code.py").write_text(f"open({str(canary)!r}, 'w')")
+    for kind in (AutoConfig, AutoModelForCausalLM):
+        with pytest.raises(InputError, match="needs code that its repository brings along, which ftkit never runs"):
+            load_pretrained(kind, str(tmp_path))
+    assert not canary.exists()
+
+
+def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub() -> None:
+    with pytest.raises(InputError, match="neither a folder nor the name of a model on the hub"):
+        load_pretrained(AutoConfig, "/no/such/folder")

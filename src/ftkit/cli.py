@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from ftkit.errors import EnvironmentFault, ExitCode, FtkitError
 from ftkit.parsing import FtkitParser
@@ -35,6 +35,7 @@ def ablation_run(
     seeds: str = "123",
     out: Path | None = None,
     force: bool = False,
+    executor: Literal["here", "ray"] = "here",
 ) -> None:
     """Run the rows of an ablation that are not done yet.
 
@@ -45,6 +46,8 @@ def ablation_run(
         seeds: The seeds to run each row with, such as 123,124.
         out: Where the results go; runs/FOLDER if not given.
         force: Run the rows again even if they are done.
+        executor: Run the cells one after the other in this process, or spread them by Ray: over the cluster that
+            RAY_ADDRESS names, or else over this machine's processors.
     """
     quiet_libraries()
     from ftkit.ablation import commands
@@ -52,7 +55,7 @@ def ablation_run(
     from ftkit.lightning_cli import CellEngine
 
     progress = SweepProgress()
-    commands.ablation_run(CellEngine(progress.step), folder, overlay, rows, seeds, out, force, progress)
+    commands.ablation_run(CellEngine(progress.step), folder, overlay, rows, seeds, out, force, executor, progress)
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,23 @@ class Command:
 Commands = Mapping[str, "Command | Commands"]
 
 COMMANDS: Commands = {
+    "doctor": Command("ftkit.doctor:doctor", "try one batch of a training before hours are spent on it"),
     "evaluate": Command("ftkit.evaluation.command:evaluate", "report on prediction files"),
+    "images": {
+        "prepare": Command("ftkit.vlm.images_command:prepare", "bring a folder of pictures to RGB squares of one size"),
+    },
+    "data": {
+        "show": Command("ftkit.commands.data:data_show", "show a training row with the part that is learnt marked"),
+    },
+    "model": {
+        "show": Command("ftkit.commands.model:model_show", "show what a model is, what it costs, how it is prompted"),
+    },
+    "cache": {
+        "list": Command("ftkit.commands.cache:cache_list", "list the hub's cache: models, sizes, revisions"),
+        "delete": Command("ftkit.commands.cache:cache_delete", "delete models from the hub's cache"),
+    },
+    "serve": Command("ftkit.commands.serve:serve", "answer over HTTP with a run, a folder or a model of the hub"),
+    "push": Command("ftkit.commands.push:push", "upload a run to the hub, with a model card"),
     "ablation": {
         "run": Command(ablation_run, "run the rows of an ablation that are not done yet"),
         "status": Command("ftkit.ablation.commands:ablation_status", "say what became of each cell"),
@@ -126,6 +145,7 @@ def _dispatch(arguments: list[str]) -> None:
     if words and words[0] in LIGHTNING_COMMANDS:
         _run_lightning(arguments)
         return
+    arguments = [_with_underscores(argument) for argument in arguments]
     # jsonargparse appends to a list with `--overlay+`; a repeated `--overlay` says the same.
     arguments = [re.sub(r"^(--overlay)(?==|$)", r"\1+", argument) for argument in arguments]
     chosen = _parser(words).parse_args(arguments)
@@ -135,6 +155,11 @@ def _dispatch(arguments: list[str]) -> None:
     result = command.load()(**chosen.as_dict())
     if isinstance(result, str):
         print(result, end="")
+
+
+def _with_underscores(argument: str) -> str:
+    """``--threshold-from=x-y`` as ``--threshold_from=x-y``."""
+    return re.sub(r"^--[^=]+", lambda name: f"--{name[0][2:].replace('-', '_')}", argument)
 
 
 def _run_lightning(arguments: list[str]) -> None:

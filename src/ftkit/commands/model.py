@@ -1,0 +1,26 @@
+"""``ftkit model show``: what a model is, what it costs, and how it wants to be prompted."""
+
+from __future__ import annotations
+
+
+def model_show(model: str, revision: str | None = None, rank: int = 8) -> str:
+    """Show what a model is, what it costs and how it is prompted, without loading its weights.
+
+    Args:
+        model: A hub id, a folder in transformers format, or demo (demo-small, demo-medium, demo-large, demo-xl).
+        revision: Hub revision.
+        rank: Rank of the LoRA adapters in the estimates.
+
+    Returns:
+        Architecture and checkpoint, parameters by part, memory, licence, prompt format and LoRA targets.
+    """
+    from ftkit.errors import InputError
+    from ftkit.quiet import quiet_libraries
+
+    if rank < 1:
+        raise InputError("must be at least 1", field="rank", got=rank)
+    quiet_libraries()
+    from ftkit.training.model_facts import model_facts, tokenizer_of
+    from ftkit.training.model_report import to_text
+
+    return to_text(model_facts(model, revision), tokenizer_of(model, revision), rank)

@@ -1,0 +1,214 @@
+"""``ftkit push``: a run as a repository on the hub; a dry run writes the same folder and stops there."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ftkit.errors import EnvironmentFault, InputError
+
+_LOCAL_PATH = re.compile(r"(?<![\w.:/])~?/(?:[\w.@+-]+/)+([\w.@+-]+)")
+_READABLE = ("*.json", "*.yaml", "*.md")
+
+
+def push(
+    run: Path,
+    repo: str,
+    dry_run: Path | None = None,
+    merge: bool = False,
+    private: bool = False,
+    license: str | None = None,
+) -> str:
+    """Upload a run to the hub: weights in safetensors, tokenizer, configuration and model card.
+
+    The access token comes from the environment variable HF_TOKEN or from `hf auth login`, never from an option.
+
+    Args:
+        run: The run's folder.
+        repo: The repository, as USER/NAME; it is created if need be.
+        dry_run: Write the repository into this folder instead of uploading it.
+        merge: Upload a generative model with its adapters merged into its weights; otherwise the adapters alone.
+        private: Create the repository as a private one.
+        license: The hub's word for the licence of the result, such as apache-2.0.
+
+    Returns:
+        What was written or uploaded.
+
+    Raises:
+        InputError: The run is not complete, or the name or the folder cannot be used.
+        EnvironmentFault: There is no token, no network or no permission.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    from ftkit.quiet import quiet_libraries
+
+    quiet_libraries()
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise InputError("is no name of a repository", field="repo", got=repo, fix="use USER/NAME") from error
+    if dry_run is not None:
+        if dry_run.exists() and any(dry_run.iterdir()):
+            raise InputError("is not empty", file=dry_run, field="dry_run")
+        files = write_repository(run, repo, dry_run, merge, license)
+        return f"wrote {dry_run}: {', '.join(files)}; nothing was uploaded\n"
+    _need_token()
+    with TemporaryDirectory() as temporary:
+        files = write_repository(run, repo, Path(temporary), merge, license)
+        url = upload(Path(temporary), repo, private)
+    return f"uploaded {', '.join(files)} to {url}\n"
+
+
+def write_repository(run: Path, repo: str, folder: Path, merge: bool, license: str | None = None) -> list[str]:
+    """Write what a run's repository holds. Absolute paths of this machine are cut to their last part.
+
+    Args:
+        run: The run's folder.
+        repo: The repository's name, for the card.
+        folder: Where to.
+        merge: Whether adapters are merged.
+        license: The licence to name.
+
+    Returns:
+        The files' names.
+
+    Raises:
+        InputError: The run is not complete.
+    """
+    from ftkit.commands.runs import class_of
+    from ftkit.serving.prompts import template_of
+    from ftkit.storage import atomic_write, make_folder
+    from ftkit.training.export import export_trained
+    from ftkit.training.generative import GenerativeModule
+    from ftkit.training.model_card import model_card
+
+    result = _result(run)
+    kind = class_of(run)
+    generative = issubclass(kind, GenerativeModule)
+    if merge and not generative:
+        raise InputError("only generative models are merged; a classifier's repository holds what it trained")
+    make_folder(folder)
+    if generative:
+        module = kind.load(run)
+        module.export(folder, merge=merge)
+        style = getattr(module, "prompt_style", None)
+        if style and not module.tokenizer.chat_template:  # or the repository would not know how to ask
+            module.tokenizer.chat_template = template_of(style, module.tokenizer)
+            module.tokenizer.save_pretrained(folder)
+    else:
+        export_trained(run, folder, f"{kind.__module__}.{kind.__name__}")
+        module = kind.load(run)
+        module.load_tokenizer().save_pretrained(folder)
+    configured = (run / "config.yaml").is_file()
+    if configured:
+        (folder / "config.yaml").write_text((run / "config.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    card = model_card(_card_facts(module, repo, generative, merge, license), result, configured)
+    with atomic_write(folder / "README.md") as file:
+        file.write(card)
+    for pattern in _READABLE:
+        for path in folder.glob(pattern):
+            if path.name != "tokenizer.json":
+                path.write_text(without_local_paths(path.read_text(encoding="utf-8")), encoding="utf-8")
+    return sorted(path.name for path in folder.iterdir())
+
+
+def upload(folder: Path, repo: str, private: bool, endpoint: str | None = None) -> str:
+    """Create the repository if need be and upload a folder as one commit.
+
+    Args:
+        folder: What to upload.
+        repo: The repository, as USER/NAME.
+        private: Whether a new repository is private.
+        endpoint: The hub; its own address if not given.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        EnvironmentFault: There is no network, or the hub refuses.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    api = HfApi(endpoint=endpoint)
+    try:
+        address = str(api.create_repo(repo, private=private, exist_ok=True))
+        api.upload_folder(folder_path=folder, repo_id=repo, commit_message="Upload a run of ftkit")
+    except OfflineModeIsEnabled as error:
+        raise EnvironmentFault("HF_HUB_OFFLINE is set", fix="unset it, or use --dry_run FOLDER") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        fix = "use a token that may write there" if status in (401, 403) else "try again later"
+        raise EnvironmentFault(f"the hub refuses {repo} with status {status}", fix=fix) from error
+    except Exception as error:
+        if not type(error).__module__.startswith("httpx"):  # which of the two depends on huggingface_hub's version
+            raise
+        raise EnvironmentFault(
+            f"the hub cannot be reached: {type(error).__name__}", fix="use --dry_run FOLDER"
+        ) from error
+    return address
+
+
+def without_local_paths(text: str) -> str:
+    """Cut absolute paths to their last part: they are nobody else's business, and of no use to them.
+
+    Example:
+        >>> without_local_paths("source: /home/me/data/sms.tsv, see https://example.org/a/b and configs/a.yaml")
+        'source: sms.tsv, see https://example.org/a/b and configs/a.yaml'
+    """
+    return _LOCAL_PATH.sub(r"\1", text)
+
+
+def _need_token() -> None:
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        raise EnvironmentFault(
+            "there is no access token for the hub", fix="set HF_TOKEN or run `hf auth login`; or use --dry_run FOLDER"
+        )
+
+
+def _result(run: Path) -> dict[str, Any]:
+    file = run / "result.json"
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError("the run has no result", file=file, fix="train with `ftkit fit`, then `ftkit test`") from error
+    except ValueError as error:
+        raise InputError(f"is damaged: {error}", file=file) from error
+
+
+def _card_facts(module: Any, repo: str, generative: bool, merge: bool, license: str | None) -> Any:
+    from transformers import AutoModelForImageTextToText
+
+    from ftkit.hub import commit_of
+    from ftkit.training.model_card import CardFacts
+
+    name, revision = _base(module.base)
+    if name is not None and "/" in name:
+        revision = commit_of(name, revision) or revision
+    lora = ("lora",) if module.trainable == "lora" else ()
+    if not generative:
+        contents = "the parameters that were trained (`trained.safetensors`), without the base model's"
+        return CardFacts(repo, "text-classification", name, revision, contents, "ftkit", lora, license)
+    task = "image-text-to-text" if module.auto_class is AutoModelForImageTextToText else "text-generation"
+    alone = bool(lora) and not merge
+    contents = (
+        "LoRA adapters for peft, without the base model's weights" if alone else "the whole model for transformers"
+    )
+    library = "peft" if alone else "transformers"
+    return CardFacts(repo, task, name, revision, contents, library, lora, license, "exact match")
+
+
+def _base(base: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The base's name that others can use, and its revision; no name for a folder."""
+    name, revision = base.get("model") or base.get("source"), base.get("revision")
+    if base.get("source") in ("hub", "demo"):
+        from ftkit.classifier.gpt2 import SIZES
+
+        name = SIZES[base["size"]].hub_id if base["source"] == "hub" else f"demo-{base['size']}"
+    return (None if name is None or Path(name).is_dir() else str(name)), revision

@@ -1,0 +1,109 @@
+"""Runs as other commands find them again: which class made a folder, and the model in it."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ftkit.errors import InputError
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run, or what `ftkit push` made of a classifier's."""
+    from ftkit.training.export import DESCRIPTION
+
+    return (folder / "checkpoints").is_dir() or (folder / DESCRIPTION).is_file()
+
+
+def class_of(folder: Path) -> Any:
+    """The module class that a run's checkpoint, or a pushed classifier, was made by.
+
+    Only classes of ftkit are imported: a checkpoint is data, and may come from anywhere.
+
+    Raises:
+        InputError: It says nothing of its class, or names one that is not ftkit's.
+    """
+    from ftkit.training.checkpoint import TrainedStateModule, read_checkpoint
+    from ftkit.training.export import DESCRIPTION, read_export
+
+    stored = read_export(folder) if (folder / DESCRIPTION).is_file() else read_checkpoint(folder)
+    path = str(stored.get("hyper_parameters", {}).get("_class_path") or _configured_class(folder))
+    module, _, name = path.rpartition(".")
+    kind = getattr(import_module(module), name, None) if module.split(".")[0] == "ftkit" else None
+    if not (isinstance(kind, type) and issubclass(kind, TrainedStateModule)):
+        raise InputError(
+            "was made by a class that is not ftkit's",
+            file=folder,
+            field="class_path",
+            got=path,
+            fix="load it in Python",
+        )
+    return kind
+
+
+def load_run(folder: Path, **loading: Any) -> Any:
+    """Load the model of a run, ready to answer.
+
+    Args:
+        folder: The run's folder, or what `ftkit push` made of a classifier's.
+        **loading: ``quantisation``, ``dtype`` and ``device_map``, for generative models; a classifier takes
+            ``device_map`` only.
+
+    Raises:
+        InputError: The checkpoint is missing or damaged, or the model cannot be loaded so.
+        UnavailableError: The base model cannot be had.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from ftkit.serving.loading import chosen_device
+    from ftkit.training.export import DESCRIPTION, restore
+    from ftkit.training.generative import GenerativeModule
+
+    kind = class_of(folder)
+    device = chosen_device(loading.get("device_map")).replace("auto", "cuda:0")  # a run fits where it was trained
+    if issubclass(kind, GenerativeModule):
+        if kind.auto_class is AutoModelForImageTextToText:
+            raise InputError("is a vision-language model; only text models are served", file=folder)
+        changes: dict[str, Any] = {}
+        if loading.get("quantisation"):
+            changes["quantisation"] = loading["quantisation"]
+        if loading.get("dtype", "auto") != "auto":
+            changes["dtype"] = loading["dtype"]
+        elif device == "cpu":  # half precision is slow there
+            changes["dtype"] = "float32"
+        module = kind.load(folder, **changes)
+        if module.trainable == "lora" and module.quantisation is None:
+            module.net = module.net.merge_and_unload(safe_merge=True)
+    else:
+        for field in ("quantisation", "dtype"):
+            if loading.get(field) not in (None, "auto"):
+                raise InputError("a classifier takes none", field=field, got=loading[field])
+        module = restore(kind, folder) if (folder / DESCRIPTION).is_file() else kind.load(folder)
+    return module.to(torch.device(device)).eval()
+
+
+def base_of_adapter(folder: Path) -> tuple[str, str | None]:
+    """The base model of a peft adapter, and its revision.
+
+    Raises:
+        InputError: The adapter's configuration names none.
+    """
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        return str(config["base_model_name_or_path"]), config.get("revision")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError("names no base model", file=folder / "adapter_config.json") from error
+
+
+def _configured_class(folder: Path) -> str:
+    import yaml  # type: ignore[import-untyped]
+
+    file = folder / "config.yaml"
+    config: Any = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    try:
+        return str(config["model"]["class_path"])
+    except (KeyError, TypeError):
+        raise InputError("says nothing of the class that made it", file=folder, fix="load it in Python") from None

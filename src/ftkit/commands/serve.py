@@ -1,0 +1,73 @@
+"""``ftkit serve``: a tuned model behind HTTP."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from ftkit.errors import EnvironmentFault, InputError
+
+KEY_VARIABLE = "FTKIT_API_KEY"
+
+
+def serve(
+    model: str,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    name: str | None = None,
+    revision: str | None = None,
+    adapter: Path | None = None,
+    quantisation: Literal["8bit", "nf4"] | None = None,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    device_map: str | None = None,
+    batch_size: int = 16,
+    max_new_tokens: int = 1024,
+    queue: int = 256,
+    timeout: float = 120.0,
+) -> None:
+    """Answer over HTTP in OpenAI's protocol until Ctrl-C or SIGTERM.
+
+    A generative model has /v1/completions and /v1/chat/completions, a classifier /v1/classify; both have /v1/models
+    and /health. Answers are greedy unless a request sets a temperature. Other machines may ask only with the key in
+    the environment variable FTKIT_API_KEY.
+
+    Args:
+        model: A run folder, a folder in transformers format (or an adapter's), a hub id, or demo.
+        host: The address to listen on.
+        port: The port; 0 takes a free one.
+        name: The name that clients use; the model's own if not given.
+        revision: Hub revision.
+        adapter: A folder with a LoRA adapter to put on the model.
+        quantisation: Load the weights in 8 or 4 bits.
+        dtype: Precision of what is not quantised; auto is the checkpoint's own, and float32 on a CPU.
+        device_map: auto spreads the model over the GPUs there are; or one device, such as cpu.
+        batch_size: The most answers generated at a time.
+        max_new_tokens: The most tokens that a request may ask for.
+        queue: The most answers that wait for their turn; more get 503 and Retry-After.
+        timeout: Seconds for one answer, waiting included.
+    """
+    for field, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens), ("queue", queue)):
+        if value < 1:
+            raise InputError("must be at least 1", field=field, got=value)
+    if not timeout > 0:
+        raise InputError("must be positive", field="timeout", got=timeout)
+    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+        raise EnvironmentFault("fastapi and uvicorn are not installed", fix="pip install 'ftkit[serve]'")
+    from ftkit.quiet import quiet_libraries
+    from ftkit.serving.address import listen
+
+    key = os.environ.get(KEY_VARIABLE) or None
+    listening = listen(host, port, key)  # before anything that takes long
+    quiet_libraries()
+    from ftkit.commands.served import load_served
+    from ftkit.serving.limits import Limits
+    from ftkit.serving.server import make_server, run
+
+    limits = Limits(max_new_tokens=max_new_tokens, seconds=timeout, waiting=queue)
+    loading = {"quantisation": quantisation, "dtype": dtype, "device_map": device_map}
+    served = load_served(model, name, revision, adapter, limits, batch_size, **loading)
+    shown = f"[{host}]" if ":" in host else host
+    print(f"serving {served.name} on http://{shown}:{listening.getsockname()[1]} (Ctrl-C ends)", flush=True)
+    run(make_server(served, limits, host, key), listening)

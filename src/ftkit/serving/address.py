@@ -1,0 +1,65 @@
+"""The address to listen on: this machine's own unless there is a key, and taken before the model is loaded."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Collection
+from contextlib import suppress
+
+from ftkit.errors import EnvironmentFault, InputError
+
+MAX_CONNECTIONS = 1024
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def listen(host: str, port: int, key: str | None) -> socket.socket:
+    """Take an address; connections wait until the server runs.
+
+    Args:
+        host: The address to listen on.
+        port: The port; 0 takes a free one.
+        key: The API key; without one only this machine may ask.
+
+    Raises:
+        InputError: The address is open to others and there is no key, or it is no address.
+        EnvironmentFault: The port is in use or not allowed.
+    """
+    if not is_loopback(host) and not key:
+        raise InputError(
+            "would answer to other machines without a key", field="host", got=host, fix="set FTKIT_API_KEY to a secret"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
+    except socket.gaierror as error:
+        raise InputError("no such address", field="host", got=host) from error
+    except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
+        problem = "is in use" if in_use else f"cannot be listened on: {error.strerror}"
+        raise EnvironmentFault(f"port {port} on {host} {problem}", fix="choose another --port") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address.
+
+    Example:
+        >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+        (True, True, False)
+    """
+    if host == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def hosts_of(host: str) -> Collection[str] | None:
+    """The names that clients may call a server by; None for any, where an open address stands for many names."""
+    if is_loopback(host):
+        return {*LOOPBACK_NAMES, host}
+    with suppress(ValueError):
+        if ipaddress.ip_address(host).is_unspecified:
+            return None
+    return {host}

@@ -1,0 +1,214 @@
+"""The HTTP application: OpenAI's endpoints over the model's thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.responses import Response, StreamingResponse
+
+from ftkit.errors import InputError
+from ftkit.serving.jobs import Classification, Generation, Job
+from ftkit.serving.limits import Limits
+from ftkit.serving.pending import Pending
+from ftkit.serving.prompts import Prompts
+from ftkit.serving.replies import ApiError, Json, Kind, Reply, encoded, usage
+from ftkit.serving.schemas import ChatRequest, ClassifyRequest, CompletionRequest
+from ftkit.serving.thread import ModelDied, ModelThread, QueueFull
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model as it is offered.
+
+    Args:
+        name: The name that clients use.
+        thread: Runs it.
+        prompts: Makes prompts for a generative model; None for a classifier.
+        context: The most tokens of prompt and answer together; None for a classifier.
+    """
+
+    name: str
+    thread: ModelThread
+    prompts: Prompts | None = None
+    context: int | None = None
+
+
+def make_app(served: Served, limits: Limits) -> FastAPI:
+    """Build the application for one model; its thread starts and ends with the application.
+
+    Args:
+        served: The model.
+        limits: The bounds on requests.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        served.thread.start()
+        yield
+        await run_in_threadpool(served.thread.close, limits.drain_seconds)
+
+    app = FastAPI(title="ftkit", lifespan=lifespan, docs_url=None, redoc_url=None, default_response_class=Json)
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(InputError, _input_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, partial(_http_error, app))
+    started = int(time.time())
+
+    @app.get("/health")
+    async def health() -> Response:
+        thread = served.thread
+        if not thread.alive:
+            return Json({"status": "the model's thread has ended", "reason": thread.error}, status_code=503)
+        return Json({"status": "ok", "running": thread.running, "waiting": thread.waiting})
+
+    @app.get("/v1/models")
+    async def models() -> Response:
+        model = {"id": served.name, "object": "model", "created": started, "owned_by": "ftkit"}
+        return Json({"object": "list", "data": [model]})
+
+    prompts = served.prompts
+    if prompts is None:
+
+        @app.post("/v1/classify")
+        async def classify(body: ClassifyRequest, request: Request) -> Response:
+            return await _classify(served, limits, body, request)
+    else:
+
+        @app.post("/v1/completions")
+        async def completions(body: CompletionRequest, request: Request) -> Response:
+            encoded = await run_in_threadpool(prompts.texts, body.prompts)
+            return await _generate(served, limits, body, encoded, request, "text_completion")
+
+        @app.post("/v1/chat/completions")
+        async def chat(body: ChatRequest, request: Request) -> Response:
+            messages = [message.for_template() for message in body.messages]
+            encoded = await run_in_threadpool(prompts.chat, messages)
+            return await _generate(served, limits, body, [encoded], request, "chat.completion")
+
+    return app
+
+
+async def _generate(
+    served: Served,
+    limits: Limits,
+    body: CompletionRequest | ChatRequest,
+    prompts: Sequence[list[int]],
+    request: Request,
+    kind: Kind,
+) -> Response:
+    _check_model(served, body.model)
+    tokens = [_new_tokens(served, limits, len(prompt), body.wanted_tokens) for prompt in prompts]
+    pending = Pending(limits.seconds)
+    for prompt, max_tokens in zip(prompts, tokens, strict=True):
+        for choice in range(body.n):
+            deliver = pending.expect()
+            pending.jobs.append(Generation(deliver, prompt, body.sampling(max_tokens, choice), body.stream))
+    _submit(served.thread, pending.jobs)
+    prompt_tokens = sum(map(len, prompts))
+    reply = Reply(kind, served.name)
+    if body.stream:
+        counted = prompt_tokens if body.stream_options and body.stream_options.include_usage else None
+        return StreamingResponse(_events(pending, reply, counted), media_type="text/event-stream")
+    pieces = await pending.all_or_disconnect(request)
+    spent = usage(prompt_tokens, sum(piece.tokens for piece in pieces))
+    return Json(reply.whole([piece.text for piece in pieces], [piece.finish for piece in pieces], spent))
+
+
+async def _events(pending: Pending, reply: Reply, prompt_tokens: int | None) -> AsyncIterator[bytes]:
+    """Server-sent events of a stream; ``prompt_tokens`` is given where the client wants the usage."""
+    tokens: dict[int, int] = {}
+    try:
+        async for index, piece in pending:
+            chunk = reply.chunk(index, piece.text, piece.finish, first=index not in tokens)
+            tokens[index] = piece.tokens
+            yield _event(chunk)
+        if prompt_tokens is not None:
+            yield _event(reply.usage_chunk(usage(prompt_tokens, sum(tokens.values()))))
+        yield b"data: [DONE]\n\n"
+    except ApiError as error:  # the status has been sent: tell it inside the stream
+        yield _event(error.body)
+    finally:
+        pending.cancel()
+
+
+def _event(content: Any) -> bytes:
+    return b"data: " + encoded(content) + b"\n\n"
+
+
+async def _classify(served: Served, limits: Limits, body: ClassifyRequest, request: Request) -> Response:
+    _check_model(served, body.model)
+    pending = Pending(limits.seconds)
+    pending.jobs += [Classification(pending.expect(), text) for text in body.texts]
+    _submit(served.thread, pending.jobs)
+    results = await pending.all_or_disconnect(request)
+    data = [{"index": index, **result} for index, result in enumerate(results)]
+    return Json({"object": "list", "model": served.name, "data": data})
+
+
+def _submit(thread: ModelThread, jobs: Sequence[Job]) -> None:
+    try:
+        thread.submit(jobs)
+    except QueueFull as error:
+        raise ApiError(503, str(error), code="queue_full", headers={"Retry-After": "1"}) from error
+    except ModelDied as error:
+        raise ApiError(503, str(error), code="model_died") from error
+
+
+def _check_model(served: Served, name: str | None) -> None:
+    if name is not None and name != served.name:
+        raise ApiError(404, f"this server has one model, {served.name}", param="model", code="model_not_found")
+
+
+def _new_tokens(served: Served, limits: Limits, prompt: int, wanted: int | None) -> int:
+    """How many tokens an answer may have.
+
+    Raises:
+        ApiError: More were asked for than are allowed or fit; the message has both numbers.
+    """
+    assert served.context is not None
+    if wanted is not None and wanted > limits.max_new_tokens:
+        raise ApiError(400, f"{wanted} new tokens were asked for, {limits.max_new_tokens} may be", param="max_tokens")
+    if prompt + (wanted or 1) > served.context:
+        raise ApiError(
+            400,
+            f"the prompt has {prompt} tokens and {wanted or 1} more were asked for; the context holds {served.context}",
+            param="max_tokens",
+            code="context_length_exceeded",
+        )
+    return wanted or min(limits.default_new_tokens, limits.max_new_tokens, served.context - prompt)
+
+
+async def _api_error(request: Request, error: Any) -> Response:
+    return error.response()
+
+
+async def _input_error(request: Request, error: Any) -> Response:
+    return ApiError(400, str(error)).response()
+
+
+async def _invalid(request: Request, error: Any) -> Response:
+    """What is wrong with a body, without quoting what was sent; of several errors the innermost."""
+    place, message = max(((_place(found["loc"]), found["msg"]) for found in error.errors()), key=lambda it: len(it[0]))
+    field = None if error.errors()[0]["type"] == "json_invalid" else ".".join(place)[:100] or None
+    return ApiError(400, str(message)[:200], param=field).response()
+
+
+def _place(location: Sequence[Any]) -> list[str]:
+    """The fields and indices of a pydantic location; where types can be chosen it also has names of types."""
+    return [str(part) for part in location[1:] if str(part).replace("_", "a").isalnum() and part != "str"]
+
+
+async def _http_error(app: FastAPI, request: Request, error: Any) -> Response:
+    if error.status_code == 404:
+        paths = sorted(path for path in app.openapi()["paths"])
+        return ApiError(404, f"no such endpoint; there are {', '.join(paths)}").response()
+    return ApiError(error.status_code, str(error.detail), headers=error.headers).response()

@@ -1,0 +1,45 @@
+"""Classifying for many requests at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ftkit.serving.jobs import Classification
+
+
+class Classifies(Protocol):
+    """What a model needs to be served as a classifier."""
+
+    def classify(self, texts: list[str], batch_size: int = 8) -> list[dict[str, Any]]:
+        """For each text a dict with ``label`` and ``probability``."""
+
+
+class BatchClassifier:
+    """Classifies the texts that wait, all at once.
+
+    Args:
+        model: The classifier.
+        batch_size: The most texts at a time.
+    """
+
+    def __init__(self, model: Classifies, batch_size: int) -> None:
+        self.model, self.batch_size = model, batch_size
+        self.jobs: list[Classification] = []
+
+    @property
+    def room(self) -> int:
+        """How many texts may join now."""
+        return self.batch_size - len(self.jobs)
+
+    def admit(self, jobs: Sequence[Classification]) -> None:
+        """Take texts for the next step."""
+        self.jobs += jobs
+
+    def step(self) -> None:
+        """Classify the texts that are still wanted."""
+        wanted = [job for job in self.jobs if not job.cancelled]
+        if wanted:
+            for job, result in zip(wanted, self.model.classify([job.text for job in wanted]), strict=True):
+                job.deliver(result)
+        self.jobs = []

@@ -1,0 +1,178 @@
+"""Generating for many requests at once: a running batch that requests join and leave at any token."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from ftkit.errors import TrainingFailed
+from ftkit.serving.detokenising import Detokeniser
+from ftkit.serving.jobs import Finish, Generation, Piece
+from ftkit.serving.sampling import choose
+from ftkit.training.base_model import plain_model
+from ftkit.training.generation import end_tokens
+
+
+@dataclass
+class _Row:
+    job: Generation
+    detokeniser: Detokeniser
+    generator: torch.Generator
+    token: int = 0
+    tokens: int = 0
+    text: str = ""  # what was not delivered yet
+
+
+class BatchGenerator:
+    """Runs a causal language model over a batch of answers, one token each a step.
+
+    Prompts are padded on the left, masked and numbered from their first real token, so that an answer does not depend
+    on its neighbours. A request that arrives while others run is computed on its own first and then joins them; one
+    that ends leaves at once.
+
+    Args:
+        model: A transformers causal language model, plain or wrapped by peft, on its device.
+        tokenizer: Its tokenizer.
+        batch_size: The most answers at a time.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int) -> None:
+        self.model, self.tokenizer, self.batch_size = model.eval(), tokenizer, batch_size
+        self.device = model.get_input_embeddings().weight.device
+        self.end_tokens = frozenset(end_tokens(model, tokenizer))
+        known = inspect.signature(plain_model(model).forward).parameters
+        self._extra: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        self._takes_positions = "position_ids" in known
+        self._rows: list[_Row] = []
+        self._cache: Any = None
+        self._mask = torch.zeros(0, 0, dtype=torch.long)  # (B, T)
+
+    @property
+    def jobs(self) -> list[Generation]:
+        """The answers being generated."""
+        return [row.job for row in self._rows]
+
+    @property
+    def room(self) -> int:
+        """How many answers may join now."""
+        if self._rows and not _joinable(self._cache):
+            return 0
+        return self.batch_size - len(self._rows)
+
+    @torch.inference_mode()
+    def admit(self, jobs: Sequence[Generation]) -> None:
+        """Compute the prompts of new answers and their first tokens, then let them join the batch."""
+        running, cache, mask = self._rows, self._cache, self._mask
+        self._rows = [self._row(job) for job in jobs]
+        try:
+            self._compute_prompts()
+        finally:  # whatever happens, nobody is lost
+            self._rows = running + self._rows
+        if self._cache is None:  # each answer ended with its first token
+            self._cache, self._mask = cache, mask
+        elif running:
+            self._mask = torch.cat([_left(mask, self._mask.shape[1]), _left(self._mask, mask.shape[1])])
+            self._cache = _joined(cache, self._cache)
+
+    def _compute_prompts(self) -> None:
+        prompts = [torch.tensor(row.job.prompt) for row in self._rows]
+        width = max(map(len, prompts))
+        input_ids = torch.stack([F.pad(ids, (width - len(ids), 0)) for ids in prompts])  # (B, T)
+        self._mask = torch.stack([F.pad(torch.ones_like(ids), (width - len(ids), 0)) for ids in prompts])
+        self._cache = None
+        self._forward(input_ids)
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Generate the next token of every answer; those that end or are no longer wanted leave."""
+        self._leave([row for row in self._rows if row.job.cancelled])
+        if self._rows:
+            self._mask = F.pad(self._mask, (0, 1), value=1)
+            self._forward(torch.tensor([[row.token] for row in self._rows]))
+
+    def _row(self, job: Generation) -> _Row:
+        generator = torch.Generator()
+        if job.sampling.seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(job.sampling.seed)
+        return _Row(job, Detokeniser(self.tokenizer, job.sampling.stop), generator)
+
+    def _forward(self, input_ids: Tensor) -> None:
+        """Run the model over ``input_ids`` (B, T new tokens) of the rows, and take the next token of each."""
+        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": self._mask}
+        if self._takes_positions:
+            positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
+            inputs["position_ids"] = positions[:, -input_ids.shape[1] :]
+        inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        output = self.model(**inputs, **self._extra, past_key_values=self._cache, use_cache=True)
+        self._cache = output.past_key_values
+        rows = self._rows
+        chosen = choose(output.logits[:, -1], [row.job.sampling for row in rows], [row.generator for row in rows])
+        self._leave([row for row, token in zip(rows, chosen, strict=True) if self._take(row, token)])
+
+    def _take(self, row: _Row, token: int) -> bool:
+        """Add a token to an answer and deliver what it says; return whether that was the last one."""
+        if token < 0:
+            row.job.deliver(TrainingFailed("the model's logits are not finite"))
+            return True
+        row.token, row.tokens = token, row.tokens + 1
+        finish: Finish | None = "length" if row.tokens == row.job.sampling.max_tokens else None
+        if token in self.end_tokens:
+            finish = "stop"
+        else:
+            row.text += row.detokeniser.push(token)
+        if finish:
+            row.text += row.detokeniser.finish()
+        if row.detokeniser.stopped:
+            finish = "stop"
+        if finish or (row.job.stream and row.text):
+            row.job.deliver(Piece(row.text, row.tokens, finish))
+            row.text = ""
+        return finish is not None
+
+    def _leave(self, leaving: list[_Row]) -> None:
+        if not leaving:
+            return
+        gone = set(map(id, leaving))
+        kept = [index for index, row in enumerate(self._rows) if id(row) not in gone]
+        self._rows = [self._rows[index] for index in kept]
+        self._mask = self._mask[kept]
+        if not kept:
+            self._cache = None
+            return
+        self._cache.batch_select_indices(torch.tensor(kept, device=self.device))
+        unused = int(self._mask.argmax(-1).min())  # columns that only those who left had
+        if unused and _joinable(self._cache):
+            self._mask = self._mask[:, unused:]
+            for layer in self._cache.layers:
+                layer.keys, layer.values = layer.keys[:, :, unused:], layer.values[:, :, unused:]
+
+
+def _joinable(cache: Any) -> bool:
+    """Whether a cache keeps every position of every layer, so that another can be put beside it."""
+    return isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def _joined(first: Any, second: Any) -> Any:
+    """``first`` with the rows of ``second`` below its own; the shorter one is padded on the left."""
+    for one, other in zip(first.layers, second.layers, strict=True):
+        for name in ("keys", "values"):  # (B, heads, T, head size)
+            above, below = getattr(one, name), getattr(other, name)
+            width = max(above.shape[2], below.shape[2])
+            parts = [F.pad(part, (0, 0, width - part.shape[2], 0)) for part in (above, below)]
+            setattr(one, name, torch.cat(parts))
+    return first
+
+
+def _left(mask: Tensor, width: int) -> Tensor:
+    """Pad ``mask`` (B, T) with zeros on the left to ``width``, if it is narrower."""
+    return F.pad(mask, (max(0, width - mask.shape[1]), 0))

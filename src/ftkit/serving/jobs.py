@@ -1,0 +1,80 @@
+"""What the event loop asks of the model's thread, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next tokens of one answer are chosen.
+
+    Args:
+        max_tokens: The most tokens to generate.
+        temperature: 0 takes the likeliest token; above, tokens are drawn from the softmax of logits / temperature.
+        top_p: Draw from the likeliest tokens that hold this share of the probability.
+        top_k: Draw from this many likeliest tokens; 0 from all.
+        stop: The answer ends before the first of these strings.
+        seed: Seed of the drawing; None draws a new one.
+    """
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of an answer.
+
+    Args:
+        text: New text.
+        tokens: Number of tokens generated so far.
+        finish: Why the answer ends with this piece; None if it goes on.
+    """
+
+    text: str
+    tokens: int
+    finish: Finish | None = None
+
+
+@dataclass(eq=False)
+class Job:
+    """Something for the model's thread to do.
+
+    Args:
+        deliver: Called in the model's thread with each result, or with the exception that ended the job.
+        cancelled: Set by anyone when the result is no longer wanted; the model's thread then drops the job.
+    """
+
+    deliver: Callable[[Any], None]
+    cancelled: bool = field(default=False, kw_only=True)
+
+
+@dataclass(eq=False)
+class Generation(Job):
+    """One answer to generate; delivers :class:`Piece`.
+
+    Args:
+        prompt: Token ids, at least one.
+        sampling: How to choose tokens.
+        stream: Whether each token's text is delivered at once; otherwise the whole answer in one piece.
+    """
+
+    prompt: Sequence[int]
+    sampling: Sampling
+    stream: bool = False
+
+
+@dataclass(eq=False)
+class Classification(Job):
+    """One text to classify; delivers a dict with ``label`` and ``probability``."""
+
+    text: str

@@ -1,0 +1,104 @@
+"""Loading a causal language model to be served: a folder or hub id, adapters on it, 8-bit or 4-bit, on a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ftkit.errors import EnvironmentFault, InputError
+from ftkit.hub import load_pretrained
+from ftkit.training.base_model import Dtype, Quantisation, load_base, load_processor, locate
+
+
+def load_generator(
+    model: str,
+    revision: str | None = None,
+    adapter: Path | None = None,
+    quantisation: Quantisation | None = None,
+    dtype: Dtype = "auto",
+    device_map: str | None = None,
+) -> tuple[Any, Any]:
+    """Load a model with its tokenizer, ready to generate.
+
+    Args:
+        model: Hub id, folder or ``demo``, see :func:`ftkit.training.base_model.locate`.
+        revision: Hub revision.
+        adapter: A folder with a peft adapter for it. It is merged into the weights unless they are quantised. A
+            tokenizer in it goes before the model's own.
+        quantisation: ``8bit`` or ``nf4``.
+        dtype: Of what is not quantised; ``auto`` is the checkpoint's own, but float32 on a CPU, where half precision
+            is slow.
+        device_map: ``auto`` spreads the model over the GPUs there are, ``cpu`` or ``cuda:0`` names one; None takes the
+            GPU if there is one.
+
+    Raises:
+        InputError: A folder is damaged or is no model.
+        UnavailableError: The model is neither in the cache nor to be downloaded.
+        EnvironmentFault: The device is not there.
+    """
+    place = chosen_device(device_map)
+    if dtype == "auto" and place == "cpu":
+        dtype = "float32"
+    if quantisation is not None:
+        device = torch.device("cuda" if place == "auto" else place)
+        net: Any = load_base(AutoModelForCausalLM, model, revision, quantisation, dtype, device)
+    else:
+        options = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype), "device_map": place}
+        net = load_pretrained(
+            AutoModelForCausalLM, locate(model), revision=revision, output_loading_info=True, **options
+        )
+    if adapter is not None:
+        net = with_adapter(net, adapter, merge=quantisation is None)
+    if adapter is not None and (adapter / "tokenizer_config.json").is_file():  # with the template of its training
+        model, revision = str(adapter), None
+    return net.eval(), load_processor(AutoTokenizer, model, revision)
+
+
+def with_adapter(net: Any, adapter: Path, merge: bool) -> Any:
+    """Put the peft adapter in a folder on a model.
+
+    Raises:
+        InputError: The folder holds none, or one for another model.
+    """
+    if not (adapter / "adapter_config.json").is_file():
+        raise InputError("holds no adapter_config.json", file=adapter, fix="name the folder of a peft adapter")
+    try:
+        adapted: Any = PeftModel.from_pretrained(net, str(adapter))
+    except (ValueError, RuntimeError, OSError) as error:
+        raise InputError(f"does not fit the model: {str(error).splitlines()[0]}", file=adapter) from error
+    return adapted.merge_and_unload(safe_merge=True) if merge else adapted
+
+
+def context_of(net: Any) -> int:
+    """The most tokens of prompt and answer together.
+
+    Raises:
+        InputError: The configuration does not say.
+    """
+    context = getattr(net.config.get_text_config(), "max_position_embeddings", None)
+    if not context:
+        raise InputError("does not say how long its context is", field="max_position_embeddings")
+    return int(context)
+
+
+def chosen_device(device_map: str | None) -> str:
+    """The device map to load with: ``auto`` means the CPU where there is no GPU.
+
+    Raises:
+        EnvironmentFault: A GPU was named and there is none.
+        InputError: It names no device.
+    """
+    gpu = torch.cuda.is_available()
+    if device_map in (None, "auto"):
+        return "cpu" if not gpu else "auto" if device_map else "cuda:0"
+    try:
+        device = torch.device(str(device_map))
+    except RuntimeError as error:
+        raise InputError("no such device", field="device_map", got=device_map, fix="use auto, cpu or cuda:0") from error
+    if device.type == "cuda" and not gpu:
+        raise EnvironmentFault("there is no GPU", field="device_map", got=device_map, fix="use cpu")
+    return str(device_map)

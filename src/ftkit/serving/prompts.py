@@ -1,0 +1,80 @@
+"""Requests as prompts, by the same renderer as in training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jinja2 import TemplateError
+
+from ftkit.errors import InputError
+from ftkit.training.supervision import Renderer
+
+
+class Prompts:
+    """Makes token ids of what a request says.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        chat: Whether training used the chat template; None if it did where there is one.
+        style: How training made a prompt of a single question, with ``{question}`` in it; None takes it as it is.
+
+    Raises:
+        InputError: It has no end token, so an answer could not end.
+    """
+
+    def __init__(self, tokenizer: Any, chat: bool | None = None, style: str | None = None) -> None:
+        self.tokenizer, self.renderer, self.style = tokenizer, Renderer(tokenizer, chat), style or "{question}"
+
+    def texts(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of texts to go on with, as they are; the tokenizer adds its own beginning.
+
+        Raises:
+            InputError: A text has no tokens.
+        """
+        encoded = self.tokenizer(texts, verbose=False)["input_ids"]
+        if not all(encoded):
+            raise InputError("a text has no tokens", field="prompt")
+        return encoded
+
+    def chat(self, messages: list[dict[str, str]]) -> list[int]:
+        """Token ids of a conversation up to where the model answers; without a template one question as it is.
+
+        Args:
+            messages: Dicts with ``role`` and ``content``.
+
+        Raises:
+            InputError: The model's template cannot render these messages.
+        """
+        if len(messages) == 1 and messages[0]["role"] == "user":
+            messages = [{**messages[0], "content": self.style.format(question=messages[0]["content"])}]
+        if self.renderer.chat:
+            try:
+                text = self.tokenizer.apply_chat_template(
+                    messages, chat_template=self.renderer.template, tokenize=False, add_generation_prompt=True
+                )
+            except TemplateError as error:  # such as: roles must alternate
+                raise InputError(f"the chat template refuses the messages: {error}", field="messages") from error
+        elif len(messages) == 1 and messages[0]["role"] == "user":
+            text = messages[0]["content"]
+        else:
+            raise InputError(
+                "the model has no chat template: it takes one message of the user",
+                field="messages",
+                fix="or use /v1/completions",
+            )
+        if not (ids := self.renderer.prompt_ids(text)):
+            raise InputError("the messages have no tokens", field="messages")
+        return ids
+
+
+def template_of(style: str, tokenizer: Any) -> str:
+    """A chat template that makes of one question what a prompt style makes of it, for libraries that know no styles.
+
+    Args:
+        style: A text with ``{question}`` in it.
+        tokenizer: Of the model; what it puts before a text, the template puts there, too.
+    """
+    before, _, after = style.partition("{question}")
+    begin = "{{ bos_token }}" if getattr(tokenizer, "add_bos_token", False) and tokenizer.bos_token else ""
+    before, after = (f"{{{{ {text!r} if message.role == 'user' else '' }}}}" for text in (before, after))
+    return f"{begin}{{% for message in messages %}}{before}{{{{ message.content }}}}{after}{{% endfor %}}"

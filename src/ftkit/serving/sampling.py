@@ -1,0 +1,45 @@
+"""Choosing the next token of each row of a batch, each by its own rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ftkit.serving.jobs import Sampling
+
+
+def choose(logits: Tensor, samplings: Sequence[Sampling], generators: Sequence[torch.Generator]) -> list[int]:
+    """Choose a token for each row.
+
+    Args:
+        logits: Float (B, V).
+        samplings: B rules.
+        generators: B generators on the CPU; only rows that draw use theirs.
+
+    Returns:
+        B token ids; -1 for a row whose logits are not finite.
+    """
+    best, tokens = (column.tolist() for column in logits.max(-1))
+    for row, (sampling, generator) in enumerate(zip(samplings, generators, strict=True)):
+        if not abs(best[row]) < float("inf"):  # NaN, too: max hands it on
+            tokens[row] = -1
+        elif sampling.temperature > 0:
+            tokens[row] = _draw(logits[row].float().cpu(), sampling, generator)
+    return tokens
+
+
+def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    """Draw a token from ``logits`` (V,) float32; those below top-k or outside top-p never come."""
+    ordered, indices = logits.sort(descending=True, stable=True)
+    if sampling.top_k:
+        ordered = ordered[: sampling.top_k]
+    # The difference first: dividing large logits by a small temperature would overflow.
+    probabilities = ((ordered - ordered[0]) / sampling.temperature).softmax(-1)
+    if sampling.top_p < 1:
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities[before >= sampling.top_p] = 0  # the likeliest one always stays
+        if not probabilities[0] > 0:
+            return int(indices[0])
+    return int(indices[torch.multinomial(probabilities, 1, generator=generator)])

@@ -1,0 +1,113 @@
+"""What a request may say, strictly: unknown fields, wrong types and values out of bounds are refused by name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ftkit.serving.jobs import Sampling
+from ftkit.serving.limits import (
+    MAX_CHOICES,
+    MAX_MESSAGES,
+    MAX_NUMBER,
+    MAX_STOP_LENGTH,
+    MAX_STOPS,
+    MAX_TEMPERATURE,
+    MAX_TEXTS,
+    MAX_TOP_K,
+)
+
+Text = Annotated[str, Field(min_length=1)]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class StreamOptions(_Strict):
+    """Options of a stream."""
+
+    include_usage: bool = False
+
+
+class _GenerationRequest(_Strict):
+    model: str | None = None
+    max_tokens: int | None = Field(None, ge=1, le=MAX_NUMBER)
+    n: int = Field(1, ge=1, le=MAX_CHOICES)
+    temperature: float = Field(0.0, ge=0, le=MAX_TEMPERATURE)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0, le=MAX_TOP_K)
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
+    seed: int | None = Field(None, ge=0, le=MAX_NUMBER)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+
+    def sampling(self, max_tokens: int, choice: int) -> Sampling:
+        """The rules for one of the ``n`` choices; with a seed each draws with its own."""
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        seed = None if self.seed is None else self.seed + choice
+        return Sampling(max_tokens, self.temperature, self.top_p, self.top_k, stop, seed)
+
+    @property
+    def wanted_tokens(self) -> int | None:
+        """How many new tokens the request asks for, if it says."""
+        return self.max_tokens
+
+
+class CompletionRequest(_GenerationRequest):
+    """Body of ``/v1/completions``: texts to go on with."""
+
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
+
+    @property
+    def prompts(self) -> list[str]:
+        """The texts."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+
+class TextPart(_Strict):
+    """A part of a message; only text is understood."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(_Strict):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_TEXTS)]
+    name: str | None = None
+
+    def for_template(self) -> dict[str, str]:
+        """Role and text, as chat templates take them."""
+        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": self.role, "content": content}
+
+
+class ChatRequest(_GenerationRequest):
+    """Body of ``/v1/chat/completions``: a conversation to answer."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_NUMBER)
+
+    @property
+    def wanted_tokens(self) -> int | None:
+        """How many new tokens the request asks for, under either of its two names."""
+        return self.max_completion_tokens if self.max_tokens is None else self.max_tokens
+
+
+class ClassifyRequest(_Strict):
+    """Body of ``/v1/classify``: texts to label."""
+
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
+    model: str | None = None
+    user: str | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts."""
+        return [self.input] if isinstance(self.input, str) else self.input

@@ -1,0 +1,127 @@
+"""What every request passes before anything reads it: who asks, from where, how much, and how fast."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Collection
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ftkit.serving.limits import Limits
+from ftkit.serving.replies import ApiError
+from ftkit.serving.thread import described
+
+log = logging.getLogger("ftkit.serving")
+
+
+class Guard:
+    """Stands before the application.
+
+    A foreign ``Host`` (a name that an attacker points at this machine) or ``Origin`` (a web page of somebody else) is
+    refused; there are no CORS headers. With a key every request but ``/health`` must bring it, which is checked before
+    the body is read. Bodies are counted as they come, whatever they say of their length, and must come in time.
+    Errors that nothing expected are logged by kind and place, never with their message, which may quote a prompt.
+
+    Args:
+        app: The application.
+        limits: The bounds.
+        hosts: The host names that the server answers to; None answers to all.
+        key: The API key; None asks for none.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits, hosts: Collection[str] | None, key: str | None) -> None:
+        self.app, self.limits, self.hosts = app, limits, hosts
+        self.key = None if key is None else key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request pass, or answer it with what is wrong."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            self._check_origin(headers)
+            self._check_key(scope["path"], headers)
+            self._check_length(headers)
+            body = await self._body(receive)
+            await self.app(scope, _replaying(body, receive), watched)
+        except ApiError as error:
+            await error.response()(scope, receive, send)
+        except Exception as error:
+            log.error("unexpected: %s", described(error))
+            if not started:
+                await ApiError(500, "an error of the server; its log names the place").response()(scope, receive, send)
+
+    def _check_origin(self, headers: dict[bytes, str]) -> None:
+        host = headers.get(b"host", "")
+        if self.hosts is not None and _hostname(f"//{host}") not in self.hosts:
+            raise ApiError(403, "the Host header names no host of this server", code="foreign_host")
+        origin = headers.get(b"origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            raise ApiError(403, "requests from other web pages are refused", code="foreign_origin")
+
+    def _check_key(self, path: str, headers: dict[bytes, str]) -> None:
+        if self.key is None or path == "/health":
+            return
+        scheme, _, given = headers.get(b"authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode("latin-1"), self.key):
+            raise ApiError(
+                401, "a valid API key is needed", code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}
+            )
+
+    def _check_length(self, headers: dict[bytes, str]) -> None:
+        if headers.get(b"content-encoding", "identity").lower() != "identity":
+            raise ApiError(415, "compressed bodies are not accepted")
+        length = headers.get(b"content-length", "0")
+        if length.isascii() and length.isdigit() and int(length[:20]) > self.limits.body_bytes:
+            raise self._too_large()
+
+    async def _body(self, receive: Receive) -> bytes:
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self.limits.body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ApiError(400, "the client went away")
+                    body += message.get("body", b"")
+                    if len(body) > self.limits.body_bytes:
+                        raise self._too_large()
+                    if not message.get("more_body"):
+                        return bytes(body)
+        except TimeoutError:
+            raise ApiError(
+                408, f"the body took longer than {self.limits.body_seconds:g} s", headers={"Connection": "close"}
+            ) from None
+
+    def _too_large(self) -> ApiError:
+        message = f"the body is larger than {self.limits.body_bytes:,} bytes"
+        return ApiError(413, message, headers={"Connection": "close"})
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _replaying(body: bytes, receive: Receive) -> Any:
+    """A ``receive`` that gives the body that was read, then what comes after it."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replay

@@ -1,0 +1,84 @@
+"""The running server: slow clients cut off, an end that lets answers finish."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ftkit.errors import ExitCode
+from ftkit.serving.address import MAX_CONNECTIONS, hosts_of
+from ftkit.serving.app import Served, make_app
+from ftkit.serving.limits import Limits
+from ftkit.serving.security import Guard
+
+
+def make_server(served: Served, limits: Limits, host: str, key: str | None) -> uvicorn.Server:
+    """A server that is not yet running, see :func:`run`."""
+    guarded = Guard(make_app(served, limits), limits, hosts_of(host), key)
+    config = uvicorn.Config(
+        guarded,
+        http=_slow_heads_cut_off(limits.body_seconds),
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=int(limits.drain_seconds),
+        h11_max_incomplete_event_size=16_384,
+    )
+    return uvicorn.Server(config)
+
+
+def run(server: uvicorn.Server, listening: socket.socket) -> None:
+    """Answer until SIGTERM or Ctrl-C; then take no more requests and let running answers finish.
+
+    Raises:
+        SystemExit: With 143 after SIGTERM.
+        KeyboardInterrupt: After Ctrl-C.
+    """
+    signal.signal(signal.SIGTERM, _terminated)  # uvicorn raises the signal again when all is done
+    server.run(sockets=[listening])
+
+
+def _terminated(number: int, frame: Any) -> None:
+    raise SystemExit(ExitCode.TERMINATED)
+
+
+def _slow_heads_cut_off(seconds: float) -> type[asyncio.Protocol]:
+    """The protocol of uvicorn, which here also closes a connection whose request head does not come in time.
+
+    By itself it waits for ever for the first head, and for every later one that has begun.
+    """
+
+    class Protocol(H11Protocol):
+        _patience: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._patience = self.loop.call_later(seconds, transport.close)
+
+        def data_received(self, data: bytes) -> None:
+            waits = self.cycle is None or self.cycle.response_complete
+            super().data_received(data)
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._calm()
+            elif waits and self._patience is None:
+                self._patience = self.loop.call_later(seconds, self.transport.close)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._calm()
+            super().connection_lost(exc)
+
+        def _calm(self) -> None:
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
+
+    return Protocol

@@ -1,0 +1,79 @@
+"""What a run learnt as files for others: safetensors and JSON, no pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from ftkit.errors import InputError
+from ftkit.storage import atomic_write, sha256_of
+from ftkit.training.checkpoint import TrainedStateModule, read_checkpoint
+
+DESCRIPTION = "ftkit.json"
+STATE = "trained.safetensors"
+_KEPT = ("hyper_parameters", "base", "encoding")
+
+
+def export_trained(run: Path, folder: Path, class_path: str) -> None:
+    """Write the parameters that a run trained, and what is needed to put them on their base again.
+
+    Args:
+        run: The run's folder.
+        folder: Where to.
+        class_path: The module's class.
+
+    Raises:
+        InputError: The run has no checkpoint, or a damaged one.
+    """
+    checkpoint = read_checkpoint(run)
+    with atomic_write(folder / STATE, "wb") as file:
+        file.write(save({name: tensor.contiguous() for name, tensor in checkpoint["state_dict"].items()}))
+    description: dict[str, Any] = {key: checkpoint.get(key) for key in _KEPT}
+    description["hyper_parameters"] = {**description["hyper_parameters"], "_class_path": class_path}
+    description["sha256"] = sha256_of(folder / STATE)
+    with atomic_write(folder / DESCRIPTION) as file:
+        json.dump(description, file, indent=1, default=list)
+
+
+def read_export(folder: Path) -> dict[str, Any]:
+    """Read what :func:`export_trained` wrote, in the form of a checkpoint.
+
+    Raises:
+        InputError: A file is missing, damaged or changed.
+    """
+    try:
+        checkpoint = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        found = sha256_of(folder / STATE)
+        if found != checkpoint.pop("sha256"):
+            raise InputError("the checksum does not match: the file was changed or damaged", file=folder / STATE)
+        return {**checkpoint, "state_dict": load_file(folder / STATE)}
+    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot be read: {error}", file=folder, fix="use a complete copy") from error
+
+
+def restore(kind: Any, folder: Path) -> TrainedStateModule:
+    """Build the module that an export describes.
+
+    Args:
+        kind: Its class.
+        folder: The export.
+
+    Returns:
+        The module in evaluation mode.
+
+    Raises:
+        InputError: A file is missing or damaged, or does not fit the base.
+        UnavailableError: The base cannot be had.
+    """
+    checkpoint = read_export(folder)
+    module = kind(**{k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")})
+    module.configure_model()
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"], strict=False)
+    return module.eval()

@@ -1,0 +1,183 @@
+"""What a model is, told without loading its weights: architecture, checkpoint, parameters, memory, prompt format."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+import yaml  # type: ignore[import-untyped]
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+
+from ftkit.errors import FtkitError, InputError
+from ftkit.hub import commit_of, load_pretrained, repository_cache
+from ftkit.training.adapters import is_linear, linear_layers
+from ftkit.training.base_model import load_processor, locate
+
+SAMPLE = [{"role": "user", "content": "What is 12 + 7?"}, {"role": "assistant", "content": "19"}]
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_PARTS = (  # the first that matches a parameter's dotted name
+    ("vision tower", re.compile(r"\b(vision_tower|vision_model|visual|image_encoder)\b")),
+    ("connector", re.compile(r"\b(connector|multi_modal_projector|modality_projection)\b")),
+    ("embeddings", re.compile(r"\b(wte|wpe|embed_tokens|embed_positions|word_embeddings|embeddings)\b")),
+    ("attention", re.compile(r"\b(attn|attention|self_attn|self_attention)\b")),
+    ("MLP", re.compile(r"\b(mlp|feed_forward|ffn|fc1|fc2)\b")),
+    ("norms", re.compile(r"(norm|\bln_\w+|layernorm)")),
+    ("head", re.compile(r"\b(lm_head|score|classifier|head)\b")),
+)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a model from its configuration and the files beside it.
+
+    Args:
+        name: The name it was asked for by.
+        architecture: The class whose shape it has, and its family.
+        config: The transformers configuration, of the text part where there are several.
+        commit: The hub commit in the cache; None for a folder.
+        weight_files: Files of the checkpoint with their bytes.
+        dtype: Of the checkpoint, as its configuration says.
+        parameters: Number of parameters by part; shared ones count once.
+        linear: Parameters of the linear layers that quantisation reaches.
+        tied: Whether the output head shares the embeddings' weight.
+        lora_targets: The layers that ``trainable: lora`` would adapt, and the parameters that rank 1 adds.
+        card: The header of the model card (licence, gating, base model), or nothing.
+    """
+
+    name: str
+    architecture: tuple[str, str]
+    config: Any
+    commit: str | None
+    weight_files: dict[str, int]
+    dtype: torch.dtype
+    parameters: dict[str, int]
+    linear: int
+    tied: bool
+    lora_targets: tuple[list[str], int]
+    card: dict[str, Any]
+
+    @property
+    def total(self) -> int:
+        """Number of parameters."""
+        return sum(self.parameters.values())
+
+    @property
+    def context(self) -> int | None:
+        """Largest number of tokens, if the configuration says."""
+        return getattr(self.config, "max_position_embeddings", None)
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Bytes of keys and values that one token of one sequence keeps while text is generated."""
+        heads = self.config.num_attention_heads
+        per_head = getattr(self.config, "head_dim", None) or self.config.hidden_size // heads
+        shared = getattr(self.config, "num_key_value_heads", None) or heads
+        return 2 * self.config.num_hidden_layers * shared * per_head * self.dtype.itemsize
+
+
+def model_facts(name: str, revision: str | None = None) -> ModelFacts:
+    """Gather what is known of a model. Its weights are not loaded: the network is built without memory.
+
+    Args:
+        name: A hub id (in the cache, or to be downloaded), a folder in transformers format, or ``demo``,
+            see :func:`ftkit.training.base_model.locate`.
+        revision: The hub revision; None takes the current one.
+
+    Raises:
+        UnavailableError: Its configuration is neither in the cache nor to be downloaded.
+        InputError: The folder holds no model, or one that is not of transformers itself.
+    """
+    source = locate(name)
+    config = load_pretrained(AutoConfig, source, revision)
+    model = empty_model(config, source)
+    folder = Path(source) if Path(source).is_dir() else _snapshot(source, revision)
+    head = model.get_output_embeddings()
+    text = config.get_text_config()
+    return ModelFacts(
+        name=name,
+        architecture=(type(model).__name__, config.model_type),
+        config=text,
+        commit=commit_of(source, revision),
+        weight_files={} if folder is None else _weight_files(folder),
+        dtype=config.dtype or text.dtype or torch.float32,
+        parameters=parameters_by_part(model),
+        linear=sum(_size(layer) for _, layer in model.named_modules() if is_linear(layer) and layer is not head),
+        tied=head is not None and head.weight is model.get_input_embeddings().weight,
+        lora_targets=_lora_targets(model),
+        card={} if folder is None else read_card_header(folder),
+    )
+
+
+def empty_model(config: Any, name: str) -> PreTrainedModel:
+    """Build the network that a configuration describes on the meta device: shapes, no weights.
+
+    Raises:
+        InputError: The configuration names no class of transformers.
+    """
+    names = config.architectures or []
+    kind = next((getattr(transformers, name) for name in names if hasattr(transformers, name)), None)
+    if kind is None:
+        raise InputError("names no architecture of transformers", file=name, field="architectures", got=names)
+    with torch.device("meta"):
+        return kind(config)
+
+
+def parameters_by_part(model: torch.nn.Module) -> dict[str, int]:
+    """Count the parameters by part; a shared one counts where it comes first.
+
+    Example:
+        >>> parameters_by_part(torch.nn.ModuleDict({"mlp": torch.nn.Linear(2, 3), "lm_head": torch.nn.Linear(3, 1)}))
+        {'MLP': 9, 'head': 4}
+    """
+    counts = Counter[str]()
+    for name, parameter in model.named_parameters():
+        counts[next((part for part, pattern in _PARTS if pattern.search(name)), "other")] += parameter.numel()
+    return dict(counts)
+
+
+def read_card_header(folder: Path) -> dict[str, Any]:
+    """The YAML header of a folder's model card; empty without one."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return {}
+    match = re.match(r"---\s*\n(.*?)\n---\s*\n", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    try:
+        header = yaml.safe_load(match[1]) if match else None
+    except yaml.YAMLError:  # a card is for people: a damaged header tells nothing, and hides nothing else
+        header = None
+    return header if isinstance(header, dict) else {}
+
+
+def tokenizer_of(name: str, revision: str | None = None) -> Any | None:
+    """The tokenizer of a model; None where there is none, such as in a folder of weights."""
+    try:
+        return load_processor(AutoTokenizer, name, revision)
+    except FtkitError:
+        return None
+
+
+def _snapshot(name: str, revision: str | None) -> Path | None:
+    commit = commit_of(name, revision)
+    return None if commit is None else repository_cache(name) / "snapshots" / commit
+
+
+def _weight_files(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_size for pattern in _WEIGHTS for file in sorted(folder.glob(pattern))}
+
+
+def _lora_targets(model: PreTrainedModel) -> tuple[list[str], int]:
+    """Names as LoRA would choose them, and how many parameters an adapter of rank 1 has: inputs + outputs a layer."""
+    if model.get_output_embeddings() is None:
+        return [], 0
+    names = linear_layers(model)
+    layers = [layer for name, layer in model.get_decoder().named_modules() if name.rpartition(".")[2] in names]
+    return names, sum(sum(layer.weight.shape) for layer in layers if is_linear(layer))
+
+
+def _size(layer: torch.nn.Module) -> int:
+    return int(layer.weight.numel())  # type: ignore[operator]

@@ -1,0 +1,56 @@
+"""A tiny model behind a real server on the loopback."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running_server import Running
+
+from ftkit.serving.app import Served
+from ftkit.serving.generator import BatchGenerator
+from ftkit.serving.limits import Limits
+from ftkit.serving.loading import context_of, load_generator
+from ftkit.serving.prompts import Prompts
+from ftkit.serving.thread import ModelThread
+
+TEMPLATE = (
+    "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def tiny(gpt2_folder: Path) -> tuple[Any, Any]:
+    """The tiny model and its tokenizer of single bytes, with a chat template."""
+    net, tokenizer = load_generator(str(gpt2_folder))
+    tokenizer.chat_template = TEMPLATE
+    return net, tokenizer
+
+
+@pytest.fixture
+def start(tiny: tuple[Any, Any]) -> Iterator[Callable[..., Running]]:
+    """Start a server of the tiny model, or of another engine."""
+    running = []
+
+    def starting(engine: Any = None, key: str | None = None, batch_size: int = 16, **limits: Any) -> Running:
+        net, tokenizer = tiny
+        bounds = Limits(**{"drain_seconds": 5.0, **limits})
+        engine = engine or BatchGenerator(net, tokenizer, batch_size)
+        served = Served("tiny", ModelThread(engine, bounds.waiting), Prompts(tokenizer), context_of(net))
+        running.append(Running(served, bounds, key))
+        return running[-1]
+
+    yield starting
+    for server in running:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def server(tiny: tuple[Any, Any]) -> Iterator[Running]:
+    """A server of the tiny model that the tests of a file share."""
+    net, tokenizer = tiny
+    served = Served("tiny", ModelThread(BatchGenerator(net, tokenizer, 16), 256), Prompts(tokenizer), context_of(net))
+    running = Running(served, Limits(drain_seconds=5.0, body_bytes=10_000, body_seconds=0.5))
+    yield running
+    running.stop()

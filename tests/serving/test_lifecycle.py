@@ -1,0 +1,182 @@
+"""Full queue, time-outs, clients that leave, a model that dies, and the end of the server."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from running_server import until
+
+from ftkit.serving.generator import BatchGenerator
+
+
+class Slow(BatchGenerator):
+    """A generator whose tokens take as long as is said."""
+
+    seconds = 0.05
+
+    def step(self) -> None:
+        time.sleep(self.seconds)
+        super().step()
+
+
+@pytest.fixture
+def slow(tiny: Any) -> Slow:
+    net, tokenizer = tiny
+    engine = Slow(net, tokenizer, 2)
+    engine.end_tokens = frozenset()  # answers as long as they may
+    return engine
+
+
+def asked(server: Any, tokens: int, **options: Any) -> httpx.Response:
+    return server.post("/v1/completions", {"prompt": "ab", "max_tokens": tokens, **options})
+
+
+def test_a_full_queue_is_503_with_the_time_to_come_back(start: Any, slow: Slow) -> None:
+    server = start(slow, waiting=3)
+    with ThreadPoolExecutor(20) as pool:
+        replies = list(pool.map(lambda _: asked(server, 20), range(20)))
+    statuses = [reply.status_code for reply in replies]
+    assert set(statuses) == {200, 503}
+    assert statuses.count(200) >= 5  # two in work, three waiting
+    for reply in replies:
+        if reply.status_code == 503:
+            assert int(reply.headers["retry-after"]) >= 1
+            assert reply.json()["error"]["code"] == "queue_full"
+    # One request for more answers than may wait is refused whole.
+    assert asked(server, 2, n=4).status_code == 503
+    assert asked(server, 2, n=3).status_code == 200
+
+
+def test_a_timeout_is_504_and_frees_the_slot(start: Any, slow: Slow) -> None:
+    server = start(slow, seconds=0.4)
+    reply = asked(server, 60)
+    assert reply.status_code == 504
+    until(lambda: not slow.jobs, 2)
+    assert asked(server, 2).status_code == 200
+    stream = asked(server, 60, stream=True)
+    assert stream.status_code == 200
+    assert '"code": "timeout"' in stream.text
+    assert "[DONE]" not in stream.text
+    until(lambda: not slow.jobs, 2)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_its_slot(start: Any, slow: Slow, stream: bool) -> None:
+    server = start(slow)
+    body = b'{"prompt": "ab", "max_tokens": 60, "stream": %s}' % str(stream).lower().encode()
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        until(lambda: slow.jobs)
+    left = time.monotonic()
+    until(lambda: not slow.jobs, 2)  # 60 tokens would take 3 s
+    assert time.monotonic() - left < 1
+
+
+def test_health_answers_at_once_while_the_model_works(start: Any, tiny: Any) -> None:
+    server = start(BatchGenerator(*tiny, batch_size=16))
+    done = threading.Event()
+
+    def busy() -> None:
+        while not done.is_set():
+            asked(server, 60, n=8)
+
+    clients = [threading.Thread(target=busy) for _ in range(4)]
+    for client in clients:
+        client.start()
+    times = []
+    with httpx.Client(trust_env=False) as client:
+        for _ in range(40):
+            started = time.perf_counter()
+            reply = client.get(server.url + "/health")
+            times.append(time.perf_counter() - started)
+            assert reply.json()["status"] == "ok"
+            time.sleep(0.01)
+    done.set()
+    for thread in clients:
+        thread.join()
+    # The middle and not the longest: other processes share this machine.
+    assert sorted(times)[len(times) // 2] < 0.1
+
+
+def test_a_model_that_dies_fails_all_and_health_says_so(start: Any, slow: Slow, caplog: Any) -> None:
+    server = start(slow)
+    with ThreadPoolExecutor(5) as pool:
+        waiting = [pool.submit(asked, server, 60) for _ in range(5)]
+        until(lambda: server.served.thread.running == 2 and server.served.thread.waiting == 3)
+
+        def broken(**inputs: Any) -> Any:
+            raise ValueError("the prompt was: secret")
+
+        slow.model = broken
+        assert {future.result().status_code for future in waiting} == {503}
+    health = server.get("/health")
+    assert health.status_code == 503
+    assert health.json()["reason"] == "ValueError at test_lifecycle.py:" + health.json()["reason"].rpartition(":")[2]
+    assert asked(server, 2).status_code == 503
+    assert "secret" not in caplog.text + health.text
+    assert "the model's thread has ended: ValueError" in caplog.text
+
+
+def served(*arguments: str, port: int = 0, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ftkit", "serve", *arguments, "--port", str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def address_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert " on http://" in line, process.stderr.read() if process.stderr else line
+    return line.split(" on ")[1].split()[0]
+
+
+def test_sigterm_lets_answers_finish_and_takes_no_more(gpt2_folder: Path) -> None:
+    process = served(str(gpt2_folder), "--name", "tiny")
+    url = address_of(process)
+    with httpx.Client(trust_env=False, timeout=60) as client:
+        until(lambda: _healthy(client, url))
+        # Many answers of one request, so that it is still at work when it is told to end.
+        request = {"prompt": ["a" * size for size in range(1, 55)], "n": 4, "max_tokens": 10}
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(client.post, f"{url}/v1/completions", json=request)
+            until(lambda: httpx.get(f"{url}/health", trust_env=False).json()["running"])
+            process.send_signal(signal.SIGTERM)
+            reply = answer.result()
+    assert reply.status_code == 200
+    assert len(reply.json()["choices"]) == 54 * 4
+    assert process.wait(30) == 143
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/health", trust_env=False)
+    said = "".join(process.communicate())
+    assert "aaaa" not in said
+    assert "Traceback" not in said
+
+
+def test_a_port_in_use_is_told_before_the_model_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = served("/no/such/model", port=port)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert said == f"error: port {port} on 127.0.0.1 is in use; fix: choose another --port\n"
+
+
+def _healthy(client: httpx.Client, url: str) -> bool:
+    try:
+        return client.get(f"{url}/health").status_code == 200
+    except httpx.ConnectError:
+        return False

@@ -1,0 +1,183 @@
+"""Runs, folders and adapters behind the server answer as they do in Python; and what is pushed can be served again."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from running_server import Running
+from transformers import AutoModelForCausalLM
+
+from ftkit import ArithmeticDataModule, CausalLMSFT, GPT2Classifier
+from ftkit.commands.push import write_repository
+from ftkit.commands.served import load_served
+from ftkit.errors import EnvironmentFault, InputError
+from ftkit.lightning_cli import FtkitCLI
+from ftkit.serving.limits import Limits
+from ftkit.training.base_model import load_base
+
+TEXTS = ["win cash now! free 1", "see you at five", "ok"]
+PLAIN: dict[str, Any] = {"quantisation": None, "dtype": "auto", "device_map": None}
+
+
+@pytest.fixture(scope="module")
+def spam(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a classifier."""
+    folder = tmp_path_factory.mktemp("runs") / "spam"
+    for command in ("fit", "test"):
+        arguments = [
+            "--config",
+            str(tiny_config),
+            "--trainer.default_root_dir",
+            str(folder),
+            "--trainer.max_epochs",
+            "1",
+        ]
+        FtkitCLI([command, *arguments])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sums(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a causal language model with adapters, tuned for two steps so hard that its answers change."""
+    folder = tmp_path_factory.mktemp("runs") / "sums"
+    arguments = ["--model", "ftkit.CausalLMSFT", "--model.model", "demo", "--data", "ftkit.ArithmeticDataModule"]
+    arguments += ["--data.train_size", "16", "--data.val_size", "2", "--data.test_size", "4", "--data.batch_size", "8"]
+    arguments += [
+        "--model.optimizer",
+        "torch.optim.AdamW",
+        "--model.optimizer.lr",
+        "0.02",
+        "--trainer.accelerator",
+        "cpu",
+    ]
+    arguments += ["--model.max_new_tokens", "8"]
+    arguments += ["--trainer.max_epochs", "1", "--trainer.default_root_dir", str(folder)]
+    for command in ("fit", "test"):
+        FtkitCLI([command, *arguments, "--trainer.enable_progress_bar", "false"])
+    return folder
+
+
+@pytest.fixture
+def serving() -> Iterator[Callable[..., Running]]:
+    running = []
+
+    def starting(model: Any, adapter: Path | None = None, **loading: Any) -> Running:
+        limits = Limits(drain_seconds=5.0)
+        served = load_served(str(model), None, None, adapter, limits, 16, **{**PLAIN, **loading})
+        running.append(Running(served, limits))
+        return running[-1]
+
+    yield starting
+    for server in running:
+        server.stop()
+
+
+def test_a_classifier_answers_as_in_python(spam: Path, serving: Callable[..., Running]) -> None:
+    server = serving(spam)
+    reply = server.post("/v1/classify", {"model": "spam", "input": TEXTS})
+    assert reply.status_code == 200
+    expected = GPT2Classifier.load(spam).classify(TEXTS)
+    for index, (item, result) in enumerate(zip(reply.json()["data"], expected, strict=True)):
+        assert (item["index"], item["label"]) == (index, result["label"])
+        assert item["probability"] == pytest.approx(result["probability"], abs=1e-6)
+    assert server.post("/v1/classify", {"input": "one"}).json()["data"][0]["index"] == 0
+    assert server.post("/v1/classify", {"input": ""}).status_code == 400
+    assert server.post("/v1/completions", {"prompt": "a"}).status_code == 404
+
+
+def test_a_pushed_classifier_is_served_like_its_run(spam: Path, tmp_path: Path) -> None:
+    from ftkit.commands.runs import class_of
+    from ftkit.training.export import export_trained, restore
+
+    export_trained(spam, tmp_path, "ftkit.GPT2Classifier")
+    kind = class_of(tmp_path)
+    assert kind is GPT2Classifier
+    assert restore(kind, tmp_path).classify(TEXTS) == GPT2Classifier.load(spam).classify(TEXTS)
+
+
+def test_a_tuned_model_is_asked_as_in_training_and_answers_the_same(
+    sums: Path, tmp_path: Path, serving: Callable[..., Running]
+) -> None:
+    module = CausalLMSFT.load(sums, dtype="float32")
+    questions = ["1 + 1", "12 + 30", "7 - 4"]
+    expected = module.answer(questions)
+    base = CausalLMSFT("demo", dtype="float32", max_new_tokens=8)
+    assert base.eval().answer(questions) != expected  # or the adapters could be missing
+
+    def answers(server: Running) -> list[str]:
+        said = []
+        for question in questions:
+            body = {"messages": [{"role": "user", "content": question}], "max_tokens": 8}
+            choice = server.post("/v1/chat/completions", body).json()["choices"][0]
+            said.append(choice["message"]["content"].strip() + ("" if choice["finish_reason"] == "stop" else "…"))
+        return said
+
+    assert answers(serving(sums)) == expected
+    for merge in (False, True):
+        pushed = tmp_path / f"merge-{merge}"
+        write_repository(sums, "me/sums", pushed, merge)
+        assert (pushed / "adapter_config.json").is_file() != merge
+        assert (pushed / "model.safetensors").is_file() == merge
+        assert answers(serving(pushed)) == expected
+    assert answers(serving("demo", adapter=tmp_path / "merge-False")) == expected
+
+
+def test_a_prompt_of_training_is_the_prompt_of_the_server(sums: Path, serving: Callable[..., Running]) -> None:
+    data = ArithmeticDataModule(train_size=4, val_size=2, test_size=2)
+    row = data.rows("test")[0]
+    prompts = serving(sums).served.prompts
+    assert prompts is not None
+    question = str(row.prompt).removesuffix(" =")
+    assert prompts.chat([{"role": "user", "content": question}]) == prompts.texts([str(row.prompt)])[0]
+
+
+@pytest.mark.parametrize("quantisation", ["8bit", "nf4"])
+def test_weights_of_few_bits_answer_as_transformers_makes_them(
+    quantisation: Any, serving: Callable[..., Running]
+) -> None:
+    server = serving("demo", quantisation=quantisation)
+    said = server.post("/v1/completions", {"prompt": "URGENT you have", "max_tokens": 6}).json()["choices"][0]["text"]
+    prompts = server.served.prompts
+    assert prompts is not None
+    ids = torch.tensor(prompts.texts(["URGENT you have"]))
+    net = load_base(AutoModelForCausalLM, "demo", quantisation=quantisation, dtype="float32").eval()
+    written = net.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=6, pad_token_id=0)
+    assert said == prompts.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+    assert server.served.thread.engine.model.get_memory_footprint() < 0.6 * 347_520 * 4  # type: ignore[attr-defined]
+
+
+def test_what_cannot_be_served_is_told(tmp_path: Path, spam: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(model: Any, adapter: Path | None = None, **loading: Any) -> None:
+        load_served(str(model), None, None, adapter, Limits(), 1, **{**PLAIN, **loading})
+
+    with pytest.raises(InputError, match="no such folder"):
+        load("/no/such/folder")
+    with pytest.raises(InputError, match="adapter: a run brings its own"):
+        load(spam, adapter=tmp_path)
+    with pytest.raises(InputError, match="quantisation: a classifier takes none"):
+        load(spam, quantisation="nf4")
+    with pytest.raises(InputError, match=r"holds no adapter_config\.json"):
+        load("demo", adapter=tmp_path)
+    with pytest.raises(InputError, match="device_map: no such device"):
+        load("demo", device_map="gpu-of-mine")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EnvironmentFault, match="device_map: there is no GPU"):
+        load("demo", device_map="cuda:0")
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(
+        {"state_dict": {}, "hyper_parameters": {"_class_path": "os.system"}}, tmp_path / "checkpoints" / "last.ckpt"
+    )
+    with pytest.raises(InputError, match=r"was made by a class that is not ftkit's .*os\.system"):
+        load(tmp_path)
+
+
+def test_device_map_auto_is_the_cpu_where_there_is_no_gpu(
+    serving: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    server = serving("demo", device_map="auto")
+    reply = httpx.get(f"{server.url}/v1/models", trust_env=False)
+    assert [model["id"] for model in reply.json()["data"]] == ["demo"]
