@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,12 @@ import yaml  # type: ignore[import-untyped]
 
 from ftkit import lightning_cli
 from ftkit.ablation.ledger import key_of
+from ftkit.ablation.lock import exclusive
 from ftkit.cli import main
 from ftkit.errors import ExitCode
 from ftkit.lightning_cli import CellEngine
 from ftkit.storage import sha256_of, verify_checksum
+from ftkit.training.guards import Climb
 
 FILES = {
     "config.yaml", "result.json", "metrics.csv", "hparams.yaml", "predictions-train.tsv", "predictions-val.tsv",
@@ -62,7 +65,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_fit_and_test_leave_a_complete_run_folder(run_folder: Path, gpt2_folder: Path, messages_file: Path) -> None:
-    assert files_in(run_folder) == FILES
+    assert files_in(run_folder) == {*FILES, ".lock"}
     verify_checksum(run_folder / "checkpoints" / "last.ckpt")
     result = json.loads((run_folder / "result.json").read_text())
     assert {name: split["n"] for name, split in result["splits"].items()} == {"train": 33, "val": 4, "test": 11}
@@ -361,3 +364,156 @@ def test_a_cell_reports_its_steps(ablation: Path, tmp_path: Path) -> None:
     engine.run([ablation / "base.yaml", ablation / "rows" / "01_mean.yaml"], 5, tmp_path)
     assert steps == [(step, 8) for step in range(1, 9)]
     assert files_in(tmp_path) == FILES
+
+
+def test_options_that_contradict_the_checkpoint_are_refused(ftkit: Ftkit, run_folder: Path, tmp_path: Path) -> None:
+    for command in ("fit", "test"):
+        code, said = ftkit(command, "--ckpt_path", str(run_folder), "--model.pooling", "mean")
+        assert code == ExitCode.INPUT, said
+        assert "model.pooling: the checkpoint" in said
+        assert "was trained with 'last' (got 'mean')" in said
+    assert not (tmp_path / "run").exists()
+    assert ftkit("test", "--ckpt_path", str(run_folder), "--model.pooling", "last")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seed_everything", "124"], "seed was 123, is 124"),
+        (["--data.batch_size", "4"], "batch_size was 8, is 4"),
+        (["--trainer.accumulate_grad_batches", "2"], "accumulate_grad_batches was 1, is 2"),
+    ],
+)
+def test_other_settings_are_refused_on_resuming_unless_allowed(
+    options: list[str], message: str, ftkit: Ftkit, run_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run_folder, tmp_path / "run")
+    before = contents(tmp_path / "run")
+    code, said = ftkit("fit", "--resume", "true", "--trainer.max_epochs", "3", *options)
+    assert code == ExitCode.INPUT, said
+    assert message in said
+    assert "--allow_changed true" in said
+    assert contents(tmp_path / "run") == before
+    assert ftkit("fit", "--resume", "true", "--trainer.max_epochs", "3", *options, "--allow_changed", "true")[0] == 0
+    recorded = json.loads((tmp_path / "run" / "result.json").read_text())["changed_on_resume"]
+    assert [f"{name} was {old}, is {new}" for name, (old, new) in recorded.items()] == [message]
+
+
+def test_changed_data_are_refused_on_resuming(
+    ftkit: Ftkit, run_folder: Path, messages_file: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run_folder, tmp_path / "run")
+    (tmp_path / "other.tsv").write_text(messages_file.read_text().replace("win", "won"))
+    code, said = ftkit("fit", "--resume", "true", "--data.source", str(tmp_path / "other.tsv"))
+    assert code == ExitCode.INPUT, said
+    assert f"data_sha256 was {sha256_of(messages_file)}, is {sha256_of(tmp_path / 'other.tsv')}" in said
+
+
+def test_resume_starts_anew_where_there_is_nothing(ftkit: Ftkit, run_folder: Path, tmp_path: Path) -> None:
+    code, said = ftkit("fit", "--resume", "true")
+    assert code == 0, said
+    assert f"nothing to go on from in {tmp_path / 'run'}; training starts at the beginning" in said
+    assert "resume" not in (tmp_path / "run" / "config.yaml").read_text()
+    code, said = ftkit("fit", "--resume", "true", "--ckpt_path", str(run_folder))
+    assert (code, "choose one of --resume and --ckpt_path" in said) == (2, True)
+
+
+def test_resume_takes_the_newest_good_checkpoint_and_names_the_bad_one(
+    ftkit: Ftkit, run_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run_folder, tmp_path / "run")
+    torn = tmp_path / "run" / "checkpoints" / "newer.ckpt"
+    torn.write_bytes(b"half")
+    code, said = ftkit("fit", "--resume", "true", "--trainer.max_epochs", "3")
+    assert code == 0, said
+    assert f"notice: {torn}: cannot be read as a checkpoint" in said or f"notice: {torn}: holds more than" in said
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.optimizer.lr", "0"], "model.optimizer.lr: the learning rate must be positive (got 0.0)"),
+        (["--model.optimizer.lr", "-1"], "model.optimizer: Invalid learning rate: -1.0"),
+        (["--model.optimizer.weight_decay", "-1"], "model.optimizer: Invalid weight_decay value: -1.0"),
+    ],
+)
+def test_optimizer_options_out_of_range_are_refused_before_anything_is_written(
+    options: list[str], message: str, ftkit: Ftkit, tmp_path: Path
+) -> None:
+    code, said = ftkit("fit", *options)
+    assert code == ExitCode.INPUT, said
+    assert message in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_second_training_in_the_folder_is_turned_away(ftkit: Ftkit, tmp_path: Path) -> None:
+    with exclusive(tmp_path / "run"):
+        code, said = ftkit("fit")
+    assert code == ExitCode.ENVIRONMENT, said
+    assert f"{tmp_path / 'run'}: process {os.getpid()} on" in said
+    assert files_in(tmp_path / "run") == {".lock"}
+
+
+PLAIN = """
+import lightning as L, torch
+from torch.utils.data import DataLoader, TensorDataset
+
+class PlainModule(L.LightningModule):
+    '''A module without ftkit's checks.'''
+    def __init__(self, width: int = 3):
+        super().__init__()
+        self.net = torch.nn.Linear(2, width)
+    def training_step(self, batch, batch_idx):
+        return self.net(batch[0]).square().mean()
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+class PlainData(L.LightningDataModule):
+    '''Rows of zeros.'''
+    def __init__(self, rows: int = 4):
+        super().__init__()
+        self.rows = rows
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.zeros(self.rows, 2)), 2, drop_last=True)
+"""
+
+
+@pytest.fixture
+def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ftkit:
+    """Runs `fit` on somebody's own module and data: (exit code, what was said)."""
+    (tmp_path / "plain_wing.py").write_text(PLAIN)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def run(command: str, *options: str, folder: Path = tmp_path / "run") -> tuple[int, str]:
+        base = ["--model", "plain_wing.PlainModule", "--data", "plain_wing.PlainData"]
+        quiet = ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
+        capfd.readouterr()
+        code = main([command, *base, *quiet, "--trainer.default_root_dir", str(folder), *options])
+        said = capfd.readouterr()
+        return code, said.out + said.err
+
+    return run
+
+
+def test_a_module_of_ones_own_gets_the_same_care(plain: Ftkit, tmp_path: Path) -> None:
+    assert plain("fit")[0] == 0
+    code, said = plain("fit", "--ckpt_path", str(tmp_path / "run"), "--model.width", "5", folder=tmp_path / "other")
+    assert code == ExitCode.INPUT, said
+    assert "the checkpoint does not fit the model: size mismatch for net.weight" in said
+    assert "Traceback" not in said
+    code, said = plain("fit", "--data.rows", "1", folder=tmp_path / "none")
+    assert code == ExitCode.INPUT, said
+    assert "data: 0 batches: nothing was trained" in said
+
+
+def test_the_guard_against_divergence_can_be_set_up_and_switched_off(
+    ftkit: Ftkit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Climb, "add", lambda self, loss: (self.window, self.patience) == (5, 7))
+    chosen = ["--divergence.window", "5", "--divergence.patience", "7"]
+    code, said = ftkit("fit", *chosen)
+    assert code == ExitCode.TRAINING, said
+    assert "the loss has climbed" in said
+    assert ftkit("fit", *chosen, "--divergence.enabled", "false")[0] == 0
+    assert ftkit("fit")[0] == 0

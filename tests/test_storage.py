@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from ftkit.errors import EnvironmentFault, InputError
-from ftkit.storage import PARTIAL_SUFFIX, atomic_write, make_folder, sha256_of, verify_checksum, write_checksum
+from ftkit.storage import (
+    PARTIAL_SUFFIX,
+    atomic_write,
+    make_folder,
+    remove_partials,
+    sha256_of,
+    verify_checksum,
+    write_checksum,
+)
 
 
 def test_text_is_utf8_with_unix_line_ends_in_a_new_folder(tmp_path: Path) -> None:
@@ -137,3 +145,43 @@ def test_the_checksum_is_sha256sums_and_notices_a_bit(tmp_path: Path) -> None:
     (tmp_path / "a.bin.sha256").write_text("")
     with pytest.raises(InputError, match="does not match"):
         verify_checksum(target)
+
+
+def test_a_file_killed_between_its_renames_has_its_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, real, left = tmp_path / "last.ckpt", Path.replace, [0]
+
+    def killed(self: Path, to: Path) -> Path:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return real(self, to)
+
+    def write(content: str) -> None:
+        with atomic_write(target, checksum=True) as file:
+            file.write(content)
+
+    write("old")
+    for calls in (1, 2, 3):  # the checksums are renamed, then the file, then its own checksum
+        left[0] = calls
+        monkeypatch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write(f"new {calls}")
+        monkeypatch.undo()
+        verify_checksum(target)
+        assert target.read_text() == ("old" if calls < 3 else "new 3")
+    write("newest")
+    assert (tmp_path / "last.ckpt.sha256").read_text() == f"{sha256_of(target)}  last.ckpt\n"
+    target.write_text("old")
+    with pytest.raises(InputError, match="checksum does not match"):
+        verify_checksum(target)
+
+
+def test_temporary_files_of_the_dead_are_removed_and_others_left(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    dead, own = tmp_path / f".a.ckpt.{gone.pid}.0123abcd.partial", tmp_path / f".a.ckpt.{os.getpid()}.0123abcd.partial"
+    living, others = tmp_path / f".a.ckpt.{os.getppid()}.0123abcd.partial", tmp_path / ".download.partial"
+    for file in (dead, own, living, others):
+        file.write_text("half")
+    remove_partials(tmp_path)
+    assert set(tmp_path.iterdir()) == {living, others}

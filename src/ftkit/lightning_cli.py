@@ -7,30 +7,49 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ftkit.classifier import module, spam  # noqa: F401  makes their classes known by their short names
-from ftkit.errors import EnvironmentFault, ExitCode, FtkitError, InputError
+from ftkit.ablation.lock import exclusive
+from ftkit.classifier import gpt2_classifier, llama_classifier, spam  # noqa: F401  their classes have short names
+from ftkit.errors import ExitCode, FtkitError, InputError
+from ftkit.language import arithmetic, sft  # noqa: F401  the same
+from ftkit.lightning_exits import misfits_told, termination_told, trainer_fault
 from ftkit.parsing import ErrorMixin
 from ftkit.storage import atomic_write, make_folder
 from ftkit.training.checkpoint import AtomicCheckpointIO, TrainedStateModule, find_checkpoint, read_checkpoint
+from ftkit.training.curves import CurvesLogger
 from ftkit.training.environment import code_sha256
-from ftkit.training.guards import FiniteGuard
+from ftkit.training.guards import DivergenceGuard, FiniteGuard
+from ftkit.training.interrupt import SafeStop
 from ftkit.training.recorder import RunRecorder
+from ftkit.training.resume import ExactResume, compare_settings, resumable, settings, stored_settings
+
+if find_spec("PIL"):  # the extra vlm; their classes have short names too
+    import ftkit.vlm.data
+    import ftkit.vlm.dpo
+    import ftkit.vlm.sft
+    import ftkit.vlm.yes_no  # noqa: F401
 
 DEFAULT_FOLDER = "runs/single"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 LIGHTNINGS_OWN_CHECKPOINTS = ("best", "last", "hpc", "registry")  # words that it takes for a path
+RESUME_OPTIONS = {
+    "resume": "Go on from the newest checkpoint of the run folder, if there is one.",
+    "allow_changed": "Go on though seed, batch size, accumulation or data changed; it is recorded.",
+}
+EVALUATION_OPTIONS = {"untrained": "Evaluate the model as it is loaded, before any training."}
 
 
 class Parser(ErrorMixin, LightningArgumentParser):
@@ -61,6 +80,9 @@ class FtkitCLI(LightningCLI):
     """
 
     def __init__(self, args: Sequence[str], run: bool = True, callbacks: Sequence[L.Callback] = ()) -> None:
+        self._arguments = list(args)
+        self.safe_stop = SafeStop()
+        self.exact_resume = ExactResume()
         super().__init__(
             L.LightningModule,
             L.LightningDataModule,
@@ -70,12 +92,13 @@ class FtkitCLI(LightningCLI):
             save_config_kwargs={"save_to_log_dir": False},
             trainer_defaults={
                 "default_root_dir": DEFAULT_FOLDER,
-                "callbacks": [RunRecorder(), FiniteGuard(), *callbacks],
+                # Of the first one that begins a batch, the checkpoint is; the last one seeds what the batch draws.
+                "callbacks": [RunRecorder(), FiniteGuard(), *callbacks, self.exact_resume],
             },
             parser_class=Parser,
             seed_everything_default=123,
             auto_configure_optimizers=False,
-            args=list(args),
+            args=self._arguments,
             run=run,
         )
 
@@ -84,16 +107,60 @@ class FtkitCLI(LightningCLI):
         """What the command line offers, with the arguments that LightningCLI fills in."""
         return {name: arguments for name, arguments in LightningCLI.subcommands().items() if name in SUBCOMMANDS}
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Let ``--divergence.patience`` and its kin set up the guard."""
+        parser.add_lightning_class_args(DivergenceGuard, "divergence")
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        for name, help in (RESUME_OPTIONS if subcommand == "fit" else EVALUATION_OPTIONS).items():
+            action = parser.add_argument(f"--{name}", type=bool, default=False, help=help)
+            action.nargs, action.const = "?", True
+        return parser
+
     def _parse_ckpt_path(self) -> None:
         """Read the checkpoint safely, and refuse a wrong one, before Lightning takes hyperparameters from it."""
         chosen = self.config.get(self.config.get("subcommand") or "")
+        if chosen and chosen.get("resume"):
+            self._choose_resumable(chosen)
         path = chosen and chosen.get("ckpt_path")
         if path and path not in LIGHTNINGS_OWN_CHECKPOINTS:
-            trained = read_checkpoint(path).get("hyper_parameters", {}).get("_class_path")
+            stored = read_checkpoint(path).get("hyper_parameters", {})
+            trained = stored.get("_class_path")
             if trained not in (None, chosen.model.class_path):
                 raise InputError("is a checkpoint of another class", file=path, field="model.class_path", got=trained)
+            self._refuse_other_options(stored, path)
             chosen.ckpt_path = str(find_checkpoint(path))
         super()._parse_ckpt_path()
+
+    def _choose_resumable(self, chosen: Namespace) -> None:
+        """Take the newest checkpoint of the run folder that training can go on from; without one start anew."""
+        folder = Path(chosen.trainer.default_root_dir or DEFAULT_FOLDER)
+        if chosen.ckpt_path:
+            raise InputError("choose one of --resume and --ckpt_path", field="resume")
+        found, notices = resumable(folder)
+        for notice in notices:
+            print(f"notice: {notice}", file=sys.stderr)
+        if found is None:
+            print(f"notice: nothing to go on from in {folder}; training starts at the beginning", file=sys.stderr)
+        chosen.ckpt_path = None if found is None else str(found)
+
+    def _refuse_other_options(self, stored: dict[str, Any], path: str) -> None:
+        """Lightning would let the checkpoint's options silently replace those that were given.
+
+        Raises:
+            InputError: An option was given another value than the checkpoint was trained with.
+        """
+        given = self.parser.parse_args(self._arguments, defaults=False, _skip_validation=True)
+        options = given.get(f"{self.config.subcommand}.model.init_args") or Namespace()
+        for name, value in options.as_dict().items():
+            if name in stored and value is not None and value != stored[name]:
+                raise InputError(
+                    f"the checkpoint {path} was trained with {stored[name]!r}",
+                    field=f"model.{name}",
+                    got=value,
+                    fix="leave the option out or give the same, or train anew",
+                )
 
     def instantiate_classes(self) -> None:
         """Build everything; what a constructor refuses, jsonargparse would report as a type that does not match.
@@ -108,6 +175,24 @@ class FtkitCLI(LightningCLI):
             while cause and not isinstance(cause, FtkitError):
                 cause = cause.__cause__
             raise cause or error from None
+        self._check_optimizer()
+
+    def _check_optimizer(self) -> None:
+        """Refuse what torch, or training, would refuse only once the run folder is there.
+
+        Raises:
+            InputError: A value is out of range.
+        """
+        chosen = self._get(self.config, "model").get("init_args", Namespace()).get("optimizer")
+        if not chosen or not str(chosen.get("class_path", "")).startswith("torch.optim."):
+            return
+        try:
+            optimizer = self._get(self.config_init, "model").optimizer([torch.nn.Parameter(torch.zeros(1))])
+        except ValueError as error:
+            raise InputError(str(error), field="model.optimizer") from error
+        for rate in (group["lr"] for group in optimizer.param_groups):
+            if not 0 < rate < float("inf"):
+                raise InputError("the learning rate must be positive", field="model.optimizer.lr", got=rate)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer: curves as CSV beside whatever logger is named, and checkpoints written whole."""
@@ -126,65 +211,99 @@ class FtkitCLI(LightningCLI):
             others = [] if chosen.logger in (None, True) else chosen.logger
             others = others if isinstance(others, list) else [others]
             # First, for the first logger decides where checkpoints go; always, for reports read the curves.
-            curves = [CSVLogger(folder, name="", version="")] if training else []
+            curves = [CurvesLogger(folder)] if training else []
             kwargs["logger"] = [*curves, *others]
         plugins = chosen.plugins or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         try:
-            return super().instantiate_trainer(**kwargs)
-        except MisconfigurationException as error:
-            if "No supported" in str(error) or "not available" in str(error):
-                raise EnvironmentFault(
-                    str(error), field="trainer.accelerator", fix="for a CPU: --trainer.accelerator cpu"
-                ) from error
-            raise InputError(str(error), field="trainer") from error
+            trainer = super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError) as error:
+            raise trainer_fault(error) from error
+        if self.subcommand == "fit":
+            trainer.callbacks.insert(0, self.safe_stop)  # type: ignore[attr-defined]
+        return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
-        with termination_told():
+        with ExitStack() as stack:
+            stack.enter_context(termination_told(alone=self.trainer.world_size == 1))
+            stack.enter_context(misfits_told())
+            if subcommand == "fit" and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+                self._check_resumed()
+                folder = Path(self.config_init.fit.trainer.default_root_dir)
+                make_folder(folder)  # that it cannot be written is found out before the weights are loaded
+                stack.enter_context(exclusive(folder))
             super()._run_subcommand(subcommand)
 
-    def before_fit(self) -> None:
-        """Find out that the run folder cannot be written before the weights are loaded."""
-        make_folder(self.config_init[self.subcommand].trainer.default_root_dir)
+    def _check_resumed(self) -> None:
+        """Refuse to go on with other settings before anything is written."""
+        chosen = self.config_init.fit
+        self.exact_resume.allow_changed = chosen.allow_changed
+        if chosen.ckpt_path and chosen.ckpt_path not in LIGHTNINGS_OWN_CHECKPOINTS:
+            now = settings(self.trainer, self.datamodule)
+            compare_settings(stored_settings(chosen.ckpt_path), now, chosen.allow_changed)
 
     def before_test(self) -> None:
         """Take the weights that ``fit`` left in the run folder unless a checkpoint is named.
 
         Raises:
-            InputError: There are none; Lightning would evaluate the model untrained.
+            InputError: There are none, and it was not said that the model is to be evaluated untrained.
         """
         chosen = self.config_init[self.subcommand]
-        if chosen.ckpt_path is None and isinstance(self.model, TrainedStateModule):
+        if chosen.untrained:
+            _refuse_trained(chosen)
+        elif chosen.ckpt_path is None and isinstance(self.model, TrainedStateModule):
             chosen.ckpt_path = str(find_checkpoint(chosen.trainer.default_root_dir))
         make_folder(chosen.trainer.default_root_dir)
 
     before_validate = before_predict = before_test
 
     def after_fit(self) -> None:
+        """Report a signal that came too late to stop at.
+
+        Raises:
+            SystemExit: The process was told to end.
+            InputError: There was nothing to train on.
+        """
+        if self.trainer.num_training_batches == 0:
+            raise InputError(
+                "0 batches: nothing was trained", field="data", fix="use a smaller batch size, or more data"
+            )
+        self.after_test()
+        if self.safe_stop.received is not None:
+            raise SystemExit(128 + self.safe_stop.received)
+
+    def after_test(self) -> None:
         """Report a termination that came too late for Lightning to stop at, see :func:`termination_told`."""
         if self.trainer.received_sigterm:
             raise SystemExit(ExitCode.TERMINATED)
 
-    after_validate = after_test = after_predict = after_fit
+    after_validate = after_predict = after_test
 
 
-@contextmanager
-def termination_told() -> Iterator[None]:
-    """Give a termination its exit code: Lightning stops at a safe point and exits as if all were done.
+def _refuse_trained(chosen: Namespace) -> None:
+    """Keep what an untrained model predicts apart from trained ones.
 
     Raises:
-        SystemExit: The process was told to end by SIGTERM.
+        InputError: A checkpoint is named as well, or the run folder holds one.
     """
-    try:
-        yield
-    except SIGTERMException as stop:
-        raise SystemExit(ExitCode.TERMINATED) from stop
+    if chosen.ckpt_path is not None:
+        raise InputError("choose one of --untrained and --ckpt_path", field="untrained")
+    folder = Path(chosen.trainer.default_root_dir)
+    if any((folder / "checkpoints").glob("*.ckpt")):
+        raise InputError(
+            "holds a trained model, whose predictions would be replaced",
+            file=folder,
+            field="untrained",
+            fix="choose another --trainer.default_root_dir",
+        )
 
 
 def without_folder(config: Namespace) -> Namespace:
-    """A copy of a configuration that does not say where its output goes."""
+    """A copy of a configuration that does not say where its output goes, nor whether it went on from there."""
     copy = config.clone()
     copy.trainer.default_root_dir = None
+    for name in (*RESUME_OPTIONS, *EVALUATION_OPTIONS):
+        copy.pop(name, None)
     return copy
 
 
@@ -199,6 +318,10 @@ class CellEngine:
         self.on_step = on_step
         for name in ("lightning.pytorch", "lightning.fabric"):  # the sweep tells what happens, a line a cell
             logging.getLogger(name).setLevel(logging.WARNING)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process without what shows the progress here."""
+        return CellEngine, (_unseen,)
 
     def identity(self, configs: Sequence[Path], seed: int) -> dict[str, Any]:
         """What would be run: the resolved configuration without its output folder, the code, the data and the seed."""
@@ -221,6 +344,10 @@ class CellEngine:
         # The sweep has its own bars.
         arguments += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
         return FtkitCLI(arguments, run=False, callbacks=[_StepReporter(self.on_step)])
+
+
+def _unseen(completed: int, total: int) -> None:
+    """Nobody watches the steps."""
 
 
 class _StepReporter(L.Callback):

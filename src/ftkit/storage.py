@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from ftkit.errors import EnvironmentFault, InputError
 
 PARTIAL_SUFFIX = ".partial"
 CHECKSUM_SUFFIX = ".sha256"
+_PARTIAL = re.compile(rf"\..+\.(?P<pid>[0-9]+)\.[0-9a-f]{{8}}{re.escape(PARTIAL_SUFFIX)}")
 
 
 def cache_folder() -> Path:
@@ -24,7 +26,7 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_write(path: str | Path, mode: str = "w", checksum: bool = False) -> Iterator[IO[Any]]:
     r"""Open a temporary file in the folder of ``path`` and rename it over ``path`` once it is on the disk.
 
     A reader sees the old file or the new one, never a part: the temporary file lies on the same file system, and it is
@@ -33,6 +35,8 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     Args:
         path: The file to write. Its folder is created.
         mode: ``"w"`` for text or ``"wb"`` for bytes.
+        checksum: Write ``PATH.sha256`` too, see :func:`verify_checksum`. Killed at any moment, the file that is there
+            has its checksum: both the old one and the new one are on the disk before the file is renamed.
 
     Yields:
         The open temporary file.
@@ -57,12 +61,37 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        digest = sha256_of(partial) if checksum else ""
+        if checksum:
+            _write_digests(target, [digest, *_digests(target)])
         partial.replace(target)
         _sync_folder(target.parent)
+        if checksum:
+            _write_digests(target, [digest])
     except OSError as error:
         raise _fault(error, target, partial) from error
     finally:
         with suppress(OSError):  # the folder itself may be what is wrong
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_faults(path: str | Path) -> Iterator[None]:
+    """Explain what goes wrong while ``path`` is written in some other way than by :func:`atomic_write`.
+
+    Raises:
+        EnvironmentFault: The disk is full, or the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _fault(error, Path(path), Path(path)) from error
+
+
+def remove_partials(folder: str | Path) -> None:
+    """Remove temporary files of :func:`atomic_write` in ``folder`` whose process is gone."""
+    for partial in Path(folder).glob(f".*{PARTIAL_SUFFIX}"):
+        if (match := _PARTIAL.fullmatch(partial.name)) and not _is_alive(int(match["pid"])):
             partial.unlink(missing_ok=True)
 
 
@@ -89,9 +118,7 @@ def sha256_of(path: str | Path) -> str:
 
 def write_checksum(path: str | Path) -> None:
     """Write ``PATH.sha256`` beside ``path``, in the format of the ``sha256sum`` command."""
-    target = Path(path)
-    with atomic_write(f"{target}{CHECKSUM_SUFFIX}") as file:
-        file.write(f"{sha256_of(target)}  {target.name}\n")
+    _write_digests(Path(path), [sha256_of(path)])
 
 
 def verify_checksum(path: str | Path) -> None:
@@ -101,18 +128,39 @@ def verify_checksum(path: str | Path) -> None:
         InputError: The bytes are not those that were written.
     """
     target = Path(path)
-    recorded = Path(f"{target}{CHECKSUM_SUFFIX}")
-    if not recorded.exists():
+    if not Path(f"{target}{CHECKSUM_SUFFIX}").exists():
         return
-    expected = recorded.read_text(encoding="utf-8").split()[:1]
     found = sha256_of(target)
-    if expected != [found]:
+    if found not in _digests(target):
         raise InputError(
             "the checksum does not match: the file was changed or damaged after it was written",
             file=target,
             got=found[:12],
             fix="use an intact copy, or train again",
         )
+
+
+def _digests(target: Path) -> list[str]:
+    """The digests beside a file: one, or while it is replaced two."""
+    recorded = Path(f"{target}{CHECKSUM_SUFFIX}")
+    if not recorded.is_file():
+        return []
+    return [line.split()[0] for line in recorded.read_text("utf-8", errors="replace").split("\n") if line.strip()]
+
+
+def _write_digests(target: Path, digests: list[str]) -> None:
+    with atomic_write(f"{target}{CHECKSUM_SUFFIX}") as file:
+        file.writelines(f"{digest}  {target.name}\n" for digest in dict.fromkeys(digests))
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()  # ours is no longer writing when it asks
 
 
 def _fault(error: OSError, target: Path, partial: Path) -> EnvironmentFault:

@@ -14,7 +14,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
 from ftkit.errors import InputError
-from ftkit.storage import CHECKSUM_SUFFIX, atomic_write, verify_checksum, write_checksum
+from ftkit.storage import CHECKSUM_SUFFIX, atomic_write, verify_checksum
+
+INTERRUPTED = "interrupted.ckpt"  # what a training that was told to stop leaves, see SafeStop
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -26,9 +28,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write ``checkpoint`` to ``path``: the old file stays until the new one is whole."""
-        with atomic_write(path, "wb") as file:
-            torch.save(checkpoint, file)
-        write_checksum(path)
+        with atomic_write(path, "wb", checksum=True) as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # its writer notices that it could not finish the file, and says only that
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
     def load_checkpoint(
         self, path: Any, map_location: Any | None = lambda storage, loc: storage, weights_only: bool | None = None
@@ -49,14 +53,31 @@ class TrainedStateModule(L.LightningModule):
         super().__init__()
         self.strict_loading = False  # the frozen weights come from the base; on_load_checkpoint compares the keys
 
+    def log(
+        self, name: str, value: Any, *args: Any, batch_size: int | None = None, sync_dist: bool = False, **options: Any
+    ) -> None:
+        """Log a figure, as in Lightning; a mean over processes weighs each by its ``batch_size``.
+
+        Lightning averages the sizes in whole numbers, so that 2 and 1 would count as 1 each.
+        """
+        if sync_dist and batch_size is not None and self._trainer is not None:
+            batch_size *= self.trainer.world_size
+        super().log(name, value, *args, batch_size=batch_size, sync_dist=sync_dist, **options)  # type: ignore[misc]
+
     @property
     @abstractmethod
     def base(self) -> dict[str, Any]:
         """What the frozen weights were made from, as plain values."""
 
+    @property
+    def hub_id(self) -> str | None:
+        """The name on the hub of what the weights were loaded from; None if they were not, or a folder."""
+        return None
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Drop the frozen weights and add the base's identity."""
-        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in trainable_parameters(self)}
+        if state := checkpoint["state_dict"]:  # of sharded weights only the first process has it
+            checkpoint["state_dict"] = {name: state[name] for name in trainable_parameters(self)}
         checkpoint["base"] = self.base
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -93,7 +114,7 @@ def find_checkpoint(path: str | Path) -> Path:
 
     Args:
         path: A ``.ckpt`` file, or a run folder: its ``checkpoints/last.ckpt``, or else its newest
-            ``checkpoints/*.ckpt``.
+            ``checkpoints/*.ckpt``. That of a training that was interrupted is not meant.
 
     Raises:
         InputError: There is none.
@@ -102,6 +123,9 @@ def find_checkpoint(path: str | Path) -> Path:
     if path.is_file():
         return path
     found = sorted((path / "checkpoints").glob("*.ckpt"), key=lambda ckpt: (ckpt.stem == "last", ckpt.stat().st_mtime))
+    if [ckpt.name for ckpt in found] == [INTERRUPTED]:
+        raise InputError("its training was interrupted", file=path, fix="finish it: the same fit with --resume true")
+    found = [ckpt for ckpt in found if ckpt.name != INTERRUPTED]
     if not found:
         problem = "holds no checkpoints/*.ckpt" if path.is_dir() else "no such checkpoint"
         raise InputError(problem, file=path, fix="train first, or name the checkpoint itself")

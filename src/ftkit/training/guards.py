@@ -1,16 +1,32 @@
-"""When training must stop: before it learns from a broken loss."""
+"""When training must stop: before it learns from a broken loss, and when it has lost what it had learnt."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from ftkit.errors import TrainingFailed
+from ftkit.training.unfinished import record_unfinished
 
 
 class FiniteGuard(L.Callback):
-    """Stops training before a step is taken on a loss or a gradient that is not finite."""
+    """Stops training before a step is taken on a loss or a gradient that is not finite.
+
+    A monitored metric that is not finite never makes a checkpoint the best one.
+    """
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Keep checkpoint callbacks from ranking what is not a number: Lightning takes the first it sees as best."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.save_top_k > 0:
+                callback.check_monitor_top_k = _finite_only(callback)  # type: ignore[method-assign]
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """Look at the loss of a batch.
@@ -37,9 +53,125 @@ class FiniteGuard(L.Callback):
             raise self._failure(trainer, "the norm of the gradients", norm.item())
 
     def _failure(self, trainer: L.Trainer, what: str, value: float) -> TrainingFailed:
-        rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        where = f"at step {trainer.global_step}, epoch {trainer.current_epoch}, rate {_rate(trainer):g}"
+        record_unfinished(trainer, "failed", f"{what} is not finite {where} (got {value})")
         return TrainingFailed(
-            f"{what} is not finite at step {trainer.global_step}, epoch {trainer.current_epoch}, rate {rates[0]:g}",
+            f"{what} is not finite {where}",
             got=value,
             fix="lower the learning rate; the last checkpoint is from before this step",
         )
+
+
+@dataclass
+class Climb:
+    """Tells a loss that climbs and stays up from one that is only noisy.
+
+    Losses are averaged over blocks. A block counts as up if its mean lies above the best block's by a quarter and by
+    half of what had been gained since the first block, and by four standard errors. So many blocks up in a row, and
+    the training is lost.
+
+    Args:
+        window: Losses in a block.
+        patience: Blocks in a row.
+
+    Example:
+        >>> climb = Climb(window=1, patience=2)
+        >>> [climb.add(loss) for loss in (0.9, 0.5, 0.8, 0.5, 1.0, 1.1)]
+        [False, False, False, False, False, True]
+    """
+
+    window: int
+    patience: int
+    first: float = math.nan
+    best: float = math.inf
+    best_error: float = 0.0
+    up: int = 0
+    block: list[float] = field(default_factory=list)
+
+    def add(self, loss: float) -> bool:
+        """Take one more loss; True if it has climbed for good."""
+        self.block.append(loss)
+        if len(self.block) < self.window:
+            return False
+        values, self.block = torch.tensor(self.block, dtype=torch.float64), []
+        mean = float(values.mean())
+        error = float(values.std() / math.sqrt(self.window)) if self.window > 1 else 0.0
+        if math.isnan(self.first):
+            self.first = mean
+        gained = self.first - self.best if math.isfinite(self.best) else 0.0
+        margin = max(self.best / 4, gained / 2, 4 * math.hypot(error, self.best_error))
+        self.up = self.up + 1 if mean > self.best + margin else 0
+        if mean < self.best:
+            self.best, self.best_error = mean, error
+        return self.up >= self.patience
+
+
+class DivergenceGuard(L.Callback):
+    """Stops a training whose loss climbs and stays up, with what to do about it (exit code 4).
+
+    It reads ``train/loss`` if the module logs it, else the loss of the step, see :class:`Climb`. Two logs of one
+    fine-tuning, each figure an average of many steps: with a rate that warmed up to 2e-4 the loss went from 0.74
+    through 0.86 to 1.13, 1.12, 1.14 and stayed there; the guard would have stopped it there, 0.80 of
+    its first epoch. With a tenth of that rate it went from 0.82 through 0.54, 0.55, 0.51, 0.55 to 0.53; the guard would
+    have said nothing.
+
+    Args:
+        enabled: Whether it looks at all.
+        window: Steps that are averaged.
+        patience: Averages in a row that must be up.
+    """
+
+    def __init__(self, enabled: bool = True, window: int = 25, patience: int = 4) -> None:
+        self.enabled = enabled
+        self.climb = Climb(window, patience)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the loss of a batch.
+
+        Raises:
+            TrainingFailed: It has climbed for good.
+        """
+        loss = trainer.callback_metrics.get("train/loss")
+        if loss is None:
+            loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if not self.enabled or loss is None or not self.climb.add(float(loss)):
+            return
+        found = (
+            f"the loss has climbed from {self.climb.best:.4g} and stayed up for "
+            f"{self.climb.patience * self.climb.window} batches at step {trainer.global_step}, "
+            f"epoch {trainer.current_epoch}, rate {_rate(trainer):g}"
+        )
+        record_unfinished(trainer, "failed", found)
+        raise TrainingFailed(
+            found,
+            got=float(loss),
+            fix="lower the learning rate tenfold or warm up longer, then look at the data and its order; "
+            "--divergence.enabled false goes on regardless",
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was seen so far."""
+        return asdict(self.climb)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there, with this run's window and patience."""
+        if state_dict.get("window") == self.climb.window:
+            self.climb = Climb(**{**state_dict, "patience": self.climb.patience})
+
+
+def _finite_only(callback: ModelCheckpoint) -> Any:
+    ranked = callback.check_monitor_top_k
+
+    def check(trainer: L.Trainer, current: Tensor | None = None) -> bool:
+        if current is not None and not torch.isfinite(torch.as_tensor(current)):
+            rank_zero_warn(f"{callback.monitor} is {float(current)}: no candidate for the best checkpoint")
+            return False
+        return ranked(trainer, current)
+
+    return check
+
+
+def _rate(trainer: L.Trainer) -> float:
+    return next(group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups)

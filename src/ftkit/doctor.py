@@ -1,0 +1,123 @@
+"""``ftkit doctor``: one batch, in seconds, before hours of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ftkit.training.checks import Finding, Subject
+
+
+def doctor(configs: list[Path]) -> None:
+    """Try one batch of a training: what is learnt, what is padded, what moves, what is saved, what it costs.
+
+    Args:
+        configs: The config files that ``ftkit fit`` would be given, in the same order.
+
+    Raises:
+        FtkitError: A config, the data or the model cannot be used.
+        TrainingFailed: A check failed.
+    """
+    from ftkit.errors import TrainingFailed
+    from ftkit.quiet import quiet_libraries
+
+    quiet_libraries()
+    findings = examine(configs)
+    for finding in findings:
+        mark = {True: "ok", False: "FAILED", None: "n/a"}[finding.passed]
+        print(f"{mark:<7} {finding.name:<15} {finding.seen}")
+    failed = [finding.name for finding in findings if finding.passed is False]
+    if failed:
+        raise TrainingFailed(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}")
+
+
+def examine(configs: list[Path]) -> list[Finding]:
+    """Run the checks on the first batch of a training, in a folder that is removed again.
+
+    Raises:
+        FtkitError: A config, the data or the model cannot be used.
+    """
+    import logging
+    import tempfile
+
+    from ftkit.lightning_cli import FtkitCLI
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with tempfile.TemporaryDirectory(prefix="ftkit-doctor-") as folder:
+        arguments = [part for config in configs for part in ("--config", str(config))]
+        arguments += ["--trainer.default_root_dir", folder, "--trainer.logger", "false"]
+        arguments += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+        cli = FtkitCLI([*arguments, "--trainer.num_sanity_val_steps", "0"], run=False)
+        examination = _examination(Path(folder))
+        cli.trainer.callbacks = [examination]  # type: ignore[attr-defined]
+        try:
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+        except examination.Over:
+            return examination.findings
+    raise AssertionError("training never started")
+
+
+def _examination(folder: Path) -> Any:
+    """A callback that looks at the first batch where everything is set up, and ends the training there."""
+    import lightning as L
+
+    from ftkit.training.checks import CHECKS, Finding, Subject, deterministic
+    from ftkit.training.memory import peak_memory_mb, reset_peak_memory
+
+    class Examination(L.Callback):
+        class Over(Exception):
+            """Nothing is wrong."""
+
+        findings: list[Finding]
+
+        def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            batch = next(iter(trainer.train_dataloader))  # type: ignore[arg-type]
+            subject = Subject(pl_module, trainer.strategy.batch_to_device(batch))
+            self.findings = [Finding("access", True, "weights, tokenizer and data are at hand")]
+            reset_peak_memory()
+            with deterministic(pl_module), trainer.precision_plugin.forward_context():
+                self.findings += [check(subject) for check in CHECKS]
+                self.findings.append(reload_equals(subject, folder / "doctor.ckpt"))
+            self.findings.append(memory(subject, peak_memory_mb()))
+            raise self.Over
+
+    return Examination()
+
+
+def reload_equals(subject: Subject, file: Path) -> Finding:
+    """What is saved and loaded again gives the same outputs; without it, the parameters that learn are zero."""
+    import torch
+
+    from ftkit.training.checkpoint import AtomicCheckpointIO, trainable_parameters
+    from ftkit.training.checks import Finding
+
+    storage, expected = AtomicCheckpointIO(), subject.outputs(subject.batch)
+    content: dict[str, Any] = {"state_dict": subject.module.state_dict()}
+    subject.module.on_save_checkpoint(content)
+    storage.save_checkpoint(content, file)
+    with torch.no_grad():
+        for parameter in trainable_parameters(subject.module).values():
+            parameter.zero_()
+    loaded = storage.load_checkpoint(file)
+    subject.module.on_load_checkpoint(loaded)
+    subject.module.load_state_dict(loaded["state_dict"], strict=subject.module.strict_loading)
+    equal = torch.equal(subject.outputs(subject.batch), expected)
+    size = f"{len(loaded['state_dict'])} tensors, {file.stat().st_size / 1e6:.1f} MB"
+    seen = f"outputs {'equal' if equal else 'differ'}; {size}"
+    return Finding("save and reload", equal, seen)
+
+
+def memory(subject: Subject, peak: float) -> Finding:
+    """What the training needs at least, and what these few examples took."""
+    from ftkit.training.checkpoint import trainable_parameters
+    from ftkit.training.checks import Finding
+
+    weights = sum(p.numel() * p.element_size() for p in subject.module.parameters()) / 1e6
+    learn = sum(p.numel() * p.element_size() for p in trainable_parameters(subject.module).values()) / 1e6
+    seen = (
+        f"weights {weights:,.0f} MB, gradients and AdamW {3 * learn:,.0f} MB, activations on top; "
+        f"{peak:,.0f} MB at most with {subject.size} examples"
+    )
+    return Finding("memory", True, seen)

@@ -1,0 +1,68 @@
+"""How a run through Lightning ends: signals and library errors as ftkit's exit codes and messages."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from ftkit.errors import EnvironmentFault, ExitCode, FtkitError, InputError
+
+
+@contextmanager
+def termination_told(alone: bool = False) -> Iterator[None]:
+    """Give a termination its exit code: Lightning stops at a safe point and exits as if all were done.
+
+    Args:
+        alone: This is the only process, so it can end wherever it is; a training listens itself, see
+            :class:`ftkit.training.interrupt.SafeStop`.
+
+    Raises:
+        SystemExit: The process was told to end by SIGTERM.
+    """
+    listens = alone and threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if listens else None
+    try:
+        yield
+    except SIGTERMException as stop:
+        raise SystemExit(ExitCode.TERMINATED) from stop
+    finally:
+        if listens:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: Any) -> NoReturn:
+    raise SystemExit(ExitCode.TERMINATED)
+
+
+@contextmanager
+def misfits_told() -> Iterator[None]:
+    """Say what does not fit when a module without checks of its own loads a checkpoint of another model.
+
+    Raises:
+        InputError: Names or shapes differ.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("Error(s) in loading state_dict"):
+            raise
+        details = [line.strip().rstrip(". ") for line in str(error).splitlines()[1:]]
+        listing = "; ".join(details[:5]) + ("; …" if len(details) > 5 else "")
+        raise InputError(
+            f"the checkpoint does not fit the model: {listing}", fix="use the options that the checkpoint was made with"
+        ) from error
+
+
+def trainer_fault(error: Exception) -> FtkitError:
+    """What Lightning's trainer refuses: something that the machine lacks, or a wrong option."""
+    said = str(error)
+    if "No supported" in said or "not available" in said:
+        return EnvironmentFault(said, field="trainer.accelerator", fix="for a CPU: --trainer.accelerator cpu")
+    if "bf16" in said.lower():
+        return EnvironmentFault(said, field="trainer.precision", fix="use --trainer.precision 32-true")
+    return InputError(said, field="trainer")

@@ -1,0 +1,293 @@
+"""What must hold of a module and a batch before hours are spent on them; the invariants that the tests assert too.
+
+Each check returns a :class:`Finding` that says what it saw. Modules are known by what they do: a generative one has
+``log_probs`` and batches with ``inputs``; a classifier takes ``input_ids``, ``length`` and ``label``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ftkit.training.checkpoint import trainable_parameters
+
+IGNORED = -100
+CLOSE = 1e-4  # relative; other sums run in another order
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check saw.
+
+    Args:
+        name: The check.
+        passed: Whether it holds; None where it does not apply.
+        seen: What was seen, or why it does not apply.
+    """
+
+    name: str
+    passed: bool | None
+    seen: str
+
+
+class Subject:
+    """A module with a batch, as the checks handle them.
+
+    Args:
+        module: On its device, set up for training.
+        batch: On the same device; cut to at most ``rows`` examples.
+        rows: How many examples to keep.
+    """
+
+    def __init__(self, module: Any, batch: dict[str, Any], rows: int = 4) -> None:
+        self.module = module
+        self.generative = hasattr(module, "log_probs")
+        inputs = batch["inputs"] if self.generative else batch
+        self.size = len(batch["id"]) if self.generative else len(inputs["input_ids"])
+        self.pairs = self.generative and len(inputs["input_ids"]) != self.size
+        self.batch = batch
+        if self.size > rows and self.separable:
+            self.batch, self.size = self.rows(range(rows)), rows
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """The tensors that the network reads."""
+        return self.batch["inputs"] if self.generative else self.batch
+
+    @property
+    def separable(self) -> bool:
+        """Whether every tensor has one row an example."""
+        tensors = (value for value in self.inputs.values() if isinstance(value, Tensor) and value.dim())
+        return all(len(value) in (self.size, 2 * self.size if self.pairs else self.size) for value in tensors)
+
+    def rows(self, indices: Sequence[int]) -> dict[str, Any]:
+        """The batch of some of the examples."""
+        return _picked(self.batch, list(indices), self.size)
+
+    def outputs(self, batch: dict[str, Any]) -> Tensor:
+        """Logits (B, 2) of a classifier, log-probabilities (N,) of supervised tokens, or losses (B,) of pairs."""
+        with torch.no_grad():
+            if self.pairs:
+                return self.module.compare(batch)[0].losses
+            return self.module.log_probs(batch["inputs"]).log_probs if self.generative else self.module(batch)
+
+    def gradients(self, batches: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """The gradients of one optimizer step over micro-batches, as the trainer would take it."""
+        trainer = self.module.trainer
+        accumulate, trainer.accumulate_grad_batches = trainer.accumulate_grad_batches, len(batches)
+        self.module.zero_grad(set_to_none=True)
+        try:
+            for batch_idx, batch in enumerate(batches):
+                found = self.module.training_step(batch, batch_idx)
+                loss = found["loss"] if isinstance(found, dict) else found
+                (loss / len(batches)).backward()
+            if self.generative:
+                self.module.on_before_optimizer_step(trainer.optimizers[0])
+        finally:
+            trainer.accumulate_grad_batches = accumulate
+        return {
+            name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+            for name, parameter in trainable_parameters(self.module).items()
+        }
+
+
+def supervised(subject: Subject) -> Finding:
+    """Every example teaches something."""
+    if not subject.generative:
+        labels = subject.batch["label"]
+        counts = {int(label): int((labels == label).sum()) for label in labels.unique()}
+        learnt = sum(count for label, count in counts.items() if label != getattr(subject.module, "ignore_index", None))
+        return Finding(
+            "supervised", learnt > 0, f"labels {counts}: {learnt} of {subject.size} examples are learnt from"
+        )
+    labels = subject.inputs["labels"]
+    counts_by_row = (labels != IGNORED).sum(1).tolist()
+    seen = f"{sum(counts_by_row)} of {labels.numel()} tokens supervised, {min(counts_by_row)} or more in each row"
+    return Finding("supervised", min(counts_by_row) > 0, seen)
+
+
+def images_counted(subject: Subject) -> Finding:
+    """The images are as many as the texts have room for."""
+    pixels = subject.inputs.get("pixel_values") if subject.generative else None
+    if pixels is None:
+        return Finding("images", None, "the batch has none")
+    config = subject.module.net.config
+    image_id = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
+    if image_id is None:
+        return Finding("images", None, "the model has no image token")
+    places = (subject.inputs["input_ids"] == image_id).sum(1).tolist()
+    flat = pixels.flatten(0, pixels.dim() - 4)
+    present = int(flat.flatten(1).any(1).sum())
+    return Finding(
+        "images", present > 0 and min(places) > 0, f"{present} images or tiles for {places} image tokens a row"
+    )
+
+
+def end_supervised(subject: Subject) -> Finding:
+    """The model learns to stop."""
+    if not subject.generative:
+        return Finding("end token", None, "a classifier ends no text")
+    config = getattr(subject.module.net, "generation_config", None)
+    known = getattr(config, "eos_token_id", None)
+    ends = {subject.module.tokenizer.eos_token_id, *(known if isinstance(known, list) else [known])} - {None}
+    tokenizer, labels = subject.module.tokenizer, subject.inputs["labels"]
+    learnt = [row[row != IGNORED].tolist() for row in labels]
+    # A template may end a turn with a token of its own and a line end behind it.
+    ended = sum(any(token in ends or token in tokenizer.all_special_ids for token in row[-2:]) for row in learnt)
+    texts = sorted({repr(tokenizer.decode(row[-1:])) for row in learnt if row})
+    seen = f"{ended} of {len(learnt)} rows end in an end token; last ones learnt: {', '.join(texts)}"
+    return Finding("end token", ended == len(learnt), seen)
+
+
+def batch_equals_single(subject: Subject) -> Finding:
+    """An example's output does not depend on those beside it."""
+    if not subject.separable:
+        return Finding("batch = single", None, "examples of this batch share tensors")
+    whole = subject.outputs(subject.batch)
+    alone = torch.cat([subject.outputs(subject.rows([row])) for row in range(subject.size)])
+    return _same("batch = single", alone, whole, f"{subject.size} examples together and one by one")
+
+
+def padding_inert(subject: Subject, columns: int = 5) -> Finding:
+    """More padding changes nothing."""
+    if getattr(subject.module, "reads_padding", False):
+        return Finding("padding", None, "this model reads padding, as it was configured")
+    inputs = subject.inputs
+    wider = dict(inputs)
+    rows, width = inputs["input_ids"].shape
+    for name, value in inputs.items():
+        if isinstance(value, Tensor) and value.shape == (rows, width):
+            wider[name] = torch.nn.functional.pad(value, (0, columns), value=IGNORED if name == "labels" else 0)
+    batch = {**subject.batch, "inputs": wider} if subject.generative else wider
+    if width + columns > _context(subject):
+        return Finding("padding", None, f"no room for more in a context of {_context(subject)}")
+    return _same("padding", subject.outputs(batch), subject.outputs(subject.batch), f"{columns} columns more")
+
+
+def causality(subject: Subject) -> Finding:
+    """A later token changes nothing before it, if and only if the mask is causal."""
+    states = _hidden_states(subject)
+    if states is None:
+        return Finding("causality", None, "no hidden states to look at")
+    causal = getattr(subject.module, "causal_mask", True)
+    ids = subject.inputs["input_ids"]
+    lengths = subject.batch["length"] if "length" in subject.batch else subject.inputs["attention_mask"].sum(1)
+    place = int(lengths[0]) - 1
+    if place < 1:
+        return Finding("causality", None, "the first example is too short")
+    changed = ids.clone()
+    changed[0, place] = (ids[0, place - 1] + 1) % 100
+    with torch.no_grad():
+        before, after = states(ids)[0], states(changed)[0]
+    early, late = (before[:place] - after[:place]).abs().max(), (before[place:] - after[place:]).abs().max()
+    leaks = bool(early > 1e-5)
+    seen = (
+        f"token {place} changed: up to {early:.2g} before it, {late:.2g} from it on; mask {'on' if causal else 'off'}"
+    )
+    return Finding("causality", leaks != causal and bool(late > 0), seen)
+
+
+def gradients_flow(subject: Subject) -> Finding:
+    """Every parameter that learns gets a gradient; of adapters, which start at zero, one of each pair."""
+    gradients = subject.gradients([subject.batch])
+    starting = [name for name, parameter in trainable_parameters(subject.module).items() if not parameter.any()]
+    paired = any("lora" in name.lower() for name in gradients)
+    watched = {name: value for name, value in gradients.items() if not paired or name in starting or "lora" not in name}
+    dead = sorted(name for name, value in watched.items() if not value.any())
+    kind = "LoRA" if paired else "trainable"
+    seen = f"{len(watched) - len(dead)} of {len(watched)} {kind} tensors have one" + (
+        f"; not {dead[0]}" if dead else ""
+    )
+    return Finding("gradients", bool(watched) and not dead, seen)
+
+
+def accumulation(subject: Subject) -> Finding:
+    """Micro-batches of one make the step of the whole batch."""
+    if not subject.separable or subject.size < 2:
+        return Finding("accumulation", None, "the batch cannot be divided")
+    whole = subject.gradients([subject.batch])
+    parts = subject.gradients([subject.rows([row]) for row in range(subject.size)])
+    joined = [torch.cat([value.flatten() for value in found.values()]) for found in (parts, whole)]
+    return _same("accumulation", joined[0], joined[1], f"gradients of {subject.size} micro-batches and of one batch")
+
+
+def frozen_stays(subject: Subject) -> Finding:
+    """A step, with its weight decay, moves what learns and nothing else. It is taken on the module itself."""
+    learn = trainable_parameters(subject.module)
+    before = {name: value.detach().clone() for name, value in subject.module.named_parameters()}
+    subject.gradients([subject.batch])
+    optimizer = subject.module.trainer.optimizers[0]
+    optimizer.step()
+    moved = {name for name, value in subject.module.named_parameters() if not torch.equal(value, before[name])}
+    wrong = sorted(moved - learn.keys())
+    seen = (
+        f"{len(moved)} of {len(learn)} trainable tensors moved, {len(wrong)} of {len(before) - len(learn)} frozen ones"
+    )
+    return Finding("frozen", not wrong and bool(moved), seen + (f"; {wrong[0]}" if wrong else ""))
+
+
+CHECKS: tuple[Callable[[Subject], Finding], ...] = (
+    supervised, images_counted, end_supervised, batch_equals_single, padding_inert, causality, gradients_flow,
+    accumulation, frozen_stays,
+)  # fmt: skip
+
+
+@contextmanager
+def deterministic(module: Any) -> Iterator[None]:
+    """Without dropout, and without anything logged."""
+    was_training = module.training
+    module.log = module.log_dict = lambda *args, **kwargs: None
+    module.eval()
+    try:
+        yield
+    finally:
+        del module.log, module.log_dict
+        module.train(was_training)
+        module.zero_grad(set_to_none=True)
+
+
+def _same(name: str, found: Tensor, expected: Tensor, what: str) -> Finding:
+    if found.shape != expected.shape:
+        return Finding(name, False, f"{what}: {tuple(found.shape)} values, not {tuple(expected.shape)}")
+    far = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    return Finding(name, far < CLOSE, f"{what}: relative difference {far:.2g}")
+
+
+def _picked(value: Any, indices: list[int], size: int) -> Any:
+    if isinstance(value, dict):
+        return {key: _picked(part, indices, size) for key, part in value.items()}
+    if isinstance(value, Tensor):
+        if value.dim() and len(value) == 2 * size:  # all chosen answers, then all rejected ones
+            indices = [*indices, *(size + index for index in indices)]
+        return value[indices] if value.dim() and len(value) in (size, 2 * size) else value
+    return [value[index] for index in indices] if isinstance(value, list) and len(value) == size else value
+
+
+def _context(subject: Subject) -> int:
+    config = getattr(subject.module.net, "config", None)
+    config = getattr(config, "text_config", config)
+    own = getattr(subject.module, "context_length", None)
+    return int(own or getattr(config, "max_position_embeddings", None) or 10**9)
+
+
+def _hidden_states(subject: Subject) -> Callable[[Tensor], Tensor] | None:
+    """The hidden states (B, T, D) that token ids lead to, everything else as in the batch."""
+    if subject.generative:
+        from ftkit.training.base_model import hidden_states_and_head
+
+        if subject.pairs:
+            return None
+        run, _ = hidden_states_and_head(subject.module.net)
+        others = {k: v for k, v in subject.inputs.items() if k not in ("labels", "input_ids")}
+        prepare = getattr(subject.module, "model_inputs", lambda inputs: inputs)
+        return lambda ids: run(**prepare({**others, "input_ids": ids}))
+    net = subject.module.net
+    if not hasattr(net, "run"):
+        return None
+    blocks = len(net.backbone.blocks)
+    return lambda ids: net.run(net.backbone.embed(ids), subject.batch["length"], 0, blocks)

@@ -1,0 +1,126 @@
+"""Stopping a training when it is told to: at a safe point, with everything saved that resuming needs."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from ftkit.storage import CHECKSUM_SUFFIX, remove_partials
+from ftkit.training.checkpoint import INTERRUPTED
+from ftkit.training.unfinished import record_unfinished
+
+
+class SafeStop(L.Callback):
+    """Saves ``checkpoints/interrupted.ckpt`` and stops when the process is told to end, by SIGTERM or Ctrl-C.
+
+    The safe point is the next batch after an optimizer step: a validation that runs is finished first. A second signal
+    ends the process at once; the files on the disk stay whole. ``result.json`` says ``"status": "interrupted"``. When a
+    training ends, its ``interrupted.ckpt`` is removed. Runs of several processes are left to Lightning, which stops at
+    the end of a batch and saves nothing.
+
+    Args:
+        every_n_steps: Save that often all the same, for runs that may be killed without a word; 0 for never.
+    """
+
+    def __init__(self, every_n_steps: int = 0) -> None:
+        self.every_n_steps = every_n_steps
+        self.received: int | None = None
+        self._handlers: dict[int, Any] = {}
+        self._saving = False
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Remove temporary files that a killed run left."""
+        if trainer.is_global_zero:
+            for folder in (Path(trainer.default_root_dir), _checkpoint(trainer).parent):
+                remove_partials(folder)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen to signals."""
+        self.received = None
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._handlers[number] = signal.signal(number, self._receive)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and stop if told to, and if no gradients are waiting for their step.
+
+        Raises:
+            SIGTERMException: The process was terminated.
+            KeyboardInterrupt: It was interrupted.
+        """
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        due = self.every_n_steps and trainer.global_step and trainer.global_step % self.every_n_steps == 0
+        if self.received is None and not due:
+            return
+        path = _checkpoint(trainer)
+        self._saving = True
+        trainer.save_checkpoint(path)
+        self._saving = False
+        if self.received is None:
+            return
+        record_unfinished(trainer, "interrupted", signal.Signals(self.received).name)
+        rank_zero_info(f"Interrupted at step {trainer.global_step}; go on with --resume true (saved as {path})")
+        raise KeyboardInterrupt if self.received == signal.SIGINT else SIGTERMException
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let the loops say that the last batch is over, not that the next one has begun."""
+        if self._saving:
+            _between_batches(trainer, checkpoint["loops"]["fit_loop"])
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop listening; there is nothing to resume any more."""
+        self._restore_handlers()
+        if trainer.is_global_zero:
+            for suffix in ("", CHECKSUM_SUFFIX):
+                Path(f"{_checkpoint(trainer)}{suffix}").unlink(missing_ok=True)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Stop listening."""
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:  # a second one: at once
+            self._restore_handlers()
+            raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException
+        self.received = number
+        rank_zero_info("Stopping after this step; a second signal stops at once, without saving")
+
+
+def _checkpoint(trainer: L.Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "checkpoints" / INTERRUPTED
+
+
+def _between_batches(trainer: L.Trainer, loops: dict[str, Any]) -> None:
+    """Turn the state of Lightning's loops at the start of a batch into the state before it.
+
+    Lightning knows that state (all counters equal) from checkpoints that follow a validation: it does not validate
+    again, and then counts the batch that stepped. So that is counted back where a validation could have been.
+    """
+    loop: Any = trainer.fit_loop.epoch_loop
+    saved = loops["epoch_loop.batch_progress"]
+    for counts in (saved["total"], saved["current"]):
+        counts["ready"] = counts["started"] = counts["completed"]
+    saved["is_last_batch"] = False
+    progress = loop.batch_progress
+    before = progress.state_dict()
+    progress.total.ready, progress.current.ready = saved["total"]["ready"], saved["current"]["ready"]
+    progress.is_last_batch = False
+    if loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+    progress.total.ready, progress.current.ready = before["total"]["ready"], before["current"]["ready"]
+    progress.is_last_batch = before["is_last_batch"]

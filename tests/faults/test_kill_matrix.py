@@ -1,0 +1,148 @@
+"""Killed in every way at every place, and run again: the result is that of a run that nothing happened to."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import victim
+import yaml  # type: ignore[import-untyped]
+
+from ftkit.cli import main
+from ftkit.training.checkpoint import read_checkpoint
+
+SIGNALS = {"TERM": signal.SIGTERM, "INT": signal.SIGINT, "KILL": signal.SIGKILL}
+CODES = {"TERM": 143, "INT": 130, "KILL": -9}
+FAST = {("TERM", "mid-epoch"), ("INT", "during validation"), ("KILL", "during save"), ("TERM", "during test"),
+        ("KILL", "between save and checksum")}  # fmt: skip
+TIMING = ("seconds", "frozen_seconds", "peak_memory_mb", "checkpoint_mb")
+
+
+def cases(places: list[str]) -> list[Any]:
+    return [
+        pytest.param(name, place, id=f"{name} {place}", marks=[] if (name, place) in FAST else [pytest.mark.slow])
+        for place in places
+        for name in SIGNALS
+    ]
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three epochs of four steps with dropout, windows of two batches, and checkpoints that can be gone on from."""
+    chosen = yaml.safe_load(tiny_config.read_text())
+    chosen["model"]["init_args"] |= {"dropout": 0.2, "trainable": 2}
+    chosen["trainer"] |= {"max_epochs": 3, "accumulate_grad_batches": 2}
+    chosen["data"]["init_args"]["batch_size"] = 4
+    path = tmp_path_factory.mktemp("config") / "dropout.yaml"
+    path.write_text(yaml.safe_dump(chosen))
+    return path
+
+
+def arguments(command: str, config: Path, folder: Path, *more: str) -> list[str]:
+    return [command, "--config", str(config), "--trainer.default_root_dir", str(folder), *more]
+
+
+@pytest.fixture(scope="module")
+def clean(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an unbroken run leaves."""
+    folder = tmp_path_factory.mktemp("clean") / "run"
+    for command in ("fit", "test"):
+        assert victim.run(arguments(command, config, folder)) == 0
+    return folder
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Everything of a run folder that must be equal."""
+    result = json.loads((folder / "result.json").read_text())
+    return {
+        "result": {name: value for name, value in result.items() if name not in TIMING},
+        "metrics": (folder / "metrics.csv").read_text(),
+        **{file.name: file.read_bytes() for file in folder.glob("predictions-*.tsv")},
+        "files": {str(file.relative_to(folder)) for file in folder.rglob("*")},
+    }
+
+
+def assert_same(folder: Path, clean: Path) -> None:
+    found, expected = outcome(folder), outcome(clean)
+    assert found == expected
+    weights, wanted = (read_checkpoint(place)["state_dict"] for place in (folder, clean))
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+
+
+def assert_every_checkpoint_loads(folder: Path) -> None:
+    for file in folder.rglob("*.ckpt"):
+        read_checkpoint(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    cases(["before step 1", "mid-epoch", "during save", "between save and checksum", "during validation"]),
+)
+def test_a_training(name: str, place: str, config: Path, clean: Path, tmp_path: Path) -> None:
+    folder, log = tmp_path / "run", tmp_path / "log"
+    code = victim.run(arguments("fit", config, folder), place, SIGNALS[name], log)
+    assert code == CODES[name], log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert_every_checkpoint_loads(folder)
+    if name != "KILL" and place != "before step 1":
+        assert json.loads((folder / "result.json").read_text())["status"] == "interrupted"
+        assert main(arguments("test", config, folder)) == (2 if place == "mid-epoch" else 0)  # last.ckpt or nothing
+    assert main(arguments("fit", config, folder, "--resume", "true")) == 0
+    assert main(arguments("test", config, folder)) == 0
+    assert_same(folder, clean)
+
+
+@pytest.mark.parametrize(("name", "place"), cases(["during test"]))
+def test_an_evaluation(name: str, place: str, config: Path, clean: Path, tmp_path: Path) -> None:
+    folder, log = tmp_path / "run", tmp_path / "log"
+    shutil.copytree(clean, folder)
+    for file in folder.glob("predictions-*.tsv"):
+        file.unlink()
+    assert victim.run(arguments("test", config, folder), place, SIGNALS[name], log) == CODES[name]
+    assert "Traceback" not in log.read_text()
+    assert not list(folder.glob("predictions-*.tsv"))
+    assert main(arguments("test", config, folder)) == 0
+    assert_same(folder, clean)
+
+
+@pytest.mark.parametrize(("name", "place"), cases(["between rows", "mid-epoch"]))
+def test_a_sweep(name: str, place: str, config: Path, tmp_path: Path) -> None:
+    ablation, out = tmp_path / "tiny", tmp_path / "out"
+    (ablation / "rows").mkdir(parents=True)
+    shutil.copy(config, ablation / "base.yaml")
+    for number, pooling in enumerate(("mean", "last", "first"), start=1):
+        text = f"# {pooling}?\nmodel:\n  init_args:\n    pooling: {pooling}\n"
+        (ablation / "rows" / f"0{number}_{pooling}.yaml").write_text(text)
+    command = ["ablation", "run", str(ablation), "--out"]
+    code = victim.run([*command, str(out)], place, SIGNALS[name])
+    assert code in (CODES[name], -SIGNALS[name])  # between rows nobody listens; a shell calls it 143 all the same
+    done = {file: file.stat().st_mtime_ns for file in out.glob("0*/seed-*/result.json")}
+    assert len(done) == (1 if place == "between rows" else 0)
+    assert main([*command, str(out)]) == 0
+    assert all(file.stat().st_mtime_ns == when for file, when in done.items())
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    for number, pooling in enumerate(("mean", "last", "first"), start=1):
+        cell = f"0{number}_{pooling}/seed-123"
+        assert_same(out / cell, tmp_path / "whole" / cell)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_killed_at_any_time(seed: int, config: Path, clean: Path, tmp_path: Path) -> None:
+    """SIGKILL from outside, wherever the run happens to be."""
+    folder = tmp_path / "run"
+    process = victim.CONTEXT.Process(
+        target=victim._live, args=(arguments("fit", config, folder), "", 0, os.devnull), daemon=True
+    )
+    process.start()
+    process.join(0.4 + 0.2 * seed)
+    process.kill()
+    process.join()
+    assert_every_checkpoint_loads(folder)
+    assert main(arguments("fit", config, folder, "--resume", "true")) == 0
+    assert main(arguments("test", config, folder)) == 0
+    assert_same(folder, clean)

@@ -1,0 +1,141 @@
+"""A process of its own that runs ``ftkit`` and is told to end at a chosen place."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+CONTEXT = get_context("forkserver")  # imports the libraries once; every victim is forked from it
+CONTEXT.set_forkserver_preload(["ftkit.lightning_cli"])
+
+
+def run(arguments: Sequence[str], where: str = "", number: int = 0, log: Path | None = None) -> int:
+    """Run ``ftkit`` in a process of its own.
+
+    Args:
+        arguments: The command line.
+        where: One of ``PLACES``.
+        number: The signal that the process is sent there.
+        log: Gets what the process prints.
+
+    Returns:
+        The exit code; the negative number of the signal if that killed it.
+    """
+    process = CONTEXT.Process(target=_live, args=(list(arguments), where, number, str(log or os.devnull)))
+    process.start()
+    process.join(120)
+    if process.is_alive():
+        process.kill()
+        raise TimeoutError(f"{arguments} hung")
+    return int(process.exitcode or 0)
+
+
+def _live(arguments: list[str], where: str, number: int, log: str) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+    import torch
+
+    from ftkit.cli import main
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
+    if where:
+        PLACES[where](lambda: os.kill(os.getpid(), number))
+    sys.exit(main(arguments))
+
+
+def _after(owner: Any, name: str, calls: int, strike: Callable[[], None]) -> None:
+    """Strike inside the given call of a method, before its work."""
+    real, left = getattr(owner, name), [calls]
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            strike()
+        return real(*args, **kwargs)
+
+    setattr(owner, name, call)
+
+
+def _before_step_1(strike: Callable[[], None]) -> None:
+    from ftkit.classifier.module import DecoderClassifier as Classifier
+
+    _after(Classifier, "configure_optimizers", 1, strike)
+
+
+def _mid_epoch(strike: Callable[[], None]) -> None:
+    from ftkit.classifier.module import DecoderClassifier as Classifier
+
+    _after(Classifier, "training_step", 6, strike)
+
+
+def _during_save(strike: Callable[[], None]) -> None:
+    """Half of the bytes of the second checkpoint are written; the first one is there."""
+    import torch
+
+    real, left = torch.save, [2]
+
+    def save(checkpoint: Any, file: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            file.write(b"half of it" * 1000)
+            file.flush()
+            strike()
+            file.seek(0)
+            file.truncate()
+        real(checkpoint, file)
+
+    torch.save = save  # type: ignore[assignment]
+
+
+def _between_save_and_checksum(strike: Callable[[], None]) -> None:
+    real, left = Path.replace, [5]  # of the second checkpoint: its digests, itself, its digest alone
+
+    def replace(self: Path, target: Any) -> Path:
+        if str(target).endswith(".ckpt.sha256"):
+            left[0] -= 1
+            if left[0] == 1:
+                strike()
+        return real(self, target)
+
+    Path.replace = replace  # type: ignore[method-assign, assignment]
+
+
+def _during_validation(strike: Callable[[], None]) -> None:
+    from ftkit.classifier.module import DecoderClassifier as Classifier
+
+    _after(Classifier, "validation_step", 2, strike)
+
+
+def _during_test(strike: Callable[[], None]) -> None:
+    from ftkit.classifier.module import DecoderClassifier as Classifier
+
+    _after(Classifier, "test_step", 2, strike)
+
+
+def _between_rows(strike: Callable[[], None]) -> None:
+    from ftkit.ablation import runner
+
+    real = runner._Sweep._record
+
+    def record(self: Any, cell: Any, status: str, **more: Any) -> None:
+        real(self, cell, status, **more)
+        if status == "done":
+            strike()
+
+    runner._Sweep._record = record  # type: ignore[method-assign]
+
+
+PLACES: dict[str, Callable[[Callable[[], None]], None]] = {
+    "before step 1": _before_step_1,
+    "mid-epoch": _mid_epoch,
+    "during save": _during_save,
+    "between save and checksum": _between_save_and_checksum,
+    "during validation": _during_validation,
+    "during test": _during_test,
+    "between rows": _between_rows,
+}
