@@ -106,7 +106,13 @@ class SplitProjection(nn.Module):
 
 
 def load_gpt2(
-    source: str, size: Size | None, weights: Weights, revision: str | None, causal: bool, dropout: float
+    source: str,
+    size: Size | None,
+    weights: Weights,
+    revision: str | None,
+    causal: bool,
+    dropout: float,
+    **options: Any,
 ) -> GPT2Model:
     """Build a GPT-2 in float32, in training mode.
 
@@ -119,6 +125,7 @@ def load_gpt2(
         revision: The hub revision to pin; None takes the current one.
         causal: Whether a position sees only itself and those before it.
         dropout: Probability of dropout in embeddings, attention and residual paths.
+        **options: Further keyword arguments of ``from_pretrained``.
 
     Returns:
         The model without a head.
@@ -130,7 +137,7 @@ def load_gpt2(
     config = load_config(source, size, revision)
     config.update({"is_causal": causal, "resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout})
     if weights == "pretrained":
-        return load_pretrained(GPT2Model, locate(source, size), revision=revision, config=config).train()
+        return load_pretrained(GPT2Model, locate(source, size), revision, config=config, **options).train()
     before = torch.get_rng_state()
     model = GPT2Model(config)  # draws from the global generator: the transformers kind
     if weights == "random":

@@ -59,14 +59,23 @@ class GPT2Classifier(DecoderClassifier):
         return identity if self.weights == "pretrained" else {**identity, "seed": self.seed}
 
     @property
+    def hub_id(self) -> str | None:
+        """The name of the size on the hub."""
+        return gpt2.locate(self.source, self.size) if self.source == "hub" and self.weights == "pretrained" else None
+
+    @property
     def context_length(self) -> int:
         """Number of positions."""
         return gpt2.load_config(self.source, self.size, self.revision).n_positions
 
     def build_backbone(self) -> Backbone:
         """Load or draw a GPT-2."""
+        layers = gpt2.load_config(self.source, self.size, self.revision).n_layer
+        options = self.quantised(self.weights, [f"h.{index}" for index in range(layers)])
         return gpt2.GPT2Backbone(
-            gpt2.load_gpt2(self.source, self.size, self.weights, self.revision, self.causal_mask, self.dropout)
+            gpt2.load_gpt2(
+                self.source, self.size, self.weights, self.revision, self.causal_mask, self.dropout, **options
+            )
         )
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:

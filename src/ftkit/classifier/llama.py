@@ -76,7 +76,9 @@ class LlamaBackbone(Backbone):
         return KeysAndValues(key * cosine + rotate_half(key) * sine, value)
 
 
-def load_llama(source: str, weights: Weights, revision: str | None, causal: bool, dropout: float) -> LlamaModel:
+def load_llama(
+    source: str, weights: Weights, revision: str | None, causal: bool, dropout: float, **options: Any
+) -> LlamaModel:
     """Build a Llama in float32, in training mode.
 
     Args:
@@ -87,6 +89,7 @@ def load_llama(source: str, weights: Weights, revision: str | None, causal: bool
         revision: The hub revision to pin; None takes the current one.
         causal: Whether a position sees only itself and those before it.
         dropout: Probability of dropout on the attention weights.
+        **options: Further keyword arguments of ``from_pretrained``.
 
     Returns:
         The model without a head.
@@ -99,7 +102,7 @@ def load_llama(source: str, weights: Weights, revision: str | None, causal: bool
     # A padding token is read like any other; transformers would keep its embedding from learning.
     config.update({"is_causal": causal, "attention_dropout": dropout, "pad_token_id": None})
     if weights == "pretrained":
-        return load(LlamaModel, source, revision, config=config).train()
+        return load(LlamaModel, source, revision, config=config, **options).train()
     before = torch.get_rng_state()
     model = LlamaModel(config)  # draws from the global generator: the transformers kind
     if weights == "random":

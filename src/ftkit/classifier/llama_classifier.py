@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -48,14 +49,21 @@ class LlamaClassifier(DecoderClassifier):
         return identity if self.weights == "pretrained" else {**identity, "seed": self.seed}
 
     @property
+    def hub_id(self) -> str | None:
+        """The source, if it is neither a folder nor a file."""
+        return None if Path(self.source).expanduser().exists() or self.weights != "pretrained" else self.source
+
+    @property
     def context_length(self) -> int:
         """Number of positions."""
         return llama.load_config(self.source, self.revision).max_position_embeddings
 
     def build_backbone(self) -> Backbone:
         """Load or draw a Llama."""
+        layers = llama.load_config(self.source, self.revision).num_hidden_layers
+        options = self.quantised(self.weights, [f"layers.{index}" for index in range(layers)])
         return llama.LlamaBackbone(
-            llama.load_llama(self.source, self.weights, self.revision, self.causal_mask, self.dropout)
+            llama.load_llama(self.source, self.weights, self.revision, self.causal_mask, self.dropout, **options)
         )
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,9 +20,19 @@ from ftkit.classifier.encoding import Encoding
 from ftkit.classifier.frozen_prefix import FrozenPrefix
 from ftkit.classifier.network import CLASSES, FrozenDtype, SequenceClassifier
 from ftkit.classifier.pooling import Pooling, reads_padding
-from ftkit.classifier.trainable import LoraFlavour, Trainable, add_lora, choose_trainable, frozen_parts
+from ftkit.classifier.trainable import (
+    LoraFlavour,
+    Trainable,
+    add_lora,
+    choose_trainable,
+    frozen_parts,
+    trainable_blocks,
+)
 from ftkit.errors import InputError
+from ftkit.training.base_model import Quantisation, keep_arranged, quantisation_options
 from ftkit.training.checkpoint import TrainedStateModule, read_checkpoint, trainable_parameters
+from ftkit.training.distributed import summed
+from ftkit.training.sharding import shard
 
 _WHOLE_NETWORK = (SingleDeviceStrategy, DDPStrategy)  # other strategies may keep a part of each weight only
 
@@ -47,6 +58,8 @@ class DecoderClassifier(TrainedStateModule):
         ignore_index: A label that the loss leaves out; with labels 0 and 1 the default leaves out none.
         class_weights: Weight of each class in the loss, negative class first.
         seed: Seed of random weights, head and adapters; null takes the one that ``seed_everything`` set.
+        quantisation: ``8bit`` or ``nf4`` for what does not learn, by bitsandbytes: less memory, approximate. Adapters
+            are peft's own then.
         tokenizer: Folder or hub id of the tokenizer; null takes the one that belongs to the weights.
         cache_frozen: Whether what the frozen part makes of each message is computed once and kept on disk, in
             ``$FTKIT_CACHE/features``, for all epochs, runs and rows that share it. The results stay the same.
@@ -73,6 +86,7 @@ class DecoderClassifier(TrainedStateModule):
         ignore_index: int = -100,
         class_weights: list[float] | None = None,
         seed: int | None = None,
+        quantisation: Quantisation | None = None,
         tokenizer: str | None = None,
         cache_frozen: bool = True,
         frozen_dtype: FrozenDtype = "float32",
@@ -88,6 +102,7 @@ class DecoderClassifier(TrainedStateModule):
         self.ignore_index = ignore_index
         self.class_weights = None if class_weights is None else torch.tensor(class_weights)
         self.seed = torch.initial_seed() if seed is None else seed
+        self.quantisation = quantisation
         self.tokenizer_source = tokenizer
         self.hparams["seed"] = self.seed  # a checkpoint keeps the number, not "whatever was seeded"
         self.cache_frozen, self.frozen_dtype = cache_frozen, frozen_dtype
@@ -133,6 +148,7 @@ class DecoderClassifier(TrainedStateModule):
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             backbone = self.build_backbone()
+            keep_arranged(backbone)
             torch.manual_seed(self.seed)
             self.net = SequenceClassifier(backbone, self.pooling, self.mask_padding)
             if self.trainable == "lora":
@@ -141,6 +157,25 @@ class DecoderClassifier(TrainedStateModule):
                 choose_trainable(backbone, self.net.head, self.trainable)
         if self.frozen_dtype == "bfloat16":
             self.net.bf16_blocks = _frozen_blocks(backbone)
+        shard(self, self.net)
+
+    def quantised(self, weights: str, blocks: Sequence[str]) -> dict[str, Any]:
+        """Keyword arguments with which ``from_pretrained`` quantises what does not learn; none if nothing is to be.
+
+        Args:
+            weights: What is loaded.
+            blocks: The names of the model's blocks.
+
+        Raises:
+            InputError: Random weights are to be quantised.
+        """
+        if self.quantisation is None:
+            return {}
+        if weights != "pretrained":
+            raise InputError("only pretrained weights can be quantised", field="weights", got=weights)
+        learning = 0 if self.trainable == "lora" else trainable_blocks(self.trainable, len(blocks))
+        device = None if self._trainer is None else self.trainer.strategy.root_device
+        return quantisation_options(self.quantisation, device, blocks[len(blocks) - learning :])
 
     @property
     def class_names(self) -> tuple[str, str]:
@@ -167,16 +202,20 @@ class DecoderClassifier(TrainedStateModule):
         return self.net(batch["input_ids"], batch["length"], batch.get("features"), batch.get("depth", 0))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Mean cross-entropy of the batch."""
-        loss = self._loss(self(batch), batch["label"])
-        self.log("train/loss", loss, batch_size=len(batch["label"]))
+        """Mean cross-entropy of the batch; of all processes' batches, for their gradients are averaged afterwards."""
+        loss = mean = self._loss(self(batch), batch["label"])
+        if self._trainer is not None and self._trainer.world_size > 1:
+            weight = self._weight(batch["label"])
+            total, weights = summed(self.trainer, loss * weight, weight)
+            loss, mean = loss * (weight * self.trainer.world_size / weights), total / weights
+        self.log("train/loss", mean, batch_size=len(batch["label"]))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Log ``val/loss`` and ``val/accuracy``; return the predictions."""
         logits, label = self(batch), batch["label"]
         self.val_accuracy(logits, label)
-        self.log("val/loss", self._loss(logits, label), batch_size=len(label))
+        self.log("val/loss", self._loss(logits, label), batch_size=len(label), sync_dist=True)
         self.log("val/accuracy", self.val_accuracy, batch_size=len(label), prog_bar=True)
         return self._predictions(batch, logits)
 
@@ -271,6 +310,11 @@ class DecoderClassifier(TrainedStateModule):
         weights = None if self.class_weights is None else self.class_weights.to(logits)
         return F.cross_entropy(logits, label, weight=weights, ignore_index=self.ignore_index)
 
+    def _weight(self, label: Tensor) -> Tensor:
+        """What the mean over a batch divides by."""
+        weights = torch.ones(CLASSES) if self.class_weights is None else self.class_weights
+        return weights.to(label.device)[label[label != self.ignore_index]].sum()
+
     def _predictions(self, batch: dict[str, Any], logits: Tensor) -> dict[str, Any]:
         probability = logits.detach().float().softmax(-1)[:, 1]
         return {"id": batch["id"], "label": batch["label"], "prediction": logits.argmax(-1), "probability": probability}
@@ -288,6 +332,15 @@ class DecoderClassifier(TrainedStateModule):
             raise InputError("must be at least 1", field="lora_rank", got=self.lora_rank)
         if not 0 <= self.lora_dropout < 1:
             raise InputError("is a probability below 1", field="lora_dropout", got=self.lora_dropout)
+        if self.quantisation is not None and self.trainable == "all":
+            raise InputError("quantised weights cannot learn", field="quantisation", fix="use trainable: lora")
+        if self.quantisation is not None and (self.trainable, self.lora_flavour) == ("lora", "published"):
+            raise InputError(
+                "the published adapters take the fused weights apart, which quantised ones cannot be",
+                field="lora_flavour",
+                got="published",
+                fix="use lora_flavour: peft",
+            )
 
 
 def _frozen_blocks(backbone: Backbone) -> int:

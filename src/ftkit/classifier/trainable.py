@@ -103,7 +103,8 @@ def add_lora(net: Any, rank: int, alpha: float, flavour: LoraFlavour, dropout: f
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft finds the layout of each layer itself
-        inject_adapter_in_model(config, net)
+        # peft asks the model that transformers loaded whether it is quantised
+        inject_adapter_in_model(config, net if published else net.backbone.model)
     if published:
         torch.set_rng_state(drawn_so_far)  # peft drew its own initial values in between
         _draw_published_adapters(net)

@@ -1,0 +1,94 @@
+"""A quantised base under the classifier: what is quantised, what learns, and what a checkpoint holds."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+from ftkit.classifier.gpt2_classifier import GPT2Classifier
+from ftkit.classifier.module import DecoderClassifier
+from ftkit.classifier.spam import SpamDataModule
+from ftkit.errors import InputError
+from ftkit.training.checkpoint import read_checkpoint
+
+KINDS = {"nf4": Linear4bit, "8bit": Linear8bitLt}
+GPT2_LAYERS = {f"attn.{name}" for name in ("c_attn", "c_proj")} | {f"mlp.{name}" for name in ("c_fc", "c_proj")}
+
+
+def demo(**options: Any) -> DecoderClassifier:
+    return GPT2Classifier(source="demo", seed=1, **options)
+
+
+def quantised_layers(model: DecoderClassifier, kind: str) -> list[str]:
+    model.configure_model()
+    names = (name for name, layer in model.named_modules() if isinstance(layer, KINDS[kind]))
+    return sorted(name.replace(".base_layer", "") for name in names)
+
+
+def tune(model: DecoderClassifier, folder: Path, messages: Path) -> L.Trainer:
+    trainer = L.Trainer(
+        max_epochs=3, accelerator="cpu", default_root_dir=folder, logger=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(model, datamodule=SpamDataModule(source=messages, split="balanced", seed=1))
+    return trainer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_matrix_of_the_blocks_is_quantised_but_for_the_blocks_that_learn(kind: Any) -> None:
+    blocks = len(demo(trainable="last_layer").eval().build_backbone().blocks)
+    for trainable, learning in (("lora", 0), ("last_layer", 0), ("last_two_blocks", 2)):
+        found = quantised_layers(demo(quantisation=kind, trainable=trainable, lora_flavour="peft"), kind)
+        expected = [
+            f"net.backbone.model.h.{block}.{name}" for block in range(blocks - learning) for name in GPT2_LAYERS
+        ]
+        assert found == sorted(expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_near_those_of_the_whole_weights(kind: Any) -> None:
+    batch = {"input_ids": torch.arange(5, 45).view(2, 20), "length": torch.tensor([20, 20])}
+    logits = []
+    for quantisation in (None, kind):
+        model = demo(quantisation=quantisation, trainable="last_layer")
+        model.configure_model()
+        with torch.no_grad():
+            logits.append(model.eval()(batch))
+    difference = (logits[0] - logits[1]).abs().max()
+    assert 0 < difference < {"nf4": 0.5, "8bit": 0.05}[kind] * logits[0].abs().max()
+
+
+@pytest.mark.parametrize(("kind", "trainable"), [("nf4", "lora"), ("8bit", "lora"), ("nf4", "last_block")])
+def test_it_learns_and_a_checkpoint_holds_what_was_trained(
+    kind: Any, trainable: Any, tmp_path: Path, messages_file: Path
+) -> None:
+    model = demo(
+        quantisation=kind, trainable=trainable, lora_flavour="peft",
+        optimizer=lambda params: torch.optim.AdamW(params, lr=1e-2),
+    )  # fmt: skip
+    model.configure_model()
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    trainer = tune(model, tmp_path, messages_file)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
+    path = Path(trainer.checkpoint_callback.best_model_path)  # type: ignore[union-attr]
+    stored = read_checkpoint(path)["state_dict"]
+    assert stored.keys() == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    texts = ["win cash now", "see you at five"]
+    assert GPT2Classifier.load(path).classify(texts) == model.eval().classify(texts)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trainable": "all"}, "quantised weights cannot learn"),
+        ({"trainable": "lora"}, "lora_flavour: peft"),
+        ({"trainable": "last_layer", "weights": "random"}, "only pretrained weights can be quantised"),
+    ],
+)
+def test_what_cannot_be_quantised_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        demo(quantisation="nf4", **options).configure_model()
