@@ -12,6 +12,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]  # of doctests: files of one name cannot all be imported
 LOOPBACK = ("127.", "::1", "localhost")
 LAYERS, WIDTH, HEADS, VOCAB, CONTEXT = 3, 32, 4, 257, 64
 

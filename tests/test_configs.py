@@ -13,7 +13,7 @@ from ftkit.lightning_cli import FtkitCLI
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASES = sorted(CONFIGS.glob("*/base.yaml"))
 ROWS = sorted(CONFIGS.glob("*/rows/*.yaml"))
-OVERLAYS = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.name != "base.yaml")
+OVERLAYS = sorted(path for base in BASES for path in base.parent.glob("*.yaml") if path != base)
 
 
 def first_and_last(folder: Path) -> list[Path]:

@@ -7,18 +7,48 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ftkit.classifier.module import DecoderClassifier, GPT2Classifier
+    from ftkit.classifier.gpt2_classifier import GPT2Classifier
+    from ftkit.classifier.llama_classifier import LlamaClassifier
+    from ftkit.classifier.module import DecoderClassifier
     from ftkit.classifier.spam import SpamDataModule
+    from ftkit.language.arithmetic import ArithmeticDataModule
+    from ftkit.language.data import TextDataModule
+    from ftkit.language.sft import CausalLMSFT
     from ftkit.training.wandb_run import WandbRun
+    from ftkit.vlm.data import VLMDataModule
+    from ftkit.vlm.dpo import VLMDPO
+    from ftkit.vlm.sft import VLMSFT
+    from ftkit.vlm.yes_no import VLMYesNo
 
 _HOMES = {
+    "ArithmeticDataModule": "ftkit.language.arithmetic",
+    "CausalLMSFT": "ftkit.language.sft",
     "DecoderClassifier": "ftkit.classifier.module",
-    "GPT2Classifier": "ftkit.classifier.module",
+    "GPT2Classifier": "ftkit.classifier.gpt2_classifier",
+    "LlamaClassifier": "ftkit.classifier.llama_classifier",
     "SpamDataModule": "ftkit.classifier.spam",
+    "TextDataModule": "ftkit.language.data",
+    "VLMDPO": "ftkit.vlm.dpo",
+    "VLMSFT": "ftkit.vlm.sft",
+    "VLMDataModule": "ftkit.vlm.data",
+    "VLMYesNo": "ftkit.vlm.yes_no",
     "WandbRun": "ftkit.training.wandb_run",
 }
 
-__all__ = ["DecoderClassifier", "GPT2Classifier", "SpamDataModule", "WandbRun"]
+__all__ = [
+    "VLMDPO",
+    "VLMSFT",
+    "ArithmeticDataModule",
+    "CausalLMSFT",
+    "DecoderClassifier",
+    "GPT2Classifier",
+    "LlamaClassifier",
+    "SpamDataModule",
+    "TextDataModule",
+    "VLMDataModule",
+    "VLMYesNo",
+    "WandbRun",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,50 @@
+"""The house: arrows run downwards, and no wing knows another."""
+
+import ast
+from pathlib import Path
+
+import ftkit
+
+SRC = Path(ftkit.__file__).parent
+# What each floor may import, besides itself and the ground that everything stands on.
+GROUND = {"errors", "storage"}
+ALLOWED = {
+    "evaluation": set(),
+    "training": {"evaluation", "hub"},
+    "classifier": {"training", "evaluation", "hub"},
+    "vlm": {"training", "evaluation", "hub"},
+    "language": {"training", "evaluation", "hub"},
+    "serving": {"training", "evaluation", "hub"},
+    "ablation": {"training", "evaluation"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """The parts of ftkit that a file imports, also inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"
+            names |= (
+                {f"{node.module}.{alias.name}" for alias in node.names}
+                if node.module == "ftkit"
+                else {node.module or ""}
+            )
+    return {name.split(".")[1] for name in names if name.startswith("ftkit.")}
+
+
+def test_arrows_run_downwards() -> None:
+    found = {
+        f"{path.relative_to(SRC)} -> {part}"
+        for floor, allowed in ALLOWED.items()
+        for path in sorted((SRC / floor).glob("**/*.py"))
+        for part in imported(path) - {floor} - allowed - GROUND
+    }
+    assert not found
+
+
+def test_every_package_has_a_floor() -> None:
+    packages = {path.parent.name for path in SRC.glob("*/__init__.py")}
+    assert packages == ALLOWED.keys() | {"commands"}
