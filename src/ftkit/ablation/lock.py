@@ -41,7 +41,7 @@ def exclusive(directory: Path) -> Iterator[str | None]:
         raise EnvironmentFault(
             f"the output folder cannot be written: {error.strerror}",
             file=directory,
-            fix="choose another with --out",
+            fix="choose another",
         ) from error
     try:
         notice = _acquire(descriptor, path)
@@ -99,7 +99,7 @@ def _parse(text: bytes) -> tuple[int | None, str | None]:
 
 def _taken(path: Path, process: int | None, host: str | None) -> EnvironmentFault:
     name = f"process {process} on {host}" if process else "another process"
-    fix = "wait for it, or choose another folder with --out"
+    fix = "wait for it, or choose another folder"
     if host not in (None, socket.gethostname()):
         fix += f"; if it is gone, delete {path}"
     return EnvironmentFault(f"{name} is running in this folder", file=path.parent, fix=fix)
