@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from ftkit.errors import EnvironmentFault, ExitCode, FtkitError
 from ftkit.parsing import FtkitParser
@@ -28,36 +27,6 @@ LIGHTNING_COMMANDS = {
 }
 
 
-def ablation_run(
-    folder: Path,
-    overlay: list[Path] | None = None,
-    rows: str | None = None,
-    seeds: str = "123",
-    out: Path | None = None,
-    force: bool = False,
-    executor: Literal["here", "ray"] = "here",
-) -> None:
-    """Run the rows of an ablation that are not done yet.
-
-    Args:
-        folder: A folder with base.yaml and rows/.
-        overlay: Config files laid between the base and each row, such as demo.yaml.
-        rows: The rows to run, such as 1-5,10; all of them if not given.
-        seeds: The seeds to run each row with, such as 123,124.
-        out: Where the results go; runs/FOLDER if not given.
-        force: Run the rows again even if they are done.
-        executor: Run the cells one after the other in this process, or spread them by Ray: over the cluster that
-            RAY_ADDRESS names, or else over this machine's processors.
-    """
-    quiet_libraries()
-    from ftkit.ablation import commands
-    from ftkit.ablation.progress import SweepProgress
-    from ftkit.lightning_cli import CellEngine
-
-    progress = SweepProgress()
-    commands.ablation_run(CellEngine(progress.step), folder, overlay, rows, seeds, out, force, executor, progress)
-
-
 @dataclass(frozen=True)
 class Command:
     """A command of the command line: a function whose signature and docstring are its options.
@@ -66,10 +35,14 @@ class Command:
         function: The function, or where it is (``package.module:name``), imported when the command is called.
             A string that it returns is printed.
         help: One line for the list of commands.
+        supplied: Arguments of the function that are no options.
+        supply: Makes them, by name.
     """
 
     function: Callable[..., Any] | str
     help: str
+    supplied: tuple[str, ...] = ()
+    supply: Callable[[], dict[str, Any]] = dict
 
     def load(self) -> Callable[..., Any]:
         """The function itself."""
@@ -77,6 +50,16 @@ class Command:
             return self.function
         module, _, name = self.function.partition(":")
         return getattr(import_module(module), name)
+
+
+def _sweep() -> dict[str, Any]:
+    """What trains and tests the cells of an ablation, which never knows a model itself, and what shows the progress."""
+    quiet_libraries()
+    from ftkit.ablation.progress import SweepProgress
+    from ftkit.lightning_cli import CellEngine
+
+    progress = SweepProgress()
+    return {"engine": CellEngine(progress.step), "progress": progress}
 
 
 Commands = Mapping[str, "Command | Commands"]
@@ -100,7 +83,12 @@ COMMANDS: Commands = {
     "serve": Command("ftkit.commands.serve:serve", "answer over HTTP with a run, a folder or a model of the hub"),
     "push": Command("ftkit.commands.push:push", "upload a run to the hub, with a model card"),
     "ablation": {
-        "run": Command(ablation_run, "run the rows of an ablation that are not done yet"),
+        "run": Command(
+            "ftkit.ablation.commands:ablation_run",
+            "run the rows of an ablation that are not done yet",
+            ("engine", "progress"),
+            _sweep,
+        ),
         "status": Command("ftkit.ablation.commands:ablation_status", "say what became of each cell"),
         "table": Command(
             "ftkit.ablation.commands:ablation_table", "print the table: ours beside the published figures"
@@ -152,7 +140,7 @@ def _dispatch(arguments: list[str]) -> None:
     command: Command | Commands = COMMANDS
     while not isinstance(command, Command):
         command, chosen = command[chosen.subcommand], chosen[chosen.subcommand]
-    result = command.load()(**chosen.as_dict())
+    result = command.load()(**chosen.as_dict(), **command.supply())
     if isinstance(result, str):
         print(result, end="")
 
@@ -202,7 +190,7 @@ def _add_commands(parser: FtkitParser, commands: Commands, words: Sequence[str])
         if not isinstance(command, Command):
             _add_commands(child, command, words[1:] if words[:1] == [name] else ())
         elif words[:1] == [name]:
-            child.add_function_arguments(command.load(), as_positional=True)
+            child.add_function_arguments(command.load(), as_positional=True, skip=set(command.supplied))
             _as_on_a_shell(child)
 
 
