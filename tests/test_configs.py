@@ -48,7 +48,13 @@ def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
 def merged(configs: list[Path]) -> dict[str, Any]:
     together: dict[str, Any] = {}
     for config in configs:
-        together |= leaves(yaml.safe_load(config.read_text(encoding="utf-8")))
+        written = leaves(yaml.safe_load(config.read_text(encoding="utf-8")))
+        classes = [name for name in written if name.endswith(".class_path")]
+        other = [name for name in classes if together.get(name, written[name]) != written[name]]
+        for name in other:  # another class does not take over the options of the one before
+            options = name.removesuffix("class_path") + "init_args"
+            together = {key: value for key, value in together.items() if not key.startswith(options)}
+        together |= written
     return together
 
 
