@@ -1,4 +1,4 @@
-"""What all tests share: no network, one thread, and a tiny GPT-2 with its tokenizer, messages and config."""
+"""What all tests share: no network, one thread, tiny models with their tokenizers, messages and a config."""
 
 import os
 import socket
@@ -73,6 +73,75 @@ def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     symbols = [*sorted(ByteLevel.alphabet()), "<|endoftext|>"]
     GPT2Tokenizer(vocab={symbol: index for index, symbol in enumerate(symbols)}, merges=[]).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of 4 layers x 32, 4 heads and 2 key heads, context 64, with a tokenizer of bytes and ``in``.
+
+    Every parameter is random, norms too, so that leaving one out shows.
+    """
+    import torch
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import GPT2Tokenizer, LlamaConfig, LlamaModel
+
+    folder = tmp_path_factory.mktemp("weights") / "llama-tiny"
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    tokens = {"vocab_size": 258, "bos_token_id": 257, "eos_token_id": 257, "pad_token_id": 257}
+    model = LlamaModel(LlamaConfig(**shape, **heads, **tokens, max_position_embeddings=64))
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        torch.nn.init.normal_(parameter, mean=float("norm" in name), std=0.2, generator=generator)
+    model.save_pretrained(folder)
+    symbols = [*sorted(ByteLevel.alphabet()), "in", "<|endoftext|>"]
+    vocab = {symbol: index for index, symbol in enumerate(symbols)}
+    GPT2Tokenizer(vocab=vocab, merges=[("i", "n")]).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gguf_file(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Llama and its tokenizer as a GGUF file, as llama.cpp's converter writes them."""
+    import json
+
+    import numpy as np
+    from transformers import LlamaConfig, LlamaModel
+
+    gguf = pytest.importorskip("gguf")
+    config = LlamaConfig.from_pretrained(llama_folder)
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_license("mit")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(config.vocab_size)
+    vocabulary = json.loads((llama_folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(sorted(vocabulary, key=vocabulary.__getitem__))
+    writer.add_token_types([gguf.TokenType.NORMAL] * 257 + [gguf.TokenType.CONTROL])
+    writer.add_token_merges(["i n"])
+    writer.add_eos_token_id(257)
+    writer.add_bos_token_id(257)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    for name, value in LlamaModel.from_pretrained(llama_folder).state_dict().items():
+        weight = value.numpy()
+        if (projection := name.split(".")[-2]) in heads:  # llama.cpp rotates pairs, transformers halves
+            halves = weight.reshape(heads[projection], 2, -1, weight.shape[1])
+            weight = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(weight.shape)
+        writer.add_tensor(names.get_name(f"model.{name}", try_suffixes=(".weight",)), weight)
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 import socket
+import struct
+from copy import deepcopy
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +18,7 @@ from huggingface_hub import file_download
 from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE, HF_HUB_OFFLINE
 from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from ftkit.errors import InputError, UnavailableError
 
@@ -28,7 +32,7 @@ def load_pretrained(kind: Any, name: str, revision: str | None = None, **options
 
     Args:
         kind: A transformers class with ``from_pretrained``. A model is loaded in float32, whatever its file holds.
-        name: A hub id or a local folder.
+        name: A hub id; a local folder; or the path of a GGUF file, whose weights are dequantised.
         revision: The hub revision; None takes the current one.
         **options: Further keyword arguments of ``from_pretrained``.
 
@@ -36,10 +40,17 @@ def load_pretrained(kind: Any, name: str, revision: str | None = None, **options
         What ``kind.from_pretrained`` returns.
 
     Raises:
-        UnavailableError: A hub id that is neither in the cache nor to be downloaded, or that needs access.
-        InputError: A folder whose files are missing or damaged, or lack some of the model's weights; or a model that
-            is not of transformers itself.
+        UnavailableError: A hub id that is neither in the cache nor to be downloaded, or that needs access; or a GGUF
+            file without the package that reads it.
+        InputError: A folder or file that is missing, damaged, or lacks some of the model's weights; a GGUF file that
+            is to be quantised; or a model that is not of transformers itself.
     """
+    if is_gguf(name):
+        return _load_gguf(kind, Path(name).expanduser(), options)
+    return _load(kind, name, revision, options)
+
+
+def _load(kind: Any, name: str, revision: str | None, options: dict[str, Any]) -> Any:
     local = Path(name).is_dir()
     cached_only = not local and not hub_is_reachable()
     if isinstance(kind, type) and issubclass(kind, PreTrainedModel):
@@ -61,22 +72,77 @@ def load_pretrained(kind: Any, name: str, revision: str | None = None, **options
     return model
 
 
+def is_gguf(name: str) -> bool:
+    """Whether a model's name is that of a GGUF file.
+
+    Example:
+        >>> is_gguf("models/smollm2-135m.Q4_1.gguf"), is_gguf("HuggingFaceTB/SmolLM2-135M")
+        (True, False)
+    """
+    return Path(name).suffix == ".gguf"
+
+
+def is_local(name: str) -> bool:
+    """Whether a model's name means a folder or a GGUF file on this machine, and nothing on the hub."""
+    return is_gguf(name) or Path(name).is_dir()
+
+
+def _load_gguf(kind: Any, path: Path, options: dict[str, Any]) -> Any:
+    if not path.is_file():
+        raise InputError("no such GGUF file", file=path)
+    if find_spec("gguf") is None:
+        raise UnavailableError("needs the package gguf to be read", file=path, fix="pip install 'ftkit[gguf]'")
+    if "quantization_config" in options:
+        raise InputError(
+            "a GGUF file is unpacked into full weights, which transformers cannot quantise on the way",
+            file=path,
+            field="quantisation",
+            fix="leave it out, or load the same model from a hub id or folder",
+        )
+    described = _described_by_gguf(AutoConfig if _is_model(kind) else kind, path, path.stat().st_mtime_ns)
+    if not _is_model(kind):
+        return deepcopy(described)
+    model = _read_gguf(kind, path, {"config": deepcopy(described), **options})
+    if quantizer := getattr(model, "hf_quantizer", None):  # or transformers refuses to save what is full weights now
+        quantizer.remove_quantization_config(model)
+    return model
+
+
+@lru_cache(maxsize=4)
+def _described_by_gguf(kind: Any, path: Path, changed: int) -> Any:
+    """A configuration or tokenizer, read once: it takes seconds, and every row of a sweep asks for both repeatedly."""
+    return _read_gguf(kind, path, {})
+
+
+def _read_gguf(kind: Any, path: Path, options: dict[str, Any]) -> Any:
+    try:
+        return _load(kind, str(path.parent), None, {"gguf_file": path.name, **options})
+    except (InputError, struct.error, IndexError) as error:  # the last two: the file ends too early
+        cause = error.__cause__ or error
+        fix = "use a complete GGUF file of a kind that transformers reads"
+        raise InputError(f"cannot be loaded: {cause}", file=path, fix=fix) from error
+
+
+def _is_model(kind: Any) -> bool:
+    return hasattr(kind, "from_config") or (isinstance(kind, type) and issubclass(kind, PreTrainedModel))
+
+
 def commit_of(name: str, revision: str | None = None, cache: str | Path = HF_HUB_CACHE) -> str | None:
     """The commit that a hub id stands for on this machine, so that a run can say what it was made from.
 
     Args:
-        name: A hub id or a local folder.
+        name: A hub id, a local folder or a GGUF file.
         revision: The branch, tag or commit that was asked for; None is ``main``.
         cache: The hub's cache.
 
     Returns:
-        40 hexadecimal digits; None for a folder, or where nothing of this revision is in the cache.
+        40 hexadecimal digits; None for a folder or a file, or where nothing of this revision is in the cache.
 
     Example:
         >>> commit_of("org/model", "0123456789" * 4)
         '0123456789012345678901234567890123456789'
     """
-    if Path(name).is_dir():
+    if is_local(name):
         return None
     revision = revision or "main"
     if _COMMIT.fullmatch(revision):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from importlib.util import find_spec
 
 
 def quiet_libraries() -> None:
@@ -13,6 +14,7 @@ def quiet_libraries() -> None:
     for message in (
         "LightningCLI's args parameter",  # it is given on purpose
         "You have overridden `on_before_batch_transfer`",  # so it has
+        "Could not find a config file in",  # peft wonders about resized vocabularies; none is
         "Experiment logs directory",  # a run folder holds more than curves
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use
     ):
@@ -25,6 +27,16 @@ def quiet_libraries() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    _switch_off_the_gguf_bar()
+
+
+def _switch_off_the_gguf_bar() -> None:
+    """Let transformers' reader of GGUF files, which calls tqdm itself, obey the switch of its other bars."""
+    if find_spec("gguf") and find_spec("transformers.modeling_gguf_pytorch_utils"):
+        from transformers import modeling_gguf_pytorch_utils as reader
+        from transformers.utils.logging import tqdm
+
+        reader.tqdm = tqdm
 
 
 class _Without(logging.Filter):

@@ -1,21 +1,17 @@
 """Where a Llama comes from: a folder, a GGUF file, a hub or chance, and what is said when it cannot be had."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
-from ftkit.classifier import llama
 from ftkit.classifier.llama import load_config, load_llama, load_tokenizer
 from ftkit.errors import ExitCode, InputError, UnavailableError
-from ftkit.hub import load_pretrained
 
 
 def pretrained(source: Any) -> LlamaModel:
@@ -86,44 +82,6 @@ def test_transformers_random_weights_are_small(llama_folder: Path) -> None:
 # GGUF
 
 
-@pytest.fixture(scope="module")
-def gguf_file(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny Llama and its tokenizer as a GGUF file, as llama.cpp's converter writes them."""
-    gguf = pytest.importorskip("gguf")
-    config = LlamaConfig.from_pretrained(llama_folder)
-    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("tiny")
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_vocab_size(config.vocab_size)
-    vocabulary = json.loads((llama_folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(sorted(vocabulary, key=vocabulary.__getitem__))
-    writer.add_token_types([gguf.TokenType.NORMAL] * 257 + [gguf.TokenType.CONTROL])
-    writer.add_token_merges(["i n"])
-    writer.add_eos_token_id(257)
-    writer.add_bos_token_id(257)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    for name, value in LlamaModel.from_pretrained(llama_folder).state_dict().items():
-        weight = value.numpy()
-        if (projection := name.split(".")[-2]) in heads:  # llama.cpp rotates pairs, transformers halves
-            halves = weight.reshape(heads[projection], 2, -1, weight.shape[1])
-            weight = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(weight.shape)
-        writer.add_tensor(names.get_name(f"model.{name}", try_suffixes=(".weight",)), weight)
-    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
-        write()
-    writer.close()
-    return path
-
-
 def test_a_gguf_file_is_the_same_model(gguf_file: Path, llama_folder: Path) -> None:
     model, wanted = pretrained(gguf_file), pretrained(llama_folder)
     assert_same_weights(model, wanted)
@@ -142,40 +100,6 @@ def test_a_gguf_file_brings_its_tokenizer(gguf_file: Path, llama_folder: Path) -
     got, expected = (kind("winner! call 0901 now", add_special_tokens=False).input_ids for kind in (tokenizer, wanted))
     assert got == expected
     assert len(got) == len("winner! call 0901 now") - 1
-
-
-def test_a_gguf_file_that_cannot_be_read_is_named(gguf_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"source: no such GGUF file \(got '/nowhere/x.gguf'\)"):
-        pretrained("/nowhere/x.gguf")
-    whole = gguf_file.read_bytes()
-    broken = tmp_path / "broken.gguf"
-    for content in (b"", b"something else", *(whole[:end] for end in range(3, len(whole) - 8, len(whole) // 50))):
-        broken.write_bytes(content)
-        with pytest.raises(InputError, match=r"broken\.gguf: cannot be loaded: .*complete GGUF file"):
-            pretrained(broken)
-
-
-def test_a_gguf_file_is_described_once_until_it_changes(
-    gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Reading the vocabulary of a real one takes seconds."""
-    read: list[str] = []
-    monkeypatch.setattr(
-        llama, "load_pretrained", lambda *args, **kw: read.append(args[1]) or load_pretrained(*args, **kw)
-    )
-    path = Path(shutil.copy(gguf_file, tmp_path / "changing.gguf"))
-    load_config(str(path)).vocab_size = 5  # a copy of one's own
-    assert load_config(str(path)).vocab_size == 258
-    assert len(read) == 1
-    os.utime(path, ns=(1, 1))
-    load_config(str(path))
-    assert len(read) == 2
-
-
-def test_without_the_package_it_says_what_to_install(gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llama, "find_spec", lambda name: None)
-    with pytest.raises(UnavailableError, match=r"tiny\.gguf: needs the package gguf .*pip install 'ftkit\[gguf\]'"):
-        pretrained(gguf_file)
 
 
 # What is refused

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
-from copy import deepcopy
-from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +12,10 @@ from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaModel, Pre
 from transformers.models.llama.modeling_llama import rotate_half
 
 from ftkit.classifier.backbone import Backbone, KeysAndValues
-from ftkit.errors import InputError, UnavailableError
+from ftkit.errors import InputError
 from ftkit.hub import load_pretrained
 
 Weights = Literal["pretrained", "random", "random_transformers"]
-GGUF_SUFFIX = ".gguf"
 
 
 class LlamaBackbone(Backbone):
@@ -82,7 +77,7 @@ def load_llama(
     """Build a Llama in float32, in training mode.
 
     Args:
-        source: A hub id, a folder in transformers format or a GGUF file, see :func:`load`.
+        source: A hub id, a folder in transformers format or a GGUF file, see :func:`ftkit.hub.load_pretrained`.
         weights: ``pretrained``; ``random``, drawn from the global generator as PyTorch initialises its layers by
             default (N(0, 1) embeddings, uniform linear layers); or ``random_transformers``, N(0, 0.02). Random ones
             need no more of the source than its configuration.
@@ -102,7 +97,7 @@ def load_llama(
     # A padding token is read like any other; transformers would keep its embedding from learning.
     config.update({"is_causal": causal, "attention_dropout": dropout, "pad_token_id": None})
     if weights == "pretrained":
-        return load(LlamaModel, source, revision, config=config, **options).train()
+        return load_pretrained(LlamaModel, _path(source), revision, config=config, **options).train()
     before = torch.get_rng_state()
     model = LlamaModel(config)  # draws from the global generator: the transformers kind
     if weights == "random":
@@ -124,7 +119,7 @@ def load_config(source: str, revision: str | None = None) -> LlamaConfig:
         InputError: It is another kind of model.
         UnavailableError: It is neither in the cache nor to be downloaded.
     """
-    config = load(AutoConfig, source, revision)
+    config = load_pretrained(AutoConfig, _path(source), revision)
     if config.model_type != "llama":
         raise InputError("is not a Llama", file=source, field="model_type", got=config.model_type)
     return config
@@ -137,46 +132,11 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
         InputError: There is no usable tokenizer, or it names no end of text, which serves as padding.
         UnavailableError: It is neither in the cache nor to be downloaded.
     """
-    tokenizer = load(AutoTokenizer, source, revision)
+    tokenizer = load_pretrained(AutoTokenizer, _path(source), revision)
     if tokenizer.eos_token_id is None:
         raise InputError("the tokenizer names no end of text", file=source, field="eos_token", got=None)
     return tokenizer
 
 
-def load(kind: Any, source: str, revision: str | None, **options: Any) -> Any:
-    """Load a model, configuration or tokenizer.
-
-    Args:
-        kind: A transformers class with ``from_pretrained``. A model is loaded in float32, whatever its file holds.
-        source: A hub id; a folder in transformers format; or the path of a GGUF file, whose weights are dequantised.
-        revision: The hub revision; None takes the current one.
-        **options: Further keyword arguments of ``from_pretrained``.
-
-    Raises:
-        InputError: The folder or file is missing, incomplete or damaged.
-        UnavailableError: A hub id that cannot be had, or a GGUF file without the package that reads it.
-    """
-    path = Path(source).expanduser()
-    if path.suffix != GGUF_SUFFIX:
-        return load_pretrained(kind, str(path) if path.is_dir() else source, revision, **options)
-    if not path.is_file():
-        raise InputError("no such GGUF file", field="source", got=source)
-    if find_spec("gguf") is None:
-        raise UnavailableError("needs the package gguf to be read", file=path, fix="pip install 'ftkit[gguf]'")
-    if options:
-        return _from_gguf(kind, path, **options)
-    return deepcopy(_described_by_gguf(kind, path, path.stat().st_mtime_ns))
-
-
-@lru_cache(maxsize=4)
-def _described_by_gguf(kind: Any, path: Path, changed: int) -> Any:
-    """A configuration or tokenizer, read once: it takes seconds, and every row of a sweep asks for both repeatedly."""
-    return _from_gguf(kind, path)
-
-
-def _from_gguf(kind: Any, path: Path, **options: Any) -> Any:
-    try:
-        return load_pretrained(kind, str(path.parent), gguf_file=path.name, **options)
-    except (InputError, struct.error, IndexError) as error:  # the last two: the file ends too early
-        cause = error.__cause__ or error
-        raise InputError(f"cannot be loaded: {cause}", file=path, fix="use a complete GGUF file of a Llama") from error
+def _path(source: str) -> str:
+    return str(Path(source).expanduser())

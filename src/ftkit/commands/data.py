@@ -47,6 +47,8 @@ def data_show(config: list[Path], row: int = 0) -> str:
     sizes = ", ".join(f"{name} {size:,}" for name, size in data.report["sizes"].items())
     dropped = {name: sum(data.report[name].values()) for name in ("cut", "skipped")}
     lines = [f"Rows: {sizes}; answers cut: {dropped['cut']:,}, rows skipped: {dropped['skipped']:,}"]
+    if equal := sum(data.report.get("equal", {}).values()):
+        lines.append(f"Pairs left out because both answers are the same: {equal:,}")
     return "\n".join([*lines, *_shown(batch, model.tokenizer, row)]) + "\n"
 
 

@@ -7,7 +7,8 @@ def model_show(model: str, revision: str | None = None, rank: int = 8) -> str:
     """Show what a model is, what it costs and how it is prompted, without loading its weights.
 
     Args:
-        model: A hub id, a folder in transformers format, or demo (demo-small, demo-medium, demo-large, demo-xl).
+        model: A hub id, a folder in transformers format, a GGUF file, or demo (demo-small, demo-medium, demo-large,
+            demo-xl).
         revision: Hub revision.
         rank: Rank of the LoRA adapters in the estimates.
 

@@ -97,7 +97,7 @@ def write_repository(run: Path, repo: str, folder: Path, merge: bool, license: s
         module.export(folder, merge=merge)
         style = getattr(module, "prompt_style", None)
         if style and not module.tokenizer.chat_template:  # or the repository would not know how to ask
-            module.tokenizer.chat_template = template_of(style, module.tokenizer)
+            module.tokenizer.chat_template = template_of(style, module.tokenizer, module.spaced_digits)
             module.tokenizer.save_pretrained(folder)
     else:
         export_trained(run, folder, f"{kind.__module__}.{kind.__name__}")
@@ -205,10 +205,12 @@ def _card_facts(module: Any, repo: str, generative: bool, merge: bool, license: 
 
 
 def _base(base: dict[str, Any]) -> tuple[str | None, str | None]:
-    """The base's name that others can use, and its revision; no name for a folder."""
+    """The base's name that others can use, and its revision; no name for a folder or file."""
+    from ftkit.hub import is_local
+
     name, revision = base.get("model") or base.get("source"), base.get("revision")
     if base.get("source") in ("hub", "demo"):
         from ftkit.classifier.gpt2 import SIZES
 
         name = SIZES[base["size"]].hub_id if base["source"] == "hub" else f"demo-{base['size']}"
-    return (None if name is None or Path(name).is_dir() else str(name)), revision
+    return (None if name is None or is_local(name) else str(name)), revision

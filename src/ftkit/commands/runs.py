@@ -29,7 +29,8 @@ def class_of(folder: Path) -> Any:
     from ftkit.training.export import DESCRIPTION, read_export
 
     stored = read_export(folder) if (folder / DESCRIPTION).is_file() else read_checkpoint(folder)
-    path = str(stored.get("hyper_parameters", {}).get("_class_path") or _configured_class(folder))
+    named = stored.get("hyper_parameters", {}).get("_class_path") or stored.get("class_path")
+    path = str(named or _configured_class(folder))
     module, _, name = path.rpartition(".")
     kind = getattr(import_module(module), name, None) if module.split(".")[0] == "ftkit" else None
     if not (isinstance(kind, type) and issubclass(kind, TrainedStateModule)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -34,13 +35,13 @@ def serve(
     the environment variable FTKIT_API_KEY.
 
     Args:
-        model: A run folder, a folder in transformers format (or an adapter's), a hub id, or demo.
+        model: A run folder, a folder in transformers format (or an adapter's), a GGUF file, a hub id, or demo.
         host: The address to listen on.
         port: The port; 0 takes a free one.
         name: The name that clients use; the model's own if not given.
         revision: Hub revision.
         adapter: A folder with a LoRA adapter to put on the model.
-        quantisation: Load the weights in 8 or 4 bits.
+        quantisation: Load the weights in 8 or 4 bits; not for a GGUF file, which is unpacked.
         dtype: Precision of what is not quantised; auto is the checkpoint's own, and float32 on a CPU.
         device_map: auto spreads the model over the GPUs there are; or one device, such as cpu.
         batch_size: The most answers generated at a time.
@@ -60,6 +61,7 @@ def serve(
 
     key = os.environ.get(KEY_VARIABLE) or None
     listening = listen(host, port, key)  # before anything that takes long
+    print(f"loading {model}", file=sys.stderr, flush=True)  # it may take a while
     quiet_libraries()
     from ftkit.commands.served import load_served
     from ftkit.serving.limits import Limits

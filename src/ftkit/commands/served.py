@@ -28,7 +28,7 @@ def load_served(
     """Load what a name means and offer it.
 
     Args:
-        model: A run folder, a folder in transformers format, an adapter's folder, a hub id, or demo.
+        model: A run folder, a folder in transformers format, an adapter's folder, a GGUF file, a hub id, or demo.
         name: The name that clients use.
         revision: Hub revision.
         adapter: A folder with a peft adapter.
@@ -51,6 +51,7 @@ def load_served(
             return Served(name, ModelThread(BatchClassifier(loaded, batch_size), limits.waiting))
         net, tokenizer = loaded.net, loaded.tokenizer
         style = {"chat": getattr(loaded, "chat", None), "style": getattr(loaded, "prompt_style", None)}
+        style["spaced_digits"] = getattr(loaded, "spaced_digits", False)
     else:
         if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
             adapter = folder

@@ -25,7 +25,7 @@ def load_generator(
     """Load a model with its tokenizer, ready to generate.
 
     Args:
-        model: Hub id, folder or ``demo``, see :func:`ftkit.training.base_model.locate`.
+        model: Hub id, folder, GGUF file or ``demo``, see :func:`ftkit.training.base_model.locate`.
         revision: Hub revision.
         adapter: A folder with a peft adapter for it. It is merged into the weights unless they are quantised. A
             tokenizer in it goes before the model's own.

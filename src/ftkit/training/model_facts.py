@@ -11,12 +11,13 @@ from typing import Any
 import torch
 import transformers
 import yaml  # type: ignore[import-untyped]
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ftkit.errors import FtkitError, InputError
-from ftkit.hub import commit_of, load_pretrained, repository_cache
+from ftkit.hub import commit_of, is_gguf, load_pretrained, repository_cache
 from ftkit.training.adapters import is_linear, linear_layers
 from ftkit.training.base_model import load_processor, locate
+from ftkit.training.gguf_facts import read_gguf_facts
 
 SAMPLE = [{"role": "user", "content": "What is 12 + 7?"}, {"role": "assistant", "content": "19"}]
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -39,14 +40,15 @@ class ModelFacts:
         name: The name it was asked for by.
         architecture: The class whose shape it has, and its family.
         config: The transformers configuration, of the text part where there are several.
-        commit: The hub commit in the cache; None for a folder.
+        commit: The hub commit in the cache; None for a folder or file.
         weight_files: Files of the checkpoint with their bytes.
-        dtype: Of the checkpoint, as its configuration says.
+        dtype: Of the checkpoint, as its configuration says; of a GGUF file, what it is unpacked to.
         parameters: Number of parameters by part; shared ones count once.
         linear: Parameters of the linear layers that quantisation reaches.
         tied: Whether the output head shares the embeddings' weight.
         lora_targets: The layers that ``trainable: lora`` would adapt, and the parameters that rank 1 adds.
         card: The header of the model card (licence, gating, base model), or nothing.
+        packed: Number of tensors of a GGUF file by their type; nothing for other checkpoints.
     """
 
     name: str
@@ -60,6 +62,7 @@ class ModelFacts:
     tied: bool
     lora_targets: tuple[list[str], int]
     card: dict[str, Any]
+    packed: dict[str, int]
 
     @property
     def total(self) -> int:
@@ -84,18 +87,24 @@ def model_facts(name: str, revision: str | None = None) -> ModelFacts:
     """Gather what is known of a model. Its weights are not loaded: the network is built without memory.
 
     Args:
-        name: A hub id (in the cache, or to be downloaded), a folder in transformers format, or ``demo``,
+        name: A hub id (in the cache, or to be downloaded), a folder in transformers format, a GGUF file, or ``demo``,
             see :func:`ftkit.training.base_model.locate`.
         revision: The hub revision; None takes the current one.
 
     Raises:
-        UnavailableError: Its configuration is neither in the cache nor to be downloaded.
-        InputError: The folder holds no model, or one that is not of transformers itself.
+        UnavailableError: Its configuration is neither in the cache nor to be downloaded, or cannot be read here.
+        InputError: The folder or file holds no model, or one that is not of transformers itself.
     """
     source = locate(name)
     config = load_pretrained(AutoConfig, source, revision)
     model = empty_model(config, source)
     folder = Path(source) if Path(source).is_dir() else _snapshot(source, revision)
+    files = {} if folder is None else _weight_files(folder)
+    packed: dict[str, int] = {}
+    card = {} if folder is None else read_card_header(folder)
+    if is_gguf(source):
+        files = {Path(source).name: Path(source).stat().st_size}
+        packed, card = read_gguf_facts(Path(source))
     head = model.get_output_embeddings()
     text = config.get_text_config()
     return ModelFacts(
@@ -103,13 +112,14 @@ def model_facts(name: str, revision: str | None = None) -> ModelFacts:
         architecture=(type(model).__name__, config.model_type),
         config=text,
         commit=commit_of(source, revision),
-        weight_files={} if folder is None else _weight_files(folder),
+        weight_files=files,
         dtype=config.dtype or text.dtype or torch.float32,
         parameters=parameters_by_part(model),
         linear=sum(_size(layer) for _, layer in model.named_modules() if is_linear(layer) and layer is not head),
         tied=head is not None and head.weight is model.get_input_embeddings().weight,
         lora_targets=_lora_targets(model),
-        card={} if folder is None else read_card_header(folder),
+        card=card,
+        packed=packed,
     )
 
 
@@ -119,6 +129,9 @@ def empty_model(config: Any, name: str) -> PreTrainedModel:
     Raises:
         InputError: The configuration names no class of transformers.
     """
+    if is_gguf(name):  # it names a family and no class; only text models are kept so
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
     names = config.architectures or []
     kind = next((getattr(transformers, name) for name in names if hasattr(transformers, name)), None)
     if kind is None:

@@ -9,6 +9,9 @@ from ftkit.training.model_facts import ModelFacts
 NF4_BYTES = 0.5 + (1 / 64) + 4 / (64 * 256)  # 4 bits, an 8-bit scale for 64 of them, a float32 for 256 scales
 
 
+_QUANTISED = (("8-bit", 1.0), ("nf4", NF4_BYTES))  # bytes for one weight
+
+
 class Need(NamedTuple):
     """What one way of using a model needs.
 
@@ -30,7 +33,7 @@ def inference_needs(facts: ModelFacts) -> list[Need]:
     needs = [Need(f"weights in {name}", total * width, f"{total:,} parameters x {width} bytes")]
     if width != 4:
         needs.append(Need("weights in float32", total * 4, f"{total:,} parameters x 4 bytes"))
-    for way, per_weight in (("8-bit", 1.0), ("nf4", NF4_BYTES)):
+    for way, per_weight in _quantisations(facts):
         size = _quantised(facts, per_weight)
         needs.append(Need(f"weights in {way}", size, f"linear layers x {per_weight:.3g} bytes, the rest in {name}"))
     if facts.context:
@@ -61,10 +64,16 @@ def training_needs(facts: ModelFacts, rank: int) -> list[Need]:
         needs.append(Need(f"full, {name}", total * 4 * width, f"the same x {width} bytes"))
     if adapter:
         needs.append(Need("LoRA", total * width + 16 * adapter, f"weights x {width} bytes + {learning}"))
-        for way, per_weight in (("8-bit + LoRA", 1.0), ("nf4 + LoRA", NF4_BYTES)):
+        for way, per_weight in _quantisations(facts):
             size = _quantised(facts, per_weight) + 16 * adapter
-            needs.append(Need(way, size, f"linear weights x {per_weight:.3g} bytes, the rest x {width} + the same"))
+            needs.append(
+                Need(f"{way} + LoRA", size, f"linear weights x {per_weight:.3g} bytes, the rest x {width} + the same")
+            )
     return needs
+
+
+def _quantisations(facts: ModelFacts) -> tuple[tuple[str, float], ...]:
+    return () if facts.packed else _QUANTISED  # a GGUF file is unpacked, never quantised again
 
 
 def _quantised(facts: ModelFacts, per_weight: float) -> int:

@@ -53,8 +53,13 @@ def _identity(facts: ModelFacts) -> list[str]:
         f"                                {shape}, vocabulary {config.vocab_size:,}, context {facts.context or 'open'}",
         f"  checkpoint (the weights):     {files or 'no weight file here'}",
         f"                                {str(facts.dtype).removeprefix('torch.')}"
-        + (f", commit {facts.commit}" if facts.commit else ""),
+        + (f", commit {facts.commit}" if facts.commit else "")
+        + (f" once unpacked; tensors in the file: {_counted(facts.packed)}" if facts.packed else ""),
     ]
+
+
+def _counted(packed: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in packed.items())
 
 
 def _parameters(facts: ModelFacts) -> list[str]:
