@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import victim
 import yaml  # type: ignore[import-untyped]
+from outcomes import assert_same
 
 from ftkit.cli import main
 from ftkit.training.checkpoint import read_checkpoint
@@ -19,7 +19,6 @@ SIGNALS = {"TERM": signal.SIGTERM, "INT": signal.SIGINT, "KILL": signal.SIGKILL}
 CODES = {"TERM": 143, "INT": 130, "KILL": -9}
 FAST = {("TERM", "mid-epoch"), ("INT", "during validation"), ("KILL", "during save"), ("TERM", "during test"),
         ("KILL", "between save and checksum")}  # fmt: skip
-TIMING = ("seconds", "frozen_seconds", "peak_memory_mb", "checkpoint_mb")
 
 
 def cases(places: list[str]) -> list[Any]:
@@ -53,24 +52,6 @@ def clean(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for command in ("fit", "test"):
         assert victim.run(arguments(command, config, folder)) == 0
     return folder
-
-
-def outcome(folder: Path) -> dict[str, Any]:
-    """Everything of a run folder that must be equal."""
-    result = json.loads((folder / "result.json").read_text())
-    return {
-        "result": {name: value for name, value in result.items() if name not in TIMING},
-        "metrics": (folder / "metrics.csv").read_text(),
-        **{file.name: file.read_bytes() for file in folder.glob("predictions-*.tsv")},
-        "files": {str(file.relative_to(folder)) for file in folder.rglob("*")},
-    }
-
-
-def assert_same(folder: Path, clean: Path) -> None:
-    found, expected = outcome(folder), outcome(clean)
-    assert found == expected
-    weights, wanted = (read_checkpoint(place)["state_dict"] for place in (folder, clean))
-    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
 
 
 def assert_every_checkpoint_loads(folder: Path) -> None:

@@ -3,16 +3,17 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import get_context
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 CONTEXT = get_context("forkserver")  # imports the libraries once; every victim is forked from it
 CONTEXT.set_forkserver_preload(["ftkit.lightning_cli"])
 
 
-def run(arguments: Sequence[str], where: str = "", number: int = 0, log: Path | None = None) -> int:
+def run(arguments: Sequence[str], where: str = "", number: int = 0, log: Path | None = None, **environment: str) -> int:
     """Run ``ftkit`` in a process of its own.
 
     Args:
@@ -20,11 +21,12 @@ def run(arguments: Sequence[str], where: str = "", number: int = 0, log: Path | 
         where: One of ``PLACES``.
         number: The signal that the process is sent there.
         log: Gets what the process prints.
+        **environment: Variables that it finds besides those of the first one.
 
     Returns:
         The exit code; the negative number of the signal if that killed it.
     """
-    process = CONTEXT.Process(target=_live, args=(list(arguments), where, number, str(log or os.devnull)))
+    process = CONTEXT.Process(target=_live, args=(list(arguments), where, number, str(log or os.devnull), environment))
     process.start()
     process.join(120)
     if process.is_alive():
@@ -33,7 +35,10 @@ def run(arguments: Sequence[str], where: str = "", number: int = 0, log: Path | 
     return int(process.exitcode or 0)
 
 
-def _live(arguments: list[str], where: str, number: int, log: str) -> None:
+def _live(
+    arguments: list[str], where: str, number: int, log: str, environment: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    os.environ.update(environment)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
@@ -71,6 +76,13 @@ def _mid_epoch(strike: Callable[[], None]) -> None:
     from ftkit.classifier.module import DecoderClassifier as Classifier
 
     _after(Classifier, "training_step", 6, strike)
+
+
+def _mid_second_epoch(strike: Callable[[], None]) -> None:
+    """In the first batch of a window of two, in the second of epochs of six batches."""
+    from ftkit.training.generative import GenerativeModule
+
+    _after(GenerativeModule, "window_loss", 9, strike)
 
 
 def _during_save(strike: Callable[[], None]) -> None:
@@ -133,6 +145,7 @@ def _between_rows(strike: Callable[[], None]) -> None:
 PLACES: dict[str, Callable[[Callable[[], None]], None]] = {
     "before step 1": _before_step_1,
     "mid-epoch": _mid_epoch,
+    "generative, mid-epoch": _mid_second_epoch,
     "during save": _during_save,
     "between save and checksum": _between_save_and_checksum,
     "during validation": _during_validation,

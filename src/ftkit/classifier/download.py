@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
+import lzma
 import stat
+import struct
 import time
 import urllib.request
 import zipfile
@@ -32,6 +34,8 @@ TIMEOUT = 30.0  # seconds without an answer
 DEADLINE = 120.0  # seconds for one download
 
 _EXPECTED_NAMES = frozenset({MEMBER, "readme"})
+# What zipfile raises over damaged archives, besides its own error.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError)
 
 
 class _RefusedError(Exception):
@@ -92,7 +96,7 @@ def read_member(archive: bytes) -> bytes:
             # The declared size may lie, so no more than the limit is ever unpacked.
             with opened.open(MEMBER) as member:
                 data = member.read(SIZE_LIMIT + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise _RefusedError(f"not a usable zip file ({error})") from error
     if len(data) != MEMBER_SIZE:
         raise _RefusedError(f"{MEMBER} has {len(data):,} bytes instead of {MEMBER_SIZE:,}")

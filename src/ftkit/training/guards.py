@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,18 +16,30 @@ from torch import Tensor
 from ftkit.errors import TrainingFailed
 from ftkit.training.unfinished import record_unfinished
 
+NAMED = 5  # examples of a batch
+
 
 class FiniteGuard(L.Callback):
     """Stops training before a step is taken on a loss or a gradient that is not finite.
 
+    The message names the first examples of the batch, or of the last batch of the step, where batches say their ``id``.
     A monitored metric that is not finite never makes a checkpoint the best one.
     """
+
+    def __init__(self) -> None:
+        self._ids: list[Any] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Keep checkpoint callbacks from ranking what is not a number: Lightning takes the first it sees as best."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.save_top_k > 0:
                 callback.check_monitor_top_k = _finite_only(callback)  # type: ignore[method-assign]
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note what the batch holds."""
+        self._ids = list(batch["id"]) if isinstance(batch, Mapping) and "id" in batch else []
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """Look at the loss of a batch.
@@ -54,11 +67,13 @@ class FiniteGuard(L.Callback):
 
     def _failure(self, trainer: L.Trainer, what: str, value: float) -> TrainingFailed:
         where = f"at step {trainer.global_step}, epoch {trainer.current_epoch}, rate {_rate(trainer):g}"
-        record_unfinished(trainer, "failed", f"{what} is not finite {where} (got {value})")
+        more = ", ..." if len(self._ids) > NAMED else ""
+        examples = f" (of {len(self._ids)}: {', '.join(map(str, self._ids[:NAMED]))}{more})" if self._ids else ""
+        record_unfinished(trainer, "failed", f"{what} is not finite {where} (got {value}); the batch{examples}")
         return TrainingFailed(
             f"{what} is not finite {where}",
             got=value,
-            fix="lower the learning rate; the last checkpoint is from before this step",
+            fix=f"look at the batch{examples}, lower the learning rate; the last checkpoint is from before this step",
         )
 
 

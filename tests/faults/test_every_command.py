@@ -1,0 +1,164 @@
+"""One process runs the commands one after the other with secrets in its environment and no way to the network.
+
+It is a process of its own, so that what is imported, and the processes that it starts, are watched too.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+SECRETS = {"HF_TOKEN": "hf_canaryCanaryCanaryCanaryCanaryCan", "WANDB_API_KEY": "0123canary" * 4}
+# Python imports it before anything else: nothing leaves this machine, and what wanted to is written down.
+SITECUSTOMIZE = """
+import os, socket
+
+def refuse(name, address_of):
+    real = getattr(socket, name) if address_of is None else getattr(socket.socket, name)
+
+    def call(*args, **kwargs):
+        address = args[0] if address_of is None else address_of(args)
+        if address is not None and not str(address).startswith(("127.", "::1", "localhost")):
+            with open(os.environ["WATCHED"], "a") as file:
+                file.write(f"{name} {address}\\n")
+            raise OSError(f"no way to {address}")
+        return real(*args, **kwargs)
+
+    setattr(socket if address_of is None else socket.socket, name, call)
+
+of_socket = lambda args: args[1][0] if isinstance(args[1], tuple) else None  # a path is a local socket
+for name in ("connect", "connect_ex"):
+    refuse(name, of_socket)
+refuse("getaddrinfo", None)
+"""
+RUNNER = """
+import json, os, sys
+from ftkit.cli import main
+
+for name, arguments in json.load(open(sys.argv[1])).items():
+    with open(os.environ["WATCHED"], "a") as file:
+        file.write(f"== {name}\\n")
+    print("==", name, flush=True)
+    print("==", name, file=sys.stderr, flush=True)
+    print("code", main(arguments), flush=True)
+"""
+CODES = {
+    "doctor": 0, "model show": 0, "fit": 0, "test": 0, "evaluate": 0, "ablation run": 4, "ablation status": 0,
+    "ablation table": 0, "ablation report": 0, "push": 0, "error": 2, "error, debug": 2, "wandb fit": 0,
+    "wandb test": 0, "push, no network": 3, "hub model": 3,
+}  # fmt: skip
+ONLINE = {"push, no network", "hub model"}  # they would use it
+
+
+@dataclass
+class Ran:
+    """What became of the commands, by name: what they said, with their codes, and the addresses they asked for."""
+
+    out: dict[str, str]
+    err: dict[str, str]
+    asked: dict[str, str]
+    folder: Path
+
+
+def commands(config: Path, weights: Path, out: Path) -> dict[str, list[str]]:
+    """The command lines; all that they write is under ``out``."""
+    broken, offline = out.with_name("broken.yaml"), out.with_name("offline.yaml")
+    broken.write_text("model: {init_args: {pooling: nowhere}}\n")
+    logged = [{"class_path": "ftkit.WandbRun", "init_args": {"offline": True}}]
+    offline.write_text(yaml.safe_dump({"trainer": {"callbacks+": logged, "max_epochs": 1}}))
+    sweep = out.with_name("sweep")
+    (sweep / "rows").mkdir(parents=True)
+    (sweep / "base.yaml").write_text(config.read_text())
+    fast = {"model": {"init_args": {"optimizer": {"init_args": {"lr": 1e30}}}}}
+    (sweep / "rows" / "01_last.yaml").write_text("# Last?\n{}\n")
+    (sweep / "rows" / "02_fast.yaml").write_text(f"# Fast?\n{yaml.safe_dump(fast)}")
+    run, logged_run, swept = str(out / "run"), str(out / "wandb-run"), str(out / "sweep")
+    predictions = str(out / "run" / "predictions-test.tsv")
+
+    def lightning(command: str, folder: str, *overlays: Path) -> list[str]:
+        configs = [word for path in (config, *overlays) for word in ("--config", str(path))]
+        return [command, *configs, "--trainer.default_root_dir", folder]
+
+    return {
+        "doctor": ["doctor", str(config)],
+        "model show": ["model", "show", str(weights)],
+        "fit": lightning("fit", run),
+        "test": lightning("test", run),
+        "evaluate": ["evaluate", predictions, "--html", str(out / "evaluation.html")],
+        "ablation run": ["ablation", "run", str(sweep), "--out", swept],
+        "ablation status": ["ablation", "status", swept],
+        "ablation table": ["ablation", "table", swept],
+        "ablation report": ["ablation", "report", swept],
+        "push": ["push", run, "me/spam", "--dry_run", str(out / "repository")],
+        "error": lightning("fit", run, broken),
+        "error, debug": ["--debug", *lightning("fit", run, broken)],
+        "wandb fit": lightning("fit", logged_run, offline),
+        "wandb test": lightning("test", logged_run, offline),
+        "push, no network": ["push", run, "me/spam"],
+        "hub model": ["model", "show", "nobody/nothing"],
+    }
+
+
+def sections(text: str) -> dict[str, str]:
+    parts = (part.partition("\n") for part in f"\n{text}".split("\n== ")[1:])
+    return {name: rest for name, _, rest in parts}
+
+
+@pytest.fixture(scope="module")
+def ran(tiny_config: Path, gpt2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("watched")
+    for name, text in {"sitecustomize.py": SITECUSTOMIZE, "runner.py": RUNNER}.items():
+        (folder / name).write_text(text)
+    (folder / "commands.json").write_text(json.dumps(commands(tiny_config, gpt2_folder, folder / "out")))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "WANDB_"))}
+    places = {name: str(folder / "out" / name.lower()) for name in ("HOME", "HF_HOME", "FTKIT_CACHE", "TMPDIR")}
+    for place in places.values():
+        Path(place).mkdir(parents=True)
+    ran = subprocess.run(
+        [sys.executable, "runner.py", "commands.json"],
+        cwd=folder,
+        env={**kept, **SECRETS, **places, "PYTHONPATH": str(folder), "WATCHED": str(folder / "asked")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr
+    out, err, asked = (sections(text) for text in (ran.stdout, ran.stderr, (folder / "asked").read_text()))
+    return Ran(out, err, asked, folder)
+
+
+def leaks(folder: Path, said: str) -> list[str]:
+    """Where a secret is found."""
+    places = {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    places["stdout or stderr"] = said.encode()
+    return [place for place, content in places.items() if any(s.encode() in content for s in SECRETS.values())]
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_it_ends_as_it_should(name: str, ran: Ran) -> None:
+    assert f"code {CODES[name]}" in ran.out[name].splitlines(), ran.out[name] + ran.err[name]
+    assert ("Traceback" in ran.err[name]) == (name == "error, debug")
+
+
+def test_no_secret_is_left_anywhere(ran: Ran) -> None:
+    assert leaks(ran.folder, "".join((*ran.out.values(), *ran.err.values()))) == []
+    assert list(ran.folder.glob("out/wandb-run/wandb/offline-run-*/*.wandb"))
+    assert {file.suffix for file in ran.folder.rglob("*")} >= {".ckpt", ".safetensors", ".yaml", ".json", ".tsv"}
+
+
+def test_a_secret_would_be_found(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "checkpoint"
+    file.parent.mkdir()
+    file.write_bytes(b"\0" + SECRETS["WANDB_API_KEY"].encode() + b"\0")
+    assert leaks(tmp_path, "") == [str(file)]
+    assert leaks(tmp_path / "none", f"got {SECRETS['HF_TOKEN']}") == ["stdout or stderr"]
+
+
+def test_only_commands_about_the_hub_reach_for_the_network(ran: Ran) -> None:
+    assert {name for name, addresses in ran.asked.items() if addresses.strip()} == ONLINE, ran.asked
+    assert ran.asked.keys() == CODES.keys()
