@@ -96,10 +96,18 @@ def test_rows_are_written_in_the_prompt_style() -> None:
     assert row.columns == problem.columns
 
 
+def test_other_braces_of_a_prompt_style_are_text() -> None:
+    data = ArithmeticDataModule(train_size=1, prompt_style="{sum} {question}", val_size=0)
+    assert data.rows("train")[0].prompt == f"{{sum}} {data.problems('train')[0].question}"
+    assert data.rows("val") == []
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
         ({"train_size": 0}, "train_size"),
+        ({"val_size": -1}, "val_size"),
+        ({"test_size": 0}, "test_size"),
         ({"digits": 0}, "digits"),
         ({"operations": ()}, "operations"),
         ({"operations": ("+", "+")}, "operations"),

@@ -9,6 +9,7 @@ import torch
 import yaml  # type: ignore[import-untyped]
 
 from ftkit import ArithmeticDataModule, CausalLMSFT
+from ftkit.errors import InputError
 from ftkit.evaluation.predictions import read_predictions
 from ftkit.language.data import TextDataModule
 from ftkit.lightning_cli import FtkitCLI
@@ -140,6 +141,38 @@ def test_an_answer_that_goes_on_is_wrong_and_one_that_never_stops_is_seen(monkey
     assert right == [True, False, False]
     assert found["prediction"][1] == "2.5$"
     assert found["columns"]["stopped"] == ["yes", "yes", "no"]
+
+
+def test_a_configuration_without_a_context_is_told(tmp_path: Path) -> None:
+    from transformers import BloomConfig
+
+    BloomConfig().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="model: the configuration does not say how long the context is"):
+        _ = CausalLMSFT(str(tmp_path)).context_length
+
+
+def test_a_question_is_asked_in_the_spelling_of_training(tmp_path: Path) -> None:
+    arguments = [*config(tmp_path), "--data.spaced_digits", "true"]
+    FtkitCLI(["fit", *arguments])
+    FtkitCLI(["test", *arguments])
+    found = read_predictions(tmp_path / "run" / "predictions-test.tsv")
+    problems = ArithmeticDataModule(train_size=40, val_size=8, test_size=12).problems("test")
+    loaded = CausalLMSFT.load(tmp_path / "run")
+    assert loaded.spaced_digits
+    assert loaded.answer([problem.question for problem in problems]) == found.predictions
+
+
+def test_a_question_that_fails_leaves_the_model_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = CausalLMSFT(dtype="float32")
+
+    def broken(prompts: Any) -> Any:
+        assert not module.training
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(module, "generate", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        module.answer(["1 + 1"])
+    assert module.training
 
 
 @pytest.mark.slow

@@ -42,7 +42,10 @@ def spam(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sums(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of a causal language model with adapters, tuned for two steps so hard that its answers change."""
-    folder = tmp_path_factory.mktemp("runs") / "sums"
+    return tuned_on_sums(tmp_path_factory.mktemp("runs") / "sums")
+
+
+def tuned_on_sums(folder: Path, *more: str) -> Path:
     arguments = ["--model", "ftkit.CausalLMSFT", "--model.model", "demo", "--data", "ftkit.ArithmeticDataModule"]
     arguments += ["--data.train_size", "16", "--data.val_size", "2", "--data.test_size", "4", "--data.batch_size", "8"]
     arguments += [
@@ -56,7 +59,7 @@ def sums(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments += ["--model.max_new_tokens", "8"]
     arguments += ["--trainer.max_epochs", "1", "--trainer.default_root_dir", str(folder)]
     for command in ("fit", "test"):
-        FtkitCLI([command, *arguments, "--trainer.enable_progress_bar", "false"])
+        FtkitCLI([command, *arguments, *more, "--trainer.enable_progress_bar", "false"])
     return folder
 
 
@@ -132,6 +135,23 @@ def test_a_prompt_of_training_is_the_prompt_of_the_server(sums: Path, serving: C
     assert prompts is not None
     question = str(row.prompt).removesuffix(" =")
     assert prompts.chat([{"role": "user", "content": question}]) == prompts.texts([str(row.prompt)])[0]
+
+
+def test_a_model_of_spaced_digits_is_served_and_pushed_with_them(
+    tmp_path: Path, serving: Callable[..., Running]
+) -> None:
+    run = tuned_on_sums(tmp_path / "run", "--data.spaced_digits", "true")
+    write_repository(run, "me/sums", tmp_path / "pushed", merge=False)
+    data = ArithmeticDataModule(train_size=40, spaced_digits=True)
+    question, row = next(
+        (problem.question, row)
+        for problem, row in zip(data.problems("train"), data.rows("train"), strict=True)
+        if row.prompt != f"{problem.question} ="
+    )
+    for folder in (run, tmp_path / "pushed"):
+        prompts = serving(folder).served.prompts
+        assert prompts is not None
+        assert prompts.chat([{"role": "user", "content": question}]) == prompts.texts([str(row.prompt)])[0]
 
 
 @pytest.mark.parametrize("quantisation", ["8bit", "nf4"])

@@ -107,6 +107,14 @@ def test_adapters_are_on_all_projections_of_the_text_model(
     assert len(layers) == 2 * (4 if model.config.model_type == "gpt2" else 7)  # in GPT-2 c_proj is two layers
 
 
+def test_default_adapters_stay_in_the_text_model_where_no_tower_is_named(
+    model_and_inputs: tuple[PreTrainedModel, dict[str, Any]],
+) -> None:
+    model, _ = model_and_inputs
+    named = list(trainable_parameters(add_adapters(copy.deepcopy(model), rank=2, alpha=4.0, exclude=TOWERS)))
+    assert list(trainable_parameters(add_adapters(model, rank=2, alpha=4.0))) == named
+
+
 @torch.no_grad()
 def test_merged_is_adapted_also_with_an_adapter_on_a_tied_head(
     model_and_inputs: tuple[PreTrainedModel, dict[str, Any]],

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftkit.errors import InputError
+from ftkit.training.base_model import plain_model
 from ftkit.training.checkpoint import read_checkpoint, trainable_parameters
 from ftkit.training.generation import UNFINISHED
 from ftkit.training.generative import GenerativeModule
@@ -310,7 +311,7 @@ def test_answers_are_greedy_whatever_the_checkpoint_recommends(options: dict[str
     module.configure_model()
     prompts = prompt_batch([prompt for prompt, _ in examples(4)], pad_id=0)
     wanted = module.generate(prompts).texts
-    recommended = module.net.get_base_model().generation_config
+    recommended = plain_model(module.net).generation_config
     recommended.update(repetition_penalty=1.5, no_repeat_ngram_size=1, min_length=40)  # Qwen2.5-Instruct sets the first
     assert module.generate(prompts).texts == wanted
 

@@ -115,6 +115,14 @@ FAULTS = [
     ({"prefix": "a", "suffix": "b", "image": "pictures/link.gif"}, "is outside the data root"),
     ({"prefix": "<image>a", "suffix": "b", "images": ["pictures/a.png"] * 2}, "2 images for 1 places"),
     ({"prefix": "a", "suffix": "b", "image": "pictures/a.png", "images": []}, "both image and images"),
+    (
+        {"messages": [user(text("a"), {**IMAGE, "image": "pictures/a.png"}), ANSWER], "images": ["pictures/b.png"]},
+        "beside them",
+    ),
+    (
+        {"messages": [user(text("a"), {**IMAGE, "image": "pictures/a.png"}), ANSWER], "image": "pictures/a.png"},
+        "beside them",
+    ),
     ({"prefix": "<image>a", "suffix": "b"}, "0 images for 1 places"),
     ({"prefix": "a", "suffix": "b", "id": ""}, "id: must be"),
     (["not an object"], "must be a JSON object"),

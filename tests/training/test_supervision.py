@@ -61,7 +61,6 @@ def test_an_end_is_added_only_where_the_template_has_none(tokenizer) -> None:
     row = Row("a", QUESTION, "3")
     tokenizer.chat_template = TEMPLATE.replace("<|endoftext|>", "<end>")
     assert Renderer(tokenizer)(row).completion == "3<end>\n<|endoftext|>"
-    assert Renderer(tokenizer, end_tokens=["<end>"])(row).completion == "3<end>\n"
 
 
 def test_a_template_whose_conversation_does_not_start_with_the_prompt_is_refused(tokenizer) -> None:

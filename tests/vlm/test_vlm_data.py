@@ -89,6 +89,40 @@ def test_long_rows_are_cut_or_left_out_and_counted(processor: Any, vlm_rows: Cal
         prepared(processor, **sources, max_length=10)
 
 
+def test_pairs_without_a_preference_are_left_out_and_counted(
+    processor: Any, vlm_rows: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = vlm_rows("preference")
+    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    rows[2]["rejected"] = rows[2]["chosen"]
+    begins_alike = rows[5] | {"rejected": rows[5]["chosen"] + " or " + "not " * 40}
+    rows[5] = begins_alike
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    options: dict[str, Any] = {**in_three(path), "images": str(source.parent)}
+    whole = prepared(processor, preference=True, **options)
+    assert whole.report["equal"] == {"train": 1, "val": 1, "test": 1}
+    assert whole.report["sizes"]["train"] == len(whole.datasets["train"]) == 11
+    prompt = next(len(one.prompt) for one in whole.datasets["train"] if one.row.id == begins_alike["id"])
+    cut = prepared(processor, preference=True, **options, max_length=prompt + len(begins_alike["chosen"]) + 1)
+    ids = {one.row.id for one in cut.datasets["train"]}
+    assert {"d2", "d5"}.isdisjoint(ids)
+    assert cut.report["equal"]["train"] >= 2
+    assert len(ids) + cut.report["equal"]["train"] + cut.report["skipped"]["train"] == 12
+    assert prepared(processor, **options).report["sizes"]["train"] == 12  # their chosen answers can be learnt
+
+
+def test_pairs_that_all_teach_nothing_are_refused(
+    processor: Any, vlm_rows: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = vlm_rows("preference")
+    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(f"{json.dumps(row | {'rejected': row['chosen']})}\n" for row in rows), encoding="utf-8")
+    with pytest.raises(InputError, match="rejected: no train row is left: in 12 pairs"):
+        prepared(processor, preference=True, **in_three(path), images=str(source.parent))
+
+
 def test_rows_that_share_an_image_stay_together() -> None:
     def row(number: int) -> Row:
         names = [f"{number // 4}"] + [f"{number // 4 + 1}"] * (number == 3)  # images 0 and 1 are joined by row 3

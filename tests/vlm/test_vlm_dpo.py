@@ -236,7 +236,8 @@ def test_dropout_of_a_frozen_tower_is_off_also_where_nothing_is_kept(
     frozen(family, attention_dropout=0.5).save_pretrained(model)
     live, kept = module(model, cache_vision=False), module(model)
     got, wanted = (fit(tmp_path, net, [data], max_epochs=1) for net in (live, kept))
-    assert live.training and live.net.training
+    assert live.training
+    assert live.net.training
     assert got[0] == pytest.approx(wanted[0], abs=1e-5)
 
 

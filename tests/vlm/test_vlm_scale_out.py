@@ -9,11 +9,13 @@ import torch
 
 from ftkit.evaluation.predictions import read_predictions
 from ftkit.vlm.data import VLMDataModule
+from ftkit.vlm.dpo import VLMDPO
+from ftkit.vlm.model import VLMModule
 from ftkit.vlm.sft import VLMSFT
 from scale_out import assert_same_run, run, run_in_two
 
 
-def maker(folder: Path, rows: Path, **options: Any) -> Any:
+def maker(folder: Path, rows: Path, kind: type[VLMModule] = VLMSFT, **options: Any) -> Any:
     """Batches of rows of one or two pictures: 7 to learn from, the last step on 2 here and 1 there, 3 and 2."""
     lines = rows.read_text(encoding="utf-8").splitlines(keepends=True)
     files: dict[str, Any] = {}
@@ -21,9 +23,9 @@ def maker(folder: Path, rows: Path, **options: Any) -> Any:
         files[name] = str(rows.with_name(f"{name}.jsonl"))
         Path(files[name]).write_text("".join(part), encoding="utf-8")
 
-    def make(batch_size: int) -> tuple[VLMSFT, VLMDataModule]:
+    def make(batch_size: int) -> tuple[VLMModule, VLMDataModule]:
         sgd = lambda parameters: torch.optim.SGD(parameters, lr=0.05)  # noqa: E731
-        module = VLMSFT(model=str(folder), seed=3, max_new_tokens=3, optimizer=sgd, **options)
+        module = kind(model=str(folder), seed=3, max_new_tokens=3, optimizer=sgd, **options)
         data = VLMDataModule(**files, seed=5, batch_size=batch_size, evaluate_splits=("train", "val", "test"))
         return module, data
 
@@ -50,3 +52,18 @@ def test_two_processes_are_one_with_twice_the_batch(
     assert sorted(name for file in files for name in read_predictions(file).ids) == sorted(
         f"m{number}" for number in range(12)
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"trainable": "all", "freeze_vision": False}], ids=["lora", "all"])
+def test_preferences_are_learnt_on_two_processes_as_on_one(
+    options: dict[str, Any],
+    idefics3_folder: Path,
+    vlm_rows: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "cache"))
+    make = maker(idefics3_folder, vlm_rows("preference"), VLMDPO, **options)
+    run(tmp_path, make, 4)
+    run_in_two(tmp_path / "two", make, 2, "ddp")
+    assert_same_run(tmp_path, tmp_path / "two", 1e-5)  # log-probabilities are near 50

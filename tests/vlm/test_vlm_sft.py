@@ -175,6 +175,17 @@ def test_full_tuning_leaves_the_vision_tower_unless_it_is_freed(idefics3_folder:
     assert learning(freeze_vision=False) == {"text_model", "weight", "vision_model", "connector"}
 
 
+def test_adapters_are_on_the_text_model_alone_unless_layers_are_named(idefics3_folder: Path) -> None:
+    def adapted(**options: Any) -> set[str]:
+        module = VLMSFT(model=str(idefics3_folder), freeze_vision=False, **options)
+        module.configure_model()
+        names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+        return {part for name in names for part in name.split(".") if part in ("text_model", "vision_model")}
+
+    assert adapted() == {"text_model"}
+    assert adapted(lora_targets=["q_proj"]) == {"text_model", "vision_model"}
+
+
 def test_all_examples_are_evaluated_and_nothing_is_dropped(
     idefics3_folder: Path, vlm_rows: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -90,6 +90,9 @@ def test_scores_are_those_of_the_first_answer_token(
     found = read_predictions(tmp_path / "run" / "predictions-test.tsv")
     assert found.score_name == "log_odds:yes"
     assert found.scores is not None
+    assert set(found.extra["stopped"]) <= {"yes", "no"}
+    unfinished = [said.endswith("…") for said in found.predictions]
+    assert unfinished == [stopped == "no" for stopped in found.extra["stopped"]]
     no, yes = module.first_tokens
     (loader,) = rows.test_dataloader()
     expected = {}

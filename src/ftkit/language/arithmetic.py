@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from ftkit.errors import InputError
 from ftkit.language.data import RowsDataModule, SplitName
+from ftkit.training.prompt_style import asked, spaced
 from ftkit.training.rows import Row
 
 Operation = Literal["+", "-", "*"]
@@ -80,14 +80,15 @@ class ArithmeticDataModule(RowsDataModule):
 
     Args:
         train_size: Number of training problems.
-        val_size: Number of validation problems.
+        val_size: Number of validation problems; 0 for none.
         test_size: Number of test problems.
         operations: Which operations there are, equally often.
         digits: Largest number of digits of an operand; each number of digits comes equally often.
         negative: Whether an operand can be negative, every second one then.
         carry: Only problems with (true) or without (false) a carry or borrow; null takes both.
         spaced_digits: Write ``4 7 + 5`` for ``47 + 5``, where a tokenizer takes some digits together and others not.
-        prompt_style: How a question becomes a prompt, with ``{question}`` in it; kept with the model.
+        prompt_style: How a question becomes a prompt, with ``{question}`` in it; kept with the model, as is
+            ``spaced_digits``.
         data_seed: Seed of the problems.
         **options: See :class:`ftkit.language.data.RowsDataModule`.
 
@@ -116,9 +117,10 @@ class ArithmeticDataModule(RowsDataModule):
         self.spaced_digits = spaced_digits
         self.prompt_style: str = prompt_style
         self.data_seed = data_seed
-        for field, value in (("train_size", train_size), ("test_size", test_size), ("digits", digits)):
-            if value < 1:
-                raise InputError("must be at least 1", field=field, got=value)
+        smallest = {"train_size": 1, "val_size": 0, "test_size": 1, "digits": 1}
+        for field, value in zip(smallest, (train_size, val_size, test_size, digits), strict=True):
+            if value < smallest[field]:
+                raise InputError(f"must be at least {smallest[field]}", field=field, got=value)
         if not operations or len(set(operations)) < len(operations):
             raise InputError("name one or more operations, each once", field="operations", got=list(operations))
         if prompt_style.count("{question}") != 1:
@@ -143,8 +145,8 @@ class ArithmeticDataModule(RowsDataModule):
         return [
             Row(
                 id=f"{split}-{number:05d}",
-                prompt=self.prompt_style.format(question=self._written(problem.question)),
-                completion=f" {self._written(problem.answer)}",
+                prompt=asked(problem.question, self.prompt_style, self.spaced_digits),
+                completion=f" {spaced(problem.answer) if self.spaced_digits else problem.answer}",
                 columns=problem.columns,
             )
             for number, problem in enumerate(self.problems(split))
@@ -173,9 +175,6 @@ class ArithmeticDataModule(RowsDataModule):
                 )
             self._problems[split] = list(found)
         return self._problems[split]
-
-    def _written(self, text: str) -> str:
-        return re.sub(r"(?<=\d)(?=\d)", " ", text) if self.spaced_digits else text
 
     def _draws(self, split: SplitName) -> Iterator[Problem]:
         """Problems without end, from a generator of the split's own."""

@@ -65,7 +65,9 @@ class RowsDataModule(L.LightningDataModule):
         InputError: An argument makes no sense.
     """
 
-    prompt_style: str | None = None  # how a question becomes a prompt, with {question} in it
+    # How a question becomes a prompt, see ftkit.training.prompt_style.
+    prompt_style: str | None = None
+    spaced_digits: bool = False
 
     def __init__(
         self,

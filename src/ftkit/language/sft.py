@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM
 
 from ftkit.training.generative import GenerativeModule
+from ftkit.training.prompt_style import asked
 from ftkit.training.rows import Row
 from ftkit.training.supervision import Renderer, prompt_batch
 
@@ -15,7 +16,7 @@ class CausalLMSFT(GenerativeModule):
     """A causal language model of transformers (GPT-2, SmolLM2 and the like) that is tuned on answers to prompts.
 
     Args:
-        model: Hub id or folder, or ``demo`` for the small GPT-2 that ftkit carries, see
+        model: Hub id, folder or GGUF file, or ``demo`` for the small GPT-2 that ftkit carries, see
             :func:`ftkit.training.base_model.locate`.
         **options: See :class:`ftkit.training.generative.GenerativeModule`.
     """
@@ -25,12 +26,14 @@ class CausalLMSFT(GenerativeModule):
     def __init__(self, model: str = "demo", **options: Any) -> None:
         super().__init__(model=model, **options)
         self.prompt_style: str | None = None
+        self.spaced_digits = False
         self.chat: bool | None = None
 
     def setup(self, stage: str) -> None:
         """Take over from the data module how a question becomes a prompt, for :meth:`answer` and for checkpoints."""
         datamodule = getattr(self.trainer, "datamodule", None)
         self.prompt_style = getattr(datamodule, "prompt_style", self.prompt_style)
+        self.spaced_digits = getattr(datamodule, "spaced_digits", self.spaced_digits)
         self.chat = getattr(datamodule, "chat", self.chat)
 
     def answer(self, questions: list[str], batch_size: int = 8) -> list[str]:
@@ -43,20 +46,23 @@ class CausalLMSFT(GenerativeModule):
         """
         self.configure_model()
         render = Renderer(self.processor, self.chat)
-        prompts = [(self.prompt_style or "{question}").format(question=question) for question in questions]
+        prompts = [asked(question, self.prompt_style, self.spaced_digits) for question in questions]
         encoded = [render.encode(Row("", prompt, " ")).prompt for prompt in prompts]
         was_training, answers = self.training, []
         self.eval()
-        for start in range(0, len(encoded), batch_size):
-            batch = prompt_batch(encoded[start : start + batch_size], self.tokenizer.pad_token_id)
-            answers += self.generate({name: value.to(self.device) for name, value in batch.items()}).texts
-        self.train(was_training)
+        try:
+            for start in range(0, len(encoded), batch_size):
+                batch = prompt_batch(encoded[start : start + batch_size], self.tokenizer.pad_token_id)
+                answers += self.generate({name: value.to(self.device) for name, value in batch.items()}).texts
+        finally:
+            self.train(was_training)
         return answers
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was trained, the base's identity and how prompts were written."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["prompt"] = {"prompt_style": self.prompt_style, "chat": self.chat}
+        names = ("prompt_style", "spaced_digits", "chat")
+        checkpoint["prompt"] = {name: getattr(self, name) for name in names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another base; take over how prompts were written."""

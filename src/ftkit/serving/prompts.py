@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from ftkit.errors import InputError
+from ftkit.training.prompt_style import asked
 from ftkit.training.supervision import Renderer
 
 
@@ -17,13 +18,17 @@ class Prompts:
         tokenizer: The model's tokenizer.
         chat: Whether training used the chat template; None if it did where there is one.
         style: How training made a prompt of a single question, with ``{question}`` in it; None takes it as it is.
+        spaced_digits: Whether digits stood apart in training.
 
     Raises:
         InputError: It has no end token, so an answer could not end.
     """
 
-    def __init__(self, tokenizer: Any, chat: bool | None = None, style: str | None = None) -> None:
-        self.tokenizer, self.renderer, self.style = tokenizer, Renderer(tokenizer, chat), style or "{question}"
+    def __init__(
+        self, tokenizer: Any, chat: bool | None = None, style: str | None = None, spaced_digits: bool = False
+    ) -> None:
+        self.tokenizer, self.renderer = tokenizer, Renderer(tokenizer, chat)
+        self.style, self.spaced_digits = style, spaced_digits
 
     def texts(self, texts: list[str]) -> list[list[int]]:
         """Token ids of texts to go on with, as they are; the tokenizer adds its own beginning.
@@ -46,7 +51,8 @@ class Prompts:
             InputError: The model's template cannot render these messages.
         """
         if len(messages) == 1 and messages[0]["role"] == "user":
-            messages = [{**messages[0], "content": self.style.format(question=messages[0]["content"])}]
+            prompt = asked(messages[0]["content"], self.style, self.spaced_digits)
+            messages = [{**messages[0], "content": prompt}]
         if self.renderer.chat:
             try:
                 text = self.tokenizer.apply_chat_template(
@@ -67,14 +73,24 @@ class Prompts:
         return ids
 
 
-def template_of(style: str, tokenizer: Any) -> str:
+def template_of(style: str, tokenizer: Any, spaced_digits: bool = False) -> str:
     """A chat template that makes of one question what a prompt style makes of it, for libraries that know no styles.
 
     Args:
         style: A text with ``{question}`` in it.
         tokenizer: Of the model; what it puts before a text, the template puts there, too.
+        spaced_digits: Whether digits stand apart.
     """
     before, _, after = style.partition("{question}")
     begin = "{{ bos_token }}" if getattr(tokenizer, "add_bos_token", False) and tokenizer.bos_token else ""
     before, after = (f"{{{{ {text!r} if message.role == 'user' else '' }}}}" for text in (before, after))
-    return f"{begin}{{% for message in messages %}}{before}{{{{ message.content }}}}{after}{{% endfor %}}"
+    content = _SPACED if spaced_digits else "{{ message.content }}"
+    return f"{begin}{{% for message in messages %}}{before}{content}{after}{{% endfor %}}"
+
+
+# What ftkit.training.prompt_style.spaced does, in the templates' language, which has no regular expressions.
+_SPACED = (
+    "{% for character in message.content %}"
+    "{{ ' ' if not loop.first and character.isdecimal() and loop.previtem.isdecimal() else '' }}{{ character }}"
+    "{% endfor %}"
+)

@@ -34,7 +34,8 @@ def add_adapters(
         rank: Rank of the adapters.
         alpha: Their scale.
         dropout: Dropout on their input.
-        targets: Names of the layers that get one; None takes all of the text model's attention and MLP projections.
+        targets: Names of the layers that get one, in whichever part of the model; None takes all of the text model's
+            attention and MLP projections and no layer of the same name elsewhere.
         exclude: Names of the parts that stay without, such as a vision tower.
 
     Returns:
@@ -58,13 +59,16 @@ def add_adapters(
             fix=f"choose from {', '.join(sorted(there))}",
         )
     _untie_head(model, chosen)
+    left_out = [rf"{re.escape(name)}\..*" for name in outside]
+    if targets is None:
+        left_out += _beside_text_model(model)
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
         bias="none",
         target_modules=list(chosen),
-        exclude_modules=rf"({'|'.join(map(re.escape, outside))})\..*" if outside else None,
+        exclude_modules="|".join(left_out) or None,
         fan_in_fan_out=_is_transposed(model),
     )
     return get_peft_model(model, config)
@@ -80,6 +84,13 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
     head = whole.get_output_embeddings()
     names = [name for name, layer in whole.get_decoder().named_modules() if is_linear(layer) and layer is not head]
     return list(dict.fromkeys(name.rpartition(".")[2] for name in names))
+
+
+def _beside_text_model(model: PreTrainedModel) -> list[str]:
+    """A pattern of the names of all layers that are not in the text model; none where there is no other model."""
+    text = model.get_decoder()
+    name = next(name for name, part in model.named_modules() if part is text)
+    return [] if text is model.base_model else [rf"(?!{re.escape(name)}\.).*"]
 
 
 def is_linear(layer: nn.Module) -> bool:

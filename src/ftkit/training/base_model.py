@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from ftkit.errors import InputError
-from ftkit.hub import load_pretrained
+from ftkit.hub import is_local, load_pretrained
 from ftkit.training.losses import Head
 
 Quantisation = Literal["8bit", "nf4"]
@@ -28,11 +28,12 @@ _DEMO = re.compile(r"demo(?:-(small|medium|large|xl))?")
 
 
 def locate(model: str) -> str:
-    """The hub id or the folder that a model's name means.
+    """The hub id, the folder or the file that a model's name means.
 
     Args:
-        model: A hub id, a folder in transformers format, or ``demo``, ``demo-small``, ``demo-medium``, ``demo-large``
-            or ``demo-xl`` for the small GPT-2 models that ftkit carries.
+        model: A hub id, a folder in transformers format, the path of a GGUF file (``pip install 'ftkit[gguf]'``), or
+            ``demo``, ``demo-small``, ``demo-medium``, ``demo-large`` or ``demo-xl`` for the small GPT-2 models that
+            ftkit carries.
 
     Raises:
         InputError: It looks like a path, and there is no such folder.
@@ -43,9 +44,10 @@ def locate(model: str) -> str:
     """
     if match := _DEMO.fullmatch(model):
         return str(files("ftkit") / "assets" / "gpt2-demo" / (match[1] or "small"))
-    if (model.startswith(("/", ".", "~")) or model.count("/") > 1) and not Path(model).expanduser().is_dir():
+    path = str(Path(model).expanduser()) if model.startswith("~") else model
+    if (model.startswith(("/", ".", "~")) or model.count("/") > 1) and not is_local(path):
         raise InputError("no such folder", field="model", got=model, fix="use a hub id or a folder")
-    return str(Path(model).expanduser()) if model.startswith("~") else model
+    return path
 
 
 def load_base(
@@ -63,13 +65,13 @@ def load_base(
         model: Its name, see :func:`locate`.
         revision: The hub revision to pin; None takes the current one.
         quantisation: ``8bit`` or ``nf4`` (4-bit, double quantisation, bfloat16 compute), by bitsandbytes; None for
-            neither. The output head stays as it is.
+            neither, which a GGUF file needs. The output head stays as it is.
         dtype: Of what is not quantised; ``auto`` takes the checkpoint's own.
         device: Where a quantised model is put together, for moving it later can undo that.
 
     Raises:
         UnavailableError: It is neither in the cache nor to be downloaded, or needs access.
-        InputError: The folder is damaged or lacks weights.
+        InputError: The folder or file is damaged or lacks weights, or a GGUF file is to be quantised.
     """
     options = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
     if quantisation is not None:

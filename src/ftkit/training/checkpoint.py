@@ -75,10 +75,11 @@ class TrainedStateModule(L.LightningModule):
         return None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Drop the frozen weights and add the base's identity."""
+        """Drop the frozen weights; add the base's identity, and the class for those who find only the file."""
         if state := checkpoint["state_dict"]:  # of sharded weights only the first process has it
             checkpoint["state_dict"] = {name: state[name] for name in trainable_parameters(self)}
         checkpoint["base"] = self.base
+        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Compare base, names and shapes before anything is loaded.

@@ -271,8 +271,9 @@ def _picked(value: Any, indices: list[int], size: int) -> Any:
 def _context(subject: Subject) -> int:
     config = getattr(subject.module.net, "config", None)
     config = getattr(config, "text_config", config)
-    own = getattr(subject.module, "context_length", None)
-    return int(own or getattr(config, "max_position_embeddings", None) or 10**9)
+    known = getattr(config, "max_position_embeddings", None)
+    own = None if subject.generative else getattr(subject.module, "context_length", None)
+    return int(own or known or 10**9)
 
 
 def _hidden_states(subject: Subject) -> Callable[[Tensor], Tensor] | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from ftkit.errors import InputError
-from ftkit.hub import load_pretrained
+from ftkit.hub import is_local, load_pretrained
 from ftkit.training.adapters import add_adapters, merged
 from ftkit.training.base_model import (
     Dtype,
@@ -45,7 +45,7 @@ class GenerativeModule(TrainedStateModule):
     8 micro-batches of 1 learn what 1 batch of 8 learns, whatever their lengths.
 
     Args:
-        model: Hub id or folder, or ``demo``, see :func:`ftkit.training.base_model.locate`.
+        model: Hub id, folder or GGUF file, or ``demo``, see :func:`ftkit.training.base_model.locate`.
         revision: Hub revision to pin.
         quantisation: ``8bit`` or ``nf4`` for the frozen base; null for neither.
         dtype: Of the weights; ``auto`` is the checkpoint's own, but float32 where all weights learn, for small steps
@@ -96,6 +96,7 @@ class GenerativeModule(TrainedStateModule):
         self.gradient_checkpointing = gradient_checkpointing
         self.max_new_tokens = max_new_tokens
         self.seed = torch.initial_seed() if seed is None else seed
+        self.hparams["seed"] = self.seed  # a run's result and card name the number, not "whatever was seeded"
         self.optimizer, self.scheduler = optimizer, scheduler
         self.lr: float | None = None  # what a learning-rate finder sets
         self._check_arguments()
@@ -109,14 +110,24 @@ class GenerativeModule(TrainedStateModule):
 
     @property
     def hub_id(self) -> str | None:
-        """The model's name on the hub, if it is not a folder."""
-        return None if Path(name := locate(self.model_name)).is_dir() else name
+        """The model's name on the hub, if it is neither a folder nor a file."""
+        return None if is_local(name := locate(self.model_name)) else name
 
     @cached_property
     def context_length(self) -> int:
-        """Largest number of tokens that the model takes; its configuration alone says so."""
-        config = load_pretrained(AutoConfig, locate(self.model_name), revision=self.revision)
-        return config.get_text_config().max_position_embeddings
+        """Largest number of tokens that the model takes; its configuration alone says so.
+
+        Raises:
+            InputError: It does not.
+        """
+        config = load_pretrained(AutoConfig, locate(self.model_name), revision=self.revision).get_text_config()
+        if (length := getattr(config, "max_position_embeddings", None)) is None:
+            raise InputError(
+                "the configuration does not say how long the context is (max_position_embeddings)",
+                field="model",
+                got=config.model_type,
+            )
+        return length
 
     @cached_property
     def processor(self) -> Any:
@@ -241,7 +252,10 @@ class GenerativeModule(TrainedStateModule):
         """
         if "prompts" not in batch:
             return {}
-        answers = self.generate(batch["prompts"])
+        return self.answered(batch, self.generate(batch["prompts"]))
+
+    def answered(self, batch: dict[str, Any], answers: Answers) -> dict[str, Any]:
+        """The rows of the prediction file for answers to a batch's ``prompts``."""
         stopped = ["yes" if ended else "no" for ended in answers.stopped]
         return {
             "id": batch["id"],

@@ -114,9 +114,11 @@ def _row(record: dict[str, Any], file: str, line: int, root: Path) -> Row:
     if {"image", "images"} <= record.keys():
         raise bare.error("the row has both image and images", field="images", fix="give one of them")
     given = record.get("images", record.get("image", inline))
+    if inline and given is not inline:
+        raise bare.error(
+            "images inside the messages and beside them", field="images", got=given, fix="give one of them"
+        )
     given = given if isinstance(given, list) else [given]
-    if inline and len(given) != len(inline):
-        raise bare.error(f"{len(given)} images beside {len(inline)} inside the messages", field="images")
     images = tuple(_image(value, number, root, bare) for number, value in enumerate(given))
     columns = {
         f"data_{key}" if key in _OF_PREDICTIONS else key: _cell(value)

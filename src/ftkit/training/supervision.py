@@ -7,7 +7,7 @@ do when an answer is generated, so no token belongs to both and nothing is searc
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -57,14 +57,12 @@ class Renderer:
     Args:
         processor: The model's tokenizer, or its processor, which holds one.
         chat: Whether to use the chat template; None uses it if there is one. A plain text takes its prompt as it is.
-        end_tokens: Texts of the tokens that end an answer besides the tokenizer's end of sequence, such as those in a
-            model's generation configuration.
 
     Raises:
         InputError: A chat template is asked for and missing, or the tokenizer has no end token.
     """
 
-    def __init__(self, processor: Any, chat: bool | None = None, end_tokens: Collection[str] = ()) -> None:
+    def __init__(self, processor: Any, chat: bool | None = None) -> None:
         self.processor = processor
         self.tokenizer: PreTrainedTokenizerBase = getattr(processor, "tokenizer", processor)
         self.image_token: str | None = None if self.tokenizer is processor else processor.image_token
@@ -75,7 +73,6 @@ class Renderer:
             raise InputError("the model has no chat template", field="chat", got=chat, fix="use chat: null")
         if self.tokenizer.eos_token is None:
             raise InputError("the tokenizer has no end-of-sequence token, so an answer could not end")
-        self.ends = tuple({self.tokenizer.eos_token, *end_tokens})
 
     def __call__(self, row: Row) -> Rendered:
         """The texts of a row.
@@ -148,8 +145,8 @@ class Renderer:
         return [prompt.replace(PLACEHOLDER, self.image_token) if self.image_token else prompt, *answers]
 
     def _ended(self, completion: str) -> str:
-        """The answer with an end token: the template's own, or else the tokenizer's."""
-        ended = completion.rstrip().endswith(self.ends)
+        """The answer with the tokenizer's end token, which the template may have written already."""
+        ended = completion.rstrip().endswith(self.tokenizer.eos_token)
         return completion if ended else f"{completion}{self.tokenizer.eos_token}"
 
 

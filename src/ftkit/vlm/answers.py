@@ -1,16 +1,6 @@
-"""Whether a generated answer is right: exactly, or as near as ChartQA asks for."""
+"""Whether a generated answer is as near to the right one as ChartQA asks for."""
 
 from __future__ import annotations
-
-
-def exact_match(prediction: str, target: str) -> bool:
-    """Whether an answer is the expected text, outer blanks aside.
-
-    Example:
-        >>> exact_match(" Yes", "Yes"), exact_match("yes", "Yes")
-        (True, False)
-    """
-    return prediction.strip() == target.strip()
 
 
 def relaxed_match(prediction: str, target: str, tolerance: float = 0.05) -> bool:

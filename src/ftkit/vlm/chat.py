@@ -106,12 +106,8 @@ class ChatEncoder:
             InputError: An image cannot be opened, the model cannot take such a row, or the processor makes a tensor
                 that has no rule.
         """
-        if self.preference and row.rejected is None:
-            raise row.error("lacks a rejected answer", field="rejected", fix="give chosen and rejected answers")
-        texts = self.renderer(row)
-        answers = [texts.completion, *([texts.rejected] if self.preference and texts.rejected is not None else [])]
-        ids = [self.renderer.completion_ids(text) for text in answers]
-        made = self._processed(texts.prompt, row)
+        text, ids = self._texts(row)
+        made = self._processed(text, row)
         if unknown := made.keys() - _OWN - TOKEN_VALUES.keys() - IMAGE_TENSORS.keys():
             known = ", ".join(sorted([*TOKEN_VALUES, *IMAGE_TENSORS]))
             raise InputError(
@@ -123,6 +119,19 @@ class ChatEncoder:
         tokens = {name: made[name][0].tolist() for name in TOKEN_VALUES.keys() & made.keys()}
         images = {name: made[name] for name in IMAGE_TENSORS.keys() & made.keys()}
         return EncodedRow(row, prompt, fitting, tokens, images, cut=fitting is not None and fitting != ids)
+
+    def fitted(self, row: Row) -> tuple[list[list[int]] | None, bool]:
+        """The answers' token ids as they are learnt, and whether one was cut; see :class:`EncodedRow`.
+
+        Without a limit of the length no image is opened.
+
+        Raises:
+            InputError: See :meth:`encode`.
+        """
+        if self.length.max_length is None:
+            return self._texts(row)[1], False
+        encoded = self.encode(row)
+        return encoded.answers, encoded.cut
 
     def inputs(self, rows: Sequence[EncodedRow]) -> dict[str, Tensor]:
         """The right padded batch to learn from.
@@ -150,6 +159,14 @@ class ChatEncoder:
         batch = prompt_batch([row.prompt for row in rows], self.pad_id)
         values = {name: [row.tokens[name] for row in rows] for name in rows[0].tokens}
         return batch | self._padded(values, batch["input_ids"].shape[1], left=True) | self._images(rows)
+
+    def _texts(self, row: Row) -> tuple[str, list[list[int]]]:
+        """The rendered prompt, and the token ids of the answer and of the rejected one."""
+        if self.preference and row.rejected is None:
+            raise row.error("lacks a rejected answer", field="rejected", fix="give chosen and rejected answers")
+        texts = self.renderer(row)
+        answers = [texts.completion, *([texts.rejected] if self.preference and texts.rejected is not None else [])]
+        return texts.prompt, [self.renderer.completion_ids(text) for text in answers]
 
     def _processed(self, prompt: str, row: Row) -> Mapping[str, Tensor]:
         images = [_opened(image, row) for image in row.images]

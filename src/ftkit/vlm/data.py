@@ -18,7 +18,7 @@ from ftkit.training.order import SeededSampler, evaluation_sampler, seeded_order
 from ftkit.training.rows import Row, read_rows
 from ftkit.training.supervision import LengthRule, TooLong
 from ftkit.vlm.chat import ChatEncoder
-from ftkit.vlm.dataset import RowDataset, leave_out_long, split_by_images
+from ftkit.vlm.dataset import RowDataset, leave_out_unusable, split_by_images
 from ftkit.vlm.sampling import OUTCOMES, outcomes_of_rows, read_outcomes, sample_rows
 
 SPLITS = ("train", "val", "test")
@@ -29,7 +29,8 @@ class VLMDataModule(L.LightningDataModule):
     """Questions about images with their answers, for a vision-language model.
 
     Each source is a file of JSON lines or a folder that ``datasets.Dataset.save_to_disk`` wrote; the shapes of rows are
-    those of :mod:`ftkit.training.rows`. A model that learns from preferences gets the rejected answers too.
+    those of :mod:`ftkit.training.rows`. A model that learns from preferences gets the rejected answers too; pairs whose
+    answers are the same, or are so when cut, teach nothing: they are left out and counted.
 
     Batches are dicts: ``inputs``, ``prompts`` (evaluation of answers only), ``id``, and for evaluation ``answer`` and
     ``columns``; see :class:`ftkit.training.generative.GenerativeModule`.
@@ -94,7 +95,7 @@ class VLMDataModule(L.LightningDataModule):
         self._check_arguments()
         self.datasets: dict[str, RowDataset] = {}
         self._prepared_for: tuple[Any, bool] | None = None  # a next stage need not measure the rows again
-        self.report: dict[str, Any] = {}  # source, sha256; and by split: sizes, cut, skipped
+        self.report: dict[str, Any] = {}  # source, sha256; and by split: sizes, cut, skipped, equal
 
     @cached_property
     def rows(self) -> dict[str, list[Row]]:
@@ -146,12 +147,13 @@ class VLMDataModule(L.LightningDataModule):
         # Read here, before a model that is built draws from, or seeds, the global generator.
         self._order_seed = torch.initial_seed() if self.seed is None else self.seed
         rows = {**self.rows, "train": self._sampled(self.rows["train"])}
-        self.report = {"source": self.sources["train"], "sha256": self.data_sha256, "cut": {}, "skipped": {}}
+        self.report = {"source": self.sources["train"], "sha256": self.data_sha256}
         for name in SPLITS:
             too_long: TooLong = self.too_long if name == "train" else "skip"
             encoder = ChatEncoder(processor, LengthRule(self.length.max_length, too_long), self.chat, preference)
-            kept, cut = leave_out_long(rows[name], encoder, name)
-            self.report["cut"][name], self.report["skipped"][name] = cut, len(rows[name]) - len(kept)
+            kept, counts = leave_out_unusable(rows[name], encoder, name)
+            for count, value in counts.items():
+                self.report.setdefault(count, {})[name] = value
             self.datasets[name] = RowDataset(kept, encoder)
         self.report["sizes"] = {name: len(dataset) for name, dataset in self.datasets.items()}
 

@@ -47,31 +47,50 @@ class RowDataset(Dataset[Any]):
         return batch
 
 
-def leave_out_long(rows: Sequence[Row], encoder: ChatEncoder, split: str) -> tuple[list[Row], int]:
-    """The rows that are short enough, and how many of them have a cut answer.
+def leave_out_unusable(rows: Sequence[Row], encoder: ChatEncoder, split: str) -> tuple[list[Row], dict[str, int]]:
+    """The rows that something can be learnt from.
 
     Args:
         rows: The rows of a split.
-        encoder: Knows the length rule; without a limit no row is looked at.
+        encoder: Knows the length rule and whether there are pairs; without both no row is looked at.
         split: The split's name, for the error.
+
+    Returns:
+        The rows, and the numbers of those among them with an answer ``cut``, and of those left out: ``skipped`` are
+        too long, ``equal`` are pairs without a preference, since both answers are the same or are so when cut.
 
     Raises:
         InputError: No row is left.
     """
-    if encoder.length.max_length is None:
-        return list(rows), 0
-    kept, cut = [], 0
+    kept, counts = [], {"cut": 0, "skipped": 0, "equal": 0}
+    if encoder.length.max_length is None and not encoder.preference:
+        return list(rows), counts
     for row in rows:
-        encoded = encoder.encode(row)
-        if encoded.answers is not None:
+        answers, cut = encoder.fitted(row)
+        if answers is None:
+            counts["skipped"] += 1
+        elif encoder.preference and answers[0] == answers[1]:
+            counts["equal"] += 1
+        else:
             kept.append(row)
-            cut += encoded.cut
+            counts["cut"] += cut
     if rows and not kept:
-        raise InputError(
-            f"all {len(rows)} {split} rows are longer", field="max_length", got=encoder.length.max_length,
+        raise _nothing_left(len(rows), counts, encoder.length.max_length, split)
+    return kept, counts
+
+
+def _nothing_left(rows: int, counts: dict[str, int], max_length: int | None, split: str) -> InputError:
+    if not counts["equal"]:
+        return InputError(
+            f"all {rows} {split} rows are longer", field="max_length", got=max_length,
             fix="allow more tokens, or let the processor make fewer of an image",
         )  # fmt: skip
-    return kept, cut
+    longer = f", {counts['skipped']} rows are longer than {max_length} tokens" if counts["skipped"] else ""
+    return InputError(
+        f"no {split} row is left: in {counts['equal']} pairs both answers are the same, as they are or cut{longer}",
+        field="rejected",
+        fix="give pairs whose answers differ, or allow more tokens",
+    )
 
 
 def split_by_images(rows: Sequence[Row], fractions: tuple[float, float], seed: int) -> dict[str, list[Row]]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ftkit.errors import InputError
 from ftkit.training.base_model import hidden_states_and_head, load_base
+from ftkit.training.distributed import summed
 from ftkit.training.losses import sequence_log_probs, supervised_log_probs
 from ftkit.vlm.model import VLMModule
 from ftkit.vlm.preference import DPOLosses, PreferenceLoss, dpo_loss, preference_metrics
@@ -156,12 +157,18 @@ class VLMDPO(VLMModule):
         return _predictions(batch, metrics)
 
     def _log(self, split: str, losses: DPOLosses, metrics: dict[str, Tensor]) -> None:
-        options: dict[str, Any] = {"batch_size": len(losses.losses), "sync_dist": split != "train"}
-        self.log(f"{split}/loss", losses.losses.detach().mean(), prog_bar=True, **options)
+        figures = {"loss": losses.losses.detach()}
         # Each logged figure costs about a millisecond: those of steps that no logger sees are left out.
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if split != "train" or (self.trainer.global_step + 1) % every == 0:
-            self.log_dict({f"{split}/{name}": values.mean() for name, values in metrics.items()}, **options)
+            figures |= metrics
+        means, pairs = [values.mean() for values in figures.values()], len(losses.losses)
+        if split == "train":  # a step learns from the pairs of all processes, and its figures are those of all
+            *sums, everywhere = summed(self.trainer, *(values.sum() for values in figures.values()), pairs)
+            means, pairs = [total / everywhere for total in sums], int(everywhere)
+        for name, mean in zip(figures, means, strict=True):
+            options: dict[str, Any] = {"batch_size": pairs, "sync_dist": split != "train", "prog_bar": name == "loss"}
+            self.log(f"{split}/{name}", mean, **options)
 
 
 def _answer_log_probs(net: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:

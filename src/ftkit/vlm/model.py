@@ -18,7 +18,8 @@ class VLMModule(GenerativeModule):
     """A vision-language model that is tuned; subclasses say by which loss.
 
     Args:
-        freeze_vision: Whether vision tower and connector stay as they are.
+        freeze_vision: Whether vision tower and connector stay as they are. Adapters get into them only where this is
+            false and ``lora_targets`` names layers of theirs.
         cache_vision: Whether what a frozen tower makes of each image is computed once and kept on disk, in
             ``$FTKIT_CACHE/features``, for all epochs, runs and seeds. The results stay the same.
         **options: Those of :class:`ftkit.training.generative.GenerativeModule`.

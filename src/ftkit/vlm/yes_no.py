@@ -52,13 +52,9 @@ class VLMYesNo(VLMModule):
         prompts = self.model_inputs(batch["prompts"])
         answers = greedy_answers(self.net, self.tokenizer, prompts, self.max_new_tokens, first_logits=True)
         assert answers.first_logits is not None
-        return {
-            "id": batch["id"],
-            "label": [normalised(answer) for answer in batch["answer"]],
-            "prediction": [normalised(text) for text in answers.texts],
-            "score": log_odds(answers.first_logits, *self.first_tokens),
-            "columns": batch.get("columns", {}),
-        }
+        found = self.answered(batch, answers)
+        words = {name: [normalised(text) for text in found[name]] for name in ("label", "prediction")}
+        return {**found, **words, "score": log_odds(answers.first_logits, *self.first_tokens)}
 
 
 def normalised(answer: str) -> str:

@@ -1,0 +1,30 @@
+"""How a question became a prompt in training, for whoever asks the tuned model later."""
+
+from __future__ import annotations
+
+import re
+
+
+def asked(question: str, style: str | None = None, spaced_digits: bool = False) -> str:
+    """A question as a prompt.
+
+    Args:
+        question: The question.
+        style: A text with ``{question}`` in it; None takes the question as it is.
+        spaced_digits: Whether digits stand apart, see :func:`spaced`.
+
+    Example:
+        >>> asked("47 + 5", "{question} =", spaced_digits=True)
+        '4 7 + 5 ='
+    """
+    return (style or "{question}").replace("{question}", spaced(question) if spaced_digits else question)
+
+
+def spaced(text: str) -> str:
+    """A text with a blank between digits that stand together.
+
+    Example:
+        >>> spaced("-120")
+        '-1 2 0'
+    """
+    return re.sub(r"(?<=\d)(?=\d)", " ", text)
