@@ -15,6 +15,8 @@ def quiet_libraries() -> None:
         "LightningCLI's args parameter",  # it is given on purpose
         "You have overridden `on_before_batch_transfer`",  # so it has
         "Could not find a config file in",  # peft wonders about resized vocabularies; none is
+        "fan_in_fan_out is set to",  # it finds the layout of each layer itself
+        "`is_gradient_checkpointing` is deprecated",  # its own use of transformers
         "Experiment logs directory",  # a run folder holds more than curves
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use
     ):
