@@ -128,7 +128,7 @@ sys.exit(cli.main(["ablation", "run"]))
         (["ablation", "runn", "x"], "runn: no such command; fix: did you mean run?"),
         (["ablation", "run", "x", "--rowz", "1"], "rowz: no such option; fix: did you mean rows?"),
         (["ablation", "run", "x", "--row", "1"], "row: no such option; fix: did you mean rows?"),
-        (["ablation", "table", "x", "--format", "html"], "csv, spreadsheet, text (got 'html')"),
+        (["ablation", "table", "x", "--format", "html"], "text, markdown, csv, spreadsheet (got 'html')"),
         (["ablation", "run"], "the following arguments are required: ablation.run.folder"),
         (["ablation", "table", "/nowhere"], "/nowhere"),
     ],

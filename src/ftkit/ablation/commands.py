@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from ftkit.ablation import report
 from ftkit.ablation.executor import Engine, one_by_one
 from ftkit.ablation.folder import Ablation, read_yaml
+from ftkit.ablation.formats import Format
 from ftkit.ablation.progress import SweepProgress
 from ftkit.ablation.ray_executor import on_ray
 from ftkit.ablation.runner import Summary, run
 from ftkit.ablation.sweep import read_sweep
-from ftkit.ablation.table import Format, table
 from ftkit.errors import EnvironmentFault, ExitCode, InputError, TrainingFailed
 
 
@@ -93,6 +92,8 @@ def ablation_table(directory: Path, format: Format = "text", timing: bool = True
     Returns:
         The table.
     """
+    from ftkit.ablation.table import table  # with scipy, which only tables and reports need
+
     return table(directory, format, timing, reference)
 
 
@@ -115,6 +116,8 @@ def ablation_report(
         InputError: `directory` is not such a folder, a file in it is damaged, or there is no such row.
         EnvironmentFault: A file could not be written or drawn, or Weights & Biases failed; the rest is written.
     """
+    from ftkit.ablation import report
+
     out = out or directory / "report"
     built = report.build(directory, reference)
     files = report.write(built, out, png)

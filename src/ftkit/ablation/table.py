@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from ftkit.ablation.analysis import Analysis, analyse
 from ftkit.ablation.footer import footer
+from ftkit.ablation.formats import Format
 from ftkit.ablation.summary import RowSummary, SplitName
 
-Format = Literal["markdown", "csv", "spreadsheet", "text"]
 Kind = Literal["published", "measured", "seeds", "status"]
 
 
