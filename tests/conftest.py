@@ -46,6 +46,7 @@ def no_network() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
+    import lightning  # noqa: F401  now: its log keeps the stream of this moment, and a test's is closed after it
     import torch
 
     torch.set_num_threads(1)

@@ -1,6 +1,7 @@
 """Cells spread by Ray: the same ledger and results, and a worker that dies loses nothing."""
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -32,7 +33,14 @@ def test_ray_leaves_what_one_process_leaves_and_redoes_the_cell_of_a_dead_worker
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the workers import the engine from here
     ablation = Ablation.load(make_folder(tmp_path / "rows", ROWS))
     events: list[Event] = []
-    summary = run(ablation, FakeEngine(), tmp_path / "ray", on_event=events.append, executor=on_ray)
+    handlers: list[object] = []
+
+    def watch(event: Event) -> None:
+        events.append(event)
+        handlers.append(signal.getsignal(signal.SIGTERM))
+
+    summary = run(ablation, FakeEngine(), tmp_path / "ray", on_event=watch, executor=on_ray)
+    assert len(set(handlers)) == 1  # a termination ends the sweep as it would without Ray
     assert (tmp_path / "ray" / "died").exists()
     assert sorted(str(cell.row.number) for cell in summary.done) == ["1", "2"]
     assert {cell.row.number: reason for cell, reason in summary.failed.items()} == {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def on_ray(engine: Engine, jobs: Sequence[Job], on_start: Callable[[Job], None])
         EnvironmentFault: Ray is not installed, or the cluster cannot be reached.
     """
     ray = _ray()
+    on_termination = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=os.environ.get("RAY_ADDRESS"),
@@ -38,6 +40,7 @@ def on_ray(engine: Engine, jobs: Sequence[Job], on_start: Callable[[Job], None])
         raise EnvironmentFault(
             f"the Ray cluster cannot be reached: {error}", got=os.environ.get("RAY_ADDRESS"), fix="check RAY_ADDRESS"
         ) from error
+    signal.signal(signal.SIGTERM, on_termination)  # Ray's own handler would end the process with code 15
     try:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ATTEMPTS - 1)(_run_there)
