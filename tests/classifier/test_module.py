@@ -175,7 +175,9 @@ def test_a_scheduler_moves_the_rate_each_epoch_and_may_start_at_zero(gpt2_folder
         scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: epoch / 4),
     )
     model.configure_model()
-    (optimizer,), (scheduler,) = model.configure_optimizers()
+    made = model.configure_optimizers()
+    optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    assert made["lr_scheduler"]["interval"] == "epoch"
     rates = []
     for _ in range(3):
         rates.append(optimizer.param_groups[0]["lr"])

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from ftkit.classifier.dataset import Batch, MessageDataset
 from ftkit.classifier.network import SequenceClassifier
 from ftkit.classifier.pooling import reads_padding
 from ftkit.classifier.trainable import frozen_parts
-from ftkit.training.feature_store import Features, FeatureStore
+from ftkit.training.feature_store import Features, FeatureStore, digest_of
 
 _FORMAT = 1  # raise it when the same description comes to mean other numbers
 _SMALLEST_BATCH = 8  # messages of one length each cost no padding, and a batch of one wastes the processor
@@ -165,7 +165,7 @@ class FrozenPrefix:
             "output": f"pooled {self.net.pooling}" if stage.pooled else "hidden states",
             "depth": stage.depth,
             "weights": stage.weights,
-            "texts": _digest(texts).hex(),
+            "texts": digest_of(texts),
             "masked": self.net.masks,
             "autocast": autocast,
             "matmul": torch.get_float32_matmul_precision(),
@@ -179,11 +179,11 @@ def _stages(backbone: Backbone) -> list[_Stage]:
     """The points behind frozen blocks, first to last; the last one is behind the final norm if that is frozen too."""
     blocks = len(backbone.blocks)
     with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(_digest, frozen_parts(backbone)))
+        digests = list(pool.map(digest_of, frozen_parts(backbone)))
     weights = hashlib.sha256(_canonical_config(backbone).encode())
     stages = []
     for part, digest in enumerate(digests):  # the embeddings, then block after block, then the norm
-        weights.update(digest)
+        weights.update(bytes.fromhex(digest))
         stages.append(_Stage(min(part, blocks), part > blocks, weights.hexdigest()))
     return stages[1:]
 
@@ -196,13 +196,3 @@ def _canonical_config(backbone: Backbone) -> str:
 
 
 _NAMES = ("_name_or_path", "transformers_version", "architectures")
-
-
-def _digest(tensors: Iterable[Tensor]) -> bytes:
-    """The SHA-256 of tensors: types, shapes and bytes."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{values.dtype} {tuple(values.shape)} ".encode())
-        digest.update(values.flatten().view(torch.uint8).numpy().data)
-    return digest.digest()

@@ -32,6 +32,7 @@ from ftkit.errors import InputError
 from ftkit.training.base_model import Quantisation, keep_arranged, quantisation_options
 from ftkit.training.checkpoint import TrainedStateModule, read_checkpoint, trainable_parameters
 from ftkit.training.distributed import summed
+from ftkit.training.optimizer import configured_optimizers
 from ftkit.training.sharding import shard
 
 _WHOLE_NETWORK = (SingleDeviceStrategy, DDPStrategy)  # other strategies may keep a part of each weight only
@@ -229,14 +230,8 @@ class DecoderClassifier(TrainedStateModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the parameters that learn, with its scheduler if there is one."""
-        try:
-            optimizer = self.optimizer(trainable_parameters(self).values())
-        except ValueError as error:  # torch checks the ranges
-            raise InputError(str(error), field="model.optimizer") from error
-        for rate in (group["lr"] for group in optimizer.param_groups):
-            if not 0 < rate < float("inf"):  # torch refuses negative ones only
-                raise InputError("the learning rate must be positive", field="model.optimizer.lr", got=rate)
-        return optimizer if self.scheduler is None else ([optimizer], [self.scheduler(optimizer)])
+        learning = trainable_parameters(self).values()
+        return configured_optimizers(learning, self.optimizer, self.scheduler, interval="epoch")
 
     @torch.inference_mode()
     def classify(self, texts: list[str], batch_size: int = 8) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch import nn
@@ -16,14 +16,16 @@ def configured_optimizers(
     optimizer: OptimizerCallable,
     scheduler: LRSchedulerCallable | None,
     lr: float | None = None,
+    interval: Literal["step", "epoch"] = "step",
 ) -> Any:
-    """What ``configure_optimizers`` returns: a scheduler is stepped with the optimizer, or by what it monitors.
+    """What ``configure_optimizers`` returns: a scheduler is stepped at an interval, or by what it monitors.
 
     Args:
         parameters: Those that learn.
         optimizer: Makes the optimizer from them.
         scheduler: Makes a learning-rate scheduler from the optimizer.
         lr: A learning rate that was found and replaces the optimizer's own.
+        interval: Whether a scheduler is stepped with the optimizer or after each epoch.
 
     Raises:
         InputError: A rate or another setting is out of range.
@@ -41,4 +43,4 @@ def configured_optimizers(
     schedule: Any = scheduler(made)
     if isinstance(schedule, ReduceLROnPlateau):
         return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "monitor": schedule.monitor}}
-    return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
