@@ -248,7 +248,7 @@ def run_trainer(folder: Path, number: int, epochs: int, variant: str, work: Work
 
 def child(arguments: argparse.Namespace) -> None:
     """Run one contestant and print the result as the last line."""
-    from ftkit.training.memory import peak_memory_mb
+    from ftkit.training.peak_memory import peak_memory_mb
 
     kind, folder, epochs, size = arguments.child, arguments.child_folder, arguments.epochs, SIZES[arguments.size]
     runs = [(int(row), int(seed)) for row, seed in (run.split(":") for run in arguments.runs.split(","))]

@@ -157,7 +157,7 @@ def make_random(folder: Path, layers: int, width: int, heads: int) -> str:
     import torch
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-    from ftkit.training.base_model import load_processor
+    from ftkit.models.base_model import load_processor
 
     torch.manual_seed(0)
     config = GPT2Config(

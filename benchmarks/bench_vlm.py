@@ -88,7 +88,7 @@ def _run(options: argparse.Namespace, name: str, training: str, folder: Path) ->
 def _measure(options: argparse.Namespace) -> dict:
     import torch
 
-    from ftkit.training.memory import peak_memory_mb, reset_peak_memory
+    from ftkit.training.peak_memory import peak_memory_mb, reset_peak_memory
 
     torch.set_num_threads(options.threads)
     preference, lora = TRAININGS[options.trainings[0]]

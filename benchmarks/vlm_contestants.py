@@ -173,7 +173,7 @@ def ftkit(task: Task) -> tuple[Clock, Callable[[], Any]]:
     import lightning as L
     from torch.utils.data import DataLoader
 
-    from ftkit.training.rows import read_rows
+    from ftkit.rows.reader import read_rows
     from ftkit.vlm.chat import ChatEncoder
     from ftkit.vlm.dataset import RowDataset
     from ftkit.vlm.dpo import VLMDPO

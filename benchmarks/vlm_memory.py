@@ -14,8 +14,8 @@ from typing import Any
 
 from transformers import Idefics3Config, PaliGemmaConfig, PreTrainedConfig
 
-from ftkit.training.model_facts import ModelFacts, model_facts
-from ftkit.training.model_memory import inference_needs, training_needs
+from ftkit.models.facts import ModelFacts, model_facts
+from ftkit.models.memory import inference_needs, training_needs
 
 WAYS = {
     "answer, bfloat16": "weights in bfloat16",

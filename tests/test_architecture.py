@@ -10,11 +10,13 @@ SRC = Path(ftkit.__file__).parent
 GROUND = {"errors", "storage"}
 ALLOWED = {
     "evaluation": set(),
-    "training": {"evaluation", "hub"},
-    "classifier": {"training", "evaluation", "hub"},
-    "vlm": {"training", "evaluation", "hub"},
-    "language": {"training", "evaluation", "hub"},
-    "serving": {"training", "evaluation", "hub"},
+    "models": {"hub"},
+    "rows": {"models"},
+    "training": {"models", "rows", "evaluation", "hub"},
+    "classifier": {"training", "models", "rows", "evaluation", "hub"},
+    "vlm": {"training", "models", "rows", "evaluation", "hub"},
+    "language": {"training", "models", "rows", "evaluation", "hub"},
+    "serving": {"training", "models", "rows", "evaluation", "hub"},
     "ablation": {"training", "evaluation"},
 }
 

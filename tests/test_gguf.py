@@ -15,9 +15,9 @@ from ftkit import CausalLMSFT, hub
 from ftkit.commands.model import model_show
 from ftkit.errors import ExitCode, InputError, UnavailableError
 from ftkit.hub import commit_of, load_pretrained
+from ftkit.models.base_model import load_base
+from ftkit.models.facts import model_facts
 from ftkit.serving.loading import load_generator
-from ftkit.training.base_model import load_base
-from ftkit.training.model_facts import model_facts
 
 
 def test_a_language_model_from_a_file_is_that_of_the_folder(gguf_file: Path, llama_folder: Path) -> None:

@@ -64,7 +64,7 @@ def _examination(folder: Path) -> Any:
     import lightning as L
 
     from ftkit.training.checks import CHECKS, Finding, Subject, deterministic
-    from ftkit.training.memory import peak_memory_mb, reset_peak_memory
+    from ftkit.training.peak_memory import peak_memory_mb, reset_peak_memory
 
     class Examination(L.Callback):
         class Over(Exception):

@@ -21,10 +21,10 @@ from ftkit.classifier.messages import read_messages
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.evaluation.predictions import read_predictions
 from ftkit.hub import load_pretrained
+from ftkit.rows.reader import read_rows
 from ftkit.storage import write_checksum
 from ftkit.training.checkpoint import read_checkpoint
 from ftkit.training.export import export_trained, read_export
-from ftkit.training.rows import read_rows
 from mutations import mutations
 
 # How many of each kind are read in the fast run; a slow run reads ten times as many, damaged otherwise.

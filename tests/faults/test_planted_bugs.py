@@ -24,19 +24,19 @@ BUGS: dict[str, tuple[Edits, str]] = {
         "tests/classifier/test_pooling.py::test_pooled_positions",
     ),
     "pad in the loss": (
-        [("training/supervision.py", "torch.full((len(rows), width), IGNORE_INDEX)",
+        [("rows/supervision.py", "torch.full((len(rows), width), IGNORE_INDEX)",
           "torch.full((len(rows), width), pad_id)")],
-        "tests/training/test_supervision.py::test_the_answer_and_its_end_are_learnt_though_padding_has_the_same_id",
+        "tests/rows/test_supervision.py::test_the_answer_and_its_end_are_learnt_though_padding_has_the_same_id",
     ),
     "trained reference": (
         [("vlm/dpo.py", "_base_net.append(base.requires_grad_(False))", "_base_net.append(self.net)")],
         "tests/vlm/test_vlm_dpo.py::test_the_reference_stays_bit_by_bit",
     ),
     "adapter merged twice": (
-        [("training/adapters.py", "return wrapped.merge_and_unload(safe_merge=True).eval()",
+        [("models/adapters.py", "return wrapped.merge_and_unload(safe_merge=True).eval()",
           "[p.data.mul_(2) for n, p in wrapped.named_parameters() if 'lora_B' in n]\n"
           "    return wrapped.merge_and_unload(safe_merge=True).eval()")],
-        "tests/training/test_base_model.py::test_merged_is_adapted_also_with_an_adapter_on_a_tied_head",
+        "tests/models/test_base_model.py::test_merged_is_adapted_also_with_an_adapter_on_a_tied_head",
     ),
     "decay on frozen weights": (
         [("classifier/module.py", "        loss = mean = self._loss(",

@@ -13,7 +13,7 @@ from ftkit.errors import InputError
 from ftkit.evaluation.predictions import read_predictions
 from ftkit.language.data import TextDataModule
 from ftkit.lightning_cli import FtkitCLI
-from ftkit.training.base_model import locate
+from ftkit.models.base_model import locate
 
 PAIRS = [("1 + 1 =", " 2"), ("12 + 30 =", " 42"), ("7 - 9 =", " -2")]
 

@@ -10,7 +10,7 @@ import torch
 
 from ftkit.errors import InputError
 from ftkit.language.data import LengthSampler, TextDataModule
-from ftkit.training.base_model import load_processor
+from ftkit.models.base_model import load_processor
 
 ROWS = [
     {"prompt": "1 + 1 =", "completion": " 2", "kind": "sum"},

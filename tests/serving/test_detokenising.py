@@ -60,7 +60,7 @@ def test_what_may_become_a_stop_is_held_back(tiny: Any) -> None:
 def test_the_blank_before_a_word_is_kept(demo: str) -> None:
     from transformers import AutoTokenizer
 
-    from ftkit.training.base_model import load_processor
+    from ftkit.models.base_model import load_processor
 
     tokenizer = load_processor(AutoTokenizer, demo)
     ids = tokenizer("you have won £500, call now")["input_ids"]

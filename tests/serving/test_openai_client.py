@@ -6,8 +6,8 @@ from typing import Any
 import openai
 import pytest
 
-from ftkit.training.rows import Row
-from ftkit.training.supervision import Renderer
+from ftkit.rows.reader import Row
+from ftkit.rows.supervision import Renderer
 
 
 def text_of(completion: Any) -> str:

@@ -7,8 +7,8 @@ import pytest
 from jinja2.sandbox import SandboxedEnvironment
 
 from ftkit.errors import InputError
+from ftkit.rows.prompt_style import asked
 from ftkit.serving.prompts import Prompts, template_of
-from ftkit.training.prompt_style import asked
 
 
 @pytest.mark.parametrize("style", ["{question} =", "Q: '{question}'\nA:", '"{question}" \\ {{ 1 }}'])

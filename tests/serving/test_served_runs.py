@@ -15,8 +15,8 @@ from ftkit.commands.push import write_repository
 from ftkit.commands.served import load_served
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.lightning_cli import FtkitCLI
+from ftkit.models.base_model import load_base
 from ftkit.serving.limits import Limits
-from ftkit.training.base_model import load_base
 
 TEXTS = ["win cash now! free 1", "see you at five", "ok"]
 PLAIN: dict[str, Any] = {"quantisation": None, "dtype": "auto", "device_map": None}

@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftkit.errors import InputError
-from ftkit.training.base_model import plain_model
+from ftkit.models.base_model import plain_model
+from ftkit.models.generation import UNFINISHED
+from ftkit.models.losses import IGNORE_INDEX
+from ftkit.rows.supervision import prompt_batch, supervised_batch
 from ftkit.training.checkpoint import read_checkpoint, trainable_parameters
-from ftkit.training.generation import UNFINISHED
 from ftkit.training.generative import GenerativeModule
-from ftkit.training.losses import IGNORE_INDEX
-from ftkit.training.supervision import prompt_batch, supervised_batch
 
 Example = tuple[list[int], list[int]]
 

@@ -11,8 +11,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ftkit.errors import InputError
-from ftkit.training.rows import Row, read_rows
-from ftkit.training.supervision import LengthRule
+from ftkit.rows.reader import Row, read_rows
+from ftkit.rows.supervision import LengthRule
 from ftkit.vlm.chat import ChatEncoder, pad_tiles
 
 SHAPE_OF = {"idefics3_folder": "messages", "smolvlm_folder": "messages", "paligemma_folder": "prefix"}

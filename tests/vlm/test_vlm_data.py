@@ -11,7 +11,7 @@ from transformers import AutoProcessor
 
 from ftkit.errors import InputError
 from ftkit.evaluation.predictions import write_predictions
-from ftkit.training.rows import Row
+from ftkit.rows.reader import Row
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.dataset import split_by_images
 

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ftkit.errors import InputError
+from ftkit.rows.reader import Row, read_rows
 from ftkit.training.checkpoint import trainable_parameters
-from ftkit.training.rows import Row, read_rows
 from ftkit.vlm.chat import ChatEncoder
 from ftkit.vlm.dpo import VLMDPO
 

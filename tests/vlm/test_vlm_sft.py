@@ -14,8 +14,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ftkit.errors import InputError
 from ftkit.evaluation.predictions import read_predictions
+from ftkit.rows.reader import Row, read_rows
 from ftkit.training.recorder import RunRecorder
-from ftkit.training.rows import Row, read_rows
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.sft import VLMSFT
 

@@ -29,7 +29,7 @@ from ftkit.classifier.trainable import (
     trainable_blocks,
 )
 from ftkit.errors import InputError
-from ftkit.training.base_model import Quantisation, keep_arranged, quantisation_options
+from ftkit.models.base_model import Quantisation, keep_arranged, quantisation_options
 from ftkit.training.checkpoint import TrainedStateModule, read_checkpoint, trainable_parameters
 from ftkit.training.distributed import summed
 from ftkit.training.optimizer import configured_optimizers

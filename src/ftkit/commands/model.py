@@ -21,7 +21,7 @@ def model_show(model: str, revision: str | None = None, rank: int = 8) -> str:
     if rank < 1:
         raise InputError("must be at least 1", field="rank", got=rank)
     quiet_libraries()
-    from ftkit.training.model_facts import model_facts, tokenizer_of
-    from ftkit.training.model_report import to_text
+    from ftkit.models.facts import model_facts, tokenizer_of
+    from ftkit.models.report import to_text
 
     return to_text(model_facts(model, revision), tokenizer_of(model, revision), rank)

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from ftkit.errors import InputError
 from ftkit.language.data import RowsDataModule, SplitName
-from ftkit.training.prompt_style import asked, spaced
-from ftkit.training.rows import Row
+from ftkit.rows.prompt_style import asked, spaced
+from ftkit.rows.reader import Row
 
 Operation = Literal["+", "-", "*"]
 _PARTS = {"train": 8, "val": 1, "test": 1}  # of ten pairs of operands

@@ -14,10 +14,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from ftkit.errors import InputError
+from ftkit.rows.reader import Row, read_rows
+from ftkit.rows.supervision import LengthRule, Renderer, TooLong, prompt_batch, supervised_batch
 from ftkit.training.distributed import processes
 from ftkit.training.order import SeededSampler, evaluation_sampler, seeded_order
-from ftkit.training.rows import Row, read_rows
-from ftkit.training.supervision import LengthRule, Renderer, TooLong, prompt_batch, supervised_batch
 
 SplitName = Literal["train", "val", "test"]
 _POOL = 50  # batches whose rows are sorted by length together
@@ -65,7 +65,7 @@ class RowsDataModule(L.LightningDataModule):
         InputError: An argument makes no sense.
     """
 
-    # How a question becomes a prompt, see ftkit.training.prompt_style.
+    # How a question becomes a prompt, see ftkit.rows.prompt_style.
     prompt_style: str | None = None
     spaced_digits: bool = False
 
@@ -198,7 +198,7 @@ class RowsDataModule(L.LightningDataModule):
 
 
 class TextDataModule(RowsDataModule):
-    """Files of JSON lines with ``prompt`` and ``completion``, or ``messages``, a row; see :mod:`ftkit.training.rows`.
+    """Files of JSON lines with ``prompt`` and ``completion``, or ``messages``, a row; see :mod:`ftkit.rows.reader`.
 
     Args:
         train: The file to learn from, or a folder that ``datasets`` saved.

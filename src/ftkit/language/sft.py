@@ -6,10 +6,10 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM
 
+from ftkit.rows.prompt_style import asked
+from ftkit.rows.reader import Row
+from ftkit.rows.supervision import Renderer, prompt_batch
 from ftkit.training.generative import GenerativeModule
-from ftkit.training.prompt_style import asked
-from ftkit.training.rows import Row
-from ftkit.training.supervision import Renderer, prompt_batch
 
 
 class CausalLMSFT(GenerativeModule):
@@ -17,7 +17,7 @@ class CausalLMSFT(GenerativeModule):
 
     Args:
         model: Hub id, folder or GGUF file, or ``demo`` for the small GPT-2 that ftkit carries, see
-            :func:`ftkit.training.base_model.locate`.
+            :func:`ftkit.models.base_model.locate`.
         **options: See :class:`ftkit.training.generative.GenerativeModule`.
     """
 

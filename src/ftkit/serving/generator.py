@@ -14,11 +14,11 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from ftkit.errors import TrainingFailed
+from ftkit.models.base_model import plain_model
+from ftkit.models.generation import end_tokens
 from ftkit.serving.detokenising import Detokeniser
 from ftkit.serving.jobs import Finish, Generation, Piece
 from ftkit.serving.sampling import choose
-from ftkit.training.base_model import plain_model
-from ftkit.training.generation import end_tokens
 
 
 @dataclass

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.hub import load_pretrained
-from ftkit.training.base_model import Dtype, Quantisation, load_base, load_processor, locate
+from ftkit.models.base_model import Dtype, Quantisation, load_base, load_processor, locate
 
 
 def load_generator(
@@ -25,7 +25,7 @@ def load_generator(
     """Load a model with its tokenizer, ready to generate.
 
     Args:
-        model: Hub id, folder, GGUF file or ``demo``, see :func:`ftkit.training.base_model.locate`.
+        model: Hub id, folder, GGUF file or ``demo``, see :func:`ftkit.models.base_model.locate`.
         revision: Hub revision.
         adapter: A folder with a peft adapter for it. It is merged into the weights unless they are quantised. A
             tokenizer in it goes before the model's own.

@@ -7,8 +7,8 @@ from typing import Any
 from jinja2 import TemplateError
 
 from ftkit.errors import InputError
-from ftkit.training.prompt_style import asked
-from ftkit.training.supervision import Renderer
+from ftkit.rows.prompt_style import asked
+from ftkit.rows.supervision import Renderer
 
 
 class Prompts:
@@ -88,7 +88,7 @@ def template_of(style: str, tokenizer: Any, spaced_digits: bool = False) -> str:
     return f"{begin}{{% for message in messages %}}{before}{content}{after}{{% endfor %}}"
 
 
-# What ftkit.training.prompt_style.spaced does, in the templates' language, which has no regular expressions.
+# What ftkit.rows.prompt_style.spaced does, in the templates' language, which has no regular expressions.
 _SPACED = (
     "{% for character in message.content %}"
     "{{ ' ' if not loop.first and character.isdecimal() and loop.previtem.isdecimal() else '' }}{{ character }}"

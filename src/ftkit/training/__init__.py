@@ -1,1 +1,1 @@
-"""The floor under the wings: checkpoints, storage and callbacks."""
+"""The floor under the wings: what runs, records, keeps and resumes a training."""

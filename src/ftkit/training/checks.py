@@ -279,7 +279,7 @@ def _context(subject: Subject) -> int:
 def _hidden_states(subject: Subject) -> Callable[[Tensor], Tensor] | None:
     """The hidden states (B, T, D) that token ids lead to, everything else as in the batch."""
     if subject.generative:
-        from ftkit.training.base_model import hidden_states_and_head
+        from ftkit.models.base_model import hidden_states_and_head
 
         if subject.pairs:
             return None

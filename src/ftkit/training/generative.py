@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 
 from ftkit.errors import InputError
 from ftkit.hub import is_local, load_pretrained
-from ftkit.training.adapters import add_adapters, merged
-from ftkit.training.base_model import (
+from ftkit.models.adapters import add_adapters, merged
+from ftkit.models.base_model import (
     Dtype,
     Quantisation,
     enable_checkpointing,
@@ -24,10 +24,10 @@ from ftkit.training.base_model import (
     locate,
     plain_model,
 )
+from ftkit.models.generation import Answers, greedy_answers
+from ftkit.models.losses import SupervisedLogProbs, supervised_log_probs, token_loss
 from ftkit.training.checkpoint import TrainedStateModule, read_checkpoint, trainable_parameters
 from ftkit.training.distributed import summed
-from ftkit.training.generation import Answers, greedy_answers
-from ftkit.training.losses import SupervisedLogProbs, supervised_log_probs, token_loss
 from ftkit.training.optimizer import configured_optimizers
 from ftkit.training.sharding import gathered, shard
 
@@ -45,7 +45,7 @@ class GenerativeModule(TrainedStateModule):
     8 micro-batches of 1 learn what 1 batch of 8 learns, whatever their lengths.
 
     Args:
-        model: Hub id, folder or GGUF file, or ``demo``, see :func:`ftkit.training.base_model.locate`.
+        model: Hub id, folder or GGUF file, or ``demo``, see :func:`ftkit.models.base_model.locate`.
         revision: Hub revision to pin.
         quantisation: ``8bit`` or ``nf4`` for the frozen base; null for neither.
         dtype: Of the weights; ``auto`` is the checkpoint's own, but float32 where all weights learn, for small steps

@@ -18,7 +18,7 @@ from ftkit.hub import commit_of
 from ftkit.storage import atomic_write
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.environment import hardware, versions
-from ftkit.training.memory import peak_memory_mb, reset_peak_memory
+from ftkit.training.peak_memory import peak_memory_mb, reset_peak_memory
 
 RESULT_FILE = "result.json"
 

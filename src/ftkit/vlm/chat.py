@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ftkit.errors import InputError
-from ftkit.training.rows import ImageReference, Row
-from ftkit.training.supervision import LengthRule, Renderer, prompt_batch, supervised_batch
+from ftkit.rows.reader import ImageReference, Row
+from ftkit.rows.supervision import LengthRule, Renderer, prompt_batch, supervised_batch
 from ftkit.vlm.decoding import Image
 from ftkit.vlm.images import decode_image, open_image
 
@@ -86,7 +86,7 @@ class ChatEncoder:
     Args:
         processor: The model's processor.
         length: What becomes of a row that is too long.
-        chat: See :class:`ftkit.training.supervision.Renderer`.
+        chat: See :class:`ftkit.rows.supervision.Renderer`.
         preference: Whether batches hold the rejected answers too.
     """
 

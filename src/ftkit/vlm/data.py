@@ -13,10 +13,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from ftkit.errors import InputError
+from ftkit.rows.reader import Row, read_rows
+from ftkit.rows.supervision import LengthRule, TooLong
 from ftkit.training.distributed import processes
 from ftkit.training.order import SeededSampler, evaluation_sampler, seeded_order
-from ftkit.training.rows import Row, read_rows
-from ftkit.training.supervision import LengthRule, TooLong
 from ftkit.vlm.chat import ChatEncoder
 from ftkit.vlm.dataset import RowDataset, leave_out_unusable, split_by_images
 from ftkit.vlm.sampling import OUTCOMES, outcomes_of_rows, read_outcomes, sample_rows
@@ -29,7 +29,7 @@ class VLMDataModule(L.LightningDataModule):
     """Questions about images with their answers, for a vision-language model.
 
     Each source is a file of JSON lines or a folder that ``datasets.Dataset.save_to_disk`` wrote; the shapes of rows are
-    those of :mod:`ftkit.training.rows`. A model that learns from preferences gets the rejected answers too; pairs whose
+    those of :mod:`ftkit.rows.reader`. A model that learns from preferences gets the rejected answers too; pairs whose
     answers are the same, or are so when cut, teach nothing: they are left out and counted.
 
     Batches are dicts: ``inputs``, ``prompts`` (evaluation of answers only), ``id``, and for evaluation ``answer`` and

@@ -8,8 +8,8 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from ftkit.errors import InputError
+from ftkit.rows.reader import ImageReference, Row
 from ftkit.training.order import seeded_order
-from ftkit.training.rows import ImageReference, Row
 from ftkit.vlm.chat import ChatEncoder, EncodedRow
 
 Batch = dict[str, Any]

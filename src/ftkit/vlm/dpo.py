@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ftkit.errors import InputError
-from ftkit.training.base_model import hidden_states_and_head, load_base
+from ftkit.models.base_model import hidden_states_and_head, load_base
+from ftkit.models.losses import sequence_log_probs, supervised_log_probs
 from ftkit.training.distributed import summed
-from ftkit.training.losses import sequence_log_probs, supervised_log_probs
 from ftkit.vlm.model import VLMModule
 from ftkit.vlm.preference import DPOLosses, PreferenceLoss, dpo_loss, preference_metrics
 from ftkit.vlm.reference import KeptReference, as_reference

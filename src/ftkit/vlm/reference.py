@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from ftkit.training.base_model import plain_model
+from ftkit.models.base_model import plain_model
 from ftkit.training.feature_store import FeatureStore, digest_of
 from ftkit.training.row_table import RowTable
 from ftkit.vlm.vision import FEATURES, SETTINGS_WITHOUT_EFFECT, evaluating, fingerprint, numerics, tile_keys

@@ -20,7 +20,7 @@ import transformers
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from ftkit.training.base_model import plain_model
+from ftkit.models.base_model import plain_model
 from ftkit.training.feature_store import FeatureStore, digest_of
 from ftkit.training.row_table import RowTable
 

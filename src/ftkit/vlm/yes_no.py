@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ftkit.errors import InputError
-from ftkit.training.generation import greedy_answers
+from ftkit.models.generation import greedy_answers
 from ftkit.vlm.model import VLMModule
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ftkit.training import losses
-from ftkit.training.losses import IGNORE_INDEX, sequence_log_probs, supervised_log_probs, token_loss
+from ftkit.models import losses
+from ftkit.models.losses import IGNORE_INDEX, sequence_log_probs, supervised_log_probs, token_loss
 
 BATCH, TOKENS, WIDTH, VOCABULARY = 3, 7, 5, 11
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.errors import InputError
-from ftkit.training.row_files import StoredImage, json_records, saved_records
+from ftkit.rows.files import StoredImage, json_records, saved_records
 
 PLACEHOLDER = "<image>"  # in the texts of a row, whatever the model's own image token is
 ROLES = ("system", "user", "assistant")

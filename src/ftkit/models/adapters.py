@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ftkit.errors import InputError
-from ftkit.training.base_model import plain_model
+from ftkit.models.base_model import plain_model
 
 
 def add_adapters(

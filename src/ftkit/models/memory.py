@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ftkit.training.model_facts import ModelFacts
+from ftkit.models.facts import ModelFacts
 
 NF4_BYTES = 0.5 + (1 / 64) + 4 / (64 * 256)  # 4 bits, an 8-bit scale for 64 of them, a float32 for 256 scales
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ftkit.training.model_facts import SAMPLE, ModelFacts
-from ftkit.training.model_memory import Need, inference_needs, training_needs
+from ftkit.models.facts import SAMPLE, ModelFacts
+from ftkit.models.memory import Need, inference_needs, training_needs
 
 
 def to_text(facts: ModelFacts, tokenizer: Any | None, rank: int) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ftkit.errors import InputError
-from ftkit.training.row_files import StoredImage
-from ftkit.training.rows import Row, count_places, read_rows
+from ftkit.rows.files import StoredImage
+from ftkit.rows.reader import Row, count_places, read_rows
 
 
 def user(*content: Any) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ftkit.errors import InputError
-from ftkit.training.adapters import add_adapters
-from ftkit.training.base_model import Quantisation, load_base
-from ftkit.training.model_facts import ModelFacts, model_facts, parameters_by_part, read_card_header, tokenizer_of
-from ftkit.training.model_memory import inference_needs, training_needs
-from ftkit.training.model_report import to_text
+from ftkit.models.adapters import add_adapters
+from ftkit.models.base_model import Quantisation, load_base
+from ftkit.models.facts import ModelFacts, model_facts, parameters_by_part, read_card_header, tokenizer_of
+from ftkit.models.memory import inference_needs, training_needs
+from ftkit.models.report import to_text
 
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 

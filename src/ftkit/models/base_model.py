@@ -17,7 +17,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from ftkit.errors import InputError
 from ftkit.hub import is_local, load_pretrained
-from ftkit.training.losses import Head
+from ftkit.models.losses import Head
 
 Quantisation = Literal["8bit", "nf4"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ftkit.errors import InputError
-from ftkit.training.losses import IGNORE_INDEX
-from ftkit.training.rows import PLACEHOLDER, Message, Part, Row, split_places
+from ftkit.models.losses import IGNORE_INDEX
+from ftkit.rows.reader import PLACEHOLDER, Message, Part, Row, split_places
 
 TooLong = Literal["cut", "skip"]
 

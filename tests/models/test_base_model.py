@@ -21,8 +21,8 @@ from transformers import (
 )
 
 from ftkit.errors import InputError
-from ftkit.training.adapters import add_adapters, linear_layers, merged
-from ftkit.training.base_model import (
+from ftkit.models.adapters import add_adapters, linear_layers, merged
+from ftkit.models.base_model import (
     enable_checkpointing,
     hidden_states_and_head,
     load_base,

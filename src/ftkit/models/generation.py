@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ftkit.training.base_model import plain_model
+from ftkit.models.base_model import plain_model
 
 # A checkpoint may recommend these for chatting (Qwen2.5: a repetition penalty), and then the likeliest token loses.
 _AS_THE_MODEL_SAYS = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0, "min_new_tokens": None}

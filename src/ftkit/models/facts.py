@@ -15,9 +15,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from ftkit.errors import FtkitError, InputError
 from ftkit.hub import commit_of, is_gguf, load_pretrained, repository_cache
-from ftkit.training.adapters import is_linear, linear_layers
-from ftkit.training.base_model import load_processor, locate
-from ftkit.training.gguf_facts import read_gguf_facts
+from ftkit.models.adapters import is_linear, linear_layers
+from ftkit.models.base_model import load_processor, locate
+from ftkit.models.gguf import read_gguf_facts
 
 SAMPLE = [{"role": "user", "content": "What is 12 + 7?"}, {"role": "assistant", "content": "19"}]
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -88,7 +88,7 @@ def model_facts(name: str, revision: str | None = None) -> ModelFacts:
 
     Args:
         name: A hub id (in the cache, or to be downloaded), a folder in transformers format, a GGUF file, or ``demo``,
-            see :func:`ftkit.training.base_model.locate`.
+            see :func:`ftkit.models.base_model.locate`.
         revision: The hub revision; None takes the current one.
 
     Raises:

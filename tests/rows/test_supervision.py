@@ -7,8 +7,8 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ftkit.errors import InputError
-from ftkit.training.rows import Row
-from ftkit.training.supervision import LengthRule, Renderer, prompt_batch, supervised_batch
+from ftkit.rows.reader import Row
+from ftkit.rows.supervision import LengthRule, Renderer, prompt_batch, supervised_batch
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}<|endoftext|>\n{% endfor %}"

@@ -1,0 +1,1 @@
+"""Training rows of text and image-text models: reading them, and which of their tokens are learnt."""
