@@ -84,6 +84,45 @@ class TrainingFailed(FtkitError, RuntimeError):
     exit_code = ExitCode.TRAINING
 
 
+def at_least(smallest: float, **values: float) -> None:
+    """Refuse options below a bound.
+
+    Args:
+        smallest: The bound.
+        **values: The options by name.
+
+    Raises:
+        InputError: A value is smaller; the first one is named.
+
+    Example:
+        >>> at_least(1, batch_size=8, num_workers=0)
+        Traceback (most recent call last):
+        ftkit.errors.InputError: num_workers: must be at least 1 (got 0)
+    """
+    for field, value in values.items():
+        if not value >= smallest:
+            raise InputError(f"must be at least {smallest}", field=field, got=value)
+
+
+def below_one(**values: float) -> None:
+    """Refuse options that are no probabilities below 1.
+
+    Args:
+        **values: The options by name.
+
+    Raises:
+        InputError: A value is negative, 1 or more; the first one is named.
+
+    Example:
+        >>> below_one(dropout=0.0, lora_dropout=1.0)
+        Traceback (most recent call last):
+        ftkit.errors.InputError: lora_dropout: is a probability below 1 (got 1.0)
+    """
+    for field, value in values.items():
+        if not 0 <= value < 1:
+            raise InputError("is a probability below 1", field=field, got=value)
+
+
 def _short(value: Any, limit: int = 80) -> str:
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from ftkit.classifier import gpt2
 from ftkit.classifier.backbone import Backbone
 from ftkit.classifier.module import DecoderClassifier
-from ftkit.errors import InputError
+from ftkit.errors import below_one
 
 
 class GPT2Classifier(DecoderClassifier):
@@ -48,8 +48,7 @@ class GPT2Classifier(DecoderClassifier):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if not 0 <= dropout < 1:
-            raise InputError("is a probability below 1", field="dropout", got=dropout)
+        below_one(dropout=dropout)
         self.size, self.source, self.weights, self.revision, self.dropout = size, source, weights, revision, dropout
 
     @property

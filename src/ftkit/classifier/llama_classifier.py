@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from ftkit.classifier import llama
 from ftkit.classifier.backbone import Backbone
 from ftkit.classifier.module import DecoderClassifier
-from ftkit.errors import InputError
+from ftkit.errors import below_one
 
 
 class LlamaClassifier(DecoderClassifier):
@@ -38,8 +38,7 @@ class LlamaClassifier(DecoderClassifier):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if not 0 <= dropout < 1:
-            raise InputError("is a probability below 1", field="dropout", got=dropout)
+        below_one(dropout=dropout)
         self.source, self.weights, self.revision, self.dropout = source, weights, revision, dropout
 
     @property

@@ -28,7 +28,7 @@ from ftkit.classifier.trainable import (
     frozen_parts,
     trainable_blocks,
 )
-from ftkit.errors import InputError
+from ftkit.errors import InputError, at_least, below_one
 from ftkit.models.base_model import Quantisation, keep_arranged, quantisation_options
 from ftkit.training.checkpoint import TrainedStateModule, read_checkpoint, trainable_parameters
 from ftkit.training.distributed import summed
@@ -323,10 +323,8 @@ class DecoderClassifier(TrainedStateModule):
             raise InputError(
                 "takes one positive weight a class", field="class_weights", got=self.class_weights.tolist()
             )
-        if self.lora_rank < 1:
-            raise InputError("must be at least 1", field="lora_rank", got=self.lora_rank)
-        if not 0 <= self.lora_dropout < 1:
-            raise InputError("is a probability below 1", field="lora_dropout", got=self.lora_dropout)
+        at_least(1, lora_rank=self.lora_rank)
+        below_one(lora_dropout=self.lora_dropout)
         if self.quantisation is not None and self.trainable == "all":
             raise InputError("quantised weights cannot learn", field="quantisation", fix="use trainable: lora")
         if self.quantisation is not None and (self.trainable, self.lora_flavour) == ("lora", "published"):

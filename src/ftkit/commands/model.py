@@ -15,11 +15,10 @@ def model_show(model: str, revision: str | None = None, rank: int = 8) -> str:
     Returns:
         Architecture and checkpoint, parameters by part, memory, licence, prompt format and LoRA targets.
     """
-    from ftkit.errors import InputError
+    from ftkit.errors import at_least
     from ftkit.quiet import quiet_libraries
 
-    if rank < 1:
-        raise InputError("must be at least 1", field="rank", got=rank)
+    at_least(1, rank=rank)
     quiet_libraries()
     from ftkit.models.facts import model_facts, tokenizer_of
     from ftkit.models.report import to_text

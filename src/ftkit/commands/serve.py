@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from ftkit.errors import EnvironmentFault, InputError
+from ftkit.errors import EnvironmentFault, InputError, at_least
 
 KEY_VARIABLE = "FTKIT_API_KEY"
 
@@ -49,9 +49,7 @@ def serve(
         queue: The most answers that wait for their turn; more get 503 and Retry-After.
         timeout: Seconds for one answer, waiting included.
     """
-    for field, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens), ("queue", queue)):
-        if value < 1:
-            raise InputError("must be at least 1", field=field, got=value)
+    at_least(1, batch_size=batch_size, max_new_tokens=max_new_tokens, queue=queue)
     if not timeout > 0:
         raise InputError("must be positive", field="timeout", got=timeout)
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:

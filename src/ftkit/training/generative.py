@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from ftkit.errors import InputError
+from ftkit.errors import InputError, at_least, below_one
 from ftkit.hub import is_local, load_pretrained
 from ftkit.models.adapters import add_adapters, merged
 from ftkit.models.base_model import (
@@ -319,9 +319,7 @@ class GenerativeModule(TrainedStateModule):
             self.log(name, total / count, batch_size=count, sync_dist=True)
 
     def _check_arguments(self) -> None:
-        if least := [name for name in ("lora_rank", "max_new_tokens") if getattr(self, name) < 1]:
-            raise InputError("must be at least 1", field=least[0], got=getattr(self, least[0]))
-        if not 0 <= self.lora_dropout < 1:
-            raise InputError("is a probability below 1", field="lora_dropout", got=self.lora_dropout)
+        at_least(1, lora_rank=self.lora_rank, max_new_tokens=self.max_new_tokens)
+        below_one(lora_dropout=self.lora_dropout)
         if self.quantisation is not None and self.trainable == "all":
             raise InputError("quantised weights cannot learn", field="quantisation", fix="use trainable: lora")
