@@ -73,7 +73,7 @@ def _write(path: Path, rows: int) -> None:
 
 
 def _with_ftkit(path: Path) -> Callable[[], dict[str, float]]:
-    from ftkit.evaluation.command import evaluate
+    from ftkit.evaluation.commands import evaluate
 
     def work() -> dict[str, float]:
         with redirect_stdout(io.StringIO()):

@@ -7,7 +7,7 @@ import ftkit
 
 SRC = Path(ftkit.__file__).parent
 # What each floor may import, besides itself and the ground that everything stands on.
-GROUND = {"errors", "storage"}
+GROUND = {"errors", "storage", "lock"}
 ALLOWED = {
     "evaluation": set(),
     "models": {"hub"},

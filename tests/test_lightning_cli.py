@@ -14,10 +14,10 @@ import yaml  # type: ignore[import-untyped]
 
 from ftkit import lightning_cli
 from ftkit.ablation.ledger import key_of
-from ftkit.ablation.lock import exclusive
 from ftkit.cli import main
 from ftkit.errors import ExitCode
 from ftkit.lightning_cli import CellEngine
+from ftkit.lock import exclusive
 from ftkit.storage import sha256_of, verify_checksum
 from ftkit.training.guards import Climb
 

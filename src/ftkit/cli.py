@@ -66,9 +66,9 @@ Commands = Mapping[str, "Command | Commands"]
 
 COMMANDS: Commands = {
     "doctor": Command("ftkit.doctor:doctor", "try one batch of a training before hours are spent on it"),
-    "evaluate": Command("ftkit.evaluation.command:evaluate", "report on prediction files"),
+    "evaluate": Command("ftkit.evaluation.commands:evaluate", "report on prediction files"),
     "images": {
-        "prepare": Command("ftkit.vlm.images_command:prepare", "bring a folder of pictures to RGB squares of one size"),
+        "prepare": Command("ftkit.vlm.commands:prepare", "bring a folder of pictures to RGB squares of one size"),
     },
     "data": {
         "show": Command("ftkit.commands.data:data_show", "show a training row with the part that is learnt marked"),

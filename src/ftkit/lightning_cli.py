@@ -21,11 +21,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ftkit.ablation.lock import exclusive
 from ftkit.classifier import gpt2_classifier, llama_classifier, spam  # noqa: F401  their classes have short names
 from ftkit.errors import ExitCode, FtkitError, InputError
 from ftkit.language import arithmetic, sft  # noqa: F401  the same
 from ftkit.lightning_exits import misfits_told, termination_told, trainer_fault
+from ftkit.lock import exclusive
 from ftkit.parsing import ErrorMixin
 from ftkit.storage import atomic_write, make_folder
 from ftkit.training.checkpoint import AtomicCheckpointIO, TrainedStateModule, find_checkpoint, read_checkpoint

@@ -91,8 +91,19 @@ def disk_faults(path: str | Path) -> Iterator[None]:
 def remove_partials(folder: str | Path) -> None:
     """Remove temporary files of :func:`atomic_write` in ``folder`` whose process is gone."""
     for partial in Path(folder).glob(f".*{PARTIAL_SUFFIX}"):
-        if (match := _PARTIAL.fullmatch(partial.name)) and not _is_alive(int(match["pid"])):
+        if (match := _PARTIAL.fullmatch(partial.name)) and _is_abandoned(int(match["pid"])):
             partial.unlink(missing_ok=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether there is a process of this number on this machine, whoever owns it."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def make_folder(path: str | Path) -> None:
@@ -153,14 +164,9 @@ def _write_digests(target: Path, digests: list[str]) -> None:
         file.writelines(f"{digest}  {target.name}\n" for digest in dict.fromkeys(digests))
 
 
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return process != os.getpid()  # ours is no longer writing when it asks
+def _is_abandoned(process: int) -> bool:
+    """Whether nobody writes what a process of this number began; this process no longer does when it asks."""
+    return process == os.getpid() or not is_alive(process)
 
 
 def _fault(error: OSError, target: Path, partial: Path) -> EnvironmentFault:

@@ -11,9 +11,9 @@ from fake_engine import FakeEngine, make_folder
 from ftkit.ablation import Ablation, read_sweep, run
 from ftkit.ablation.commands import ablation_status
 from ftkit.ablation.ledger import Entry, Ledger
-from ftkit.ablation.lock import exclusive
 from ftkit.ablation.table import table
 from ftkit.errors import InputError
+from ftkit.lock import exclusive
 
 ROWS = {
     "01_base": {},
@@ -161,8 +161,25 @@ def test_a_result_that_was_changed_is_not_shown(tmp_path: Path) -> None:
 def test_what_is_no_output_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not the output of an ablation"):
         table(tmp_path)
-    (tmp_path / "ablation.json").write_text('{"name": ')
-    with pytest.raises(InputError, match=r"ablation\.json: damaged"):
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": ',
+        "{}",
+        "[]",
+        "null",
+        '{"name": "a", "rows": {}, "published": []}',
+        '{"name": "a", "rows": [1], "published": {"rows": {}}}',
+        '{"name": "a", "rows": [], "published": {"rows": {"1": {"trian": 1}}}}',
+        '{"name": "a", "rows": [], "published": {"rows": {"one": {}}}}',
+        "[" * 100_000,
+    ],
+)
+def test_a_description_that_is_damaged_or_of_another_shape_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ablation.json").write_text(text)
+    with pytest.raises(InputError, match=r"ablation\.json: damaged; fix: run the same"):
         table(tmp_path)
 
 
@@ -178,10 +195,22 @@ def test_status_tells_of_every_cell_and_of_a_cut_ledger(tmp_path: Path) -> None:
         ["5", "later", "not run"],
     ]
     assert "ledger.jsonl:8: cut or damaged line" in ablation_status(out)
-    Ledger(out).append(Entry("01_base/seed-123", 1, 123, "started"))
-    with exclusive(out):  # only the cell that started last can be running
-        statuses = [row.cells[0].status for row in read_sweep(out).rows[:4]]
-    assert statuses == ["running", "done", "skipped", "unfinished"]
+
+
+def test_every_cell_that_started_since_the_folder_was_taken_is_running(tmp_path: Path) -> None:
+    out = sweep(tmp_path)
+    started = [Entry(f"{label}/seed-123", number, 123, "started") for number, label in enumerate(list(ROWS)[:4], 1)]
+    Ledger(out).append(started[3])  # by a run that was killed
+    with exclusive(out):
+        for entry in started[:2]:  # both at work, as Ray's workers are
+            Ledger(out).append(entry)
+        assert [row.cells[0].status for row in read_sweep(out).rows[:4]] == [
+            "running",
+            "running",
+            "skipped",
+            "unfinished",
+        ]
+    assert [row.cells[0].status for row in read_sweep(out).rows[:2]] == ["unfinished", "unfinished"]
 
 
 def test_what_measures_is_left_out_on_request_and_the_status_when_all_is_done(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from ftkit.errors import ExitCode, InputError
-from ftkit.evaluation.command import evaluate
+from ftkit.evaluation.commands import evaluate
 from ftkit.evaluation.predictions import read_predictions, write_predictions
 
 HEADER = "id\tlabel\tprediction\tprobability:yes\n"

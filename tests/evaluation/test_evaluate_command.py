@@ -10,7 +10,7 @@ from test_figures import RECORD
 
 from ftkit.errors import InputError
 from ftkit.evaluation import scan as scan_module
-from ftkit.evaluation.command import evaluate
+from ftkit.evaluation.commands import evaluate
 from ftkit.evaluation.predictions import write_predictions
 
 

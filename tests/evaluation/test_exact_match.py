@@ -9,7 +9,7 @@ from test_evaluate_command import _Checker
 
 from ftkit.errors import InputError
 from ftkit.evaluation import blocks
-from ftkit.evaluation.command import evaluate
+from ftkit.evaluation.commands import evaluate
 from ftkit.evaluation.exact_report import ExactEvaluation
 from ftkit.evaluation.predictions import write_predictions
 from ftkit.evaluation.report import Evaluation

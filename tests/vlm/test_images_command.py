@@ -18,8 +18,8 @@ from PIL.PngImagePlugin import PngInfo
 from ftkit.cli import main
 from ftkit.errors import ExitCode, InputError
 from ftkit.storage import sha256_of
+from ftkit.vlm.commands import prepare
 from ftkit.vlm.images import open_image
-from ftkit.vlm.images_command import prepare
 
 BLANK, BUSY = Frame("WWWW WWWW"), Frame("RGBY CKRG")
 
@@ -202,7 +202,7 @@ def test_a_source_that_went_bad_leaves_no_old_result(source: Path, target: Path)
 SLOWLY = """
 import sys, time
 from pathlib import Path
-import ftkit.vlm.images_command as command
+import ftkit.vlm.commands as command
 original = command.prepare_one
 def slowly(name, settings):
     time.sleep(0.02)

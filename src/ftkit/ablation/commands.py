@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ftkit.ablation.executor import Engine, one_by_one
-from ftkit.ablation.folder import Ablation, read_yaml
-from ftkit.ablation.formats import Format
+from ftkit.ablation.folder import Ablation, Format, read_yaml
 from ftkit.ablation.progress import SweepProgress
 from ftkit.ablation.ray_executor import on_ray
 from ftkit.ablation.runner import Summary, run

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 
 from ftkit.ablation.published import PublishedTable, read_published
 from ftkit.errors import InputError
 
+Format = Literal["text", "markdown", "csv", "spreadsheet"]  # how a table can be printed
 _ROW_FILE = re.compile(r"(\d+)_([A-Za-z0-9][A-Za-z0-9_.-]*)\.ya?ml")
 _SELECTION = re.compile(r"(\d+)(?:-(\d+))?")
 

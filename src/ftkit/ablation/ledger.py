@@ -38,7 +38,7 @@ class Entry:
         identity: What was run: resolved config, code, data, seed.
         result: The SHA-256 of the cell's ``result.json``, if it is done.
         reason: Why the cell was skipped or failed.
-        time: When the line was written, in UTC.
+        time: When the line was written, in UTC, as ISO 8601.
     """
 
     cell: str
@@ -88,7 +88,7 @@ class Ledger:
         Raises:
             EnvironmentFault: The disk is full, or the file cannot be written.
         """
-        entry = Entry(**{**asdict(entry), "time": datetime.now(UTC).isoformat(timespec="seconds")})
+        entry = Entry(**{**asdict(entry), "time": datetime.now(UTC).isoformat(timespec="microseconds")})
         line = (json.dumps(asdict(entry)) + "\n").encode()
         try:
             with self.path.open("ab") as file:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.evidence import Confusion, Curve
 from ftkit.ablation.summary import RowSummary
-from ftkit.evaluation.labels import labels
+from ftkit.evaluation.plot_labels import labels
 from ftkit.evaluation.plots import Frame, count_table, line, plot, points
 
 # A figure in metrics.csv, its short name, its title, and what to multiply it with.

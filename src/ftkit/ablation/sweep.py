@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ftkit.ablation.folder import Ablation
 from ftkit.ablation.ledger import RESULT_FILE, Ledger
-from ftkit.ablation.lock import is_running
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.result import Result
 from ftkit.errors import InputError
+from ftkit.lock import running_since
 from ftkit.storage import atomic_write
 
 DESCRIPTION_FILE = "ablation.json"
@@ -107,43 +107,46 @@ def read_sweep(directory: str | Path) -> Sweep:
     directory = Path(directory)
     path = directory / DESCRIPTION_FILE
     try:
-        description = json.loads(path.read_bytes())
+        name, published, rows = _parse_description(path.read_bytes())
     except OSError:
         raise InputError(
             "not the output of an ablation",
             file=directory,
             fix="run `ftkit ablation run FOLDER --out DIR` first",
         ) from None
-    except ValueError:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no JSON, or of another shape
         raise InputError("damaged", file=path, fix="run the same `ftkit ablation run` again") from None
     ledger = Ledger(directory)
     cells = _cell_states(directory, ledger)
-    published = description["published"]
-    published["rows"] = {int(number): Published(**figures) for number, figures in published["rows"].items()}
-    figures = PublishedTable(**published)
-    rows = [
-        SweepRow(
-            row["number"],
-            row["name"],
-            row["question"],
-            cells.get(row["label"], []),
-            figures.rows.get(row["number"]),
-        )
+    return Sweep(
+        name,
+        [replace(row, cells=cells.get(label, [])) for label, row in rows.items()],
+        published,
+        ledger.notices,
+    )
+
+
+def _parse_description(text: bytes) -> tuple[str, PublishedTable, dict[str, SweepRow]]:
+    """The ablation's name, the published figures, and the rows by label, without cells yet."""
+    description = json.loads(text)
+    figures = {int(number): Published(**row) for number, row in description["published"]["rows"].items()}
+    rows = {
+        row["label"]: SweepRow(row["number"], row["name"], row["question"], [], figures.get(row["number"]))
         for row in description["rows"]
-    ]
-    return Sweep(description["name"], rows, figures, ledger.notices)
+    }
+    return description["name"], PublishedTable(**{**description["published"], "rows": figures}), rows
 
 
 def _cell_states(directory: Path, ledger: Ledger) -> Mapping[str, list[CellState]]:
     """The cells by the label of their row, sorted by seed."""
-    latest = next(reversed(ledger.entries), "")
-    at_work = latest if is_running(directory) else ""
+    since = running_since(directory)
     states: dict[str, list[CellState]] = {}
     for entry in sorted(ledger.entries.values(), key=lambda entry: entry.seed):
         folder = directory / entry.cell
         status, reason, result = str(entry.status), entry.reason, None
         if status == "started":
-            status, reason = ("running", "") if entry.cell == at_work else ("unfinished", "it was interrupted")
+            at_work = since is not None and entry.time >= since  # what is older was left by a killed run
+            status, reason = ("running", "") if at_work else ("unfinished", "it was interrupted")
         elif status == "done" and not ledger.is_done(entry.cell):
             status, reason = "unfinished", f"its {RESULT_FILE} is missing or was changed"
         elif status == "done":

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ftkit.ablation.analysis import Analysis, analyse
+from ftkit.ablation.folder import Format
 from ftkit.ablation.footer import footer
-from ftkit.ablation.formats import Format
 from ftkit.ablation.summary import RowSummary, SplitName
 
 Kind = Literal["published", "measured", "seeds", "status"]

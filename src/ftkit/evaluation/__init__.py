@@ -8,14 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ftkit.evaluation.command import evaluate
+    from ftkit.evaluation.commands import evaluate
     from ftkit.evaluation.predictions import read_predictions, write_predictions
     from ftkit.evaluation.statistics import mcnemar_exact, wilson_interval
 
 __all__ = ["evaluate", "mcnemar_exact", "read_predictions", "wilson_interval", "write_predictions"]
 
 _HOMES = {
-    "evaluate": "command",
+    "evaluate": "commands",
     "mcnemar_exact": "statistics",
     "read_predictions": "predictions",
     "wilson_interval": "statistics",

@@ -5,17 +5,18 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from ftkit.ablation.lock import LOCK_FILE, exclusive, is_running
 from ftkit.errors import EnvironmentFault, ExitCode
+from ftkit.lock import LOCK_FILE, exclusive, running_since
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from ftkit.ablation.lock import exclusive
+from ftkit.lock import exclusive
 with exclusive(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -24,7 +25,7 @@ with exclusive(Path(sys.argv[1])):
 FORK = """
 import os, sys, time
 from pathlib import Path
-from ftkit.ablation.lock import exclusive
+from ftkit.lock import exclusive
 with exclusive(Path(sys.argv[1])):
     if os.fork() == 0:
         print(os.getpid(), flush=True)
@@ -48,26 +49,35 @@ def test_the_second_is_told_who_holds_the_folder(tmp_path: Path, holder: subproc
         pass
     assert time.monotonic() - began < 1
     assert caught.value.exit_code == ExitCode.ENVIRONMENT == 3
-    assert is_running(tmp_path)
+    assert running_since(tmp_path) is not None
     assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == holder.pid  # the first is unharmed
 
 
 def test_the_lock_of_a_killed_process_is_taken_over_with_a_notice(tmp_path: Path, holder: subprocess.Popen) -> None:
     holder.kill()
     holder.wait()
-    assert not is_running(tmp_path)
+    assert running_since(tmp_path) is None
     with exclusive(tmp_path) as notice:
         assert notice is not None
         assert f"process {holder.pid} on {socket.gethostname()}" in notice
-        assert is_running(tmp_path)
+        assert running_since(tmp_path) is not None
 
 
 def test_an_orderly_end_even_by_an_exception_leaves_no_notice(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), exclusive(tmp_path):
         raise KeyboardInterrupt
-    assert not is_running(tmp_path)
+    assert running_since(tmp_path) is None
     with exclusive(tmp_path) as notice:
         assert notice is None
+
+
+def test_it_is_known_since_when_the_folder_is_held(tmp_path: Path) -> None:
+    before = datetime.now(UTC)
+    with exclusive(tmp_path):
+        since = running_since(tmp_path)
+    assert since is not None
+    assert before <= datetime.fromisoformat(since) <= datetime.now(UTC)
+    assert running_since(tmp_path / "elsewhere") is None
 
 
 def test_the_name_of_another_host_is_believed(tmp_path: Path) -> None:
@@ -75,7 +85,7 @@ def test_the_name_of_another_host_is_believed(tmp_path: Path) -> None:
     message = r"process 7 on elsewhere .* if it is gone, delete"
     with pytest.raises(EnvironmentFault, match=message), exclusive(tmp_path):
         pass
-    assert is_running(tmp_path)
+    assert running_since(tmp_path) is not None
 
 
 def test_a_forked_worker_that_outlives_its_killed_parent_does_not_hold_the_folder(tmp_path: Path) -> None:

@@ -8,20 +8,31 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from ftkit.errors import EnvironmentFault
+from ftkit.storage import is_alive
 
 LOCK_FILE = ".lock"
 _held: set[int] = set()
+
+
+class _Holder(NamedTuple):
+    """Who signed the lock, and when; None for nobody, or one who has not signed yet."""
+
+    process: int | None = None
+    host: str | None = None
+    since: str = ""
 
 
 @contextmanager
 def exclusive(directory: Path) -> Iterator[str | None]:
     """Create ``directory`` if need be and hold it for this process.
 
-    The kernel's ``flock`` decides, so that a killed holder lets go at once; the file's text, process and
-    host, is for people. The one exception: a text from another host is believed, because some network file
+    The kernel's ``flock`` decides, so that a killed holder lets go at once; the file's text, process, host
+    and time, is for people. The one exception: a text from another host is believed, because some network file
     systems keep ``flock`` to each host.
 
     Args:
@@ -56,21 +67,19 @@ def exclusive(directory: Path) -> Iterator[str | None]:
         os.close(descriptor)
 
 
-def is_running(directory: Path) -> bool:
-    """Whether a process seems to be at work in ``directory``; it looks without touching the lock."""
+def running_since(directory: Path) -> str | None:
+    """When the process that seems to be at work in ``directory`` took it; it looks without touching the lock.
+
+    Returns:
+        The time in UTC, as ISO 8601 to the microsecond; None if nobody is at work there.
+    """
     try:
-        process, host = _parse((directory / LOCK_FILE).read_bytes())
+        holder = _parse((directory / LOCK_FILE).read_bytes())
     except OSError:
-        return False
-    if process is None or host != socket.gethostname():
-        return process is not None
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        return None
+    if holder.process is None or (holder.host == socket.gethostname() and not is_alive(holder.process)):
+        return None
+    return holder.since
 
 
 def _acquire(descriptor: int, path: Path) -> str | None:
@@ -78,29 +87,30 @@ def _acquire(descriptor: int, path: Path) -> str | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise _taken(path, *_parse(os.pread(descriptor, 4096, 0))) from None
+        raise _taken(path, _parse(os.pread(descriptor, 4096, 0))) from None
     except OSError as error:
         raise EnvironmentFault(f"cannot be locked: {error.strerror}", file=path, fix="use a local disk") from error
-    process, host = _parse(os.pread(descriptor, 4096, 0))
-    if host not in (None, here):
-        raise _taken(path, process, host)
+    before = _parse(os.pread(descriptor, 4096, 0))
+    if before.host not in (None, here):
+        raise _taken(path, before)
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": here}).encode(), 0)
-    return f"took over the lock of process {process} on {host}, which is gone" if process else None
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": here, "since": now}).encode(), 0)
+    return f"took over the lock of process {before.process} on {here}, which is gone" if before.process else None
 
 
-def _parse(text: bytes) -> tuple[int | None, str | None]:
+def _parse(text: bytes) -> _Holder:
     try:
-        holder = json.loads(text)
-        return int(holder["pid"]), str(holder["host"])
+        signed = json.loads(text)
+        return _Holder(int(signed["pid"]), str(signed["host"]), str(signed.get("since", "")))
     except (ValueError, KeyError, TypeError):
-        return None, None  # nobody, or one who has not signed yet
+        return _Holder()
 
 
-def _taken(path: Path, process: int | None, host: str | None) -> EnvironmentFault:
-    name = f"process {process} on {host}" if process else "another process"
+def _taken(path: Path, holder: _Holder) -> EnvironmentFault:
+    name = f"process {holder.process} on {holder.host}" if holder.process else "another process"
     fix = "wait for it, or choose another folder"
-    if host not in (None, socket.gethostname()):
+    if holder.host not in (None, socket.gethostname()):
         fix += f"; if it is gone, delete {path}"
     return EnvironmentFault(f"{name} is running in this folder", file=path.parent, fix=fix)
 

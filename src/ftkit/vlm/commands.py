@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ftkit.errors import InputError
-from ftkit.storage import PARTIAL_SUFFIX, atomic_write, make_folder
+from ftkit.storage import PARTIAL_SUFFIX, atomic_write, is_alive, make_folder
 from ftkit.vlm.images import parse_colour
 from ftkit.vlm.preparing import Prepared, Settings, prepare_one
 
@@ -153,15 +153,5 @@ def _remove_partial_files(target: Path) -> None:
     """Remove what processes that are gone left half written."""
     for path in target.rglob(f".*{PARTIAL_SUFFIX}"):
         owner = path.name.split(".")[-3]
-        if owner.isdecimal() and not _is_running(int(owner)):
+        if owner.isdecimal() and not is_alive(int(owner)):
             path.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from ftkit.evaluation.labels import Box, labels, place
+from ftkit.evaluation.plot_labels import Box, labels, place
 from ftkit.evaluation.plots import Frame
 
 
