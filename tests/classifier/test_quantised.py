@@ -81,6 +81,20 @@ def test_it_learns_and_a_checkpoint_holds_what_was_trained(
     assert GPT2Classifier.load(path).classify(texts) == model.eval().classify(texts)
 
 
+def test_it_is_put_together_on_the_device_that_it_is_loaded_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    class BuiltError(Exception):
+        pass
+
+    def built(kind: str, device: torch.device, unquantised: Any) -> None:
+        raise BuiltError(kind, device)
+
+    monkeypatch.setattr("ftkit.classifier.module.quantisation_options", built)
+    checkpoint = {"hyper_parameters": {"source": "demo", "quantisation": "nf4"}, "state_dict": {}}
+    with pytest.raises(BuiltError) as found:
+        GPT2Classifier.restored(checkpoint, "meta")
+    assert found.value.args == ("nf4", torch.device("meta"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from ftkit import ArithmeticDataModule, CausalLMSFT, GPT2Classifier
 from ftkit.commands.push import write_repository
+from ftkit.commands.runs import load_run
 from ftkit.commands.served import load_served
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.lightning_cli import FtkitCLI
@@ -93,12 +94,12 @@ def test_a_classifier_answers_as_in_python(spam: Path, serving: Callable[..., Ru
 
 def test_a_pushed_classifier_is_served_like_its_run(spam: Path, tmp_path: Path) -> None:
     from ftkit.commands.runs import class_of
-    from ftkit.training.export import export_trained, restore
+    from ftkit.training.export import export_trained, read_export
 
     export_trained(spam, tmp_path, "ftkit.GPT2Classifier")
     kind = class_of(tmp_path)
     assert kind is GPT2Classifier
-    assert restore(kind, tmp_path).classify(TEXTS) == GPT2Classifier.load(spam).classify(TEXTS)
+    assert kind.restored(read_export(tmp_path)).classify(TEXTS) == GPT2Classifier.load(spam).classify(TEXTS)
 
 
 def test_a_tuned_model_is_asked_as_in_training_and_answers_the_same(
@@ -167,6 +168,21 @@ def test_weights_of_few_bits_answer_as_transformers_makes_them(
     written = net.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=6, pad_token_id=0)
     assert said == prompts.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
     assert server.served.thread.engine.model.get_memory_footprint() < 0.6 * 347_520 * 4  # type: ignore[attr-defined]
+
+
+def test_a_run_of_few_bits_is_put_together_on_its_device(sums: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moving quantised weights afterwards can undo the quantisation."""
+
+    class BuiltError(Exception):
+        pass
+
+    def built(*base: Any) -> None:
+        raise BuiltError(*base[-3:])
+
+    monkeypatch.setattr("ftkit.training.generative.load_base", built)
+    with pytest.raises(BuiltError) as found:
+        load_run(sums, quantisation="nf4", dtype="float32", device_map="meta")
+    assert found.value.args == ("nf4", "float32", torch.device("meta"))
 
 
 def test_what_cannot_be_served_is_told(tmp_path: Path, spam: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -30,7 +29,7 @@ from ftkit.classifier.trainable import (
 )
 from ftkit.errors import InputError, at_least, below_one
 from ftkit.models.base_model import Quantisation, keep_arranged, quantisation_options
-from ftkit.training.checkpoint import TrainedStateModule, read_checkpoint, trainable_parameters
+from ftkit.training.checkpoint import TrainedStateModule, trainable_parameters
 from ftkit.training.distributed import summed
 from ftkit.training.optimizer import configured_optimizers
 from ftkit.training.sharding import shard
@@ -175,8 +174,7 @@ class DecoderClassifier(TrainedStateModule):
         if weights != "pretrained":
             raise InputError("only pretrained weights can be quantised", field="weights", got=weights)
         learning = 0 if self.trainable == "lora" else trainable_blocks(self.trainable, len(blocks))
-        device = None if self._trainer is None else self.trainer.strategy.root_device
-        return quantisation_options(self.quantisation, device, blocks[len(blocks) - learning :])
+        return quantisation_options(self.quantisation, self.root_device, blocks[len(blocks) - learning :])
 
     @property
     def class_names(self) -> tuple[str, str]:
@@ -261,27 +259,6 @@ class DecoderClassifier(TrainedStateModule):
                 results.append({"label": self.encoding.labels[index], "probability": probability})
         self.train(was_training)
         return results
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Load a trained classifier from a checkpoint, or from the run folder that holds it.
-
-        Args:
-            path: A ``.ckpt`` file, or a folder with ``checkpoints/*.ckpt``.
-
-        Returns:
-            The classifier in evaluation mode; :meth:`classify` is ready.
-
-        Raises:
-            InputError: There is no checkpoint, it is damaged, or it does not fit its base model.
-            UnavailableError: The base model's weights cannot be had.
-        """
-        checkpoint = read_checkpoint(path)
-        model = cls(**{k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")})
-        model.configure_model()
-        model.on_load_checkpoint(checkpoint)
-        model.load_state_dict(checkpoint["state_dict"], strict=False)
-        return model.eval()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was trained, the base's identity and how texts are encoded."""

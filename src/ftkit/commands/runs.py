@@ -25,10 +25,9 @@ def class_of(folder: Path) -> Any:
     Raises:
         InputError: It says nothing of its class, or names one that is not ftkit's.
     """
-    from ftkit.training.checkpoint import TrainedStateModule, read_checkpoint
-    from ftkit.training.export import DESCRIPTION, read_export
+    from ftkit.training.checkpoint import TrainedStateModule
 
-    stored = read_export(folder) if (folder / DESCRIPTION).is_file() else read_checkpoint(folder)
+    stored = _stored(folder)
     named = stored.get("hyper_parameters", {}).get("_class_path") or stored.get("class_path")
     path = str(named or _configured_class(folder))
     module, _, name = path.rpartition(".")
@@ -50,17 +49,15 @@ def load_run(folder: Path, **loading: Any) -> Any:
     Args:
         folder: The run's folder, or what `ftkit push` made of a classifier's.
         **loading: ``quantisation``, ``dtype`` and ``device_map``, for generative models; a classifier takes
-            ``device_map`` only.
+            ``device_map`` only. ``auto`` is the first GPU.
 
     Raises:
         InputError: The checkpoint is missing or damaged, or the model cannot be loaded so.
         UnavailableError: The base model cannot be had.
     """
-    import torch
     from transformers import AutoModelForImageTextToText
 
     from ftkit.serving.loading import chosen_device
-    from ftkit.training.export import DESCRIPTION, restore
     from ftkit.training.generative import GenerativeModule
 
     kind = class_of(folder)
@@ -75,15 +72,15 @@ def load_run(folder: Path, **loading: Any) -> Any:
             changes["dtype"] = loading["dtype"]
         elif device == "cpu":  # half precision is slow there
             changes["dtype"] = "float32"
-        module = kind.load(folder, **changes)
+        module = kind.restored(_stored(folder), device, **changes)
         if module.trainable == "lora" and module.quantisation is None:
             module.net = module.net.merge_and_unload(safe_merge=True)
     else:
         for field in ("quantisation", "dtype"):
             if loading.get(field) not in (None, "auto"):
                 raise InputError("a classifier takes none", field=field, got=loading[field])
-        module = restore(kind, folder) if (folder / DESCRIPTION).is_file() else kind.load(folder)
-    return module.to(torch.device(device)).eval()
+        module = kind.restored(_stored(folder), device)
+    return module
 
 
 def base_of_adapter(folder: Path) -> tuple[str, str | None]:
@@ -97,6 +94,14 @@ def base_of_adapter(folder: Path) -> tuple[str, str | None]:
         return str(config["base_model_name_or_path"]), config.get("revision")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError("names no base model", file=folder / "adapter_config.json") from error
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    """The checkpoint of a run, or of what `ftkit push` made of it."""
+    from ftkit.training.checkpoint import read_checkpoint
+    from ftkit.training.export import DESCRIPTION, read_export
+
+    return read_export(folder) if (folder / DESCRIPTION).is_file() else read_checkpoint(folder)
 
 
 def _configured_class(folder: Path) -> str:

@@ -43,7 +43,8 @@ def serve(
         adapter: A folder with a LoRA adapter to put on the model.
         quantisation: Load the weights in 8 or 4 bits; not for a GGUF file, which is unpacked.
         dtype: Precision of what is not quantised; auto is the checkpoint's own, and float32 on a CPU.
-        device_map: auto spreads the model over the GPUs there are; or one device, such as cpu.
+        device_map: auto spreads the model over the GPUs there are, but a run takes the first; or one device, such as
+            cpu.
         batch_size: The most answers generated at a time.
         max_new_tokens: The most tokens that a request may ask for.
         queue: The most answers that wait for their turn; more get 503 and Retry-After.

@@ -6,7 +6,7 @@ import pickle
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lightning as L
 import torch
@@ -68,6 +68,39 @@ class TrainedStateModule(L.LightningModule):
     @abstractmethod
     def base(self) -> dict[str, Any]:
         """What the frozen weights were made from, as plain values."""
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device | str = "cpu", **changes: Any) -> Self:
+        """Load a tuned model from a checkpoint, or from the run folder that holds it.
+
+        Args:
+            path: A ``.ckpt`` file, or a folder with ``checkpoints/*.ckpt``.
+            device: Where the model goes.
+            **changes: Constructor arguments that differ from those of training, such as ``quantisation``.
+
+        Returns:
+            The module in evaluation mode.
+
+        Raises:
+            InputError: There is no checkpoint, it is damaged, or it does not fit its base model.
+            UnavailableError: The base model cannot be had.
+        """
+        return cls.restored(read_checkpoint(path), device, **changes)
+
+    @classmethod
+    def restored(cls, checkpoint: dict[str, Any], device: torch.device | str = "cpu", **changes: Any) -> Self:
+        """The tuned model that a checkpoint holds; the rest is as in :meth:`load`."""
+        options = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
+        module = cls(**{**options, **changes}).to(device)
+        module.configure_model()
+        module.on_load_checkpoint(checkpoint)
+        module.load_state_dict(checkpoint["state_dict"], strict=False)
+        return module.to(device).eval()
+
+    @property
+    def root_device(self) -> torch.device:
+        """Where the network is going to be: a quantised one is put together there, for it should not be moved."""
+        return self.device if self._trainer is None else self.trainer.strategy.root_device
 
     @property
     def hub_id(self) -> str | None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save
 
 from ftkit.errors import InputError
 from ftkit.storage import atomic_write, sha256_of
-from ftkit.training.checkpoint import TrainedStateModule, read_checkpoint
+from ftkit.training.checkpoint import read_checkpoint
 
 DESCRIPTION = "ftkit.json"
 STATE = "trained.safetensors"
@@ -55,25 +55,3 @@ def read_export(folder: Path) -> dict[str, Any]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"cannot be read: {error}", file=folder, fix="use a complete copy") from error
-
-
-def restore(kind: Any, folder: Path) -> TrainedStateModule:
-    """Build the module that an export describes.
-
-    Args:
-        kind: Its class.
-        folder: The export.
-
-    Returns:
-        The module in evaluation mode.
-
-    Raises:
-        InputError: A file is missing or damaged, or does not fit the base.
-        UnavailableError: The base cannot be had.
-    """
-    checkpoint = read_export(folder)
-    module = kind(**{k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")})
-    module.configure_model()
-    module.on_load_checkpoint(checkpoint)
-    module.load_state_dict(checkpoint["state_dict"], strict=False)
-    return module.eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -26,7 +26,7 @@ from ftkit.models.base_model import (
 )
 from ftkit.models.generation import Answers, greedy_answers
 from ftkit.models.losses import SupervisedLogProbs, supervised_log_probs, token_loss
-from ftkit.training.checkpoint import TrainedStateModule, read_checkpoint, trainable_parameters
+from ftkit.training.checkpoint import TrainedStateModule, trainable_parameters
 from ftkit.training.distributed import summed
 from ftkit.training.optimizer import configured_optimizers
 from ftkit.training.sharding import gathered, shard
@@ -144,12 +144,11 @@ class GenerativeModule(TrainedStateModule):
         """Load the model and add the adapters, once. The global random state is left as it was."""
         if self.net is not None:
             return
-        device = None if self._trainer is None else self.trainer.strategy.root_device
         dtype = "float32" if (self.dtype_name, self.trainable) == ("auto", "all") else self.dtype_name
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            net = load_base(self.auto_class, self.model_name, self.revision, self.quantisation, dtype, device)
-            self.net = self.with_trainable(net)
+            base = (self.auto_class, self.model_name, self.revision, self.quantisation, dtype, self.root_device)
+            self.net = self.with_trainable(load_base(*base))
         if self.gradient_checkpointing:
             enable_checkpointing(self.net)
         shard(self, plain_model(self.net))
@@ -271,29 +270,6 @@ class GenerativeModule(TrainedStateModule):
     def configure_optimizers(self) -> Any:
         """The optimizer over the parameters that learn, with its scheduler if there is one."""
         return configured_optimizers(trainable_parameters(self).values(), self.optimizer, self.scheduler, self.lr)
-
-    @classmethod
-    def load(cls, path: str | Path, **changes: Any) -> Self:
-        """Load a tuned model from a checkpoint, or from the run folder that holds it.
-
-        Args:
-            path: A ``.ckpt`` file, or a folder with ``checkpoints/*.ckpt``.
-            **changes: Constructor arguments that differ from those of training, such as ``quantisation``.
-
-        Returns:
-            The module in evaluation mode.
-
-        Raises:
-            InputError: There is no checkpoint, it is damaged, or it does not fit its base model.
-            UnavailableError: The base model cannot be had.
-        """
-        checkpoint = read_checkpoint(path)
-        options = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
-        module = cls(**{**options, **changes})
-        module.configure_model()
-        module.on_load_checkpoint(checkpoint)
-        module.load_state_dict(checkpoint["state_dict"], strict=False)
-        return module.eval()
 
     def export(self, folder: str | Path, merge: bool = False) -> None:
         """Write the tuned model for transformers and peft: safetensors, configuration, tokenizer or processor.
