@@ -15,8 +15,8 @@ Edits = list[tuple[str, str, str]]  # file, what is there, what is planted
 
 BUGS: dict[str, tuple[Edits, str]] = {
     "mean-of-means accumulation": (
-        [("training/generative.py", "self._window += count", "self._window += count > 0"),
-         ("training/generative.py", "return total * self.trainer", "return total / max(count, 1) * self.trainer")],
+        [("training/window.py", "self._window += count", "self._window += count > 0"),
+         ("training/window.py", "return total * self.trainer", "return total / max(count, 1) * self.trainer")],
         "tests/training/test_generative.py::test_eight_batches_of_one_learn_what_one_of_eight_learns",
     ),
     "off-by-one pooled index": (

@@ -15,6 +15,7 @@ from ftkit.errors import EnvironmentFault, InputError
 from ftkit.training.fit_batch import FitBatch, elements, is_out_of_memory
 from ftkit.training.recorder import RunRecorder
 from ftkit.training.resume import ExactResume
+from ftkit.training.window import WindowedModule
 
 ROWS = 29  # batches of 8: the last one holds 5
 
@@ -59,28 +60,13 @@ class Mean(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
 
 
-class PerToken(Mean):
-    """A loss per token, divided by the tokens of the window as a generative module does."""
-
-    tokens = 0
-
-    def window_loss(self, total: Tensor, count: int) -> Tensor:
-        self.tokens += count
-        return total * self.trainer.accumulate_grad_batches
-
-    def restart_window(self) -> None:
-        self.tokens = 0
+class PerToken(Mean, WindowedModule):
+    """A loss per token, divided by the tokens of the window."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self.check(batch)
         total = (batch[1] * (self.net(batch[0]).squeeze(1) - 1).square()).sum()
         return self.window_loss(total, int(batch[1].sum()))
-
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        for parameter in self.parameters():
-            assert parameter.grad is not None
-            parameter.grad /= self.tokens
-        self.restart_window()
 
 
 def fit(folder: Path, model: Mean, data: Data, accumulate: int = 1) -> FitBatch:

@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.unfinished import add_to_result
+from ftkit.training.window import WindowedModule
 
 
 class FitBatch(L.Callback):
@@ -24,7 +25,7 @@ class FitBatch(L.Callback):
     Before the first step the largest of some batches is tried, forwards and backwards, with room left for the
     optimizer's state. Examples, their order, and the number and size of the steps stay as they were asked for: micro-
     batches of unequal size are weighted by it where the loss is a mean. Modules that divide by what their window holds
-    themselves (:meth:`ftkit.training.generative.GenerativeModule.window_loss`) are left to do so. What was found is in
+    themselves (:class:`ftkit.training.window.WindowedModule`) are left to do so. What was found is in
     ``result.json`` as ``batch``, and a resumed run keeps it.
 
     It needs a data module with ``batch_size``.
@@ -38,7 +39,6 @@ class FitBatch(L.Callback):
         self.probe_batches = probe_batches
         self.asked = self.fitted = 0
         self._examples = 0
-        self._accumulate = 1
 
     @property
     def factor(self) -> int:
@@ -72,7 +72,7 @@ class FitBatch(L.Callback):
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """Weight a micro-batch's mean by its part of the examples of its batch."""
-        if self.fitted == self.asked or hasattr(pl_module, "window_loss"):
+        if self.fitted == self.asked or isinstance(pl_module, WindowedModule):
             return
         size = min(self.fitted, self._examples - self._batch_idx * self.fitted)
         whole = min(self.asked, self._examples - self._batch_idx // self.factor * self.asked)
@@ -179,5 +179,5 @@ def _without_trace(module: Any) -> Iterator[None]:
         for part in module.modules():
             if isinstance(part, Metric):
                 part.reset()
-        if hasattr(module, "restart_window"):
+        if isinstance(module, WindowedModule):
             module.restart_window()

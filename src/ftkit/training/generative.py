@@ -26,13 +26,14 @@ from ftkit.models.base_model import (
 )
 from ftkit.models.generation import Answers, greedy_answers
 from ftkit.models.losses import SupervisedLogProbs, supervised_log_probs, token_loss
-from ftkit.training.checkpoint import TrainedStateModule, trainable_parameters
+from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.distributed import summed
 from ftkit.training.optimizer import configured_optimizers
 from ftkit.training.sharding import gathered, shard
+from ftkit.training.window import WindowedModule
 
 
-class GenerativeModule(TrainedStateModule):
+class GenerativeModule(WindowedModule):
     """A pretrained generative model that is tuned on answers to prompts, in full or by LoRA.
 
     A subclass names the transformers class that loads the model (``auto_class``), and the parts that stay as they are
@@ -101,7 +102,6 @@ class GenerativeModule(TrainedStateModule):
         self.lr: float | None = None  # what a learning-rate finder sets
         self._check_arguments()
         self.net: Any = None
-        self._window = 0  # supervised tokens since the last step
 
     @property
     def base(self) -> dict[str, Any]:
@@ -183,46 +183,6 @@ class GenerativeModule(TrainedStateModule):
         if tokens:
             self.log("train/loss", everywhere / tokens, batch_size=int(tokens), prog_bar=True)
         return self.window_loss(total, count)
-
-    def window_loss(self, total: Tensor, count: int) -> Tensor:
-        """Prepare a micro-batch's loss for a step that averages over its whole window.
-
-        Args:
-            total: The loss summed over the micro-batch's tokens (or pairs, or whatever is averaged over), a scalar.
-            count: Their number.
-
-        Returns:
-            What ``training_step`` returns: Lightning divides it by the number of micro-batches, the step by the tokens.
-        """
-        self._window += count
-        return total * self.trainer.accumulate_grad_batches
-
-    def restart_window(self) -> None:
-        """Forget the micro-batches since the last step, for whoever starts their window again."""
-        self._window = 0
-
-    on_train_start = restart_window
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divide the gradients by the supervised tokens of the window; Lightning clips them afterwards.
-
-        Raises:
-            InputError: The window has none, so nothing would be learnt.
-        """
-        count = torch.tensor(self._window, device=self.device)
-        count = self.trainer.strategy.reduce(count, reduce_op="sum")
-        self.restart_window()
-        if not count:
-            raise InputError(
-                "no supervised token in the batches of a step: nothing would be learnt",
-                field="data",
-                got=f"step {self.trainer.global_step}",
-                fix="look at the rows: prompts may fill the whole length",
-            )
-        parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        # The processes' gradients were averaged, not summed.
-        torch._foreach_div_(gradients, float(count) / self.trainer.world_size)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Log ``val/loss`` and, where there are prompts, ``val/accuracy`` (exact match); return the predictions."""

@@ -1,0 +1,57 @@
+"""A step that averages over its whole window of micro-batches, on all processes, whatever each of them holds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ftkit.errors import InputError
+from ftkit.training.checkpoint import TrainedStateModule
+
+
+class WindowedModule(TrainedStateModule):
+    """A module whose losses are sums over tokens or pairs; each step divides by what its window of them holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._window = 0  # supervised tokens since the last step
+
+    def window_loss(self, total: Tensor, count: int) -> Tensor:
+        """Prepare a micro-batch's loss for a step that averages over its whole window.
+
+        Args:
+            total: The loss summed over the micro-batch's tokens (or pairs, or whatever is averaged over), a scalar.
+            count: Their number.
+
+        Returns:
+            What ``training_step`` returns: Lightning divides it by the number of micro-batches, the step by the tokens.
+        """
+        self._window += count
+        return total * self.trainer.accumulate_grad_batches
+
+    def restart_window(self) -> None:
+        """Forget the micro-batches since the last step, for whoever starts their window again."""
+        self._window = 0
+
+    on_train_start = restart_window
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divide the gradients by the supervised tokens of the window; Lightning clips them afterwards.
+
+        Raises:
+            InputError: The window has none, so nothing would be learnt.
+        """
+        count = torch.tensor(self._window, device=self.device)
+        count = self.trainer.strategy.reduce(count, reduce_op="sum")
+        self.restart_window()
+        if not count:
+            raise InputError(
+                "no supervised token in the batches of a step: nothing would be learnt",
+                field="data",
+                got=f"step {self.trainer.global_step}",
+                fix="look at the rows: prompts may fill the whole length",
+            )
+        parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        # The processes' gradients were averaged, not summed.
+        torch._foreach_div_(gradients, float(count) / self.trainer.world_size)
