@@ -7,7 +7,7 @@ import ftkit
 
 SRC = Path(ftkit.__file__).parent
 # What each floor may import, besides itself and the ground that everything stands on.
-GROUND = {"errors", "storage", "lock"}
+GROUND = {"errors", "lock", "run_folder", "storage"}
 ALLOWED = {
     "evaluation": set(),
     "models": {"hub"},
@@ -18,6 +18,15 @@ ALLOWED = {
     "language": {"training", "models", "rows", "evaluation", "hub"},
     "serving": {"training", "models", "rows", "evaluation", "hub"},
     "ablation": {"training", "evaluation"},
+}
+# What the files below every floor may import.
+SINGLE_FILES: dict[str, set[str]] = {
+    "errors": set(),
+    "run_folder": set(),
+    "storage": {"errors"},
+    "lock": {"errors", "storage"},
+    "hub": {"errors"},
+    "parsing": {"errors"},
 }
 
 
@@ -45,6 +54,12 @@ def test_arrows_run_downwards() -> None:
         for part in imported(path) - {floor} - allowed - GROUND
     }
     assert not found
+
+
+def test_the_ground_carries_itself() -> None:
+    assert SINGLE_FILES.keys() >= GROUND
+    found = {name: imported(SRC / f"{name}.py") - allowed for name, allowed in SINGLE_FILES.items()}
+    assert not any(found.values()), found
 
 
 def test_every_package_has_a_floor() -> None:

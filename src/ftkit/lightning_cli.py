@@ -27,6 +27,7 @@ from ftkit.language import arithmetic, sft  # noqa: F401  the same
 from ftkit.lightning_exits import misfits_told, termination_told, trainer_fault
 from ftkit.lock import exclusive
 from ftkit.parsing import ErrorMixin
+from ftkit.run_folder import CONFIG_FILE, DEFAULT_FOLDER
 from ftkit.storage import atomic_write, make_folder
 from ftkit.training.checkpoint import AtomicCheckpointIO, TrainedStateModule, find_checkpoint, read_checkpoint
 from ftkit.training.curves import CurvesLogger
@@ -42,7 +43,6 @@ if find_spec("PIL"):  # the extra vlm; their classes have short names too
     import ftkit.vlm.sft
     import ftkit.vlm.yes_no  # noqa: F401
 
-DEFAULT_FOLDER = "runs/single"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 LIGHTNINGS_OWN_CHECKPOINTS = ("best", "last", "hpc", "registry")  # words that it takes for a path
 RESUME_OPTIONS = {
@@ -64,7 +64,7 @@ class RunConfig(SaveConfigCallback):
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Write the file, whole or not at all."""
-        target = Path(trainer.default_root_dir) / "config.yaml"
+        target = Path(trainer.default_root_dir) / CONFIG_FILE
         if stage == "fit" or not target.exists():
             with atomic_write(target) as file:
                 file.write(self.parser.dump(without_folder(self.config), skip_none=False))

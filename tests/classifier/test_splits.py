@@ -4,8 +4,9 @@ import pytest
 from real_messages import SMS_FILE, needs_messages
 
 from ftkit.classifier.messages import read_messages
-from ftkit.classifier.splits import SPLITS, balanced_split, stratified_split
+from ftkit.classifier.splits import balanced_split, stratified_split
 from ftkit.errors import InputError
+from ftkit.run_folder import SPLITS
 
 
 def pandas_split(frame: pd.DataFrame, seed: int, train: float, val: float) -> dict[str, list[int]]:

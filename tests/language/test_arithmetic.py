@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from ftkit.errors import InputError
 from ftkit.language.arithmetic import ArithmeticDataModule, Problem, split_of
+from ftkit.run_folder import SPLITS
 
-SPLITS = ("train", "val", "test")
 numbers = st.integers(-999, 999)
 
 

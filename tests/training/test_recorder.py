@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ftkit.errors import ExitCode, TrainingFailed
+from ftkit.run_folder import RESULT_FILE
 from ftkit.training.guards import FiniteGuard
-from ftkit.training.recorder import RESULT_FILE, RunRecorder
+from ftkit.training.recorder import RunRecorder
 
 # score, label, id: the prediction is 1 above 0, so that 4 of 7 are right
 EXAMPLES = [(2.0, 1, "a"), (-1.0, 1, "b"), (-2.0, 0, "c"), (0.5, 0, "d"), (3.0, 1, "e"), (-4.0, 0, "f"), (1.0, 0, "g")]

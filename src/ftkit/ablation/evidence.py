@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from ftkit.ablation.paired import PREDICTIONS_FILE
 from ftkit.ablation.sweep import CellState
 from ftkit.errors import InputError
 from ftkit.evaluation.predictions import read_predictions
+from ftkit.run_folder import CURVES_FILE, predictions_file
 
-CURVES_FILE = "metrics.csv"
 NEITHER = "neither"
 _MOST_CLASSES = 8  # with more labels, such as the results of sums, a table of answers is no picture
 
@@ -103,7 +102,7 @@ def read_confusion(cells: Sequence[CellState]) -> Confusion | None:
     pairs: Counter[tuple[str, str]] = Counter()
     positive = ""
     for cell in cells:
-        path = cell.directory / PREDICTIONS_FILE
+        path = cell.directory / predictions_file("test")
         if path.exists():
             predictions = read_predictions(path)
             pairs.update(zip(predictions.labels, predictions.predictions, strict=True))

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ftkit.ablation.folder import Cell
-from ftkit.ablation.ledger import RESULT_FILE
 from ftkit.ablation.result import Result
 from ftkit.errors import FtkitError, UnavailableError
+from ftkit.run_folder import RESULT_FILE
 
 
 class Engine(Protocol):

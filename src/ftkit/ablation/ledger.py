@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ftkit.errors import EnvironmentFault
+from ftkit.run_folder import RESULT_FILE
 from ftkit.storage import sha256_of
 
 LEDGER_FILE = "ledger.jsonl"
-RESULT_FILE = "result.json"
 
 Status = Literal["started", "done", "skipped", "failed"]
 

@@ -13,8 +13,8 @@ from ftkit.ablation.sweep import CellState, SweepRow
 from ftkit.errors import InputError
 from ftkit.evaluation.predictions import read_predictions
 from ftkit.evaluation.statistics import can_be_significant, percentile_interval
+from ftkit.run_folder import predictions_file
 
-PREDICTIONS_FILE = "predictions-test.tsv"
 ALPHA = 0.05
 
 
@@ -141,7 +141,7 @@ def difference_interval(gained: np.ndarray, seeds: int = 1, resamples: int = 10_
 
 
 def _right_answers(cell: CellState) -> Mapping[str, bool] | None:
-    path = cell.directory / PREDICTIONS_FILE
+    path = cell.directory / predictions_file("test")
     if cell.result is None or not path.exists():
         return None
     predictions = read_predictions(path)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.errors import InputError
-
-SPLITS = ("train", "val", "test")
+from ftkit.run_folder import SPLITS
 
 
 @dataclass(frozen=True)

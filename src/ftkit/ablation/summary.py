@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from ftkit.ablation.paired import Comparison, right_answers
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.sweep import CellState, SweepRow
 from ftkit.evaluation.statistics import seed_spread, wilson_interval
+from ftkit.run_folder import SplitName
 
-SplitName = Literal["train", "val", "test"]
 T = TypeVar("T", int, float)
 
 

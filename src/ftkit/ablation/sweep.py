@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.ablation.folder import Ablation
-from ftkit.ablation.ledger import RESULT_FILE, Ledger
+from ftkit.ablation.ledger import Ledger
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.result import Result
 from ftkit.errors import InputError
 from ftkit.lock import running_since
+from ftkit.run_folder import RESULT_FILE
 from ftkit.storage import atomic_write
 
 DESCRIPTION_FILE = "ablation.json"

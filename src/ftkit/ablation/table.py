@@ -12,7 +12,8 @@ from typing import Any, Literal
 from ftkit.ablation.analysis import Analysis, analyse
 from ftkit.ablation.folder import Format
 from ftkit.ablation.footer import footer
-from ftkit.ablation.summary import RowSummary, SplitName
+from ftkit.ablation.summary import RowSummary
+from ftkit.run_folder import SplitName
 
 Kind = Literal["published", "measured", "seeds", "status"]
 

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ftkit.ablation.paired import PREDICTIONS_FILE
 from ftkit.ablation.report import Report, to_markdown
 from ftkit.ablation.table import record, render
 from ftkit.errors import EnvironmentFault
+from ftkit.run_folder import predictions_file
 from ftkit.storage import atomic_write
 from ftkit.training.wandb_settings import mode, start_run
 
@@ -97,7 +97,7 @@ def _artifact(report: Report, out: Path) -> Any:
         artifact.add_file(str(file), str(file.relative_to(out)))
     for row in report.analysis.sweep.rows:
         for cell in row.done:
-            file = cell.directory / PREDICTIONS_FILE
+            file = cell.directory / predictions_file("test")
             if file.exists():
                 artifact.add_file(str(file), f"{file.parent.parent.name}/{file.parent.name}/{file.name}")
     return artifact

@@ -24,15 +24,14 @@ from ftkit.classifier.order import EpochSampler, Order
 from ftkit.classifier.splits import (
     PUBLISHED_FRACTIONS,
     PUBLISHED_SEED,
-    SPLITS,
     balanced_split,
     stratified_split,
 )
 from ftkit.errors import InputError
+from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.distributed import processes
 from ftkit.training.order import evaluation_sampler
 
-SplitName = Literal["train", "val", "test"]
 _DEMO_LABELS = ("ham", "spam")
 _UNCUT = 2**31
 

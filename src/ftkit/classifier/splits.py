@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ftkit.errors import InputError
+from ftkit.run_folder import SPLITS
 
-SPLITS = ("train", "val", "test")
 PUBLISHED_FRACTIONS = (0.7, 0.1)
 PUBLISHED_SEED = 123
 

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ftkit.errors import EnvironmentFault, InputError
+from ftkit.run_folder import CONFIG_FILE, RESULT_FILE
 
 _LOCAL_PATH = re.compile(r"(?<![\w.:/])~?/(?:[\w.@+-]+/)+([\w.@+-]+)")
 _READABLE = ("*.json", "*.yaml", "*.md")
@@ -103,9 +104,9 @@ def write_repository(run: Path, repo: str, folder: Path, merge: bool, license: s
         export_trained(run, folder, f"{kind.__module__}.{kind.__name__}")
         module = kind.load(run)
         module.load_tokenizer().save_pretrained(folder)
-    configured = (run / "config.yaml").is_file()
+    configured = (run / CONFIG_FILE).is_file()
     if configured:
-        (folder / "config.yaml").write_text((run / "config.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+        (folder / CONFIG_FILE).write_text((run / CONFIG_FILE).read_text(encoding="utf-8"), encoding="utf-8")
     card = model_card(_card_facts(module, repo, generative, merge, license), result, configured)
     with atomic_write(folder / "README.md") as file:
         file.write(card)
@@ -173,7 +174,7 @@ def _need_token() -> None:
 
 
 def _result(run: Path) -> dict[str, Any]:
-    file = run / "result.json"
+    file = run / RESULT_FILE
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.errors import InputError
+from ftkit.run_folder import CONFIG_FILE
 
 
 def is_run(folder: Path) -> bool:
@@ -107,7 +108,7 @@ def _stored(folder: Path) -> dict[str, Any]:
 def _configured_class(folder: Path) -> str:
     import yaml  # type: ignore[import-untyped]
 
-    file = folder / "config.yaml"
+    file = folder / CONFIG_FILE
     config: Any = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
     try:
         return str(config["model"]["class_path"])

@@ -10,9 +10,10 @@ from itertools import islice
 from typing import Any, Literal
 
 from ftkit.errors import InputError
-from ftkit.language.data import RowsDataModule, SplitName
+from ftkit.language.data import RowsDataModule
 from ftkit.rows.prompt_style import asked, spaced
 from ftkit.rows.reader import Row
+from ftkit.run_folder import SplitName
 
 Operation = Literal["+", "-", "*"]
 _PARTS = {"train": 8, "val": 1, "test": 1}  # of ten pairs of operands

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader
 from ftkit.errors import InputError
 from ftkit.rows.reader import Row, read_rows
 from ftkit.rows.supervision import LengthRule, Renderer, TooLong, prompt_batch, supervised_batch
+from ftkit.run_folder import SplitName
 from ftkit.training.distributed import processes
 from ftkit.training.order import SeededSampler, evaluation_sampler, seeded_order
 
-SplitName = Literal["train", "val", "test"]
 _POOL = 50  # batches whose rows are sorted by length together
 
 

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from ftkit.run_folder import CURVES_FILE
 from ftkit.storage import atomic_write, disk_faults
 
 
@@ -39,6 +40,7 @@ class CurvesLogger(CSVLogger):
 
 
 class _Writer(ExperimentWriter):
+    NAME_METRICS_FILE = CURVES_FILE
     keep = False
     _begun = False
 

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from ftkit.evaluation.predictions import write_predictions
 from ftkit.hub import commit_of
+from ftkit.run_folder import RESULT_FILE, predictions_file
 from ftkit.storage import atomic_write
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.environment import hardware, versions
 from ftkit.training.peak_memory import peak_memory_mb, reset_peak_memory
-
-RESULT_FILE = "result.json"
 
 
 class RunRecorder(L.Callback):
@@ -129,7 +128,7 @@ class RunRecorder(L.Callback):
             labels, predictions = (_named(columns[key], names) for key in ("label", "prediction"))
             score = next((key for key in scores if key in columns), None)
             write_predictions(
-                Path(trainer.default_root_dir) / f"predictions-{split}.tsv",
+                Path(trainer.default_root_dir) / predictions_file(split),
                 columns["id"],
                 labels,
                 predictions,

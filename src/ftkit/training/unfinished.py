@@ -8,8 +8,9 @@ from typing import Any
 
 import lightning as L
 
+from ftkit.run_folder import RESULT_FILE
 from ftkit.storage import atomic_write
-from ftkit.training.recorder import RESULT_FILE, RunRecorder
+from ftkit.training.recorder import RunRecorder
 
 
 def record_unfinished(trainer: L.Trainer, status: str, reason: str) -> None:

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from ftkit.evaluation.predictions import read_predictions
-from ftkit.training.recorder import RESULT_FILE
+from ftkit.run_folder import CONFIG_FILE, RESULT_FILE, predictions_file
 from ftkit.training.wandb_settings import mode, start_run
 
 MAX_TABLE_ROWS = 10_000  # of predictions; all of them are in the local file
@@ -122,7 +122,7 @@ class _Sink(Logger):
         """Log the resolved configuration, or without one the hyperparameters; once."""
         if not self._configured:
             self._configured = True
-            file = self._folder / "config.yaml"
+            file = self._folder / CONFIG_FILE
             self._attempt(
                 lambda: self._run.log_hyperparams(yaml.safe_load(file.read_text("utf-8")) if file.exists() else params)
             )
@@ -171,7 +171,7 @@ class _Sink(Logger):
         figures["final/peak_memory_mb"] = result.get("peak_memory_mb")
         figures["final/trainable_parameters"] = result.get("parameters", {}).get("trainable")
         run.summary.update(figures)
-        file = self._folder / "predictions-test.tsv"
+        file = self._folder / predictions_file("test")
         if file.exists():
             found = read_predictions(file)
             columns: dict[str, list[Any]] = {"id": found.ids, "label": found.labels, "prediction": found.predictions}

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -15,14 +15,12 @@ from torch.utils.data import DataLoader
 from ftkit.errors import InputError
 from ftkit.rows.reader import Row, read_rows
 from ftkit.rows.supervision import LengthRule, TooLong
+from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.distributed import processes
 from ftkit.training.order import SeededSampler, evaluation_sampler, seeded_order
 from ftkit.vlm.chat import ChatEncoder
 from ftkit.vlm.dataset import RowDataset, leave_out_unusable, split_by_images
 from ftkit.vlm.sampling import OUTCOMES, outcomes_of_rows, read_outcomes, sample_rows
-
-SPLITS = ("train", "val", "test")
-SplitName = Literal["train", "val", "test"]
 
 
 class VLMDataModule(L.LightningDataModule):
