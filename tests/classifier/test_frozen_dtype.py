@@ -65,10 +65,12 @@ def test_only_frozen_blocks_run_in_bfloat16_and_hidden_states_stay_float32(train
     model = classifier(folder, trainable=trainable, **BF16)
     model.configure_model()
     products: list[Any] = []
-    for index, block in enumerate(model.net.backbone.blocks):
+    backbone = model.net.backbone
+    for index, block in enumerate(backbone.blocks):
+        block.mlp.register_forward_hook(lambda module, given, out, index=index: products.append((index, out.dtype)))
+    for block in backbone.blocks[:-1]:
         block.register_forward_hook(lambda module, given, out: products.append(out.dtype))
-        inner = block.mlp
-        inner.register_forward_hook(lambda module, given, out, index=index: products.append((index, out.dtype)))
+    backbone.norm.register_forward_pre_hook(lambda module, given: products.append(given[0].dtype))
     batch = {"input_ids": torch.tensor([[5, 6, 7]]), "length": torch.tensor([3])}
     logits = model(batch)
     blocks = len(model.net.backbone.blocks)

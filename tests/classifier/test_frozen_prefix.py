@@ -81,17 +81,22 @@ def test_a_deeper_entry_goes_on_from_a_shallower_one(folder: Path, monkeypatch: 
 
 
 def blocks_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Collects the number of every block that runs from now on."""
-    from transformers.models.gpt2.modeling_gpt2 import GPT2Block
+    """Collects the number of every block whose MLP runs from now on, in models made from now on."""
+    from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Block
 
     ran: list[int] = []
-    forward = GPT2Block.forward
+    build, forward = GPT2Block.__init__, GPT2MLP.forward
 
-    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
-        ran.append(self.attn.layer_idx)
-        return forward(self, *args, **kwargs)
+    def numbered(self: Any, config: Any, layer_idx: int) -> None:
+        build(self, config, layer_idx)
+        self.mlp.number = layer_idx
 
-    monkeypatch.setattr(GPT2Block, "forward", watched)
+    def watched(self: Any, hidden: Any) -> Any:
+        ran.append(self.number)
+        return forward(self, hidden)
+
+    monkeypatch.setattr(GPT2Block, "__init__", numbered)
+    monkeypatch.setattr(GPT2MLP, "forward", watched)
     return ran
 
 

@@ -116,6 +116,15 @@ def test_the_last_block_works_on_one_position(pooling: Pooling, positions: int) 
     assert mlp_positions(network((pooling, True, False))) == [POSITIONS, POSITIONS, positions]
 
 
+def test_one_query_needs_no_keys_and_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = network(LAST)
+    made: list[torch.Size] = []
+    net.backbone.blocks[-1].attn.c_attn.register_forward_hook(lambda module, given, out: made.append(out.shape))
+    monkeypatch.delattr(GPT2Backbone, "keys_and_values")
+    assert_same_function(net)
+    assert [shape[1] for shape in made] == [POSITIONS, POSITIONS]  # by `whole`, for each of the two precisions
+
+
 def test_dropout_checkpointing_and_other_attentions_take_the_whole_block() -> None:
     net = network(LAST, dropout=0.1)
     assert mlp_positions(net)[-1] == POSITIONS

@@ -107,10 +107,8 @@ def test_adapters_start_without_effect_and_then_have_one(flavour: str, gpt2_fold
     base = classifier(gpt2_folder, trainable="last_layer").eval()
     lora = classifier(gpt2_folder, trainable="lora", lora_flavour=flavour).eval()
     with torch.no_grad():
-        if flavour == "peft":
-            assert torch.equal(lora(batch()), base(batch()))
-        else:  # its projections are three smaller products
-            torch.testing.assert_close(lora(batch()), base(batch()), atol=1e-6, rtol=0)
+        # Not to the bit: without adapters the last block makes no keys and values.
+        torch.testing.assert_close(lora(batch()), base(batch()), atol=1e-6, rtol=0)
         take_steps_before = lora(batch())
     take_steps(lora, 2)
     assert (lora(batch()) - take_steps_before).abs().max() > 1e-2

@@ -19,11 +19,13 @@ from transformers import (
     LlamaConfig,
     PreTrainedModel,
 )
+from transformers.activations import NewGELUActivation
 
 from ftkit.errors import InputError
 from ftkit.models.adapters import add_adapters, linear_layers, merged
 from ftkit.models.base_model import (
     enable_checkpointing,
+    fuse_activations,
     hidden_states_and_head,
     load_base,
     load_processor,
@@ -228,3 +230,20 @@ def test_an_adapter_of_a_quantised_base_is_merged_into_the_full_one() -> None:
     with torch.no_grad():
         result = merged(adapted, load_base(AutoModelForCausalLM, "demo", dtype="float32"))
         torch.testing.assert_close(result(**inputs).logits, full(**inputs).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_one_kernel_computes_the_same_activation() -> None:
+    model, inputs = MODELS["gpt2"]()
+    model.eval()
+    wanted = model(**inputs).logits
+    assert sum(isinstance(module, NewGELUActivation) for module in model.modules()) == 2
+    fuse_activations(model)
+    assert not any(isinstance(module, NewGELUActivation) for module in model.modules())
+    assert [type(block.mlp.act) for block in model.transformer.h] == [nn.GELU, nn.GELU]
+    torch.testing.assert_close(model(**inputs).logits, wanted, atol=1e-6, rtol=1e-6)
+
+
+def test_a_loaded_model_has_fused_activations() -> None:
+    assert not any(
+        isinstance(module, NewGELUActivation) for module in load_base(AutoModelForCausalLM, "demo").modules()
+    )

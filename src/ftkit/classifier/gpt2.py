@@ -71,16 +71,38 @@ class GPT2Backbone(Backbone):
     def keys_and_values(self, block: Any, hidden: Tensor, arguments: Mapping[str, Any]) -> KeysAndValues:
         """Keys and values of a block (B, heads, T, head size), without the queries as far as the layers are apart."""
         projection, normed = block.attn.c_attn, block.ln_1(hidden)  # (B, T, D)
-        width = hidden.shape[-1]
         if isinstance(projection, SplitProjection):
             key, value = projection.key(normed), projection.value(normed)
-        elif isinstance(projection, Conv1D):
-            weight, bias = projection.weight[:, width:], projection.bias[width:]
-            key, value = torch.addmm(bias, normed.flatten(0, 1), weight).view(*normed.shape[:2], -1).chunk(2, dim=-1)
-        else:  # peft's adapter over the fused layer
+        else:  # an adapter over the fused layer, or a quantised one
             _, key, value = projection(normed).chunk(3, dim=-1)
         heads = (*hidden.shape[:2], -1, block.attn.head_dim)
         return KeysAndValues(key.view(heads).transpose(1, 2), value.view(heads).transpose(1, 2))
+
+    def run_last_block(self, hidden: Tensor, arguments: Mapping[str, Any], position: Tensor) -> Tensor:
+        """Run the last block for one position a sequence, see :class:`Backbone`, without making keys and values.
+
+        One query a head asks all positions, so its product with the key projection is taken first, and the value
+        projection is applied to what attention has read: (q K^T) x = q (K^T x), and sum(p V x) = V sum(p x). The key
+        bias adds the same to all of a query's scores, and softmax takes it out again.
+        """
+        block = self.blocks[-1]
+        attention = block.attn
+        if not self._runs_one_position(block) or type(attention.c_attn) is not Conv1D:
+            return super().run_last_block(hidden, arguments, position)
+        rows, by_head = torch.arange(len(hidden), device=hidden.device), (-1, attention.num_heads, attention.head_dim)
+        query_weight, key_weight, value_weight = attention.c_attn.weight.chunk(3, dim=1)  # (D, D) each
+        query_bias, _, value_bias = attention.c_attn.bias.chunk(3)
+        normed = block.ln_1(hidden)  # (B, T, D)
+        query = torch.addmm(query_bias, normed[rows, position], query_weight).view(by_head)
+        asked = torch.einsum("bhs,dhs->bhd", query, key_weight.view(by_head))
+        scores = asked @ normed.transpose(1, 2) * attention.scaling  # (B, heads, T)
+        mask = self.arguments_at(arguments, position, hidden.shape[1])["attention_mask"]
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, 0], -torch.inf) if mask.dtype == torch.bool else scores + mask[:, 0]
+        read = scores.softmax(dim=-1).to(normed) @ normed  # (B, heads, D)
+        value = torch.einsum("bhd,dhs->bhs", read, value_weight.view(by_head)).flatten(1) + value_bias
+        there = (hidden[rows, position] + attention.c_proj(value))[:, None]
+        return (there + block.mlp(block.ln_2(there)))[:, 0]
 
     def split_projections(self) -> None:
         """Replace each fused ``c_attn`` by three linear layers with the same weights."""

@@ -28,7 +28,7 @@ from ftkit.classifier.trainable import (
     trainable_blocks,
 )
 from ftkit.errors import InputError, at_least, below_one
-from ftkit.models.base_model import Quantisation, keep_arranged, quantisation_options
+from ftkit.models.base_model import Quantisation, fuse_activations, keep_arranged, quantisation_options
 from ftkit.training.checkpoint import TrainedStateModule, trainable_parameters
 from ftkit.training.distributed import summed
 from ftkit.training.optimizer import configured_optimizers
@@ -149,6 +149,7 @@ class DecoderClassifier(TrainedStateModule):
             torch.manual_seed(self.seed)
             backbone = self.build_backbone()
             keep_arranged(backbone)
+            fuse_activations(backbone)
             torch.manual_seed(self.seed)
             self.net = SequenceClassifier(backbone, self.pooling, self.mask_padding)
             if self.trainable == "lora":
