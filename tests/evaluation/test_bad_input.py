@@ -1,5 +1,9 @@
 """Every file that cannot be used is refused with the place, the value found and the way out."""
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
 from ftkit.errors import ExitCode, InputError
@@ -137,6 +141,11 @@ def test_unreadable_tables(text_file, case):
 
 JSON = {
     "not JSON": ('{"id": 1\n', "{f}:1: not JSON: Expecting ',' delimiter: line 1 column 9 (char 8)"),
+    "a number of thousands of digits": (
+        '{"id": 1, "label": "yes", "answer": ' + "1" * 5_000 + "}\n",
+        "{f}:1: not JSON: Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits; use "
+        "sys.set_int_max_str_digits() to increase the limit",
+    ),
     "no object": ("[1]\n", '{f}:1: not a JSON object (got [1]); fix: write {{"id": ..., ...}}'),
     "missing key": (
         '{"id": 1, "label": "yes", "answer": "no"}\n\n{"id": 2, "label": "yes"}\n',
@@ -257,6 +266,25 @@ def test_options_that_do_not_fit(count_file):
         ({"beta": 0}, "beta: must be positive (got 0)"),
         ({"json": True, "markdown": True}, "choose one of --json and --markdown"),
         ({"save_threshold": path}, "save_threshold: there is no threshold to save; fix: give --threshold_from as well"),
+        ({"costs": (5, 1)}, "costs: there is no threshold to choose; fix: give --threshold_from as well"),
+        (
+            {"threshold_metric": "mcc"},
+            "threshold_metric: there is no threshold to choose; fix: give --threshold_from as well",
+        ),
+        (
+            {"threshold_metric": "mcc", "costs": (5, 1), "threshold_from": path},
+            "choose one of --costs and --threshold_metric",
+        ),
+        (
+            {"costs": (5, 1), "threshold_from": Path("t.json")},
+            "costs: t.json is a threshold that was chosen before; fix: leave --costs out, or give --threshold_from a "
+            "validation file",
+        ),
+        (
+            {"threshold_metric": "balanced_accuracy", "threshold_from": Path("t.json")},
+            "threshold_metric: t.json is a threshold that was chosen before; fix: leave --threshold_metric out, or "
+            "give --threshold_from a validation file",
+        ),
     ):
         with pytest.raises(InputError) as caught:
             evaluate([path], **options)
@@ -265,10 +293,30 @@ def test_options_that_do_not_fit(count_file):
         evaluate([])
 
 
-def test_a_missing_file_is_bad_input(tmp_path):
-    with pytest.raises(InputError, match="No such file") as caught:
-        evaluate([tmp_path / "a.tsv"])
-    assert caught.value.exit_code == ExitCode.INPUT
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.jsonl", "a.txt"])
+def test_a_file_that_cannot_be_read_is_bad_input(tmp_path, name, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / name).mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text(HEADER)
+    real = Path.open
+
+    def forbidden(path, *args, **options):  # root may read everything, so the modes of the file would not do
+        if path.parent.name == "mine":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    for path, why in (
+        (tmp_path / name, "No such file or directory"),
+        (tmp_path / "folder" / name, "Is a directory"),
+        (tmp_path / "mine" / name, "Permission denied"),
+    ):
+        with pytest.raises(InputError) as caught:
+            evaluate([path])
+        assert str(caught.value) == f"{path}: cannot be read: {why}"
+        assert caught.value.exit_code == ExitCode.INPUT
+        assert _refusal(path) == str(caught.value)
 
 
 def test_labels_are_normalized_on_request(text_file):

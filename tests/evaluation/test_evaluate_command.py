@@ -119,6 +119,32 @@ def test_too_few_disagreements_are_said_to_be_too_few(count_file, capsys):
     assert "only one of the two is right on 4 of 160 examples; fewer than 6 can never be significant." in out
 
 
+def test_too_few_disagreements_are_too_few_even_alone(count_file, capsys):
+    """Holm tests all but the clearest of several comparisons at more than the level by their number."""
+    reference = count_file("reference.tsv", 100, 50, 5, 5)
+    files = [count_file(f"{lost}.tsv", 100 - lost, 50, 5, 5 + lost) for lost in (6, 30, 40)]
+    comparisons = evaluate(files, against=reference).comparisons
+    assert [one.p_holm <= 0.05 for one in comparisons] == [True, True, True]
+    assert [one.reach.possible for one in comparisons] == [True, True, True]
+    assert "never" not in capsys.readouterr().out
+    evaluate([count_file("7.tsv", 93, 50, 5, 12), count_file("6.tsv", 94, 50, 5, 11)], against=reference)
+    out = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "7.tsv: worse beyond chance (p = 0.031)" in out
+    assert "6.tsv: worse beyond chance (p = 0.031)" in out
+
+
+def test_unrounded_intervals_have_all_digits_too(count_file, capsys):
+    files = [count_file("a.tsv", 100, 50, 5, 5), count_file("b.tsv", 60, 50, 5, 45)]
+    for options in ({}, {"markdown": True}):
+        evaluation = evaluate(files, against=files[1], unrounded=True, **options)
+        out = capsys.readouterr().out
+        intervals = re.findall(r"\((-?[\d.e-]+) to (-?[\d.e-]+)\)", out)
+        assert len(intervals) > 10
+        shown = {float(end) for interval in intervals for end in interval}
+        assert set(evaluation.reports[0].intervals["mcc"]) <= shown
+        assert set(evaluation.comparisons[0].intervals["accuracy"]) <= shown
+
+
 @pytest.mark.parametrize("kind", ["probability", "log_odds"])
 def test_a_threshold_is_chosen_saved_and_used_again(scored, tmp_path, kind):
     val, test = scored("val.tsv", 2, 3, n=300, kind=kind), scored("test.tsv", 2, 4, kind=kind)
@@ -178,7 +204,8 @@ class _Checker(HTMLParser):
     def handle_starttag(self, tag, attrs):
         for name, value in attrs:
             assert not (name in ("src", "href") and not value.startswith("data:")), value
-            assert "nan" not in (value or "").lower().split() if name == "points" else True
+            if name == "points":
+                assert "nan" not in value.lower()
         if tag not in self.VOID:
             self.open.append(tag)
         self.plots += tag == "svg"

@@ -76,16 +76,14 @@ def test_paired_bootstrap_needs_pairs():
 def test_five_messages_of_300_can_never_be_significant():
     assert [can_be_significant(300, k).possible for k in (0, 5, 6)] == [False, False, True]
     assert can_be_significant(5).possible is False
-    assert can_be_significant(300, 9, comparisons=18).possible is False
-    assert can_be_significant(300, 10, comparisons=18).possible is True
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 40), st.floats(1e-6, 0.2), st.integers(1, 30))
-def test_needed_disagreements_are_where_the_test_turns(most, alpha, comparisons):
-    reach = can_be_significant(1000, most, alpha, comparisons)
-    assert mcnemar_exact(reach.needed, 0) <= alpha / comparisons * (1 + 1e-9)
-    assert mcnemar_exact(reach.needed - 1, 0) > alpha / comparisons * (1 - 1e-9)
+@given(st.integers(0, 40), st.floats(1e-8, 0.2))
+def test_needed_disagreements_are_where_the_test_turns(most, alpha):
+    reach = can_be_significant(1000, most, alpha)
+    assert mcnemar_exact(reach.needed, 0) <= alpha * (1 + 1e-9)
+    assert mcnemar_exact(reach.needed - 1, 0) > alpha * (1 - 1e-9)
     assert reach.possible == (most >= reach.needed)
 
 

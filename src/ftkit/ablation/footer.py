@@ -7,8 +7,8 @@ from typing import Any
 
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.folder import format_numbers
-from ftkit.ablation.paired import ALPHA
 from ftkit.ablation.summary import RowSummary
+from ftkit.evaluation.statistics import ALPHA
 
 
 def footer(analysis: Analysis, timing: bool = True) -> list[str]:

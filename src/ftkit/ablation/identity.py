@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _ABSENT = object()
+_LONGEST = 40  # letters of a value
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -57,8 +58,8 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _word(value: Any, limit: int = 40) -> str:
+def _word(value: Any) -> str:
     if value is _ABSENT:
         return "absent"
     text = repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

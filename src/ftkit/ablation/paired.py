@@ -12,10 +12,8 @@ from scipy.stats import binom
 from ftkit.ablation.sweep import CellState, SweepRow
 from ftkit.errors import InputError
 from ftkit.evaluation.predictions import read_predictions
-from ftkit.evaluation.statistics import can_be_significant, percentile_interval
+from ftkit.evaluation.statistics import ALPHA, PAIRED_RESAMPLES, can_be_significant, percentile_interval
 from ftkit.run_folder import predictions_file
-
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Comparison:
     @property
     def hopeless(self) -> bool:
         """Whether so few disagreements could never be significant, even all in one direction and tested alone."""
-        return not can_be_significant(self.n, self.disagreements, ALPHA).possible
+        return not can_be_significant(self.n, self.disagreements).possible
 
 
 def compare(row: SweepRow, reference: SweepRow) -> Comparison | None:
@@ -119,7 +117,7 @@ def sign_flip_test(gained: np.ndarray) -> float:
     return min(1.0, float(probability[np.abs(total) >= abs(gained.sum())].sum()))
 
 
-def difference_interval(gained: np.ndarray, seeds: int = 1, resamples: int = 10_000) -> tuple[float, float]:
+def difference_interval(gained: np.ndarray, seeds: int = 1) -> tuple[float, float]:
     """Bootstrap interval (95%) of the difference in accuracy over resampled examples, the seeds as they are.
 
     With one seed it is :func:`ftkit.evaluation.statistics.paired_bootstrap`.
@@ -127,7 +125,6 @@ def difference_interval(gained: np.ndarray, seeds: int = 1, resamples: int = 10_
     Args:
         gained: int ``(n,)``: by example, right answers of the row minus right answers of its reference.
         seeds: The number of answers per example.
-        resamples: Number of resamples.
 
     Example:
         >>> low, high = difference_interval(np.repeat([1, -1, 0], [25, 5, 70]))
@@ -136,7 +133,7 @@ def difference_interval(gained: np.ndarray, seeds: int = 1, resamples: int = 10_
     """
     gains, counts = np.unique(gained, return_counts=True)
     # Resampling the examples is drawing how often each gain occurs.
-    draws = np.random.default_rng(0).multinomial(len(gained), counts / len(gained), resamples)
+    draws = np.random.default_rng(0).multinomial(len(gained), counts / len(gained), PAIRED_RESAMPLES)
     return percentile_interval(draws @ gains / (len(gained) * seeds))
 
 

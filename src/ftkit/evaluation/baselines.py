@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from ftkit.evaluation.figures import Counts, Figure, figures_of
-from ftkit.evaluation.statistics import mcnemar_exact
+from ftkit.evaluation.statistics import ALPHA, mcnemar_exact
 
 _EXACT_N = 2_000
 
@@ -38,9 +38,9 @@ class Baselines:
     p_prior: float
     p_related: float
 
-    def beats_majority(self, alpha: float = 0.05) -> bool:
+    def beats_majority(self) -> bool:
         """Whether the model is right more often than the majority model, beyond chance."""
-        return self.better > self.worse and self.p_majority <= alpha
+        return self.better > self.worse and self.p_majority <= ALPHA
 
 
 def baselines_of(counts: Counts) -> Baselines:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import mmap
+import os
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -44,11 +45,7 @@ def text_chunks(path: Path) -> Iterator[tuple[int, bytes]]:
     Raises:
         InputError: The file cannot be opened, is empty, is not UTF-8, holds a NUL byte, or has a line over 1 MB.
     """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
-    with file:
+    with _opened(path) as file:
         start = file.read(4)
         if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise InputError("the file is UTF-16 (byte 0)", file=path, got=start[:2], fix="save as UTF-8")
@@ -209,11 +206,24 @@ def _wrong_width(path: Path, line: int, expected: int, found: int) -> InputError
     )
 
 
+def _opened(path: Path) -> BinaryIO:
+    """The file, open for reading.
+
+    Raises:
+        InputError: It is missing, a folder, or not ours to read.
+    """
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+
+
 def _has_quotes(path: Path) -> bool:
-    if path.stat().st_size == 0:
-        return False
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        return view.find(b'"') >= 0
+    with _opened(path) as file:
+        if not file.seek(0, os.SEEK_END):
+            return False  # an empty file cannot be mapped
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            return view.find(b'"') >= 0
 
 
 def _csv_batch(reader: Any, path: Path) -> list[tuple[int, list[str]]]:
@@ -239,7 +249,7 @@ def _block(batch: list[tuple[int, list[str]]]) -> Block:
 def _json_object(text: str, path: Path, line: int) -> dict[str, Any]:
     try:
         record = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # the first also for a number of thousands of digits
         raise InputError(f"not JSON: {error}", file=path, line=line) from None
     if not isinstance(record, dict):
         raise InputError("not a JSON object", file=path, line=line, got=record, fix='write {"id": ..., ...}')

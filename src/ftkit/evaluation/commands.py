@@ -24,6 +24,7 @@ from ftkit.storage import atomic_write
 Criterion = Literal[
     "accuracy", "f_measure", "balanced_accuracy", "mcc", "precision", "recall", "specificity", "npv"
 ]  # fmt: skip
+DEFAULT_CRITERION: Criterion = "balanced_accuracy"
 
 
 def evaluate(
@@ -31,7 +32,7 @@ def evaluate(
     against: Path | None = None,
     positive: str | None = None,
     threshold_from: Path | None = None,
-    threshold_metric: Criterion = "balanced_accuracy",
+    threshold_metric: Criterion | None = None,
     costs: tuple[float, float] | None = None,
     save_threshold: Path | None = None,
     slice: str | None = None,
@@ -53,7 +54,7 @@ def evaluate(
         against: A prediction file for the same examples, to compare every other file with.
         positive: The positive class, for example yes. Default: the one that the score column names, or the usual one.
         threshold_from: A validation file to choose a threshold on, or a threshold saved before (.json).
-        threshold_metric: What the chosen threshold makes best.
+        threshold_metric: What the chosen threshold makes best; balanced_accuracy if not given.
         costs: Cost of a false positive and of a false negative: choose the cheapest threshold instead.
         save_threshold: Write the chosen threshold to this file.
         slice: A column: report each of its values on its own, too.
@@ -74,14 +75,14 @@ def evaluate(
     """
     if json and markdown:
         raise InputError("choose one of --json and --markdown")
-    _check_options(files, beta, level, threshold_from, save_threshold, costs)
+    _check_options(files, beta, level, threshold_from, threshold_metric, costs, save_threshold)
     settings = Settings(beta, level, seed)
     digits = None if unrounded else 4
     evaluation: Evaluation | ExactEvaluation
     try:
         evaluation = _binary(
-            files, against, positive, threshold_from, Costs(*costs) if costs else threshold_metric, slice,
-            normalize_labels, settings, digits,
+            files, against, positive, threshold_from, Costs(*costs) if costs else threshold_metric or DEFAULT_CRITERION,
+            slice, normalize_labels, settings, digits,
         )  # fmt: skip
     except NotBinaryError as reason:
         if positive is not None:
@@ -119,7 +120,7 @@ def _binary(
     digits: int | None,
 ) -> Evaluation:
     # The two classes are the same in all files, so all are read before any is judged.
-    validation = [threshold_from] if threshold_from is not None and threshold_from.suffix != ".json" else []
+    validation = [threshold_from] if threshold_from is not None and not _is_saved(threshold_from) else []
     references = [against] if against is not None else []
     answers = read_answers(files, positive, slice_by, normalize, also=references + validation)
     models, others = answers[: len(files)], answers[len(files) :]
@@ -197,8 +198,9 @@ def _check_options(
     beta: float,
     level: float,
     threshold_from: Path | None,
-    save_threshold: Path | None,
+    threshold_metric: str | None,
     costs: tuple[float, float] | None,
+    save_threshold: Path | None,
 ) -> None:
     if not files:
         raise InputError("no prediction file given", field="files", fix="give one or more files")
@@ -208,5 +210,21 @@ def _check_options(
         raise InputError("must be positive", field="beta", got=beta)
     if save_threshold is not None and threshold_from is None:
         raise InputError("there is no threshold to save", field="save_threshold", fix="give --threshold_from as well")
-    if costs is not None and threshold_from is None:
-        raise InputError("there is no threshold to choose", field="costs", fix="give --threshold_from as well")
+    choosing = {"costs": costs, "threshold_metric": threshold_metric}
+    given = [name for name, value in choosing.items() if value is not None]
+    if len(given) > 1:
+        raise InputError("choose one of --costs and --threshold_metric")
+    for name in given:
+        if threshold_from is None:
+            raise InputError("there is no threshold to choose", field=name, fix="give --threshold_from as well")
+        if _is_saved(threshold_from):
+            raise InputError(
+                f"{threshold_from} is a threshold that was chosen before",
+                field=name,
+                fix=f"leave --{name} out, or give --threshold_from a validation file",
+            )
+
+
+def _is_saved(threshold_from: Path) -> bool:
+    """Whether it is a saved threshold and not a validation file."""
+    return threshold_from.suffix == ".json"

@@ -42,7 +42,7 @@ class Comparison:
         p_holm: The same after Holm's correction over all comparisons made together.
         differences: Model minus reference, by figure; NaN where one is undefined.
         intervals: Paired bootstrap intervals of the differences.
-        reach: Whether so few disagreements can be significant at all.
+        reach: Whether so few disagreements can be significant at all, even tested alone.
         detectable: The smallest difference in accuracy that such a comparison finds with 80% power; NaN if none.
         missing: How many ids are only in the model's file, and the first of them.
         missing_in_model: The same for the reference's file.
@@ -99,26 +99,13 @@ Differences = tuple[dict[str, float], dict[str, Interval]]
 Differ = Callable[[A, A, np.ndarray, np.ndarray, float, int], Differences]
 
 
-def compare(
-    models: Sequence[Answers], reference: Answers, level: float = 0.95, seed: int = 0, alpha: float = 0.05
-) -> list[Comparison]:
-    """Compare each model's yes/no answers with the reference's, correcting for their number.
-
-    Args:
-        models: The models' answers.
-        reference: The reference's answers.
-        level: Confidence of the intervals.
-        seed: Seed of the bootstrap.
-        alpha: Level of significance.
-
-    Raises:
-        InputError: Two files share no id, or an id has different labels.
-    """
-    return compare_with(_binary_differences, models, reference, level, seed, alpha)
+def compare(models: Sequence[Answers], reference: Answers, level: float = 0.95, seed: int = 0) -> list[Comparison]:
+    """Compare yes/no answers, see :func:`compare_with`."""
+    return compare_with(_binary_differences, models, reference, level, seed)
 
 
 def compare_with(
-    differ: Differ[A], models: Sequence[A], reference: A, level: float = 0.95, seed: int = 0, alpha: float = 0.05
+    differ: Differ[A], models: Sequence[A], reference: A, level: float = 0.95, seed: int = 0
 ) -> list[Comparison]:
     """Compare each model with the reference, correcting for their number.
 
@@ -128,19 +115,16 @@ def compare_with(
         reference: The reference's answers.
         level: Confidence of the intervals.
         seed: Seed of the bootstrap.
-        alpha: Level of significance.
 
     Raises:
         InputError: Two files share no id, or an id has different labels.
     """
-    pairs = [_compared(differ, model, reference, level, seed, alpha, len(models)) for model in models]
+    pairs = [_compared(differ, model, reference, level, seed, len(models)) for model in models]
     adjusted = holm([pair.p for pair in pairs])
     return [replace(pair, p_holm=p) for pair, p in zip(pairs, adjusted, strict=True)]
 
 
-def _compared(
-    differ: Differ[A], model: A, reference: A, level: float, seed: int, alpha: float, comparisons: int
-) -> Comparison:
+def _compared(differ: Differ[A], model: A, reference: A, level: float, seed: int, comparisons: int) -> Comparison:
     mine, theirs = _shared(model, reference)
     n = len(mine)
     right, right_other = model.correct[mine], reference.correct[theirs]
@@ -158,8 +142,8 @@ def _compared(
         p_holm=1.0,
         differences=differences,
         intervals=intervals,
-        reach=can_be_significant(n, only_model + only_reference, alpha, comparisons),
-        detectable=minimum_detectable_difference(n, disagreement, alpha=alpha, comparisons=comparisons)
+        reach=can_be_significant(n, only_model + only_reference),
+        detectable=minimum_detectable_difference(n, disagreement, comparisons=comparisons)
         if disagreement
         else float("nan"),
         missing=_left_over(model, mine),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ftkit.evaluation.comparison import Comparison
 from ftkit.evaluation.sections import Section, interval_text, p_text
+from ftkit.evaluation.statistics import ALPHA
 
 
 def compared(
@@ -36,8 +37,8 @@ def compared(
     return Section(f"Compared with {against}, on the same examples", sentences, table)
 
 
-def _verdict(one: Comparison, alpha: float = 0.05) -> str:
-    if one.p_holm <= alpha:
+def _verdict(one: Comparison) -> str:
+    if one.p_holm <= ALPHA:
         return f"{'better' if one.only_model > one.only_reference else 'worse'} beyond chance ({p_text(one.p_holm)})."
     if not one.reach.possible:
         total = one.only_model + one.only_reference
@@ -56,4 +57,4 @@ def _difference(one: Comparison, name: str, digits: int | None) -> str:
     if math.isnan(value):
         return "undefined"
     shown = repr(value) if digits is None else f"{value:+.{digits}f}"
-    return shown + interval_text(one.intervals.get(name))
+    return shown + interval_text(one.intervals.get(name), digits)

@@ -204,17 +204,7 @@ def assess_exact(answers: FreeAnswers, level: float = 0.95) -> ExactReport:
 def compare_exact(
     models: Sequence[FreeAnswers], reference: FreeAnswers, level: float = 0.95, seed: int = 0
 ) -> list[Comparison]:
-    """Compare each model with the reference on the examples that both answered.
-
-    Args:
-        models: The models' answers.
-        reference: The reference's answers.
-        level: Confidence of the intervals.
-        seed: Seed of the bootstrap.
-
-    Raises:
-        InputError: Two files share no id, or an id has different labels.
-    """
+    """Compare free texts, see :func:`ftkit.evaluation.comparison.compare_with`."""
     return compare_with(_accuracy_difference, models, reference, level, seed)
 
 

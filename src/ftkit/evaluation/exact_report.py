@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
 
 from ftkit.evaluation.comparison import Comparison
 from ftkit.evaluation.comparison_report import compared
@@ -14,13 +12,15 @@ from ftkit.evaluation.page import figure, page, section_html
 from ftkit.evaluation.plots import COLORS, Frame, line, plot, points
 from ftkit.evaluation.sections import (
     Section,
+    as_json,
     as_markdown,
     as_text,
+    file_names,
     interval_text,
     number_text,
     p_text,
-    short_names,
 )
+from ftkit.evaluation.statistics import ALPHA
 
 _TEXT = 80  # letters of a wrong answer that are shown
 
@@ -46,18 +46,11 @@ class ExactEvaluation:
     @property
     def names(self) -> list[str]:
         """The files' names, as short as they can be told apart."""
-        return short_names([report.name for report in self.reports])
+        return file_names(self.reports)
 
     def to_json(self) -> str:
         """The evaluation as JSON with all digits."""
-        record: dict[str, Any] = {
-            "kind": "exact_match",
-            "why": self.why,
-            "level": self.level,
-            "files": [report.to_dict() for report in self.reports],
-            "comparisons": [comparison.to_dict() for comparison in self.comparisons],
-        }
-        return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+        return as_json("exact_match", self.level, self.reports, self.comparisons, why=self.why)
 
 
 def exact_text(evaluation: ExactEvaluation) -> str:
@@ -67,7 +60,7 @@ def exact_text(evaluation: ExactEvaluation) -> str:
         [
             f"Exact match: {report.name}",
             f"  right={report.share.right} wrong={report.share.n - report.share.right}",
-            f"  accuracy: {number_text(report.share.accuracy, digits)}{interval_text(report.share.interval)}",
+            f"  accuracy: {number_text(report.share.accuracy, digits)}{interval_text(report.share.interval, digits)}",
         ]
         for report in evaluation.reports
     ]
@@ -127,9 +120,9 @@ def _not_binary(evaluation: ExactEvaluation) -> Section:
     )
 
 
-def _skill(report: ExactReport, alpha: float = 0.05) -> str:
+def _skill(report: ExactReport) -> str:
     verdict = "does not differ from that beyond chance"
-    if report.p_majority <= alpha:
+    if report.p_majority <= ALPHA:
         verdict = f"is {'better' if report.better > report.worse else 'worse'} than that beyond chance"
     return (
         f"Always answering {_short(report.majority)!r}, the most frequent label, would be right on "
@@ -185,7 +178,7 @@ def _plot(evaluation: ExactEvaluation) -> str:
 
 
 def _cells(share: Share, digits: int | None) -> list[str]:
-    accuracy = number_text(share.accuracy, digits) + interval_text(share.interval)
+    accuracy = number_text(share.accuracy, digits) + interval_text(share.interval, digits)
     return [str(share.n), str(share.right), str(share.n - share.right), accuracy]
 
 

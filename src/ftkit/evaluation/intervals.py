@@ -13,9 +13,7 @@ MAX_EXAMPLES = 100_000  # above, the intervals of the score figures are a matter
 _MAX_DRAWS = 20_000_000
 
 
-def count_intervals(
-    counts: Counts, beta: float = 1.0, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, Interval]:
+def count_intervals(counts: Counts, beta: float = 1.0, level: float = 0.95, seed: int = 0) -> dict[str, Interval]:
     """Intervals of the figures that follow from the counts.
 
     Shares get Wilson's interval. The others are resampled within the positives and within the negatives; resampling
@@ -25,7 +23,6 @@ def count_intervals(
         counts: The outcomes.
         beta: Weight of recall in ``f_beta``.
         level: Confidence.
-        resamples: Number of resamples.
         seed: Seed of the resampling.
 
     Returns:
@@ -39,11 +36,11 @@ def count_intervals(
     """
     intervals = {name: wilson_interval(*share(counts), level) for name, share in PROPORTIONS.items()}
     rng = np.random.default_rng(seed)
-    cells = np.zeros((resamples, 6), np.int64)
+    cells = np.zeros((RESAMPLES, 6), np.int64)
     for places in ((0, 3, 4), (1, 2, 5)):  # the positives' and the negatives' cells in Counts.cells()
         stratum = np.array(counts.cells())[list(places)]
         if stratum.sum():
-            cells[:, places] = rng.multinomial(stratum.sum(), stratum / stratum.sum(), resamples)
+            cells[:, places] = rng.multinomial(stratum.sum(), stratum / stratum.sum(), RESAMPLES)
     for name, values in figure_values(cells, beta).items():
         if name not in intervals:
             intervals[name] = percentile_interval(values, level)

@@ -219,8 +219,8 @@ def count_table(counts: Sequence[Sequence[int]], rows: Sequence[str], columns: S
     return _svg(width, height, title, parts)
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers within a range.
+def ticks(low: float, high: float) -> list[float]:
+    """About five round numbers within a range.
 
     Example:
         >>> ticks(0, 1), ticks(92.3, 97.1)
@@ -228,7 +228,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """
     if high <= low:
         return [low]
-    rough = (high - low) / about
+    rough = (high - low) / 5
     size = 10 ** math.floor(math.log10(rough))
     step = size * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * size >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)

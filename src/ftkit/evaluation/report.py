@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 from ftkit.evaluation.assessment import BinaryReport
 from ftkit.evaluation.comparison import Comparison
 from ftkit.evaluation.comparison_report import compared
 from ftkit.evaluation.figures import Figure
-from ftkit.evaluation.sections import Section, as_markdown, as_text, interval_text, p_text, short_names
+from ftkit.evaluation.sections import (
+    Section,
+    as_json,
+    as_markdown,
+    as_text,
+    file_names,
+    interval_text,
+    number_text,
+    p_text,
+)
+from ftkit.evaluation.statistics import ALPHA
 from ftkit.evaluation.threshold import Threshold, at_prevalence
 
 FOUR = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "f_measure": "F-measure"}
@@ -55,19 +63,15 @@ class Evaluation:
     @property
     def names(self) -> list[str]:
         """The files' names, as short as they can be told apart."""
-        return short_names([report.name for report in self.reports])
+        return file_names(self.reports)
 
     def to_json(self) -> str:
         """The evaluation as JSON with all digits."""
-        record: dict[str, Any] = {
-            "kind": "binary",
-            "level": self.level,
-            "files": [report.to_dict() for report in self.reports],
-            "comparisons": [comparison.to_dict() for comparison in self.comparisons],
-            "threshold": None if self.threshold is None else vars(self.threshold),
-            "at_threshold": [report.to_dict() for report in self.at_threshold],
-        }
-        return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+        threshold = None if self.threshold is None else vars(self.threshold)
+        at_threshold = [report.to_dict() for report in self.at_threshold]
+        return as_json(
+            "binary", self.level, self.reports, self.comparisons, threshold=threshold, at_threshold=at_threshold
+        )
 
 
 def to_text(evaluation: Evaluation) -> str:
@@ -105,17 +109,12 @@ def sections(evaluation: Evaluation) -> list[Section]:
     return found
 
 
-def verdicts(report: BinaryReport, alpha: float = 0.05) -> list[str]:
-    """What the figures mean, in sentences.
-
-    Args:
-        report: One file's report.
-        alpha: Level of significance.
-    """
+def verdicts(report: BinaryReport) -> list[str]:
+    """What the figures of one file mean, in sentences."""
     counts, baselines = report.counts, report.baselines
     sentences = []
     verdict = "does not differ from that baseline beyond chance"
-    if baselines.p_majority <= alpha:
+    if baselines.p_majority <= ALPHA:
         verdict = f"{'beats' if baselines.better > baselines.worse else 'is worse than'} that baseline beyond chance"
     always = baselines.majority
     sentences.append(
@@ -128,7 +127,7 @@ def verdicts(report: BinaryReport, alpha: float = 0.05) -> list[str]:
         f"average; it does as well as the model with {p_text(baselines.p_prior)}."
     )
     if not math.isnan(baselines.p_related):
-        sentences.append(_relation(report, alpha))
+        sentences.append(_relation(report))
     rate, prevalence = report.figures["predicted_positive_rate"], report.figures["prevalence"]
     if rate.value is not None and prevalence.value is not None:
         sentences.append(
@@ -143,13 +142,13 @@ def verdicts(report: BinaryReport, alpha: float = 0.05) -> list[str]:
     return sentences
 
 
-def _relation(report: BinaryReport, alpha: float) -> str:
+def _relation(report: BinaryReport) -> str:
     p, counts = report.baselines.p_related, report.counts
     if counts.tp + counts.fp in (0, counts.n):
         return "Its answers say nothing about the labels: every answer falls on the same side."
-    if p > alpha:
+    if p > ALPHA:
         return f"There is no evidence that its answers go with the labels (Fisher {p_text(p)})."
-    hidden = "" if report.baselines.beats_majority(alpha) else "; accuracy alone hides it"
+    hidden = "" if report.baselines.beats_majority() else "; accuracy alone hides it"
     return f"Its answers do go with the labels (Fisher {p_text(p)}){hidden}."
 
 
@@ -197,9 +196,10 @@ def _sliced(evaluation: Evaluation) -> Section:
 def _thresholded(evaluation: Evaluation) -> Section:
     threshold = evaluation.threshold
     assert threshold is not None
+    scores, criterion = threshold.kind.replace("_", " "), threshold.criterion.replace("_", " ")
+    achieved = number_text(threshold.achieved, evaluation.digits)
     sentence = (
-        f"{threshold.positive} if {threshold.kind.replace('_', ' ')} >= {threshold.value!r}: best "
-        f"{threshold.criterion.replace('_', ' ')} ({threshold.achieved:.4f}) on {threshold.source} "
+        f"{threshold.positive} if {scores} >= {threshold.value!r}: best {criterion} ({achieved}) on {threshold.source} "
         f"(n = {threshold.n}), applied unchanged."
     )
     names = ("accuracy", "precision", "recall", "specificity", "balanced_accuracy", "mcc")
@@ -215,7 +215,7 @@ def _thresholded(evaluation: Evaluation) -> Section:
 def _shifted(evaluation: Evaluation) -> Section:
     table = [["file", "figure", *(f"{share:.0%} {evaluation.reports[0].positive}" for share in PREVALENCES)]]
     reports = evaluation.at_threshold or evaluation.reports
-    for name, report in zip(short_names([report.name for report in reports]), reports, strict=True):
+    for name, report in zip(file_names(reports), reports, strict=True):
         expected = at_prevalence(report.counts, PREVALENCES)
         for figure in ("accuracy", "precision", "npv"):
             table.append([name, NAMES[figure], *(point[figure].text(evaluation.digits) for point in expected)])
@@ -233,4 +233,4 @@ def _files(evaluation: Evaluation) -> Section:
 
 def _with_interval(report: BinaryReport, name: str, digits: int | None) -> str:
     figure = report.figures.get(name, Figure(None, "no scores"))
-    return figure.text(digits) + interval_text(report.intervals.get(name))
+    return figure.text(digits) + interval_text(report.intervals.get(name), digits)

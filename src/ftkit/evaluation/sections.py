@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
+from typing import Any, Protocol
 
+from ftkit.evaluation.comparison import Comparison
 from ftkit.evaluation.intervals import Interval
+
+
+class Reported(Protocol):
+    """A report about one file."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    def to_dict(self) -> dict[str, Any]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -59,14 +71,41 @@ def p_text(p: float) -> str:
     return "p < 1e-300" if p < 1e-300 else f"p = {p:.2g}"
 
 
-def interval_text(interval: Interval | None) -> str:
-    """An interval as it stands behind a figure; nothing for None."""
-    return "" if interval is None else f" ({interval[0]:.4f} to {interval[1]:.4f})"
+def interval_text(interval: Interval | None, digits: int | None) -> str:
+    """An interval as it stands behind a figure of so many decimals; nothing for None."""
+    return "" if interval is None else f" ({' to '.join(number_text(end, digits) for end in interval)})"
 
 
 def number_text(value: float, digits: int | None) -> str:
     """A figure with so many decimals, None for all that it has."""
     return repr(value) if digits is None else f"{value:.{digits}f}"
+
+
+def file_names(reports: Sequence[Reported]) -> list[str]:
+    """The names of the files that reports are about, as short as they can be told apart."""
+    return short_names([report.name for report in reports])
+
+
+def as_json(
+    kind: str, level: float, reports: Sequence[Reported], comparisons: Sequence[Comparison], **more: Any
+) -> str:
+    """An evaluation as JSON with all digits.
+
+    Args:
+        kind: What was evaluated.
+        level: Confidence of the intervals.
+        reports: One per file.
+        comparisons: Each file against the reference.
+        **more: What else there is to say.
+    """
+    record = {
+        "kind": kind,
+        "level": level,
+        "files": [report.to_dict() for report in reports],
+        "comparisons": [comparison.to_dict() for comparison in comparisons],
+        **more,
+    }
+    return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def short_names(names: Sequence[str]) -> list[str]:

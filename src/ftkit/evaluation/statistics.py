@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
+ALPHA = 0.05  # the level of significance of every verdict
 RESAMPLES = 2_000
+PAIRED_RESAMPLES = 10_000  # of a difference in accuracy: a few counts a draw
 
 
 def wilson_interval(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -69,11 +71,7 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
 
 
 def paired_bootstrap(
-    correct_a: np.ndarray,
-    correct_b: np.ndarray,
-    level: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
+    correct_a: np.ndarray, correct_b: np.ndarray, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
     """Percentile interval of the difference in accuracy, a minus b, over resampled examples.
 
@@ -83,7 +81,6 @@ def paired_bootstrap(
         correct_a: bool ``(n,)``: whether the first model is right.
         correct_b: bool ``(n,)``: the same for the second model, in the same order.
         level: Confidence, between 0 and 1.
-        resamples: Number of resamples.
         seed: Seed of the resampling.
 
     Raises:
@@ -101,7 +98,8 @@ def paired_bootstrap(
     only_a = int(np.count_nonzero(correct_a & ~correct_b))
     only_b = int(np.count_nonzero(correct_b & ~correct_a))
     # Resampling the examples is drawing these three counts.
-    draws = np.random.default_rng(seed).multinomial(n, [only_a / n, only_b / n, 1 - (only_a + only_b) / n], resamples)
+    shares = [only_a / n, only_b / n, 1 - (only_a + only_b) / n]
+    draws = np.random.default_rng(seed).multinomial(n, shares, PAIRED_RESAMPLES)
     return percentile_interval((draws[:, 0] - draws[:, 1]) / n, level)
 
 
@@ -149,15 +147,17 @@ class Reach:
     needed: int
 
 
-def can_be_significant(n: int, disagreements: int | None = None, alpha: float = 0.05, comparisons: int = 1) -> Reach:
-    """Whether an exact McNemar test can ever reach ``alpha``.
+def can_be_significant(n: int, disagreements: int | None = None, alpha: float = ALPHA) -> Reach:
+    """Whether an exact McNemar test can ever reach ``alpha``, tested alone.
+
+    Of several comparisons, Holm's correction tests all but the clearest at more than ``alpha`` by their number, and the
+    last one at ``alpha`` itself: so this bound holds for each of them, and no lower one does.
 
     Args:
         n: Examples that both models answered.
         disagreements: How many of them only one of the two got right, or the difference between two published
             counts of right answers; as many as ``n`` when unknown.
         alpha: Level of significance.
-        comparisons: Comparisons made together; the first step of Holm divides ``alpha`` by it.
 
     Example:
         Two rows of a table with 300 test messages that differ by 5 messages cannot be told apart, by 6 they might.
@@ -168,21 +168,18 @@ def can_be_significant(n: int, disagreements: int | None = None, alpha: float = 
         True
     """
     most = n if disagreements is None else min(disagreements, n)
-    needed = math.ceil(1 - math.log2(alpha / comparisons))
+    needed = math.ceil(1 - math.log2(alpha))
     best = mcnemar_exact(most, 0)
-    return Reach(best <= alpha / comparisons, best, needed)
+    return Reach(best <= alpha, best, needed)
 
 
-def minimum_detectable_difference(
-    n: int, disagreement: float, power: float = 0.8, alpha: float = 0.05, comparisons: int = 1
-) -> float:
+def minimum_detectable_difference(n: int, disagreement: float, power: float = 0.8, comparisons: int = 1) -> float:
     """The smallest true difference in accuracy that a paired test finds with the given power.
 
     Args:
         n: Examples that both models answer.
         disagreement: Share of examples that only one of the two gets right, in (0, 1].
         power: Probability of finding the difference.
-        alpha: Level of significance, two-sided.
         comparisons: Comparisons made together (Bonferroni, the first step of Holm).
 
     Returns:
@@ -195,7 +192,7 @@ def minimum_detectable_difference(
     Source: R. J. Connor, Sample size for testing differences in proportions for the paired-sample design,
     Biometrics 43 (1987).
     """
-    z_alpha, z_power = stats.norm.isf(alpha / comparisons / 2), stats.norm.isf(1 - power)
+    z_alpha, z_power = stats.norm.isf(ALPHA / comparisons / 2), stats.norm.isf(1 - power)
 
     def lacking(difference: float) -> float:
         spread = math.sqrt(disagreement - difference**2)
