@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -50,8 +51,9 @@ def test_a_dry_run_writes_the_repository_and_uploads_nothing(
     assert TOKEN.encode() not in everything
     for local in (run, *run.parents[:-1]):
         assert f"{local}/".encode() not in everything
-    with pytest.raises(InputError, match="dry_run: is not empty"):
-        push(run, "me/spam", dry_run=out)
+    for taken in (out, out / "README.md"):
+        with pytest.raises(InputError, match="dry_run: is not an empty folder"):
+            push(run, "me/spam", dry_run=taken)
 
 
 def test_mistakes_are_told_before_anything_is_written(
@@ -67,6 +69,27 @@ def test_mistakes_are_told_before_anything_is_written(
     with pytest.raises(EnvironmentFault, match=r"there is no access token .*HF_TOKEN"):
         push(run, "me/spam")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ({"status": "interrupted", "reason": "SIGTERM", "epoch": 0, "step": 3}, "status: the training did not end .*"),
+        ({"status": "failed", "reason": "nan", "epoch": 0, "step": 3}, r".* itself \(got 'failed'\); fix: "),
+        ({"splits": {"test": {"n": 1, "correct": 1, "accuracy": 1.0}}}, "versions: says nothing of a training"),
+        ({"versions": "0.1"}, "versions: says nothing of a training"),
+        (["a", "list"], "is damaged: it is no object"),
+    ],
+)
+def test_a_run_without_a_whole_result_leaves_no_repository(
+    result: Any, message: str, run: Path, tmp_path: Path
+) -> None:
+    unfinished = Path(shutil.copytree(run, tmp_path / "run"))
+    (unfinished / "result.json").write_text(json.dumps(result))
+    for _ in range(2):  # a second try is told the same
+        with pytest.raises(InputError, match=rf"result\.json: {message}"):
+            push(unfinished, "me/spam", dry_run=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

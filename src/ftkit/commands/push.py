@@ -53,8 +53,8 @@ def push(
     except HFValidationError as error:
         raise InputError("is no name of a repository", field="repo", got=repo, fix="use USER/NAME") from error
     if dry_run is not None:
-        if dry_run.exists() and any(dry_run.iterdir()):
-            raise InputError("is not empty", file=dry_run, field="dry_run")
+        if dry_run.exists() and not (dry_run.is_dir() and not any(dry_run.iterdir())):
+            raise InputError("is not an empty folder", file=dry_run, field="dry_run", fix="name a new one")
         files = write_repository(run, repo, dry_run, merge, license)
         return f"wrote {dry_run}: {', '.join(files)}; nothing was uploaded\n"
     _need_token()
@@ -92,9 +92,11 @@ def write_repository(run: Path, repo: str, folder: Path, merge: bool, license: s
     generative = issubclass(kind, GenerativeModule)
     if merge and not generative:
         raise InputError("only generative models are merged; a classifier's repository holds what it trained")
-    make_folder(folder)
+    module = kind.load(run)
+    configured = (run / CONFIG_FILE).is_file()
+    card = model_card(_card_facts(module, repo, generative, merge, license), result, configured)
+    make_folder(folder)  # only now: what is wrong with a run leaves no half of a repository
     if generative:
-        module = kind.load(run)
         module.export(folder, merge=merge)
         style = getattr(module, "prompt_style", None)
         if style and not module.tokenizer.chat_template:  # or the repository would not know how to ask
@@ -102,12 +104,9 @@ def write_repository(run: Path, repo: str, folder: Path, merge: bool, license: s
             module.tokenizer.save_pretrained(folder)
     else:
         export_trained(run, folder, f"{kind.__module__}.{kind.__name__}")
-        module = kind.load(run)
         module.load_tokenizer().save_pretrained(folder)
-    configured = (run / CONFIG_FILE).is_file()
     if configured:
         (folder / CONFIG_FILE).write_text((run / CONFIG_FILE).read_text(encoding="utf-8"), encoding="utf-8")
-    card = model_card(_card_facts(module, repo, generative, merge, license), result, configured)
     with atomic_write(folder / "README.md") as file:
         file.write(card)
     for pattern in _READABLE:
@@ -175,12 +174,21 @@ def _need_token() -> None:
 
 def _result(run: Path) -> dict[str, Any]:
     file = run / RESULT_FILE
+    train = "train with `ftkit fit`, then `ftkit test`"
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        result = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError("the run has no result", file=file, fix="train with `ftkit fit`, then `ftkit test`") from error
+        raise InputError("the run has no result", file=file, fix=train) from error
     except ValueError as error:
         raise InputError(f"is damaged: {error}", file=file) from error
+    if not isinstance(result, dict):
+        raise InputError("is damaged: it is no object", file=file, got=result)
+    if status := result.get("status"):
+        fix = "end the training with `ftkit fit --resume true`, then `ftkit test`"
+        raise InputError("the training did not end by itself", file=file, field="status", got=status, fix=fix)
+    if not isinstance(result.get("versions"), dict):
+        raise InputError("says nothing of a training", file=file, field="versions", fix=train)
+    return result
 
 
 def _card_facts(module: Any, repo: str, generative: bool, merge: bool, license: str | None) -> Any:
