@@ -69,7 +69,7 @@ def test_the_card_has_figures_with_wilsons_intervals() -> None:
         "SHA-256: `e1ade0`",
         "Base model: `org/base` at `abc`.",
         "$ ftkit fit --config config.yaml",
-        "$ hf download me/sums --local-dir model",
+        "$ hf download me/sums --local-dir model\n$ ftkit serve model",
         "50,242 of 347,650 parameters",
         "130 steps in 61 s on a CPU",
         "seed: 123",

@@ -66,12 +66,26 @@ def model_card(facts: CardFacts, result: Mapping[str, Any], configured: bool) ->
         *_making(result, configured),
         "",
         "## Use",
-        "```console",
-        f"$ hf download {facts.repo} --local-dir model",
-        "$ ftkit serve model",
-        "```",
+        *_use(facts),
     ]
     return f"---\n{yaml.safe_dump(_header(facts, result), sort_keys=False)}---\n\n" + "\n".join(body) + "\n"
+
+
+def _use(facts: CardFacts) -> list[str]:
+    """How to run the model: served by ftkit, which serves texts only, or loaded by transformers."""
+    if facts.task != "image-text-to-text":
+        commands = [f"$ hf download {facts.repo} --local-dir model", "$ ftkit serve model"]
+        return ["```console", *commands, "```"]
+    peft = " and peft, which puts the adapters on the base model" if facts.library == "peft" else ""
+    return [
+        f"It needs transformers{peft}.",
+        "```python",
+        "from transformers import AutoModelForImageTextToText, AutoProcessor",
+        "",
+        f'processor = AutoProcessor.from_pretrained("{facts.repo}")',
+        f'model = AutoModelForImageTextToText.from_pretrained("{facts.repo}")',
+        "```",
+    ]
 
 
 def _header(facts: CardFacts, result: Mapping[str, Any]) -> dict[str, Any]:

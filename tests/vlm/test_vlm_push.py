@@ -1,0 +1,56 @@
+"""A pushed vision-language model: what its card says of its use works."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ftkit import VLMSFT
+from ftkit.cli import main
+from ftkit.commands.push import push
+
+
+@pytest.fixture(scope="module")
+def run(vlm_rows: Callable[[str], Path], idefics3_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step, so fast that its adapters change what the model says."""
+    folder = tmp_path_factory.mktemp("runs") / "colours"
+    rows = str(vlm_rows("messages"))
+    options = {
+        "--model": "ftkit.VLMSFT", "--model.model": idefics3_folder, "--model.optimizer": "torch.optim.SGD",
+        "--model.optimizer.lr": 1.0, "--data": "ftkit.VLMDataModule", "--data.train": rows, "--data.val": rows,
+        "--data.evaluate_splits": "[val]",
+        "--trainer.max_steps": 2, "--trainer.limit_val_batches": 0, "--trainer.accelerator": "cpu",
+        "--trainer.enable_progress_bar": "false", "--trainer.default_root_dir": folder,
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FTKIT_CACHE", str(folder.with_name("cache")))
+        assert main(["fit", *(str(word) for option in options.items() for word in option)]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_the_card_tells_how_to_load_it(
+    run: Path, idefics3_folder: Path, merge: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "me" / "colours"
+    push(run, "me/colours", dry_run=out, merge=merge)
+    card = (out / "README.md").read_text()
+    assert "ftkit serve" not in card  # it serves texts only
+    assert ("peft" in card.partition("## Use")[2]) != merge
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert code is not None
+    (tmp_path / idefics3_folder.name).symlink_to(idefics3_folder)  # the adapters name their base by its last part
+    monkeypatch.chdir(tmp_path)  # where me/colours is a folder
+    loaded: dict[str, Any] = {}
+    exec(code[1], loaded)
+    tuned = VLMSFT.load(run, dtype="float32")
+    inputs = loaded["processor"](text="Red or blue?", return_tensors="pt")
+    with torch.no_grad():
+        expected = tuned.net(**inputs).logits
+        torch.testing.assert_close(loaded["model"].float()(**inputs).logits, expected, atol=1e-3, rtol=1e-3)
+        base = VLMSFT(model=str(idefics3_folder), dtype="float32")
+        base.configure_model()
+        assert not torch.allclose(base.net(**inputs).logits, expected, atol=1e-2)  # or the adapters could be missing
