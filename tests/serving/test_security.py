@@ -58,7 +58,9 @@ def test_the_names_of_this_machine_are_its_own(server: Any, host: str) -> None:
     assert server.get("/v1/models", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://localhost:1", "http://127.0.0.1"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "https://localhost:1", "http://127.0.0.1", "http://["]
+)
 def test_a_page_of_others_is_refused_and_no_reply_lets_one_read(server: Any, origin: str) -> None:
     reply = server.get("/v1/models", headers={"origin": origin})
     assert reply.status_code == 403

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import logging
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -65,10 +65,10 @@ class Guard:
 
     def _check_origin(self, headers: dict[bytes, str]) -> None:
         host = headers.get(b"host", "")
-        if self.hosts is not None and _hostname(f"//{host}") not in self.hosts:
+        if self.hosts is not None and _split(f"//{host}", "hostname") not in self.hosts:
             raise ApiError(403, "the Host header names no host of this server", code="foreign_host")
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _split(origin, "netloc") != host:
             raise ApiError(403, "requests from other web pages are refused", code="foreign_origin")
 
     def _check_key(self, path: str, headers: dict[bytes, str]) -> None:
@@ -110,9 +110,10 @@ class Guard:
         return ApiError(413, message, headers={"Connection": "close"})
 
 
-def _hostname(url: str) -> str | None:
+def _split(url: str, part: Literal["hostname", "netloc"]) -> str | None:
+    """A part of an address; None if it has none, or is no address."""
     try:
-        return urlsplit(url).hostname
+        return getattr(urlsplit(url), part)
     except ValueError:
         return None
 
