@@ -15,6 +15,8 @@ import httpx
 import pytest
 from running_server import until
 
+from ftkit.commands.serve import serve
+from ftkit.errors import InputError
 from ftkit.serving.generator import BatchGenerator
 
 
@@ -54,8 +56,17 @@ def test_a_full_queue_is_503_with_the_time_to_come_back(start: Any, slow: Slow) 
         if reply.status_code == 503:
             assert int(reply.headers["retry-after"]) >= 1
             assert reply.json()["error"]["code"] == "queue_full"
-    # One request for more answers than may wait is refused whole.
-    assert asked(server, 2, n=4).status_code == 503
+    assert asked(server, 2, n=3).status_code == 200
+
+
+def test_a_request_for_more_answers_than_may_ever_wait_is_400_with_both_numbers(start: Any) -> None:
+    server = start(waiting=3)
+    reply = asked(server, 2, n=4)
+    assert reply.status_code == 400
+    assert "retry-after" not in reply.headers  # it would be in vain
+    assert reply.json()["error"]["message"] == (
+        "4 answers were asked for at once, and no more than 3 may wait; fix: ask for fewer in one request"
+    )
     assert asked(server, 2, n=3).status_code == 200
 
 
@@ -176,6 +187,12 @@ def test_a_port_in_use_is_told_before_the_model_is_loaded() -> None:
         _, said = process.communicate(timeout=60)
     assert process.returncode == 3
     assert said == f"error: port {port} on 127.0.0.1 is in use; fix: choose another --port\n"
+
+
+@pytest.mark.parametrize("port", [-1, 65_536, 70_000])
+def test_a_number_that_is_no_port_is_refused(port: int) -> None:
+    with pytest.raises(InputError, match=rf"port: must be from 0 to 65535 \(got {port}\)"):
+        serve("/no/such/model", port=port)
 
 
 def _healthy(client: httpx.Client, url: str) -> bool:

@@ -47,10 +47,13 @@ def serve(
             cpu.
         batch_size: The most answers generated at a time.
         max_new_tokens: The most tokens that a request may ask for.
-        queue: The most answers that wait for their turn; more get 503 and Retry-After.
+        queue: The most answers that wait for their turn; more get 503 and Retry-After, or 400 if one request alone
+            asks for more.
         timeout: Seconds for one answer, waiting included.
     """
     at_least(1, batch_size=batch_size, max_new_tokens=max_new_tokens, queue=queue)
+    if not 0 <= port <= 65535:
+        raise InputError("must be from 0 to 65535", field="port", got=port)
     if not timeout > 0:
         raise InputError("must be positive", field="timeout", got=timeout)
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ftkit.errors import EnvironmentFault
+from ftkit.errors import EnvironmentFault, InputError
 from ftkit.serving.jobs import Job
 
 log = logging.getLogger("ftkit.serving")
@@ -80,12 +80,16 @@ class ModelThread:
         """Queue jobs, all or none.
 
         Raises:
+            InputError: They are more than ever may wait.
             QueueFull: Too many jobs wait.
             ModelDied: The thread has ended.
         """
         with self._changed:
             if not self.alive:
                 raise ModelDied(f"the model's thread has ended ({self.error})", fix="start the server again")
+            if len(jobs) > self.max_waiting:
+                problem = f"{len(jobs)} answers were asked for at once, and no more than {self.max_waiting} may wait"
+                raise InputError(problem, fix="ask for fewer in one request")
             for job in [job for job in self._waiting if job.cancelled]:
                 self._waiting.remove(job)
             if len(self._waiting) + len(jobs) > self.max_waiting:
