@@ -1,6 +1,7 @@
 """Errors of loading: whose fault it is, and the way out."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -77,15 +78,55 @@ def test_the_hub_is_not_asked_twice(offline: bool, monkeypatch: pytest.MonkeyPat
     assert asked == ([] if offline else [("huggingface.co", 443)])
 
 
-def test_a_mistake_of_ours_is_not_blamed_on_the_user() -> None:
+def raising(error: Exception) -> Any:
+    """A class that cannot be loaded."""
+
     class Broken:
         @classmethod
         def from_pretrained(cls, name: str, **options: Any) -> None:
-            raise ValueError("an argument of ours")
+            raise error
 
+    return Broken
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("Error(s) in loading state_dict\nsize mismatch"), r"Error\(s\) in loading state_dict; fix"),
+        (KeyError("decoder"), "'decoder'; fix: name a model of another kind; or, .*cache delete org/x"),
+        (ValueError("Unrecognized configuration class"), "Unrecognized configuration class"),
+        (ValueError("Transformers does not recognize this architecture"), "Transformers does not recognize this"),
+    ],
+)
+def test_a_model_of_the_hub_that_does_not_load_is_named(error: Exception, message: str) -> None:
+    with pytest.raises(InputError, match=f"^org/x: cannot be loaded: {message}"):
+        load_pretrained(raising(error), "org/x")
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_memory_that_runs_out_is_not_the_models_fault(local: bool, tmp_path: Path) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        load_pretrained(raising(torch.OutOfMemoryError("CUDA out of memory")), str(tmp_path) if local else "org/x")
+
+
+def test_a_mistake_of_ours_is_not_blamed_on_the_user() -> None:
     with pytest.raises(ValueError, match="an argument of ours") as caught:
-        load_pretrained(Broken, "some/model")
+        load_pretrained(raising(ValueError("an argument of ours")), "some/model")
     assert not isinstance(caught.value, InputError)
+
+
+def test_a_proxy_is_a_way_out_and_a_list_of_hosts_without_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(address: Any, timeout: float) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.create_connection", refuse)
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
+    assert not hub.hub_is_reachable()
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    assert hub.hub_is_reachable()
 
 
 def test_a_folder_is_loaded_in_float32_and_takes_no_revision(gpt2_folder: Path, tmp_path: Path) -> None:
@@ -129,6 +170,19 @@ def test_the_commit_of_a_cached_model_is_known(cache: Path, gpt2_folder: Path) -
     assert commit_of("org/other", COMMIT, cache) == COMMIT
     assert commit_of(str(gpt2_folder)) is None
     assert repository_cache("org/tiny", cache).is_dir()
+
+
+def test_a_damaged_download_and_a_model_of_another_kind_are_named(cache: Path) -> None:
+    (file,) = cache.rglob("model.safetensors")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"org/tiny: cannot be loaded: .*`ftkit cache delete org/tiny --yes`"):
+        load_pretrained(GPT2Model, "org/tiny", cache_dir=cache)
+    (file.parent / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    with pytest.raises(InputError, match=r"org/tiny: cannot be loaded: Unrecognized configuration class .*ViTConfig"):
+        load_pretrained(AutoModelForCausalLM, "org/tiny", cache_dir=cache)
+    (file.parent / "config.json").write_text(json.dumps({"model_type": "of-tomorrow"}))
+    with pytest.raises(InputError, match=r"org/tiny: cannot be loaded: .*does not recognize this architecture"):
+        load_pretrained(AutoConfig, "org/tiny", cache_dir=cache)
 
 
 def test_code_of_a_repository_is_never_run(tmp_path: Path) -> None:

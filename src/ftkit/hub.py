@@ -23,6 +23,7 @@ from transformers import AutoConfig, PreTrainedModel
 from ftkit.errors import InputError, UnavailableError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_UNKNOWN_KIND = re.compile("Unrecognized|does not recognize")  # a ValueError of transformers; its others may be ours
 
 
 def load_pretrained(kind: Any, name: str, revision: str | None = None, **options: Any) -> Any:
@@ -42,8 +43,8 @@ def load_pretrained(kind: Any, name: str, revision: str | None = None, **options
     Raises:
         UnavailableError: A hub id that is neither in the cache nor to be downloaded, or that needs access; or a GGUF
             file without the package that reads it.
-        InputError: A folder or file that is missing, damaged, or lacks some of the model's weights; a GGUF file that
-            is to be quantised; or a model that is not of transformers itself.
+        InputError: A folder, file or download that is missing, damaged, or lacks some of the model's weights; a GGUF
+            file that is to be quantised; or a model that is not of transformers itself, or not of the kind wanted.
     """
     if is_gguf(name):
         return _load_gguf(kind, Path(name).expanduser(), options)
@@ -160,7 +161,7 @@ def hub_is_reachable() -> bool:
     """Whether the hub answers; asked first, since its client tries for minutes where there is no network."""
     if HF_HUB_OFFLINE:
         return False
-    if getproxies():
+    if getproxies().keys() - {"no"}:  # NO_PROXY alone is no way out
         return True
     hub = urlsplit(ENDPOINT)
     try:
@@ -179,7 +180,9 @@ def not_cached(name: str) -> UnavailableError:
 
 
 def _explained(error: Exception, name: str, local: bool, cached_only: bool) -> Exception:
-    """The error to show: damaged folders are the user's input, unreachable hub ids the environment's fault."""
+    """The error to show: damaged weights are the user's input, unreachable hub ids the environment's fault."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return error  # nothing is wrong with the model
     if "trust_remote_code" in str(error) or "custom code" in str(error):
         return InputError(
             "needs code that its repository brings along, which ftkit never runs",
@@ -204,6 +207,9 @@ def _explained(error: Exception, name: str, local: bool, cached_only: bool) -> E
             f"{name} cannot be loaded: {_first_line(error)}",
             fix="check the name and the revision; a private model needs a valid HF_TOKEN",
         )
+    if isinstance(error, (SafetensorError, RuntimeError, KeyError)) or _UNKNOWN_KIND.search(str(error)):
+        fix = f"name a model of another kind; or, if files are damaged, `ftkit cache delete {name} --yes` and try again"
+        return InputError(f"cannot be loaded: {_first_line(error)}", file=name, fix=fix)
     return error
 
 

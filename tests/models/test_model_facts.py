@@ -146,6 +146,13 @@ def test_what_is_no_model_is_told(tmp_path: Path) -> None:
         model_facts(str(tmp_path))
 
 
+def test_a_model_of_another_kind_is_told(tmp_path: Path) -> None:
+    config = {"model_type": "vit", "architectures": ["ViTForImageClassification"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"vocab_size: is no language model .*\(got 'vit'\)"):
+        model_facts(str(tmp_path))
+
+
 def test_a_model_in_the_cache_is_shown_without_a_connection(gpt2_folder: Path, tmp_path: Path) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "models--org--tiny"

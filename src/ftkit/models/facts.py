@@ -20,6 +20,7 @@ from ftkit.models.base_model import load_processor, locate
 from ftkit.models.gguf import read_gguf_facts
 
 SAMPLE = [{"role": "user", "content": "What is 12 + 7?"}, {"role": "assistant", "content": "19"}]
+_SHAPE = ("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _PARTS = (  # the first that matches a parameter's dotted name
     ("vision tower", re.compile(r"\b(vision_tower|vision_model|visual|image_encoder)\b")),
@@ -93,10 +94,18 @@ def model_facts(name: str, revision: str | None = None) -> ModelFacts:
 
     Raises:
         UnavailableError: Its configuration is neither in the cache nor to be downloaded, or cannot be read here.
-        InputError: The folder or file holds no model, or one that is not of transformers itself.
+        InputError: The folder or file holds no model, one that is not of transformers itself, or no language model.
     """
     source = locate(name)
     config = load_pretrained(AutoConfig, source, revision)
+    text = config.get_text_config()
+    if missing := [field for field in _SHAPE if not hasattr(text, field)]:
+        raise InputError(
+            "is no language model built of attention layers: its configuration says nothing of this",
+            file=name,
+            field=missing[0],
+            got=config.model_type,
+        )
     model = empty_model(config, source)
     folder = Path(source) if Path(source).is_dir() else _snapshot(source, revision)
     files = {} if folder is None else _weight_files(folder)
@@ -106,7 +115,6 @@ def model_facts(name: str, revision: str | None = None) -> ModelFacts:
         files = {Path(source).name: Path(source).stat().st_size}
         packed, card = read_gguf_facts(Path(source))
     head = model.get_output_embeddings()
-    text = config.get_text_config()
     return ModelFacts(
         name=name,
         architecture=(type(model).__name__, config.model_type),
