@@ -107,6 +107,20 @@ def test_a_folder_is_made_or_its_fault_told(tmp_path: Path, monkeypatch: pytest.
         make_folder(tmp_path / "a")
 
 
+def test_a_disk_that_is_full_before_the_folder_is_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.chdir(tmp_path)
+    for target in (tmp_path / "runs" / "a" / "b.txt", Path("runs/a/b.txt")):
+        with (
+            pytest.raises(EnvironmentFault, match=f"^{target}: the disk is full: 0 bytes were written .* are free"),
+            atomic_write(target),
+        ):
+            pass
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path):
     """A file system of one megabyte."""

@@ -171,7 +171,8 @@ def _is_abandoned(process: int) -> bool:
 
 def _fault(error: OSError, target: Path, partial: Path) -> EnvironmentFault:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(target.parent).free
+        there = next(folder for folder in target.absolute().parents if folder.exists())  # it may be what was not made
+        free = shutil.disk_usage(there).free
         needed = partial.stat().st_size if partial.exists() else 0
         return EnvironmentFault(
             f"the disk is full: {needed:,} bytes were written of a file that needs more, {free:,} are free",
