@@ -60,4 +60,8 @@ def test_the_choice_survives_that_the_array_is_reused() -> None:
     ("size", "count"), [((1, 1), 1_000), ((500, 400), 1_000), ((1_000, 1_000), 200), ((7_000, 7_000), 4)]
 )
 def test_large_animations_have_fewer_frames_looked_at(size: tuple[int, int], count: int) -> None:
-    assert frames_to_look_at(*size) == count
+    assert frames_to_look_at([size[0] * size[1]] * 2_000) == count
+
+
+def test_frames_larger_than_the_canvas_count_by_their_own_size() -> None:
+    assert frames_to_look_at([1, *[49_000_000] * 999]) == 1 + 4

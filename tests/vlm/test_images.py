@@ -217,6 +217,17 @@ class TestAnimation:
         assert (opened.frame, opened.frames) == (1, 5)
         assert opened.note == "only the first 2 of 5 frames were looked at"
 
+    @pytest.mark.parametrize(("pixels", "looked_at"), [(18, 3), (17, 2), (1, 1)])
+    def test_frames_larger_than_the_canvas_are_not_unpacked_without_end(
+        self, pixels: int, looked_at: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A canvas of 2 pixels, then frames of 8 pixels of which 2 are seen."""
+        monkeypatch.setattr("ftkit.vlm.frames._FRAME_PIXELS", pixels)
+        frames = Frame("RR"), Frame("RRRR RRRR"), Frame("RRRR RRRR"), Frame("RGBY RGBY")
+        opened = decode_image(gif((2, 1), *frames), WHITE, "x")
+        assert (opened.frame, opened.frames) == (0, 4)  # the last would be the most varied
+        assert opened.note == f"only the first {looked_at} of 4 frames were looked at"
+
     def test_a_jpeg_of_several_pictures_is_its_first(self) -> None:
         data = encoded(noise(), "MPO", save_all=True, append_images=[noise(seed=1)])
         opened = decode_image(data, WHITE, "x")

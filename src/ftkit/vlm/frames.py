@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import accumulate, islice
 
 import numpy as np
 
@@ -16,18 +17,20 @@ _FRAME_PIXELS = 200_000_000  # composited for one file at most: some seconds
 _SCORED_PIXELS = 2**20
 
 
-def frames_to_look_at(width: int, height: int) -> int:
-    """How many frames of an animation are composited at most: 1,000, fewer of large ones.
+def frames_to_look_at(pixels: Iterable[int]) -> int:
+    """How many frames of an animation are composited: the first always, 1,000 at most, fewer of large ones.
 
     Args:
-        width: Of the canvas, in pixels.
-        height: Of the canvas, in pixels.
+        pixels: What each frame takes to composite, one after the other: its own pixels or the canvas's.
 
     Example:
-        >>> frames_to_look_at(300, 250), frames_to_look_at(1920, 1080), frames_to_look_at(30_000, 10_000)
-        (1000, 96, 1)
+        >>> frames_to_look_at([300 * 250] * 4_000), frames_to_look_at([1920 * 1080] * 4_000)
+        (1000, 96)
+        >>> frames_to_look_at([10, 10]), frames_to_look_at([300_000_000] * 2), frames_to_look_at([1, 300_000_000, 1])
+        (2, 1, 1)
     """
-    return max(1, min(MAX_FRAMES, _FRAME_PIXELS // max(1, width * height)))
+    sums = accumulate(islice(pixels, MAX_FRAMES))
+    return max(1, sum(total <= _FRAME_PIXELS for total in sums))
 
 
 def colour_entropy(frame: np.ndarray) -> float:

@@ -141,7 +141,8 @@ def at_size(image: Image.Image, size: int) -> Image.Image:
 
 def _decode_gif(data: bytes, background: Colour) -> OpenedImage:
     gif = parse_gif(data, keep=MAX_FRAMES)
-    looked_at = frames_to_look_at(gif.width, gif.height)
+    # A frame may be larger than the canvas, and is unpacked whole before it is cut.
+    looked_at = frames_to_look_at(max(gif.width * gif.height, frame.width * frame.height) for frame in gif.frames)
     del gif.frames[looked_at:]
     number, frame = most_varied(composites(gif, background))
     return OpenedImage(Image.fromarray(frame), "GIF", number, gif.count, _frame_note(len(gif.frames), gif.count))
@@ -156,7 +157,7 @@ def _decode(data: bytes, form: str, background: Colour) -> OpenedImage:
     # A second frame in a JPEG is a depth or brightness map.
     frames = getattr(image, "n_frames", 1) if form in ("PNG", "WEBP") else 1
     if frames > 1:
-        looked_at = min(frames, frames_to_look_at(*image.size))
+        looked_at = frames_to_look_at([image.width * image.height] * frames)
         number, frame = most_varied(_composites(image, looked_at, background))
         rgb, note = Image.fromarray(frame), _frame_note(looked_at, frames)
     else:
