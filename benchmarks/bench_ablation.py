@@ -153,7 +153,7 @@ def run_ours(
         results.append(
             {
                 **timing,
-                "frozen_seconds": found["frozen_seconds"],
+                "frozen_seconds": found["seconds_frozen"]["fit"],
                 "fit_seconds": found["seconds"]["fit"],
                 "predictions": [int(line["prediction"] == "spam") for line in table],
                 "losses": [(step, float(loss)) for step, loss in curve if loss],

@@ -44,7 +44,7 @@ def measure(folder: Path, messages: int, epochs: int) -> dict[str, float]:
         os.environ["FTKIT_CACHE"] = cache
         CellEngine(lambda done, total: None).run([*configs, overlay], 123, Path(out))
         found = json.loads((Path(out) / "result.json").read_text())
-    frozen = found["frozen_seconds"]
+    frozen = found["seconds_frozen"]["fit"]
     return {
         "messages": messages,
         "epochs": epochs,

@@ -200,6 +200,27 @@ def test_costs_of_different_machines_do_not_compare(tmp_path: Path) -> None:
     )
 
 
+def test_costs_do_not_depend_on_who_paid_for_the_shared_frozen_layers(tmp_path: Path) -> None:
+    def cost(fit: float, frozen: float, test: float, frozen_test: float) -> dict:
+        seconds = {"seconds": {"fit": fit, "test": test}, "seconds_frozen": {"fit": frozen, "test": frozen_test}}
+        return {"result": {**seconds, "peak_memory_mb": 500.0}}
+
+    paid, read = cost(8.0, 4.0, 1.5, 0.5), cost(4.03125, 0.03125, 1.0, 0.0)
+    fast = {"result": {"seconds": {"fit": 5.5, "test": 0.5}, "peak_memory_mb": 500.0}}  # without frozen layers
+    seen = []
+    for order, (one, two) in {"first": (paid, read), "second": (read, paid)}.items():
+        found = analysis(tmp_path / order, {"01_base": one, "02_note": two | {"note": 1}, "03_all": fast})
+        assert [row.seconds for row in found.rows] == [5.0, 5.0, 6.0]
+        assert [row.on_front for row in found.rows] == [True, True, False]
+        seen.append(table(tmp_path / order / "out"))
+    assert "reads. Rows 1-2 needed such: 4.5 s more in all (row 1 4.5)." in seen[0]
+    assert "reads. Rows 1-2 needed such: 4.5 s more in all (row 2 4.5)." in seen[1]
+    assert seen[0].split("\n\n")[0] == seen[1].split("\n\n")[0]
+    assert "frozen" not in table(tmp_path / "first/out", timing=False).replace("seconds_frozen", "")
+    analysis(tmp_path / "none", {"01_base": fast})
+    assert "frozen" not in table(tmp_path / "none/out")
+
+
 def test_a_row_that_is_beaten_in_everything_is_off_the_front(tmp_path: Path) -> None:
     def cost(seconds: float) -> dict:
         return {"result": {"seconds": {"fit": seconds}, "peak_memory_mb": 500.0}}

@@ -106,6 +106,30 @@ def test_a_row_that_the_question_names_is_compared_too(tmp_path: Path) -> None:
     assert "99" not in answers[6]
 
 
+def test_table_and_answers_correct_the_same_comparisons(tmp_path: Path) -> None:
+    rows = {"01_base": {}, "02_six": {"correct": 279}, "03_seven": {"correct": 278}}
+    out = sweep(tmp_path, rows, None)  # six and seven more are wrong: p is 0.031 and 0.016
+    assert [row.comparison and row.comparison.significant for row in build(out).analysis.rows] == [None, True, True]
+    description = json.loads((out / "ablation.json").read_text())
+    description["rows"][2]["question"] = "Is it worse than row 2?"
+    (out / "ablation.json").write_text(json.dumps(description))
+    report = build(out)
+    assert report.analysis.comparisons == 3
+    six, seven = (row.comparison for row in report.analysis.rows[1:])
+    assert six is not None
+    assert seven is not None
+    assert (six.p_holm, seven.p_holm) == (pytest.approx(2 * 2 * 0.5**6), pytest.approx(3 * 2 * 0.5**7))
+    assert not six.significant
+    assert seven.significant
+    assert "It cannot be told apart from row 1 (base)" in report.answers[2]
+    assert "p = 0.06" in report.answers[2]
+    assert "p = 0.047" in report.answers[3]
+    markdown = to_markdown(report)
+    assert "after Holm's correction for 3 comparisons, 1 of them with rows that a question names." in markdown
+    assert "| -2.00  |" in markdown
+    assert "| -2.33* |" in markdown
+
+
 def test_the_interval_of_a_difference_is_the_paired_bootstrap_and_covers_seeds() -> None:
     a, b = np.arange(200) % 7 > 0, np.arange(200) % 5 > 0
     gained = a.astype(int) - b.astype(int)

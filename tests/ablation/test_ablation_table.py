@@ -218,7 +218,7 @@ def test_what_measures_is_left_out_on_request_and_the_status_when_all_is_done(tm
     assert " front " in table(out, "text").split("\n")[0]
     for word in ("front", "sec.", "peak MB", "ckpt MB"):
         assert word not in table(out, "text", timing=False)
-    for name in ("seconds", "peak_memory_mb", "checkpoint_mb", "on_front"):
+    for name in ("seconds", "frozen_seconds", "peak_memory_mb", "checkpoint_mb", "on_front"):
         assert name in records(out)[0]
         assert name not in table(out, "csv", timing=False)
     for label in ("03_xl", "04_odd", "05_later"):

@@ -8,7 +8,7 @@ import torch
 
 from ftkit.training.checkpoint import read_checkpoint
 
-TIMING = ("seconds", "frozen_seconds", "peak_memory_mb", "checkpoint_mb")
+TIMING = ("seconds", "seconds_frozen", "peak_memory_mb", "checkpoint_mb")
 
 
 def outcome(folder: Path) -> dict[str, Any]:

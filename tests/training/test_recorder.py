@@ -115,12 +115,27 @@ def test_result_of_fit_and_test_are_merged_also_by_another_process(tmp_path: Pat
     trainer(tmp_path).test(model, Data(), verbose=False)
     merged = result(tmp_path)
     assert merged["seconds"]["fit"] == fitted["seconds"]["fit"]
-    assert {**merged, "seconds": 0, "splits": 0} == {**fitted, "seconds": 0, "splits": 0}
+    timing = {"seconds": 0, "seconds_frozen": 0, "splits": 0}
+    assert {**merged, **timing} == {**fitted, **timing}
     assert set(merged["splits"]) == {"train", "test"}
     again = trainer(tmp_path)
     again.test(model, Data(), verbose=False)
     again.fit(model, Data())
     assert "splits" not in result(tmp_path)  # they were the old weights'
+
+
+def test_seconds_for_frozen_layers_are_kept_of_training_and_of_testing(tmp_path: Path) -> None:
+    class Frozen(Threshold):
+        @property
+        def frozen_seconds(self) -> float:
+            return 0.25 if self.trainer.state.fn == "fit" else 0.125
+
+    model = Frozen()
+    trainer(tmp_path).fit(model, Data())
+    assert result(tmp_path)["seconds_frozen"] == {"fit": 0.25}
+    for _ in range(2):  # another evaluation takes the place of the first
+        trainer(tmp_path).test(model, Data(), verbose=False)
+        assert result(tmp_path)["seconds_frozen"] == {"fit": 0.25, "test": 0.125}
 
 
 @pytest.mark.parametrize(

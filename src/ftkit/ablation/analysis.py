@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from ftkit.ablation.summary import RowSummary, summarise
 from ftkit.ablation.sweep import Sweep, SweepRow, read_sweep
 from ftkit.errors import InputError
 from ftkit.evaluation.statistics import holm
+
+_NAMED_ROW = re.compile(r"\brow (\d+)\b")
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,17 @@ class Analysis:
     reference: RowSummary
     machines: Sequence[str]
 
+    @property
+    def comparisons(self) -> int:
+        """How many comparisons were made, and corrected together."""
+        return sum(found is not None for row in self.rows for found in (row.comparison, row.named))
+
 
 def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     """Read an output folder and compare its rows.
+
+    Each row is compared with the reference, and one whose question names another row ("can LoRA stand in for row 5?")
+    with that one too. All p-values are corrected together, so that a table and a report say the same of a row.
 
     Args:
         directory: The output folder of ``ftkit ablation run``.
@@ -45,12 +56,13 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     """
     sweep = read_sweep(directory)
     origin = _reference(sweep, reference)
-    compared = _comparisons(sweep, origin)
+    against, named = _comparisons(sweep, origin)
     machines = sorted({cell.result.machine for row in sweep.rows for cell in row.cells if cell.result is not None})
     rows = [
         replace(
             summarise(row, sweep.published),
-            comparison=compared.get(row.number),
+            comparison=against.get(row.number),
+            named=named.get(row.number),
             differs=None if row is origin else _differences(origin, row),
         )
         for row in sweep.rows
@@ -68,15 +80,29 @@ def _reference(sweep: Sweep, number: int | None) -> SweepRow:
     raise InputError(f"there is no row {number}; the rows are {there}", field="reference")
 
 
-def _comparisons(sweep: Sweep, origin: SweepRow) -> Mapping[int, Comparison]:
-    """The comparisons that are possible, by row, corrected for their number."""
-    made = {row.number: compare(row, origin) for row in sweep.rows if row is not origin}
-    possible = {number: comparison for number, comparison in made.items() if comparison is not None}
-    corrected = holm([comparison.p for comparison in possible.values()])
-    return {
-        number: replace(comparison, p_holm=p_holm)
-        for (number, comparison), p_holm in zip(possible.items(), corrected, strict=True)
-    }
+def _comparisons(
+    sweep: Sweep, origin: SweepRow
+) -> tuple[Mapping[int, Comparison], Mapping[int, tuple[int, Comparison]]]:
+    """The comparisons that are possible, by row, corrected for their number: with the reference, with a named row."""
+    others = [row for row in sweep.rows if row is not origin]
+    pairs = [(row, origin) for row in others]
+    pairs += [(row, other) for row in others for other in others if other is not row and _names(row, other)]
+    made = [(row, other, found) for row, other in pairs if (found := compare(row, other)) is not None]
+    corrected = holm([found.p for _, _, found in made])
+    against: dict[int, Comparison] = {}
+    named: dict[int, tuple[int, Comparison]] = {}
+    for (row, other, found), p_holm in zip(made, corrected, strict=True):
+        if other is origin:
+            against[row.number] = replace(found, p_holm=p_holm)
+        else:
+            named[row.number] = other.number, replace(found, p_holm=p_holm)
+    return against, named
+
+
+def _names(row: SweepRow, other: SweepRow) -> bool:
+    """Whether the first row that a question names is this one."""
+    match = _NAMED_ROW.search(row.question)
+    return match is not None and int(match[1]) == other.number
 
 
 def _differences(origin: SweepRow, row: SweepRow) -> Mapping[str, str] | None:

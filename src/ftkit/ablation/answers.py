@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.evidence import Confusion
-from ftkit.ablation.paired import Comparison, compare
+from ftkit.ablation.paired import Comparison
 from ftkit.ablation.summary import RowSummary
-from ftkit.evaluation.statistics import holm, minimum_detectable_difference
-
-_NAMED_ROW = re.compile(r"\brow (\d+)\b")
+from ftkit.evaluation.statistics import minimum_detectable_difference
 
 
 def answers(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Mapping[int, str]:
     """The answer to the question of every row.
-
-    A row whose question names another row ("can LoRA stand in for row 5?") is compared with that one too; the p-value
-    of such a comparison is corrected for all comparisons of the report.
 
     Args:
         analysis: The rows, compared.
@@ -29,30 +22,23 @@ def answers(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Mapping[
     Returns:
         Sentences by row number.
     """
-    named = _named_comparisons(analysis)
-    tests = sum(row.comparison is not None for row in analysis.rows) + len(named)
-    return {row.number: " ".join(_sentences(analysis, row, confusions, named, tests)) for row in analysis.rows}
+    return {row.number: " ".join(_sentences(analysis, row, confusions.get(row.number))) for row in analysis.rows}
 
 
-def _sentences(
-    analysis: Analysis,
-    row: RowSummary,
-    confusions: Mapping[int, Confusion],
-    named: Mapping[int, tuple[RowSummary, Comparison]],
-    tests: int,
-) -> list[str]:
+def _sentences(analysis: Analysis, row: RowSummary, confusion: Confusion | None) -> list[str]:
     if row.test is None:
         return [f"Open: {'; '.join(row.notes) or row.status}."]
-    sentences = [_accuracy(row, confusions.get(row.number))]
+    sentences = [_accuracy(row, confusion)]
     if row.number == analysis.reference.number:
         sentences.insert(0, "The reference.")
     elif row.comparison is not None:
-        sentences.append(compared(row, analysis.reference, row.comparison, tests))
+        sentences.append(compared(row, analysis.reference, row.comparison, analysis.comparisons))
     else:
         sentences.append(f"It cannot be compared with row {analysis.reference.number} on the same examples.")
-    if row.number in named:
-        other, comparison = named[row.number]
-        sentences.append(compared(row, other, comparison, tests))
+    if row.named is not None:
+        number, comparison = row.named
+        other = next(other for other in analysis.rows if other.number == number)
+        sentences.append(compared(row, other, comparison, analysis.comparisons))
     if row.notes:
         sentences.append(f"Incomplete: {'; '.join(row.notes)}.")
     return sentences
@@ -86,26 +72,6 @@ def compared(row: RowSummary, other: RowSummary, comparison: Comparison, tests: 
         if not math.isnan(least):
             sentence += f" A true difference of {least * 100:.1f} points would be found in 4 of 5 such tables."
     return sentence
-
-
-def _named_comparisons(analysis: Analysis) -> dict[int, tuple[RowSummary, Comparison]]:
-    """The comparisons with the rows that the questions name, corrected together with those of the table."""
-    summaries = {row.number: row for row in analysis.rows}
-    cells = {row.number: row for row in analysis.sweep.rows}
-    made: dict[int, tuple[RowSummary, Comparison]] = {}
-    for row in analysis.rows:
-        match = _NAMED_ROW.search(row.question)
-        other = int(match[1]) if match else row.number
-        if other in cells and other not in (row.number, analysis.reference.number):
-            comparison = compare(cells[row.number], cells[other])
-            if comparison is not None:
-                made[row.number] = summaries[other], comparison
-    of_table = [row.comparison.p for row in analysis.rows if row.comparison is not None]
-    corrected = holm([*of_table, *(comparison.p for _, comparison in made.values())])[len(of_table) :]
-    return {
-        number: (other, replace(comparison, p_holm=p_holm))
-        for (number, (other, comparison)), p_holm in zip(made.items(), corrected, strict=True)
-    }
 
 
 def _accuracy(row: RowSummary, confusion: Confusion | None) -> str:

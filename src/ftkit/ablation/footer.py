@@ -52,10 +52,12 @@ def _comparisons(analysis: Analysis) -> Iterator[str]:
     name = f"row {analysis.reference.number}"
     if compared:
         test = "sign-flip test, seeds as they are," if any(len(row.seeds) > 1 for row in compared) else "McNemar test"
+        count, named = analysis.comparisons, [row for row in analysis.rows if row.named is not None]
         yield (
             f"vs {analysis.reference.number}: test accuracy minus that of {name} ({analysis.reference.name}); "
-            f"* p < {ALPHA} in an exact {test} on the same examples, after Holm's correction for {len(compared)} "
-            f"comparison{'s' if len(compared) > 1 else ''}."
+            f"* p < {ALPHA} in an exact {test} on the same examples, after Holm's correction for {count} "
+            f"comparison{'s' if count > 1 else ''}"
+            + (f", {len(named)} of them with rows that a question names." if named else ".")
         )
     hopeless = [row for row in compared if row.comparison and row.comparison.hopeless]
     if hopeless:
@@ -79,6 +81,13 @@ def _published(analysis: Analysis) -> Iterator[str]:
 
 
 def _costs(analysis: Analysis) -> Iterator[str]:
+    if shared := [row for row in analysis.rows if row.frozen_seconds]:
+        paid = ", ".join(f"row {row.number} {row.frozen_seconds:,.1f}" for row in shared if row.frozen_seconds >= 0.05)
+        yield (
+            "sec.: without what frozen layers make of the data, which the first row that needs it computes and every "
+            f"other one that needs the same reads. {_rows(shared).capitalize()} needed such: "
+            f"{sum(row.frozen_seconds for row in shared):,.1f} s more in all{f' ({paid})' if paid else ''}."
+        )
     if any(row.peak_memory_mb is not None for row in analysis.rows):
         yield _memory(on_cpu=any(machine.startswith("cpu") for machine in analysis.machines))
     if len(analysis.machines) > 1:

@@ -26,7 +26,7 @@ class Comparison:
         disagreements: The examples of which the two got a different number right, counted over the seeds.
         interval: The 95% interval of ``difference``, see :func:`difference_interval`.
         p: The p-value of :func:`sign_flip_test`.
-        p_holm: The same after Holm's correction over all comparisons of the table.
+        p_holm: The same after Holm's correction over all comparisons of the ablation.
     """
 
     difference: float

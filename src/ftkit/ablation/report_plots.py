@@ -61,7 +61,8 @@ def cost_plot(analysis: Analysis) -> str | None:
         errors = [(100 * row.interval[0], 100 * row.interval[1]) for row in group if row.interval]
         marks.append(f'<g class="pale">{points(frame, xs, ys, 2 * color, errors, radius=0)}</g>')
         marks.append(points(frame, xs, ys, 2 * color, names=[row.label for row in group]))
-    return plot(frame, *marks, title="Accuracy against time", x_label="seconds per run", y_label="test, % right")
+    x_label = "seconds per run" + (", frozen layers apart" if any(row.frozen_seconds for row in rows) else "")
+    return plot(frame, *marks, title="Accuracy against time", x_label=x_label, y_label="test, % right")
 
 
 def curve_plots(name: str, own: Curves, reference: Curves, everyone: Sequence[Curves]) -> dict[str, str]:

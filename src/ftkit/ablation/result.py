@@ -31,7 +31,8 @@ class Result:
 
     Args:
         splits: The counts by split; ``test`` is always there.
-        seconds: Training and testing time together.
+        seconds: Training and testing time together, without ``frozen_seconds``: the same whatever earlier runs left.
+        frozen_seconds: Time for what frozen layers make of the data, which the first run computes and others only read.
         peak_memory_mb: The highest memory use, if it was measured.
         trainable: The number of trainable parameters, if it was counted.
         checkpoint_mb: The size of the checkpoint, if there is one.
@@ -45,6 +46,7 @@ class Result:
 
     splits: Mapping[str, Split]
     seconds: float | None
+    frozen_seconds: float
     peak_memory_mb: float | None
     trainable: int | None
     checkpoint_mb: float | None
@@ -79,9 +81,11 @@ class Result:
         data, hardware = raw.get("data") or {}, raw.get("hardware") or {}
         device = str(raw.get("device", "an unknown device"))
         times = [float(value) for value in (raw.get("seconds") or {}).values() if value is not None]
+        frozen = sum(map(float, (raw.get("seconds_frozen") or {}).values()))
         return cls(
             splits=splits,
-            seconds=sum(times) if times else None,
+            seconds=sum(times) - frozen if times else None,
+            frozen_seconds=frozen,
             peak_memory_mb=raw.get("peak_memory_mb"),
             trainable=(raw.get("parameters") or {}).get("trainable"),
             checkpoint_mb=raw.get("checkpoint_mb"),

@@ -36,13 +36,15 @@ class RowSummary:
         n: The number of test examples.
         published: The published figures, in percent.
         unjudged: Why ours are not judged by them, such as other data; empty if they are.
-        seconds: Time per run.
+        seconds: Time per run, without ``frozen_seconds``.
+        frozen_seconds: Time for what frozen layers make of the data, all runs together: little where it was there.
         peak_memory_mb: Highest memory use of any run.
         trainable: The number of trainable parameters.
         checkpoint_mb: The size of the checkpoint.
         status: ``done``, ``skipped``, ``failed``, ``unfinished``, ``running``, ``not run`` or ``2 of 3 seeds``.
         notes: Why a seed is missing.
         comparison: Against the reference row, if that is possible.
+        named: The number of another row that the question names, and the comparison with it.
         differs: The settings in which the row differs from its reference; None if one of them was not run.
         on_front: Whether no other row is as accurate, as fast and as small; None if that cannot be said.
     """
@@ -60,12 +62,14 @@ class RowSummary:
     published: Published | None
     unjudged: str
     seconds: float | None
+    frozen_seconds: float
     peak_memory_mb: float | None
     trainable: int | None
     checkpoint_mb: float | None
     status: str
     notes: Sequence[str]
     comparison: Comparison | None = None
+    named: tuple[int, Comparison] | None = None
     differs: Mapping[str, str] | None = None
     on_front: bool | None = None
 
@@ -110,6 +114,7 @@ def summarise(row: SweepRow, published: PublishedTable) -> RowSummary:
         published=row.published,
         unjudged=published.other_origin(done) if done and row.published else "",
         seconds=_mean(result.seconds for result in done),
+        frozen_seconds=sum(result.frozen_seconds for result in done),
         peak_memory_mb=_max(result.peak_memory_mb for result in done),
         trainable=_max(result.trainable for result in done),
         checkpoint_mb=_max(result.checkpoint_mb for result in done),

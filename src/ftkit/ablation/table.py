@@ -74,6 +74,7 @@ def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
     compared, published = row.comparison, row.published
     measured = {
         "seconds": row.seconds,
+        "frozen_seconds": row.frozen_seconds,
         "peak_memory_mb": row.peak_memory_mb,
         "checkpoint_mb": row.checkpoint_mb,
         "on_front": row.on_front,

@@ -58,7 +58,7 @@ class RunRecorder(L.Callback):
         self.result = {
             "seconds": {"fit": time.perf_counter() - self._fit_started},
             # a part of those: work on frozen layers that later runs find done
-            "frozen_seconds": getattr(pl_module, "frozen_seconds", 0.0),
+            "seconds_frozen": {"fit": getattr(pl_module, "frozen_seconds", 0.0)},
             "peak_memory_mb": peak_memory_mb(),
             "steps": trainer.global_step,
             "seed": pl_module.hparams.get("seed"),
@@ -105,6 +105,7 @@ class RunRecorder(L.Callback):
         splits = getattr(_datamodule(trainer), "evaluate_splits", ("test",))
         self._keep(trainer, pl_module, dict(zip(splits, self._collected.values(), strict=True)))
         self.result.setdefault("seconds", {})["test"] = time.perf_counter() - self._evaluation_started
+        self.result.setdefault("seconds_frozen", {})["test"] = getattr(pl_module, "frozen_seconds", 0.0)
         self._write_result(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
