@@ -107,10 +107,11 @@ def build_idefics3(folder: Path, smolvlm: bool = False, tiles: int = 2, spread: 
     return folder
 
 
-def build_paligemma(folder: Path) -> Path:
-    """A tiny PaliGemma: 4 tokens a picture of 16 x 16."""
+def build_paligemma(folder: Path, gemma2: bool = False) -> Path:
+    """A tiny PaliGemma, or PaliGemma 2 with a short sliding window: 4 tokens a picture of 16 x 16."""
     import transformers as tf
 
+    own = {"model_type": "gemma2", "sliding_window": 8} if gemma2 else {"model_type": "gemma"}
     special = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
     tokenizer = byte_tokenizer(special)
     image_processor = tf.SiglipImageProcessorPil(size={"height": 16, "width": 16})
@@ -118,7 +119,7 @@ def build_paligemma(folder: Path) -> Path:
     processor = tf.PaliGemmaProcessor(image_processor=image_processor, tokenizer=tokenizer)
     processor.save_pretrained(folder)
     config = tf.PaliGemmaConfig(
-        text_config=text_config(tokenizer, model_type="gemma", head_dim=32),
+        text_config=text_config(tokenizer, **own, head_dim=32),
         vision_config=vision_config(model_type="siglip_vision_model", image_size=16, projection_dim=WIDTH),
         projection_dim=WIDTH,
         hidden_size=WIDTH,
@@ -147,6 +148,12 @@ def smolvlm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def paligemma_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny PaliGemma in transformers format; it has no chat template."""
     return build_paligemma(tmp_path_factory.mktemp("weights") / "paligemma-tiny")
+
+
+@pytest.fixture(scope="session")
+def paligemma2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny PaliGemma 2 in transformers format; it has no chat template."""
+    return build_paligemma(tmp_path_factory.mktemp("weights") / "paligemma2-tiny", gemma2=True)
 
 
 @pytest.fixture(scope="session")

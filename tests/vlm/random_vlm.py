@@ -26,15 +26,18 @@ TEXT = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-FAMILIES = ["idefics3", "smolvlm", "paligemma"]
+FAMILIES = ["idefics3", "smolvlm", "paligemma", "paligemma2"]
+# PaliGemma 2: every other layer sees a window that is shorter than the rows here, and caps keep logits small.
+GEMMA2 = {"sliding_window": 8, "attn_logit_softcapping": 1.0, "final_logit_softcapping": 1.0}
 
 
-def frozen(family: str, seed: int = 0, **vision: Any) -> Any:
+def frozen(family: str, seed: int = 0, text: dict[str, Any] | None = None, **vision: Any) -> Any:
     """A random model in training mode whose vision tower and connector do not learn."""
     torch.manual_seed(seed)
     sides = {"image_size": 32, "patch_size": 8, **vision}
-    if family == "paligemma":
-        text = {**TEXT, "model_type": "gemma", "head_dim": 16}
+    if family.startswith("paligemma"):
+        gemma = {"model_type": "gemma"} if family == "paligemma" else {"model_type": "gemma2", **GEMMA2}
+        text = {**TEXT, **gemma, "head_dim": 16, **(text or {})}
         config = PaliGemmaConfig(
             text_config=text, vision_config={**VISION, **sides}, image_token_id=IMAGE, projection_dim=32
         )
@@ -43,7 +46,7 @@ def frozen(family: str, seed: int = 0, **vision: Any) -> Any:
     else:
         make = {"idefics3": Idefics3Config, "smolvlm": SmolVLMConfig}[family]
         config = make(
-            text_config={**TEXT, "model_type": "llama", "tie_word_embeddings": False},
+            text_config={**TEXT, "model_type": "llama", "tie_word_embeddings": False, **(text or {})},
             vision_config={**VISION, **sides},
             scale_factor=2,
             image_token_id=IMAGE,
@@ -58,7 +61,7 @@ def frozen(family: str, seed: int = 0, **vision: Any) -> Any:
 def batch(family: str, seed: int = 0) -> dict[str, Tensor]:
     """Two rows; with Idefics3 and SmolVLM the first has two tiles, one of them half padding, the second has one."""
     generator = torch.Generator().manual_seed(seed)
-    if family == "paligemma":
+    if family.startswith("paligemma"):
         pixels = torch.randn(2, 3, 32, 32, generator=generator)
         tiles, per_tile = [1, 1], 16
         extra = {"pixel_values": pixels}
@@ -76,7 +79,7 @@ def batch(family: str, seed: int = 0) -> dict[str, Tensor]:
         text = torch.randint(6, VOCAB, (4 + row,), generator=generator)
         ids = torch.cat([torch.tensor([1]), torch.full((count * per_tile,), IMAGE), text])
         input_ids[row, : len(ids)], attention_mask[row, : len(ids)] = ids, 1
-    if family == "paligemma":
+    if family.startswith("paligemma"):
         extra["token_type_ids"] = torch.zeros_like(input_ids)
         extra["token_type_ids"][:, 19:] = 1
     return {"input_ids": input_ids, "attention_mask": attention_mask, **extra}

@@ -15,7 +15,12 @@ from ftkit.rows.reader import Row, read_rows
 from ftkit.rows.supervision import LengthRule
 from ftkit.vlm.chat import ChatEncoder, pad_tiles
 
-SHAPE_OF = {"idefics3_folder": "messages", "smolvlm_folder": "messages", "paligemma_folder": "prefix"}
+SHAPE_OF = {
+    "idefics3_folder": "messages",
+    "smolvlm_folder": "messages",
+    "paligemma_folder": "prefix",
+    "paligemma2_folder": "prefix",
+}
 
 
 @pytest.fixture(params=SHAPE_OF)

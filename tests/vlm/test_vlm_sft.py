@@ -52,7 +52,9 @@ def mean_loss(module: VLMSFT, inputs: dict[str, torch.Tensor]) -> float:
 
 
 @pytest.fixture(scope="module")
-def trl_batch(vlm_rows: Callable[[str], Path], idefics3_folder: Path) -> tuple[dict[str, Any], float]:
+def trl_batch(
+    vlm_rows: Callable[[str], Path], idefics3_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], float]:
     """What TRL's collator makes of the first four rows, and TRL's loss of it."""
     trl = pytest.importorskip("trl")
     from datasets import Dataset
@@ -63,9 +65,8 @@ def trl_batch(vlm_rows: Callable[[str], Path], idefics3_folder: Path) -> tuple[d
         return {"prompt": prompt, "completion": told, "images": [Image.open(path) for path in row.images]}
 
     rows = [example(row) for row in read_rows(vlm_rows("messages"))[:4]]
-    config = trl.SFTConfig(
-        output_dir="unused", use_cpu=True, bf16=False, report_to="none", max_length=None, activation_checkpointing=False
-    )
+    quiet = {"use_cpu": True, "bf16": False, "report_to": "none", "activation_checkpointing": False}
+    config = trl.SFTConfig(output_dir=str(tmp_path_factory.mktemp("trl")), max_length=None, **quiet)
     trainer = trl.SFTTrainer(
         model=AutoModelForImageTextToText.from_pretrained(idefics3_folder),
         args=config,
@@ -113,12 +114,12 @@ def test_a_planted_bug_is_no_longer_trls_loss(
     assert abs(mean_loss(module, planted(bug, batch["inputs"])) - trl_batch[1]) > 1e-3
 
 
-@pytest.mark.parametrize("family", ["idefics3", "paligemma"])
+@pytest.mark.parametrize("family", ["idefics3", "paligemma", "paligemma2"])
 def test_the_loss_is_transformers_own(
     family: str, request: pytest.FixtureRequest, vlm_rows: Callable[[str], Path]
 ) -> None:
     folder = request.getfixturevalue(f"{family}_folder")
-    path = vlm_rows("prefix" if family == "paligemma" else "messages")
+    path = vlm_rows("prefix" if family.startswith("paligemma") else "messages")
     module, batch = prepared(folder, path)
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
     with torch.no_grad():

@@ -80,7 +80,7 @@ def trainer(folder: Path, epochs: int) -> L.Trainer:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("family", ["idefics3", "paligemma"])
+@pytest.mark.parametrize("family", ["idefics3", "paligemma", "paligemma2"])
 def test_scores_are_those_of_the_first_answer_token(
     family: str, approvals: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
