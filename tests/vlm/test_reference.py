@@ -132,6 +132,8 @@ def test_another_model_is_another_entry(store: FeatureStore) -> None:
         assert KeptReference(other, store=store).get(keys) is None
     under_autocast = KeptReference(net, lambda: torch.autocast("cpu", torch.bfloat16), store)
     assert under_autocast.get(keys) is None
+    on_another_device = KeptReference(net, store=store, device=torch.device("cuda"))  # where its weights will be
+    assert on_another_device.get(keys) is None
     assert KeptReference(net, store=store).get(keys) is not None
 
 

@@ -32,9 +32,20 @@ def as_reference(net: nn.Module) -> Iterator[nn.Module]:
     Args:
         net: The policy, wrapped by peft; or, of a policy that learns in full, a frozen copy of its start.
     """
-    off = net.disable_adapter() if isinstance(net, PeftModel) else nullcontext()
-    with torch.no_grad(), evaluating([net]), off:
+    with torch.no_grad(), evaluating([net]), _without_adapters(net):
         yield net
+
+
+@contextmanager
+def _without_adapters(net: nn.Module) -> Iterator[None]:
+    tuner: Any = net.base_model if isinstance(net, PeftModel) else None
+    if tuner is not None:
+        tuner.disable_adapter_layers()  # net.disable_adapter() would look at every parameter of every layer first
+    try:
+        yield
+    finally:
+        if tuner is not None:
+            tuner.enable_adapter_layers()
 
 
 class KeptReference:
@@ -47,6 +58,7 @@ class KeptReference:
         net: See :func:`as_reference`; of a policy with adapters everything that does not learn is the reference.
         precision: Makes the context of the run's precision.
         store: Where they are kept; None takes the default one.
+        device: Where it computes; None takes where its weights are.
     """
 
     def __init__(
@@ -54,9 +66,10 @@ class KeptReference:
         net: nn.Module,
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
         store: FeatureStore | None = None,
+        device: torch.device | None = None,
     ) -> None:
         with precision():
-            self._table = RowTable(_made_of(net), store)
+            self._table = RowTable(_made_of(net, device or next(net.parameters()).device), store)
         self._image_token: int = plain_model(net).config.image_token_id
 
     def keys(self, inputs: dict[str, Any]) -> list[str]:
@@ -100,7 +113,7 @@ def _image_keys(inputs: dict[str, Any]) -> list[bytes]:
     return tile_keys(inputs)
 
 
-def _made_of(net: nn.Module) -> dict[str, Any]:
+def _made_of(net: nn.Module, device: torch.device) -> dict[str, Any]:
     """What decides a log-probability beside its tokens and images, as plain values."""
     config = plain_model(net).config
     settings = {key: value for key, value in config.to_dict().items() if key not in SETTINGS_WITHOUT_EFFECT}
@@ -109,5 +122,5 @@ def _made_of(net: nn.Module) -> dict[str, Any]:
         "output": "reference log-probabilities",
         "config": json.dumps({**settings, "attention": config._attn_implementation}, default=str, sort_keys=True),
         "weights": fingerprint([net], learnt=False),
-        **numerics(next(net.parameters()).device.type),
+        **numerics(device.type),
     }

@@ -215,14 +215,14 @@ def _chunks(keys: list[bytes]) -> Iterator[list[bytes]]:
 @contextmanager
 def evaluating(parts: Iterable[nn.Module]) -> Iterator[None]:
     """Run modules without dropout, for what is drawn anew in every step cannot be kept; their modes come back after."""
-    modes = [(module, module.training) for part in parts for module in part.modules()]
-    for module, _ in modes:
+    training = [module for part in parts for module in part.modules() if module.training]
+    for module in training:
         module.training = False
     try:
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module in training:
+            module.training = True
 
 
 def _made_of(net: nn.Module) -> dict[str, Any]:
