@@ -17,8 +17,10 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ftkit.errors import InputError
+from ftkit.models.base_model import load_base
 from ftkit.rows.reader import Row, read_rows
 from ftkit.training.checkpoint import trainable_parameters
+from ftkit.vlm import dpo
 from ftkit.vlm.chat import ChatEncoder
 from ftkit.vlm.dpo import VLMDPO
 
@@ -226,6 +228,37 @@ def test_kept_is_live_and_runs_once(tmp_path: Path, folder: Any) -> None:
     tower, text = counted(sweep)
     fit(tmp_path, sweep, data)
     assert (tower.runs, text.runs) == (0, 4)  # another beta, seed, loss and rank: the policy alone
+
+
+def test_full_tuning_keeps_no_second_model_where_the_reference_is_kept(
+    tmp_path: Path, folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, first = batches("smolvlm", 1), module(folder("smolvlm"), trainable="all")
+    wanted = fit(tmp_path, first, data)
+    loaded: list[Any] = []
+    monkeypatch.setattr(dpo, "load_base", lambda *args, **options: loaded.append(1) or load_base(*args, **options))
+    second = module(folder("smolvlm"), trainable="all")
+    assert fit(tmp_path, second, data) == wanted
+    assert (len(loaded), second._base_net) == (1, [])  # its weights name the entry
+    fit(tmp_path, second, batches("smolvlm"), max_epochs=1)  # a batch that is not kept
+    assert len(second._base_net) == 1
+
+
+def test_no_step_is_logged_at_every_0_steps(tmp_path: Path, folder: Any) -> None:
+    (step,) = fit(tmp_path, module(folder("smolvlm")), batches("smolvlm", 1), max_epochs=1, log_every_n_steps=0)
+    assert "train/loss" in step
+    assert "train/accuracy" not in step
+
+
+def test_a_step_runs_the_prompt_once_a_pair(tmp_path: Path, folder: Any) -> None:
+    net = module(folder("idefics3"))
+    net.configure_model()
+    rows: list[int] = []
+    net.net.get_base_model().model.text_model.register_forward_pre_hook(
+        lambda module, args, kwargs: rows.append(len(kwargs["inputs_embeds"])), with_kwargs=True
+    )
+    fit(tmp_path, net, batches("idefics3", 1), max_epochs=1)
+    assert rows == [2, 2]  # two pairs: reference and policy
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -47,17 +47,47 @@ def supervised_log_probs(hidden: Tensor, labels: Tensor, head: Head) -> Supervis
         >>> found.row.tolist(), [round(value, 4) for value in found.log_probs.exp().tolist()]
         ([0], [0.5761])
     """
+    row, position, target = supervised_tokens(labels)
+    return SupervisedLogProbs(target_log_probs(hidden[row, position], target, head), row)
+
+
+def supervised_tokens(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the supervised tokens are predicted, sequence by sequence and in the order of the tokens.
+
+    Args:
+        labels: int64 (B, T), see :func:`supervised_log_probs`.
+
+    Returns:
+        int64 (N,) each: the sequence, the position that predicts the token, which is the one before it, and the token.
+
+    Example:
+        >>> [found.tolist() for found in supervised_tokens(torch.tensor([[-100, 7, 2], [-100, -100, 3]]))]
+        [[0, 0, 1], [0, 1, 1], [7, 2, 3]]
+    """
     following = labels[:, 1:]
     row, position = (following != IGNORE_INDEX).nonzero(as_tuple=True)
-    states, target = hidden[row, position], following[row, position]  # (N, D), (N,)
+    return row, position, following[row, position]
+
+
+def target_log_probs(states: Tensor, target: Tensor, head: Head) -> Tensor:
+    """Log-probabilities of given tokens, each at a position of its own; see :func:`supervised_log_probs`.
+
+    Args:
+        states: Hidden states (N, D).
+        target: int64 (N,).
+        head: Maps hidden states (N, D) to logits (N, V).
+
+    Returns:
+        float32 (N,).
+    """
     if len(target) <= CHUNK:
-        return SupervisedLogProbs(_log_probs(states, target, head), row)
+        return _log_probs(states, target, head)
     chunks = zip(states.split(CHUNK), target.split(CHUNK), strict=True)
     if torch.is_grad_enabled():
         parts = [checkpoint(_log_probs, part, tokens, head, use_reentrant=False) for part, tokens in chunks]
     else:
         parts = [_log_probs(part, tokens, head) for part, tokens in chunks]
-    return SupervisedLogProbs(torch.cat(parts), row)
+    return torch.cat(parts)
 
 
 def token_loss(log_probs: Tensor) -> tuple[Tensor, int]:

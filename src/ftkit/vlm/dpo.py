@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from ftkit.errors import InputError
 from ftkit.models.base_model import hidden_states_and_head, load_base
-from ftkit.models.losses import sequence_log_probs, supervised_log_probs
+from ftkit.models.losses import sequence_log_probs, supervised_tokens, target_log_probs
 from ftkit.training.distributed import summed
 from ftkit.vlm.model import VLMModule
 from ftkit.vlm.preference import DPOLosses, PreferenceLoss, dpo_loss, preference_metrics
 from ftkit.vlm.reference import KeptReference, as_reference
+from ftkit.vlm.shared_prompt import can_share, run_shared
 from ftkit.vlm.vision import for_pairs, is_frozen, to_model, with_features
 
 CHOSEN, REJECTED = "chosen", "rejected"
@@ -22,7 +23,8 @@ class VLMDPO(VLMModule):
     """A vision-language model that learns to prefer one answer to another.
 
     Batches hold B pairs: ``inputs`` has 2B rows, all chosen answers and then all rejected ones, and the images of the
-    first B only; the vision tower runs once a pair. The reference is the same model with its adapters off, or, where
+    first B only; the vision tower runs once a pair, and so does what both sequences begin with, wherever one row can
+    hold both answers (:mod:`ftkit.vlm.shared_prompt`). The reference is the same model with its adapters off, or, where
     all weights learn, a frozen copy of the base. What it says of each answer is computed once and kept on disk for all
     epochs, seeds, rates and betas.
 
@@ -72,7 +74,8 @@ class VLMDPO(VLMModule):
     def reference_net(self) -> Any:
         """The network that :func:`ftkit.vlm.reference.as_reference` makes the reference of.
 
-        Where all weights learn it is read from the base when it is first needed, and is no part of this module.
+        Where all weights learn it is read from the base when it is first needed, onto the CPU, and is no part of this
+        module.
         """
         if self.trainable == "lora":
             return self.net
@@ -80,7 +83,7 @@ class VLMDPO(VLMModule):
             dtype: Any = str(self.net.dtype).removeprefix("torch.")
             base = load_base(self.auto_class, self.model_name, self.revision, dtype=dtype)
             self._base_net.append(base.requires_grad_(False))
-        return self._base_net[0].to(self.device) if self._base_net[0].device != self.device else self._base_net[0]
+        return self._base_net[0]
 
     def setup(self, stage: str) -> None:
         """Start a stage: what was known of the weights may have changed."""
@@ -92,10 +95,14 @@ class VLMDPO(VLMModule):
         batch = super().on_before_batch_transfer(batch, dataloader_idx)
         if not self.cache_reference or not self.whole_network:
             return batch
+        first = self.kept is None
         if self.kept is None:
-            self.kept = KeptReference(self.reference_net, self.trainer.precision_plugin.forward_context)
+            context = self.trainer.precision_plugin.forward_context
+            self.kept = KeptReference(self.reference_net, context, device=self.device)
         keys = self.kept.keys(batch["inputs"])
         found = self.kept.get(keys)
+        if first and found is not None:  # an earlier run has computed it: the weights were needed to know that
+            self._base_net.clear()
         return {**batch, "reference_keys": keys, **({} if found is None else {"reference": found})}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -126,7 +133,7 @@ class VLMDPO(VLMModule):
         if is_frozen(self.net):  # policy and reference see the same images
             inputs = with_features(self.net, inputs)
         reference = self._reference(batch, inputs)
-        policy, tokens = _answer_log_probs(self.net, inputs)
+        policy, tokens = answer_log_probs(self.net, inputs)
         (chosen, rejected), (reference_chosen, reference_rejected) = policy.chunk(2), reference.chunk(2)
         losses = dpo_loss(
             chosen,
@@ -145,8 +152,11 @@ class VLMDPO(VLMModule):
         """Log-probabilities (2B,) under the reference, read or computed."""
         if "reference" in batch:
             return batch["reference"]
-        with as_reference(self.reference_net) as net:
-            log_probs, _ = _answer_log_probs(net, inputs)
+        reference = self.reference_net
+        if reference.device != self.device:
+            reference.to(self.device)
+        with as_reference(reference) as net:
+            log_probs, _ = answer_log_probs(net, inputs)
         if self.kept is not None and "reference_keys" in batch:
             self.kept.add(batch["reference_keys"], log_probs)
         return log_probs
@@ -160,7 +170,7 @@ class VLMDPO(VLMModule):
         figures = {"loss": losses.losses.detach()}
         # Each logged figure costs about a millisecond: those of steps that no logger sees are left out.
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if split != "train" or (self.trainer.global_step + 1) % every == 0:
+        if split != "train" or (every and (self.trainer.global_step + 1) % every == 0):
             figures |= metrics
         means, pairs = [values.mean() for values in figures.values()], len(losses.losses)
         if split == "train":  # a step learns from the pairs of all processes, and its figures are those of all
@@ -171,13 +181,23 @@ class VLMDPO(VLMModule):
             self.log(f"{split}/{name}", mean, **options)
 
 
-def _answer_log_probs(net: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Log-probabilities (2B,) of the answers of a batch of pairs, and their numbers of tokens (2B,)."""
+def answer_log_probs(net: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (2B,) of the answers of a batch of pairs, and their numbers of tokens (2B,).
+
+    A pair runs as one row or as two. They differ by rounding, as rows do in batches of other widths, so what is kept of
+    the reference serves both.
+    """
     hidden_states, head = hidden_states_and_head(net)
-    inputs = to_model(for_pairs(with_features(net, inputs)))
-    labels = inputs.pop("labels")
-    found = supervised_log_probs(hidden_states(**inputs), labels, head)
-    return sequence_log_probs(found.log_probs, found.row, len(labels))
+    inputs = with_features(net, inputs)
+    labels = inputs["labels"]
+    rest = {name: value for name, value in inputs.items() if name != "labels"}
+    row, position, target = supervised_tokens(labels)
+    if can_share(net, rest):
+        given, place = run_shared(net, rest)
+        states = hidden_states(**to_model(given))[row % (len(labels) // 2), place[row, position]]
+    else:
+        states = hidden_states(**to_model(for_pairs(rest)))[row, position]
+    return sequence_log_probs(target_log_probs(states, target, head), row, len(labels))
 
 
 def _predictions(batch: dict[str, Any], metrics: dict[str, Tensor]) -> dict[str, Any]:

@@ -1,0 +1,155 @@
+"""Both answers of a pair behind one prompt: images and prompt run once, though two answers are compared.
+
+A pair becomes one row ``[shared | chosen | rejected]``: the tokens that both sequences begin with, then what remains of
+each. Rejected tokens do not see chosen ones, and their positions go on behind the shared tokens, so every token sees
+what it would see in a row of its own: the numbers are the same but for rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ftkit.models.base_model import plain_model
+
+TOKEN_TENSORS = ("input_ids", "attention_mask", "token_type_ids")
+_SHARED, _CHOSEN, _REJECTED, _PADDING = range(4)
+
+# Families that hand a mask of four dimensions and positions on to the text model, with the position of a first token.
+_FIRST_POSITION = {"idefics3": 0, "smolvlm": 0, "paligemma": 1}
+_TEXT_MODELS = ("llama", "gemma", "gemma2")  # they know where a token stands by its position and its mask alone
+_ATTENTION = ("sdpa", "eager")  # they take any mask
+
+
+class SharedRows(NamedTuple):
+    """B pairs as B rows of width S.
+
+    Attributes:
+        input_ids: int64 (B, S); padding is any token but the image's.
+        position_ids: int64 (B, S), counted from 0; two tokens of a row may have the same.
+        visible: bool (B, S, S): whether the token of the second dimension sees that of the third.
+        place: int64 (2B, T): where each token of the pairs' own rows, chosen and then rejected, stands in row b or
+            b - B of these; without meaning for padding.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    visible: Tensor
+    place: Tensor
+
+
+def shared_lengths(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """How many tokens both sequences of each pair begin with, be they of the prompt or of both answers.
+
+    Args:
+        input_ids: int64 (2B, T), right padded: chosen sequences, then rejected ones.
+        attention_mask: int64 (2B, T), 0 at padding.
+
+    Returns:
+        int64 (B,).
+
+    Example:
+        >>> shared_lengths(torch.tensor([[5, 6, 7], [5, 6, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])).tolist()
+        [2]
+    """
+    chosen, rejected = input_ids.chunk(2)
+    real = attention_mask.bool().chunk(2)
+    return ((chosen == rejected) & real[0] & real[1]).long().cumprod(1).sum(1)
+
+
+def can_share(net: nn.Module, inputs: dict[str, Any]) -> bool:
+    """Whether pairs may run as rows of :func:`shared_rows`: with the same numbers, and without more work.
+
+    Args:
+        net: The model, plain or wrapped by peft.
+        inputs: The ``inputs`` of a batch of pairs; ``input_ids`` and ``attention_mask`` int64 (2B, T).
+    """
+    config = plain_model(net).config
+    text = config.get_text_config()
+    if config.model_type not in _FIRST_POSITION or text.model_type not in _TEXT_MODELS:
+        return False
+    if text._attn_implementation not in _ATTENTION:
+        return False
+    width = inputs["input_ids"].shape[1]
+    if (getattr(text, "sliding_window", None) or width) < width:
+        return False  # layers that do not see the beginning need masks of their own
+    shared = shared_lengths(inputs["input_ids"], inputs["attention_mask"])
+    behind = inputs["attention_mask"].bool() & (torch.arange(width, device=shared.device) >= shared.repeat(2)[:, None])
+    # Features are those of the shared tokens. A prompt that is read both ways has to be the same to its end.
+    apart = inputs["input_ids"] == config.image_token_id
+    if "token_type_ids" in inputs:
+        apart = apart | (inputs["token_type_ids"] == 0)
+    lengths = shared + behind.sum(1).view(2, -1).sum(0)
+    # Attention looks at twice T x T pairs of tokens, or at S x S: a short prompt between long answers is no gain.
+    return not bool((apart & behind).any()) and int(lengths.max()) ** 2 <= 2 * width**2
+
+
+def shared_rows(
+    input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, image_token: int | None = None
+) -> SharedRows:
+    """Write B pairs as B rows.
+
+    Args:
+        input_ids: int64 (2B, T), right padded: chosen sequences, then rejected ones.
+        attention_mask: int64 (2B, T), 0 at padding.
+        token_type_ids: int64 (2B, T), 0 where tokens see each other both ways; they have to be shared.
+        image_token: Its id.
+
+    Example:
+        >>> rows = shared_rows(torch.tensor([[5, 6, 7], [5, 8, 9]]), torch.ones(2, 3, dtype=torch.long))
+        >>> rows.input_ids.tolist(), rows.position_ids.tolist(), rows.place.tolist()
+        ([[5, 6, 7, 8, 9]], [[0, 1, 2, 1, 2]], [[0, 1, 2], [0, 3, 4]])
+        >>> rows.visible[0].long().tolist()
+        [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 0, 0, 1, 0], [1, 0, 0, 1, 1]]
+    """
+    pairs, width = len(input_ids) // 2, input_ids.shape[1]
+    real = attention_mask.bool()
+    lengths = real.sum(1)  # (2B,)
+    shared = shared_lengths(input_ids, attention_mask)  # (B,)
+    chosen = lengths[:pairs]
+    depth = torch.arange(width, device=input_ids.device).expand(2 * pairs, -1)  # (2B, T)
+    behind = depth >= shared.repeat(2)[:, None]
+    # The rejected answer stands behind the chosen one.
+    moved = torch.cat([torch.zeros_like(chosen), chosen - shared])
+    place = depth + behind * moved[:, None]
+
+    total = int((chosen + lengths[pairs:] - shared).max())
+    row = torch.arange(pairs, device=input_ids.device).repeat(2)[:, None].expand(-1, width)
+    at = (row[real], place[real])  # a shared token is written twice, and alike
+
+    def laid_out(values: Tensor, padding: int) -> Tensor:
+        return values.new_full((pairs, total), padding).index_put(at, values[real])
+
+    side = torch.tensor([_CHOSEN, _REJECTED], device=input_ids.device).repeat_interleave(pairs)[:, None]
+    part = laid_out(torch.where(behind, side, _SHARED), _PADDING)  # (B, S)
+    order = torch.arange(total, device=input_ids.device)
+    sees, seen = part[:, :, None], part[:, None, :]
+    visible = (order[:, None] >= order) & ((seen == _SHARED) | (seen == sees))  # (B, S, S)
+    if token_type_ids is not None:
+        both_ways = (laid_out(token_type_ids, 1) == 0) & (part == _SHARED)
+        visible |= both_ways[:, :, None] & both_ways[:, None, :]
+    return SharedRows(laid_out(input_ids, int(image_token == 0)), laid_out(depth, 0), visible, place)
+
+
+def run_shared(net: nn.Module, inputs: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
+    """What the network takes for pairs that share their prompts, and where their tokens' hidden states are found.
+
+    Args:
+        net: The model, plain or wrapped by peft; :func:`can_share` holds.
+        inputs: The ``inputs`` of a batch of pairs without its labels: 2B rows, and the images of the first B.
+
+    Returns:
+        The inputs with B rows in the place of 2B, and ``place`` of :class:`SharedRows`.
+    """
+    model = plain_model(net)
+    text = {name: inputs[name] for name in TOKEN_TENSORS if name in inputs}
+    rows = shared_rows(**text, image_token=model.config.image_token_id)
+    mask = rows.visible[:, None]  # (B, 1, S, S): the same for all heads
+    if model.config.get_text_config()._attn_implementation == "eager":  # it adds its mask to the scores
+        lowest = torch.finfo(model.dtype).min
+        mask = torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, lowest)
+    positions = rows.position_ids + _FIRST_POSITION[model.config.model_type]
+    rest = {name: value for name, value in inputs.items() if name not in text}
+    return {**rest, "input_ids": rows.input_ids, "attention_mask": mask, "position_ids": positions}, rows.place
