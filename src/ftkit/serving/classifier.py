@@ -40,6 +40,7 @@ class BatchClassifier:
         """Classify the texts that are still wanted."""
         wanted = [job for job in self.jobs if not job.cancelled]
         if wanted:
-            for job, result in zip(wanted, self.model.classify([job.text for job in wanted]), strict=True):
+            results = self.model.classify([job.text for job in wanted], self.batch_size)
+            for job, result in zip(wanted, results, strict=True):
                 job.deliver(result)
         self.jobs = []
