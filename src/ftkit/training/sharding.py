@@ -7,7 +7,7 @@ from types import MethodType
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy, StrategyRegistry
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -28,13 +28,10 @@ class FullySharded(ModelParallelStrategy):
     A checkpoint is one file with whole weights, put together and written by the first process, checked like any other
     when it is read. Its optimizer states are numbered as torch numbers them, so a run can go on with another number of
     processes, or without sharding.
-
-    Args:
-        process_group_backend: ``nccl``, ``gloo``, ...; None takes the one of the devices.
     """
 
-    def __init__(self, process_group_backend: str | None = None) -> None:
-        super().__init__(save_distributed_checkpoint=False, process_group_backend=process_group_backend)
+    def __init__(self) -> None:
+        super().__init__(save_distributed_checkpoint=False)
 
     def setup_environment(self) -> None:
         """Take all processes for one group; Lightning's default would cut layers apart inside a node."""
@@ -110,6 +107,11 @@ def shard(module: L.LightningModule, net: nn.Module) -> None:
     whole._is_fsdp_managed_module = True  # transformers then generates in step on all processes
     whole.gathered = MethodType(lambda _, function, *args: function(*args), whole)
     register_fsdp_forward_method(whole, "gathered")
+
+
+def holds_whole_network(trainer: L.Trainer) -> bool:
+    """Whether each process holds every weight, so that a part of the network can be run by itself."""
+    return isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
 
 
 def gathered(net: Any, function: Callable[..., Any], *args: Any) -> Any:

@@ -10,6 +10,7 @@ from ftkit.errors import InputError
 from ftkit.models.base_model import hidden_states_and_head, load_base
 from ftkit.models.losses import sequence_log_probs, supervised_tokens, target_log_probs
 from ftkit.training.distributed import summed
+from ftkit.training.sharding import holds_whole_network
 from ftkit.vlm.model import VLMModule
 from ftkit.vlm.preference import DPOLosses, PreferenceLoss, dpo_loss, preference_metrics
 from ftkit.vlm.reference import KeptReference, as_reference
@@ -93,7 +94,7 @@ class VLMDPO(VLMModule):
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Bring what is kept of the images and of the reference."""
         batch = super().on_before_batch_transfer(batch, dataloader_idx)
-        if not self.cache_reference or not self.whole_network:
+        if not self.cache_reference or not holds_whole_network(self.trainer):
             return batch
         first = self.kept is None
         if self.kept is None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from transformers import AutoModelForImageTextToText
 
 from ftkit.training.generative import GenerativeModule
+from ftkit.training.sharding import holds_whole_network
 from ftkit.vlm.vision import FrozenVision, is_frozen, to_model, vision_parts
 
 VISION_PARTS = ("vision_model", "connector", "vision_tower", "multi_modal_projector")  # SmolVLM's and PaliGemma's names
-_WHOLE_NETWORK = (SingleDeviceStrategy, DDPStrategy)  # other strategies may keep a part of each weight only
 
 
 class VLMModule(GenerativeModule):
@@ -39,11 +38,6 @@ class VLMModule(GenerativeModule):
         """Seconds of this stage that went into computing or reading image features."""
         return 0.0 if self.vision is None else self.vision.seconds
 
-    @property
-    def whole_network(self) -> bool:
-        """Whether this process holds every weight, so that a part of the network can be run by itself."""
-        return isinstance(self.trainer.strategy, _WHOLE_NETWORK)
-
     def with_trainable(self, net: Any) -> Any:
         """Choose what learns; a frozen tower is without dropout, whether its features are kept or not."""
         net = super().with_trainable(net)
@@ -59,7 +53,7 @@ class VLMModule(GenerativeModule):
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Put what is kept of the images in the place of their pixels."""
         if self.vision is None:
-            if not self.cache_vision or not self.whole_network or not is_frozen(self.net):
+            if not self.cache_vision or not holds_whole_network(self.trainer) or not is_frozen(self.net):
                 return batch
             self.vision = FrozenVision(self.net, self.trainer.precision_plugin.forward_context)
         attached: dict[str, Any] = {
