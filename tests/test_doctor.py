@@ -87,10 +87,11 @@ def test_a_failed_check_ends_with_4_and_bad_input_with_2(
 
 def broken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Break the invariant that a check is about."""
+    from ftkit.classifier import module
     from ftkit.classifier.module import DecoderClassifier
     from ftkit.classifier.network import SequenceClassifier
 
-    forward, loss, save = DecoderClassifier.forward, DecoderClassifier._loss, AtomicCheckpointIO.save_checkpoint
+    forward, loss, save = DecoderClassifier.forward, module.class_loss, AtomicCheckpointIO.save_checkpoint
 
     def neighbours(self: Any, batch: Any) -> Any:
         logits = forward(self, batch)
@@ -99,8 +100,8 @@ def broken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def reads_pads(self: Any, batch: Any) -> Any:
         return forward(self, batch) + 0.1 * batch["input_ids"].shape[1]
 
-    def summed(self: Any, logits: Any, label: Any) -> Any:
-        return loss(self, logits, label) * len(label)
+    def summed(logits: Any, label: Any, *rest: Any) -> Any:
+        return loss(logits, label, *rest) * len(label)
 
     def detached(self: Any, batch: Any) -> Any:
         return forward(self, batch).detach() + sum(p.sum() * 0 for p in self.parameters() if p.requires_grad)
@@ -118,7 +119,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         "padding": (DecoderClassifier, "forward", reads_pads),
         "causality": (SequenceClassifier, "run", lambda self, hidden, *rest: hidden + hidden.mean(1, keepdim=True)),
         "gradients": (DecoderClassifier, "forward", detached),
-        "accumulation": (DecoderClassifier, "_loss", summed),
+        "accumulation": (module, "class_loss", summed),
         "frozen": (DecoderClassifier, "configure_optimizers", decays),
         "save and reload": (AtomicCheckpointIO, "save_checkpoint", forgets),
     }

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import lightning as L
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ftkit.classifier.encoding import Encoding
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
 from ftkit.errors import InputError
 
@@ -158,6 +160,16 @@ def test_predictions_are_the_softmax(gpt2_folder: Path) -> None:
 def test_arguments_out_of_range_are_refused(arguments: Any, message: str, gpt2_folder: Path) -> None:
     with pytest.raises(InputError, match=message):
         classifier(gpt2_folder, **arguments)
+
+
+def test_the_tokenizer_is_loaded_once(gpt2_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server classifies at every step, and the hub may be asked at every load."""
+    model = classifier(gpt2_folder)
+    model.encoding = Encoding(("ham", "spam"), max_length=8, pad_to_max=False, pad_id=0, single=False)
+    loading = Mock(side_effect=model.load_tokenizer)
+    monkeypatch.setattr(model, "load_tokenizer", loading)
+    assert model.classify(["win cash"]) == model.classify(["win cash"])
+    loading.assert_called_once()
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])

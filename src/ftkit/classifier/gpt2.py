@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model, GPT2Tokenizer
 from transformers.pytorch_utils import Conv1D
 
-from ftkit.classifier.backbone import Backbone, KeysAndValues
+from ftkit.classifier.backbone import Backbone, KeysAndValues, Weights
 from ftkit.errors import InputError
 from ftkit.hub import load_pretrained, not_cached
 
 Size = Literal["small", "medium", "large", "xl"]
-Weights = Literal["pretrained", "random", "random_transformers"]
 
 
 class Shape(NamedTuple):

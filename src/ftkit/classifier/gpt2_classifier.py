@@ -9,7 +9,6 @@ from transformers import PreTrainedTokenizerBase
 from ftkit.classifier import gpt2
 from ftkit.classifier.backbone import Backbone
 from ftkit.classifier.module import DecoderClassifier
-from ftkit.errors import below_one
 
 
 class GPT2Classifier(DecoderClassifier):
@@ -20,10 +19,6 @@ class GPT2Classifier(DecoderClassifier):
             it is.
         source: Where configuration, tokenizer and pretrained weights come from: ``hub``, ``demo`` (the small models
             that ftkit carries) or a folder in transformers format, holding one model or one folder a size.
-        weights: ``pretrained``, ``random`` (PyTorch's default initialisation, as in the published table) or
-            ``random_transformers`` (N(0, 0.02)).
-        revision: Hub revision to pin.
-        dropout: Dropout in embeddings, attention and residual paths.
         **options: The options of every decoder, see :class:`~ftkit.classifier.module.DecoderClassifier`.
 
     Raises:
@@ -38,24 +33,14 @@ class GPT2Classifier(DecoderClassifier):
         torch.Size([1, 2])
     """
 
-    def __init__(
-        self,
-        size: gpt2.Size | None = "small",
-        source: str = "hub",
-        weights: gpt2.Weights = "pretrained",
-        revision: str | None = None,
-        dropout: float = 0.0,
-        **options: Any,
-    ) -> None:
+    def __init__(self, size: gpt2.Size | None = "small", source: str = "hub", **options: Any) -> None:
         super().__init__(**options)
-        below_one(dropout=dropout)
-        self.size, self.source, self.weights, self.revision, self.dropout = size, source, weights, revision, dropout
+        self.size, self.source = size, source
 
     @property
     def base(self) -> dict[str, Any]:
         """Where the backbone came from, as plain values."""
-        identity = {"source": self.source, "size": self.size, "weights": self.weights, "revision": self.revision}
-        return identity if self.weights == "pretrained" else {**identity, "seed": self.seed}
+        return {**super().base, "size": self.size}
 
     @property
     def hub_id(self) -> str | None:
@@ -70,7 +55,7 @@ class GPT2Classifier(DecoderClassifier):
     def build_backbone(self) -> Backbone:
         """Load or draw a GPT-2."""
         layers = gpt2.load_config(self.source, self.size, self.revision).n_layer
-        options = self.quantised(self.weights, [f"h.{index}" for index in range(layers)])
+        options = self.quantised([f"h.{index}" for index in range(layers)])
         return gpt2.GPT2Backbone(
             gpt2.load_gpt2(
                 self.source, self.size, self.weights, self.revision, self.causal_mask, self.dropout, **options

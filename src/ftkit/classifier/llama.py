@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaModel, PreTrainedTokenizerBase
 from transformers.models.llama.modeling_llama import rotate_half
 
-from ftkit.classifier.backbone import Backbone, KeysAndValues
+from ftkit.classifier.backbone import Backbone, KeysAndValues, Weights
 from ftkit.errors import InputError
 from ftkit.hub import load_pretrained
-
-Weights = Literal["pretrained", "random", "random_transformers"]
 
 
 class LlamaBackbone(Backbone):

@@ -10,7 +10,6 @@ from transformers import PreTrainedTokenizerBase
 from ftkit.classifier import llama
 from ftkit.classifier.backbone import Backbone
 from ftkit.classifier.module import DecoderClassifier
-from ftkit.errors import below_one
 
 
 class LlamaClassifier(DecoderClassifier):
@@ -19,33 +18,15 @@ class LlamaClassifier(DecoderClassifier):
     Args:
         source: Where configuration, tokenizer and pretrained weights come from: a hub id, a folder in transformers
             format, or a GGUF file (``pip install 'ftkit[gguf]'``), whose weights are dequantised to float32.
-        weights: ``pretrained``, ``random`` (PyTorch's default initialisation, as in the published table) or
-            ``random_transformers`` (N(0, 0.02)); the random ones take only the configuration from the source.
-        revision: Hub revision to pin.
-        dropout: Dropout on the attention weights, the only one in this family.
         **options: The options of every decoder, see :class:`~ftkit.classifier.module.DecoderClassifier`.
 
     Raises:
         InputError: An argument, or a combination of arguments, makes no sense.
     """
 
-    def __init__(
-        self,
-        source: str = "HuggingFaceTB/SmolLM2-135M",
-        weights: llama.Weights = "pretrained",
-        revision: str | None = None,
-        dropout: float = 0.0,
-        **options: Any,
-    ) -> None:
+    def __init__(self, source: str = "HuggingFaceTB/SmolLM2-135M", **options: Any) -> None:
         super().__init__(**options)
-        below_one(dropout=dropout)
-        self.source, self.weights, self.revision, self.dropout = source, weights, revision, dropout
-
-    @property
-    def base(self) -> dict[str, Any]:
-        """Where the backbone came from, as plain values."""
-        identity = {"source": self.source, "weights": self.weights, "revision": self.revision}
-        return identity if self.weights == "pretrained" else {**identity, "seed": self.seed}
+        self.source = source
 
     @property
     def hub_id(self) -> str | None:
@@ -60,7 +41,7 @@ class LlamaClassifier(DecoderClassifier):
     def build_backbone(self) -> Backbone:
         """Load or draw a Llama."""
         layers = llama.load_config(self.source, self.revision).num_hidden_layers
-        options = self.quantised(self.weights, [f"layers.{index}" for index in range(layers)])
+        options = self.quantised([f"layers.{index}" for index in range(layers)])
         return llama.LlamaBackbone(
             llama.load_llama(self.source, self.weights, self.revision, self.causal_mask, self.dropout, **options)
         )

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
-from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 from transformers import PreTrainedTokenizerBase
 
-from ftkit.classifier.backbone import Backbone
+from ftkit.classifier.backbone import Backbone, Weights
 from ftkit.classifier.encoding import Encoding
 from ftkit.classifier.frozen_prefix import FrozenPrefix
+from ftkit.classifier.loss import class_loss, summed_weight
 from ftkit.classifier.network import CLASSES, FrozenDtype, SequenceClassifier
 from ftkit.classifier.pooling import Pooling, reads_padding
 from ftkit.classifier.trainable import (
@@ -24,7 +24,7 @@ from ftkit.classifier.trainable import (
     Trainable,
     add_lora,
     choose_trainable,
-    frozen_parts,
+    frozen_blocks,
     trainable_blocks,
 )
 from ftkit.errors import InputError, at_least, below_one
@@ -32,9 +32,7 @@ from ftkit.models.base_model import Quantisation, fuse_activations, keep_arrange
 from ftkit.training.checkpoint import TrainedStateModule, trainable_parameters
 from ftkit.training.distributed import summed
 from ftkit.training.optimizer import configured_optimizers
-from ftkit.training.sharding import shard
-
-_WHOLE_NETWORK = (SingleDeviceStrategy, DDPStrategy)  # other strategies may keep a part of each weight only
+from ftkit.training.sharding import holds_whole_network, shard
 
 
 class DecoderClassifier(TrainedStateModule):
@@ -45,6 +43,11 @@ class DecoderClassifier(TrainedStateModule):
     padded, ``length`` (B,) int64, ``label`` (B,) int64, ``id`` list of B strings.
 
     Args:
+        weights: ``pretrained``, ``random`` (PyTorch's default initialisation, as in the published table) or
+            ``random_transformers`` (N(0, 0.02)); the random ones take only the configuration from the source.
+        revision: Hub revision to pin.
+        dropout: Dropout of GPT-2's embeddings, attention and residual paths; the Llama family has only that on the
+            attention weights.
         trainable: What learns: ``last_layer`` (the head only), ``last_block``, ``last_two_blocks``, a number of last
             blocks, ``all``, or ``lora``. A block that learns brings the final norm with it.
         pooling: Which position decides: ``first``, ``last`` (padding or not), ``last_real``, ``mean``, ``mean_real``.
@@ -73,8 +76,13 @@ class DecoderClassifier(TrainedStateModule):
         InputError: An argument, or a combination of arguments, makes no sense.
     """
 
+    source: str  # of the backbone, as the subclass reads it
+
     def __init__(
         self,
+        weights: Weights = "pretrained",
+        revision: str | None = None,
+        dropout: float = 0.0,
         trainable: Trainable | int = "last_block",
         pooling: Pooling = "last",
         causal_mask: bool = True,
@@ -95,6 +103,7 @@ class DecoderClassifier(TrainedStateModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["optimizer", "scheduler"])  # those of the subclass too
+        self.weights, self.revision, self.dropout = weights, revision, dropout
         self.trainable, self.pooling = trainable, pooling
         self.causal_mask, self.mask_padding = causal_mask, mask_padding
         self.lora_rank, self.lora_alpha = lora_rank, lora_alpha
@@ -118,9 +127,10 @@ class DecoderClassifier(TrainedStateModule):
         """Load or draw the backbone; called once, with the global generator seeded."""
 
     @property
-    @abstractmethod
     def base(self) -> dict[str, Any]:
         """What the backbone was made from, as plain values; a checkpoint fits only the same base."""
+        identity = {"source": self.source, "weights": self.weights, "revision": self.revision}
+        return identity if self.weights == "pretrained" else {**identity, "seed": self.seed}
 
     @property
     @abstractmethod
@@ -130,6 +140,11 @@ class DecoderClassifier(TrainedStateModule):
     @abstractmethod
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer that belongs to the backbone."""
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that belongs to the backbone, loaded once."""
+        return self.load_tokenizer()
 
     @property
     def reads_padding(self) -> bool:
@@ -157,14 +172,13 @@ class DecoderClassifier(TrainedStateModule):
             else:
                 choose_trainable(backbone, self.net.head, self.trainable)
         if self.frozen_dtype == "bfloat16":
-            self.net.bf16_blocks = _frozen_blocks(backbone)
+            self.net.bf16_blocks = frozen_blocks(backbone)
         shard(self, self.net)
 
-    def quantised(self, weights: str, blocks: Sequence[str]) -> dict[str, Any]:
+    def quantised(self, blocks: Sequence[str]) -> dict[str, Any]:
         """Keyword arguments with which ``from_pretrained`` quantises what does not learn; none if nothing is to be.
 
         Args:
-            weights: What is loaded.
             blocks: The names of the model's blocks.
 
         Raises:
@@ -172,8 +186,8 @@ class DecoderClassifier(TrainedStateModule):
         """
         if self.quantisation is None:
             return {}
-        if weights != "pretrained":
-            raise InputError("only pretrained weights can be quantised", field="weights", got=weights)
+        if self.weights != "pretrained":
+            raise InputError("only pretrained weights can be quantised", field="weights", got=self.weights)
         learning = 0 if self.trainable == "lora" else trainable_blocks(self.trainable, len(blocks))
         return quantisation_options(self.quantisation, self.root_device, blocks[len(blocks) - learning :])
 
@@ -203,19 +217,21 @@ class DecoderClassifier(TrainedStateModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Mean cross-entropy of the batch; of all processes' batches, for their gradients are averaged afterwards."""
-        loss = mean = self._loss(self(batch), batch["label"])
+        label = batch["label"]
+        loss = mean = class_loss(self(batch), label, self.class_weights, self.ignore_index)
         if self._trainer is not None and self._trainer.world_size > 1:
-            weight = self._weight(batch["label"])
+            weight = summed_weight(label, self.class_weights, self.ignore_index)
             total, weights = summed(self.trainer, loss * weight, weight)
             loss, mean = loss * (weight * self.trainer.world_size / weights), total / weights
-        self.log("train/loss", mean, batch_size=len(batch["label"]))
+        self.log("train/loss", mean, batch_size=len(label))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Log ``val/loss`` and ``val/accuracy``; return the predictions."""
         logits, label = self(batch), batch["label"]
         self.val_accuracy(logits, label)
-        self.log("val/loss", self._loss(logits, label), batch_size=len(label), sync_dist=True)
+        loss = class_loss(logits, label, self.class_weights, self.ignore_index)
+        self.log("val/loss", loss, batch_size=len(label), sync_dist=True)
         self.log("val/accuracy", self.val_accuracy, batch_size=len(label), prog_bar=True)
         return self._predictions(batch, logits)
 
@@ -252,7 +268,7 @@ class DecoderClassifier(TrainedStateModule):
         assert self.net is not None
         was_training = self.training
         self.eval()
-        encoded = self.encoding.encode(self.load_tokenizer(), texts)
+        encoded = self.encoding.encode(self.tokenizer, texts)
         results = []
         for batch in map(self.net.trim, self.encoding.batches(encoded, batch_size)):
             probabilities = self({key: value.to(self.device) for key, value in batch.items()}).softmax(-1)
@@ -275,18 +291,9 @@ class DecoderClassifier(TrainedStateModule):
     def _open_prefix(self, net: SequenceClassifier) -> FrozenPrefix | None:
         """What is kept of the data module's messages; None where they or the whole network are not at hand."""
         data: Any = getattr(self.trainer, "datamodule", None)
-        if not getattr(data, "datasets", None) or not isinstance(self.trainer.strategy, _WHOLE_NETWORK):
+        if not getattr(data, "datasets", None) or not holds_whole_network(self.trainer):
             return None
         return FrozenPrefix(net, data.datasets, data.batch_size, self.trainer.precision_plugin.forward_context)
-
-    def _loss(self, logits: Tensor, label: Tensor) -> Tensor:
-        weights = None if self.class_weights is None else self.class_weights.to(logits)
-        return F.cross_entropy(logits, label, weight=weights, ignore_index=self.ignore_index)
-
-    def _weight(self, label: Tensor) -> Tensor:
-        """What the mean over a batch divides by."""
-        weights = torch.ones(CLASSES) if self.class_weights is None else self.class_weights
-        return weights.to(label.device)[label[label != self.ignore_index]].sum()
 
     def _predictions(self, batch: dict[str, Any], logits: Tensor) -> dict[str, Any]:
         probability = logits.detach().float().softmax(-1)[:, 1]
@@ -302,7 +309,7 @@ class DecoderClassifier(TrainedStateModule):
                 "takes one positive weight a class", field="class_weights", got=self.class_weights.tolist()
             )
         at_least(1, lora_rank=self.lora_rank)
-        below_one(lora_dropout=self.lora_dropout)
+        below_one(dropout=self.dropout, lora_dropout=self.lora_dropout)
         if self.quantisation is not None and self.trainable == "all":
             raise InputError("quantised weights cannot learn", field="quantisation", fix="use trainable: lora")
         if self.quantisation is not None and (self.trainable, self.lora_flavour) == ("lora", "published"):
@@ -312,9 +319,3 @@ class DecoderClassifier(TrainedStateModule):
                 got="published",
                 fix="use lora_flavour: peft",
             )
-
-
-def _frozen_blocks(backbone: Backbone) -> int:
-    """How many of the first blocks do not learn, nor anything before them."""
-    embeddings_and_blocks = frozen_parts(backbone)[: 1 + len(backbone.blocks)]
-    return max(len(embeddings_and_blocks) - 1, 0)

@@ -74,6 +74,12 @@ def frozen_parts(backbone: Backbone) -> list[list[nn.Parameter]]:
     return frozen
 
 
+def frozen_blocks(backbone: Backbone) -> int:
+    """How many of the first blocks do not learn, nor anything before them."""
+    embeddings_and_blocks = frozen_parts(backbone)[: 1 + len(backbone.blocks)]
+    return max(len(embeddings_and_blocks) - 1, 0)
+
+
 def add_lora(net: Any, rank: int, alpha: float, flavour: LoraFlavour, dropout: float = 0.0) -> None:
     """Freeze the backbone and put peft's LoRA adapters into it, in place. The head learns in full.
 

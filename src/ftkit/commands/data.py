@@ -31,10 +31,11 @@ def data_show(config: list[Path], row: int = 0) -> str:
         logging.getLogger(name).setLevel(logging.WARNING)
     from ftkit.errors import InputError
     from ftkit.lightning_cli import FtkitCLI
+    from ftkit.training.generative import GenerativeModule
 
     cli = FtkitCLI([part for path in config for part in ("--config", str(path))], run=False)
     model, data = cli.model, cli.datamodule
-    if not hasattr(model, "tokenizer"):
+    if not isinstance(model, GenerativeModule):
         raise InputError("the model is not trained on answers", field="model", got=type(model).__name__)
     data.trainer = cli.trainer
     cli.trainer.strategy.connect(model)  # so that the data module finds the model; no weights are loaded
