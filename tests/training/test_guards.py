@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ftkit.errors import ExitCode, TrainingFailed
+from ftkit.errors import ExitCode, InputError, TrainingFailed
 from ftkit.training.guards import Climb, DivergenceGuard, FiniteGuard
 
 # A published fine-tuning log, an average of many steps each: (loss, rate, epoch).
@@ -69,6 +69,12 @@ def test_the_log_that_climbed_is_stopped_with_advice(tmp_path: Path) -> None:
 
 def test_the_log_that_learnt_goes_on(tmp_path: Path) -> None:
     fit(tmp_path, Replayed(LEARNT), DivergenceGuard(window=1))
+
+
+@pytest.mark.parametrize("option", ["window", "patience"])
+def test_no_block_can_be_empty_and_none_is_lost_at_once(option: str) -> None:
+    with pytest.raises(InputError, match=rf"{option}: must be at least 1 \(got 0\)"):
+        DivergenceGuard(**{option: 0})
 
 
 @settings(max_examples=60, deadline=None)

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from ftkit.errors import TrainingFailed
+from ftkit.errors import TrainingFailed, at_least
 from ftkit.training.unfinished import record_unfinished
 
 NAMED = 5  # examples of a batch
@@ -134,9 +134,13 @@ class DivergenceGuard(L.Callback):
         enabled: Whether it looks at all.
         window: Steps that are averaged.
         patience: Averages in a row that must be up.
+
+    Raises:
+        InputError: ``window`` or ``patience`` is below 1.
     """
 
     def __init__(self, enabled: bool = True, window: int = 25, patience: int = 4) -> None:
+        at_least(1, window=window, patience=patience)
         self.enabled = enabled
         self.climb = Climb(window, patience)
 
