@@ -84,7 +84,7 @@ class GPT2Backbone(Backbone):
         projection is applied to what attention has read: (q K^T) x = q (K^T x), and sum(p V x) = V sum(p x). The key
         bias adds the same to all of a query's scores, and softmax takes it out again.
         """
-        block = self.blocks[-1]
+        block: Any = self.blocks[-1]
         attention = block.attn
         if not self._runs_one_position(block) or type(attention.c_attn) is not Conv1D:
             return super().run_last_block(hidden, arguments, position)
