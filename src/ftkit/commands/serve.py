@@ -45,7 +45,7 @@ def serve(
         dtype: Precision of what is not quantised; auto is the checkpoint's own, and float32 on a CPU.
         device_map: auto spreads the model over the GPUs there are, but a run takes the first; or one device, such as
             cpu.
-        batch_size: The most answers generated at a time.
+        batch_size: The most answers generated, or texts classified, at a time.
         max_new_tokens: The most tokens that a request may ask for.
         queue: The most answers that wait for their turn; more get 503 and Retry-After, or 400 if one request alone
             asks for more.
