@@ -297,4 +297,5 @@ def _stroke(color: int | None) -> str:
 
 def _share(value: float, limits: tuple[float, float]) -> float:
     low, high = limits
-    return min(1.0, max(0.0, (value - low) / (high - low))) if high > low else 0.5
+    # In this order NaN stays NaN, and a mark that should have been left out shows as what it is.
+    return min(max((value - low) / (high - low), 0.0), 1.0) if high > low else 0.5
