@@ -1,14 +1,16 @@
 """The reader of training rows: every shape, and what is said about rows that cannot be used."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ftkit.errors import InputError
+from ftkit.rows import image_files
 from ftkit.rows.files import StoredImage
-from ftkit.rows.reader import Row, count_places, read_rows
+from ftkit.rows.reader import Row, count_places, image_bytes, read_rows
 
 
 def user(*content: Any) -> dict[str, Any]:
@@ -105,14 +107,20 @@ FAULTS = [
     ({"prompt": "a", "completion": "<image>"}, "the answer holds <image>"),
     ({"prompt": "a", "completion": "\ud800"}, "surrogate"),
     ({"chosen": [user("a"), ANSWER], "rejected": [user("b"), ANSWER]}, "differ before the last message"),
-    ({"prefix": "a", "suffix": "b", "image": "pictures/none.png"}, "images\\[0\\]: there is no such image"),
-    ({"prefix": "a", "suffix": "b", "images": ["pictures/a.png", "../outside.png"]}, "images\\[1\\]: is outside"),
-    ({"prefix": "a", "suffix": "b", "image": "pictures/link.png"}, "is outside the data root"),
-    ({"prefix": "a", "suffix": "b", "image": "https://example.org/a.png"}, "nothing is fetched"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures/none.png"}, "images\\[0\\]: .*the picture does not exist"),
+    (
+        {"prefix": "a", "suffix": "b", "images": ["pictures/a.png", "../outside.png"]},
+        "images\\[1\\]: .*lies outside the data folder",
+    ),
+    ({"prefix": "a", "suffix": "b", "image": "pictures/link.png"}, "lies outside the data folder"),
+    ({"prefix": "a", "suffix": "b", "image": "https://example.org/a.png"}, "never fetched"),
     ({"prefix": "a", "suffix": "b", "image": 5}, "must be the path"),
-    ({"prefix": "a", "suffix": "b", "image": "pictures/round.png"}, "cannot be looked for"),
-    ({"prefix": "a", "suffix": "b", "image": "a" * 300}, "cannot be looked for"),
-    ({"prefix": "a", "suffix": "b", "image": "pictures/link.gif"}, "is outside the data root"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures"}, "the picture is not a file"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures/pipe.png"}, "the picture is not a file"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures/\0.png"}, "cannot be a picture's path"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures/round.png"}, "cannot be a picture's path"),
+    ({"prefix": "a", "suffix": "b", "image": "a" * 300}, "cannot be a picture's path"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures/link.gif"}, "lies outside the data folder"),
     ({"prefix": "<image>a", "suffix": "b", "images": ["pictures/a.png"] * 2}, "2 images for 1 places"),
     ({"prefix": "a", "suffix": "b", "image": "pictures/a.png", "images": []}, "both image and images"),
     (
@@ -133,6 +141,7 @@ FAULTS = [
 def test_a_row_that_cannot_be_used_is_named_by_its_line(folder: Path, record: Any, problem: str) -> None:
     (folder.parent / OUTSIDE).write_bytes(b"\x89PNG")
     (folder / "pictures" / "round.png").symlink_to("round.png")
+    os.mkfifo(folder / "pictures" / "pipe.png")
     for link in ("link.png", "link.gif.png"):
         (folder / "pictures" / link).symlink_to(folder.parent / OUTSIDE)
     path = write(folder, {"prompt": "a", "completion": "b"}, record)
@@ -196,3 +205,65 @@ def test_a_saved_data_set_gives_the_same_rows(folder: Path) -> None:
         read_rows(folder / "splits")
     with pytest.raises(InputError, match="no saved data set"):
         read_rows(folder / "pictures")
+
+
+def saved_by_path(folder: Path, monkeypatch: pytest.MonkeyPatch, **images: Any) -> Path:
+    """A data set of two rows that holds the paths of its images and not their bytes, as older ones do."""
+    datasets = pytest.importorskip("datasets")
+    ((name, of_rows),) = images.items()
+    image = datasets.Image(decode=False)
+    kind = datasets.List(image) if isinstance(of_rows[0], list) else image
+    text = datasets.Value("string")
+    features = datasets.Features({"prefix": text, "suffix": text, name: kind})
+    table = datasets.Dataset.from_dict({"prefix": ["a", "a"], "suffix": ["b", "b"], **images}, features=features)
+    monkeypatch.setattr("datasets.arrow_writer.embed_table_storage", lambda table, *_, **__: table)
+    monkeypatch.setattr(datasets.Dataset, "_estimate_nbytes", lambda table: 0)  # asks each file for its size
+    table.save_to_disk(folder / "saved")
+    return folder / "saved"
+
+
+def by_path(path: str | None) -> dict[str, Any]:
+    return {"bytes": None, "path": path}
+
+
+UNSAFE = [
+    ("/dev/zero", "lies outside the data folder"),
+    ("pipe.png", "is not a file"),
+    ("gone.png", "does not exist"),
+    ("https://example.org/a.png", "never fetched"),
+    (None, "must be the path of an image"),
+]
+
+
+@pytest.mark.parametrize(("name", "problem"), UNSAFE, ids=[problem for _, problem in UNSAFE])
+def test_paths_in_a_saved_data_set_are_as_safe_as_those_in_a_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str | None, problem: str
+) -> None:
+    os.mkfifo(folder / "pipe.png")
+    good = by_path("pictures/a.png")
+    path = saved_by_path(folder, monkeypatch, images=[[good], [good, by_path(name)]])
+    with pytest.raises(InputError, match=problem) as caught:
+        read_rows(path, folder)
+    assert str(caught.value).startswith(f"{path}:2: images[1]: ")
+
+
+def test_a_picture_given_by_its_path_in_a_saved_data_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved_by_path(folder, monkeypatch, image=[by_path("pictures/a.png"), None])
+    first, second = read_rows(path, folder)
+    assert first.images == ((folder / "pictures" / "a.png").resolve(),)
+    assert second.images == ()
+
+
+def test_bytes_that_can_be_no_picture_are_not_handed_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "pictures" / "a.png"
+    assert image_bytes(path) == b"\x89PNG"
+    monkeypatch.setattr(image_files, "MAX_BYTES", 3)
+    for image in (path, StoredImage([{"image": {"bytes": b"\x89PNG"}}], 0, "image", None)):
+        with pytest.raises(InputError, match="more than 3 bytes: 4"):
+            image_bytes(image)
+    path.unlink()
+    os.mkfifo(path)  # since the rows were read
+    with pytest.raises(InputError, match="not a file"):
+        image_bytes(path)
+    with pytest.raises(InputError, match="is empty"):
+        image_bytes(StoredImage([{"image": {"bytes": b""}}], 0, "image", None))

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.errors import EnvironmentFault, InputError
+from ftkit.rows.image_files import check_bytes
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image inside a ``datasets`` data set; its bytes are read when they are needed.
+    """An image whose bytes a ``datasets`` data set holds; they are read when they are needed.
 
     Args:
         table: The data set, with its images undecoded.
@@ -28,10 +29,15 @@ class StoredImage:
     position: int | None
 
     def read(self) -> bytes:
-        """The bytes of the image's file."""
+        """The bytes of the image.
+
+        Raises:
+            InputError: There are none, or too many.
+        """
         value = self.table[self.row][self.column]
-        value = value if self.position is None else value[self.position]
-        return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
+        data = (value if self.position is None else value[self.position])["bytes"]
+        check_bytes(len(data))
+        return data
 
 
 def json_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -63,7 +69,9 @@ def json_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def saved_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a folder that ``datasets.Dataset.save_to_disk`` wrote; images as :class:`StoredImage`.
+    """The rows of a folder that ``datasets.Dataset.save_to_disk`` wrote.
+
+    Images are :class:`StoredImage` where the data set holds their bytes, and otherwise the paths that it holds.
 
     Yields:
         The row's place, counted from 1, and its columns.
@@ -97,10 +105,13 @@ def saved_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         record = dict(texts[index])
         for name, images in counted.items():
             value = images[index][name]
-            count = len(value) if isinstance(value, list) else None
-            record[name] = (
-                [StoredImage(images, index, name, position) for position in range(count)]
-                if count is not None
-                else value and StoredImage(images, index, name, None)
-            )
+            if isinstance(value, list):
+                record[name] = [_image(one, images, index, name, place) for place, one in enumerate(value)]
+            else:
+                record[name] = value and _image(value, images, index, name, None)
         yield index + 1, record
+
+
+def _image(value: Any, table: Any, row: int, column: str, position: int | None) -> StoredImage | str | None:
+    stored = value is not None and value["bytes"] is not None
+    return StoredImage(table, row, column, position) if stored else value and value["path"]

@@ -22,6 +22,7 @@ from typing import Any
 
 from ftkit.errors import InputError
 from ftkit.rows.files import StoredImage, json_records, saved_records
+from ftkit.rows.image_files import image_path, read_bytes
 
 PLACEHOLDER = "<image>"  # in the texts of a row, whatever the model's own image token is
 ROLES = ("system", "user", "assistant")
@@ -276,22 +277,21 @@ def _image(value: Any, number: int, root: Path, row: Row) -> ImageReference:
     name = f"images[{number}]"
     if isinstance(value, StoredImage):
         return value
-    if not isinstance(value, str) or not value or "\0" in value:
+    if not isinstance(value, str) or not value:
         raise row.error("must be the path of an image", field=name, got=value)
-    if "://" in value or value.startswith("data:"):
-        raise row.error("is an address: nothing is fetched", field=name, got=value, fix="download the images first")
     try:
-        path = (root / value).resolve()
-        if not path.is_file():  # the name in a folder that `ftkit images prepare` wrote
-            path = (root / f"{value}.png").resolve()
-        found = path.is_file()
-    except (OSError, RuntimeError) as error:  # names that are too long, links that go round
-        raise row.error(f"cannot be looked for: {error}", field=name, got=value) from error
-    if not path.is_relative_to(root.resolve()):
-        raise row.error(f"is outside the data root {root}", field=name, got=value, fix="set the data root (images)")
-    if not found:
-        raise row.error(f"there is no such image below {root}", field=name, got=value)
-    return path
+        return image_path(value, root)
+    except InputError as error:
+        raise row.error(str(error), field=name) from error
+
+
+def image_bytes(image: ImageReference) -> bytes:
+    """The bytes of an image's file.
+
+    Raises:
+        InputError: The file is gone, no regular file, empty, too large, or cannot be read.
+    """
+    return read_bytes(image) if isinstance(image, Path) else image.read()
 
 
 def _cell(value: Any) -> str:

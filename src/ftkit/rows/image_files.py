@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from pathlib import Path
 
 from ftkit.errors import InputError
@@ -18,8 +19,8 @@ def image_path(path: str | Path, root: str | Path | None = None) -> Path:
     In a folder written by ``ftkit images prepare`` a picture is found by its original name, too.
 
     Args:
-        path: As in :func:`open_image`.
-        root: As in :func:`open_image`.
+        path: As in :func:`ftkit.vlm.images.open_image`.
+        root: As in :func:`ftkit.vlm.images.open_image`.
 
     Returns:
         The file, links resolved.
@@ -56,16 +57,31 @@ def read_bytes(path: Path, name: str | Path | None = None) -> bytes:
         name: What messages call it; ``path`` if not given.
 
     Raises:
-        InputError: The file is empty, too large, or cannot be read.
+        InputError: The file is empty, too large, no regular file, or cannot be read.
     """
     name = name or path
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise InputError(f"the file has more than {MAX_BYTES:,} bytes: {size:,}", file=name)
-        data = path.read_bytes()
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a device or a pipe may never end
+            raise InputError("the picture is not a file", file=name)
+        check_bytes(found.st_size, name)
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES)
     except OSError as error:
         raise InputError(f"the file cannot be read: {error.strerror}", file=name) from error
-    if not data:
+
+
+def check_bytes(size: int, name: str | Path | None = None) -> None:
+    """Refuse a picture that has no bytes, or too many.
+
+    Args:
+        size: Their number.
+        name: What messages call the picture.
+
+    Raises:
+        InputError: It is refused.
+    """
+    if size > MAX_BYTES:
+        raise InputError(f"the file has more than {MAX_BYTES:,} bytes: {size:,}", file=name)
+    if not size:
         raise InputError("the file is empty", file=name)
-    return data
