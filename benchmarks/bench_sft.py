@@ -122,7 +122,7 @@ def _with_ftkit(options: argparse.Namespace) -> dict[str, Any]:
 
     class InOrder(TextDataModule):
         def train_dataloader(self) -> DataLoader[Any]:
-            examples: Any = self.examples["train"]
+            examples: Any = self.datasets["train"]
             return DataLoader(examples, batch_size=self.batch_size, collate_fn=Collate(self.pad_id))
 
     module = CausalLMSFT(

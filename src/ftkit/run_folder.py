@@ -10,7 +10,7 @@ CONFIG_FILE = "config.yaml"
 CURVES_FILE = "metrics.csv"
 
 SplitName = Literal["train", "val", "test"]
-SPLITS: tuple[str, ...] = get_args(SplitName)
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 
 def predictions_file(split: str) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from ftkit.classifier.dataset import MessageDataset, message_loader
+from ftkit.classifier.dataset import MessageDataset, as_it_is
 from ftkit.classifier.encoding import Encoding
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
 from ftkit.classifier.llama_classifier import LlamaClassifier
@@ -63,13 +64,13 @@ class Messages(L.LightningDataModule):
             self.datasets[split] = MessageDataset(ids, labels, texts, rules, split, width=12)
 
     def train_dataloader(self) -> Any:
-        return message_loader(self.datasets["train"], self.batch_size, num_workers=0)
+        return DataLoader(self.datasets["train"], self.batch_size, collate_fn=as_it_is)
 
     def val_dataloader(self) -> Any:
-        return message_loader(self.datasets["val"], self.batch_size, num_workers=0)
+        return DataLoader(self.datasets["val"], self.batch_size, collate_fn=as_it_is)
 
     def test_dataloader(self) -> Any:
-        return message_loader(self.datasets["test"], self.batch_size, num_workers=0)
+        return DataLoader(self.datasets["test"], self.batch_size, collate_fn=as_it_is)
 
 
 class Watched(DecoderClassifier):

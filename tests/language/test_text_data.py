@@ -91,7 +91,7 @@ def test_too_long_is_cut_or_skipped_and_counted(tokenizer: Any, tmp_path: Path) 
     path = write(tmp_path, [*ROWS, {"prompt": "say", "completion": " word" * 40}])
     cut = prepared(tokenizer, path, max_length=16)
     assert (cut.report["cut"]["train"], cut.report["skipped"]["train"]) == (1, 0)
-    assert max(map(len, cut.examples["train"])) == 16
+    assert max(map(len, cut.datasets["train"])) == 16
     skipped = prepared(tokenizer, path, max_length=16, too_long="skip")
     assert (skipped.report["cut"]["train"], skipped.report["skipped"]["train"]) == (0, 1)
     assert skipped.report["sizes"] == {"train": 3, "val": 0, "test": 0}
@@ -104,14 +104,12 @@ def test_a_prompt_without_room_for_an_answer_is_named_in_evaluation(tokenizer: A
         prepared(tokenizer, write(tmp_path, ROWS), test=write(tmp_path, rows, "test.jsonl"))
 
 
-@pytest.mark.parametrize("options", [{}, {"too_long": "skip"}, {"too_long": "skip", "max_length": 16}])
-def test_an_evaluated_answer_longer_than_the_context_is_cut(
-    tokenizer: Any, tmp_path: Path, options: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("options", [{}, {"max_length": 16}, {"too_long": "skip", "max_length": 16}])
+def test_only_the_context_cuts_what_is_evaluated(tokenizer: Any, tmp_path: Path, options: dict[str, Any]) -> None:
     train, long = write(tmp_path, ROWS), {"prompt": "say", "completion": " word" * 80}
     data = prepared(tokenizer, train, test=write(tmp_path, [*ROWS, long], "test.jsonl"), **options)
-    assert len(data.examples["test"]) == 4  # no row of an evaluation is left out
-    assert max(map(len, data.examples["test"])) == 64
+    assert len(data.datasets["test"]) == 4  # no row of an evaluation is left out
+    assert max(map(len, data.datasets["test"])) == 64
     assert data.report["cut"]["test"] == 1
 
 
@@ -151,7 +149,36 @@ def test_two_processes_share_the_buckets() -> None:
     assert not parts[0] & parts[1]
 
 
-@pytest.mark.parametrize("bad", [{"batch_size": 0}, {"num_workers": -1}, {"max_length": 1}])
+def test_an_own_seed_decides_the_order_and_else_the_global_one(tokenizer: Any, tmp_path: Path) -> None:
+    path = write(tmp_path, [{"prompt": f"{number} =", "completion": " x"} for number in range(40)])
+
+    def order(everywhere: int, seed: int | None = None) -> list[int]:
+        torch.manual_seed(everywhere)
+        return list(prepared(tokenizer, path, seed=seed).train_dataloader().sampler)
+
+    assert order(1) == order(1) != order(2)
+    assert order(1, seed=5) == order(2, seed=5)
+
+
+def test_a_split_without_rows_cannot_be_evaluated(tokenizer: Any, tmp_path: Path) -> None:
+    data = prepared(tokenizer, write(tmp_path, ROWS), evaluate_splits=["train", "val"])
+    assert data.val_dataloader() == []
+    with pytest.raises(InputError, match=r"data\.val: there are no rows to evaluate"):
+        data.test_dataloader()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"batch_size": 0},
+        {"num_workers": -1},
+        {"max_length": 1},
+        {"evaluate_splits": []},
+        {"evaluate_splits": ["test", "test"]},
+        {"evaluate_splits": ["dev"]},
+    ],
+    ids=str,
+)
 def test_arguments_that_make_no_sense(bad: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=next(iter(bad))):
         TextDataModule(tmp_path / "a.jsonl", **bad)

@@ -93,13 +93,22 @@ def test_what_a_model_cannot_take_is_refused(tokenizer) -> None:
 
 
 def test_a_prompt_is_never_cut() -> None:
-    assert LengthRule(None).fit(10_000, [1, 2]) == [[1, 2]]
-    assert LengthRule(5).fit(3, [1, 9]) == [[1, 9]]
-    assert LengthRule(5).fit(4, [1, 9], [3, 9]) == [[1], [3]]
-    assert LengthRule(5).fit(5, [1, 9]) is None
-    assert LengthRule(5, "skip").fit(4, [1, 9]) is None
+    row = Row("a", "1", "3")
+    assert LengthRule(None).fit(row, 10_000, [1, 2]) == [[1, 2]]
+    assert LengthRule(5).fit(row, 3, [1, 9]) == [[1, 9]]
+    assert LengthRule(5).fit(row, 4, [1, 9], [3, 9]) == [[1], [3]]
+    assert LengthRule(5).fit(row, 5, [1, 9]) is None
+    assert LengthRule(5, "skip").fit(row, 4, [1, 9]) is None
     with pytest.raises(InputError, match="max_length"):
         LengthRule(1)
+
+
+def test_no_row_is_left_out_of_an_evaluation() -> None:
+    row, rule = Row("a", "1", "3", file="rows.jsonl", line=7), LengthRule.for_evaluation(8, max_new_tokens=2)
+    assert rule.fit(row, 3, [1, 9]) == [[1, 9]]
+    assert rule.fit(row, 6, [1, 2, 9]) == [[1, 2]]
+    with pytest.raises(InputError, match=r"rows\.jsonl:7: the prompt has 7 tokens, room is for 6"):
+        rule.fit(row, 7, [9])
 
 
 def test_nothing_or_everything_to_learn_is_refused() -> None:

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import Trainer
 from transformers import AutoProcessor
 
 from ftkit.errors import InputError
 from ftkit.evaluation.predictions import write_predictions
 from ftkit.rows.reader import Row
+from ftkit.rows.supervision import LengthRule
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.dataset import split_by_images
+from ftkit.vlm.yes_no import VLMYesNo
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +24,11 @@ def processor(idefics3_folder: Path) -> Any:
     return AutoProcessor.from_pretrained(idefics3_folder)
 
 
-def prepared(processor: Any, preference: bool = False, **options: Any) -> VLMDataModule:
+def prepared(
+    processor: Any, preference: bool = False, whole: LengthRule | None = None, **options: Any
+) -> VLMDataModule:
     data = VLMDataModule(**{"batch_size": 5, "seed": 1, **options})
-    data.prepare(processor, preference)
+    data.prepare(processor, preference, whole)
     return data
 
 
@@ -77,16 +82,37 @@ def test_long_rows_are_cut_or_left_out_and_counted(processor: Any, vlm_rows: Cal
     assert whole.report["cut"] == whole.report["skipped"] == dict.fromkeys(("train", "val", "test"), 0)
     lengths = [len(one.prompt) + len(one.answers[0]) for one in whole.datasets["train"]]
     limit = sorted(lengths)[6]
-    cut = prepared(processor, **sources, max_length=limit)
+    whole_rule = LengthRule.for_evaluation(512, max_new_tokens=8)
+    cut = prepared(processor, **sources, max_length=limit, whole=whole_rule)
     longer = sum(length > limit for length in lengths)
     gone = sum(len(one.prompt) >= limit for one in whole.datasets["train"])
     assert cut.report["cut"] == {"train": longer - gone, "val": 0, "test": 0}
-    assert cut.report["skipped"] == {"train": gone, "val": longer, "test": longer}
+    assert cut.report["skipped"] == {"train": gone, "val": 0, "test": 0}  # evaluation is over all rows
+    assert cut.report["sizes"]["test"] == len(list(cut.test_dataloader()[0].dataset)) == 12
     assert max(batch["inputs"]["input_ids"].shape[1] for batch in cut.train_dataloader()) <= limit
     skipped = prepared(processor, **sources, max_length=limit, too_long="skip")
     assert skipped.report["sizes"]["train"] == len(skipped.datasets["train"]) == 12 - longer
     with pytest.raises(InputError, match="max_length: all 12 train rows are longer"):
         prepared(processor, **sources, max_length=10)
+
+
+def test_rows_are_evaluated_up_to_the_models_context_and_no_further(
+    processor: Any, vlm_rows: Callable[[str], Path]
+) -> None:
+    sources = in_three(vlm_rows("messages"))
+    rows = list(prepared(processor, **sources).datasets["test"])
+    prompts = [len(one.prompt) for one in rows]
+    longest = prompts.index(max(prompts))
+    context = prompts[longest] + 2
+    data = prepared(processor, **sources, max_length=1000, whole=LengthRule.for_evaluation(context, 2))
+    longer = sum(len(one.prompt) + len(one.answers[0]) > context for one in rows)
+    assert (data.report["cut"]["train"], data.report["cut"]["test"]) == (0, longer)
+    assert data.datasets["test"][longest].answers[0] == rows[longest].answers[0][:2]
+    assert data.report["sizes"]["test"] == len(rows) == 12
+    with pytest.raises(
+        InputError, match=rf"messages\.jsonl:\d+: the prompt has {prompts[longest]} tokens, room is for"
+    ):
+        prepared(processor, **sources, max_length=1000, whole=LengthRule.for_evaluation(context, 3))
 
 
 def test_pairs_without_a_preference_are_left_out_and_counted(
@@ -177,6 +203,27 @@ def test_training_rows_are_sampled_by_ratio_and_by_earlier_outcome(processor: An
         prepared(processor, **yes_no, sample=3, keep=["fp", "fn"])
 
 
+def test_the_answers_of_the_model_are_those_that_a_sample_counts(
+    idefics3_folder: Path, vlm_rows: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = vlm_rows("prefix").with_name("safe_unsafe.jsonl")
+    rows = [json.loads(line) for line in vlm_rows("prefix").read_text().splitlines()]
+    answers = ["Safe" if number % 3 == 0 else "Unsafe" for number in range(12)]
+    path.write_text("".join(json.dumps({**row, "suffix": a}) + "\n" for row, a in zip(rows, answers, strict=True)))
+    labels = [answer.lower() for answer in answers]
+    write_predictions(tmp_path / "earlier.tsv", [row["id"] for row in rows], labels, ["unsafe"] * 12)
+
+    def drawn(**options: Any) -> list[str]:
+        data = VLMDataModule(**in_three(path), **options)
+        data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        data.trainer.strategy.connect(VLMYesNo(model=str(idefics3_folder), positive="Unsafe", negative="Safe"))
+        data.setup("fit")
+        return sorted(row.completion for row in data.datasets["train"].rows)
+
+    assert drawn(sample=3, ratio=(2, 1)) == ["Safe", "Unsafe", "Unsafe"]
+    assert drawn(sample=3, outcomes=str(tmp_path / "earlier.tsv"), keep=["fp"]) == ["Safe"] * 3
+
+
 def test_another_model_gets_its_own_batches(
     processor: Any, idefics3_folder: Path, vlm_rows: Callable[[str], Path]
 ) -> None:
@@ -206,6 +253,19 @@ def test_the_hash_is_that_of_rows_and_pictures(vlm_rows: Callable[[str], Path], 
     rows = (second / "messages.jsonl").read_text()
     (second / "messages.jsonl").write_text(rows.replace("What", "Which"))
     assert VLMDataModule(**in_three(second / "messages.jsonl")).data_sha256 != sha
+
+
+def test_a_picture_that_is_gone_when_the_rows_are_hashed_is_named_by_its_row(
+    vlm_rows: Callable[[str], Path], tmp_path: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(vlm_rows("messages").parent, tmp_path / "rows")
+    data = VLMDataModule(**in_three(tmp_path / "rows" / "messages.jsonl"))
+    assert data.rows["train"]
+    (tmp_path / "rows" / "0.png").unlink()
+    with pytest.raises(InputError, match=r"messages\.jsonl:\d+: images: .*0\.png: the file cannot be read"):
+        _ = data.data_sha256
 
 
 ARGUMENTS = [

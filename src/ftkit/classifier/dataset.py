@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from ftkit.classifier.encoding import Encoding
 
@@ -74,24 +74,6 @@ class MessageDataset(Dataset[Batch]):
         }
 
 
-def message_loader(
-    dataset: MessageDataset,
-    batch_size: int,
-    num_workers: int,
-    sampler: Sampler[int] | None = None,
-    drop_last: bool = False,
-) -> DataLoader[Batch]:
-    """A data loader that takes whole batches from the dataset; in order unless a sampler is given."""
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        drop_last=drop_last,
-        collate_fn=_as_it_is,
-        num_workers=num_workers,
-    )
-
-
-def _as_it_is(batch: Any) -> Any:
+def as_it_is(batch: Any) -> Any:
     """Nothing is left to collate; a module-level function, so that worker processes can be given it."""
     return batch

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L
-import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from ftkit.classifier import download
-from ftkit.classifier.dataset import Batch, MessageDataset, message_loader
-from ftkit.classifier.demo_corpus import demo_messages
+from ftkit.classifier.dataset import MessageDataset, as_it_is
 from ftkit.classifier.encoding import Encoding
-from ftkit.classifier.messages import Messages, content_sha256, read_bytes, read_messages
+from ftkit.classifier.messages import Messages
 from ftkit.classifier.order import EpochSampler, Order
-from ftkit.classifier.splits import (
-    PUBLISHED_FRACTIONS,
-    PUBLISHED_SEED,
-    balanced_split,
-    stratified_split,
-)
+from ftkit.classifier.source import DEMO_LABELS, Source
+from ftkit.classifier.splits import PUBLISHED_FRACTIONS, PUBLISHED_SEED, balanced_split, stratified_split
 from ftkit.errors import InputError
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.distributed import processes
-from ftkit.training.order import evaluation_sampler
+from ftkit.training.split_data import SplitDataModule
 
-_DEMO_LABELS = ("ham", "spam")
 _UNCUT = 2**31
 
 
-class SpamDataModule(L.LightningDataModule):
+class SpamDataModule(SplitDataModule):
     """Messages labelled ham or spam, or of any other two classes, for a text classifier.
 
     Args:
@@ -49,15 +39,12 @@ class SpamDataModule(L.LightningDataModule):
         split_seed: Seed of the split.
         padding: ``longest`` (pad and cut to the longest train message), ``context`` (to the model's context),
             a number of tokens, or ``none`` (each message at its own length; in a batch, that of the longest).
-        batch_size: Messages in a batch of one process; several processes multiply it.
         drop_last: Leave out the last, smaller batch of a training epoch.
         order: Order of the training messages: ``seeded`` by (seed, epoch), or ``published``, the published
             script's draws.
-        seed: Seed of that order; null takes the one that ``seed_everything`` set.
-        evaluate_splits: The splits that ``test`` runs over, one data loader each.
         labels: Names of the negative and the positive class.
         normalize_labels: Ignore case and surrounding spaces of labels in a file.
-        num_workers: Processes that load batches.
+        **options: See :class:`ftkit.training.split_data.SplitDataModule`.
 
     Raises:
         InputError: An argument, or a combination of arguments, makes no sense.
@@ -82,28 +69,20 @@ class SpamDataModule(L.LightningDataModule):
         fractions: tuple[float, float] = PUBLISHED_FRACTIONS,
         split_seed: int = PUBLISHED_SEED,
         padding: Literal["longest", "context", "none"] | int = "longest",
-        batch_size: int = 8,
         drop_last: bool = True,
         order: Order = "seeded",
-        seed: int | None = None,
-        evaluate_splits: Sequence[SplitName] = ("test",),
-        labels: tuple[str, str] = _DEMO_LABELS,
+        labels: tuple[str, str] = DEMO_LABELS,
         normalize_labels: bool = False,
-        num_workers: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        self.source, self.split, self.split_seed = str(source), split, split_seed
-        self.fractions = (fractions[0], fractions[1])
-        self.padding, self.batch_size, self.drop_last = padding, batch_size, drop_last
-        self.order, self.seed = order, seed
-        self.evaluate_splits = tuple(evaluate_splits)
-        self.labels, self.normalize_labels = (labels[0], labels[1]), normalize_labels
-        self.num_workers = num_workers
+        super().__init__(**options)
+        self.split, self.split_seed = split, split_seed
+        self.fractions, self.labels = (fractions[0], fractions[1]), (labels[0], labels[1])
+        self.padding, self.drop_last, self.order = padding, drop_last, order
         self._check_arguments()
-        self.datasets: dict[str, MessageDataset] = {}
+        quoting: Literal["published", "literal"] = "published" if split == "published" else "literal"
+        self.source = Source(str(source), quoting, self.labels, normalize_labels)
         self.encoding: Encoding | None = None
-        # source, sha256, max_length; and by split what _statistics counts
-        self.report: dict[str, Any] = {}
 
     @property
     def data_sha256(self) -> str:
@@ -112,16 +91,11 @@ class SpamDataModule(L.LightningDataModule):
         Raises:
             InputError: The file cannot be read.
         """
-        if self.source == "uci":
-            return download.MEMBER_SHA256
-        if self.source == "demo":
-            return _demo_sha256(demo_messages())
-        return content_sha256(read_bytes(self._file()))
+        return self.source.sha256
 
     def prepare_data(self) -> None:
         """Download the messages, on one process only, if the source is ``uci``."""
-        if self.source == "uci":
-            download.fetch_sms_spam()
+        self.source.fetch()
 
     def setup(self, stage: str) -> None:
         """Prepare the messages for the trainer's model."""
@@ -129,20 +103,12 @@ class SpamDataModule(L.LightningDataModule):
         model: Any = self.trainer.lightning_module
         self.prepare(model.load_tokenizer(), model.context_length, reads_padding=model.reads_padding)
 
-    def prepare(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        context_length: int,
-        pad_id: int | None = None,
-        reads_padding: bool = False,
-    ) -> None:
+    def prepare(self, tokenizer: PreTrainedTokenizerBase, context_length: int, reads_padding: bool = False) -> None:
         """Read, split and encode the messages; sets :attr:`datasets`, :attr:`encoding` and :attr:`report`.
 
         Args:
-            tokenizer: Encodes without special tokens.
+            tokenizer: Encodes without special tokens. Its end of text is the padding, as GPT-2 has no padding token.
             context_length: Largest number of tokens that the model takes.
-            pad_id: Token id of the padding; None takes the tokenizer's end of text, as GPT-2 has no padding
-                token.
             reads_padding: Whether padding could change what the model predicts.
 
         Raises:
@@ -150,9 +116,9 @@ class SpamDataModule(L.LightningDataModule):
             UnavailableError: The download failed.
         """
         self._check_padding(context_length, reads_padding)
-        messages = self._read()
+        messages = self.source.read()
         rows = self._rows(messages)
-        pad = int(tokenizer.eos_token_id) if pad_id is None else pad_id
+        pad = int(tokenizer.eos_token_id)
         uncut = Encoding(self.labels, max_length=_UNCUT, pad_to_max=False, pad_id=pad, single=False)
         texts = {name: [messages.texts[row] for row in rows[name]] for name in SPLITS}
         encoded = {name: uncut.encode(tokenizer, texts[name]) for name in SPLITS}
@@ -168,58 +134,23 @@ class SpamDataModule(L.LightningDataModule):
             target = [self.labels.index(messages.labels[row]) for row in rows[name]]
             cut = [tokens[: self.encoding.max_length] for tokens in encoded[name]]
             self.datasets[name] = MessageDataset(ids, target, cut, self.encoding, name, width)
-        self.report = {"source": self._source_name(), "sha256": messages.sha256}
-        self.report |= {"max_length": self.encoding.max_length}
+        self.report = {"source": self.source.title, "sha256": messages.sha256, "max_length": self.encoding.max_length}
         self.report |= _statistics(self.datasets, texts, encoded, self.encoding.max_length)
         if empty := sum(self.report["empty"].values()):
-            warnings.warn(f"{empty} empty messages in {self.source}: each counts as one token", stacklevel=2)
-        # Read here, before a model that is built draws from, or seeds, the global generator.
-        self._order_seed = torch.initial_seed() if self.seed is None else self.seed
+            warnings.warn(f"{empty} empty messages in {self.source.name}: each counts as one token", stacklevel=2)
+        self.note_seed()
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Batches of the train split, in the order of the epoch."""
-        dataset, sharing = self.datasets["train"], processes(self.trainer)
+        messages, sharing = len(self.datasets["train"]), processes(self.trainer)
         rounding = math.floor if self.drop_last else math.ceil
-        batches = rounding(len(dataset) / (self.batch_size * sharing.get("num_replicas", 1)))
+        batches = rounding(messages / (self.batch_size * sharing.get("num_replicas", 1)))
         sharing |= {"batch_size": self.batch_size, "drop_last": self.drop_last}
-        sampler = EpochSampler(len(dataset), batches, self._order_seed, self.order, **sharing)
-        return message_loader(dataset, self.batch_size, self.num_workers, sampler, self.drop_last)
+        sampler = EpochSampler(messages, batches, self._order_seed, self.order, **sharing)
+        return self._training_loader(sampler, self.drop_last)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the validation split, in order and with nothing dropped."""
-        return self._evaluation_loader("val")
-
-    def test_dataloader(self) -> list[DataLoader[Batch]]:
-        """One loader for each of ``evaluate_splits``, in order and with nothing dropped."""
-        return [self._evaluation_loader(name) for name in self.evaluate_splits]
-
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the test split, in order and with nothing dropped."""
-        return self._evaluation_loader("test")
-
-    def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
-        dataset = self.datasets[name]
-        sampler = evaluation_sampler(len(dataset), self.batch_size, self.trainer)
-        return message_loader(dataset, self.batch_size, self.num_workers, sampler)
-
-    def _read(self) -> Messages:
-        if self.source == "demo":
-            pairs = demo_messages()
-            return Messages.from_rows(pairs, _demo_sha256(pairs))
-        path = download.fetch_sms_spam() if self.source == "uci" else self._file()
-        quoting: Literal["published", "literal"] = "published" if self.split == "published" else "literal"
-        return read_messages(path, quoting, self.labels, self.normalize_labels)
-
-    def _file(self) -> Path:
-        path = Path(self.source).expanduser()
-        if not path.is_file():
-            raise InputError(
-                "there is no such file",
-                field="source",
-                got=self.source,
-                fix="use demo, uci, or the path of a file with a label and a text a row",
-            )
-        return path
+    def _collate(self, split: SplitName, evaluation: bool) -> Callable[[Any], Any]:
+        return as_it_is
 
     def _rows(self, messages: Messages) -> dict[str, list[int]]:
         """The places of each split's messages."""
@@ -235,19 +166,12 @@ class SpamDataModule(L.LightningDataModule):
             )
         return rows
 
-    def _source_name(self) -> str:
-        names = {"demo": "made-up demo messages", "uci": "SMS Spam Collection (UCI data set 228)"}
-        return names.get(self.source, self.source)
-
     def _max_length(self, train: list[list[int]], context_length: int) -> int:
         if self.padding == "longest":
             return min(max(map(len, train)), context_length)
         return self.padding if isinstance(self.padding, int) else context_length
 
     def _check_arguments(self) -> None:
-        for field, smallest in (("batch_size", 1), ("num_workers", 0)):
-            if (value := getattr(self, field)) < smallest:
-                raise InputError(f"must be at least {smallest}", field=field, got=value)
         if isinstance(self.padding, int) and self.padding < 1:
             raise InputError("must be at least 1 token", field="padding", got=self.padding)
         if self.split == "published" and (self.fractions, self.split_seed) != (
@@ -260,18 +184,6 @@ class SpamDataModule(L.LightningDataModule):
                 got=[*self.fractions, self.split_seed],
                 fix="use split: balanced",
             )
-        if not self.evaluate_splits or len(set(self.evaluate_splits)) < len(self.evaluate_splits):
-            raise InputError("name one or more splits, each once", field="evaluate_splits", got=self.evaluate_splits)
-        if unknown := set(self.evaluate_splits) - set(SPLITS):
-            raise InputError(
-                "unknown split", field="evaluate_splits", got=unknown.pop(), fix=f"use {', '.join(SPLITS)}"
-            )
-        if len({label.strip().casefold() for label in self.labels}) != 2:
-            raise InputError(
-                "must be two different class names, negative and positive", field="labels", got=self.labels
-            )
-        if self.source == "demo" and self.labels != _DEMO_LABELS:
-            raise InputError("the demo messages are labelled ham and spam", field="labels", got=self.labels)
 
     def _check_padding(self, context_length: int, reads_padding: bool) -> None:
         if isinstance(self.padding, int) and self.padding > context_length:
@@ -291,8 +203,8 @@ class SpamDataModule(L.LightningDataModule):
 
 def _statistics(
     datasets: dict[str, MessageDataset],
-    texts: dict[str, list[str]],
-    encoded: dict[str, list[list[int]]],
+    texts: dict[SplitName, list[str]],
+    encoded: dict[SplitName, list[list[int]]],
     max_length: int,
 ) -> dict[str, dict[str, Any]]:
     """By split: messages, positive ones, lengths in tokens before cutting, messages cut, messages empty."""
@@ -305,7 +217,3 @@ def _statistics(
         "truncated": {name: sum(length > max_length for length in lengths[name]) for name in SPLITS},
         "empty": {name: sum(not text.strip() for text in texts[name]) for name in SPLITS},
     }
-
-
-def _demo_sha256(pairs: list[tuple[str, str]]) -> str:
-    return hashlib.sha256("".join(f"{label}\t{text}\n" for label, text in pairs).encode()).hexdigest()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
-from ftkit.errors import InputError
+from ftkit.errors import InputError, at_least
 from ftkit.language.data import RowsDataModule
 from ftkit.rows.prompt_style import asked, spaced
 from ftkit.rows.reader import Row
@@ -118,10 +118,8 @@ class ArithmeticDataModule(RowsDataModule):
         self.spaced_digits = spaced_digits
         self.prompt_style: str = prompt_style
         self.data_seed = data_seed
-        smallest = {"train_size": 1, "val_size": 0, "test_size": 1, "digits": 1}
-        for field, value in zip(smallest, (train_size, val_size, test_size, digits), strict=True):
-            if value < smallest[field]:
-                raise InputError(f"must be at least {smallest[field]}", field=field, got=value)
+        at_least(1, train_size=train_size, test_size=test_size, digits=digits)
+        at_least(0, val_size=val_size)
         if not operations or len(set(operations)) < len(operations):
             raise InputError("name one or more operations, each once", field="operations", got=list(operations))
         if prompt_style.count("{question}") != 1:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L
-import torch
 from torch.utils.data import DataLoader
 
 from ftkit.errors import InputError
 from ftkit.rows.reader import Row, read_rows
 from ftkit.rows.supervision import LengthRule, Renderer, TooLong, prompt_batch, supervised_batch
-from ftkit.run_folder import SplitName
+from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.distributed import processes
-from ftkit.training.order import SeededSampler, evaluation_sampler, seeded_order
+from ftkit.training.order import SeededSampler, seeded_order
+from ftkit.training.split_data import SplitDataModule
 
 _POOL = 50  # batches whose rows are sorted by length together
 
@@ -45,21 +44,19 @@ class Example:
         return len(self.prompt) + len(self.completion)
 
 
-class RowsDataModule(L.LightningDataModule):
+class RowsDataModule(SplitDataModule):
     """Rows of text for a causal language model; a subclass says where they come from.
 
     Batches are those of :class:`ftkit.training.generative.GenerativeModule`. The chat template, if the tokenizer has
     one, is the only formatter; only answers are supervised, their end among them.
 
     Args:
-        batch_size: Rows in a batch of one process; several processes multiply it.
         bucket: Put rows of similar length into a batch: less padding, and still another order each epoch.
-        max_length: Largest number of tokens of prompt and answer together; null takes the model's context.
-        too_long: Whether to ``cut`` an answer that is too long, or to ``skip`` the row. Rows of val and test are never
-            left out: what is skipped in training is cut there, to the model's context.
+        max_length: Largest number of tokens of prompt and answer together in training; null takes the model's context.
+        too_long: Whether to ``cut`` a training row's answer that is too long, or to ``skip`` the row. Rows of val and
+            test are never left out, and only the model's context cuts their answers.
         chat: Whether to use the chat template; null uses it if there is one.
-        evaluate_splits: The splits that ``test`` runs over, one data loader each.
-        num_workers: Processes that load batches.
+        **options: See :class:`ftkit.training.split_data.SplitDataModule`.
 
     Raises:
         InputError: An argument makes no sense.
@@ -71,25 +68,15 @@ class RowsDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        batch_size: int = 8,
         bucket: bool = False,
         max_length: int | None = None,
         too_long: TooLong = "cut",
         chat: bool | None = None,
-        evaluate_splits: Sequence[SplitName] = ("test",),
-        num_workers: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        self.batch_size, self.bucket = batch_size, bucket
-        self.max_length, self.too_long, self.chat = max_length, too_long, chat
-        self.evaluate_splits, self.num_workers = tuple(evaluate_splits), num_workers
+        super().__init__(**options)
         LengthRule(max_length)
-        for field, smallest in (("batch_size", 1), ("num_workers", 0)):
-            if (value := getattr(self, field)) < smallest:
-                raise InputError(f"must be at least {smallest}", field=field, got=value)
-        self.examples: dict[str, list[Example]] = {}
-        # source, sha256, max_length; and by split rows, tokens, supervised tokens, answers cut, rows skipped
-        self.report: dict[str, Any] = {}
+        self.bucket, self.max_length, self.too_long, self.chat = bucket, max_length, too_long, chat
 
     @property
     @abstractmethod
@@ -112,7 +99,7 @@ class RowsDataModule(L.LightningDataModule):
         self.prepare(model.processor, model.context_length, model.max_new_tokens)
 
     def prepare(self, tokenizer: Any, context_length: int, max_new_tokens: int) -> None:
-        """Render and encode the rows; sets :attr:`examples` and :attr:`report`.
+        """Render and encode the rows; sets :attr:`datasets` and :attr:`report`.
 
         Args:
             tokenizer: The model's.
@@ -125,35 +112,28 @@ class RowsDataModule(L.LightningDataModule):
         """
         render = Renderer(tokenizer, self.chat)
         rule = LengthRule(min(self.max_length or context_length, context_length), self.too_long)
+        whole = LengthRule.for_evaluation(context_length, max_new_tokens)
         self.pad_id = int(tokenizer.pad_token_id)
-        # Read here, before a model that is built draws from, or seeds, the global generator.
-        self._order_seed = torch.initial_seed()
+        self.note_seed()
         self.report = {"source": self.source, "sha256": self.data_sha256, "max_length": rule.max_length}
-        for split in ("train", "val", "test"):
-            self._encode(split, render, rule, context_length, max_new_tokens)
-        if not self.examples["train"]:
+        for split in SPLITS:
+            self._encode(split, render, rule if split == "train" else whole)
+        if not self.datasets["train"]:
             raise InputError("no training row is left", field="max_length", got=rule.max_length)
 
-    def _encode(
-        self, split: SplitName, render: Renderer, rule: LengthRule, context_length: int, max_new_tokens: int
-    ) -> None:
+    def _encode(self, split: SplitName, render: Renderer, rule: LengthRule) -> None:
         examples, cut, rows = [], 0, self.rows(split)
-        room, whole = context_length - max_new_tokens, LengthRule(context_length)
         names = list(dict.fromkeys(name for row in rows for name in row.columns))
         for row in rows:
             encoded = render.encode(row)
-            if split != "train" and len(encoded.prompt) > room:
-                raise row.error(f"the prompt has {len(encoded.prompt)} tokens, room is for {room}", field=split)
-            fitted = rule.fit(len(encoded.prompt), encoded.completion)
-            if fitted is None and split != "train":  # evaluation leaves out no row
-                fitted = whole.fit(len(encoded.prompt), encoded.completion)
+            fitted = rule.fit(row, len(encoded.prompt), encoded.completion)
             if fitted is None:
                 continue
             (completion,) = fitted
             cut += len(completion) < len(encoded.completion)
             columns = {name: row.columns.get(name, "") for name in names}
             examples.append(Example(row.id, encoded.prompt, completion, row.completion, columns))
-        self.examples[split] = examples
+        self.datasets[split] = examples
         counts = {
             "sizes": len(examples),
             "tokens": sum(map(len, examples)),
@@ -166,35 +146,16 @@ class RowsDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of the train split in another order each epoch."""
-        examples: Any = self.examples["train"]
+        examples = self.datasets["train"]
         sharing: dict[str, Any] = {"batch_size": self.batch_size, **processes(self.trainer)}
-        sampler = (
+        return self._training_loader(
             LengthSampler(list(map(len, examples)), self._order_seed, **sharing)
             if self.bucket
             else SeededSampler(len(examples), self._order_seed, **sharing)
         )
-        return self._loader(examples, Collate(self.pad_id), sampler)
 
-    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Batches of the validation split, in order and with nothing dropped; none if there is no such split."""
-        return self._evaluation("val") if self.examples["val"] else []
-
-    def test_dataloader(self) -> list[DataLoader[Any]]:
-        """One loader for each of ``evaluate_splits``, in order and with nothing dropped."""
-        return [self._evaluation(split) for split in self.evaluate_splits]
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """Batches of the test split, in order and with nothing dropped."""
-        return self._evaluation("test")
-
-    def _evaluation(self, split: SplitName) -> DataLoader[Any]:
-        if not self.examples[split]:
-            raise InputError("there are no rows to evaluate", field=f"data.{split}")
-        sampler = evaluation_sampler(len(self.examples[split]), self.batch_size, self.trainer)
-        return self._loader(self.examples[split], Collate(self.pad_id, evaluation=True), sampler)
-
-    def _loader(self, examples: Any, collate: Collate, sampler: Any) -> DataLoader[Any]:
-        return DataLoader(examples, self.batch_size, sampler=sampler, collate_fn=collate, num_workers=self.num_workers)
+    def _collate(self, split: SplitName, evaluation: bool) -> Callable[[Any], Any]:
+        return Collate(self.pad_id, evaluation)
 
 
 class TextDataModule(RowsDataModule):
@@ -223,7 +184,7 @@ class TextDataModule(RowsDataModule):
     def data_sha256(self) -> str:
         """A hash over what was read."""
         digest = hashlib.sha256()
-        for split in ("train", "val", "test"):
+        for split in SPLITS:
             for row in self.rows(split):
                 digest.update(repr((split, row.id, row.prompt, row.completion)).encode())
         return digest.hexdigest()

@@ -154,34 +154,61 @@ class Renderer:
 class LengthRule:
     """What becomes of a row that is too long. A prompt is never cut, so neither is an image.
 
+    Rows of evaluation have a rule of their own: none is left out, whatever is done in training, so that all models are
+    judged by the same ones. See :meth:`for_evaluation`.
+
     Args:
         max_length: Largest number of tokens of prompt and answer together; None for any.
         too_long: ``cut`` shortens the answer, which then has no end, and leaves out rows of which nothing would remain;
             ``skip`` leaves the row out.
+        room: Tokens that a prompt has to leave for the answer; where it does not, the row is an error and not left out.
 
     Raises:
         InputError: ``max_length`` is smaller than 2.
 
     Example:
-        >>> LengthRule(5).fit(3, [1, 2, 9])
+        >>> row = Row("r00001", "1+2=", "12345")
+        >>> LengthRule(5).fit(row, 3, [1, 2, 9])
         [[1, 2]]
-        >>> LengthRule(5, "skip").fit(3, [1, 2, 9]) is None
+        >>> LengthRule(5, "skip").fit(row, 3, [1, 2, 9]) is None
         True
     """
 
     max_length: int | None = None
     too_long: TooLong = "cut"
+    room: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_length is not None and self.max_length < 2:
             raise InputError("must be at least 2 tokens", field="max_length", got=self.max_length)
 
-    def fit(self, prompt_length: int, *answers: list[int]) -> list[list[int]] | None:
-        """The answers as they may be learnt, or None if the row is to be left out."""
-        if self.max_length is None or prompt_length + max(map(len, answers)) <= self.max_length:
+    @classmethod
+    def for_evaluation(cls, context_length: int, max_new_tokens: int) -> LengthRule:
+        """The rule of rows that are evaluated: the model's context alone cuts the answer that a loss is computed on.
+
+        Args:
+            context_length: Largest number of tokens that the model takes.
+            max_new_tokens: Longest answer that is generated.
+        """
+        return cls(context_length, "cut", room=max_new_tokens)
+
+    def fit(self, row: Row, prompt_length: int, *answers: list[int]) -> list[list[int]] | None:
+        """The answers as they may be learnt, or None if the row is to be left out.
+
+        Raises:
+            InputError: The prompt does not leave the room that it has to.
+        """
+        if self.max_length is None:
             return list(answers)
         room = self.max_length - prompt_length
-        return None if self.too_long == "skip" or room < 1 else [answer[:room] for answer in answers]
+        if self.room is not None and room < self.room:
+            raise row.error(
+                f"the prompt has {prompt_length} tokens, room is for {self.max_length - self.room}",
+                fix="shorten it, or set a smaller max_new_tokens",
+            )
+        if room < 1 or (self.too_long == "skip" and max(map(len, answers)) > room):
+            return None
+        return [answer[:room] for answer in answers]
 
 
 def supervised_batch(rows: Sequence[tuple[list[int], list[int]]], pad_id: int) -> dict[str, Tensor]:

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ftkit.errors import InputError
-from ftkit.rows.reader import ImageReference, Row
+from ftkit.rows.reader import ImageReference, Row, image_bytes
 from ftkit.rows.supervision import LengthRule, Renderer, prompt_batch, supervised_batch
 from ftkit.vlm.decoding import Image
-from ftkit.vlm.images import decode_image, open_image
+from ftkit.vlm.images import decode_image
 
 WHITE = (255, 255, 255)
 # Tensors with a value a token: what padding has, and what a token of the answer has.
@@ -115,7 +115,7 @@ class ChatEncoder:
                 field=min(unknown),
             )
         prompt = made["input_ids"][0].tolist()
-        fitting = self.length.fit(len(prompt), *ids)
+        fitting = self.length.fit(row, len(prompt), *ids)
         tokens = {name: made[name][0].tolist() for name in TOKEN_VALUES.keys() & made.keys()}
         images = {name: made[name] for name in IMAGE_TENSORS.keys() & made.keys()}
         return EncodedRow(row, prompt, fitting, tokens, images, cut=fitting is not None and fitting != ids)
@@ -204,6 +204,6 @@ def _empty(like: Tensor) -> tuple[int, ...]:
 
 def _opened(image: ImageReference, row: Row) -> Image.Image:
     try:
-        return open_image(image) if isinstance(image, Path) else decode_image(image.read(), WHITE, row.id).image
+        return decode_image(image_bytes(image), WHITE, image if isinstance(image, Path) else row.id).image
     except InputError as error:
         raise row.error(f"an image cannot be used: {error}", field="images") from error

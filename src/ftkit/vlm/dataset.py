@@ -60,7 +60,7 @@ def leave_out_unusable(rows: Sequence[Row], encoder: ChatEncoder, split: str) ->
         too long, ``equal`` are pairs without a preference, since both answers are the same or are so when cut.
 
     Raises:
-        InputError: No row is left.
+        InputError: No row is left, or the rule of evaluation finds no room for an answer.
     """
     kept, counts = [], {"cut": 0, "skipped": 0, "equal": 0}
     if encoder.length.max_length is None and not encoder.preference:

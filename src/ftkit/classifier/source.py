@@ -1,0 +1,98 @@
+"""Where labelled messages come from: the demo corpus, the public SMS file, or a file of the user's."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ftkit.classifier import download
+from ftkit.classifier.demo_corpus import demo_messages
+from ftkit.classifier.messages import Messages, content_sha256, read_bytes, read_messages
+from ftkit.errors import InputError
+
+DEMO_LABELS = ("ham", "spam")
+_TITLES = {"demo": "made-up demo messages", "uci": "SMS Spam Collection (UCI data set 228)"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled messages by the name of their source.
+
+    Args:
+        name: ``demo``, ``uci`` or the path of a file.
+        quoting: How a tab-separated file is read, see :func:`~ftkit.classifier.messages.read_messages`.
+        labels: Names of the negative and the positive class.
+        normalize_labels: Ignore case and surrounding spaces of labels in a file.
+
+    Raises:
+        InputError: The labels are no two classes, or not those of the demo messages.
+
+    Example:
+        >>> Source("demo").title, len(Source("demo").read())
+        ('made-up demo messages', 1494)
+    """
+
+    name: str
+    quoting: Literal["published", "literal"] = "literal"
+    labels: tuple[str, str] = DEMO_LABELS
+    normalize_labels: bool = False
+
+    def __post_init__(self) -> None:
+        if len({label.strip().casefold() for label in self.labels}) != 2:
+            raise InputError(
+                "must be two different class names, negative and positive", field="labels", got=self.labels
+            )
+        if self.name == "demo" and self.labels != DEMO_LABELS:
+            raise InputError("the demo messages are labelled ham and spam", field="labels", got=self.labels)
+
+    @property
+    def title(self) -> str:
+        """The source in words."""
+        return _TITLES.get(self.name, self.name)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the messages, known before anything is downloaded.
+
+        Raises:
+            InputError: The file cannot be read.
+        """
+        if self.name == "uci":
+            return download.MEMBER_SHA256
+        return _demo().sha256 if self.name == "demo" else content_sha256(read_bytes(self._file()))
+
+    def fetch(self) -> None:
+        """Download what has to be downloaded."""
+        if self.name == "uci":
+            download.fetch_sms_spam()
+
+    def read(self) -> Messages:
+        """The messages.
+
+        Raises:
+            InputError: The file cannot be used.
+            UnavailableError: The download failed.
+        """
+        if self.name == "demo":
+            return _demo()
+        path = download.fetch_sms_spam() if self.name == "uci" else self._file()
+        return read_messages(path, self.quoting, self.labels, self.normalize_labels)
+
+    def _file(self) -> Path:
+        path = Path(self.name).expanduser()
+        if not path.is_file():
+            raise InputError(
+                "there is no such file",
+                field="source",
+                got=self.name,
+                fix="use demo, uci, or the path of a file with a label and a text a row",
+            )
+        return path
+
+
+def _demo() -> Messages:
+    pairs = demo_messages()
+    digest = hashlib.sha256("".join(f"{label}\t{text}\n" for label, text in pairs).encode())
+    return Messages.from_rows(pairs, digest.hexdigest())

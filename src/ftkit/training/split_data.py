@@ -1,0 +1,99 @@
+"""A Lightning data module of rows in three splits: what the wings' data modules have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from ftkit.errors import InputError, at_least
+from ftkit.run_folder import SPLITS, SplitName
+from ftkit.training.order import evaluation_sampler
+
+
+class SplitDataModule(L.LightningDataModule):
+    """Rows in the splits train, val and test, as batches; a subclass says where they come from.
+
+    Args:
+        batch_size: Rows in a batch of one process; several processes multiply it.
+        seed: Seed of the order of the training rows, and of whatever is drawn from them; null takes the one that
+            ``seed_everything`` set.
+        evaluate_splits: The splits that ``test`` runs over, one data loader each.
+        num_workers: Processes that load batches.
+
+    Attributes:
+        evaluation_batch_size: Rows in a batch of evaluation.
+        datasets: The rows by split, once they are prepared.
+        report: What is told about them in a run's result.
+
+    Raises:
+        InputError: An argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 8,
+        seed: int | None = None,
+        evaluate_splits: Sequence[SplitName] = ("test",),
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.evaluation_batch_size = batch_size, batch_size
+        self.seed, self.evaluate_splits, self.num_workers = seed, tuple(evaluate_splits), num_workers
+        at_least(1, batch_size=batch_size)
+        at_least(0, num_workers=num_workers)
+        if not evaluate_splits or len(set(evaluate_splits)) < len(evaluate_splits):
+            raise InputError("name one or more splits, each once", field="evaluate_splits", got=list(evaluate_splits))
+        if unknown := set(evaluate_splits) - set(SPLITS):
+            raise InputError(
+                "unknown split", field="evaluate_splits", got=unknown.pop(), fix=f"use {', '.join(SPLITS)}"
+            )
+        self.datasets: dict[str, Any] = {}
+        self.report: dict[str, Any] = {}
+
+    def note_seed(self) -> None:
+        """Decide the seed of the order; before a model that is built draws from, or seeds, the global generator."""
+        self._order_seed = torch.initial_seed() if self.seed is None else self.seed
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Batches of the validation split, in order and with nothing dropped; none if it has no rows."""
+        return self._evaluation_loader("val") if len(self.datasets["val"]) else []
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        """One loader for each of ``evaluate_splits``, in order and with nothing dropped."""
+        return [self._evaluation_loader(split) for split in self.evaluate_splits]
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Batches of the test split, in order and with nothing dropped."""
+        return self._evaluation_loader("test")
+
+    @abstractmethod
+    def _collate(self, split: SplitName, evaluation: bool) -> Callable[[Any], Any]:
+        """What makes a batch, of training or of evaluation, from rows of a split's dataset."""
+
+    def _evaluation_loader(self, split: SplitName) -> DataLoader[Any]:
+        rows, size = len(self.datasets[split]), self.evaluation_batch_size
+        if not rows:
+            raise InputError("there are no rows to evaluate", field=f"data.{split}")
+        return self._loader(split, size, evaluation_sampler(rows, size, self.trainer), evaluation=True)
+
+    def _training_loader(self, sampler: Sampler[int], drop_last: bool = False) -> DataLoader[Any]:
+        return self._loader("train", self.batch_size, sampler, evaluation=False, drop_last=drop_last)
+
+    def _loader(
+        self, split: SplitName, batch_size: int, sampler: Sampler[int] | None, evaluation: bool, drop_last: bool = False
+    ) -> DataLoader[Any]:
+        return DataLoader(
+            self.datasets[split],
+            batch_size=batch_size,
+            sampler=sampler,
+            drop_last=drop_last,
+            collate_fn=self._collate(split, evaluation),
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),  # elsewhere torch warns that it has no effect
+            persistent_workers=self.num_workers > 0 and not evaluation,
+        )

@@ -1,0 +1,90 @@
+"""What the data modules of all wings have in common."""
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from torch.utils.data import RandomSampler
+
+from ftkit.classifier.spam import SpamDataModule
+from ftkit.errors import InputError
+from ftkit.language.arithmetic import ArithmeticDataModule
+from ftkit.language.data import TextDataModule
+from ftkit.training.split_data import SplitDataModule
+from ftkit.vlm.data import VLMDataModule
+
+MODULES = {SpamDataModule: {}, ArithmeticDataModule: {}, TextDataModule: {"train": "a"}, VLMDataModule: {"train": "a"}}
+COMMON = {"batch_size": 3, "seed": 5, "evaluate_splits": ["val", "test"], "num_workers": 1}
+
+
+class Numbers(SplitDataModule):
+    """Ten numbers to learn from, five to validate on, none to test on."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.datasets = {"train": list(range(10)), "val": list(range(5)), "test": []}
+
+    def train_dataloader(self) -> Any:
+        return self._training_loader(RandomSampler(self.datasets["train"]), drop_last=True)
+
+    def _collate(self, split: str, evaluation: bool) -> Any:
+        return lambda rows: (split, evaluation, rows)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_every_data_module_has_the_common_options_with_their_help(module: type[SplitDataModule]) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(module, "data")
+    shown = parser.format_help()
+    for name in COMMON:
+        assert f"--data.{name} " in shown
+    assert "The splits that ``test`` runs over" in shown
+    given = parser.parse_object({"data": {**MODULES[module], **COMMON}})
+    data = parser.instantiate_classes(given).data
+    assert (data.batch_size, data.seed, data.evaluate_splits, data.num_workers) == (3, 5, ("val", "test"), 1)
+    assert "num_workers: 1" in parser.dump(given)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"batch_size": 0}, "batch_size: must be at least 1"),
+        ({"num_workers": -1}, "num_workers: must be at least 0"),
+        ({"evaluate_splits": []}, "evaluate_splits: name one or more splits, each once"),
+        ({"evaluate_splits": ["test", "test"]}, "evaluate_splits: name one or more splits, each once"),
+        ({"evaluate_splits": ["dev"]}, "evaluate_splits: unknown split .*use train, val, test"),
+    ],
+    ids=str,
+)
+def test_the_common_options_are_checked(module: type[SplitDataModule], options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        module(**MODULES[module], **options)
+
+
+def test_batches_of_training_and_of_evaluation() -> None:
+    data = Numbers(batch_size=4, evaluate_splits=["val", "train"])
+    train = list(data.train_dataloader())
+    assert [(split, evaluation, len(rows)) for split, evaluation, rows in train] == [("train", False, 4)] * 2
+    assert list(data.val_dataloader()) == [("val", True, [0, 1, 2, 3]), ("val", True, [4])]
+    assert [len(loader) for loader in data.test_dataloader()] == [2, 3]
+    with pytest.raises(InputError, match=r"data\.test: there are no rows to evaluate"):
+        data.predict_dataloader()
+    data.datasets["val"] = []
+    assert data.val_dataloader() == []
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_batches_are_pinned_where_there_is_a_gpu_and_nobody_is_warned_elsewhere(
+    cuda: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    data = Numbers()
+    loaders = [data.train_dataloader(), data.val_dataloader()]
+    assert [loader.pin_memory for loader in loaders] == [cuda] * 2
+    if not cuda:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert [list(loader) for loader in loaders]
