@@ -1,5 +1,6 @@
 """The classifier as a Lightning module: what it builds, how it trains, what it refuses."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -130,6 +131,51 @@ def test_the_loss_weighs_and_ignores_as_told(gpt2_folder: Path) -> None:
     assert torch.equal(loss_of(gpt2_folder, ignore_index=50256), loss_of(gpt2_folder))
     ignored = loss_of(gpt2_folder, (0, 7, 7, 7), ignore_index=7)
     torch.testing.assert_close(ignored, each[0])
+
+
+LENGTHS = (3, 9, 1, 6)
+
+
+def without_padding(model: GPT2Classifier) -> list[dict[str, Any]]:
+    """Messages of different lengths as one padded batch, and one by one; the model knows that none was padded."""
+    generator = torch.Generator().manual_seed(2)
+    rules = Encoding(("ham", "spam"), max_length=12, pad_to_max=False, pad_id=256, single=False)
+    texts = [torch.randint(0, 256, (length,), generator=generator).tolist() for length in LENGTHS]
+    labels = torch.tensor([0, 1, 1, 0])
+    model.configure_model()
+    model.encoding = rules
+    alone = [{**rules.pad([text]), "label": label[None]} for text, label in zip(texts, labels, strict=True)]
+    return [{**rules.pad(texts), "label": labels}, *alone]
+
+
+@pytest.mark.parametrize("pooling", ["first", "last", "last_real", "mean", "mean_real"])
+@pytest.mark.parametrize("options", [{}, {"causal_mask": False, "mask_padding": True}, {"trainable": "all"}], ids=str)
+def test_without_padding_one_batch_is_the_step_of_its_messages_one_by_one(
+    pooling: Any, options: dict[str, Any], gpt2_folder: Path
+) -> None:
+    model = classifier(gpt2_folder, pooling=pooling, **options)
+    together, *alone = without_padding(model)
+
+    def step(batches: list[dict[str, Any]]) -> tuple[Tensor, list[Tensor]]:
+        model.zero_grad()
+        losses = torch.stack([model.training_step(each, 0) for each in batches])
+        losses.mean().backward()  # as accumulate_grad_batches does
+        return losses.mean().detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    (loss, gradients), (expected_loss, expected) = step([together]), step(alone)
+    torch.testing.assert_close(loss, expected_loss, atol=1e-6, rtol=0)
+    assert max(float(gradient.abs().max()) for gradient in expected) > 1e-3
+    for gradient, wanted in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, wanted, atol=1e-6, rtol=0)
+
+
+def test_where_padding_was_learnt_the_last_position_may_be_padding(gpt2_folder: Path) -> None:
+    model = classifier(gpt2_folder)
+    together, *_ = without_padding(model)
+    own = model(together)
+    model.encoding = replace(model.encoding, pad_to_max=True)
+    differs = (model(together) - own).abs().amax(1) > 1e-3
+    assert differs.tolist() == [length < max(LENGTHS) for length in LENGTHS]
 
 
 def test_predictions_are_the_softmax(gpt2_folder: Path) -> None:

@@ -35,9 +35,9 @@ def sms(tmp_path) -> Path:
     return path
 
 
-def prepared(tokenizer, *args, context_length=64, reads_padding=True, **options) -> SpamDataModule:
+def prepared(tokenizer, *args, context_length=64, reads_padding=True, sees_padding=True, **options) -> SpamDataModule:
     data = SpamDataModule(*args, **options)
-    data.prepare(tokenizer, context_length, reads_padding=reads_padding)
+    data.prepare(tokenizer, context_length, reads_padding, sees_padding)
     return data
 
 
@@ -155,10 +155,23 @@ def test_no_padding(byte_tokenizer, sms):
         assert PAD not in batch["input_ids"]
     assert sum(data.report["truncated"].values()) == 2 * 5
     assert data.encoding.single
-    data = prepared(byte_tokenizer, sms, padding="none", reads_padding=False)
+    data = prepared(byte_tokenizer, sms, padding="none", reads_padding=False, sees_padding=False)
     for batch in data.predict_dataloader():
         assert batch["input_ids"].shape[1] == batch["length"].max()
     assert not data.encoding.single
+
+
+def test_messages_without_padding_are_evaluated_together_by_length(byte_tokenizer, sms):
+    data = prepared(byte_tokenizer, sms, padding="none", sees_padding=False, batch_size=1, split="all")
+    batches = list(data.predict_dataloader())
+    assert [len(batch["id"]) for batch in data.train_dataloader()] == [1] * len(data.datasets["train"])
+    assert max(len(batch["id"]) for batch in batches) == 8
+    lengths = [length for batch in batches for length in batch["length"].tolist()]
+    assert lengths == sorted(lengths)
+    assert sorted(all_ids(batches)) == sorted(data.datasets["test"].ids)
+    alone = prepared(byte_tokenizer, sms, padding="none", sees_padding=True, batch_size=1)
+    assert {len(batch["id"]) for batch in alone.predict_dataloader()} == {1}
+    assert all_ids(alone.predict_dataloader()) == alone.datasets["test"].ids
 
 
 def test_empty_messages_have_one_token_and_are_counted(byte_tokenizer, sms):
@@ -280,7 +293,7 @@ class Model(L.LightningModule):
     """Remembers which messages it saw."""
 
     context_length = 64
-    reads_padding = True
+    reads_padding = sees_padding = True
 
     def __init__(self, tokenizer: GPT2Tokenizer) -> None:
         super().__init__()

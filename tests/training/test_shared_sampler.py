@@ -53,14 +53,15 @@ def test_evaluation_visits_each_row_once_unless_weights_are_in_parts(strategy: A
     for rank in range(2):
         sharing = {"num_replicas": 2, "rank": rank}
         trainer: Any = SimpleNamespace(strategy=strategy, distributed_sampler_kwargs=sharing)
-        sampler = evaluation_sampler(9, 4, trainer)
+        sampler = evaluation_sampler(range(9), 4, trainer)
         torch.manual_seed(rank)
-        shares.append(list(sampler or ()))
+        shares.append(list(sampler))
     assert shares[0] == [0, 2, 4, 6, 8]
     assert shares[1] == [1, 3, 5, 7] + [0] * repeated
 
 
-def test_one_process_needs_no_sampler_to_evaluate() -> None:
-    assert evaluation_sampler(9, 4, None) is None
+@pytest.mark.parametrize("places", [range(9), [3, 1, 0, 2]])
+def test_one_process_evaluates_in_the_order_that_is_given(places: Any) -> None:
     alone: Any = SimpleNamespace(strategy=None, distributed_sampler_kwargs=None)
-    assert evaluation_sampler(9, 4, alone) is None
+    for trainer in (None, alone):
+        assert list(evaluation_sampler(places, 4, trainer)) == list(places)

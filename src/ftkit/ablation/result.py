@@ -66,7 +66,7 @@ class Result:
         """
         try:
             raw = json.loads(path.read_bytes())
-            splits = {
+            splits: dict[str, Split] = {
                 name: Split(int(raw["splits"][name]["n"]), int(raw["splits"][name]["correct"]))
                 for name in SPLITS
                 if name == "test" or name in raw["splits"]

@@ -18,7 +18,7 @@ from ftkit.classifier.encoding import Encoding
 from ftkit.classifier.frozen_prefix import FrozenPrefix
 from ftkit.classifier.loss import class_loss, summed_weight
 from ftkit.classifier.network import CLASSES, FrozenDtype, SequenceClassifier
-from ftkit.classifier.pooling import Pooling, reads_padding
+from ftkit.classifier.pooling import Pooling, reads_padding, unpadded
 from ftkit.classifier.trainable import (
     LoraFlavour,
     Trainable,
@@ -119,7 +119,7 @@ class DecoderClassifier(TrainedStateModule):
         self.optimizer, self.scheduler = optimizer, scheduler
         self._check_arguments()
         self.net: SequenceClassifier | None = None
-        self.encoding: Encoding | None = None
+        self.encoding = None
         self.val_accuracy = MulticlassAccuracy(CLASSES, average="micro")
 
     @abstractmethod
@@ -147,6 +147,28 @@ class DecoderClassifier(TrainedStateModule):
         return self.load_tokenizer()
 
     @property
+    def encoding(self) -> Encoding | None:
+        """How texts become batches, once a data module or a checkpoint has said so."""
+        return self._encoding
+
+    @encoding.setter
+    def encoding(self, encoding: Encoding | None) -> None:
+        self._encoding = encoding
+        if self.net is not None:
+            self.net.pooling = self._pooling
+
+    @property
+    def _pooling(self) -> Pooling:
+        """``pooling``, said so that texts that were learnt without padding can be judged in a batch that has some."""
+        padded = self.encoding is None or self.encoding.pad_to_max
+        return self.pooling if padded else unpadded(self.pooling)
+
+    @property
+    def sees_padding(self) -> bool:
+        """Whether a real token attends to right padding, which changes a prediction then, however it is pooled."""
+        return not (self.causal_mask or self.mask_padding)
+
+    @property
     def reads_padding(self) -> bool:
         """Whether right padding can change a prediction."""
         return reads_padding(self.pooling, self.causal_mask, self.mask_padding)
@@ -166,7 +188,7 @@ class DecoderClassifier(TrainedStateModule):
             keep_arranged(backbone)
             fuse_activations(backbone)
             torch.manual_seed(self.seed)
-            self.net = SequenceClassifier(backbone, self.pooling, self.mask_padding)
+            self.net = SequenceClassifier(backbone, self._pooling, self.mask_padding)
             if self.trainable == "lora":
                 add_lora(self.net, self.lora_rank, self.lora_alpha, self.lora_flavour, self.lora_dropout)
             else:

@@ -57,6 +57,19 @@ def pool(hidden: Tensor, length: Tensor, pooling: Pooling) -> Tensor:
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
 
 
+def unpadded(pooling: Pooling) -> Pooling:
+    """The same pooling of texts that are never padded, in words that stay true in a batch that had to be.
+
+    All positions of such a text are real tokens: its last one is its last real one.
+
+    Example:
+        >>> [unpadded(how) for how in ("first", "last", "mean")]
+        ['first', 'last_real', 'mean_real']
+    """
+    renamed: dict[Pooling, Pooling] = {"last": "last_real", "mean": "mean_real"}
+    return renamed.get(pooling, pooling)
+
+
 def pooled_position(length: Tensor, positions: int, pooling: Pooling) -> Tensor | None:
     """The one position that :func:`pool` reads, (B,) int64; None if it averages.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from ftkit.training.distributed import processes
 from ftkit.training.split_data import SplitDataModule
 
 _UNCUT = 2**31
+_EVALUATED_TOGETHER = 8  # messages that are learnt one by one
 
 
 class SpamDataModule(SplitDataModule):
@@ -38,7 +39,8 @@ class SpamDataModule(SplitDataModule):
         fractions: Parts of the messages for train and validation; the rest is for test.
         split_seed: Seed of the split.
         padding: ``longest`` (pad and cut to the longest train message), ``context`` (to the model's context),
-            a number of tokens, or ``none`` (each message at its own length; in a batch, that of the longest).
+            a number of tokens, or ``none`` (each message at its own length; in a batch, that of the longest). Messages
+            without padding are evaluated several at a time, unless the model would attend to what fills them up.
         drop_last: Leave out the last, smaller batch of a training epoch.
         order: Order of the training messages: ``seeded`` by (seed, epoch), or ``published``, the published
             script's draws.
@@ -101,15 +103,22 @@ class SpamDataModule(SplitDataModule):
         """Prepare the messages for the trainer's model."""
         assert self.trainer is not None, "Lightning calls it; without a trainer, call prepare"
         model: Any = self.trainer.lightning_module
-        self.prepare(model.load_tokenizer(), model.context_length, reads_padding=model.reads_padding)
+        self.prepare(model.load_tokenizer(), model.context_length, model.reads_padding, model.sees_padding)
 
-    def prepare(self, tokenizer: PreTrainedTokenizerBase, context_length: int, reads_padding: bool = False) -> None:
+    def prepare(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        context_length: int,
+        reads_padding: bool = False,
+        sees_padding: bool = False,
+    ) -> None:
         """Read, split and encode the messages; sets :attr:`datasets`, :attr:`encoding` and :attr:`report`.
 
         Args:
             tokenizer: Encodes without special tokens. Its end of text is the padding, as GPT-2 has no padding token.
             context_length: Largest number of tokens that the model takes.
             reads_padding: Whether padding could change what the model predicts.
+            sees_padding: Whether it could although the position that decides is no padding, since others attend to it.
 
         Raises:
             InputError: The file, or its combination with the model, cannot be used.
@@ -126,8 +135,10 @@ class SpamDataModule(SplitDataModule):
             uncut,
             max_length=self._max_length(encoded["train"], context_length),
             pad_to_max=self.padding != "none",
-            single=self.padding == "none" and reads_padding,
+            single=self.padding == "none" and sees_padding,
         )
+        if self.padding == "none" and not sees_padding and self.batch_size == 1:
+            self.evaluation_batch_size = _EVALUATED_TOGETHER
         width = min(max(map(len, encoded["train"])), self.encoding.max_length)
         for name in SPLITS:
             ids = [messages.ids[row] for row in rows[name]]
@@ -148,6 +159,13 @@ class SpamDataModule(SplitDataModule):
         sharing |= {"batch_size": self.batch_size, "drop_last": self.drop_last}
         sampler = EpochSampler(messages, batches, self._order_seed, self.order, **sharing)
         return self._training_loader(sampler, self.drop_last)
+
+    def _evaluation_order(self, split: SplitName) -> Sequence[int]:
+        """As they come; or by length where messages are padded to their batch's longest, so that little is padded."""
+        assert self.encoding is not None, "prepare comes first"
+        if self.encoding.pad_to_max or self.encoding.single:
+            return super()._evaluation_order(split)
+        return self.datasets[split].length.argsort(stable=True).tolist()
 
     def _collate(self, split: SplitName, evaluation: bool) -> Callable[[Any], Any]:
         return as_it_is

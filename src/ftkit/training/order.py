@@ -7,7 +7,7 @@ Lightning would put a sampler of its own in the place of any that is not a ``Dis
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning as L
@@ -112,19 +112,38 @@ class SeededSampler(SharedSampler):
         return seeded_order(self.n, self.seed, self.epoch).tolist()
 
 
-def evaluation_sampler(n: int, batch_size: int, trainer: L.Trainer | None) -> SharedSampler | None:
-    """Visits each row once, over all processes; None, for all in order, on a single one.
+class FixedSampler(SharedSampler):
+    """Visits the rows in an order that is given, in every epoch.
+
+    Args:
+        places: The rows in that order.
+        **sharing: See :class:`SharedSampler`.
+
+    Example:
+        >>> list(FixedSampler([2, 0, 1]))
+        [2, 0, 1]
+    """
+
+    def __init__(self, places: Sequence[int], **sharing: Any) -> None:
+        super().__init__(len(places), **sharing)
+        self.places = list(places)
+
+    def order(self) -> list[int]:
+        """The rows as they were given."""
+        return self.places
+
+
+def evaluation_sampler(places: Sequence[int], batch_size: int, trainer: L.Trainer | None) -> SharedSampler:
+    """Visits each row once, over all processes.
 
     Sharded weights (FSDP2) need the same number of batches on all processes, so there some of the first rows may be
     visited twice. Prediction files, and what is counted from them, hold each row once all the same.
 
     Args:
-        n: Number of rows.
+        places: The rows in the order of their visits.
         batch_size: Rows in a batch of one process.
         trainer: The data module's, or None.
     """
     sharing: dict[str, Any] = processes(trainer)
-    if trainer is None or not sharing:
-        return None
-    even = isinstance(trainer.strategy, ModelParallelStrategy)
-    return SharedSampler(n, batch_size, even=even, **sharing)
+    even = trainer is not None and bool(sharing) and isinstance(trainer.strategy, ModelParallelStrategy)
+    return FixedSampler(places, batch_size=batch_size, even=even, **sharing)

@@ -60,32 +60,37 @@ class SplitDataModule(L.LightningDataModule):
         self._order_seed = torch.initial_seed() if self.seed is None else self.seed
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Batches of the validation split, in order and with nothing dropped; none if it has no rows."""
+        """Batches of the validation split, with nothing dropped; none if it has no rows."""
         return self._evaluation_loader("val") if len(self.datasets["val"]) else []
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
-        """One loader for each of ``evaluate_splits``, in order and with nothing dropped."""
+        """One loader for each of ``evaluate_splits``, with nothing dropped."""
         return [self._evaluation_loader(split) for split in self.evaluate_splits]
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Batches of the test split, in order and with nothing dropped."""
+        """Batches of the test split, with nothing dropped."""
         return self._evaluation_loader("test")
 
     @abstractmethod
     def _collate(self, split: SplitName, evaluation: bool) -> Callable[[Any], Any]:
         """What makes a batch, of training or of evaluation, from rows of a split's dataset."""
 
+    def _evaluation_order(self, split: SplitName) -> Sequence[int]:
+        """The rows of a split in the order in which they are evaluated."""
+        return range(len(self.datasets[split]))
+
     def _evaluation_loader(self, split: SplitName) -> DataLoader[Any]:
-        rows, size = len(self.datasets[split]), self.evaluation_batch_size
-        if not rows:
+        if not len(self.datasets[split]):
             raise InputError("there are no rows to evaluate", field=f"data.{split}")
-        return self._loader(split, size, evaluation_sampler(rows, size, self.trainer), evaluation=True)
+        size = self.evaluation_batch_size
+        sampler = evaluation_sampler(self._evaluation_order(split), size, self.trainer)
+        return self._loader(split, size, sampler, evaluation=True)
 
     def _training_loader(self, sampler: Sampler[int], drop_last: bool = False) -> DataLoader[Any]:
         return self._loader("train", self.batch_size, sampler, evaluation=False, drop_last=drop_last)
 
     def _loader(
-        self, split: SplitName, batch_size: int, sampler: Sampler[int] | None, evaluation: bool, drop_last: bool = False
+        self, split: SplitName, batch_size: int, sampler: Sampler[int], evaluation: bool, drop_last: bool = False
     ) -> DataLoader[Any]:
         return DataLoader(
             self.datasets[split],
