@@ -200,12 +200,12 @@ def test_a_source_that_went_bad_leaves_no_old_result(source: Path, target: Path)
 
 
 SLOWLY = """
-import sys, time
+import itertools, sys, time
 from pathlib import Path
 import ftkit.vlm.commands as command
-original = command.prepare_one
+original, pictures = command.prepare_one, itertools.count()
 def slowly(name, settings):
-    time.sleep(0.02)
+    time.sleep(0.02 if next(pictures) < 10 else 0.5)  # the signal comes long before the last one
     return original(name, settings)
 command.prepare_one = slowly
 command.prepare(Path(sys.argv[1]), Path(sys.argv[2]), workers=2)
