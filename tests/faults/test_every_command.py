@@ -5,15 +5,23 @@ It is a process of its own, so that what is imported, and the processes that it 
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+from PIL import Image
 
-SECRETS = {"HF_TOKEN": "hf_canaryCanaryCanaryCanaryCanaryCan", "WANDB_API_KEY": "0123canary" * 4}
+from ftkit.cli import COMMANDS, LIGHTNING_COMMANDS
+
+SECRETS = {
+    "HF_TOKEN": "hf_canaryCanaryCanaryCanaryCanaryCan", "WANDB_API_KEY": "0123canary" * 4, "FTKIT_API_KEY": "s3canary",
+}  # fmt: skip
 # Python imports it before anything else: nothing leaves this machine, and what wanted to is written down.
 SITECUSTOMIZE = """
 import os, socket
@@ -37,20 +45,39 @@ for name in ("connect", "connect_ex"):
 refuse("getaddrinfo", None)
 """
 RUNNER = """
-import json, os, sys
+import json, os, signal, sys, threading, time
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
 from ftkit.cli import main
+
+def ask_and_end(port):  # the server, as soon as it listens
+    headers = {"content-type": "application/json", "authorization": "Bearer " + os.environ["FTKIT_API_KEY"]}
+    request = Request(f"http://127.0.0.1:{port}/v1/classify", b'{"input": "win cash"}', headers)
+    said = ""
+    while not said:
+        try:
+            said = build_opener(ProxyHandler({})).open(request).read().decode()
+        except HTTPError as error:
+            said = str(error)
+        except OSError:
+            time.sleep(0.05)
+    print("said", said, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 for name, arguments in json.load(open(sys.argv[1])).items():
     with open(os.environ["WATCHED"], "a") as file:
         file.write(f"== {name}\\n")
     print("==", name, flush=True)
     print("==", name, file=sys.stderr, flush=True)
+    if name == "serve":
+        threading.Thread(target=ask_and_end, args=arguments[-1:], daemon=True).start()
     print("code", main(arguments), flush=True)
 """
 CODES = {
-    "doctor": 0, "model show": 0, "fit": 0, "test": 0, "evaluate": 0, "ablation run": 4, "ablation status": 0,
-    "ablation table": 0, "ablation report": 0, "push": 0, "error": 2, "error, debug": 2, "wandb fit": 0,
-    "wandb test": 0, "push, no network": 3, "hub model": 3,
+    "doctor": 0, "data show": 0, "images prepare": 0, "model show": 0, "fit": 0, "validate": 0, "test": 0, "predict": 0,
+    "evaluate": 0, "ablation run": 4, "ablation status": 0, "ablation table": 0, "ablation report": 0, "push": 0,
+    "serve": 143, "cache list": 0, "cache delete": 0, "error": 2, "error, debug": 2, "wandb fit": 0, "wandb test": 0,
+    "push, no network": 3, "hub model": 3,
 }  # fmt: skip
 ONLINE = {"push, no network", "hub model"}  # they would use it
 
@@ -77,6 +104,15 @@ def commands(config: Path, weights: Path, out: Path) -> dict[str, list[str]]:
     fast = {"model": {"init_args": {"optimizer": {"init_args": {"lr": 1e30}}}}}
     (sweep / "rows" / "01_last.yaml").write_text("# Last?\n{}\n")
     (sweep / "rows" / "02_fast.yaml").write_text(f"# Fast?\n{yaml.safe_dump(fast)}")
+    answers, pictures, cached = out.with_name("answers.yaml"), out.with_name("pictures"), out / "hf_home" / "hub"
+    sums = {"class_path": "ftkit.ArithmeticDataModule", "init_args": {"train_size": 2, "val_size": 2, "test_size": 2}}
+    tuned = {"class_path": "ftkit.CausalLMSFT", "init_args": {"model": "demo"}}
+    answers.write_text(yaml.safe_dump({"model": tuned, "data": sums}))
+    pictures.mkdir()
+    Image.new("RGB", (4, 3)).save(pictures / "black.png")
+    (cached / "models--org--tiny" / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
     run, logged_run, swept = str(out / "run"), str(out / "wandb-run"), str(out / "sweep")
     predictions = str(out / "run" / "predictions-test.tsv")
 
@@ -86,15 +122,22 @@ def commands(config: Path, weights: Path, out: Path) -> dict[str, list[str]]:
 
     return {
         "doctor": ["doctor", str(config)],
+        "data show": ["data", "show", str(answers)],
+        "images prepare": ["images", "prepare", str(pictures), str(out / "pictures")],
         "model show": ["model", "show", str(weights)],
         "fit": lightning("fit", run),
+        "validate": lightning("validate", run),
         "test": lightning("test", run),
+        "predict": lightning("predict", run),
         "evaluate": ["evaluate", predictions, "--html", str(out / "evaluation.html")],
         "ablation run": ["ablation", "run", str(sweep), "--out", swept],
         "ablation status": ["ablation", "status", swept],
         "ablation table": ["ablation", "table", swept],
         "ablation report": ["ablation", "report", swept],
         "push": ["push", run, "me/spam", "--dry_run", str(out / "repository")],
+        "serve": ["serve", run, "--port", str(port)],
+        "cache list": ["cache", "list"],
+        "cache delete": ["cache", "delete", "--names+", "org/tiny", "--yes"],
         "error": lightning("fit", run, broken),
         "error, debug": ["--debug", *lightning("fit", run, broken)],
         "wandb fit": lightning("fit", logged_run, offline),
@@ -118,7 +161,7 @@ def ran(tiny_config: Path, gpt2_folder: Path, tmp_path_factory: pytest.TempPathF
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "WANDB_"))}
     places = {name: str(folder / "out" / name.lower()) for name in ("HOME", "HF_HOME", "FTKIT_CACHE", "TMPDIR")}
     for place in places.values():
-        Path(place).mkdir(parents=True)
+        Path(place).mkdir(parents=True, exist_ok=True)
     ran = subprocess.run(
         [sys.executable, "runner.py", "commands.json"],
         cwd=folder,
@@ -132,6 +175,16 @@ def ran(tiny_config: Path, gpt2_folder: Path, tmp_path_factory: pytest.TempPathF
     return Ran(out, err, asked, folder)
 
 
+def names(commands: Mapping[str, Any]) -> Iterator[str]:
+    """The commands of a table, such as ``images prepare``."""
+    for name, command in commands.items():
+        yield from (f"{name} {inner}" for inner in names(command)) if isinstance(command, Mapping) else [name]
+
+
+def test_every_command_is_run() -> None:
+    assert CODES.keys() >= {*LIGHTNING_COMMANDS, *names(COMMANDS)}
+
+
 def leaks(folder: Path, said: str) -> list[str]:
     """Where a secret is found."""
     places = {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
@@ -143,6 +196,10 @@ def leaks(folder: Path, said: str) -> list[str]:
 def test_it_ends_as_it_should(name: str, ran: Ran) -> None:
     assert f"code {CODES[name]}" in ran.out[name].splitlines(), ran.out[name] + ran.err[name]
     assert ("Traceback" in ran.err[name]) == (name == "error, debug")
+
+
+def test_the_server_answers_before_it_ends(ran: Ran) -> None:
+    assert '"label":' in ran.out["serve"].partition("said ")[2]
 
 
 def test_no_secret_is_left_anywhere(ran: Ran) -> None:
