@@ -9,6 +9,7 @@ from typing import Any
 # Before the first import of a library that reads them.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["WANDB_ERROR_REPORTING"] = "false"  # or a test of its online mode leaves a thread that calls home
 
 import pytest
 

@@ -187,10 +187,11 @@ def test_it_is_online_only_with_a_key_or_when_told(monkeypatch: pytest.MonkeyPat
     assert mode() == "disabled"
 
 
-def test_an_offline_run_leaves_no_telemetry_that_would_call_home(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_a_run_that_is_not_online_leaves_no_telemetry_that_would_call_home(mode: str, tmp_path: Path) -> None:
     script = f"""
 from ftkit.training.wandb_settings import start_run
-start_run("offline", dir={str(tmp_path)!r}).finish()
+start_run({mode!r}, dir={str(tmp_path)!r}).finish()
 from wandb.analytics.opentelemetry.opentelemetry_proxy import get_open_telemetry_proxy
 print(get_open_telemetry_proxy())
 """

@@ -23,11 +23,12 @@ def start_run(mode: str, **init: Any) -> Run:
     """Start a run that nobody watches: silent, and nothing waits for a slow network for long.
 
     Args:
-        mode: ``offline`` or ``online``. Offline, the library's own telemetry stays at home too.
+        mode: ``offline`` or ``online``. Offline or disabled, the library's own telemetry stays at home too.
         init: Arguments of ``wandb.init``.
     """
     import wandb
 
-    wandb.setup(wandb.Settings(mode=mode))  # telemetry reads the process's settings, and not those of the run
+    # Telemetry reads the process's settings, and not those of the run; it would go on where a run is disabled.
+    wandb.setup(wandb.Settings(mode="offline" if mode == "disabled" else mode))
     quiet = wandb.Settings(silent=True, console="off", **TIMEOUTS)
     return wandb.init(mode=mode, settings=quiet, **init)  # type: ignore[arg-type]  # WANDB_MODE may be any word
