@@ -10,6 +10,7 @@ import yaml  # type: ignore[import-untyped]
 
 from ftkit.cli import main
 from ftkit.doctor import examine
+from ftkit.models.losses import IGNORE_INDEX
 from ftkit.training import checks
 from ftkit.training.checkpoint import AtomicCheckpointIO
 
@@ -152,8 +153,8 @@ def test_unlearnable_batches_are_found(doctor: Doctor, language_config: Path, mo
     def unsupervised(self: Any, module: GenerativeModule, batch: Any, rows: int = 4) -> None:
         real(self, module, batch, rows)
         labels = self.inputs["labels"]
-        labels[0] = checks.IGNORED
-        last = (labels[1] != checks.IGNORED).nonzero()[-2:]
+        labels[0] = IGNORE_INDEX
+        last = (labels[1] != IGNORE_INDEX).nonzero()[-2:]
         labels[1, last] = 5  # some other token in place of the end
 
     monkeypatch.setattr(checks.Subject, "__init__", unsupervised)

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ftkit.storage import CHECKSUM_SUFFIX
 from ftkit.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from ftkit.training.interrupt import SafeStop
 
@@ -68,18 +69,10 @@ def test_a_second_signal_ends_at_once_and_saves_nothing(number: int, ending: Any
     assert not (tmp_path / "checkpoints" / "interrupted.ckpt").exists()
 
 
-def test_it_may_save_every_so_often_and_tidies_up(tmp_path: Path) -> None:
-    saved: list[int] = []
-
-    class Watch(AtomicCheckpointIO):
-        def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-            saved.append(checkpoint["global_step"])
-            super().save_checkpoint(checkpoint, path)
-
-    rows: Any = torch.ones(8, 1)
-    L.Trainer(
-        accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, logger=False, callbacks=[SafeStop(every_n_steps=3)],
-        plugins=[Watch()], enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-    ).fit(Signalled(), DataLoader(rows))  # fmt: skip
-    assert saved == [3, 6]
-    assert not list((tmp_path / "checkpoints").iterdir())
+def test_a_training_that_ends_removes_what_an_interrupted_one_left(tmp_path: Path) -> None:
+    left = [tmp_path / "checkpoints" / f"interrupted.ckpt{suffix}" for suffix in ("", CHECKSUM_SUFFIX)]
+    left[0].parent.mkdir()
+    for file in left:
+        file.write_bytes(b"")
+    fit(tmp_path, Signalled(), SafeStop())
+    assert not list(left[0].parent.iterdir())

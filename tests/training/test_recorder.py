@@ -149,6 +149,51 @@ def test_predictions_come_from_asking_for_them(function: str, expected: list[str
         assert [row[0] for row in rows(tmp_path / name)] == ["id", *"abcdefg"]
 
 
+@pytest.mark.parametrize(("function", "split"), [("validate", "val"), ("predict", "test")])
+def test_the_figures_are_those_of_the_predictions_beside_them(function: str, split: str, tmp_path: Path) -> None:
+    """A ``predict`` replaces the predictions of a ``test``; its weights may be others."""
+    trainer(tmp_path).test(Threshold(), Data(), verbose=False)
+    biased = Threshold()
+    biased.bias.data.fill_(10.0)  # says yes to everything: 3 of 7
+    getattr(trainer(tmp_path), function)(biased, datamodule=Data())
+    assert {row[2] for row in rows(tmp_path / f"predictions-{split}.tsv")[1:]} == {"yes"}
+    found = result(tmp_path)
+    assert found["splits"][split] == {"n": 7, "correct": 3, "accuracy": 3 / 7}
+    assert set(found["seconds"]) == {"test"}
+
+
+@pytest.mark.parametrize("names", [("test",), ("val", "test")])
+def test_loaders_without_a_name_are_numbered(names: tuple[str, ...], tmp_path: Path) -> None:
+    class Unnamed(Data):
+        evaluate_splits = names  # type: ignore[assignment]
+
+        def test_dataloader(self) -> list[DataLoader[Any]]:
+            return [self.loader(EXAMPLES[:2]), self.loader(EXAMPLES[:3]), self.loader(EXAMPLES[:4])]
+
+    trainer(tmp_path).test(Threshold(), Unnamed(), verbose=False)
+    expected = [*names, "test-1", "test-2"][:3]
+    assert {name: counts["n"] for name, counts in result(tmp_path)["splits"].items()} == dict(
+        zip(expected, (2, 3, 4), strict=True)
+    )
+    assert sorted(tmp_path.glob("predictions-*")) == sorted(tmp_path / f"predictions-{name}.tsv" for name in expected)
+
+
+def test_a_loader_without_batches_does_not_lend_its_name(tmp_path: Path) -> None:
+    class Hollow(Data):
+        def test_dataloader(self) -> list[DataLoader[Any]]:
+            return [self.loader([]), self.loader()]
+
+    trainer(tmp_path).test(Threshold(), Hollow(), verbose=False)
+    assert list(result(tmp_path)["splits"]) == ["test"]
+
+
+def test_a_training_says_what_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("ftkit.training.recorder.rank_zero_info", said.append)
+    trainer(tmp_path).fit(Threshold(), Data())
+    assert said == ["Trainable: 1 of 1 parameters (100.00%): bias (1)"]
+
+
 class Answering(Threshold):
     """Says a text, with or without a score, and more columns."""
 

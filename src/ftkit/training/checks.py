@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ftkit.models.losses import IGNORE_INDEX
 from ftkit.training.checkpoint import trainable_parameters
 
-IGNORED = -100
 CLOSE = 1e-4  # relative; other sums run in another order
 
 
@@ -106,7 +106,7 @@ def supervised(subject: Subject) -> Finding:
             "supervised", learnt > 0, f"labels {counts}: {learnt} of {subject.size} examples are learnt from"
         )
     labels = subject.inputs["labels"]
-    counts_by_row = (labels != IGNORED).sum(1).tolist()
+    counts_by_row = (labels != IGNORE_INDEX).sum(1).tolist()
     seen = f"{sum(counts_by_row)} of {labels.numel()} tokens supervised, {min(counts_by_row)} or more in each row"
     return Finding("supervised", min(counts_by_row) > 0, seen)
 
@@ -136,7 +136,7 @@ def end_supervised(subject: Subject) -> Finding:
     known = getattr(config, "eos_token_id", None)
     ends = {subject.module.tokenizer.eos_token_id, *(known if isinstance(known, list) else [known])} - {None}
     tokenizer, labels = subject.module.tokenizer, subject.inputs["labels"]
-    learnt = [row[row != IGNORED].tolist() for row in labels]
+    learnt = [row[row != IGNORE_INDEX].tolist() for row in labels]
     # A template may end a turn with a token of its own and a line end behind it.
     ended = sum(any(token in ends or token in tokenizer.all_special_ids for token in row[-2:]) for row in learnt)
     texts = sorted({repr(tokenizer.decode(row[-1:])) for row in learnt if row})
@@ -162,7 +162,7 @@ def padding_inert(subject: Subject, columns: int = 5) -> Finding:
     rows, width = inputs["input_ids"].shape
     for name, value in inputs.items():
         if isinstance(value, Tensor) and value.shape == (rows, width):
-            wider[name] = torch.nn.functional.pad(value, (0, columns), value=IGNORED if name == "labels" else 0)
+            wider[name] = torch.nn.functional.pad(value, (0, columns), value=IGNORE_INDEX if name == "labels" else 0)
     batch = {**subject.batch, "inputs": wider} if subject.generative else wider
     if width + columns > _context(subject):
         return Finding("padding", None, f"no room for more in a context of {_context(subject)}")

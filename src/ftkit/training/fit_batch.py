@@ -15,7 +15,7 @@ from torchmetrics import Metric
 
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.training.checkpoint import trainable_parameters
-from ftkit.training.unfinished import add_to_result
+from ftkit.training.recorder import add_to_result
 from ftkit.training.window import WindowedModule
 
 

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from ftkit.errors import TrainingFailed, at_least
-from ftkit.training.unfinished import record_unfinished
+from ftkit.training.recorder import record_unfinished
 
 NAMED = 5  # examples of a batch
 

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from ftkit.storage import CHECKSUM_SUFFIX, remove_partials
 from ftkit.training.checkpoint import INTERRUPTED
-from ftkit.training.unfinished import record_unfinished
+from ftkit.training.recorder import record_unfinished
 
 
 class SafeStop(L.Callback):
@@ -24,13 +24,9 @@ class SafeStop(L.Callback):
     ends the process at once; the files on the disk stay whole. ``result.json`` says ``"status": "interrupted"``. When a
     training ends, its ``interrupted.ckpt`` is removed. Runs of several processes are left to Lightning, which stops at
     the end of a batch and saves nothing.
-
-    Args:
-        every_n_steps: Save that often all the same, for runs that may be killed without a word; 0 for never.
     """
 
-    def __init__(self, every_n_steps: int = 0) -> None:
-        self.every_n_steps = every_n_steps
+    def __init__(self) -> None:
         self.received: int | None = None
         self._handlers: dict[int, Any] = {}
         self._saving = False
@@ -57,17 +53,12 @@ class SafeStop(L.Callback):
             SIGTERMException: The process was terminated.
             KeyboardInterrupt: It was interrupted.
         """
-        if batch_idx % trainer.accumulate_grad_batches:
-            return
-        due = self.every_n_steps and trainer.global_step and trainer.global_step % self.every_n_steps == 0
-        if self.received is None and not due:
+        if self.received is None or batch_idx % trainer.accumulate_grad_batches:
             return
         path = _checkpoint(trainer)
         self._saving = True
         trainer.save_checkpoint(path)
         self._saving = False
-        if self.received is None:
-            return
         record_unfinished(trainer, "interrupted", signal.Signals(self.received).name)
         rank_zero_info(f"Interrupted at step {trainer.global_step}; go on with --resume true (saved as {path})")
         raise KeyboardInterrupt if self.received == signal.SIGINT else SIGTERMException

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from ftkit.evaluation.predictions import write_predictions
@@ -20,19 +21,23 @@ from ftkit.storage import atomic_write
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.environment import hardware, versions
 from ftkit.training.peak_memory import peak_memory_mb, reset_peak_memory
+from ftkit.training.trainable_line import trainable_line
 
 
 class RunRecorder(L.Callback):
     """Keeps what a run found in its folder (``trainer.default_root_dir``).
 
-    Writes ``predictions-SPLIT.tsv`` for every split that is tested, validated or predicted, and ``result.json``:
-    accuracy by split, seconds, peak memory, parameters that learn, versions, hardware, base model and data.
+    Writes ``result.json``: of a ``fit`` seconds, peak memory, parameters that learn, versions, hardware, base model
+    and data. A ``test``, ``validate`` or ``predict`` (which is over the test split) writes ``predictions-SPLIT.tsv``
+    and puts the split's counts into ``result.json``, so that the two agree; the seconds are those of ``fit`` and
+    ``test``. What learns is also said when a training starts.
 
     The module's ``test_step``, ``validation_step`` and ``predict_step`` return dicts with ``id`` (list of str), label
     and ``prediction``: texts (lists of str), or classes (B,) int64 that the module's ``class_names`` name. There may be
     ``probability`` (B,) float32 of the positive class, or ``score`` (B,) float32 of the kind that the module's
-    ``score_name`` says; and ``columns``, more lists of str by name. Of a batch without ``id`` nothing is kept. A data
-    module may name what ``test`` runs over (``evaluate_splits``) and describe itself (``report``).
+    ``score_name`` says; and ``columns``, more lists of str by name. Of a step that returns no dict, or one without
+    ``id``, nothing is kept. A data module may name what ``test`` runs over (``evaluate_splits``) and describe itself
+    (``report``); loaders beyond the names are numbered: ``test``, ``test-1``.
     """
 
     def __init__(self) -> None:
@@ -48,12 +53,12 @@ class RunRecorder(L.Callback):
             self.result = json.loads(file.read_text(encoding="utf-8"))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock of training; loading the model and the data is not in it."""
+        """Say what learns, and start the clock of training; loading the model and the data is not in it."""
+        rank_zero_info(trainable_line(**_parameters(pl_module)))
         self._fit_started = time.perf_counter()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Record cost and origin of the training."""
-        trained = {name: _size(parameter) for name, parameter in trainable_parameters(pl_module).items()}
         checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") or ""
         self.result = {
             "seconds": {"fit": time.perf_counter() - self._fit_started},
@@ -62,11 +67,7 @@ class RunRecorder(L.Callback):
             "peak_memory_mb": peak_memory_mb(),
             "steps": trainer.global_step,
             "seed": pl_module.hparams.get("seed"),
-            "parameters": {
-                "trainable": sum(trained.values()),
-                "total": sum(map(_size, pl_module.parameters())),
-                "names": list(trained),
-            },
+            "parameters": _parameters(pl_module),
             "checkpoint_mb": Path(checkpoint).stat().st_size / 1e6 if Path(checkpoint).is_file() else None,
             "base": getattr(pl_module, "base", None),
             "commit": _commit(pl_module),
@@ -75,7 +76,7 @@ class RunRecorder(L.Callback):
             "versions": versions(),
             "hardware": hardware(),
         }
-        self._write_result(trainer)
+        _write(trainer, self.result)
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock of an evaluation."""
@@ -95,34 +96,32 @@ class RunRecorder(L.Callback):
     ) -> None:
         """Collect a batch of predictions."""
         batches = self._collected.setdefault(dataloader_idx, [])
-        if outputs and "id" in outputs:
+        if isinstance(outputs, Mapping) and "id" in outputs:
             batches.append(_flat(outputs))
 
     on_validation_batch_end = on_predict_batch_end = on_test_batch_end
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the predictions of each tested split and the figures."""
-        splits = getattr(_datamodule(trainer), "evaluate_splits", ("test",))
-        self._keep(trainer, pl_module, dict(zip(splits, self._collected.values(), strict=True)))
         self.result.setdefault("seconds", {})["test"] = time.perf_counter() - self._evaluation_started
         self.result.setdefault("seconds_frozen", {})["test"] = getattr(pl_module, "frozen_seconds", 0.0)
-        self._write_result(trainer)
+        self._keep(trainer, pl_module, getattr(_datamodule(trainer), "evaluate_splits", ("test",)))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the predictions of a ``validate`` run; validation during training leaves none."""
+        """Write the predictions of a ``validate`` run and the figures; validation during training leaves none."""
         if trainer.state.fn == "validate":
-            self._keep(trainer, pl_module, {"val": self._collected.get(0, [])})
+            self._keep(trainer, pl_module, ("val",))
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the predictions of a ``predict`` run, which is over the test split."""
-        self._keep(trainer, pl_module, {"test": self._collected.get(0, [])})
+        """Write the predictions of a ``predict`` run, which is over the test split, and the figures."""
+        self._keep(trainer, pl_module, ("test",))
 
-    def _keep(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, splits: Mapping[str, list[Mapping[str, Any]]]
-    ) -> None:
+    def _keep(self, trainer: L.Trainer, pl_module: L.LightningModule, splits: Sequence[str]) -> None:
+        """Write what was collected; each loader's split has its place in ``splits``."""
         names = getattr(pl_module, "class_names", ("0", "1"))
         scores = {"probability": f"probability:{names[1]}", "score": getattr(pl_module, "score_name", None)}
-        for split, batches in splits.items():
+        for place, batches in self._collected.items():
+            split = splits[place] if place < len(splits) else f"{splits[-1]}-{place - len(splits) + 1}"
             columns = _merged(batches)
             if not columns or not trainer.is_global_zero:
                 continue
@@ -140,11 +139,40 @@ class RunRecorder(L.Callback):
             correct = sum(label == prediction for label, prediction in zip(labels, predictions, strict=True))
             figures = {"n": len(labels), "correct": correct, "accuracy": correct / len(labels)}
             self.result.setdefault("splits", {})[split] = figures
+        _write(trainer, self.result)
 
-    def _write_result(self, trainer: L.Trainer) -> None:
-        if trainer.is_global_zero:
-            with atomic_write(Path(trainer.default_root_dir) / RESULT_FILE) as file:
-                json.dump(self.result, file, indent=1)
+
+def add_to_result(trainer: L.Trainer, **facts: Any) -> None:
+    """Add facts to what the run's :class:`RunRecorder` has written and will write."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, RunRecorder):
+            callback.result.update(facts)
+            _write(trainer, callback.result)
+
+
+def record_unfinished(trainer: L.Trainer, status: str, reason: str) -> None:
+    """Replace the run's ``result.json``: a result of an earlier run in the folder is not that of this one.
+
+    Args:
+        trainer: The trainer.
+        status: ``interrupted`` or ``failed``.
+        reason: The signal, or what went wrong.
+    """
+    facts = {"status": status, "reason": reason, "epoch": trainer.current_epoch, "step": trainer.global_step}
+    _write(trainer, facts)
+
+
+def _write(trainer: L.Trainer, result: Mapping[str, Any]) -> None:
+    if trainer.is_global_zero:
+        with atomic_write(Path(trainer.default_root_dir) / RESULT_FILE) as file:
+            json.dump(result, file, indent=1)
+
+
+def _parameters(pl_module: L.LightningModule) -> dict[str, Any]:
+    """What learns: how many weights of how many, and the parameters' names."""
+    trained = trainable_parameters(pl_module)
+    sizes = {"trainable": sum(map(_size, trained.values())), "total": sum(map(_size, pl_module.parameters()))}
+    return {**sizes, "names": list(trained)}
 
 
 def _size(parameter: Tensor) -> int:

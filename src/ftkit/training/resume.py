@@ -19,7 +19,7 @@ from torchmetrics import Metric
 from ftkit.errors import InputError
 from ftkit.training.checkpoint import read_checkpoint
 from ftkit.training.randomness import ReplayLoader, reseed, seed_all
-from ftkit.training.unfinished import add_to_result
+from ftkit.training.recorder import add_to_result
 
 _RESULTS = ("value", "cumulated_batch_size")  # what Lightning keeps of a value that is averaged over an epoch
 

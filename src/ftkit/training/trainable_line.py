@@ -1,0 +1,49 @@
+"""What learns, in one line: a training says it before it starts, while the wrong choice still costs nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+
+def trainable_line(names: Iterable[str], trainable: int, total: int) -> str:
+    """Say how much learns and where: by numbered block, or else by module, with the tensors in each.
+
+    Args:
+        names: The names of the parameters that learn.
+        trainable: How many weights they hold.
+        total: How many weights there are.
+
+    Example:
+        >>> names = [f"net.h.{block}.mlp.{part}" for block in (10, 11) for part in ("weight", "bias")]
+        >>> trainable_line([*names, "net.head.lora_A.default.weight"], 50, 1000)
+        'Trainable: 50 of 1,000 parameters (5.00%): h.10-11 (2 each), head (1)'
+    """
+    runs: list[tuple[str, int, int, int]] = []  # where, first and last block (-1: none), tensors in each
+    for (where, block), tensors in Counter(map(_place, names)).items():
+        if block > 0 and runs and runs[-1][::2] == (where, block - 1) and runs[-1][3] == tensors:
+            runs[-1] = (where, runs[-1][1], block, tensors)
+        else:
+            runs.append((where, block, block, tensors))
+    shared = Counter(_last(where) for where in {run[0] for run in runs})
+    parts = []
+    for where, first, last, tensors in runs:
+        name = _last(where) if shared[_last(where)] == 1 else where
+        blocks = "" if first < 0 else f".{first}" if first == last else f".{first}-{last}"
+        parts.append(f"{name}{blocks} ({tensors}{' each' if first < last else ''})")
+    share = f"{trainable / max(total, 1):.2%}"
+    return f"Trainable: {trainable:,} of {total:,} parameters ({share}): {', '.join(parts) or 'none'}"
+
+
+def _place(name: str) -> tuple[str, int]:
+    """The stack that a parameter is in with its block's number, or its module with -1; adapters belong to a layer."""
+    parts = name.split(".")
+    modules = [part for part in parts[:-1] if not part.startswith("lora_") and part not in ("default", "base_layer")]
+    number = next((place for place, part in enumerate(modules) if part.isdigit()), None)
+    if number is None:
+        return ".".join(modules) or name, -1
+    return ".".join(modules[:number]), int(modules[number])
+
+
+def _last(where: str) -> str:
+    return where.rpartition(".")[2]
