@@ -123,7 +123,7 @@ def run_ours(
     folder: Path, runs: list[tuple[int, int]], epochs: int, variant: str, work: dict[int, Work]
 ) -> list[dict[str, Any]]:
     """Each row under its seed, one behind the other in this process."""
-    from ftkit.lightning_cli import CellEngine
+    from ftkit.cells import CellEngine
     from ftkit.quiet import quiet_libraries
 
     quiet_libraries()

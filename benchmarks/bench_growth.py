@@ -27,8 +27,8 @@ EPOCHS_AT = 5_000  # messages, while the epochs vary
 
 def measure(folder: Path, messages: int, epochs: int) -> dict[str, float]:
     """Seconds of one run: for the frozen part, for what learns, and for the final evaluation."""
+    from ftkit.cells import CellEngine
     from ftkit.classifier.demo_corpus import demo_messages
-    from ftkit.lightning_cli import CellEngine
 
     source = folder / f"messages-{messages}.tsv"
     if not source.exists():

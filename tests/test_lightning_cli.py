@@ -12,12 +12,13 @@ import pytest
 import torch
 import yaml  # type: ignore[import-untyped]
 
-from ftkit import lightning_cli
+from ftkit import cells, lightning_cli
 from ftkit.ablation.ledger import key_of
+from ftkit.cells import CellEngine
 from ftkit.cli import main
-from ftkit.errors import ExitCode
-from ftkit.lightning_cli import CellEngine
+from ftkit.errors import ExitCode, FtkitError
 from ftkit.lock import exclusive
+from ftkit.run_folder import DEFAULT_FOLDER
 from ftkit.storage import sha256_of, verify_checksum
 from ftkit.training.guards import Climb
 
@@ -90,14 +91,17 @@ def test_fit_and_test_leave_a_complete_run_folder(run_folder: Path, gpt2_folder:
     assert sum(row.split(",")[header.split(",").index("train/loss")] != "" for row in curve) == 8
 
 
-def test_the_resolved_config_repeats_the_run(run_folder: Path, tmp_path: Path) -> None:
+def test_the_resolved_config_repeats_the_run_as_it_stands(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = run_folder / "config.yaml"
     assert "dropout: 0.0" in config.read_text()  # resolved: it holds what the command line left out
+    monkeypatch.chdir(tmp_path)
     for command in ("fit", "test"):
-        assert main([command, "--config", str(config), "--trainer.default_root_dir", str(tmp_path)]) == 0
+        assert main([command, "--config", str(config)]) == 0
     for split in ("train", "val", "test"):
         name = f"predictions-{split}.tsv"
-        assert (tmp_path / name).read_bytes() == (run_folder / name).read_bytes()
+        assert (tmp_path / DEFAULT_FOLDER / name).read_bytes() == (run_folder / name).read_bytes()
 
 
 def test_test_takes_the_trained_weights_or_says_that_there_are_none(ftkit: Ftkit, run_folder: Path) -> None:
@@ -337,7 +341,7 @@ def test_what_identifies_a_cell(ablation: Path, tmp_path: Path, monkeypatch: pyt
     assert key_of(engine.identity(configs, 123)) == key_of(first)
     assert json.loads(json.dumps(first)) == json.loads(json.dumps(engine.identity(configs, 123)))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(lightning_cli, "DEFAULT_FOLDER", "elsewhere")
+    monkeypatch.setattr(cells, "DEFAULT_FOLDER", "elsewhere")
     assert engine.identity(configs, 123) == first
     assert "elsewhere" not in json.dumps(first)
     assert str(first["config"]["model"]["init_args"]["pooling"]) == "mean"
@@ -352,7 +356,7 @@ def test_what_identifies_a_cell(ablation: Path, tmp_path: Path, monkeypatch: pyt
     copy.write_text(messages.read_text() + "ham\tone more\n")
     changed.append(engine.identity([configs[0], other], 123))
     assert changed[-1]["data"] != first["data"]
-    monkeypatch.setattr(lightning_cli, "code_sha256", lambda: "other code")
+    monkeypatch.setattr(cells, "code_sha256", lambda: "other code")
     changed.append(engine.identity(configs, 123))
     assert len({key_of(identity) for identity in [first, *changed]}) == 5
     assert list(tmp_path.glob("elsewhere*")) == []  # nothing is written
@@ -428,6 +432,7 @@ def test_resume_takes_the_newest_good_checkpoint_and_names_the_bad_one(
     assert code == 0, said
     assert f"notice: {torn}: cannot be read as a checkpoint" in said or f"notice: {torn}: holds more than" in said
     assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 12
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["ckpt_path"] is None  # it starts a new run
 
 
 @pytest.mark.parametrize(
@@ -466,6 +471,11 @@ class PlainModule(L.LightningModule):
         self.net = torch.nn.Linear(2, width)
     def training_step(self, batch, batch_idx):
         return self.net(batch[0]).square().mean()
+    def validation_step(self, batch, batch_idx):
+        return self.training_step(batch, batch_idx)
+    def predict_step(self, batch, batch_idx):
+        return self.net(batch[0])
+    test_step = validation_step
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
@@ -475,7 +485,10 @@ class PlainData(L.LightningDataModule):
         super().__init__()
         self.rows = rows
     def train_dataloader(self):
-        return DataLoader(TensorDataset(torch.zeros(self.rows, 2)), 2, drop_last=True)
+        return DataLoader(TensorDataset(torch.zeros(self.rows, 2)), batch_size=2, drop_last=True)
+    val_dataloader = predict_dataloader = train_dataloader
+    def test_dataloader(self):
+        return [self.train_dataloader(), self.train_dataloader()]
 """
 
 
@@ -505,6 +518,73 @@ def test_a_module_of_ones_own_gets_the_same_care(plain: Ftkit, tmp_path: Path) -
     code, said = plain("fit", "--data.rows", "1", folder=tmp_path / "none")
     assert code == ExitCode.INPUT, said
     assert "data: 0 batches: nothing was trained" in said
+
+
+def test_steps_of_ones_own_may_return_tensors(plain: Ftkit, tmp_path: Path) -> None:
+    for command in ("fit", "validate", "predict"):
+        code, said = plain(command, *(["--ckpt_path", str(tmp_path / "run")] if command != "fit" else []))
+        assert code == 0, said
+    assert not list((tmp_path / "run").glob("predictions-*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trainer.val_check_interval", "1000"], "trainer: `val_check_interval` (1000) must be less than or equal"),
+        (["--trainer.limit_train_batches", "0.001"], "trainer: You requested to check 0.001 of the `train_dataloader`"),
+    ],
+)
+def test_what_lightning_refuses_of_the_data_is_told_in_a_line(options: list[str], message: str, plain: Ftkit) -> None:
+    code, said = plain("fit", *options)
+    assert code == ExitCode.INPUT, said
+    assert message in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("raised", ["raise ValueError('my own')", "self.log('a/dataloader_idx_0', 1.0)"])
+def test_an_error_of_ones_own_module_keeps_its_traceback(raised: str, plain: Ftkit, tmp_path: Path) -> None:
+    step = "def validation_step(self, batch, batch_idx):"
+    (tmp_path / "faulty_wing.py").write_text(PLAIN.replace(step, f"{step}\n        {raised}"))
+    with pytest.raises(Exception, match=r"my own|dataloader_idx") as caught:
+        plain("fit", "--model", "faulty_wing.PlainModule")
+    assert not isinstance(caught.value, FtkitError)
+
+
+def test_a_cell_over_data_of_ones_own_is_known_without_a_hash(plain: Ftkit, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("model: plain_wing.PlainModule\ndata: plain_wing.PlainData\n")
+    identity = CellEngine(lambda step, total: None).identity([tmp_path / "own.yaml"], 1)
+    assert identity["data"] is None
+    assert identity["config"]["data"]["class_path"] == "plain_wing.PlainData"
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_the_doctor_says_what_it_cannot_examine(
+    rows: int, plain: Ftkit, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "model: plain_wing.PlainModule\ndata:\n  class_path: plain_wing.PlainData\n"
+        f"  init_args: {{rows: {rows}}}\ntrainer: {{accelerator: cpu}}\n"
+    )
+    assert main(["doctor", str(tmp_path / "own.yaml")]) == ExitCode.INPUT
+    expected = {1: "data: 0 batches: nothing was trained", 4: "model: only generative modules"}
+    assert expected[rows] in capfd.readouterr().err
+
+
+def test_the_precision_of_matrix_products_is_this_runs_own_and_recorded(plain: Ftkit, tmp_path: Path) -> None:
+    try:
+        assert plain("fit", "--matmul_precision", "high")[0] == 0
+        assert torch.get_float32_matmul_precision() == "high"
+        assert plain("fit", folder=tmp_path / "exact")[0] == 0
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    for folder, precision in (("run", "high"), ("exact", "highest")):
+        result = json.loads((tmp_path / folder / "result.json").read_text())
+        assert result["numerics"] == {"precision": "32-true", "matmul_precision": precision}
+        assert yaml.safe_load((tmp_path / folder / "config.yaml").read_text())["matmul_precision"] == precision
+    code, said = plain("fit", "--matmul_precision", "low", folder=tmp_path / "none")
+    assert code == ExitCode.INPUT, said
+    assert "matmul_precision: expected one of highest, high, medium (got 'low')" in said
 
 
 def test_the_guard_against_divergence_can_be_set_up_and_switched_off(

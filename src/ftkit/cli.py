@@ -56,7 +56,7 @@ def _sweep() -> dict[str, Any]:
     """What trains and tests the cells of an ablation, which never knows a model itself, and what shows the progress."""
     quiet_libraries()
     from ftkit.ablation.progress import SweepProgress
-    from ftkit.lightning_cli import CellEngine
+    from ftkit.cells import CellEngine
 
     progress = SweepProgress()
     return {"engine": CellEngine(progress.step), "progress": progress}

@@ -38,24 +38,25 @@ def examine(configs: list[Path]) -> list[Finding]:
     Raises:
         FtkitError: A config, the data or the model cannot be used.
     """
-    import logging
     import tempfile
 
-    from ftkit.lightning_cli import FtkitCLI
+    from ftkit.lightning_cli import FtkitCLI, config_arguments
+    from ftkit.lightning_exits import refusals_told
+    from ftkit.quiet import quiet_lightning
 
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quiet_lightning()
     with tempfile.TemporaryDirectory(prefix="ftkit-doctor-") as folder:
-        arguments = [part for config in configs for part in ("--config", str(config))]
-        arguments += ["--trainer.default_root_dir", folder, "--trainer.logger", "false"]
+        arguments = [*config_arguments(configs), "--trainer.default_root_dir", folder, "--trainer.logger", "false"]
         arguments += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
         cli = FtkitCLI([*arguments, "--trainer.num_sanity_val_steps", "0"], run=False)
         examination = _examination(Path(folder))
         cli.trainer.callbacks = [examination]  # type: ignore[attr-defined]
         try:
-            cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+            with refusals_told():
+                cli.trainer.fit(cli.model, datamodule=cli.datamodule)
         except examination.Over:
             return examination.findings
+        cli.after_fit()  # there was nothing to train on
     raise AssertionError("training never started")
 
 

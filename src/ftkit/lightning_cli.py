@@ -5,14 +5,11 @@ The same class runs one cell of an ablation, so a row gives the same files alone
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -24,18 +21,26 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from ftkit.classifier import gpt2_classifier, llama_classifier, spam  # noqa: F401  their classes have short names
 from ftkit.errors import ExitCode, FtkitError, InputError
 from ftkit.language import arithmetic, sft  # noqa: F401  the same
-from ftkit.lightning_exits import misfits_told, termination_told, trainer_fault
+from ftkit.lightning_exits import misfits_told, refusals_told, termination_told, trainer_fault
 from ftkit.lock import exclusive
 from ftkit.parsing import ErrorMixin
 from ftkit.run_folder import CONFIG_FILE, DEFAULT_FOLDER
+from ftkit.starting_point import (
+    EVALUATION_OPTIONS,
+    LIGHTNINGS_OWN_CHECKPOINTS,
+    RESUME_OPTIONS,
+    choose_resumable,
+    refuse_other_options,
+    refuse_trained,
+)
 from ftkit.storage import atomic_write, make_folder
 from ftkit.training.checkpoint import AtomicCheckpointIO, TrainedStateModule, find_checkpoint, read_checkpoint
 from ftkit.training.curves import CurvesLogger
-from ftkit.training.environment import code_sha256
 from ftkit.training.guards import DivergenceGuard, FiniteGuard
 from ftkit.training.interrupt import SafeStop
+from ftkit.training.optimizer import configured_optimizers
 from ftkit.training.recorder import RunRecorder
-from ftkit.training.resume import ExactResume, compare_settings, resumable, settings, stored_settings
+from ftkit.training.resume import ExactResume, compare_settings, settings, stored_settings
 
 if find_spec("PIL"):  # the extra vlm; their classes have short names too
     import ftkit.vlm.data
@@ -44,12 +49,8 @@ if find_spec("PIL"):  # the extra vlm; their classes have short names too
     import ftkit.vlm.yes_no  # noqa: F401
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
-LIGHTNINGS_OWN_CHECKPOINTS = ("best", "last", "hpc", "registry")  # words that it takes for a path
-RESUME_OPTIONS = {
-    "resume": "Go on from the newest checkpoint of the run folder, if there is one.",
-    "allow_changed": "Go on though seed, batch size, accumulation or data changed; it is recorded.",
-}
-EVALUATION_OPTIONS = {"untrained": "Evaluate the model as it is loaded, before any training."}
+MatmulPrecision = Literal["highest", "high", "medium"]
+MATMUL_HELP = "How exact float32 matrix products are: high (TF32) and medium (bf16) are faster where the chip has them."
 
 
 class Parser(ErrorMixin, LightningArgumentParser):
@@ -108,7 +109,8 @@ class FtkitCLI(LightningCLI):
         return {name: arguments for name, arguments in LightningCLI.subcommands().items() if name in SUBCOMMANDS}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Let ``--divergence.patience`` and its kin set up the guard."""
+        """Offer how the numbers are computed, and let ``--divergence.patience`` and its kin set up the guard."""
+        parser.add_argument("--matmul_precision", type=MatmulPrecision, default="highest", help=MATMUL_HELP)
         parser.add_lightning_class_args(DivergenceGuard, "divergence")
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
@@ -118,49 +120,32 @@ class FtkitCLI(LightningCLI):
             action.nargs, action.const = "?", True
         return parser
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse them; a folder of null, as a run's own ``config.yaml`` has it, is the default one."""
+        super().parse_arguments(parser, args)
+        trainer = self.config.get(self.config.get("subcommand") or "", self.config).trainer
+        trainer.default_root_dir = trainer.default_root_dir or DEFAULT_FOLDER
+
     def _parse_ckpt_path(self) -> None:
         """Read the checkpoint safely, and refuse a wrong one, before Lightning takes hyperparameters from it."""
         chosen = self.config.get(self.config.get("subcommand") or "")
         if chosen and chosen.get("resume"):
-            self._choose_resumable(chosen)
+            choose_resumable(chosen)
         path = chosen and chosen.get("ckpt_path")
         if path and path not in LIGHTNINGS_OWN_CHECKPOINTS:
             stored = read_checkpoint(path).get("hyper_parameters", {})
             trained = stored.get("_class_path")
             if trained not in (None, chosen.model.class_path):
                 raise InputError("is a checkpoint of another class", file=path, field="model.class_path", got=trained)
-            self._refuse_other_options(stored, path)
+            given = self.parser.parse_args(self._arguments, defaults=False, _skip_validation=True)
+            options = given.get(f"{self.config.subcommand}.model.init_args") or Namespace()
+            refuse_other_options(options.as_dict(), stored, path)
             chosen.ckpt_path = str(find_checkpoint(path))
         super()._parse_ckpt_path()
 
-    def _choose_resumable(self, chosen: Namespace) -> None:
-        """Take the newest checkpoint of the run folder that training can go on from; without one start anew."""
-        folder = Path(chosen.trainer.default_root_dir or DEFAULT_FOLDER)
-        if chosen.ckpt_path:
-            raise InputError("choose one of --resume and --ckpt_path", field="resume")
-        found, notices = resumable(folder)
-        for notice in notices:
-            print(f"notice: {notice}", file=sys.stderr)
-        if found is None:
-            print(f"notice: nothing to go on from in {folder}; training starts at the beginning", file=sys.stderr)
-        chosen.ckpt_path = None if found is None else str(found)
-
-    def _refuse_other_options(self, stored: dict[str, Any], path: str) -> None:
-        """Lightning would let the checkpoint's options silently replace those that were given.
-
-        Raises:
-            InputError: An option was given another value than the checkpoint was trained with.
-        """
-        given = self.parser.parse_args(self._arguments, defaults=False, _skip_validation=True)
-        options = given.get(f"{self.config.subcommand}.model.init_args") or Namespace()
-        for name, value in options.as_dict().items():
-            if name in stored and value is not None and value != stored[name]:
-                raise InputError(
-                    f"the checkpoint {path} was trained with {stored[name]!r}",
-                    field=f"model.{name}",
-                    got=value,
-                    fix="leave the option out or give the same, or train anew",
-                )
+    def before_instantiate_classes(self) -> None:
+        """Let this run's choice replace that of an earlier one in the process."""
+        torch.set_float32_matmul_precision(self._get(self.config, "matmul_precision"))
 
     def instantiate_classes(self) -> None:
         """Build everything; what a constructor refuses, jsonargparse would report as a type that does not match.
@@ -186,13 +171,8 @@ class FtkitCLI(LightningCLI):
         chosen = self._get(self.config, "model").get("init_args", Namespace()).get("optimizer")
         if not chosen or not str(chosen.get("class_path", "")).startswith("torch.optim."):
             return
-        try:
-            optimizer = self._get(self.config_init, "model").optimizer([torch.nn.Parameter(torch.zeros(1))])
-        except ValueError as error:
-            raise InputError(str(error), field="model.optimizer") from error
-        for rate in (group["lr"] for group in optimizer.param_groups):
-            if not 0 < rate < float("inf"):
-                raise InputError("the learning rate must be positive", field="model.optimizer.lr", got=rate)
+        any_parameter = torch.nn.Parameter(torch.zeros(1))
+        configured_optimizers([any_parameter], self._get(self.config_init, "model").optimizer, None)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer: curves as CSV beside whatever logger is named, and checkpoints written whole."""
@@ -227,6 +207,7 @@ class FtkitCLI(LightningCLI):
         with ExitStack() as stack:
             stack.enter_context(termination_told(alone=self.trainer.world_size == 1))
             stack.enter_context(misfits_told())
+            stack.enter_context(refusals_told())
             if subcommand == "fit" and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                 self._check_resumed()
                 folder = Path(self.config_init.fit.trainer.default_root_dir)
@@ -250,7 +231,7 @@ class FtkitCLI(LightningCLI):
         """
         chosen = self.config_init[self.subcommand]
         if chosen.untrained:
-            _refuse_trained(chosen)
+            refuse_trained(chosen)
         elif chosen.ckpt_path is None and isinstance(self.model, TrainedStateModule):
             chosen.ckpt_path = str(find_checkpoint(chosen.trainer.default_root_dir))
         make_folder(chosen.trainer.default_root_dir)
@@ -280,79 +261,17 @@ class FtkitCLI(LightningCLI):
     after_validate = after_predict = after_test
 
 
-def _refuse_trained(chosen: Namespace) -> None:
-    """Keep what an untrained model predicts apart from trained ones.
-
-    Raises:
-        InputError: A checkpoint is named as well, or the run folder holds one.
-    """
-    if chosen.ckpt_path is not None:
-        raise InputError("choose one of --untrained and --ckpt_path", field="untrained")
-    folder = Path(chosen.trainer.default_root_dir)
-    if any((folder / "checkpoints").glob("*.ckpt")):
-        raise InputError(
-            "holds a trained model, whose predictions would be replaced",
-            file=folder,
-            field="untrained",
-            fix="choose another --trainer.default_root_dir",
-        )
+def config_arguments(configs: Iterable[Path]) -> list[str]:
+    """Config files, in their order, as words of a command line."""
+    return [word for config in configs for word in ("--config", str(config))]
 
 
 def without_folder(config: Namespace) -> Namespace:
     """A copy of a configuration that does not say where its output goes, nor whether it went on from there."""
     copy = config.clone()
     copy.trainer.default_root_dir = None
+    if copy.get("resume"):
+        copy.ckpt_path = None  # the one that was found
     for name in (*RESUME_OPTIONS, *EVALUATION_OPTIONS):
         copy.pop(name, None)
     return copy
-
-
-class CellEngine:
-    """Runs the cells of an ablation; see :class:`ftkit.ablation.runner.Engine`.
-
-    Args:
-        on_step: Called with the steps taken and the steps to take while a cell trains.
-    """
-
-    def __init__(self, on_step: Callable[[int, int], None]) -> None:
-        self.on_step = on_step
-        for name in ("lightning.pytorch", "lightning.fabric"):  # the sweep tells what happens, a line a cell
-            logging.getLogger(name).setLevel(logging.WARNING)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Travel to another process without what shows the progress here."""
-        return CellEngine, (_unseen,)
-
-    def identity(self, configs: Sequence[Path], seed: int) -> dict[str, Any]:
-        """What would be run: the resolved configuration without its output folder, the code, the data and the seed."""
-        cli = self._build(configs, seed, Path(DEFAULT_FOLDER))
-        config = json.loads(cli.parser.dump(without_folder(cli.config), format="json", skip_none=False))
-        return {"config": config, "code": code_sha256(), "data": cli.datamodule.data_sha256, "seed": seed}
-
-    def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
-        """Train and test one cell in ``directory``."""
-        cli = self._build(configs, seed, directory)
-        with termination_told():
-            cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-            cli.after_fit()
-            cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
-            cli.after_test()
-
-    def _build(self, configs: Sequence[Path], seed: int, directory: Path) -> FtkitCLI:
-        arguments = [part for config in configs for part in ("--config", str(config))]
-        arguments += ["--seed_everything", str(seed), "--trainer.default_root_dir", str(directory)]
-        # The sweep has its own bars.
-        arguments += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
-        return FtkitCLI(arguments, run=False, callbacks=[_StepReporter(self.on_step)])
-
-
-def _unseen(completed: int, total: int) -> None:
-    """Nobody watches the steps."""
-
-
-class _StepReporter(L.Callback):
-    def __init__(self, on_step: Callable[[int, int], None]) -> None:
-        self.on_step = on_step
-
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        self.on_step(trainer.global_step, int(trainer.estimated_stepping_batches))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ftkit.errors import EnvironmentFault, ExitCode, FtkitError, InputError
@@ -58,9 +60,31 @@ def misfits_told() -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def refusals_told() -> Iterator[None]:
+    """Say what Lightning refuses once it knows the module and the data, such as an interval beyond the last batch.
+
+    Raises:
+        FtkitError: Its own refusal, see :func:`trainer_fault`; a module's or data module's error passes as it is.
+    """
+    try:
+        yield
+    except (MisconfigurationException, ValueError) as error:
+        if isinstance(error, FtkitError) or not _raised_by_lightning(error):
+            raise
+        raise trainer_fault(error) from error
+
+
+def _raised_by_lightning(error: BaseException) -> bool:
+    """Whether it was raised by Lightning while it was at work for ftkit, not for a call of a module of one's own."""
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    callers = [module for module in modules if module.partition(".")[0] not in ("lightning", "torch", "contextlib")]
+    return modules[-1].startswith("lightning.") and callers[-1].startswith("ftkit.")
+
+
 def trainer_fault(error: Exception) -> FtkitError:
     """What Lightning's trainer refuses: something that the machine lacks, or a wrong option."""
-    said = str(error)
+    said = " ".join(str(error).split())
     if "No supported" in said or "not available" in said:
         return EnvironmentFault(said, field="trainer.accelerator", fix="for a CPU: --trainer.accelerator cpu")
     if "bf16" in said.lower():

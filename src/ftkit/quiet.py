@@ -32,6 +32,12 @@ def quiet_libraries() -> None:
     _switch_off_the_gguf_bar()
 
 
+def quiet_lightning() -> None:
+    """Silence what Lightning says of seed, devices and progress, for commands that say themselves what happens."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def _switch_off_the_gguf_bar() -> None:
     """Let transformers' reader of GGUF files, which calls tqdm itself, obey the switch of its other bars."""
     if find_spec("gguf") and find_spec("transformers.modeling_gguf_pytorch_utils"):

@@ -15,7 +15,7 @@ import wandb
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
 
-from ftkit.lightning_cli import CellEngine
+from ftkit.cells import CellEngine
 from ftkit.training import wandb_settings
 from ftkit.training.wandb_run import WandbRun
 from ftkit.training.wandb_settings import mode

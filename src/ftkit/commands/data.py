@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -24,16 +23,15 @@ def data_show(config: list[Path], row: int = 0) -> str:
     Raises:
         InputError: A config or the data cannot be used, there is no such row, or the model is not trained on answers.
     """
-    from ftkit.quiet import quiet_libraries
+    from ftkit.quiet import quiet_libraries, quiet_lightning
 
     quiet_libraries()
-    for name in ("lightning.pytorch", "lightning.fabric"):  # what is said of seed and devices is of no use here
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quiet_lightning()
     from ftkit.errors import InputError
-    from ftkit.lightning_cli import FtkitCLI
+    from ftkit.lightning_cli import FtkitCLI, config_arguments
     from ftkit.training.generative import GenerativeModule
 
-    cli = FtkitCLI([part for path in config for part in ("--config", str(path))], run=False)
+    cli = FtkitCLI(config_arguments(config), run=False)
     model, data = cli.model, cli.datamodule
     if not isinstance(model, GenerativeModule):
         raise InputError("the model is not trained on answers", field="model", got=type(model).__name__)
@@ -54,6 +52,8 @@ def data_show(config: list[Path], row: int = 0) -> str:
 
 
 def _shown(batch: dict[str, Any], tokenizer: Any, row: int) -> list[str]:
+    from ftkit.models.losses import IGNORE_INDEX
+
     inputs = batch["inputs"]
     names = ("chosen", "rejected") if len(inputs["labels"]) == 2 else ("",)
     lines = []
@@ -61,7 +61,7 @@ def _shown(batch: dict[str, Any], tokenizer: Any, row: int) -> list[str]:
         names, inputs["input_ids"], inputs["labels"], inputs["attention_mask"], strict=True
     ):
         read = mask.bool()
-        learnt = (labels != -100)[read].tolist()
+        learnt = (labels != IGNORE_INDEX)[read].tolist()
         title = f"Row {row} ({batch['id'][0]}){name and ', '}{name}"
         lines += [
             "",

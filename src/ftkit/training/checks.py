@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ftkit.errors import InputError
 from ftkit.models.losses import IGNORE_INDEX
 from ftkit.training.checkpoint import trainable_parameters
 
@@ -42,11 +43,23 @@ class Subject:
         module: On its device, set up for training.
         batch: On the same device; cut to at most ``rows`` examples.
         rows: How many examples to keep.
+
+    Raises:
+        InputError: The module is of neither kind.
     """
 
     def __init__(self, module: Any, batch: dict[str, Any], rows: int = 4) -> None:
         self.module = module
         self.generative = hasattr(module, "log_probs")
+        keys = {"inputs", "id"} if self.generative else {"input_ids", "length", "label"}
+        if not (hasattr(module, "net") and isinstance(batch, dict) and keys <= batch.keys()):
+            raise InputError(
+                "only generative modules (`log_probs`; batches with `inputs` and `id`) and classifiers (batches with"
+                " `input_ids`, `length` and `label`) can be checked, with their network as `net`",
+                field="model",
+                got=type(module).__name__,
+                fix="try a step with `ftkit fit --trainer.max_steps 1`",
+            )
         inputs = batch["inputs"] if self.generative else batch
         self.size = len(batch["id"]) if self.generative else len(inputs["input_ids"])
         self.pairs = self.generative and len(inputs["input_ids"]) != self.size

@@ -39,6 +39,11 @@ def code_sha256() -> str:
     return digest.hexdigest()
 
 
+def data_sha256(datamodule: Any) -> str | None:
+    """The hash of the data, as far as the data module knows one."""
+    return getattr(datamodule, "data_sha256", None)
+
+
 def hardware() -> dict[str, Any]:
     """Processor, number of cores, threads of PyTorch, and GPU."""
     return {

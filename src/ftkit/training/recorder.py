@@ -27,10 +27,10 @@ from ftkit.training.trainable_line import trainable_line
 class RunRecorder(L.Callback):
     """Keeps what a run found in its folder (``trainer.default_root_dir``).
 
-    Writes ``result.json``: of a ``fit`` seconds, peak memory, parameters that learn, versions, hardware, base model
-    and data. A ``test``, ``validate`` or ``predict`` (which is over the test split) writes ``predictions-SPLIT.tsv``
-    and puts the split's counts into ``result.json``, so that the two agree; the seconds are those of ``fit`` and
-    ``test``. What learns is also said when a training starts.
+    Writes ``result.json``: of a ``fit`` seconds, peak memory, parameters that learn, number formats, versions,
+    hardware, base model and data. A ``test``, ``validate`` or ``predict`` (which is over the test split) writes
+    ``predictions-SPLIT.tsv`` and puts the split's counts into ``result.json``, so that the two agree; the seconds are
+    those of ``fit`` and ``test``. What learns is also said when a training starts.
 
     The module's ``test_step``, ``validation_step`` and ``predict_step`` return dicts with ``id`` (list of str), label
     and ``prediction``: texts (lists of str), or classes (B,) int64 that the module's ``class_names`` name. There may be
@@ -73,6 +73,10 @@ class RunRecorder(L.Callback):
             "commit": _commit(pl_module),
             "device": str(pl_module.device),
             "data": getattr(_datamodule(trainer), "report", None),
+            "numerics": {
+                "precision": str(trainer.precision),
+                "matmul_precision": torch.get_float32_matmul_precision(),
+            },
             "versions": versions(),
             "hardware": hardware(),
         }

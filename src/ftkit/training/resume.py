@@ -18,6 +18,7 @@ from torchmetrics import Metric
 
 from ftkit.errors import InputError
 from ftkit.training.checkpoint import read_checkpoint
+from ftkit.training.environment import data_sha256
 from ftkit.training.randomness import ReplayLoader, reseed, seed_all
 from ftkit.training.recorder import add_to_result
 
@@ -189,7 +190,7 @@ def settings(trainer: L.Trainer, datamodule: Any) -> dict[str, Any]:
         "seed": torch.initial_seed(),
         "batch_size": getattr(datamodule, "batch_size", None),
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
-        "data_sha256": getattr(datamodule, "data_sha256", None),
+        "data_sha256": data_sha256(datamodule),
     }
 
 

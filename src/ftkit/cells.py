@@ -1,0 +1,66 @@
+"""The cells of an ablation, each a training and a test through LightningCLI."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from ftkit.lightning_cli import FtkitCLI, config_arguments, without_folder
+from ftkit.lightning_exits import refusals_told, termination_told
+from ftkit.quiet import quiet_lightning
+from ftkit.run_folder import DEFAULT_FOLDER
+from ftkit.training.environment import code_sha256, data_sha256
+
+
+class CellEngine:
+    """Runs the cells of an ablation; see :class:`ftkit.ablation.runner.Engine`.
+
+    Args:
+        on_step: Called with the steps taken and the steps to take while a cell trains.
+    """
+
+    def __init__(self, on_step: Callable[[int, int], None]) -> None:
+        self.on_step = on_step
+        quiet_lightning()  # the sweep tells what happens, a line a cell
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process without what shows the progress here."""
+        return CellEngine, (_unseen,)
+
+    def identity(self, configs: Sequence[Path], seed: int) -> dict[str, Any]:
+        """What would be run: the resolved configuration without its output folder, the code, the data and the seed."""
+        cli = self._build(configs, seed, Path(DEFAULT_FOLDER))
+        config = json.loads(cli.parser.dump(without_folder(cli.config), format="json", skip_none=False))
+        return {"config": config, "code": code_sha256(), "data": data_sha256(cli.datamodule), "seed": seed}
+
+    def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
+        """Train and test one cell in ``directory``."""
+        cli = self._build(configs, seed, directory)
+        with termination_told(), refusals_told():
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+            cli.after_fit()
+            cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+            cli.after_test()
+
+    def _build(self, configs: Sequence[Path], seed: int, directory: Path) -> FtkitCLI:
+        arguments = [*config_arguments(configs), "--seed_everything", str(seed)]
+        arguments += ["--trainer.default_root_dir", str(directory)]
+        # The sweep has its own bars.
+        arguments += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+        return FtkitCLI(arguments, run=False, callbacks=[_StepReporter(self.on_step)])
+
+
+def _unseen(completed: int, total: int) -> None:
+    """Nobody watches the steps."""
+
+
+class _StepReporter(L.Callback):
+    def __init__(self, on_step: Callable[[int, int], None]) -> None:
+        self.on_step = on_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        self.on_step(trainer.global_step, int(trainer.estimated_stepping_batches))
