@@ -137,7 +137,7 @@ def commands(config: Path, weights: Path, out: Path) -> dict[str, list[str]]:
         "push": ["push", run, "me/spam", "--dry_run", str(out / "repository")],
         "serve": ["serve", run, "--port", str(port)],
         "cache list": ["cache", "list"],
-        "cache delete": ["cache", "delete", "--names+", "org/tiny", "--yes"],
+        "cache delete": ["cache", "delete", "--names", "org/tiny", "--yes"],
         "error": lightning("fit", run, broken),
         "error, debug": ["--debug", *lightning("fit", run, broken)],
         "wandb fit": lightning("fit", logged_run, offline),
