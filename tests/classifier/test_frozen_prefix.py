@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import GPT2Config, GPT2Model
-from watched_runs import CACHED, SETTINGS, Messages, assert_same, classifier, entries, run, trainer
+from watched_runs import CACHED, SETTINGS, Messages, Watched, assert_same, classifier, entries, run, trainer
 
 from ftkit.classifier.frozen_prefix import FrozenPrefix
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
@@ -115,11 +115,16 @@ def test_frozen_blocks_run_once_a_message(folder: Path, monkeypatch: pytest.Monk
 
 def change(kind: str, folder: Path, tmp_path: Path) -> tuple[Path, Messages, dict[str, Any]]:
     """A run like the standard one but for one thing that the outputs of the frozen part depend on."""
-    data, options = Messages(), {}
+    data, options = Messages(), standard_options(kind)
     if kind == "weight":
         model = GPT2Model.from_pretrained(folder)
         with torch.no_grad():
             model.h[1].mlp.c_fc.bias[0] += 0.5
+        model.save_pretrained(folder := tmp_path / "changed")
+    elif kind in ("nf4 scale", "8bit scale"):  # the integers of a matrix and of its double are the same
+        model = GPT2Model.from_pretrained(folder)
+        with torch.no_grad():
+            model.h[1].mlp.c_fc.weight *= 2
         model.save_pretrained(folder := tmp_path / "changed")
     elif kind == "norm constant":
         GPT2Model.from_pretrained(folder, layer_norm_epsilon=0.5).save_pretrained(folder := tmp_path / "changed")
@@ -140,14 +145,20 @@ def change(kind: str, folder: Path, tmp_path: Path) -> tuple[Path, Messages, dic
     return folder, data, options
 
 
+def standard_options(kind: str) -> dict[str, Any]:
+    """The options of the run that a change is compared with."""
+    return {"quantisation": kind.split()[0]} if kind.endswith("scale") else {}
+
+
 CHANGES = (
-    "weight", "norm constant", "message", "width", "precision", "type", "depth", "causal mask", "padding mask",
+    "weight", "nf4 scale", "8bit scale", "norm constant", "message", "width", "precision", "type", "depth",
+    "causal mask", "padding mask",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", CHANGES)
 def test_a_change_never_hits_a_stale_entry(kind: str, folder: Path, cache: Path, tmp_path: Path) -> None:
-    standard = run(folder, Messages())
+    standard = run(folder, Messages(), **standard_options(kind))
     before = entries(cache)
     folder, data, options = change(kind, folder, tmp_path)
     changed = run(folder, data, **options)
@@ -177,6 +188,12 @@ def test_dropout_in_the_frozen_part_is_drawn_anew(folder: Path, cache: Path) -> 
     assert entries(cache) == set()
 
 
+def fitted(folder: Path, callback: type[L.Callback], cached: bool, **arguments: Any) -> Watched:
+    model = classifier(folder, cache_frozen=cached, **arguments)
+    trainer(callbacks=[callback()]).fit(model, datamodule=Messages())
+    return model
+
+
 def test_a_block_that_thaws_is_trained_through(folder: Path) -> None:
     class Thaw(L.Callback):
         def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -184,13 +201,38 @@ def test_a_block_that_thaws_is_trained_through(folder: Path) -> None:
                 pl_module.net.backbone.blocks[1].requires_grad_(True)
                 trainer.optimizers[0].add_param_group({"params": list(pl_module.net.backbone.blocks[1].parameters())})
 
-    models = []
-    for cached in (True, False):
-        models.append(classifier(folder, cache_frozen=cached))
-        trainer(callbacks=[Thaw()]).fit(models[-1], datamodule=Messages())
-    assert models[0].attached[0]
-    assert not models[0].attached[-1]
-    torch.testing.assert_close(torch.tensor(models[0].losses), torch.tensor(models[1].losses), atol=1e-6, rtol=0)
+    cached, plain = (fitted(folder, Thaw, switch) for switch in (True, False))
+    assert cached.attached[0]
+    assert not cached.attached[-1]
+    torch.testing.assert_close(torch.tensor(cached.losses), torch.tensor(plain.losses), atol=1e-6, rtol=0)
+
+
+def test_a_block_that_thaws_learns_and_freezes_again_is_not_read_as_it_was(folder: Path) -> None:
+    class ThawForAWhile(L.Callback):
+        def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            trainer.optimizers[0].add_param_group({"params": list(pl_module.net.backbone.blocks[1].parameters())})
+
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
+            pl_module.net.backbone.blocks[1].requires_grad_(trainer.global_step in (2, 3, 4))
+
+    def fused(parameters: Any) -> torch.optim.Optimizer:  # it writes to weights without their noticing
+        return torch.optim.AdamW(parameters, lr=1e-3, fused=True)
+
+    cached, plain = (fitted(folder, ThawForAWhile, switch, optimizer=fused) for switch in (True, False))
+    assert cached.attached == [True] * 2 + [False] * 10
+    torch.testing.assert_close(torch.tensor(cached.losses), torch.tensor(plain.losses), atol=1e-6, rtol=0)
+
+
+def test_a_weight_changed_in_place_within_a_stage_is_seen(folder: Path) -> None:
+    class Nudge(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
+            if trainer.global_step == 3:
+                with torch.no_grad():
+                    pl_module.net.backbone.blocks[0].mlp.c_fc.bias.add_(0.5)
+
+    cached, plain = (fitted(folder, Nudge, switch) for switch in (True, False))
+    assert cached.attached == [True] * 3 + [False] * 9
+    torch.testing.assert_close(torch.tensor(cached.losses), torch.tensor(plain.losses), atol=1e-6, rtol=0)
 
 
 def test_messages_padded_by_their_neighbours_are_not_kept(folder: Path, cache: Path) -> None:

@@ -137,6 +137,38 @@ def test_another_model_is_another_entry(store: FeatureStore) -> None:
     assert KeptReference(net, store=store).get(keys) is not None
 
 
+@pytest.mark.parametrize("with_features", [False, True])
+def test_a_changed_tower_is_other_rows(store: FeatureStore, with_features: bool) -> None:
+    """The entry is that of the text model: it is the rows that know the tower, by its features or by its weights."""
+
+    def keys(net: nn.Module) -> list[str]:
+        inputs = pairs("smolvlm")
+        return KeptReference(net, store=store).keys(
+            FrozenVision(net, store=store).attach(inputs) if with_features else inputs
+        )
+
+    nudged = policy("smolvlm")
+    nudged.get_base_model().model.vision_model.post_layernorm.bias.data += 0.1
+    assert keys(policy("smolvlm")) == keys(policy("smolvlm", rank=2))
+    assert not set(keys(policy("smolvlm"))) & set(keys(nudged))
+
+
+@pytest.mark.parametrize("part", ["text_model", "vision_model"])
+def test_a_reference_that_learns_is_neither_read_nor_kept(store: FeatureStore, part: str) -> None:
+    net, inputs = policy("smolvlm"), pairs("smolvlm")
+    kept = KeptReference(net, store=store)
+    keys = kept.keys(inputs)
+    kept.add(keys[:2], torch.arange(2.0))
+    bias = next(value for name, value in net.named_parameters() if part in name and "norm" in name)
+    bias.requires_grad_(True)
+    assert kept.get(keys[:2]) is None
+    bias.requires_grad_(False)
+    kept.add(keys[2:], torch.arange(2.0))
+    again = KeptReference(net, store=store)
+    assert again.get(keys[:2]) is not None
+    assert again.get(keys[2:]) is None
+
+
 def test_a_batch_is_read_only_as_a_whole(store: FeatureStore) -> None:
     kept, inputs = KeptReference(policy("smolvlm"), store=store), pairs("smolvlm")
     keys = kept.keys(inputs)

@@ -9,12 +9,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from random_vlm import FAMILIES, batch, frozen
 from torch import Tensor, nn
+from transformers import BitsAndBytesConfig
 
 from ftkit.training.feature_store import FeatureStore
 from ftkit.vlm.vision import (
     FEATURES,
     FrozenVision,
-    fingerprint,
     for_pairs,
     image_features,
     is_frozen,
@@ -22,6 +22,7 @@ from ftkit.vlm.vision import (
     to_model,
     with_features,
 )
+from quantised_layers import KINDS, quantised
 
 
 def logits(net: nn.Module, inputs: dict[str, Any]) -> Tensor:
@@ -148,6 +149,13 @@ def test_what_learns_is_never_kept(store: FeatureStore) -> None:
     assert vision.attach(inputs) is inputs
     image_features(net, inputs).sum().backward()
     assert net.model.connector.modality_projection.proj.weight.grad.abs().sum() > 0
+    net.model.connector.requires_grad_(False)
+    assert vision.attach(inputs) is inputs  # what it learnt stays
+    now = FrozenVision(net, store=store)
+    assert FEATURES in now.attach(inputs)
+    with torch.no_grad():
+        net.model.connector.modality_projection.proj.weight.add_(0.1)
+    assert now.attach(inputs) is inputs
 
 
 def test_under_peft(store: FeatureStore) -> None:
@@ -183,16 +191,29 @@ def test_a_tile_is_known_by_its_pixels_and_by_what_they_cover() -> None:
     assert tile_keys({**inputs, "pixel_attention_mask": inputs["pixel_attention_mask"].bool()}) == keys
 
 
-def test_the_fingerprint_of_quantised_weights_has_their_scales() -> None:
-    bnb = pytest.importorskip("bitsandbytes")
-    torch.manual_seed(0)
-    weight = torch.randn(64, 64)
+@pytest.mark.parametrize("kind", KINDS)
+def test_quantised_weights_are_known_by_their_scales_too(kind: str, store: FeatureStore) -> None:
+    def vision(scale: float) -> FrozenVision:
+        net = frozen("idefics3").eval()
+        projection = net.model.connector.modality_projection
+        projection.proj = quantised(scale * projection.proj.weight.detach(), kind)
+        return FrozenVision(net, store=store)
 
-    def quantised(scale: float) -> str:
-        layer = bnb.nn.Linear4bit(64, 64, bias=False, quant_type="nf4", compress_statistics=True)
-        layer.weight = bnb.nn.Params4bit(
-            scale * weight, requires_grad=False, quant_type="nf4", compress_statistics=True
-        )
-        return fingerprint([layer.to("cpu")])
+    inputs = batch("idefics3")
+    first = vision(1.0)
+    kept = first.attach(inputs)[FEATURES]
+    again = FrozenVision(first.net, store=store)  # 8-bit layers keep their scales elsewhere once they have run
+    assert torch.equal(again.attach(inputs)[FEATURES], kept)
+    assert again.computed == 0
+    doubled = vision(2.0)
+    assert not torch.equal(doubled.attach(inputs)[FEATURES], kept)
+    assert doubled.computed == 3
 
-    assert quantised(1.0) == quantised(1.0) != quantised(2.0)
+
+def test_how_a_model_is_quantised_is_a_part_of_the_key(store: FeatureStore) -> None:
+    net, inputs = frozen("idefics3"), batch("idefics3")
+    FrozenVision(net, store=store).attach(inputs)
+    net.config.quantization_config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=3.0)
+    other = FrozenVision(net, store=store)
+    other.attach(inputs)
+    assert other.computed == 3

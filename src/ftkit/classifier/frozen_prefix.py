@@ -7,16 +7,13 @@ ones and those read at their last real token: they take the first positions of t
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
-import transformers
 from torch import Tensor
 
 from ftkit.classifier.backbone import Backbone, drops_out
@@ -25,6 +22,7 @@ from ftkit.classifier.network import SequenceClassifier
 from ftkit.classifier.pooling import reads_padding
 from ftkit.classifier.trainable import frozen_parts
 from ftkit.training.feature_store import Features, FeatureStore, digest_of
+from ftkit.training.fingerprint import Unchanged, digests, numerics, settings_of, weights_of
 
 _FORMAT = 1  # raise it when the same description comes to mean other numbers
 _SMALLEST_BATCH = 8  # messages of one length each cost no padding, and a batch of one wastes the processor
@@ -65,7 +63,7 @@ class FrozenPrefix:
         self.store = FeatureStore() if store is None else store
         self.seconds = 0.0
         self._device = next(net.parameters()).device
-        self._frozen = [parameter for part in frozen_parts(net.backbone) for parameter in part]
+        self._unchanged = Unchanged(parameter for part in frozen_parts(net.backbone) for parameter in part)
         self._stages = [] if drops_out(net.backbone) else _stages(net.backbone)
         self._features: dict[str, Features | None] = {}
 
@@ -76,9 +74,10 @@ class FrozenPrefix:
             batch: A batch of one of the datasets; other batches stay as they are.
 
         Returns:
-            The batch; ``features`` is what :meth:`SequenceClassifier.forward` takes, on the CPU.
+            The batch; ``features`` is what :meth:`SequenceClassifier.forward` takes, on the CPU. Once a frozen part
+            has begun to learn, batches stay as they are.
         """
-        if not self._stages or batch.get("split") not in self.datasets or self._thawed():
+        if not self._stages or batch.get("split") not in self.datasets or not self._unchanged():
             return batch
         features = self._open(batch["split"])
         if features is None:
@@ -88,10 +87,6 @@ class FrozenPrefix:
             return {**batch, "features": features.read(examples)[:, 0], "depth": stage.depth}
         lengths = self.net.needed(batch["length"], batch["input_ids"].shape[1]).tolist()
         return {**batch, "features": features.read(examples, lengths), "depth": stage.depth}
-
-    def _thawed(self) -> bool:
-        """Whether a part that was frozen has begun to learn, as a callback may decide."""
-        return any(parameter.requires_grad for parameter in self._frozen)
 
     def _open(self, split: str) -> Features | None:
         if split not in self._features:
@@ -156,10 +151,9 @@ class FrozenPrefix:
         texts = [lengths, kept]
         if stage.pooled or self.net.masks:
             texts.append(dataset.length)
-        device = self._device.type
-        autocast = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None
+        arithmetic = numerics(self._device.type)
         if self.net.bf16_blocks:  # the frozen part runs under its own autocast then, inside that of the run
-            autocast = str(torch.bfloat16)
+            arithmetic["autocast"] = str(torch.bfloat16)
         return {
             "format": _FORMAT,
             "output": f"pooled {self.net.pooling}" if stage.pooled else "hidden states",
@@ -167,32 +161,17 @@ class FrozenPrefix:
             "weights": stage.weights,
             "texts": digest_of(texts),
             "masked": self.net.masks,
-            "autocast": autocast,
-            "matmul": torch.get_float32_matmul_precision(),
-            "device": device,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
+            **arithmetic,
         }
 
 
 def _stages(backbone: Backbone) -> list[_Stage]:
     """The points behind frozen blocks, first to last; the last one is behind the final norm if that is frozen too."""
-    blocks = len(backbone.blocks)
-    with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(digest_of, frozen_parts(backbone)))
-    weights = hashlib.sha256(_canonical_config(backbone).encode())
+    blocks, behind = len(backbone.blocks), (*backbone.blocks, backbone.norm)
+    parts = [weights_of(backbone, without=behind), *map(weights_of, behind)]  # the embeddings come first
+    weights = hashlib.sha256(settings_of(backbone.config).encode())
     stages = []
-    for part, digest in enumerate(digests):  # the embeddings, then block after block, then the norm
+    for part, digest in enumerate(digests(parts[: len(frozen_parts(backbone))])):
         weights.update(bytes.fromhex(digest))
         stages.append(_Stage(min(part, blocks), part > blocks, weights.hexdigest()))
     return stages[1:]
-
-
-def _canonical_config(backbone: Backbone) -> str:
-    """The settings that decide what the weights compute; a name or a path does not."""
-    config = backbone.config
-    settings = {key: value for key, value in config.to_dict().items() if key not in _NAMES}
-    return json.dumps({**settings, "attention": config._attn_implementation}, sort_keys=True, default=str)
-
-
-_NAMES = ("_name_or_path", "transformers_version", "architectures")

@@ -7,19 +7,22 @@ on disk beside the image features, and every run on the same pairs and the same 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from ftkit.models.base_model import plain_model
 from ftkit.training.feature_store import FeatureStore, digest_of
+from ftkit.training.fingerprint import Unchanged, digests, numerics, settings_of, weights_of
 from ftkit.training.row_table import RowTable
-from ftkit.vlm.vision import FEATURES, SETTINGS_WITHOUT_EFFECT, evaluating, fingerprint, numerics, tile_keys
+from ftkit.vlm.vision import FEATURES, evaluating, tile_keys, vision_parts
 
 _FORMAT = 1  # raise it when the same description comes to mean other numbers
 _READ_BY_THE_MODEL = ("input_ids", "token_type_ids", "labels")
@@ -51,11 +54,14 @@ def _without_adapters(net: nn.Module) -> Iterator[None]:
 class KeptReference:
     """Log-probabilities of answers under the reference, on disk.
 
-    The entry is named by the reference's weights and settings, a row in it by the tokens, which of them are supervised
-    and the images. Chat template, processor and image sizes need not be compared: others make other tokens or images.
+    The entry is named by the weights of the text model and the settings, a row in it by the tokens, which of them are
+    supervised, and the images as the text model sees them: their features, or their pixels and the weights of the
+    tower. Chat template, processor and image sizes need not be compared: others make other tokens or images. Once a
+    weight other than the adapters' has begun to learn, nothing is read or kept any more. The model itself may be let go
+    of after the first :meth:`keys`.
 
     Args:
-        net: See :func:`as_reference`; of a policy with adapters everything that does not learn is the reference.
+        net: See :func:`as_reference`; of a policy with adapters everything but them is the reference.
         precision: Makes the context of the run's precision.
         store: Where they are kept; None takes the default one.
         device: Where it computes; None takes where its weights are.
@@ -68,8 +74,12 @@ class KeptReference:
         store: FeatureStore | None = None,
         device: torch.device | None = None,
     ) -> None:
+        adapters, vision = list(_adapters(net)), vision_parts(net)
+        text = weights_of(net, without=[*adapters, *vision])
+        self._vision = [weights_of(part, without=adapters) for part in vision]  # until their digest is known
+        self._unchanged = Unchanged(chain(text, *self._vision))
         with precision():
-            self._table = RowTable(_made_of(net, device or next(net.parameters()).device), store)
+            self._table = RowTable(_made_of(net, text, device or next(net.parameters()).device), store)
         self._image_token: int = plain_model(net).config.image_token_id
 
     def keys(self, inputs: dict[str, Any]) -> list[str]:
@@ -78,7 +88,7 @@ class KeptReference:
         Args:
             inputs: The batch's ``inputs``, 2B rows and the images of the first B, on the CPU.
         """
-        images = _image_keys(inputs)
+        images = self._image_keys(inputs)
         marks = inputs["input_ids"] == self._image_token  # (2B, T)
         pairs = len(marks) // 2
         tokens = marks[:pairs].sum(1).cumsum(0).tolist()  # up to the end of each row
@@ -98,29 +108,43 @@ class KeptReference:
 
     def get(self, keys: list[str]) -> Tensor | None:
         """The log-probabilities (2B,) float32 of a batch, or None unless all of them are kept."""
+        if not self._unchanged():
+            return None
         rows = self._table.get(list(map(bytes.fromhex, keys)))
         return None if any(row is None for row in rows) else torch.stack(rows)  # type: ignore[arg-type]
 
     def add(self, keys: list[str], log_probs: Tensor) -> None:
         """Keep the log-probabilities (2B,) of a batch."""
-        self._table.add(list(map(bytes.fromhex, keys)), log_probs.float())
+        if self._unchanged():
+            self._table.add(list(map(bytes.fromhex, keys)), log_probs.float())
+
+    def _image_keys(self, inputs: dict[str, Any]) -> list[bytes]:
+        """What decides how the text model sees each tile."""
+        if FEATURES in inputs:
+            return [digest_of([tile]).encode() for tile in inputs[FEATURES]]
+        tower = self._tower
+        return [tower + key for key in tile_keys(inputs)]
+
+    @cached_property
+    def _tower(self) -> bytes:
+        """Digests of the weights that make features of pixels; where batches bring features they are not needed."""
+        found = "".join(digests(self._vision)).encode()
+        self._vision.clear()
+        return found
 
 
-def _image_keys(inputs: dict[str, Any]) -> list[bytes]:
-    """A digest of each tile as the text model sees it: features that stand for it decide what it says."""
-    if FEATURES in inputs:
-        return [digest_of([tile]).encode() for tile in inputs[FEATURES]]
-    return tile_keys(inputs)
+def _adapters(net: nn.Module) -> Iterable[nn.Module]:
+    for layer in net.modules():
+        if isinstance(layer, BaseTunerLayer):
+            yield from (getattr(layer, name) for name in layer.adapter_layer_names)
 
 
-def _made_of(net: nn.Module, device: torch.device) -> dict[str, Any]:
+def _made_of(net: nn.Module, text: list[Tensor], device: torch.device) -> dict[str, Any]:
     """What decides a log-probability beside its tokens and images, as plain values."""
-    config = plain_model(net).config
-    settings = {key: value for key, value in config.to_dict().items() if key not in SETTINGS_WITHOUT_EFFECT}
     return {
         "format": _FORMAT,
         "output": "reference log-probabilities",
-        "config": json.dumps({**settings, "attention": config._attn_implementation}, default=str, sort_keys=True),
-        "weights": fingerprint([net], learnt=False),
+        "config": settings_of(plain_model(net).config),
+        "weights": digests([text]),
         **numerics(device.type),
     }

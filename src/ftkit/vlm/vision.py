@@ -16,12 +16,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ftkit.models.base_model import plain_model
-from ftkit.training.feature_store import FeatureStore, digest_of
+from ftkit.training.feature_store import FeatureStore
+from ftkit.training.fingerprint import Unchanged, digests, numerics, settings_of, weights_of
 from ftkit.training.row_table import RowTable
 
 FEATURES = "image_features"  # key of a batch: (N, T, D), T vectors for each of its N tiles
@@ -135,7 +135,7 @@ class FrozenVision:
         self.net, self.precision = net, precision
         self.computed, self.seconds = 0, 0.0
         self._parts = vision_parts(net)
-        self._frozen = [parameter for part in self._parts for parameter in part.parameters()]
+        self._unchanged = Unchanged(parameter for part in self._parts for parameter in part.parameters())
         with precision():
             self._table = RowTable(_made_of(net), store)
 
@@ -150,7 +150,7 @@ class FrozenVision:
             The batch with ``image_features`` (N, T, D), on the CPU. Without pixels, or once a part has begun to learn,
             it stays as it is.
         """
-        if "pixel_values" not in inputs or any(parameter.requires_grad for parameter in self._frozen):
+        if "pixel_values" not in inputs or not self._unchanged():
             return inputs
         started = time.perf_counter()
         pixels, mask = _tiles(inputs)
@@ -227,61 +227,15 @@ def evaluating(parts: Iterable[nn.Module]) -> Iterator[None]:
 
 def _made_of(net: nn.Module) -> dict[str, Any]:
     """What decides the features of a tile beside the tile, as plain values."""
-    model, parts = plain_model(net), vision_parts(net)
-    return {"format": _FORMAT, "output": "image features", **_settings(model), "weights": fingerprint(parts)}
-
-
-def _settings(model: Any) -> dict[str, Any]:
-    config = model.config
-    device = next(model.parameters()).device.type
-    vision = {key: value for key, value in config.vision_config.to_dict().items() if key not in SETTINGS_WITHOUT_EFFECT}
+    config = plain_model(net).config
+    quantised = config.to_dict().get("quantization_config")  # it is the whole model's and not in the tower's settings
     return {
+        "format": _FORMAT,
+        "output": "image features",
         "family": config.model_type,
-        "vision": json.dumps({**vision, "attention": config.vision_config._attn_implementation}, default=str),
+        "vision": settings_of(config.vision_config),
         "scale_factor": getattr(config, "scale_factor", None),
-        **numerics(device),
+        "quantised": json.dumps(quantised, sort_keys=True, default=str),
+        "weights": digests(map(weights_of, vision_parts(net))),
+        **numerics(next(net.parameters()).device.type),
     }
-
-
-SETTINGS_WITHOUT_EFFECT = ("_name_or_path", "transformers_version", "architectures")
-
-
-def numerics(device: str) -> dict[str, Any]:
-    """What decides the last bits of an output on a kind of device, as plain values, in the current context."""
-    return {
-        "autocast": str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None,
-        "matmul": torch.get_float32_matmul_precision(),
-        "device": device,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
-def fingerprint(parts: list[nn.Module], learnt: bool = True) -> str:
-    """The SHA-256 of the weights of some modules, with the scales of quantised ones.
-
-    Args:
-        parts: The modules.
-        learnt: Whether parameters that learn belong to it.
-    """
-
-    def stored() -> Iterator[Tensor]:
-        for part in parts:
-            for parameter in part.parameters():
-                if learnt or not parameter.requires_grad:
-                    yield parameter
-                    yield from _scales(parameter)
-            yield from part.buffers()
-
-    return digest_of(stored())
-
-
-def _scales(parameter: Tensor) -> Iterator[Tensor]:
-    """What bitsandbytes keeps beside the integers of a quantised weight."""
-    state = getattr(parameter, "quant_state", None)
-    for holder in (state, getattr(state, "state2", None)):
-        if holder is not None:
-            yield holder.absmax
-    scale = getattr(parameter, "SCB", None)
-    if scale is not None:
-        yield scale

@@ -1,0 +1,117 @@
+"""What made an entry of the feature store: the weights, the settings and the arithmetic, as plain values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from ftkit.training.feature_store import digest_of
+
+_WITHOUT_EFFECT = ("_name_or_path", "transformers_version", "architectures")
+
+
+def weights_of(module: nn.Module, without: Iterable[nn.Module] = ()) -> list[Tensor]:
+    """Every tensor that decides what a module computes, each once, in the order of its parts.
+
+    They are those that the parts write into a state dict, because there bitsandbytes adds what it needs besides the
+    integers of a quantised weight and keeps in other places, and the buffers that no state dict has.
+
+    Args:
+        module: The module.
+        without: Parts of it to leave out.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+        >>> [tuple(tensor.shape) for tensor in weights_of(net, without=[net[0]])]
+        [(3,), (3,), (3,), (3,), ()]
+    """
+    left_out = {id(part) for outer in without for part in outer.modules()}
+    found: dict[int, Tensor] = {}
+    for part in module.modules():
+        if id(part) in left_out:
+            continue
+        own: dict[str, Tensor] = {}
+        part._save_to_state_dict(own, "", keep_vars=True)
+        for tensor in (*own.values(), *part.buffers(recurse=False)):
+            found.setdefault(id(tensor), tensor)
+    return list(found.values())
+
+
+def digests(parts: Iterable[Iterable[Tensor]]) -> list[str]:
+    """The SHA-256 of the tensors of each part; large ones are hashed at the same time.
+
+    Example:
+        >>> one, two = torch.zeros(2), torch.ones(2)
+        >>> digests([[one, two]]) == digests([[one, two]]) != digests([[two, one]])
+        True
+    """
+    tensors = [list(part) for part in parts]
+    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter free
+        found = pool.map(lambda tensor: digest_of([tensor]), chain.from_iterable(tensors))
+        return [hashlib.sha256("".join(islice(found, len(part))).encode()).hexdigest() for part in tensors]
+
+
+def settings_of(config: PretrainedConfig) -> str:
+    """The settings that decide what weights compute, as JSON; a name or a path does not."""
+    settings = {key: value for key, value in config.to_dict().items() if key not in _WITHOUT_EFFECT}
+    return json.dumps({**settings, "attention": config._attn_implementation}, sort_keys=True, default=str)
+
+
+def numerics(device: str) -> dict[str, Any]:
+    """What decides the last bits of an output on a kind of device, as plain values, in the current context."""
+    return {
+        "autocast": str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None,
+        "matmul": torch.get_float32_matmul_precision(),
+        "device": device,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+class Unchanged:
+    """Whether weights are still those that were there when this was made.
+
+    A part that begins to learn, as a callback may decide, is not what made an entry, and freezing it again does not
+    bring it back. So what was once false stays false.
+
+    Args:
+        weights: The tensors; only parameters are watched.
+
+    Example:
+        >>> layer = nn.Linear(2, 3).requires_grad_(False)
+        >>> unchanged = Unchanged(layer.parameters())
+        >>> unchanged()
+        True
+        >>> _ = layer.requires_grad_(True)
+        >>> unchanged()
+        False
+        >>> _ = layer.requires_grad_(False)
+        >>> unchanged()
+        False
+    """
+
+    def __init__(self, weights: Iterable[Tensor]) -> None:
+        self._versions = [(weight, _version(weight)) for weight in weights if isinstance(weight, nn.Parameter)]
+        self._so_far = True
+
+    def __call__(self) -> bool:
+        """Whether no weight has begun to learn or been written to, at this call and at those before it."""
+        if self._so_far:
+            self._so_far = not any(
+                weight.requires_grad or _version(weight) != version for weight, version in self._versions
+            )
+        return self._so_far
+
+
+def _version(tensor: Tensor) -> int:
+    """Counts writes in place; optimizers that are fused do not count, but what they write to learns."""
+    return 0 if tensor.is_inference() else tensor._version
