@@ -106,6 +106,18 @@ def test_over_the_bound_nothing_is_kept(tmp_path: Path) -> None:
     assert build(FeatureStore(tmp_path, max_gb=2.5 * one), {"weights": "other"}) is not None
 
 
+def test_room_is_what_the_bound_or_the_disk_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FeatureStore(tmp_path, max_gb=1000 / 1e9)
+    build(store)
+    assert store.check_room(24) == 1000 - 11 * 4 * 4
+    (tmp_path / "removed meanwhile").mkdir()
+    (tmp_path / "removed meanwhile" / "rows.bin").symlink_to(tmp_path / "nowhere")
+    assert store.check_room(24) == 1000 - 11 * 4 * 4
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(1000, 700, 300))
+    assert store.check_room(24) == 150
+
+
 def test_half_of_a_nearly_full_disk_stays_free(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(1000, 700, 300))

@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,65 @@ def test_a_damaged_record_is_computed_again(tmp_path: Path, at: int) -> None:
             assert kept.get([key(2)]) == [None]
     kept.add([key(2)], rows(2))
     assert torch.equal(torch.stack(table(tmp_path).get([key(1), key(2)])), rows(1, 2))
+
+
+@pytest.mark.parametrize("damage", ["no data", "no description", "torn description", "other description", "no folder"])
+@pytest.mark.parametrize("known", [False, True], ids=["new", "in use"])
+def test_a_damaged_entry_is_begun_anew(tmp_path: Path, damage: str, known: bool) -> None:
+    kept = table(tmp_path)
+    kept.add([key(1), key(2)], rows(1, 2))
+    if not known:
+        kept = table(tmp_path)
+    about = next(tmp_path.glob("*/about.json"))
+    if damage == "no folder":
+        shutil.rmtree(about.parent)
+    elif damage == "torn description":
+        about.write_text(about.read_text()[:30])
+    elif damage == "other description":
+        about.write_text('{"row": {"shape": 3}}')
+    else:
+        (data(tmp_path) if damage == "no data" else about).unlink()
+    silent = not known and damage in ("no folder", "no description")  # then there is no entry
+    with warnings.catch_warnings() if silent else pytest.warns(UserWarning, match="computed again"):
+        if silent:
+            warnings.simplefilter("error")
+        assert kept.get([key(2)]) == [None]
+    kept.add([key(2)], rows(2))
+    for reader in (kept, table(tmp_path)):
+        (row, nothing) = reader.get([key(2), key(1)])
+        assert torch.equal(row, rows(2)[0])
+        assert nothing is None
+
+
+def test_an_entry_that_others_began_anew_is_read_as_it_is_now(tmp_path: Path) -> None:
+    reader = table(tmp_path)
+    reader.add([key(1), key(2), key(3)], rows(1, 2, 3))
+    shutil.rmtree(data(tmp_path).parent)
+    table(tmp_path).add([key(3), key(4)], rows(3, 4))
+    (nothing, *found) = reader.get([key(1), key(3), key(4)])
+    assert nothing is None
+    assert torch.equal(torch.stack(found), rows(3, 4))
+    reader.add([key(1)], rows(1))
+    assert data(tmp_path).stat().st_size == 3 * RECORD
+    data(tmp_path).write_bytes(data(tmp_path).read_bytes()[:RECORD])
+    reader.add([key(5)], rows(5))
+    assert data(tmp_path).stat().st_size == 2 * RECORD
+    assert torch.equal(torch.stack(table(tmp_path).get([key(3), key(5)])), rows(3, 5))
+
+
+def test_the_room_is_seldom_looked_at_and_filled_to_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    check_room = FeatureStore.check_room
+    monkeypatch.setattr(
+        FeatureStore, "check_room", lambda self, needed: looks.append(needed) or check_room(self, needed)
+    )
+    kept = RowTable(MADE_OF, FeatureStore(tmp_path, max_gb=200.5 * RECORD / 1e9))
+    for number in range(200):
+        kept.add([key(number)], rows(number))
+    assert len(looks) < 50
+    with pytest.warns(UserWarning, match="FTKIT_FEATURES_GB"):
+        kept.add([key(-1)], rows(-1))
+    assert data(tmp_path).stat().st_size == 200 * RECORD
 
 
 def test_over_the_bound_what_is_kept_stays_readable(tmp_path: Path) -> None:

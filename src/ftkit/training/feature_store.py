@@ -178,16 +178,19 @@ class FeatureStore:
         name = str(dtype).removeprefix("torch.")
         return {"width": width, "dtype": name, "bytes": needed, "crc32": checksum, "lengths": list(lengths)}
 
-    def check_room(self, needed: int) -> None:
+    def check_room(self, needed: int) -> int:
         """Refuse to write so much.
 
         Args:
             needed: Bytes.
 
+        Returns:
+            How many bytes there is room for, ``needed`` and more.
+
         Raises:
             EnvironmentFault: The store would exceed its bound, or the disk its free half.
         """
-        used = sum(file.stat().st_size for file in self.folder.glob(f"*/{_DATA}"))
+        used = sum(map(_size, self.folder.glob(f"*/{_DATA}")))
         if used + needed > self.max_bytes:
             raise EnvironmentFault(
                 f"they need {needed / 1e9:.3g} GB, and {used / 1e9:.3g} of {self.max_bytes / 1e9:g} GB are taken",
@@ -201,6 +204,7 @@ class FeatureStore:
                 file=self.folder,
                 fix="free some space, or set FTKIT_CACHE to a folder on another disk",
             )
+        return int(min(self.max_bytes - used, free / 2))
 
     @contextmanager
     def locked(self, place: Path) -> Iterator[None]:
@@ -252,6 +256,13 @@ def digest_of(tensors: Iterable[Tensor]) -> str:
         digest.update(f"{values.dtype} {tuple(values.shape)} ".encode())
         digest.update(values.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # another process has just removed or renamed it
+        return 0
 
 
 def _starts(lengths: Tensor) -> Tensor:
