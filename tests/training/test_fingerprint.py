@@ -26,7 +26,7 @@ def test_scales_of_quantised_weights_count(kind: str) -> None:
 def test_running_a_quantised_layer_changes_nothing(kind: str) -> None:
     layer = quantised(torch.randn(64, 64), kind).eval()
     before, unchanged = digest(layer), Unchanged(weights_of(layer))
-    with torch.no_grad():
+    with torch.inference_mode():
         layer(torch.randn(2, 64))
     assert digest(layer) == before
     assert unchanged()
