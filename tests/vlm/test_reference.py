@@ -1,7 +1,9 @@
 """What is kept of the reference is what the reference says, and only of that model, these tokens and these images."""
 
+import gc
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -151,6 +153,19 @@ def test_a_changed_tower_is_other_rows(store: FeatureStore, with_features: bool)
     nudged.get_base_model().model.vision_model.post_layernorm.bias.data += 0.1
     assert keys(policy("smolvlm")) == keys(policy("smolvlm", rank=2))
     assert not set(keys(policy("smolvlm"))) & set(keys(nudged))
+
+
+def test_what_is_kept_does_not_hold_the_model(store: FeatureStore) -> None:
+    net, inputs = frozen("smolvlm").requires_grad_(False), pairs("smolvlm")
+    kept = KeptReference(net, store=store)
+    weights = [ref(weight) for weight in net.parameters()]
+    keys = kept.keys(inputs)
+    kept.add(keys, torch.arange(4.0))
+    del net
+    gc.collect()
+    assert [weight() for weight in weights] == [None] * len(weights)
+    assert kept.keys(inputs) == keys
+    assert kept.get(keys) is not None
 
 
 @pytest.mark.parametrize("part", ["text_model", "vision_model"])

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from typing import Any
+from weakref import ref
 
 import torch
 import transformers
@@ -84,7 +85,7 @@ class Unchanged:
     bring it back. So what was once false stays false.
 
     Args:
-        weights: The tensors; only parameters are watched.
+        weights: The tensors; only parameters are watched, and none is kept alive.
 
     Example:
         >>> layer = nn.Linear(2, 3).requires_grad_(False)
@@ -100,14 +101,16 @@ class Unchanged:
     """
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
-        self._versions = [(weight, _version(weight)) for weight in weights if isinstance(weight, nn.Parameter)]
+        self._versions = [(ref(weight), _version(weight)) for weight in weights if isinstance(weight, nn.Parameter)]
         self._so_far = True
 
     def __call__(self) -> bool:
         """Whether no weight has begun to learn or been written to, at this call and at those before it."""
         if self._so_far:
             self._so_far = not any(
-                weight.requires_grad or _version(weight) != version for weight, version in self._versions
+                weight.requires_grad or _version(weight) != version
+                for reference, version in self._versions
+                if (weight := reference()) is not None
             )
         return self._so_far
 
