@@ -93,7 +93,7 @@ def raising(error: Exception) -> Any:
     ("error", "message"),
     [
         (RuntimeError("Error(s) in loading state_dict\nsize mismatch"), r"Error\(s\) in loading state_dict; fix"),
-        (KeyError("decoder"), "'decoder'; fix: name a model of another kind; or, .*cache delete --names. org/x"),
+        (KeyError("decoder"), "'decoder'; fix: name a model of another kind; or, .*cache delete --names org/x"),
         (ValueError("Unrecognized configuration class"), "Unrecognized configuration class"),
         (ValueError("Transformers does not recognize this architecture"), "Transformers does not recognize this"),
     ],
