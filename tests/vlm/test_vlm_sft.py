@@ -19,6 +19,8 @@ from ftkit.training.recorder import RunRecorder
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.sft import VLMSFT
 
+SHAPE_OF = {"idefics3": "messages", "smolvlm": "messages", "paligemma": "prefix", "paligemma2": "prefix"}
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,12 +121,36 @@ def test_the_loss_is_transformers_own(
     family: str, request: pytest.FixtureRequest, vlm_rows: Callable[[str], Path]
 ) -> None:
     folder = request.getfixturevalue(f"{family}_folder")
-    path = vlm_rows("prefix" if family.startswith("paligemma") else "messages")
+    path = vlm_rows(SHAPE_OF[family])
     module, batch = prepared(folder, path)
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
     with torch.no_grad():
         expected = model(**batch["inputs"]).loss.item()
     assert abs(mean_loss(module, batch["inputs"]) - expected) < 1e-5
+
+
+@pytest.mark.parametrize(("family", "masked"), [("idefics3", False), ("paligemma", True)])
+def test_padding_is_masked_only_where_a_token_could_see_it(
+    family: str, masked: bool, request: pytest.FixtureRequest, vlm_rows: Callable[[str], Path]
+) -> None:
+    module, batch = prepared(request.getfixturevalue(f"{family}_folder"), vlm_rows(SHAPE_OF[family]))
+    inputs = batch["inputs"]
+    assert not inputs["attention_mask"].all()
+    given: list[bool] = []
+    body = module.net.get_base_model().model
+    body.register_forward_pre_hook(
+        lambda part, args, kwargs: given.append(kwargs.get("attention_mask") is not None), with_kwargs=True
+    )
+    with torch.no_grad():
+        found = module.log_probs(inputs)
+        logits = module.net(**{name: value for name, value in inputs.items() if name != "labels"}).logits
+    assert given == [masked, True]
+    following = inputs["labels"][:, 1:]
+    wanted = logits[:, :-1].log_softmax(-1).gather(-1, following.clamp(min=0)[..., None])[..., 0][following != -100]
+    torch.testing.assert_close(found.log_probs, wanted, atol=1e-6, rtol=1e-6)
+    given.clear()
+    module.generate(batch["prompts"])
+    assert all(given)
 
 
 def tuned(folder: Path, data: VLMDataModule, run: Path, **options: Any) -> tuple[VLMSFT, L.Trainer]:
@@ -140,7 +166,7 @@ def test_a_run_learns_with_adapters_only_and_leaves_its_predictions(
     family: str, request: pytest.FixtureRequest, vlm_rows: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = request.getfixturevalue(f"{family}_folder")
-    path = vlm_rows("prefix" if family == "paligemma" else "messages")
+    path = vlm_rows(SHAPE_OF[family])
     before = mean_loss(*(part["inputs"] if isinstance(part, dict) else part for part in prepared(folder, path)))
     module, trainer = tuned(folder, data_of(path), tmp_path)
     assert trainer.callback_metrics["val/loss"] < before - 1

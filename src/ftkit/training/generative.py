@@ -174,6 +174,8 @@ class GenerativeModule(WindowedModule):
     def _log_probs(self, inputs: dict[str, Tensor]) -> SupervisedLogProbs:
         hidden_states, head = hidden_states_and_head(self.net)
         read = {name: value for name, value in inputs.items() if name != "labels"}
+        if "token_type_ids" not in read:  # no token sees what is behind it, such as padding: any kernel will do
+            read.pop("attention_mask", None)
         return supervised_log_probs(hidden_states(**self.model_inputs(read)), inputs["labels"], head)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
