@@ -17,9 +17,8 @@ from ftkit.models.base_model import plain_model
 TOKEN_TENSORS = ("input_ids", "attention_mask", "token_type_ids")
 _SHARED, _CHOSEN, _REJECTED, _PADDING = range(4)
 
-# Families that hand a mask of four dimensions and positions on to the text model, with the position of a first token.
-_FIRST_POSITION = {"idefics3": 0, "smolvlm": 0, "paligemma": 1}
-_TEXT_MODELS = ("llama", "gemma", "gemma2")  # they know where a token stands by its position and its mask alone
+_FAMILIES = ("idefics3", "smolvlm", "paligemma")  # they hand positions and a mask of four dimensions on as they are
+_TEXT_MODELS = ("llama", "gemma", "gemma2")  # positions rotate, so they may start anywhere: PaliGemma's own begin at 1
 _ATTENTION = ("sdpa", "eager")  # they take any mask
 
 
@@ -68,7 +67,7 @@ def can_share(net: nn.Module, inputs: dict[str, Any]) -> bool:
     """
     config = plain_model(net).config
     text = config.get_text_config()
-    if config.model_type not in _FIRST_POSITION or text.model_type not in _TEXT_MODELS:
+    if config.model_type not in _FAMILIES or text.model_type not in _TEXT_MODELS:
         return False
     if text._attn_implementation not in _ATTENTION:
         return False
@@ -150,6 +149,5 @@ def run_shared(net: nn.Module, inputs: dict[str, Any]) -> tuple[dict[str, Any], 
     if model.config.get_text_config()._attn_implementation == "eager":  # it adds its mask to the scores
         lowest = torch.finfo(model.dtype).min
         mask = torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, lowest)
-    positions = rows.position_ids + _FIRST_POSITION[model.config.model_type]
     rest = {name: value for name, value in inputs.items() if name not in text}
-    return {**rest, "input_ids": rows.input_ids, "attention_mask": mask, "position_ids": positions}, rows.place
+    return {**rest, "input_ids": rows.input_ids, "attention_mask": mask, "position_ids": rows.position_ids}, rows.place
