@@ -3,6 +3,7 @@
 import warnings
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from jsonargparse import ArgumentParser
@@ -74,6 +75,22 @@ def test_batches_of_training_and_of_evaluation() -> None:
         data.predict_dataloader()
     data.datasets["val"] = []
     assert data.val_dataloader() == []
+
+
+class Model(L.LightningModule):
+    """Hands back what it is given."""
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        return batch
+
+
+def test_lightning_can_make_the_loaders_anew_to_predict() -> None:
+    """It does, with its own batch sampler, and cannot if an argument was given by its place alone."""
+    data = Numbers(batch_size=4)
+    data.datasets["test"] = list(range(6))
+    run = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    found: Any = run.predict(Model(), datamodule=data)
+    assert [rows for _, _, rows in found] == [[0, 1, 2, 3], [4, 5]]
 
 
 @pytest.mark.parametrize("cuda", [False, True])
