@@ -98,6 +98,7 @@ class Data(L.LightningDataModule):
 
     def __init__(self, kind: str) -> None:
         super().__init__()
+        self.seed: int | None = None
         self.kind = kind
 
     def train_dataloader(self) -> Any:
@@ -264,6 +265,7 @@ def test_the_seed_is_as_before_when_training_ends(tmp_path: Path) -> None:
         ({"accumulate_grad_batches": 2}, "accumulate_grad_batches was 1, is 2"),
         ({"batch_size": 8}, "batch_size was 4, is 8"),
         ({"data_sha256": "d2"}, "data_sha256 was d1, is d2"),
+        ({"seed": 5}, "data_seed was None, is 5"),
     ],
 )
 def test_other_settings_are_refused_or_recorded(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -277,13 +279,19 @@ def test_other_settings_are_refused_or_recorded(changed: dict[str, Any], message
     with pytest.raises(InputError, match=message):
         run(tmp_path, data=data, resume=True, **options)
     _, exact = run(tmp_path, data=data, resume=True, allow_changed=True, **options)
-    ((name, value),) = changed.items()
-    assert exact.changed[name][1] == value
+    assert [now for _, now in exact.changed.values()] == list(changed.values())
 
 
 def test_the_settings_are_in_the_checkpoint_and_all_are_compared(tmp_path: Path) -> None:
     stored = stored_settings(interrupted(tmp_path, 2))
-    assert stored == {"seed": 11, "batch_size": 4, "accumulate_grad_batches": 1, "data_sha256": "d1"}
+    assert stored == {
+        "seed": 11,
+        "batch_size": 4,
+        "accumulate_grad_batches": 1,
+        "data_sha256": "d1",
+        "data_seed": None,
+        "processes": 1,
+    }
     with pytest.raises(InputError, match="seed was 11, is 12"):
         compare_settings(stored, {**stored, "seed": 12})
     assert compare_settings(stored, dict(stored)) == {}

@@ -191,6 +191,8 @@ def settings(trainer: L.Trainer, datamodule: Any) -> dict[str, Any]:
         "batch_size": getattr(datamodule, "batch_size", None),
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
         "data_sha256": data_sha256(datamodule),
+        "data_seed": getattr(datamodule, "seed", None),  # of the order, where it is not that of the run
+        "processes": trainer.world_size,  # they share a step's examples
     }
 
 
