@@ -77,3 +77,13 @@ class MessageDataset(Dataset[Batch]):
 def as_it_is(batch: Any) -> Any:
     """Nothing is left to collate; a module-level function, so that worker processes can be given it."""
     return batch
+
+
+def with_share(batch: Batch, size: int) -> Batch:
+    """Say of a batch that is a part of a step, as ``share``, how much of a part of ``size`` messages it holds.
+
+    Example:
+        >>> with_share({"id": ["a", "b"]}, size=8)["share"]
+        0.25
+    """
+    return {**batch, "share": len(batch["id"]) / size}

@@ -40,7 +40,8 @@ class DecoderClassifier(TrainedStateModule):
 
     A subclass says where its family's weights come from and builds the backbone; this class holds the rest: head,
     freezing, LoRA, loss, metrics, checkpoints and inference. Batches are dicts: ``input_ids`` (B, T) int64 right
-    padded, ``length`` (B,) int64, ``label`` (B,) int64, ``id`` list of B strings.
+    padded, ``length`` (B,) int64, ``label`` (B,) int64, ``id`` list of B strings; a training batch that is a smaller
+    part of its step than others says how small, as ``share``.
 
     Args:
         weights: ``pretrained``, ``random`` (PyTorch's default initialisation, as in the published table) or
@@ -218,10 +219,21 @@ class DecoderClassifier(TrainedStateModule):
         """Names of the negative and the positive class."""
         return ("0", "1") if self.encoding is None else self.encoding.labels
 
+    @property
+    def steps_join(self) -> bool:
+        """Whether one batch makes the step of its messages one by one, if padding changes nothing, and costs no more.
+
+        Nothing is drawn, the loss is a plain mean, and only the last block holds what a gradient needs.
+        """
+        little = self.trainable in ("last_layer", "last_block", 1)
+        return little and not self.dropout and self.class_weights is None
+
     def setup(self, stage: str) -> None:
         """Take over from the data module how texts become batches, for :meth:`classify` and for checkpoints."""
-        datamodule = getattr(self.trainer, "datamodule", None)
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
         self.encoding = getattr(datamodule, "encoding", self.encoding)
+        if stage == "fit" and self.steps_join and hasattr(datamodule, "join_steps"):
+            datamodule.join_steps(self.trainer)
         self.prefix = None  # weights and messages may have changed since the last stage
 
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
@@ -246,7 +258,7 @@ class DecoderClassifier(TrainedStateModule):
             total, weights = summed(self.trainer, loss * weight, weight)
             loss, mean = loss * (weight * self.trainer.world_size / weights), total / weights
         self.log("train/loss", mean, batch_size=len(label))
-        return loss
+        return loss * batch.get("share", 1.0)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Log ``val/loss`` and ``val/accuracy``; return the predictions."""

@@ -6,13 +6,16 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import lightning as L
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from ftkit.classifier.dataset import MessageDataset, as_it_is
+from ftkit.classifier.dataset import MessageDataset, as_it_is, with_share
 from ftkit.classifier.encoding import Encoding
 from ftkit.classifier.messages import Messages
 from ftkit.classifier.order import EpochSampler, Order
@@ -24,7 +27,7 @@ from ftkit.training.distributed import processes
 from ftkit.training.split_data import SplitDataModule
 
 _UNCUT = 2**31
-_EVALUATED_TOGETHER = 8  # messages that are learnt one by one
+_TOGETHER = 8  # messages that are learnt one by one, where they may share a batch all the same
 
 
 class SpamDataModule(SplitDataModule):
@@ -40,7 +43,8 @@ class SpamDataModule(SplitDataModule):
         split_seed: Seed of the split.
         padding: ``longest`` (pad and cut to the longest train message), ``context`` (to the model's context),
             a number of tokens, or ``none`` (each message at its own length; in a batch, that of the longest). Messages
-            without padding are evaluated several at a time, unless the model would attend to what fills them up.
+            without padding are evaluated several at a time, unless the model would attend to what fills them up; and
+            those that are learnt one by one, with accumulated gradients, come as the batches that make the same steps.
         drop_last: Leave out the last, smaller batch of a training epoch.
         order: Order of the training messages: ``seeded`` by (seed, epoch), or ``published``, the published
             script's draws.
@@ -85,6 +89,7 @@ class SpamDataModule(SplitDataModule):
         quoting: Literal["published", "literal"] = "published" if split == "published" else "literal"
         self.source = Source(str(source), quoting, self.labels, normalize_labels)
         self.encoding: Encoding | None = None
+        self._joined = 1
 
     @property
     def data_sha256(self) -> str:
@@ -104,6 +109,7 @@ class SpamDataModule(SplitDataModule):
         assert self.trainer is not None, "Lightning calls it; without a trainer, call prepare"
         model: Any = self.trainer.lightning_module
         self.prepare(model.load_tokenizer(), model.context_length, model.reads_padding, model.sees_padding)
+        self._joined = 1
 
     def prepare(
         self,
@@ -138,7 +144,7 @@ class SpamDataModule(SplitDataModule):
             single=self.padding == "none" and sees_padding,
         )
         if self.padding == "none" and not sees_padding and self.batch_size == 1:
-            self.evaluation_batch_size = _EVALUATED_TOGETHER
+            self.evaluation_batch_size = _TOGETHER
         width = min(max(map(len, encoded["train"])), self.encoding.max_length)
         for name in SPLITS:
             ids = [messages.ids[row] for row in rows[name]]
@@ -158,7 +164,33 @@ class SpamDataModule(SplitDataModule):
         batches = rounding(messages / (self.batch_size * sharing.get("num_replicas", 1)))
         sharing |= {"batch_size": self.batch_size, "drop_last": self.drop_last}
         sampler = EpochSampler(messages, batches, self._order_seed, self.order, **sharing)
-        return self._training_loader(sampler, self.drop_last)
+        drop_last = self.drop_last and self._joined == 1  # one by one, no message is left over
+        return self._loader("train", self.batch_size * self._joined, sampler, evaluation=False, drop_last=drop_last)
+
+    def join_steps(self, trainer: L.Trainer) -> None:
+        """Let messages that are learnt one by one, gradients accumulated, come as batches that make the same steps.
+
+        The trainer accumulates that much less. Where padding would be attended to, nothing is changed; nor where
+        processes share the steps, or where the trainer was told to count batches.
+
+        Args:
+            trainer: Before its training starts; for a model whose steps may be joined.
+        """
+        assert self.encoding is not None, "setup comes first"
+        counts = {trainer.val_check_interval, trainer.limit_train_batches} != {1.0}
+        scheduled = any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        alone = self.batch_size == 1 and not (self.encoding.pad_to_max or self.encoding.single)
+        if not alone or counts or scheduled or trainer.world_size > 1:
+            return
+        accumulated = trainer.accumulate_grad_batches
+        self._joined = max(size for size in range(1, _TOGETHER + 1) if accumulated % size == 0)
+        trainer.accumulate_grad_batches //= self._joined
+
+    def teardown(self, stage: str) -> None:
+        """Let the trainer accumulate what it was told to."""
+        if self.trainer is not None:
+            self.trainer.accumulate_grad_batches *= self._joined
+        self._joined = 1
 
     def _evaluation_order(self, split: SplitName) -> Sequence[int]:
         """As they come; or by length where messages are padded to their batch's longest, so that little is padded."""
@@ -168,7 +200,7 @@ class SpamDataModule(SplitDataModule):
         return self.datasets[split].length.argsort(stable=True).tolist()
 
     def _collate(self, split: SplitName, evaluation: bool) -> Callable[[Any], Any]:
-        return as_it_is
+        return as_it_is if evaluation or self._joined == 1 else partial(with_share, size=self._joined)
 
     def _rows(self, messages: Messages) -> dict[str, list[int]]:
         """The places of each split's messages."""
