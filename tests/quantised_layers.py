@@ -17,5 +17,5 @@ def quantised(weight: Tensor, kind: str) -> Any:
     else:
         layer = Linear4bit(inputs, outputs, bias=False, quant_type="nf4", compress_statistics=True)
         layer.weight = Params4bit(weight, requires_grad=False, quant_type="nf4", compress_statistics=True)
-        layer.support_avx512bf16_for_cpu = False  # as ftkit.models.base_model.keep_arranged has it
+        layer.support_avx512bf16_for_cpu = False  # as ftkit.models.base_model.prepare_layers has it
     return layer.to("cpu")

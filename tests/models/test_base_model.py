@@ -25,11 +25,11 @@ from ftkit.errors import InputError
 from ftkit.models.adapters import add_adapters, linear_layers, merged
 from ftkit.models.base_model import (
     enable_checkpointing,
-    fuse_activations,
     hidden_states_and_head,
     load_base,
     load_processor,
     locate,
+    prepare_layers,
 )
 from ftkit.training.checkpoint import trainable_parameters
 
@@ -237,7 +237,7 @@ def test_one_kernel_computes_the_same_activation() -> None:
     model.eval()
     wanted = model(**inputs).logits
     assert sum(isinstance(module, NewGELUActivation) for module in model.modules()) == 2
-    fuse_activations(model)
+    prepare_layers(model)
     assert not any(isinstance(module, NewGELUActivation) for module in model.modules())
     assert [type(block.mlp.act) for block in model.transformer.h] == [nn.GELU, nn.GELU]
     torch.testing.assert_close(model(**inputs).logits, wanted, atol=1e-6, rtol=1e-6)

@@ -28,7 +28,7 @@ from ftkit.classifier.trainable import (
     trainable_blocks,
 )
 from ftkit.errors import InputError, at_least, below_one
-from ftkit.models.base_model import Quantisation, fuse_activations, keep_arranged, quantisation_options
+from ftkit.models.base_model import Quantisation, prepare_layers, quantisation_options
 from ftkit.training.checkpoint import TrainedStateModule, trainable_parameters
 from ftkit.training.distributed import summed
 from ftkit.training.optimizer import configured_optimizers
@@ -186,8 +186,7 @@ class DecoderClassifier(TrainedStateModule):
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             backbone = self.build_backbone()
-            keep_arranged(backbone)
-            fuse_activations(backbone)
+            prepare_layers(backbone)
             torch.manual_seed(self.seed)
             self.net = SequenceClassifier(backbone, self._pooling, self.mask_padding)
             if self.trainable == "lora":

@@ -78,8 +78,7 @@ def load_base(
     if quantisation is not None:
         options |= quantisation_options(quantisation, device)
     loaded = load_pretrained(auto_class, locate(model), revision=revision, output_loading_info=True, **options)
-    keep_arranged(loaded)
-    fuse_activations(loaded)
+    prepare_layers(loaded)
     return loaded.train()  # transformers returns evaluation mode, and Lightning would keep it: no dropout
 
 
@@ -103,19 +102,25 @@ def quantisation_options(
     return {"quantization_config": BitsAndBytesConfig(**bits, **skipped), "device_map": {"": device or "cpu"}}
 
 
-def keep_arranged(model: nn.Module) -> None:
-    """Keep 4-bit layers as they were loaded.
+def prepare_layers(model: nn.Module) -> None:
+    """Prepare the layers of a model, loaded or drawn, for what ftkit does with them.
 
-    On some CPUs an evaluated layer rearranges its weights for good, and gradients no longer pass.
+    4-bit layers stay as they were loaded. One kernel computes GPT-2's GELU in the place of seven: the same function, to
+    3e-7.
     """
+    _keep_arranged(model)
+    _fuse_activations(model)
+
+
+def _keep_arranged(model: nn.Module) -> None:
+    """On some CPUs an evaluated 4-bit layer rearranges its weights for good, and gradients no longer pass."""
     layers: Iterable[Any] = model.modules()
     for layer in layers:
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False
 
 
-def fuse_activations(model: nn.Module) -> None:
-    """Put one kernel in the place of the seven that compute GPT-2's GELU; the function is the same, to 3e-7."""
+def _fuse_activations(model: nn.Module) -> None:
     for module in model.modules():
         for name, child in module.named_children():
             if isinstance(child, NewGELUActivation):
