@@ -99,7 +99,7 @@ def test_each_row_has_its_own_images(store: FeatureStore, with_features: bool) -
 
     def keys(pixels: Tensor) -> list[str]:
         given = {**inputs, "pixel_values": pixels}
-        return kept.keys(FrozenVision(net, store=store).attach(given) if with_features else given)
+        return kept.keys(FrozenVision(net, store=store).attach({"inputs": given})["inputs"] if with_features else given)
 
     before, pixels = keys(inputs["pixel_values"]), inputs["pixel_values"].clone()
     pixels[0, 1, 0, 3, 3] += 1  # the second tile of the first pair
@@ -146,7 +146,7 @@ def test_a_changed_tower_is_other_rows(store: FeatureStore, with_features: bool)
     def keys(net: nn.Module) -> list[str]:
         inputs = pairs("smolvlm")
         return KeptReference(net, store=store).keys(
-            FrozenVision(net, store=store).attach(inputs) if with_features else inputs
+            FrozenVision(net, store=store).attach({"inputs": inputs})["inputs"] if with_features else inputs
         )
 
     nudged = policy("smolvlm")

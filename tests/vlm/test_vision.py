@@ -29,6 +29,10 @@ def logits(net: nn.Module, inputs: dict[str, Any]) -> Tensor:
     return net(**to_model(inputs), use_cache=False).logits[inputs["attention_mask"].bool()]
 
 
+def attached(vision: FrozenVision, inputs: dict[str, Any]) -> dict[str, Any]:
+    return vision.attach({"inputs": inputs})["inputs"]
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> FeatureStore:
     return FeatureStore(tmp_path)
@@ -38,9 +42,9 @@ def store(tmp_path: Path) -> FeatureStore:
 def test_features_give_the_logits_that_pixels_give(family: str, store: FeatureStore) -> None:
     net, inputs = frozen(family), batch(family)
     wanted = logits(net, inputs)
-    computed = FrozenVision(net, store=store).attach(inputs)
+    computed = attached(FrozenVision(net, store=store), inputs)
     again = FrozenVision(net, store=store)
-    read = again.attach(inputs)
+    read = attached(again, inputs)
     assert again.computed == 0
     assert "pixel_values" not in read
     assert "pixel_attention_mask" not in read
@@ -54,9 +58,9 @@ def test_the_image_matters(family: str, store: FeatureStore) -> None:
     net, inputs = frozen(family), batch(family)
     vision = FrozenVision(net, store=store)
     other = {**inputs, "pixel_values": inputs["pixel_values"].flip(-1)}
-    moved = (logits(net, vision.attach(inputs)) - logits(net, vision.attach(other))).abs().max()
+    moved = (logits(net, attached(vision, inputs)) - logits(net, attached(vision, other))).abs().max()
     assert moved > 1e-4
-    dropped = vision.attach(inputs)
+    dropped = attached(vision, inputs)
     dropped[FEATURES] = torch.zeros_like(dropped[FEATURES])
     assert (logits(net, dropped) - logits(net, inputs)).abs().max() > 1e-4
 
@@ -68,7 +72,7 @@ def test_the_same_images_serve_chosen_and_rejected_rows(family: str, store: Feat
     pair["input_ids"][2:, -6:] = torch.where(pair["input_ids"][2:, -6:] > 5, 7, pair["input_ids"][2:, -6:])
     wanted = logits(net, pair)
     once = pair | {name: value for name, value in inputs.items() if name.startswith("pixel")}
-    for given in (once, FrozenVision(net, store=store).attach(once)):
+    for given in (once, attached(FrozenVision(net, store=store), once)):
         torch.testing.assert_close(logits(net, for_pairs(with_features(net, given))), wanted, atol=1e-6, rtol=0)
     torch.testing.assert_close(logits(net, for_pairs(once)), wanted, atol=1e-6, rtol=0)  # of families not known here
     text = {name: value for name, value in pair.items() if not name.startswith("pixel")}
@@ -85,7 +89,7 @@ def test_generation_takes_features(family: str, store: FeatureStore) -> None:
     }
     options: dict[str, Any] = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
     wanted = net.generate(**inputs, **options, output_scores=True, return_dict_in_generate=True)
-    features = to_model(FrozenVision(net, store=store).attach(inputs))
+    features = to_model(attached(FrozenVision(net, store=store), inputs))
     got = net.generate(**features, **options, output_scores=True, return_dict_in_generate=True)
     assert torch.equal(got.sequences, wanted.sequences)
     for mine, theirs in zip(got.scores, wanted.scores, strict=True):
@@ -99,43 +103,43 @@ def test_the_tower_runs_once_a_tile_in_whatever_company(store: FeatureStore, mon
         lambda module, args, kwargs: sizes.append(len(kwargs["pixel_values"])), with_kwargs=True
     )
     vision = FrozenVision(net, store=store)
-    first = vision.attach(inputs)
-    second = vision.attach({name: value.flip(0) for name, value in inputs.items()})  # rows swapped
+    first = attached(vision, inputs)
+    second = attached(vision, {name: value.flip(0) for name, value in inputs.items()})  # rows swapped
     assert sizes == [3]
     assert torch.equal(second[FEATURES], first[FEATURES][[2, 0, 1]])
     twice = {name: torch.cat([value, value]) for name, value in batch("smolvlm", seed=1).items()}
-    assert len(vision.attach(twice)[FEATURES]) == 6
+    assert len(attached(vision, twice)[FEATURES]) == 6
     assert sizes == [3, 3]  # an image that comes twice in a batch runs once
     monkeypatch.setattr("ftkit.vlm.vision._TILES_AT_ONCE", 2)
-    vision.attach(batch("smolvlm", seed=2))
+    attached(vision, batch("smolvlm", seed=2))
     assert sizes[2:] == [2, 1]
     assert vision.computed == 9
 
 
 def test_other_weights_other_settings_other_features(store: FeatureStore) -> None:
     net, inputs = frozen("idefics3"), batch("idefics3")
-    FrozenVision(net, store=store).attach(inputs)
+    attached(FrozenVision(net, store=store), inputs)
     nudged = copy.deepcopy(net)
     nudged.model.connector.modality_projection.proj.weight.data[3, 3] += 1e-3
     for other in (nudged, frozen("idefics3", hidden_act="relu"), copy.deepcopy(net).bfloat16()):
         vision = FrozenVision(other, store=store)
-        got = vision.attach(inputs)
+        got = attached(vision, inputs)
         assert vision.computed == 3
         torch.testing.assert_close(got[FEATURES], image_features(other, inputs), atol=1e-6, rtol=0)
     half = FrozenVision(net, lambda: torch.autocast("cpu", torch.bfloat16), store)
-    half.attach(inputs)
+    attached(half, inputs)
     assert half.computed == 3
     text = copy.deepcopy(net)
     text.model.text_model.requires_grad_(False).layers[0].mlp.up_proj.weight.data.zero_()
-    assert FrozenVision(text, store=store).attach(inputs)[FEATURES].shape == (3, 4, 32)
+    assert attached(FrozenVision(text, store=store), inputs)[FEATURES].shape == (3, 4, 32)
     tuned = FrozenVision(text, store=store)
-    tuned.attach(inputs)
+    attached(tuned, inputs)
     assert tuned.computed == 0  # the text model does not matter
 
 
 def test_dropout_of_a_frozen_tower_is_off(store: FeatureStore) -> None:
     net, inputs = frozen("idefics3", attention_dropout=0.5), batch("idefics3")
-    kept = FrozenVision(net, store=store).attach(inputs)[FEATURES]
+    kept = attached(FrozenVision(net, store=store), inputs)[FEATURES]
     assert net.model.vision_model.training  # left as it was
     torch.testing.assert_close(kept, image_features(net.eval(), inputs), atol=1e-6, rtol=0)
 
@@ -146,16 +150,16 @@ def test_what_learns_is_never_kept(store: FeatureStore) -> None:
     assert is_frozen(net)
     net.model.connector.requires_grad_(True)
     assert not is_frozen(net)
-    assert vision.attach(inputs) is inputs
+    assert attached(vision, inputs) is inputs
     image_features(net, inputs).sum().backward()
     assert net.model.connector.modality_projection.proj.weight.grad.abs().sum() > 0
     net.model.connector.requires_grad_(False)
-    assert vision.attach(inputs) is inputs  # what it learnt stays
+    assert attached(vision, inputs) is inputs  # what it learnt stays
     now = FrozenVision(net, store=store)
-    assert FEATURES in now.attach(inputs)
+    assert FEATURES in attached(now, inputs)
     with torch.no_grad():
         net.model.connector.modality_projection.proj.weight.add_(0.1)
-    assert now.attach(inputs) is inputs
+    assert attached(now, inputs) is inputs
 
 
 def test_under_peft(store: FeatureStore) -> None:
@@ -164,7 +168,7 @@ def test_under_peft(store: FeatureStore) -> None:
     tuned = get_peft_model(net, LoraConfig(target_modules=r".*text_model.*(q_proj|v_proj)"))
     assert is_frozen(tuned)
     torch.testing.assert_close(
-        logits(tuned, FrozenVision(tuned, store=store).attach(inputs)), wanted, atol=1e-6, rtol=0
+        logits(tuned, attached(FrozenVision(tuned, store=store), inputs)), wanted, atol=1e-6, rtol=0
     )
     assert not is_frozen(get_peft_model(frozen("smolvlm"), LoraConfig(target_modules=["q_proj"])))  # the tower's too
 
@@ -172,11 +176,11 @@ def test_under_peft(store: FeatureStore) -> None:
 def test_batches_without_images(store: FeatureStore) -> None:
     net, text = frozen("smolvlm"), {"input_ids": torch.tensor([[1, 7, 8]]), "attention_mask": torch.ones(1, 3)}
     vision = FrozenVision(net, store=store)
-    assert vision.attach(text) is text
+    assert attached(vision, text) == text
     assert to_model(text) is text
     assert tile_keys(text) == []
     blank = {**text, "pixel_values": torch.zeros(1, 1, 3, 32, 32), "pixel_attention_mask": torch.zeros(1, 1, 32, 32)}
-    assert vision.attach(blank).keys() == text.keys()
+    assert attached(vision, blank).keys() == text.keys()
     assert image_features(net, blank) is None
 
 
@@ -201,19 +205,19 @@ def test_quantised_weights_are_known_by_their_scales_too(kind: str, store: Featu
 
     inputs = batch("idefics3")
     first = vision(1.0)
-    kept = first.attach(inputs)[FEATURES]
+    kept = attached(first, inputs)[FEATURES]
     again = FrozenVision(first.net, store=store)  # 8-bit layers keep their scales elsewhere once they have run
-    assert torch.equal(again.attach(inputs)[FEATURES], kept)
+    assert torch.equal(attached(again, inputs)[FEATURES], kept)
     assert again.computed == 0
     doubled = vision(2.0)
-    assert not torch.equal(doubled.attach(inputs)[FEATURES], kept)
+    assert not torch.equal(attached(doubled, inputs)[FEATURES], kept)
     assert doubled.computed == 3
 
 
 def test_how_a_model_is_quantised_is_a_part_of_the_key(store: FeatureStore) -> None:
     net, inputs = frozen("idefics3"), batch("idefics3")
-    FrozenVision(net, store=store).attach(inputs)
+    attached(FrozenVision(net, store=store), inputs)
     net.config.quantization_config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=3.0)
     other = FrozenVision(net, store=store)
-    other.attach(inputs)
+    attached(other, inputs)
     assert other.computed == 3

@@ -40,7 +40,7 @@ def test_batches_of_training_and_of_evaluation(processor: Any, vlm_rows: Callabl
     data = prepared(processor, **in_three(vlm_rows("messages")), evaluation_batch_size=7)
     training = list(data.train_dataloader())
     assert [len(batch["id"]) for batch in training] == [5, 5, 2]  # nothing is dropped
-    assert training[0].keys() == {"inputs", "id"}
+    assert training[0].keys() == {"inputs", "id", "origin"}
     ids = [identity for batch in training for identity in batch["id"]]
     assert sorted(ids) == sorted(f"m{number}" for number in range(12)) != ids
     (loader,) = data.test_dataloader()

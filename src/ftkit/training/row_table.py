@@ -61,6 +61,10 @@ class RowTable:
         self._granted = 0  # bytes for which there is room
         self._forget()
 
+    def __contains__(self, key: bytes) -> bool:
+        """Whether a row was there when the entry was last looked at."""
+        return key in self._offsets
+
     def get(self, keys: Sequence[bytes]) -> list[Tensor | None]:
         """Read rows.
 

@@ -70,6 +70,8 @@ class EncodedRow:
         tokens: Other values of the prompt's tokens, by name.
         images: Tensors of the images, by name; empty without images.
         cut: Whether an answer was cut.
+        tile_keys: Where ``images`` were left out because what a frozen tower makes of them is kept: what it is kept by,
+            see :func:`ftkit.vlm.vision.tile_keys`.
     """
 
     row: Row
@@ -78,6 +80,13 @@ class EncodedRow:
     tokens: dict[str, list[int]]
     images: dict[str, Tensor]
     cut: bool = False
+    tile_keys: list[bytes] | None = None
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles there are in ``images``; an image that is not cut into tiles is one."""
+        pixels = self.images.get("pixel_values")  # see _pixels for its shapes
+        return 0 if pixels is None else len(pixels.flatten(0, -4))
 
 
 class ChatEncoder:

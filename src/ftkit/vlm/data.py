@@ -32,7 +32,9 @@ class VLMDataModule(SplitDataModule):
     answers are the same, or are so when cut, teach nothing: they are left out and counted.
 
     Batches are dicts: ``inputs``, ``prompts`` (evaluation of answers only), ``id``, and for evaluation ``answer`` and
-    ``columns``; see :class:`ftkit.training.generative.GenerativeModule`.
+    ``columns``, see :class:`ftkit.training.generative.GenerativeModule`; and ``origin``, by which a model whose vision
+    tower is frozen has the rows remembered, so that no image is opened twice, see
+    :class:`ftkit.vlm.dataset.BatchOrigin`.
 
     Args:
         train: The rows to learn from; or all rows, if neither ``val`` nor ``test`` is given.

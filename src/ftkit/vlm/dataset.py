@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pickle
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from ftkit.errors import InputError
 from ftkit.rows.reader import ImageReference, Row
@@ -13,10 +17,14 @@ from ftkit.training.order import seeded_order
 from ftkit.vlm.chat import ChatEncoder, EncodedRow
 
 Batch = dict[str, Any]
+ORIGIN = "origin"  # key of a batch: its BatchOrigin
 
 
 class RowDataset(Dataset[Any]):
     """The rows of one split; images are opened when a row is asked for.
+
+    Whoever keeps what a frozen tower makes of images may have the rows remembered without them, see
+    :class:`BatchOrigin`. Until they are forgotten, rows come with the keys of their tiles and no picture is opened.
 
     Args:
         rows: The rows.
@@ -26,25 +34,109 @@ class RowDataset(Dataset[Any]):
     def __init__(self, rows: Sequence[Row], encoder: ChatEncoder) -> None:
         self.rows, self.encoder = list(rows), encoder
         self.columns = list(dict.fromkeys(name for row in rows for name in row.columns))
+        self._remembered: dict[int, bytes] = {}  # by the row's identity: its name is its own in one source only
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> EncodedRow:
-        return self.encoder.encode(self.rows[index])
+        row = self.rows[index]
+        packed = None if _in_worker() else self._remembered.get(id(row))
+        return self.encoder.encode(row) if packed is None else EncodedRow(row, *pickle.loads(zlib.decompress(packed)))
 
     def training_batch(self, encoded: Sequence[EncodedRow]) -> Batch:
-        """``inputs``, see :meth:`ftkit.vlm.chat.ChatEncoder.inputs`, and ``id``, a list of B strings."""
-        return {"inputs": self.encoder.inputs(encoded), "id": [one.row.id for one in encoded]}
+        """A batch to learn from.
+
+        Returns:
+            ``inputs``, see :meth:`ftkit.vlm.chat.ChatEncoder.inputs`; ``id``, a list of B strings; and, unless a worker
+            makes the batch, ``origin``, a :class:`BatchOrigin`.
+        """
+        return self._batch(encoded) | self._origin(encoded, self.training_batch)
 
     def evaluation_batch(self, encoded: Sequence[EncodedRow]) -> Batch:
         """The same with ``answer`` (B strings), ``columns`` (B strings by name) and, except of pairs, ``prompts``."""
-        batch = self.training_batch(encoded)
+        batch = self._batch(encoded)
         if not self.encoder.preference:
             batch["prompts"] = self.encoder.prompts(encoded)
         batch["answer"] = [one.row.completion for one in encoded]
         batch["columns"] = {name: [one.row.columns.get(name, "") for one in encoded] for name in self.columns}
-        return batch
+        return batch | self._origin(encoded, self.evaluation_batch)
+
+    def remember(self, encoded: EncodedRow, tile_keys: list[bytes]) -> None:
+        """Let a row come without its images from now on."""
+        text: tuple[Any, ...] = (encoded.prompt, encoded.answers, encoded.tokens, {}, encoded.cut, tile_keys)
+        # Packed, a row takes little more than its text: most of a prompt are image tokens, all alike.
+        self._remembered[id(encoded.row)] = zlib.compress(pickle.dumps(text), level=1)
+
+    def forget(self, rows: Iterable[Row] | None = None) -> None:
+        """Let rows come with their images again; None takes all rows."""
+        for row in self.rows if rows is None else rows:
+            self._remembered.pop(id(row), None)
+
+    def _batch(self, encoded: Sequence[EncodedRow]) -> Batch:
+        return {"inputs": self.encoder.inputs(encoded), "id": [one.row.id for one in encoded]}
+
+    def _origin(self, encoded: Sequence[EncodedRow], make: Callable[[Sequence[EncodedRow]], Batch]) -> Batch:
+        return {} if _in_worker() else {ORIGIN: BatchOrigin(self, encoded, make)}
+
+
+class BatchOrigin:
+    """Where a batch came from, for whoever puts what is kept of its images in their place.
+
+    Args:
+        dataset: The data set.
+        encoded: The rows of the batch.
+        make: Makes the batch of them.
+
+    Attributes:
+        dataset: The data set.
+    """
+
+    def __init__(
+        self, dataset: RowDataset, encoded: Sequence[EncodedRow], make: Callable[[Sequence[EncodedRow]], Batch]
+    ) -> None:
+        self.dataset, self._make = dataset, make
+        self._tiles = [one.tiles for one in encoded]
+        self._encoded = [replace(one, images={}) for one in encoded]  # pixels are in the batch alone
+
+    def tile_keys(self, of_pixels: Sequence[bytes]) -> list[list[bytes]]:
+        """The keys of each row's tiles.
+
+        Args:
+            of_pixels: Those of the tiles whose pixels are in the batch, row by row.
+        """
+        found = iter(of_pixels)
+        return [
+            list(islice(found, tiles)) if one.tile_keys is None else one.tile_keys
+            for one, tiles in zip(self._encoded, self._tiles, strict=True)
+        ]
+
+    def remember(self, tile_keys: Sequence[list[bytes] | None]) -> None:
+        """Let rows come without their images from now on.
+
+        Args:
+            tile_keys: The keys of each row's tiles; None leaves the row as it is.
+        """
+        for one, keys in zip(self._encoded, tile_keys, strict=True):
+            if one.tile_keys is None and keys is not None:
+                self.dataset.remember(one, keys)
+
+    def with_pixels(self, batch: Batch) -> Batch:
+        """The batch with the images of all its rows; those that it lacks are opened, and their rows forgotten."""
+        remembered = [one.row for one in self._encoded if one.tile_keys is not None]
+        if not remembered:
+            return batch
+        self.dataset.forget(remembered)
+        return self._make([self.dataset.encoder.encode(one.row) for one in self._encoded])
+
+
+def _in_worker() -> bool:
+    """Whether this is a worker of a data loader.
+
+    Workers have copies of the data set, and what becomes of its images is known in the main process alone. So theirs
+    come with pixels always, which they prepare beside the training.
+    """
+    return get_worker_info() is not None
 
 
 def leave_out_unusable(rows: Sequence[Row], encoder: ChatEncoder, split: str) -> tuple[list[Row], dict[str, int]]:

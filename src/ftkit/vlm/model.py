@@ -8,6 +8,7 @@ from transformers import AutoModelForImageTextToText
 
 from ftkit.training.generative import GenerativeModule
 from ftkit.training.sharding import holds_whole_network
+from ftkit.vlm.dataset import ORIGIN
 from ftkit.vlm.vision import FrozenVision, is_frozen, to_model, vision_parts
 
 VISION_PARTS = ("vision_model", "connector", "vision_tower", "multi_modal_projector")  # SmolVLM's and PaliGemma's names
@@ -50,16 +51,20 @@ class VLMModule(GenerativeModule):
         """Start a stage: weights and images may have changed since the last one."""
         self.vision = None
 
+    def teardown(self, stage: str) -> None:
+        """End a stage: who goes through the data otherwise, or after it, finds the images there."""
+        if self.vision is not None:
+            self.vision.forget()
+
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Put what is kept of the images in the place of their pixels."""
-        if self.vision is None:
-            if not self.cache_vision or not holds_whole_network(self.trainer) or not is_frozen(self.net):
-                return batch
+        if self.vision is None and self.cache_vision and holds_whole_network(self.trainer) and is_frozen(self.net):
             self.vision = FrozenVision(self.net, self.trainer.precision_plugin.forward_context)
-        attached: dict[str, Any] = {
-            name: self.vision.attach(batch[name]) for name in ("inputs", "prompts") if name in batch
-        }
-        return {**batch, **attached}
+        if self.vision is not None:
+            batch = self.vision.attach(batch)
+        elif ORIGIN in batch:
+            batch = batch[ORIGIN].with_pixels(batch)
+        return {name: value for name, value in batch.items() if name != ORIGIN}
 
     def model_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """What the network takes: pixels, or the features of a frozen tower in their place."""

@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +25,11 @@ from ftkit.models.base_model import plain_model
 from ftkit.training.feature_store import FeatureStore
 from ftkit.training.fingerprint import Unchanged, digests, numerics, settings_of, weights_of
 from ftkit.training.row_table import RowTable
+from ftkit.vlm.dataset import ORIGIN
 
 FEATURES = "image_features"  # key of a batch: (N, T, D), T vectors for each of its N tiles
 _PIXELS = ("pixel_values", "pixel_attention_mask")
+_WITH_IMAGES = ("inputs", "prompts")  # keys of a batch
 _FORMAT = 1  # raise it when the same description comes to mean other numbers
 _TILES_AT_ONCE = 16  # more need more memory and are hardly faster: a tile is a thousand patches
 _MANY_BYTES = 1 << 23  # pixels that take longer to hash than threads take to start
@@ -86,9 +90,7 @@ def with_features(net: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
     """
     if "pixel_values" not in inputs or not vision_parts(net):
         return inputs
-    features = image_features(net, inputs)
-    rest = {name: value for name, value in inputs.items() if name not in _PIXELS}
-    return rest if features is None else {**rest, FEATURES: features}
+    return _instead_of_pixels(inputs, image_features(net, inputs))
 
 
 def for_pairs(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -107,10 +109,7 @@ def tile_keys(inputs: dict[str, Any]) -> list[bytes]:
     Args:
         inputs: The processor's tensors, on the CPU; without pixels there are no keys.
     """
-    if "pixel_values" not in inputs:
-        return []
-    pixels, mask = _tiles(inputs)
-    return _keys(pixels, mask)
+    return _keys(*_tiles(inputs))
 
 
 class FrozenVision:
@@ -136,43 +135,67 @@ class FrozenVision:
         self.computed, self.seconds = 0, 0.0
         self._parts = vision_parts(net)
         self._unchanged = Unchanged(parameter for part in self._parts for parameter in part.parameters())
+        self._remembering: WeakSet[Any] = WeakSet()  # data sets
         with precision():
             self._table = RowTable(_made_of(net), store)
 
-    def attach(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Give a batch its features in place of its pixels.
+    def attach(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Give a batch its features in place of its pixels, and have its rows remembered without them.
 
         Args:
-            inputs: The processor's tensors, on the CPU: features are found by the bytes of the pixels, and pixels that
-                are not needed need not travel to the device.
+            batch: On the CPU: features are found by the bytes of the pixels, and pixels that are not needed need not
+                travel to the device. ``inputs`` are the processor's tensors, ``prompts``, if there are any, others of
+                the same images, ``origin`` a :class:`ftkit.vlm.dataset.BatchOrigin`, if there is one.
 
         Returns:
-            The batch with ``image_features`` (N, T, D), on the CPU. Without pixels, or once a part has begun to learn,
-            it stays as it is.
+            The batch with ``image_features`` (N, T, D), on the CPU, in ``inputs`` and ``prompts``, unless there are no
+            images. Once a part has begun to learn, a batch with pixels.
         """
-        if "pixel_values" not in inputs or not self._unchanged():
-            return inputs
+        origin = batch.get(ORIGIN)
+        if not self._unchanged():
+            return batch if origin is None else origin.with_pixels(batch)
         started = time.perf_counter()
-        pixels, mask = _tiles(inputs)
-        keys = _keys(pixels, mask)
-        rows = dict(zip(keys, self._table.get(keys), strict=True))
-        missing = {key: number for number, key in enumerate(keys) if rows[key] is None}
-        for chunk in _chunks(list(missing)):
-            numbers = [missing[key] for key in chunk]
-            with torch.no_grad(), self.precision(), evaluating(self._parts):
-                features = _run(self.net, pixels[numbers], None if mask is None else mask[numbers]).cpu()
-            self._table.add(chunk, features)
-            self.computed += len(chunk)
-            rows |= zip(chunk, features, strict=True)
-        found = [rows[key] for key in keys]
-        rest = {name: value for name, value in inputs.items() if name not in _PIXELS}
+        pixels, mask = _tiles(batch["inputs"])
+        of_pixels = _keys(pixels, mask)
+        by_row = [of_pixels] if origin is None else origin.tile_keys(of_pixels)
+        keys = list(chain.from_iterable(by_row))
+        features = dict(zip(keys, self._table.get(keys), strict=True))
+        missing = [key for key, feature in features.items() if feature is None]
+        place = {key: number for number, key in enumerate(of_pixels)}
+        if origin is not None and any(key not in place for key in missing):  # what was kept is gone
+            return self.attach(origin.with_pixels(batch))
+        for chunk in _chunks(missing):
+            numbers = [place[key] for key in chunk]
+            computed = self._compute(pixels[numbers], None if mask is None else mask[numbers])
+            self._table.add(chunk, computed)
+            features |= zip(chunk, computed, strict=True)
+        if origin is not None:
+            origin.remember([row if all(key in self._table for key in row) else None for row in by_row])
+            self._remembering.add(origin.dataset)
+        found = torch.stack([features[key] for key in keys]) if keys else None
         self.seconds += time.perf_counter() - started
-        return {**rest, FEATURES: torch.stack(found)} if found else rest  # type: ignore[arg-type]
+        return batch | {name: _instead_of_pixels(batch[name], found) for name in _WITH_IMAGES if name in batch}
+
+    def forget(self) -> None:
+        """Have the images opened again of all rows that are remembered without them."""
+        for dataset in self._remembering:
+            dataset.forget()
+
+    def _compute(self, pixels: Tensor, mask: Tensor | None) -> Tensor:
+        """Features (N, T, D), on the CPU."""
+        self.computed += len(pixels)
+        with torch.no_grad(), self.precision(), evaluating(self._parts):
+            return _run(self.net, pixels, mask).cpu()
+
+
+def _instead_of_pixels(inputs: dict[str, Any], features: Tensor | None) -> dict[str, Any]:
+    rest = {name: value for name, value in inputs.items() if name not in _PIXELS}
+    return rest if features is None else {**rest, FEATURES: features}
 
 
 def _tiles(inputs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
     """Tiles (N, 3, H, W) and masks (N, H, W) without those that fill a row up: all zero, which the models ask too."""
-    pixels, mask = inputs["pixel_values"], inputs.get("pixel_attention_mask")
+    pixels, mask = inputs.get("pixel_values", torch.empty(0, 3, 0, 0)), inputs.get("pixel_attention_mask")
     if pixels.ndim == 4:
         return pixels, mask
     pixels = pixels.flatten(0, 1)
