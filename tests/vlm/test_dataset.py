@@ -238,6 +238,18 @@ def test_workers_open_pictures_always(
     assert opened.rows == 0  # in this process
 
 
+def test_workers_open_what_this_process_remembers_too(
+    idefics3_folder: Path, rows: Callable[[str], Path], tmp_path: Path
+) -> None:
+    data = RowDataset(read_rows(rows("messages")), ChatEncoder(AutoProcessor.from_pretrained(idefics3_folder)))
+    net = AutoModelForImageTextToText.from_pretrained(idefics3_folder).requires_grad_(False)
+    FrozenVision(net, store=FeatureStore(tmp_path)).attach(data.training_batch(list(data)))
+    here = data.training_batch([data[1]])
+    (there,) = DataLoader(data, sampler=[1], num_workers=1, collate_fn=data.training_batch)
+    assert here.keys() - there.keys() == {ORIGIN}
+    assert here["inputs"].keys() < there["inputs"].keys()
+
+
 @pytest.fixture(params=KINDS)
 def dataset(request: pytest.FixtureRequest, rows: Callable[[str], Path]) -> tuple[RowDataset, Any]:
     """Rows for a model, and the model."""
