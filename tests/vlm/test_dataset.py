@@ -193,7 +193,8 @@ def test_rows_whose_features_are_gone_are_encoded_again(
     evict = AfterTwoEpochs(lambda module: shutil.rmtree(tmp_path / "cache"))
     opened.rows = 0
     module = module_of(VLMSFT, idefics3_folder)
-    found = fit(module, data_of(path), tmp_path, evict)
+    with pytest.warns(UserWarning, match="cannot be read"):
+        found = fit(module, data_of(path), tmp_path, evict)
     assert found.losses == pytest.approx(wanted.losses, abs=1e-6)
     assert opened.rows > 24
     assert module.vision.computed > 0
