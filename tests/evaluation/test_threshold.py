@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from ftkit.errors import InputError
 from ftkit.evaluation.answers import read_answers
+from ftkit.evaluation.commands import evaluate
 from ftkit.evaluation.curves import Curve
 from ftkit.evaluation.figures import Counts, figures_of
 from ftkit.evaluation.predictions import write_predictions
@@ -45,6 +46,24 @@ def test_no_threshold_is_better(rows, criterion):
     assert at_value == pytest.approx(achieved)
 
 
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from([-np.inf, -1.0, 1.0, np.inf])), min_size=2, max_size=12),
+    st.sampled_from(["accuracy", "specificity", "balanced_accuracy"]),
+)
+def test_infinite_log_odds_promise_nothing_that_no_threshold_gives(rows, criterion):
+    target, score = np.array([t for t, _ in rows]).astype(np.int8), np.array([s for _, s in rows])
+    everywhere = [
+        figures_of(Counts.of(target, (score >= t).astype(np.int8)))[criterion].value for t in (-np.inf, -1, 1, np.inf, 2)
+    ]
+    defined = [value for value in everywhere if value is not None]
+    if not defined:
+        return
+    value, achieved = choose_threshold(Curve.of(target, score), criterion, "log_odds")
+    assert figures_of(Counts.of(target, (score >= value).astype(np.int8)))[criterion].value == achieved
+    assert achieved == pytest.approx(max(defined))
+
+
 def test_costs_move_the_threshold():
     """False positives at 0.6 and below; a missed positive at 0.5 costs less or more than the one at 0.6."""
     target, score = np.array([1, 0, 1, 0]), np.array([0.9, 0.6, 0.5, 0.1])
@@ -74,6 +93,19 @@ def test_chosen_frozen_read_and_applied(scored_file, tmp_path):
     assert again.apply(answers).tolist() == [1, 0, 1, 1]
     with pytest.raises(InputError, match="was chosen on this very file"):
         again.apply(validation)
+
+
+@pytest.mark.parametrize("scores", [[np.inf, np.inf, -np.inf, -np.inf], [np.inf, 1.0, -np.inf, -np.inf]])
+def test_an_infinite_threshold_is_saved_shown_and_used_again(scored_file, tmp_path, scores, capsys):
+    labels = ["yes", "no", "no", "no"]
+    val, test = (scored_file(name, scores, labels, "log_odds") for name in ("val.tsv", "test.tsv"))
+    saved, page = tmp_path / "t.json", tmp_path / "page.html"
+    chosen = evaluate([test], threshold_from=val, threshold_metric="specificity", save_threshold=saved, json=True)
+    assert chosen.threshold.value == np.inf
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["threshold"]["value"] == "inf"
+    assert json.loads(saved.read_text(), parse_constant=pytest.fail)["value"] == "inf"
+    assert evaluate([test], threshold_from=saved, html=page).threshold == chosen.threshold
+    assert "Thresholds:" in page.read_text()
 
 
 def test_scores_of_the_other_class_are_turned(scored_file):

@@ -185,7 +185,8 @@ def _thresholds(name: str, report: BinaryReport, threshold: Threshold | None) ->
     assert report.curve is not None
     values, cells = operating_cells(report.curve)
     finite = values[np.isfinite(values)]
-    frame = Frame(x=(0.0, 1.0) if report.kind == "probability" else (float(finite.min()), float(finite.max())))
+    whole = report.kind == "probability" or not len(finite)  # log-odds may all be infinite
+    frame = Frame(x=(0.0, 1.0) if whole else (float(finite.min()), float(finite.max())))
     figures = figure_values(cells)
     shown = ("accuracy", "f_measure", "balanced_accuracy", "specificity", "recall")
     marks = [line(frame, values.tolist(), figures[figure].tolist(), color) for color, figure in enumerate(shown)]

@@ -67,7 +67,7 @@ class Evaluation:
 
     def to_json(self) -> str:
         """The evaluation as JSON with all digits."""
-        threshold = None if self.threshold is None else vars(self.threshold)
+        threshold = None if self.threshold is None else self.threshold.to_dict()
         at_threshold = [report.to_dict() for report in self.at_threshold]
         return as_json(
             "binary", self.level, self.reports, self.comparisons, threshold=threshold, at_threshold=at_threshold

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,10 +66,14 @@ class Threshold:
     source: str
     sha256: str
 
+    def to_dict(self) -> dict[str, Any]:
+        """The threshold for JSON, which has no numbers for infinite log-odds: they are written as texts."""
+        return asdict(self) | {"value": self.value if math.isfinite(self.value) else str(self.value)}
+
     def save(self, path: str | Path) -> None:
         """Write the threshold as JSON."""
         with atomic_write(path) as file:
-            file.write(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
+            file.write(json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Threshold:
@@ -83,9 +89,9 @@ class Threshold:
             raise InputError(f"cannot be read: {error.strerror}", file=path) from error
         except ValueError as error:
             raise InputError(f"not a threshold file: {error}", file=path) from None
-        if not isinstance(record, dict) or set(record) != names or not isinstance(record["value"], int | float):
+        if not isinstance(record, dict) or set(record) != names or not _is_threshold(record["value"]):
             raise InputError("not a threshold file", file=path, fix="write one with --save_threshold")
-        return cls(**record)
+        return cls(**record | {"value": float(record["value"])})
 
     def apply(self, answers: Answers) -> np.ndarray:
         """Answers at this threshold: int8 ``(n,)``, 1 or 0.
@@ -198,13 +204,20 @@ def operating_cells(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         Thresholds float64 ``(k + 1,)`` and counts int64 ``(k + 1, 6)`` in the order of
-        :class:`~ftkit.evaluation.figures.Counts`.
+        :class:`~ftkit.evaluation.figures.Counts`; only ``k`` where the highest score is infinite, for no threshold lies
+        above that.
     """
     top = np.nextafter(curve.threshold[:1], np.inf)
-    tp, fp = np.append(0, curve.tp), np.append(0, curve.fp)
+    top = top[top > curve.threshold[:1]]
+    nothing = np.zeros(len(top), np.int64)
+    tp, fp = np.append(nothing, curve.tp), np.append(nothing, curve.fp)
     none = np.zeros_like(tp)
     cells = np.stack([tp, curve.negatives - fp, fp, curve.positives - tp, none, none], axis=-1)
     return np.append(top, curve.threshold), cells
+
+
+def _is_threshold(value: Any) -> bool:
+    return value in ("inf", "-inf") or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def at_prevalence(counts: Counts, prevalences: Sequence[float]) -> list[dict[str, Figure]]:
