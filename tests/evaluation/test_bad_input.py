@@ -164,6 +164,18 @@ JSON = {
         "{f}:1: header: no column named prediction (got 'image, prefix, suffix'); fix: name the columns id, label, "
         "prediction, or leave the header out and end each row with the answer",
     ),
+    "a score from the second line on": (
+        '{"id": 1, "label": "yes", "answer": "no"}\n{"id": 2, "label": "yes", "answer": "no", "log_odds:yes": 1}\n',
+        "{f}:2: log_odds:yes: not in the first object; fix: give it in every object",
+    ),
+    "an id from the second line on": (
+        '{"label": "yes", "answer": "no"}\n{"label": "yes", "answer": "no", "id": 2}\n',
+        "{f}:2: id: not in the first object; fix: give it in every object",
+    ),
+    "two numbers in a score": (
+        '{"id": 1, "label": "yes", "answer": "no", "log_odds:yes": "1\\t2"}\n',
+        "{f}:1: log_odds:yes: the score is not a number (got '1\\t2')",
+    ),
     "NaN score": (
         '{"id": 1, "label": "yes", "answer": "no", "probability:yes": NaN}\n',
         "{f}:1: probability:yes: the score is not a probability in [0, 1] (got 'NaN')",
@@ -183,6 +195,10 @@ CSV = {
     "columns after a cell of two lines": (
         'id,label,prediction\n"a\nb",yes,no\nc,yes\n',
         "{f}:4: expected 3 columns, found 2; fix: every row needs as many columns as the first line",
+    ),
+    "two numbers in a score": (
+        "id,label,prediction,log_odds:yes\na,yes,no,1\t2\n",
+        "{f}:2: log_odds:yes: the score is not a number (got '1\\t2')",
     ),
     "lone CR": (
         'id,label,prediction\n"a",yes,n\ro\n',

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
+from ftkit.evaluation.assessment import Settings, assess
 from ftkit.evaluation.baselines import baselines_of
 from ftkit.evaluation.curves import Curve
 from ftkit.evaluation.figures import Counts
@@ -107,6 +108,27 @@ def test_score_intervals_cover_the_figure_and_shrink():
         low, high = score_intervals(*drawn(150, seed), "probability", resamples=150)["auroc"]
         hits.append(low < stats.norm.cdf(1 / math.sqrt(2)) < high)
     assert np.mean(hits) > 0.85
+
+
+def test_every_score_interval_holds_its_own_figure():
+    """That of the calibration error does not where the model is well calibrated, so there is none."""
+    rng = np.random.default_rng(2)
+    for _ in range(12):
+        score = rng.beta(0.5, 0.5, 300)
+        target = (rng.random(300) < score).astype(np.int8)
+        figures = assess(
+            target,
+            (score >= 0.5).astype(np.int8),
+            "yes",
+            "no",
+            score=score,
+            kind="probability",
+            settings=Settings(intervals=False),
+        ).figures
+        intervals = score_intervals(target, score, "probability", resamples=100)
+        assert set(intervals) == {"auroc", "average_precision", "brier"}
+        for name, (low, high) in intervals.items():
+            assert low <= figures[name].value <= high, name
 
 
 def test_score_intervals_where_there_are_none():

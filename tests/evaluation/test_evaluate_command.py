@@ -113,6 +113,34 @@ def test_before_and_after_are_compared_on_the_same_examples(scored, capsys):
     assert "before.tsv: better" not in out
 
 
+def test_the_reference_is_known_by_any_path(count_file, tmp_path, monkeypatch):
+    """Compared with itself it would count in Holm's correction."""
+    count_file("a.tsv", 90, 50, 3, 17)
+    count_file("b.tsv", 103, 51, 2, 4)
+    monkeypatch.chdir(tmp_path)
+    files = [Path("a.tsv"), Path("b.tsv")]
+    for against in (Path("b.tsv"), tmp_path / "b.tsv"):
+        assert [one.name for one in evaluate(files, against=against).comparisons] == ["a.tsv"]
+
+
+def test_slices_are_tested_together(tmp_path, capsys):
+    """Six more right than the majority has p = 0.031 alone, and is no news among two slices."""
+    labels = ["yes"] * 20 + ["no"] * 6 + ["yes"] * 20 + ["no"] * 6
+    answers = ["yes"] * 20 + ["no"] * 6 + ["yes"] * 26
+    sites = ["north"] * 26 + ["south"] * 26
+    names = [str(k) for k in range(52)]
+    write_predictions(tmp_path / "a.tsv", names, labels, answers, extra={"site": sites})
+    report = evaluate([tmp_path / "a.tsv"], slice="site").reports[0]
+    north = report.slices["north"].baselines
+    assert (north.p_majority, north.p_holm) == (pytest.approx(2 * 0.5**6), pytest.approx(4 * 0.5**6))
+    assert not north.beats_majority()
+    assert report.baselines.p_holm == report.baselines.p_majority
+    assert report.baselines.beats_majority()
+    out = capsys.readouterr().out
+    assert re.search(r"north .* no\n", out)
+    assert "for all slices of a file together (exact McNemar, Holm)" in re.sub(r"\s+", " ", out)
+
+
 def test_too_few_disagreements_are_said_to_be_too_few(count_file, capsys):
     evaluate([count_file("a.tsv", 100, 50, 3, 7)], against=count_file("b.tsv", 103, 51, 2, 4))
     out = re.sub(r"\s+", " ", capsys.readouterr().out)

@@ -104,6 +104,15 @@ def test_what_case_and_blanks_cost_is_said(sums, capsys):
     assert (again.share.right, again.answers.nearly) == (198, 0)
 
 
+def test_what_is_no_character_is_compared_and_shown(tmp_path, capfdbinary):
+    half = ["\ud800", "a", "b"]
+    write_predictions(tmp_path / "a.tsv", ["1", "2", "3"], half, ["\ud800 ", "a", "c"])
+    for normalize, right in ((False, 1), (True, 2)):
+        report = evaluate([tmp_path / "a.tsv"], normalize_labels=normalize, html=tmp_path / "a.html").reports[0]
+        assert report.share.right == right
+        assert b"\\ud800" in capfdbinary.readouterr().out
+
+
 def test_blocks_of_any_size_give_the_same(sums, monkeypatch):
     path = sums("a.tsv", range(0, 200, 3))
     whole = evaluate([path], slice="length").reports[0]

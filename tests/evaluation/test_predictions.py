@@ -110,6 +110,46 @@ def test_json_lines_of_an_image_question(text_file):
     assert found.columns == 'id = "image", label = "suffix", prediction = "answer"'
 
 
+@pytest.mark.parametrize(
+    "cells",
+    [["two\nlines", "b"], ["a\tb", "b"], ['json:"x"', "b"], ["\\", "b"], [" ", ""]],
+)
+def test_a_text_is_the_same_in_every_format(text_file, tmp_path, cells):
+    """Hashes are what files are compared by."""
+    write_predictions(tmp_path / "a.tsv", ["1", "2"], cells, cells)
+    rows = [{"id": str(k), "label": cell, "prediction": cell} for k, cell in enumerate(cells, 1)]
+    lines = text_file("".join(f"{json.dumps(row)}\n" for row in rows), "a.jsonl")
+    quoted = "".join(f'{k},"{cell}","{cell}"\n' for k, cell in enumerate(cells, 1)).replace('json:"x"', 'json:""x""')
+    table = text_file("id,label,prediction\n" + quoted, "a.csv")
+    bare = text_file("id,label,prediction\n" + quoted.replace('"', ""), "b.csv")
+    files = [tmp_path / "a.tsv", lines, table] + ([bare] if cells[0] in ("a\tb", "\\", " ") else [])
+    for path in files:
+        (block,) = stream_predictions(path)
+        (other,) = stream_predictions(tmp_path / "a.tsv")
+        assert block.labels.texts() == cells
+        assert block.labels.hashes().tolist() == other.labels.hashes().tolist(), path
+        assert block.ids.hashes().tolist() == other.ids.hashes().tolist()
+
+
+def test_a_cell_of_a_csv_may_be_as_long_as_in_a_tsv(text_file):
+    long = "x" * 200_000
+    path = text_file(f'id,label,prediction\n1,"a, b",{long}\n', "a.csv")
+    assert read_predictions(path).predictions == [long]
+
+
+def test_predictions_are_not_written_under_the_name_of_another_format(tmp_path):
+    for name in ("a.csv", "a.JSONL"):
+        with pytest.raises(InputError, match="predictions are written as TSV"):
+            write_predictions(tmp_path / name, ["a"], ["yes"], ["no"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_lines_may_have_other_keys_now_and_then(text_file):
+    first, second = ({"id": k, "label": "yes", "prediction": "no"} for k in (1, 2))
+    lines = "\n".join(map(json.dumps, [first, {**second, "error": "timeout", "image": "a.jpg"}]))
+    assert read_predictions(text_file(lines, "a.jsonl")).ids == ["1", "2"]
+
+
 def test_json_lines_with_scores(text_file):
     line = '{"id": 7, "label": "yes", "prediction": "no", "log_odds:yes": -1.5}\n'
     found = read_predictions(text_file(line, "a.txt"))

@@ -125,6 +125,43 @@ def test_seed_spread_finds_the_seed_effect_and_the_test_noise():
     assert np.std([run.mean for run in runs]) == pytest.approx(np.mean([run.standard_error for run in runs]), rel=0.35)
 
 
+def test_the_mean_of_few_seeds_lies_in_an_interval_by_students_t():
+    """With three seeds that differ, 1.96 standard errors hold the truth in less than 9 of 10 cases."""
+    rng = np.random.default_rng(2)
+    truth = stats.norm.cdf(rng.normal(1.5, 1.0, 100_000) + rng.normal(0, 0.3, 100_000)).mean()
+    runs = [seed_spread(_simulated(3, 600, 0.3, rng)) for _ in range(300)]
+    misses = np.array([abs(run.mean - truth) / run.standard_error for run in runs])
+    width = np.array([stats.t.isf(0.025, run.degrees_of_freedom) for run in runs])
+    assert np.mean(misses < 1.96) < 0.9
+    assert 0.9 < np.mean(misses < width) < 0.98
+
+
+def test_degrees_of_freedom_are_those_of_what_makes_the_error():
+    """Where the seeds alone differ they are the seeds' less one, where the examples alone do the examples' less one."""
+    by_seed = np.array([[True] * 40 + [False] * 40, [True] * 80, [False] * 80])
+    by_seed[0] = np.arange(80) % 2 == 0
+    assert seed_spread(by_seed).degrees_of_freedom == pytest.approx(2, rel=0.05)
+    by_example = np.tile(np.arange(80) < 60, (3, 1))
+    assert seed_spread(by_example).degrees_of_freedom == pytest.approx(79)
+    assert seed_spread(np.ones((3, 80))).degrees_of_freedom == math.inf
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 4), st.integers(2, 6), st.integers(0, 2**24 - 1))
+def test_the_standard_error_is_the_analysis_of_variance(seeds, n, bits):
+    """By its sums of squares, one cell at a time."""
+    x = np.array([bits >> k & 1 for k in range(seeds * n)], float).reshape(seeds, n)
+    grand = x.mean()
+    rows = sum(n * (x[i].mean() - grand) ** 2 for i in range(seeds)) / (seeds - 1)
+    columns = sum(seeds * (x[:, j].mean() - grand) ** 2 for j in range(n)) / (n - 1)
+    total = sum((x[i, j] - grand) ** 2 for i in range(seeds) for j in range(n))
+    residual = (total - rows * (seeds - 1) - columns * (n - 1)) / ((seeds - 1) * (n - 1))
+    found = seed_spread(x.astype(bool))
+    assert found.seed_sd**2 == pytest.approx(max(0, (rows - residual) / n), abs=1e-9)
+    variance = (max(0, rows - residual) + max(0, columns - residual) + residual) / (seeds * n)
+    assert found.standard_error**2 == pytest.approx(variance, abs=1e-9)
+
+
 def test_seed_spread_needs_two_seeds():
     with pytest.raises(ValueError, match=r"at least two seeds and two examples are needed \(got shape \(1, 9\)\)"):
         seed_spread(np.ones((1, 9)))

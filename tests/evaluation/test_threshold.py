@@ -54,7 +54,8 @@ def test_no_threshold_is_better(rows, criterion):
 def test_infinite_log_odds_promise_nothing_that_no_threshold_gives(rows, criterion):
     target, score = np.array([t for t, _ in rows]).astype(np.int8), np.array([s for _, s in rows])
     everywhere = [
-        figures_of(Counts.of(target, (score >= t).astype(np.int8)))[criterion].value for t in (-np.inf, -1, 1, np.inf, 2)
+        figures_of(Counts.of(target, (score >= t).astype(np.int8)))[criterion].value
+        for t in (-np.inf, -1, 1, np.inf, 2)
     ]
     defined = [value for value in everywhere if value is not None]
     if not defined:

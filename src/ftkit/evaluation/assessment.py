@@ -95,6 +95,7 @@ class BinaryReport:
                 "better_than_majority": baselines.better,
                 "worse_than_majority": baselines.worse,
                 "p_majority": baselines.p_majority,
+                "p_majority_holm": baselines.p_holm,
                 "beats_majority": baselines.beats_majority(),
                 "p_prior": baselines.p_prior,
                 "p_related": None if np.isnan(baselines.p_related) else baselines.p_related,

@@ -15,7 +15,7 @@ _EXACT_N = 2_000
 
 @dataclass(frozen=True)
 class Baselines:
-    """Two models without skill, on the same examples, and three tests against them.
+    """Two models without skill, on the same examples, and tests against them.
 
     Attributes:
         majority_is_positive: Whether the majority model always answers with the positive class.
@@ -24,6 +24,7 @@ class Baselines:
         better: Examples that the model gets right and the majority model does not.
         worse: Examples that the majority model gets right and the model does not.
         p_majority: Exact McNemar test of the model against the majority model, two-sided.
+        p_holm: The same after Holm's correction over the slices of a file; ``p_majority`` of a whole file.
         p_prior: Probability that guessing at the prior gets as many right as the model.
         p_related: Fisher's exact test, one-sided, that positive answers go with positive labels; NaN if a class is
             absent.
@@ -35,12 +36,13 @@ class Baselines:
     better: int
     worse: int
     p_majority: float
+    p_holm: float
     p_prior: float
     p_related: float
 
     def beats_majority(self) -> bool:
         """Whether the model is right more often than the majority model, beyond chance."""
-        return self.better > self.worse and self.p_majority <= ALPHA
+        return self.better > self.worse and self.p_holm <= ALPHA
 
 
 def baselines_of(counts: Counts) -> Baselines:
@@ -69,7 +71,8 @@ def baselines_of(counts: Counts) -> Baselines:
         prior=_guessing(counts),
         better=better,
         worse=worse,
-        p_majority=mcnemar_exact(better, worse),
+        p_majority=(p := mcnemar_exact(better, worse)),
+        p_holm=p,
         p_prior=_p_guessing(counts),
         p_related=_p_related(counts),
     )

@@ -6,7 +6,7 @@ import csv
 import json
 import mmap
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -98,14 +98,15 @@ def delimited_blocks(path: Path, delimiter: bytes) -> Iterator[Block]:
 
 
 def csv_blocks(path: Path) -> Iterator[Block]:
-    """Blocks of a comma-separated table, with or without quoted cells.
+    """Blocks of a comma-separated table, with or without quoted cells; a cell holds up to 1 MB.
 
     Raises:
         InputError: A row has another number of columns than the first one, or a quote is not closed.
     """
-    if not _has_quotes(path):
+    if not _has_any(path, b'"', b"\t"):
         yield from delimited_blocks(path, b",")
         return
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
     texts = (line for _, chunk in text_chunks(path) for line in chunk.decode().removesuffix("\n").split("\n"))
     reader = csv.reader((f"{line}\n" for line in texts), strict=True)
     width = None
@@ -117,15 +118,19 @@ def csv_blocks(path: Path) -> Iterator[Block]:
         yield _block(batch)
 
 
-def json_line_blocks(path: Path, required: Container[str]) -> Iterator[tuple[list[str], Block]]:
+def json_line_blocks(
+    path: Path, required: Container[str], belongs_first: Callable[[str, list[str]], bool] = lambda key, keys: False
+) -> Iterator[tuple[list[str], Block]]:
     """Yield ``(keys, block)`` of a file with one JSON object per line; the first object's keys are the columns.
 
     Args:
         path: The file.
         required: Keys that an object may not lack if the first one has them; a missing other one is an empty cell.
+        belongs_first: Whether a key that the first object lacks, given that one's keys, may not come up later; any
+            other one is passed over.
 
     Raises:
-        InputError: A line is not a JSON object, or lacks a required key.
+        InputError: A line is not a JSON object, lacks a required key, or has one that belongs into the first object.
     """
     keys: list[str] = []
     batch: list[tuple[int, list[str]]] = []
@@ -139,6 +144,11 @@ def json_line_blocks(path: Path, required: Container[str]) -> Iterator[tuple[lis
             for key in keys:
                 if key in required and record.get(key) is None:
                     raise InputError("missing", file=path, line=line, field=key, fix="give it in every object")
+            for key in record.keys() - set(keys):
+                if belongs_first(key, keys):
+                    raise InputError(
+                        "not in the first object", file=path, line=line, field=key, fix="give it in every object"
+                    )
             batch.append((line, [_json_cell(record.get(key), key, path, line) for key in keys]))
             if len(batch) == _ROWS_PER_BLOCK:
                 yield keys, _block(batch)
@@ -218,12 +228,12 @@ def _opened(path: Path) -> BinaryIO:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from error
 
 
-def _has_quotes(path: Path) -> bool:
+def _has_any(path: Path, *symbols: bytes) -> bool:
     with _opened(path) as file:
         if not file.seek(0, os.SEEK_END):
             return False  # an empty file cannot be mapped
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            return view.find(b'"') >= 0
+            return any(view.find(symbol) >= 0 for symbol in symbols)
 
 
 def _csv_batch(reader: Any, path: Path) -> list[tuple[int, list[str]]]:

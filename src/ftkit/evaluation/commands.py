@@ -18,6 +18,7 @@ from ftkit.evaluation.exact_report import ExactEvaluation, exact_markdown, exact
 from ftkit.evaluation.page import to_html
 from ftkit.evaluation.report import Evaluation, to_markdown, to_text
 from ftkit.evaluation.scan import NotBinaryError
+from ftkit.evaluation.statistics import holm
 from ftkit.evaluation.threshold import Costs, Threshold, freeze_threshold
 from ftkit.storage import atomic_write
 
@@ -124,8 +125,7 @@ def _binary(
     references = [against] if against is not None else []
     answers = read_answers(files, positive, slice_by, normalize, also=references + validation)
     models, others = answers[: len(files)], answers[len(files) :]
-    # A file does not compete with itself, nor does it count in Holm's correction.
-    rivals = [model for model in models if model.path != against]
+    rivals = [model for model in models if not _is_same(model.path, against)]
     threshold = None
     if validation:
         threshold = freeze_threshold(others[-1], criterion)
@@ -151,12 +151,17 @@ def _exact(
     why: str,
 ) -> ExactEvaluation:
     models = [read_free_answers(path, slice_by, normalize) for path in files]
-    rivals = [model for model in models if model.path != against]
+    rivals = [model for model in models if not _is_same(model.path, against)]
     comparisons = []
     if against is not None:
         comparisons = compare_exact(rivals, read_free_answers(against, None, normalize), settings.level, settings.seed)
     reports = [assess_exact(model, settings.level) for model in models]
     return ExactEvaluation(reports, why, comparisons, digits, settings.level)
+
+
+def _is_same(path: Path, against: Path | None) -> bool:
+    """Whether a file is the reference: it does not compete with itself, nor does it count in Holm's correction."""
+    return against is not None and path.resolve() == against.resolve()
 
 
 def _reported(model: Answers, settings: Settings) -> BinaryReport:
@@ -172,6 +177,11 @@ def _reported(model: Answers, settings: Settings) -> BinaryReport:
             value,
             settings=settings,
         )
+    adjusted = holm([part.baselines.p_majority for part in slices.values()])
+    slices = {
+        value: replace(part, baselines=replace(part.baselines, p_holm=p))
+        for (value, part), p in zip(slices.items(), adjusted, strict=True)
+    }
     return replace(report, slices=slices, unparsed=model.unparsed, columns=model.columns, notes=model.notes)
 
 

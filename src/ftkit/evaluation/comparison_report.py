@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ftkit.evaluation.comparison import Comparison
 from ftkit.evaluation.sections import Section, interval_text, p_text
-from ftkit.evaluation.statistics import ALPHA
+from ftkit.evaluation.statistics import ALPHA, rounded_p
 
 
 def compared(
@@ -29,7 +29,7 @@ def compared(
         name = names[one.name]
         counts = map(str, (one.n, one.only_model, one.only_reference))
         differences = (_difference(one, figure, digits) for figure in figures)
-        table.append([name, *counts, *differences, f"{one.p:.2g}", f"{one.p_holm:.2g}"])
+        table.append([name, *counts, *differences, rounded_p(one.p), rounded_p(one.p_holm)])
         sentences.append(f"{name}: {_verdict(one)}")
         for (count, first), where in ((one.missing, "in it"), (one.missing_in_model, f"in {against}")):
             if count:

@@ -183,6 +183,6 @@ def _cells(share: Share, digits: int | None) -> list[str]:
 
 
 def _short(text: str, most: int = _TEXT) -> str:
-    """A text on one line, cut where it is too long to look at."""
-    text = text.replace("\n", "\\n").replace("\t", "\\t")
+    """A text on one line that can be printed, cut where it is too long to look at."""
+    text = text.replace("\n", "\\n").replace("\t", "\\t").encode(errors="backslashreplace").decode()
     return text if len(text) <= most else f"{text[: most - 1]}…"

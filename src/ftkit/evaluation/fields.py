@@ -55,8 +55,8 @@ class Fields:
 
     @classmethod
     def of(cls, cells: Iterable[str]) -> Fields:
-        """Lay out cells that were read one by one."""
-        encoded = [cell.encode() for cell in cells]
+        """Lay out texts that were read one by one, as :func:`quote` does: a text has the same hash in every format."""
+        encoded = [quote(cell).encode() for cell in cells]
         length = np.fromiter(map(len, encoded), np.int64, len(encoded))
         return cls(padded(b"\n".join(encoded)), np.cumsum(length + 1) - length - 1, length)
 

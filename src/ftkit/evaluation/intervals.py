@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ftkit.evaluation.curves import BINS, Calibration, Curve, probability_of
+from ftkit.evaluation.curves import Curve, probability_of
 from ftkit.evaluation.figures import PROPORTIONS, Counts, figure_values
 from ftkit.evaluation.statistics import RESAMPLES, percentile_interval, wilson_interval
 
@@ -57,6 +57,9 @@ def score_intervals(
 ) -> dict[str, Interval]:
     """Intervals of the score figures, by resampling within the positives and within the negatives.
 
+    The calibration error has none: chance in the bins adds to it and resampling adds as much again, so that of a model
+    that is well calibrated the interval would often lie above the figure itself.
+
     Args:
         target: ``(n,)``: 1 for a positive, 0 for a negative.
         score: float64 ``(n,)``.
@@ -76,14 +79,8 @@ def score_intervals(
         return {}
     rng = np.random.default_rng(seed)
     last = np.flatnonzero(np.append(score[1:] != score[:-1], True))
-    probability = probability_of(score, kind)
-    squared = (probability - target) ** 2
-    values: dict[str, list[float]] = {
-        "auroc": [],
-        "average_precision": [],
-        "brier": [],
-        "calibration_error": [],
-    }
+    squared = (probability_of(score, kind) - target) ** 2
+    values: dict[str, list[float]] = {"auroc": [], "average_precision": [], "brier": []}
     for _ in range(max(100, min(resamples, _MAX_DRAWS // len(score)))):
         weight = np.zeros(len(score), np.int64)
         for rows in strata:
@@ -95,8 +92,6 @@ def score_intervals(
         values["auroc"].append(curve.auroc().value or 0.0)
         values["average_precision"].append(curve.average_precision().value or 0.0)
         values["brier"].append(float(np.dot(weight, squared)) / len(score))
-        drawn = np.repeat(np.arange(len(score)), weight)
-        values["calibration_error"].append(Calibration.of(target[drawn], probability[drawn], BINS).error().value or 0.0)
     return _defined({name: percentile_interval(np.array(drawn), level) for name, drawn in values.items()})
 
 

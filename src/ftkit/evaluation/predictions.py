@@ -14,6 +14,7 @@ from ftkit.evaluation.blocks import Block, csv_blocks, delimited_blocks, empty_f
 from ftkit.evaluation.correctness import labels_of
 from ftkit.evaluation.fields import Fields, NotANumberError, quote
 from ftkit.evaluation.layout import (
+    NAMES,
     REQUIRED,
     SCORE_NAME,
     Layout,
@@ -106,8 +107,8 @@ def write_predictions(
         extra: More columns by name, for example to slice by.
 
     Raises:
-        InputError: ``score_name`` says no kind and class, a score is not of that kind, or a name or an id
-            comes twice.
+        InputError: The file's ending is that of another format, ``score_name`` says no kind and class, a score is not
+            of that kind, or a name or an id comes twice.
         ValueError: The columns differ in length.
 
     Example:
@@ -120,6 +121,8 @@ def write_predictions(
         [True, False]
     """
     path = Path(path)
+    if _FORMATS.get(path.suffix.lower(), "tsv") != "tsv":
+        raise InputError("predictions are written as TSV", file=path, fix="call the file .tsv, or it cannot be read")
     names = ["id", "label", "prediction"]
     columns = [ids, labels, predictions]
     if scores is not None:
@@ -211,7 +214,7 @@ def _tables(path: Path) -> Iterator[tuple[Layout, Block]]:
     layout = None
     form = _FORMATS.get(path.suffix.lower()) or _sniffed(path)
     if form == "json":
-        for keys, block in json_line_blocks(path, REQUIRED):
+        for keys, block in json_line_blocks(path, REQUIRED, _belongs_first):
             layout = layout or layout_of_names(keys, path, int(block.lines[0]))
             yield layout, block
         return
@@ -224,6 +227,13 @@ def _tables(path: Path) -> Iterator[tuple[Layout, Block]]:
             else:
                 layout = layout_of_rows(sample, path)
         yield layout, block
+
+
+def _belongs_first(key: str, keys: list[str]) -> bool:
+    """Whether an id or a score would be lost because the first object of the file has none."""
+    return (key in NAMES["id"] and not set(NAMES["id"]) & set(keys)) or (
+        SCORE_NAME.fullmatch(key) is not None and not any(map(SCORE_NAME.fullmatch, keys))
+    )
 
 
 def _sniffed(path: Path) -> str:

@@ -190,7 +190,8 @@ def _sliced(evaluation: Evaluation) -> Section:
             ]
             beats = "yes" if part.baselines.beats_majority() else "no"
             table.append([value, name, str(part.counts.n), str(part.counts), *cells, beats])
-    return Section("Slices", [], table)
+    sentence = "Whether a slice beats its majority is tested for all slices of a file together (exact McNemar, Holm)."
+    return Section("Slices", [sentence], table)
 
 
 def _thresholded(evaluation: Evaluation) -> Section:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ftkit.evaluation.comparison import Comparison
 from ftkit.evaluation.intervals import Interval
+from ftkit.evaluation.statistics import rounded_p
 
 
 class Reported(Protocol):
@@ -68,7 +69,7 @@ def p_text(p: float) -> str:
         >>> p_text(0.5847), p_text(0.0), p_text(1.0)
         ('p = 0.58', 'p < 1e-300', 'p = 1')
     """
-    return "p < 1e-300" if p < 1e-300 else f"p = {p:.2g}"
+    return "p < 1e-300" if p < 1e-300 else f"p = {rounded_p(p)}"
 
 
 def interval_text(interval: Interval | None, digits: int | None) -> str:

@@ -132,6 +132,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
+def rounded_p(p: float) -> str:
+    """A p-value in two digits, or in as many as show on which side of the level of significance it lies.
+
+    Example:
+        >>> rounded_p(0.5847), rounded_p(0.05013), rounded_p(0.0499998), rounded_p(1.0)
+        ('0.58', '0.0501', '0.0499998', '1')
+    """
+    texts = (f"{p:.{digits}g}" for digits in range(2, 17))
+    return next((text for text in texts if float(text) != ALPHA), str(p))
+
+
 @dataclass(frozen=True)
 class Reach:
     """Whether a paired comparison can be significant at all, before or after it is made.
@@ -214,6 +225,7 @@ class SeedSpread:
         seed_sd: The part that the seeds cause: what would remain with an endless test set.
         test_sd: The noise of one seed's accuracy because the test set is finite.
         standard_error: Of ``mean``, with both sources: for new seeds and new test examples.
+        degrees_of_freedom: Of ``standard_error``: few where a few seeds that lie far apart make most of it.
     """
 
     mean: float
@@ -221,6 +233,7 @@ class SeedSpread:
     seed_sd: float
     test_sd: float
     standard_error: float
+    degrees_of_freedom: float
 
 
 def seed_spread(correct: np.ndarray) -> SeedSpread:
@@ -238,8 +251,11 @@ def seed_spread(correct: np.ndarray) -> SeedSpread:
     Example:
         >>> twins = np.tile(np.arange(100) < 90, (3, 1))
         >>> spread = seed_spread(twins)
-        >>> spread.seed_sd, round(spread.test_sd, 3), round(spread.standard_error, 3)
-        (0.0, 0.03, 0.03)
+        >>> spread.seed_sd, round(spread.test_sd, 3), round(spread.standard_error, 3), spread.degrees_of_freedom
+        (0.0, 0.03, 0.03, 99.0)
+
+    Source of the degrees of freedom: F. E. Satterthwaite, An approximate distribution of estimates of variance
+    components, Biometrics Bulletin 2 (1946).
     """
     x = np.asarray(correct, dtype=float)
     if x.ndim != 2 or min(x.shape) < 2:
@@ -252,10 +268,19 @@ def seed_spread(correct: np.ndarray) -> SeedSpread:
     residual = float((left**2).sum() / ((seeds - 1) * (n - 1)))
     seed_variance = max(0.0, (mean_square_seed - residual) / n)
     example_variance = max(0.0, (mean_square_example - residual) / seeds)
+    # The squared standard error is a sum of the mean squares, each weighed by 1, 0 or -1, over the number of cells.
+    by_seeds, by_examples = float(seed_variance > 0), float(example_variance > 0)
+    parts = np.array([
+        by_seeds * mean_square_seed,
+        by_examples * mean_square_example,
+        (1 - by_seeds - by_examples) * residual,
+    ]) / x.size  # fmt: skip
+    doubt = float((parts**2 / [seeds - 1, n - 1, (seeds - 1) * (n - 1)]).sum())
     return SeedSpread(
         mean=mean,
         observed_sd=float(by_seed.std(ddof=1)),
         seed_sd=math.sqrt(seed_variance),
         test_sd=math.sqrt((example_variance + residual) / n),
         standard_error=math.sqrt(seed_variance / seeds + example_variance / n + residual / (n * seeds)),
+        degrees_of_freedom=max(1.0, float(parts.sum()) ** 2 / doubt) if doubt else math.inf,
     )
