@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_engine import FakeEngine, make_folder, predict, result
+from scipy import stats
 
 from ftkit.ablation import Ablation, run
 from ftkit.ablation.analysis import Analysis, analyse
 from ftkit.ablation.paired import sign_flip_test
 from ftkit.ablation.pareto import pareto_front
+from ftkit.ablation.report import build
 from ftkit.ablation.result import Result
 from ftkit.ablation.summary import accuracy_interval
 from ftkit.ablation.sweep import CellState
@@ -141,13 +143,27 @@ def test_what_differs_is_what_was_run_code_and_data_included(tmp_path: Path) -> 
     assert "Row 2 (same): nothing" in table(tmp_path / "out")
 
 
-def cells(tmp_path: Path, rights: Sequence[int], first_wrong: Sequence[int]) -> list[CellState]:
+def test_seeds_that_were_run_otherwise_are_named(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "study", {"01_base": {}, "02_same": {"note": 1}})
+    run(Ablation.load(folder), FakeEngine(), tmp_path / "out")
+    (folder / "base.yaml").write_text("correct: 280\nmodel:\n  pooling: last\n")
+    run(Ablation.load(folder), FakeEngine(code="v2"), tmp_path / "out", rows="1", seeds=(124, 125))
+    found = analyse(tmp_path / "out").rows
+    changed = "was run otherwise than seed 123: code: 'v1' -> 'v2'; config.correct: 285 -> 280"
+    assert found[0].notes == [f"seed 124 {changed}", f"seed 125 {changed}"]
+    assert found[0].status == "done"
+    assert found[1].notes == []
+    assert f"Row 1 (base): seed 124 {changed}" in table(tmp_path / "out")
+    assert f"Mind: seed 124 {changed}; seed 125" in build(tmp_path / "out").answers[1]
+
+
+def cells(tmp_path: Path, rights: Sequence[int], first_wrong: Sequence[int], n: int = 300) -> list[CellState]:
     made = []
     for seed, (right, first) in enumerate(zip(rights, first_wrong, strict=True)):
         folder = tmp_path / f"seed-{seed}"
         folder.mkdir()
-        (folder / "result.json").write_text(json.dumps(result(right, 123)))
-        predict(folder / "predictions-test.tsv", right, first)
+        (folder / "result.json").write_text(json.dumps(result(right, 123, n)))
+        predict(folder / "predictions-test.tsv", right, first, n)
         made.append(CellState(seed, folder, "done", result=Result.read(folder / "result.json")))
     return made
 
@@ -159,7 +175,7 @@ def test_the_interval_of_one_seed_is_wilsons(tmp_path: Path) -> None:
 
 def test_seeds_that_agree_on_every_example_add_nothing(tmp_path: Path) -> None:
     interval = accuracy_interval(cells(tmp_path, [285, 285, 285], [0, 0, 0]))
-    assert interval == pytest.approx(wilson_interval(285, 300), abs=2e-4)
+    assert interval == pytest.approx(wilson_interval(285, 300), abs=3e-4)  # and Student for Gauss: t of 299
 
 
 def test_seeds_that_err_on_different_examples_narrow_the_interval(tmp_path: Path) -> None:
@@ -173,6 +189,24 @@ def test_seeds_that_are_far_apart_widen_the_interval(tmp_path: Path) -> None:
     mean = wilson_interval(269, 300)
     assert low < mean[0] - 0.02
     assert high > mean[1] + 0.005
+
+
+def test_few_seeds_that_differ_say_little_of_their_spread(tmp_path: Path) -> None:
+    """Two seeds, every answer of one right and every second one of the other: t of one degree of freedom."""
+    two = cells(tmp_path, [300, 150], [0, 0])
+    low, high = accuracy_interval(two)
+    error, t = 0.25, stats.t.isf(0.025, 1)
+    n = 0.75 * 0.25 / error**2
+    centre, scale = 0.75 + t * t / (2 * n), 1 + t * t / n
+    half = t * np.sqrt(0.75 * 0.25 / n + t * t / (4 * n * n))
+    assert (low, high) == pytest.approx(((centre - half) / scale, (centre + half) / scale), abs=0.03)
+    assert low < 0.06
+
+
+def test_seeds_of_one_test_example_have_an_interval(tmp_path: Path) -> None:
+    found = cells(tmp_path, [1, 0], [0, 0], n=1)
+    low, high = accuracy_interval(found)
+    assert 0 < low < 0.5 < high < 1
 
 
 def test_without_mistakes_or_predictions_the_interval_is_that_of_one_test_set(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 import csv
 import io
 import json
+import re
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import pytest
 from fake_engine import FakeEngine, make_folder
 
 from ftkit.ablation import Ablation, run
+from ftkit.ablation.answers import answers as answer_rows
+from ftkit.ablation.answers import compared
 from ftkit.ablation.evidence import read_confusion, read_curves
 from ftkit.ablation.paired import difference_interval
 from ftkit.ablation.report import Report, build, to_markdown, write
@@ -21,7 +25,7 @@ from ftkit.ablation.sweep import CellState
 from ftkit.cli import main
 from ftkit.errors import EnvironmentFault, ExitCode, InputError
 from ftkit.evaluation.picture import standalone, to_png
-from ftkit.evaluation.statistics import paired_bootstrap
+from ftkit.evaluation.statistics import mcnemar_exact, paired_bootstrap, wilson_interval
 
 ROWS: dict[str, dict[str, Any]] = {
     "01_base": {},
@@ -92,6 +96,60 @@ def test_the_questions_are_answered_from_the_figures(report: Report) -> None:
     assert report.answers[8] == "Open: not run."
     assert "not shown to beat always answering ham (100.0%)" in report.answers[1]  # all labels are ham
     assert report.summary == "5 of 8 rows have figures. Skipped: row 3. Failed: row 4. Not run: row 8."
+
+
+@pytest.mark.parametrize(("better", "worse", "beats"), [(8, 0, True), (6, 0, True), (5, 0, False), (10, 4, False)])
+def test_what_beats_the_majority_is_tested_on_the_same_examples(
+    tmp_path: Path, better: int, worse: int, beats: bool
+) -> None:
+    """An interval around the accuracy holds the majority's share long after the paired test has told them apart."""
+    out = sweep(tmp_path, select="1")
+    labels = ["spam"] * 40 + ["ham"] * 260
+    answers = ["spam"] * better + ["ham"] * (40 - better) + ["spam"] * worse + ["ham"] * (260 - worse)
+    right = 260 + better - worse
+    predictions = out / "01_base/seed-123/predictions-test.tsv"
+    rows = [f"{k}\t{label}\t{answer}\n" for k, (label, answer) in enumerate(zip(labels, answers, strict=True))]
+    predictions.write_text("id\tlabel\tprediction\n" + "".join(rows))
+    cell = CellState(123, predictions.parent, "done")
+    one, twice = read_confusion([cell]), read_confusion([cell, cell])
+    assert one is not None
+    assert twice is not None
+    assert one.beats_majority == twice.beats_majority == beats == (mcnemar_exact(better, worse) <= 0.05)
+    low, _ = wilson_interval(right, 300)
+    assert low < one.majority[1] == 260 / 300
+    analysis = build(out).analysis
+    row = replace(analysis.rows[0], test=right / 300, interval=wilson_interval(right, 300))
+    answer = answer_rows(replace(analysis, rows=[row], reference=row), {1: one})[1]
+    assert ("not shown to beat always answering ham (86.7%)" in answer) == (not beats)
+
+
+def test_several_seeds_are_said_to_be_taken_as_they_are(tmp_path: Path) -> None:
+    rows = {"01_base": {}, "02_first": {"correct": 216}}
+    answers = build(sweep(tmp_path, rows, None, seeds=(123, 124))).answers
+    assert re.search(r"it costs 23\.0 points \(95% interval .* to -\d+\.\d, the seeds as they are\)", answers[2])
+
+
+def test_a_difference_of_a_few_among_many_is_not_rounded_away(report: Report) -> None:
+    row, other = report.analysis.rows[1], report.analysis.rows[0]
+    assert row.comparison is not None
+    close = replace(row.comparison, n=20_000, difference=8 / 20_000, interval=(0.00011, 0.00068), p_holm=0.0502)
+    assert compared(row, other, close, 1).startswith(
+        "It cannot be told apart from row 1 (base) with 20,000 examples: 0.040 points more (95% interval of the "
+        "difference +0.011 to +0.068), p = 0.0502 after Holm."
+    )
+
+
+def test_files_of_ones_own_beside_the_plots_stay(tmp_path: Path) -> None:
+    out = sweep(tmp_path, select="1-2")
+    plots = tmp_path / "site/plots"
+    plots.mkdir(parents=True)
+    for name in ("mine.png", "cost.svg.txt", "2024-loss-curve.svg", "17-loss.svg"):
+        (plots / name).write_text("kept")
+    write(build(out), tmp_path / "site", png=False)
+    assert sorted(path.name for path in plots.iterdir() if path.read_text() == "kept") == [
+        "2024-loss-curve.svg", "cost.svg.txt", "mine.png",
+    ]  # fmt: skip
+    assert (plots / "accuracy.svg").exists()
 
 
 def test_a_row_that_the_question_names_is_compared_too(tmp_path: Path) -> None:

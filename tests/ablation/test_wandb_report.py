@@ -63,6 +63,14 @@ def test_an_offline_summary_run_holds_table_plots_and_files_and_is_made_once(
     assert len(runs(study)) == 2
 
 
+def test_a_report_with_other_words_is_another_one(study: Path) -> None:
+    before = report_id(build(study))
+    assert report_id(build(study)) == before
+    description = study / "ablation.json"
+    description.write_text(description.read_text().replace("What does 02_first do?", "Is the first token enough?"))
+    assert report_id(build(study)) != before
+
+
 def test_a_failure_leaves_the_local_report_and_is_tried_again(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**init: Any) -> None:
         raise ConnectionError("the server is on fire")

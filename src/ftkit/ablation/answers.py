@@ -9,7 +9,7 @@ from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.evidence import Confusion
 from ftkit.ablation.paired import Comparison
 from ftkit.ablation.summary import RowSummary
-from ftkit.evaluation.statistics import minimum_detectable_difference
+from ftkit.evaluation.statistics import minimum_detectable_difference, rounded_p
 
 
 def answers(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Mapping[int, str]:
@@ -40,7 +40,7 @@ def _sentences(analysis: Analysis, row: RowSummary, confusion: Confusion | None)
         other = next(other for other in analysis.rows if other.number == number)
         sentences.append(compared(row, other, comparison, analysis.comparisons))
     if row.notes:
-        sentences.append(f"Incomplete: {'; '.join(row.notes)}.")
+        sentences.append(f"{'Mind' if row.status == 'done' else 'Incomplete'}: {'; '.join(row.notes)}.")
     return sentences
 
 
@@ -56,9 +56,11 @@ def compared(row: RowSummary, other: RowSummary, comparison: Comparison, tests: 
     name, n = f"row {other.number} ({other.name})", comparison.n
     if not comparison.disagreements:
         return f"It gets the same {n:,} test examples right and wrong as {name}."
-    low, high = comparison.interval
-    points = f"{abs(comparison.difference) * 100:.1f} points"
-    interval = f"(95% interval of the difference {low * 100:+.1f} to {high * 100:+.1f})"
+    digits = max(1, math.ceil(math.log10(n * len(row.seeds))) - 2)  # one answer more or less shows
+    low, high = (f"{end * 100:+.{digits}f}" for end in comparison.interval)
+    points = f"{abs(comparison.difference) * 100:.{digits}f} points"
+    fixed = ", the seeds as they are" if len(row.seeds) > 1 else ""
+    interval = f"(95% interval of the difference {low} to {high}{fixed})"
     if comparison.significant:
         verb = "gains" if comparison.difference > 0 else "costs"
         return f"Against {name} it {verb} {points} {interval}: significant after Holm, {_p(comparison.p_holm)}."
@@ -85,10 +87,10 @@ def _accuracy(row: RowSummary, confusion: Confusion | None) -> str:
     )
     if confusion is not None:
         label, share = confusion.majority
-        if low <= share:
+        if not confusion.beats_majority:
             return f"{sentence}, not shown to beat always answering {label} ({share * 100:.1f}%)."
     return f"{sentence}."
 
 
 def _p(p: float) -> str:
-    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
+    return "p < 0.0001" if p < 1e-4 else f"p = {rounded_p(p)}"

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
+
+from ftkit.ablation.paired import sign_flip_test
 from ftkit.ablation.sweep import CellState
 from ftkit.errors import InputError
-from ftkit.evaluation.predictions import read_predictions
+from ftkit.evaluation.predictions import Predictions, read_predictions
+from ftkit.evaluation.statistics import ALPHA
 from ftkit.run_folder import CURVES_FILE, predictions_file
 
 NEITHER = "neither"
@@ -55,11 +59,14 @@ class Confusion:
         labels: The labels, sorted; the positive class, if it is known, first.
         answers: The labels again, and ``neither`` if an answer was no label.
         counts: A row per label, a column per answer.
+        beats_majority: Whether the row is right more often than the most frequent label would be, beyond chance
+            (:func:`ftkit.ablation.paired.sign_flip_test`).
     """
 
     labels: Sequence[str]
     answers: Sequence[str]
     counts: Sequence[Sequence[int]]
+    beats_majority: bool
 
     @property
     def majority(self) -> tuple[str, float]:
@@ -101,12 +108,11 @@ def read_confusion(cells: Sequence[CellState]) -> Confusion | None:
     """
     pairs: Counter[tuple[str, str]] = Counter()
     positive = ""
-    for cell in cells:
-        path = cell.directory / predictions_file("test")
-        if path.exists():
-            predictions = read_predictions(path)
-            pairs.update(zip(predictions.labels, predictions.predictions, strict=True))
-            positive = (predictions.score_name or "").partition(":")[2] or positive
+    paths = (cell.directory / predictions_file("test") for cell in cells)
+    files = [read_predictions(path) for path in paths if path.exists()]
+    for one in files:
+        pairs.update(zip(one.labels, one.predictions, strict=True))
+        positive = (one.score_name or "").partition(":")[2] or positive
     classes = {label for label, _ in pairs} | ({positive} if positive else set())
     if not 0 < len(classes) <= _MOST_CLASSES:
         return None
@@ -116,6 +122,17 @@ def read_confusion(cells: Sequence[CellState]) -> Confusion | None:
     counts = [[pairs[label, answer] for answer in labels] for label in labels]
     totals = [sum(count for (is_, _), count in pairs.items() if is_ == label) for label in labels]
     others = [total - sum(row) for total, row in zip(totals, counts, strict=True)]
+    beats = _beats(files, labels[totals.index(max(totals))])
     if any(others):
-        return Confusion(labels, [*labels, NEITHER], [[*row, other] for row, other in zip(counts, others, strict=True)])
-    return Confusion(labels, labels, counts)
+        counts = [[*row, other] for row, other in zip(counts, others, strict=True)]
+        return Confusion(labels, [*labels, NEITHER], counts, beats)
+    return Confusion(labels, labels, counts, beats)
+
+
+def _beats(files: Sequence[Predictions], majority: str) -> bool:
+    """Whether answers are right more often than always answering ``majority``, on the same examples, beyond chance."""
+    gained: Counter[str] = Counter()
+    for one in files:
+        for identity, label, answer in zip(one.ids, one.labels, one.predictions, strict=True):
+            gained[identity] += (label == answer) - (label == majority)
+    return gained.total() > 0 and sign_flip_test(np.array(list(gained.values()))) <= ALPHA

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from ftkit.ablation.table import render
 from ftkit.errors import EnvironmentFault
 from ftkit.evaluation.picture import standalone, to_png
 from ftkit.storage import atomic_write
+
+_PLOT = re.compile(r"(accuracy|cost|\d{2,}-(loss|validation|confusion))\.(svg|png)")
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def write(report: Report, out: Path, png: bool = True) -> list[Path]:
 
     Args:
         report: What to write.
-        out: The folder. It is created; files of an earlier report are replaced.
+        out: The folder. It is created; the files of an earlier report are replaced.
         png: Draw the plots as PNGs too.
 
     Returns:
@@ -96,8 +99,10 @@ def write(report: Report, out: Path, png: bool = True) -> list[Path]:
         with atomic_write(out / name) as file:
             file.write(text)
     pictures = {f"plots/{name}.png": svg for name, svg in drawings.items()} if png else {}
-    for old in (out / "plots").glob("*.*"):
-        if f"plots/{old.name}" not in {*texts, *pictures}:
+    for old in (out / "plots").glob(
+        "*.*"
+    ):  # where other files may lie too, if the report goes into a folder of one's own
+        if _PLOT.fullmatch(old.name) and f"plots/{old.name}" not in {*texts, *pictures}:
             old.unlink()
     for name, svg in pictures.items():
         try:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 from typing import TypeVar
 
 import numpy as np
+from scipy import stats
 
+from ftkit.ablation.identity import changes
 from ftkit.ablation.paired import Comparison, right_answers
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.sweep import CellState, SweepRow
@@ -17,6 +19,7 @@ from ftkit.evaluation.statistics import seed_spread, wilson_interval
 from ftkit.run_folder import SplitName
 
 T = TypeVar("T", int, float)
+_SEEDS = ("seed", "seed_everything")  # what is bound to differ between the seeds of a row
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class RowSummary:
         trainable: The number of trainable parameters.
         checkpoint_mb: The size of the checkpoint.
         status: ``done``, ``skipped``, ``failed``, ``unfinished``, ``running``, ``not run`` or ``2 of 3 seeds``.
-        notes: Why a seed is missing.
+        notes: Why a seed is missing, or in what it was run otherwise than the first one.
         comparison: Against the reference row, if that is possible.
         named: The number of another row that the question names, and the comparison with it.
         differs: The settings in which the row differs from its reference; None if one of them was not run.
@@ -129,8 +132,9 @@ def accuracy_interval(cells: Sequence[CellState]) -> tuple[float, float] | None:
     With one seed it is Wilson's interval for the number of test examples. With several, whose answers are known,
     the noise of the test set and the spread between seeds are estimated apart
     (:func:`ftkit.evaluation.statistics.seed_spread`), and Wilson's interval is taken for the number of examples that
-    would alone give that standard error; so it covers new examples and new seeds. Without prediction files it is that
-    of one test set with the mean accuracy.
+    would alone give that standard error, with Student's t for its degrees of freedom, since two or three seeds say
+    little of their spread; so it covers new examples and new seeds. Without prediction files, or with one example, it
+    is that of one test set with the mean accuracy.
 
     Args:
         cells: The cells that are done.
@@ -144,16 +148,17 @@ def accuracy_interval(cells: Sequence[CellState]) -> tuple[float, float] | None:
     if len(tests) == 1:
         return wilson_interval(tests[0].correct, tests[0].n)
     mean, n = fmean(test.accuracy for test in tests), float(tests[0].n)
+    degrees_of_freedom = math.inf
     answers = right_answers(cells)
-    if answers is not None:
-        error = seed_spread(np.stack(list(answers.values()), axis=1)).standard_error
-        n = mean * (1 - mean) / error**2 if error else n
-    return _wilson(mean, n)
+    if answers is not None and len(answers) > 1:
+        spread = seed_spread(np.stack(list(answers.values()), axis=1))
+        degrees_of_freedom = spread.degrees_of_freedom
+        n = mean * (1 - mean) / spread.standard_error**2 if spread.standard_error else n
+    return _wilson(mean, n, float(stats.t.isf(0.025, degrees_of_freedom)))
 
 
-def _wilson(share: float, n: float) -> tuple[float, float]:
-    """Wilson's interval of a share of an effective, not always whole, number of trials."""
-    z = NormalDist().inv_cdf(0.975)
+def _wilson(share: float, n: float, z: float) -> tuple[float, float]:
+    """Wilson's interval of a share of an effective, not always whole, number of trials, ``z`` standard errors wide."""
     centre, scale = share + z**2 / (2 * n), 1 + z**2 / n
     half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
@@ -179,8 +184,19 @@ def _status(cells: Sequence[CellState]) -> str:
 
 def _notes(row: SweepRow) -> list[str]:
     several = len(row.cells) > 1
-    return [
+    missing = [
         (f"seed {cell.seed}: " if several else "") + cell.status + (f": {cell.reason}" if cell.reason else "")
         for cell in row.cells
         if cell.status != "done"
     ]
+    return missing + [
+        f"seed {cell.seed} was run otherwise than seed {row.done[0].seed}: {differing}"
+        for cell in row.done[1:]
+        if (differing := _differing(row.done[0], cell))
+    ]
+
+
+def _differing(one: CellState, other: CellState) -> str:
+    """In what two seeds of a row were run otherwise, the seed itself apart: their mean is of two variants then."""
+    found = changes(one.identity, other.identity)
+    return "; ".join(f"{name}: {words}" for name, words in found.items() if name.rpartition(".")[2] not in _SEEDS)

@@ -51,8 +51,9 @@ def log_report(report: Report, directory: Path, out: Path, project: str = "ftkit
 
 
 def report_id(report: Report) -> str:
-    """The id of the report's run: the same for the same figures."""
-    return f"report-{hashlib.sha256(render(report.analysis, 'csv').encode()).hexdigest()[:16]}"
+    """The id of the report's run: the same for the same figures and words."""
+    said = render(report.analysis, "csv") + to_markdown(report)
+    return f"report-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
 
 def _log(report: Report, directory: Path, out: Path, wanted: dict[str, str]) -> dict[str, Any]:
