@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ftkit.errors import InputError
+from ftkit.evaluation.predictions import read_predictions, write_predictions
 from ftkit.rows import image_files
 from ftkit.rows.files import StoredImage
 from ftkit.rows.reader import Row, count_places, image_bytes, read_rows
@@ -71,6 +72,16 @@ def test_texts_stay_texts(folder: Path, names: tuple[str, str]) -> None:
     row = read_one(folder, {names[0]: "1+2=", names[1]: "3", "id": 7, "digits": 1, "label": "x", "note": None})
     assert (row.prompt, row.completion, row.id) == ("1+2=", "3", "7")
     assert row.columns == {"digits": "1", "data_label": "x"}  # a prediction file has a label of its own
+
+
+def test_columns_do_not_pass_for_those_of_a_prediction_file(folder: Path) -> None:
+    """A ``score`` of the data would be taken for the model's, and fail for want of a kind after the test."""
+    own = {"label": "x", "prediction": "y", "score": 0.7, "probability": 2, "stopped": "late", "log_odds:yes": "high"}
+    row = read_one(folder, {"prompt": "1+2=", "completion": "3", **own, "scores": "s"})
+    assert row.columns == {f"data_{name}": str(value) for name, value in own.items()} | {"scores": "s"}
+    extra = {name: [value] for name, value in row.columns.items()}
+    write_predictions(folder / "p.tsv", ["a"], ["3"], ["3"], [0.5], "log_odds:3", {**extra, "stopped": ["yes"]})
+    assert read_predictions(folder / "p.tsv").extra == {**extra, "stopped": ["yes"]}
 
 
 def test_images_stand_where_the_row_says(folder: Path) -> None:
@@ -163,6 +174,9 @@ def test_files_that_cannot_be_read(folder: Path) -> None:
         read_rows(path)
     path.write_text('{"prompt": "a", "completion": "b"\n')
     with pytest.raises(InputError, match=r"rows\.jsonl:1: is not JSON"):
+        read_rows(path)
+    path.write_text('{"prompt": "a", "completion": "b", "n": ' + "1" * 5_000 + "}\n")
+    with pytest.raises(InputError, match=r"rows\.jsonl:1: is not JSON: Exceeds the limit"):
         read_rows(path)
     path.write_text("\n")
     with pytest.raises(InputError, match="holds no rows"):

@@ -57,6 +57,13 @@ def test_a_template_decides_where_the_answer_starts_and_ends(tokenizer, prompt) 
     assert encoded.prompt + encoded.completion == ids
 
 
+def test_an_empty_prompt_is_named_by_its_line(tokenizer) -> None:
+    with pytest.raises(InputError, match=r"^rows\.jsonl:7: prompt: the prompt is empty"):
+        Renderer(tokenizer).encode(Row("a", "", "3", file="rows.jsonl", line=7))
+    tokenizer.chat_template = TEMPLATE
+    assert Renderer(tokenizer).encode(Row("a", "", "3")).prompt  # the template writes something
+
+
 def test_an_end_is_added_only_where_the_template_has_none(tokenizer) -> None:
     row = Row("a", QUESTION, "3")
     tokenizer.chat_template = TEMPLATE.replace("<|endoftext|>", "<end>")

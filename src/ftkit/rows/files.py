@@ -61,7 +61,7 @@ def json_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             record = json.loads(encoded.decode("utf-8"))
         except UnicodeDecodeError as error:
             raise InputError("is not UTF-8", file=path, line=line, fix="save as UTF-8") from error
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # the first also for a number of thousands of digits
             raise InputError(f"is not JSON: {error}", file=path, line=line, fix="one JSON object a line") from error
         if not isinstance(record, dict):
             raise InputError("must be a JSON object", file=path, line=line, got=record)

@@ -15,6 +15,7 @@ that says it nowhere come before its first question.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +32,8 @@ Message = dict[str, Any]  # {"role": str, "content": list[Part]}
 
 _SHAPES = ({"messages"}, {"prompt", "completion"}, {"chosen", "rejected"}, {"prefix", "suffix"})
 _OWN = {"id", "image", "images", "prompt", *(name for shape in _SHAPES for name in shape)}
-_OF_PREDICTIONS = ("label", "prediction")  # columns that a prediction file has of its own
+# Columns that a prediction file has of its own, or makes of what a model returns.
+_OF_PREDICTIONS = re.compile(r"label|prediction|score|probability|stopped|(probability|log_odds):.+", re.DOTALL)
 
 
 ImageReference = Path | StoredImage
@@ -122,7 +124,7 @@ def _row(record: dict[str, Any], file: str, line: int, root: Path) -> Row:
     given = given if isinstance(given, list) else [given]
     images = tuple(_image(value, number, root, bare) for number, value in enumerate(given))
     columns = {
-        f"data_{key}" if key in _OF_PREDICTIONS else key: _cell(value)
+        f"data_{key}" if _OF_PREDICTIONS.fullmatch(key) else key: _cell(value)
         for key, value in record.items()
         if key not in _OWN
     }

@@ -102,11 +102,13 @@ class Renderer:
         """Token ids of a row without images.
 
         Raises:
-            InputError: See :meth:`__call__`.
+            InputError: The prompt has no tokens, or see :meth:`__call__`.
         """
         prompt, completion, rejected = self(row)
+        if not (prompt_ids := self.prompt_ids(prompt)):
+            raise row.error("the prompt is empty", field="prompt", fix="begin it with some text")
         answers = [self.completion_ids(text) for text in (completion, rejected) if text is not None]
-        return Encoded(self.prompt_ids(prompt), *answers)
+        return Encoded(prompt_ids, *answers)
 
     def _chat(self, row: Row, answers: list[str]) -> list[str]:
         asked: list[Message] = (
