@@ -186,6 +186,20 @@ def test_a_threshold_is_chosen_saved_and_used_again(scored, tmp_path, kind):
         evaluate([val], threshold_from=tmp_path / "t.json")
 
 
+def test_what_is_expected_elsewhere_says_which_answers_it_is_about(scored, tmp_path, capsys):
+    """Files of one name are known by their folders, and the names of files stay in one piece."""
+    (tmp_path / "a-long-name").mkdir()
+    one, two, val = scored("a-long-name/test.tsv", 2, 1), scored("test.tsv", 1, 2), scored("val.tsv", 2, 3, n=300)
+    evaluate([one, two], threshold_from=val)
+    out = capsys.readouterr().out
+    assert f"{one}: id = " in out
+    elsewhere = out[out.index("At another prevalence") : out.index("\n\nFiles")]
+    assert "specificity stay as they are at the frozen threshold." in re.sub(r"\s+", " ", elsewhere)
+    assert re.findall(r"^  (\S+) +accuracy ", elsewhere, re.MULTILINE) == ["a-long-name/test.tsv", "test.tsv"]
+    evaluate([one])
+    assert "if recall and specificity stay as they are." in re.sub(r"\s+", " ", capsys.readouterr().out)
+
+
 def test_answers_that_contradict_their_score_are_reported(tmp_path, capsys):
     ids, labels, answers = ["a", "b", "c"], ["yes", "no", "yes"], ["yes", "yes", "no"]
     write_predictions(tmp_path / "a.tsv", ids, labels, answers, [0.9, 0.2, 0.5], "probability:yes")

@@ -104,7 +104,8 @@ def _plots(evaluation: Evaluation) -> list[str]:
         drawn.append(figure(_thresholds(name, report, evaluation.threshold), "What every threshold would give."))
     shiftable = [(n, r) for n, r in zip(names, reports, strict=True) if r.counts.positives and r.counts.negatives]
     if shiftable:
-        drawn.append(figure(_prevalence(shiftable), "If recall and specificity stay and only the mix changes."))
+        caption = "If recall and specificity of the file's answers stay and only the mix changes."
+        drawn.append(figure(_prevalence(shiftable), caption))
     return drawn
 
 

@@ -216,11 +216,14 @@ def _thresholded(evaluation: Evaluation) -> Section:
 def _shifted(evaluation: Evaluation) -> Section:
     table = [["file", "figure", *(f"{share:.0%} {evaluation.reports[0].positive}" for share in PREVALENCES)]]
     reports = evaluation.at_threshold or evaluation.reports
-    for name, report in zip(file_names(reports), reports, strict=True):
+    for name, report in zip(evaluation.names, reports, strict=True):
         expected = at_prevalence(report.counts, PREVALENCES)
         for figure in ("accuracy", "precision", "npv"):
             table.append([name, NAMES[figure], *(point[figure].text(evaluation.digits) for point in expected)])
-    sentence = "What to expect where positives are rarer or more frequent, if recall and specificity stay as they are."
+    which = " at the frozen threshold" if evaluation.at_threshold else ""
+    sentence = (
+        f"What to expect where positives are rarer or more frequent, if recall and specificity stay as they are{which}."
+    )
     return Section("At another prevalence", [sentence], table)
 
 

@@ -44,7 +44,14 @@ def as_text(heads: Sequence[Sequence[str]], sections: Sequence[Section]) -> str:
     for section in sections:
         lines = [section.title]
         for sentence in section.sentences:
-            lines += textwrap.wrap(sentence, 110, initial_indent="  - ", subsequent_indent="    ")
+            lines += textwrap.wrap(
+                sentence,
+                110,
+                initial_indent="  - ",
+                subsequent_indent="    ",
+                break_long_words=False,  # the name of a file stays in one piece
+                break_on_hyphens=False,
+            )
         blocks.append("\n".join(lines + _aligned(section.table)))
     return "\n\n".join(blocks)
 
@@ -115,12 +122,15 @@ def short_names(names: Sequence[str]) -> list[str]:
     Example:
         >>> short_names(["runs/a/test.tsv", "runs/b/test.tsv"]), short_names(["runs/a/test.tsv"])
         (['a', 'b'], ['test.tsv'])
+        >>> short_names(["runs/test.tsv", "runs/a/test.tsv"])
+        ['test.tsv', 'a/test.tsv']
     """
     paths = [Path(name).parts for name in names]
     if len(set(paths)) < 2:
         return [path[-1] for path in paths]
     start = _shared(paths)
-    end = _shared([path[start:][::-1] for path in paths])
+    rest = [path[start:] for path in paths]
+    end = min(_shared([path[::-1] for path in rest]), min(map(len, rest)) - 1)  # something is left of each
     return [str(Path(*path[start : len(path) - end])) for path in paths]
 
 

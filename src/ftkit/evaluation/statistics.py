@@ -178,7 +178,7 @@ def can_be_significant(n: int, disagreements: int | None = None, alpha: float = 
         >>> can_be_significant(300, 6).possible
         True
     """
-    most = n if disagreements is None else min(disagreements, n)
+    most = n if disagreements is None else disagreements
     needed = math.ceil(1 - math.log2(alpha))
     best = mcnemar_exact(most, 0)
     return Reach(best <= alpha, best, needed)
