@@ -1,6 +1,7 @@
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from ftkit.ablation import Ablation, run
 from ftkit.ablation.analysis import Analysis, analyse
 from ftkit.ablation.paired import sign_flip_test
 from ftkit.ablation.pareto import pareto_front
+from ftkit.ablation.published import Published
 from ftkit.ablation.report import build
 from ftkit.ablation.result import Result
 from ftkit.ablation.summary import accuracy_interval
@@ -141,6 +143,28 @@ def test_what_differs_is_what_was_run_code_and_data_included(tmp_path: Path) -> 
     run(ablation, FakeEngine(), tmp_path / "out", rows="2")
     assert analyse(tmp_path / "out").rows[1].differs == {}
     assert "Row 2 (same): nothing" in table(tmp_path / "out")
+
+
+def test_what_differs_is_looked_for_in_a_seed_that_both_have(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "study", {"01_base": {}, "02_worse": {"correct": 281}})
+    run(Ablation.load(folder), FakeEngine(), tmp_path / "out", rows="1", seeds=(124,))
+    run(Ablation.load(folder), FakeEngine(), tmp_path / "out", rows="2", seeds=(123, 124))
+    assert analyse(tmp_path / "out").rows[1].differs == {"config.correct": "285 -> 281"}
+    run(Ablation.load(folder), FakeEngine(), tmp_path / "out", rows="1", seeds=(122, 124))
+    assert analyse(tmp_path / "out").rows[1].differs == {"config.correct": "285 -> 281"}
+
+
+@pytest.mark.parametrize(
+    ("interval", "inside"),
+    [((0.94996, 0.97), True), ((0.9501, 0.97), False), ((0.9, 0.94996), True), ((0.9, 0.9499), False)],
+)
+def test_a_published_figure_is_as_exact_as_it_is_printed(
+    tmp_path: Path, interval: tuple[float, float], inside: bool
+) -> None:
+    row = analysis(tmp_path, {"01_base": {}}).rows[0]
+    published = Published(train=None, val=None, test=95.0, minutes=None)
+    assert replace(row, published=published, interval=interval).published_inside is inside
+    assert replace(row, published=published, interval=interval, unjudged="other data").published_inside is None
 
 
 def test_seeds_that_were_run_otherwise_are_named(tmp_path: Path) -> None:

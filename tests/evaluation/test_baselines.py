@@ -8,7 +8,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from ftkit.evaluation.assessment import Settings, assess
 from ftkit.evaluation.baselines import baselines_of
 from ftkit.evaluation.curves import Curve
-from ftkit.evaluation.figures import Counts
+from ftkit.evaluation.figures import Counts, figure_values
 from ftkit.evaluation.intervals import MAX_EXAMPLES, count_intervals, score_intervals
 from ftkit.evaluation.statistics import wilson_interval
 
@@ -40,14 +40,41 @@ def test_fisher_is_scipys():
     assert baselines.p_related == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("counts", [Counts(30, 5, 5, 10), Counts(2000, 100, 300, 200)])
+@pytest.mark.parametrize("counts", [Counts(30, 5, 5, 10), Counts(1850, 60, 340, 350)])  # by sums, and the normal law
 def test_guessing_at_the_prior_by_simulation(counts):
     baselines = baselines_of(counts)
     rng = np.random.default_rng(0)
     rate = counts.positives / counts.n
     right = rng.binomial(counts.positives, rate, 200_000) + rng.binomial(counts.negatives, 1 - rate, 200_000)
     assert baselines.prior["accuracy"].value == pytest.approx(right.mean() / counts.n, rel=1e-3)
+    assert 0.2 < baselines.p_prior < 0.9
     assert baselines.p_prior == pytest.approx(np.mean(right >= counts.correct), abs=0.005)
+
+
+@pytest.mark.parametrize("counts", [Counts(30, 5, 5, 10), Counts(7, 0, 0, 3), Counts(0, 6, 2, 0)])
+def test_guessing_at_the_prior_has_the_figures_of_the_average_table(counts):
+    rate = counts.positives / counts.n
+    table = [counts.positives * rate, counts.negatives * (1 - rate), counts.negatives * rate]
+    table += [counts.positives * (1 - rate), 0, 0]
+    expected = figure_values(np.array(table))
+    prior = baselines_of(counts).prior
+    assert prior.keys() == expected.keys()
+    for name, figure in prior.items():
+        # Nothing is said of a class that is absent, where the table would have a share of nothing.
+        defined = not np.isnan(expected[name])
+        assert (figure.value is not None) == defined, name
+        assert figure.value is None or figure.value == pytest.approx(float(expected[name]), abs=1e-12), name
+
+
+@pytest.mark.parametrize("n", [50, 5000])
+def test_nobody_guesses_worse_where_there_is_one_class(n):
+    assert baselines_of(Counts(n - 5, 0, 0, 5)).p_prior == 1.0
+
+
+def test_of_classes_of_one_size_the_positive_one_is_the_majority():
+    baselines = baselines_of(Counts(tp=6, tn=7, fp=3, fn=1, unparsed_positive=3))
+    assert baselines.majority_is_positive
+    assert (baselines.better, baselines.worse) == (7, 4)  # an answer that is neither is wrong too
 
 
 def test_one_class_or_nothing_leaves_the_tests_undefined():

@@ -7,6 +7,7 @@ from ftkit.errors import InputError
 from ftkit.evaluation.answers import read_answers
 from ftkit.evaluation.comparison import compare
 from ftkit.evaluation.predictions import write_predictions
+from ftkit.evaluation.statistics import minimum_detectable_difference
 
 
 @pytest.fixture
@@ -62,6 +63,9 @@ def test_holm_counts_the_comparisons(files):
     assert [one.p for one in together] == alone
     assert together[2].p_holm == pytest.approx(3 * alone[2])
     assert all(one.p_holm >= one.p for one in together)
+    for one in together:
+        disagreement = (one.only_model + one.only_reference) / 300
+        assert one.detectable == minimum_detectable_difference(300, disagreement, comparisons=3)
 
 
 def test_a_model_against_itself(files):

@@ -75,6 +75,12 @@ def test_costs_move_the_threshold():
     assert (value >= 0.9, cost) == (True, 0.0)
 
 
+@pytest.mark.parametrize(("kind", "value"), [("probability", 0.6), ("log_odds", 0.1)])
+def test_of_equally_good_thresholds_the_one_nearest_to_the_neutral_score_is_taken(kind, value):
+    curve = Curve.of(np.array([1, 0, 1, 0]), np.array([0.6, 0.3, 0.1, 0.05]))
+    assert choose_threshold(curve, "accuracy", kind) == (value, 0.75)
+
+
 def test_answering_no_to_all_is_possible():
     curve = Curve.of(np.array([0, 0, 0, 1]), np.array([0.9, 0.8, 0.7, 0.1]))
     value, achieved = choose_threshold(curve, "accuracy", "probability")
@@ -174,4 +180,7 @@ def test_prevalence_shift_by_hand():
         {name: figures_of(counts)[name].value for name in here}
     )
     assert none["precision"].value == 0.0
+    only_negatives = at_prevalence(Counts(0, 4, 1, 0), [0.0, 0.1])
+    assert only_negatives[0]["accuracy"].value == 0.8
+    assert only_negatives[1]["accuracy"].value is None
     assert at_prevalence(Counts(5, 0, 0, 1), [0.5])[0]["accuracy"].reason == "recall or specificity is undefined"
