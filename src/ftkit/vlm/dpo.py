@@ -131,7 +131,7 @@ class VLMDPO(VLMModule):
             What :func:`ftkit.vlm.preference.dpo_loss` and :func:`ftkit.vlm.preference.preference_metrics` return.
         """
         inputs = batch["inputs"]
-        if is_frozen(self.net):  # policy and reference see the same images
+        if "pixel_values" in inputs and is_frozen(self.net):  # policy and reference see the same images
             inputs = with_features(self.net, inputs)
         reference = self._reference(batch, inputs)
         policy, tokens = answer_log_probs(self.net, inputs)
@@ -173,10 +173,12 @@ class VLMDPO(VLMModule):
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if split != "train" or (every and (self.trainer.global_step + 1) % every == 0):
             figures |= metrics
-        means, pairs = [values.mean() for values in figures.values()], len(losses.losses)
+        pairs = len(losses.losses)
         if split == "train":  # a step learns from the pairs of all processes, and its figures are those of all
             *sums, everywhere = summed(self.trainer, *(values.sum() for values in figures.values()), pairs)
             means, pairs = [total / everywhere for total in sums], int(everywhere)
+        else:
+            means = [values.mean() for values in figures.values()]
         for name, mean in zip(figures, means, strict=True):
             options: dict[str, Any] = {"batch_size": pairs, "sync_dist": split != "train", "prog_bar": name == "loss"}
             self.log(f"{split}/{name}", mean, **options)
