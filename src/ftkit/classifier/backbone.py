@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,11 @@ class Backbone(nn.Module, ABC):
     Attributes:
         hidden_size: Width of the hidden states.
         context_length: Largest number of positions.
+        runs_blocks: Methods that may run blocks without calling them,
+            see :class:`ftkit.training.compiled.CompiledTraining`.
     """
+
+    runs_blocks: ClassVar[tuple[str, ...]] = ("run_last_block",)
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
