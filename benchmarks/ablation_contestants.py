@@ -30,6 +30,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "float32": {"trainer": {"precision": "32-true"}},
     "bf16-frozen": {"trainer": {"precision": "32-true"}, "model": {"init_args": {"frozen_dtype": "bfloat16"}}},
     "bf16-mixed": {"trainer": {"precision": "bf16-mixed"}},
+    "medium": {"trainer": {"precision": "32-true"}, "matmul_precision": "medium"},
+    "compiled": {"trainer": {"precision": "32-true", "callbacks+": ["ftkit.training.compiled.CompiledTraining"]}},
 }
 
 

@@ -11,6 +11,11 @@ sweep ends with its first row under a second seed. The plain loop is the publish
 express only the rows that read the last real token. Processor seconds stand beside the clock's: they mean more on a
 machine that does other things as well.
 
+`--variants` are ways of running ftkit: in float32; with the frozen blocks, or everything, in bf16; with bf16 inside
+float32 products (`medium`, what `--matmul_precision medium` allows); with the blocks that learn compiled. What each
+costs in accuracy stands beside its time: how many test predictions, and by how much the losses, differ from the plain
+loop's.
+
 The plain loop does the same work at every step, so for the rows of `--sampled` it trains and predicts a part of the
 messages once, and its time for all of them is calculated; the same is done for a row that ran whole, which shows how
 far the calculation can be trusted. ftkit runs such a row in the sweep alone.
@@ -270,7 +275,7 @@ def summary(by_row: dict[int, Any], sweeps: dict[str, Any]) -> None:
         theirs = plain_seconds(figures)
         extra = f", Trainer {figures['trainer_s']:.3g} s" if "trainer_s" in figures else ""
         for variant, mine in figures.get("ours", {}).items():
-            print(f"row {row}: {against(mine['seconds'], theirs, extra)} {variant}")
+            print(f"row {row}: {against(mine['seconds'], theirs, extra)} {variant}; {apart(mine)}")
     for variant, found in sweeps.items():
         seconds = {row: plain_seconds(by_row[row]) for row in found["seconds_of_row"]}
         first = next(iter(seconds))
@@ -278,6 +283,12 @@ def summary(by_row: dict[int, Any], sweeps: dict[str, Any]) -> None:
         print(
             f"sweep of rows {','.join(map(str, seconds))}: {against(found['seconds'], sum(seconds.values()))} {variant}"
         )
+
+
+def apart(mine: dict[str, Any]) -> str:
+    """What a row found otherwise than the plain loop."""
+    losses = f", losses by {mine['largest_loss_difference']:.1g}" if "largest_loss_difference" in mine else ""
+    return f"{mine['different_test_predictions']} test predictions differ{losses}"
 
 
 def against(ours: float, plain: float, extra: str = "") -> str:

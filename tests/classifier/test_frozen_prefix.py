@@ -171,6 +171,18 @@ def test_a_change_never_hits_a_stale_entry(kind: str, folder: Path, cache: Path,
     )
 
 
+def test_another_precision_of_matrix_products_is_another_entry(folder: Path, cache: Path) -> None:
+    run(folder, Messages())
+    before = entries(cache)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        changed = run(folder, Messages())
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert len(entries(cache) - before) == 3
+    assert all(changed.attached)
+
+
 def test_a_weight_changed_in_place_between_stages_is_seen(folder: Path) -> None:
     model, data = run(folder, Messages()), Messages()
     with torch.no_grad():
