@@ -1,9 +1,11 @@
 """Messages of jsonargparse in one line with the key, the value and the way out."""
 
 import textwrap
+from pathlib import Path
 
 import pytest
 
+from ftkit.errors import InputError
 from ftkit.parsing import FtkitParser, explain, option_names
 
 KNOWN = ["model", "data", "trainer", "trainer.max_epochs", "trainer.max_steps", "config"]
@@ -37,8 +39,27 @@ KNOWN = ["model", "data", "trainer", "trainer.max_epochs", "trainer.max_steps", 
             'Parser key "size":\n  Expected a typing.Literal[\'small\', \'xl\']. Got value: smal',
             "size: expected one of small, xl (got 'smal')",
         ),
-        ('Parser key "config": File does not exist: \'a.yaml\'', "config: File does not exist: 'a.yaml'"),
-        ("the following arguments are required: fit.data", "the following arguments are required: fit.data"),
+        ('Parser key "config": File does not exist: \'a.yaml\'', "a.yaml: config: there is no such file"),
+        ('Parser key "config": Path is not a file: \'/runs\'', "/runs: config: not a file"),
+        ("the following arguments are required: fit.data", "data: required, but not given; fix: see --help"),
+        (
+            'expected "ablation.subcommand" to be one of {run,status}, but it was not provided.',
+            "ablation: no command is given; fix: give one of run, status",
+        ),
+        (
+            'expected "subcommand" to be one of {fit,test, ...}, but it was not provided.',
+            "no command is given; fix: see ftkit --help",
+        ),
+        ("argument --dry_run: expected one argument", "dry_run: a value must follow; fix: see --help"),
+        ("argument -c, --config: expected one argument", "config: a value must follow; fix: see --help"),
+        (
+            "unrecognized arguments: b.yaml",
+            "nothing takes this word (got 'b.yaml'); fix: repeat an option for each of its values; see --help",
+        ),
+        (
+            'Parser key "costs":\n  Expected a <class \'tuple\'>. Got value: 1,2',
+            "costs: expected values in brackets, such as [1,2] (got '1,2')",
+        ),
     ],
 )  # fmt: skip
 def test_one_level(message: str, expected: str) -> None:
@@ -95,3 +116,36 @@ def test_a_parser_raises_instead_of_exiting_and_knows_its_subcommands() -> None:
         parser.parse_args(["run", "--rowz", "3"])
     with pytest.raises(ValueError, match=r"^rows: expected int \(got 'many'\)$"):
         parser.parse_args(["run", "--rows", "many"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"# rows\nrows: 1\nb: *\n",
+            "bad.yaml:3: not valid YAML: did not find expected alphabetic or numeric character",
+        ),
+        (b"rows: many\n", "bad.yaml: rows: expected int (got 'many')"),
+        (b"- 1\n", "bad.yaml: a config file is a mapping of settings; fix: write lines such as `trainer:`"),
+        (b"", "bad.yaml: a config file is a mapping of settings; fix: write lines such as `trainer:`"),
+        (b"rows: '\xe9'\n", "bad.yaml: not UTF-8 at byte 7; fix: save the file as UTF-8"),
+    ],
+)
+def test_a_config_file_that_cannot_be_used_is_named(
+    content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parser = FtkitParser()
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--rows", type=int)
+    (tmp_path / "bad.yaml").write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        parser.parse_args(["--config", "bad.yaml"])
+    assert str(caught.value) == message
+
+
+def test_values_of_a_list_are_named_with_their_type() -> None:
+    parser = FtkitParser()
+    parser.add_argument("--costs", type=tuple[float, float])
+    with pytest.raises(InputError, match=r"^costs: expected float \(got "):
+        parser.parse_args(["--costs=[a,b]"])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
+from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
 from ftkit.errors import InputError
 
@@ -21,8 +23,15 @@ _NO_SUCH = re.compile(
 _ARGUMENT = re.compile(r"argument (?P<key>\S+): invalid choice: '(?P<value>[^']*)' \(choose from (?P<names>[^)]*)\)")
 _EXPECTED = re.compile(r"\s*Expected an? (?P<kind>.+?)\.\s+Got value: (?P<value>.+)")
 _NOT_IN_MODULE = re.compile(r"module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'")
-_CHOICES = re.compile(r"Expected an? (?!path|dot import|<class 'NoneType'>)(?P<kind>.+)")
+_CHOICES = re.compile(
+    r"Expected an? (?!path|dot import|<class 'NoneType'>)(?P<kind>.+?)(?:\. Got value: .*)?$", re.MULTILINE
+)
 _GIVEN = re.compile(r"Given value: (?P<value>.+)")
+_NO_FILE = re.compile(r"(?P<problem>File does not exist|Path is not a file): '(?P<file>.+)'$")
+_REQUIRED = re.compile(r"the following arguments are required: (?P<names>.+)")
+_NO_COMMAND = re.compile(r'expected "(?P<key>[\w.]+)" to be one of \{(?P<names>.*)\}, but it was not provided')
+_LEFT_OVER = re.compile(r"unrecognized arguments: (?P<words>.+)", re.DOTALL)
+_WITHOUT_VALUE = re.compile(r"argument (?:\S+, )*--(?P<key>[\w.]+)\S*: expected (?:one|at least one) argument")
 
 
 class ErrorMixin:
@@ -37,6 +46,23 @@ class ErrorMixin:
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Explain what the parser found wrong."""
         raise explain(message, option_names(self)) from ex
+
+    def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Parse a config file; what is wrong with it is told with its name, and the line where that is known."""
+        try:
+            return super().parse_path(cfg_path, *args, **kwargs)  # type: ignore[misc]
+        except UnicodeDecodeError as error:
+            problem = f"not UTF-8 at byte {error.start}"
+            raise InputError(problem, file=cfg_path, fix="save the file as UTF-8") from error
+        except InputError as error:
+            for cause in _causes(error):
+                if isinstance(cause, MarkedYAMLError):
+                    line = cause.problem_mark and cause.problem_mark.line + 1
+                    raise InputError(f"not valid YAML: {cause.problem}", file=cfg_path, line=line) from error
+            if str(error).startswith("Unexpected config:"):
+                fix = "write lines such as `trainer:`"
+                raise InputError("a config file is a mapping of settings", file=cfg_path, fix=fix) from error
+            raise InputError(str(error), file=cfg_path) from error
 
 
 class FtkitParser(ErrorMixin, ArgumentParser):
@@ -63,6 +89,8 @@ def explain(message: str, known: list[str]) -> InputError:
     key = ".".join(keys) or None
     if key and (match := _EXPLAINED.search(message)):  # the innermost parser has already explained itself
         return InputError(f"{key}.{match['message']}")
+    if misused := _misused(message, key):
+        return misused
     if match := _NO_SUCH.search(message):
         return _no_such(next(filter(None, match.groups())), known)
     if match := _ARGUMENT.search(message):
@@ -90,6 +118,27 @@ def option_names(parser: Any) -> list[str]:
     return sorted(names - {"help", "h", "==SUPPRESS=="})
 
 
+def _misused(message: str, key: str | None) -> InputError | None:
+    """What is missing on the command line, or too much; None if the message is about something else."""
+    if match := _NO_FILE.search(message):
+        problem = "there is no such file" if match["problem"].startswith("File") else "not a file"
+        return InputError(problem, file=match["file"], field=key)
+    if match := _REQUIRED.search(message):
+        outer = f"{key}." if key and key != "config" else ""
+        missing = [outer + name.rpartition(".")[2] for name in match["names"].split(", ")]
+        return InputError("required, but not given", field=", ".join(missing), fix="see --help")
+    if match := _NO_COMMAND.search(message):
+        parents = match["key"].split(".")[:-1]
+        fix = f"give one of {', '.join(match['names'].split(','))}" if parents else "see ftkit --help"
+        return InputError("no command is given", field=" ".join(parents) or None, fix=fix)
+    if match := _WITHOUT_VALUE.search(message):
+        return InputError("a value must follow", field=match["key"], fix="see --help")
+    if (match := _LEFT_OVER.search(message)) and not match["words"].startswith("-"):
+        fix = "repeat an option for each of its values; see --help"
+        return InputError("nothing takes this word", got=match["words"], fix=fix)
+    return None
+
+
 def _no_such(key: str, names: list[str], problem: str = "no such option") -> InputError:
     # In a long dotted name one misspelt part hardly shows, so the first and the last parts are compared alone too.
     firsts = {name.partition(".")[0]: name.partition(".")[0] for name in names}
@@ -104,9 +153,19 @@ def _no_such(key: str, names: list[str], problem: str = "no such option") -> Inp
     return InputError(problem, field=key, fix=fix)
 
 
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What an error was raised from, and that in turn."""
+    cause = error.__cause__
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
 def _plain(kind: str) -> str:
-    """A type as a user would say it: the choices of a Literal, or the name of a class."""
+    """A type as a user would say it: the choices of a Literal, values in brackets, or the name of a class."""
     kind = kind.removeprefix("typing.")
+    if kind.removeprefix("<class '").startswith(("tuple", "list")):
+        return "values in brackets, such as [1,2]"
     if kind.startswith("Literal["):
         return "one of " + kind.removeprefix("Literal[").rstrip("]").replace("'", "")
     return kind.removeprefix("<class '").removesuffix("'>")
