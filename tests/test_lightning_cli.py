@@ -16,7 +16,7 @@ from ftkit import cells, lightning_cli
 from ftkit.ablation.ledger import key_of
 from ftkit.cells import CellEngine
 from ftkit.cli import main
-from ftkit.errors import ExitCode, FtkitError
+from ftkit.errors import ExitCode, FtkitError, InputError
 from ftkit.lock import exclusive
 from ftkit.run_folder import DEFAULT_FOLDER
 from ftkit.storage import sha256_of, verify_checksum
@@ -167,7 +167,7 @@ def test_another_optimizer_may_be_named(tiny_config: Path, tmp_path: Path) -> No
         (["--model.optimizer.lr", "nan"], "model.optimizer.lr: expected float (got 'nan')"),
         (["--model", "ftkit.GPT3Classifier"], "did you mean ftkit.GPT2Classifier?"),
         (["--model.optimizer", "torch.optim.SDG"], "did you mean torch.optim.SGD?"),
-        (["--config", "nowhere.yaml"], "config: File does not exist: 'nowhere.yaml'"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: config: there is no such file"),
     ],
 )  # fmt: skip
 def test_misspelt_and_mistyped_options_are_named(
@@ -198,7 +198,7 @@ def test_misspelt_and_mistyped_options_are_named(
             "trainer:\n  callbacks:\n    - class_path: ModelCheckpoint\n      init_args: {filenam: x}\n",
             "filenam: no such option; fix: did you mean filename?",
         ),
-        ("model: [1\n", "line 1"),
+        ("model: [1\n", "layer.yaml:2: not valid YAML: "),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_config_file_are_named(text: str, message: str, ftkit: Ftkit, tmp_path: Path) -> None:
@@ -360,6 +360,12 @@ def test_what_identifies_a_cell(ablation: Path, tmp_path: Path, monkeypatch: pyt
     changed.append(engine.identity(configs, 123))
     assert len({key_of(identity) for identity in [first, *changed]}) == 5
     assert list(tmp_path.glob("elsewhere*")) == []  # nothing is written
+
+
+def test_a_cell_that_would_not_be_tested_is_refused_before_it_is_trained(ablation: Path, tmp_path: Path) -> None:
+    (overlay := tmp_path / "val.yaml").write_text("data:\n  init_args:\n    evaluate_splits: [val]\n")
+    with pytest.raises(InputError, match=r"data.evaluate_splits: the rows .* \(got \['val'\]\); fix: add test$"):
+        CellEngine(lambda step, total: None).identity([ablation / "base.yaml", overlay], 123)
 
 
 def test_a_cell_reports_its_steps(ablation: Path, tmp_path: Path) -> None:

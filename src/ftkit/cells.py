@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 
+from ftkit.errors import InputError
 from ftkit.lightning_cli import FtkitCLI, config_arguments, without_folder
 from ftkit.lightning_exits import refusals_told, termination_told
 from ftkit.quiet import quiet_lightning
@@ -34,6 +35,14 @@ class CellEngine:
     def identity(self, configs: Sequence[Path], seed: int) -> dict[str, Any]:
         """What would be run: the resolved configuration without its output folder, the code, the data and the seed."""
         cli = self._build(configs, seed, Path(DEFAULT_FOLDER))
+        splits = getattr(cli.datamodule, "evaluate_splits", None)
+        if splits is not None and "test" not in splits:
+            raise InputError(
+                "the rows of an ablation are compared on test",
+                field="data.evaluate_splits",
+                got=list(splits),
+                fix="add test",
+            )
         config = json.loads(cli.parser.dump(without_folder(cli.config), format="json", skip_none=False))
         return {"config": config, "code": code_sha256(), "data": data_sha256(cli.datamodule), "seed": seed}
 

@@ -123,7 +123,10 @@ def test_a_failing_row_keeps_its_reason_and_traceback_and_the_others_go_on(sweep
 def test_a_row_that_leaves_no_result_has_failed(sweep: Sweep) -> None:
     sweep.set_row("03_row", "do: nothing\n")
     summary = sweep.run()
-    assert "result.json" in next(iter(summary.failed.values()))
+    (reason,) = summary.failed.values()
+    assert reason.startswith(
+        f"{sweep.out / '03_row' / 'seed-123' / 'result.json'}: cannot be read"
+    )  # where it lies now
     assert sweep.statuses()["03_row"] == "failed"
 
 

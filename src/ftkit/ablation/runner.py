@@ -213,9 +213,10 @@ class _Sweep:
         except OSError as fault:
             raise EnvironmentFault(f"cannot be written: {fault.strerror}", file=job.directory / ERROR_FILE) from fault
         self._move_into_place(job)
-        self._record(job.cell, "failed", reason=outcome.message)
-        self.summary.failed[job.cell] = outcome.message
-        self._tell("failed", job.cell, outcome.message)
+        reason = outcome.message.replace(str(job.directory), str(self.out / job.cell.id))  # where the files are now
+        self._record(job.cell, "failed", reason=reason)
+        self.summary.failed[job.cell] = reason
+        self._tell("failed", job.cell, reason)
 
     def _tell(self, kind: Any, cell: Cell | None = None, message: str = "", seconds: float = 0.0) -> None:
         summary = self.summary
