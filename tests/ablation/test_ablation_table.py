@@ -106,8 +106,15 @@ def test_seeds_are_averaged_with_their_spread(tmp_path: Path) -> None:
     assert row["n"] == "300"
     assert row["seeds"] == "123 125"
     text = table(out, "text")
-    assert "seed 123, 125;" in text
+    assert "seeds 123, 125;" in text
     assert "95.33  0.47  92.3-97.2" in text
+
+
+def test_one_row_is_a_row_and_two_are_rows(tmp_path: Path) -> None:
+    origin = f"# data sha256: {'0' * 64}\n# base: source=hub\n"
+    text = table(sweep(tmp_path, "1", published=PUBLISHED.replace(ORIGIN, origin)), "text")
+    assert "seed 123;" in text
+    assert "not judged for row 1, which" in text
 
 
 def test_a_row_of_which_a_seed_failed_says_so(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from ftkit.ablation.executor import Engine, one_by_one
 from ftkit.ablation.folder import Ablation, Format, read_yaml
 from ftkit.ablation.progress import SweepProgress
 from ftkit.ablation.ray_executor import on_ray
-from ftkit.ablation.runner import Summary, run
+from ftkit.ablation.runner import ERROR_FILE, Summary, run
 from ftkit.ablation.sweep import read_sweep
 from ftkit.errors import EnvironmentFault, ExitCode, InputError, TrainingFailed
 
@@ -84,7 +84,8 @@ def ablation_table(directory: Path, format: Format = "text", timing: bool = True
 
     Args:
         directory: The output folder of `ftkit ablation run`.
-        format: For a terminal, as Markdown, or as unrounded CSV.
+        format: For a terminal, as Markdown, as unrounded CSV, or as CSV in which a spreadsheet takes no cell for a
+            formula.
         timing: With what differs from run to run: seconds, memory, checkpoint size and the front made of them.
         reference: The number of the row to compare with; the first row if not given.
 
@@ -157,8 +158,10 @@ def _complain(summary: Summary) -> None:
     reasons = "".join(f"\n  {cell}: {reason}" for cell, reason in bad.items())
     total = len(summary.done) + len(summary.reused) + len(summary.skipped) + len(summary.failed)
     if summary.failed:
-        raise TrainingFailed(
-            f"{len(bad)} of {total} cells failed:{reasons}",
-            fix="read error.txt in their folders, then run again",
-        )
-    raise EnvironmentFault(f"none of the {total} cells could be run:{reasons}")
+        where = f"{ERROR_FILE} in the folder of each in {summary.directory} says where"
+        raise TrainingFailed(f"{len(bad)} of {_counted(total)} failed; {where}:{reasons}")
+    raise EnvironmentFault(f"nothing could be run of {_counted(total)}:{reasons}")
+
+
+def _counted(cells: int) -> str:
+    return f"{cells} cell{'s' if cells > 1 else ''}"

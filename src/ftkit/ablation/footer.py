@@ -38,7 +38,8 @@ def _figures(analysis: Analysis) -> Iterator[str]:
     several = any(row.spread is not None for row in rows)
     yield (
         f"Accuracies in %; test: n = {_list(row.n for row in rows)}, 95% interval (Wilson), "
-        f"seed {_list(seed for row in rows for seed in row.seeds)}; "
+        f"seed{'s' if len({seed for row in rows for seed in row.seeds}) > 1 else ''} "
+        f"{_list(seed for row in rows for seed in row.seeds)}; "
         f"data: {_list(result.data_source for result in results)}; "
         f"device: {_list(result.device for result in results)}."
     )
@@ -120,7 +121,8 @@ def _short(name: str) -> str:
 
 
 def _rows(rows: Iterable[RowSummary]) -> str:
-    return f"rows {format_numbers([row.number for row in rows])}"
+    numbers = [row.number for row in rows]
+    return f"row{'s' if len(numbers) > 1 else ''} {format_numbers(numbers)}"
 
 
 def _list(values: Iterable[Any]) -> str:

@@ -21,7 +21,7 @@ p, li, dd {{ max-width: 46em; }}
   grid-template-columns: minmax(0, 15em) minmax(0, 1fr); }}
 .found p {{ margin: 0; }} .found .ask {{ color: var(--soft); font-size: 14.5px; }}
 .figures table {{ font-size: 13px; font-variant-numeric: tabular-nums; white-space: nowrap; }}
-.figures th, .figures td {{ padding: 5px 0 5px 14px; text-align: right; }}
+.figures th, .figures td {{ padding: 5px 0 5px 11px; text-align: right; }}
 .figures .left, .figures .name {{ text-align: left; }}
 .figures .name {{ background: var(--paper); left: 0; position: sticky; }}
 .figures tr.none td {{ color: var(--soft); }}

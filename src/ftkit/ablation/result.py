@@ -100,5 +100,5 @@ class Result:
 
 def _machine(device: str, hardware: Mapping[str, Any]) -> str:
     chip = hardware.get("cpu" if device == "cpu" else "gpu") or "unknown"
-    threads = hardware.get("threads")
-    return f"{device}: {chip}" + (f", {threads} threads" if device == "cpu" and threads else "")
+    threads = hardware.get("threads") if device == "cpu" else None
+    return f"{device}: {chip}" + (f", {threads} thread{'s' if threads > 1 else ''}" if threads else "")
