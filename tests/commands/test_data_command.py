@@ -1,5 +1,6 @@
 """``ftkit data show`` marks what is learnt, for text and for pictures alike."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,36 @@ def test_a_text_row_is_shown(text_config: Path, capsys: pytest.CaptureFixture[st
     assert "row: the train split has 2 rows" in capsys.readouterr().err
 
 
-def test_a_classifier_has_no_answers(tiny_config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "show", str(tiny_config)]) == 2
-    assert "not trained on answers" in capsys.readouterr().err
+MODEL = "model:\n  init_args:\n    "
+
+
+@pytest.mark.parametrize(
+    ("settings", "marks"),
+    [
+        ("pooling: last", r"[^⟦]+<\|endoftext\|>\(x\d+\)⟦<\|endoftext\|>⟧"),
+        ("pooling: first", r"⟦.⟧[^⟦]+<\|endoftext\|>\(x\d+\)"),
+        ("pooling: last_real", r"[^⟦]+⟦.⟧<\|endoftext\|>\(x\d+\)"),
+        ("pooling: mean", r"⟦.+<\|endoftext\|>\(x\d+\)⟧"),
+        ("pooling: last\ndata:\n  init_args:\n    padding: none\n    batch_size: 1", r"[^⟦]+⟦.⟧"),
+    ],
+)
+def test_a_message_is_shown_with_the_positions_that_its_label_is_read_from(
+    settings: str, marks: str, tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (layer := tmp_path / "layer.yaml").write_text(f"{MODEL}{settings}\n")
+    assert main(["data", "show", str(tiny_config), str(layer), "--row", "3"]) == 0
+    rows, _, title, text, *_ = capsys.readouterr().out.splitlines()
+    assert rows.startswith("Rows: train ")
+    assert re.fullmatch(
+        r"Row 3 \(\w+\): \d+ tokens(, \d+ of them padding)?; label (ham|spam), read between ⟦ and ⟧", title
+    )
+    assert re.fullmatch(marks, text)
+
+
+def test_a_row_that_is_not_there_is_refused_with_those_that_are(
+    tiny_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "show", str(tiny_config), "--row", "5000"]) == 2
+    assert re.search(
+        r"error: row: the train split has (\d+) rows \(got 5000\); fix: give 0 to ", capsys.readouterr().err
+    )

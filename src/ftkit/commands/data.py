@@ -13,6 +13,8 @@ _RUN = 4  # so many equal tokens are written as one with their number
 def data_show(config: list[Path], row: int = 0) -> str:
     """Show a training row as the model gets it, with the part that is learnt between ⟦ and ⟧.
 
+    A classifier learns the label; there the positions that it is read from are marked.
+
     Args:
         config: The config files of the run, as for fit.
         row: Which row of the train split, counted from 0.
@@ -21,29 +23,36 @@ def data_show(config: list[Path], row: int = 0) -> str:
         The row decoded, with its tokens counted, and the shapes of the batch's tensors.
 
     Raises:
-        InputError: A config or the data cannot be used, there is no such row, or the model is not trained on answers.
+        InputError: A config or the data cannot be used, there is no such row, or the model is none of ftkit's.
     """
     from ftkit.quiet import quiet_libraries, quiet_lightning
 
     quiet_libraries()
     quiet_lightning()
+    from ftkit.classifier.module import DecoderClassifier
+    from ftkit.classifier.spam import SpamDataModule
     from ftkit.errors import InputError
     from ftkit.lightning_cli import FtkitCLI, config_arguments
     from ftkit.training.generative import GenerativeModule
 
     cli = FtkitCLI(config_arguments(config), run=False)
     model, data = cli.model, cli.datamodule
-    if not isinstance(model, GenerativeModule):
-        raise InputError("the model is not trained on answers", field="model", got=type(model).__name__)
+    classifies = isinstance(model, DecoderClassifier) and isinstance(data, SpamDataModule)
+    if not classifies and not isinstance(model, GenerativeModule):
+        got = f"{type(model).__name__} on {type(data).__name__}"
+        raise InputError("only rows of ftkit's own models and data are known", field="model", got=got)
     data.trainer = cli.trainer
     cli.trainer.strategy.connect(model)  # so that the data module finds the model; no weights are loaded
     data.prepare_data()
     data.setup("fit")
     loader = data.train_dataloader()
-    if not 0 <= row < len(loader.dataset):
-        raise InputError(f"the train split has {len(loader.dataset)} rows", field="row", got=row)
-    batch = loader.collate_fn([loader.dataset[row]])
+    if not 0 <= row < (there := len(loader.dataset)):
+        raise InputError(f"the train split has {there} rows", field="row", got=row, fix=f"give 0 to {there - 1}")
     sizes = ", ".join(f"{name} {size:,}" for name, size in data.report["sizes"].items())
+    if classifies:
+        lines = [f"Rows: {sizes}; cut: {sum(data.report['truncated'].values()):,}"]
+        return "\n".join([*lines, *_shown_message(loader.dataset[row], model, data, row)]) + "\n"
+    batch = loader.collate_fn([loader.dataset[row]])
     dropped = {name: sum(data.report[name].values()) for name in ("cut", "skipped")}
     lines = [f"Rows: {sizes}; answers cut: {dropped['cut']:,}, rows skipped: {dropped['skipped']:,}"]
     if equal := sum(data.report.get("equal", {}).values()):
@@ -68,8 +77,28 @@ def _shown(batch: dict[str, Any], tokenizer: Any, row: int) -> list[str]:
             f"{title}: {len(learnt)} tokens, {sum(learnt)} learnt, between {START} and {END}",
             marked(ids[read].tolist(), learnt, tokenizer),
         ]
-    shapes = (f"  {name}: {tuple(value.shape)} {str(value.dtype)[6:]}" for name, value in inputs.items())
-    return [*lines, "", "Tensors", *shapes]
+    return [*lines, *_shapes(inputs)]
+
+
+def _shown_message(batch: dict[str, Any], model: Any, data: Any, row: int) -> list[str]:
+    import torch
+
+    from ftkit.classifier.pooling import pool, unpadded
+
+    ids, length = batch["input_ids"][0], int(batch["length"])
+    pooling = model.pooling if data.encoding.pad_to_max else unpadded(model.pooling)
+    shares = pool(torch.eye(len(ids))[None], batch["length"], pooling)[0]  # (T,): each position's part in the decision
+    read = (shares > 0).tolist()
+    padding = f", {len(ids) - length} of them padding" if len(ids) > length else ""
+    label = data.labels[int(batch["label"])]
+    title = f"Row {row} ({batch['id'][0]}): {len(ids)} tokens{padding}; label {label}, read between {START} and {END}"
+    tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
+    return ["", title, marked(ids.tolist(), read, model.load_tokenizer()), *_shapes(tensors)]
+
+
+def _shapes(tensors: dict[str, Any]) -> list[str]:
+    shapes = (f"  {name}: {tuple(value.shape)} {str(value.dtype)[6:]}" for name, value in tensors.items())
+    return ["", "Tensors", *shapes]
 
 
 def marked(ids: list[int], learnt: list[bool], tokenizer: Any) -> str:
