@@ -281,6 +281,12 @@ def test_options_that_do_not_fit(count_file):
         ({"level": 95}, "level: must lie between 0 and 1 (got 95)"),
         ({"beta": 0}, "beta: must be positive (got 0)"),
         ({"json": True, "markdown": True}, "choose one of --json and --markdown"),
+        ({"seed": -1}, "seed: must be at least 0 (got -1)"),
+        (
+            {"save_threshold": path, "threshold_from": path},
+            f"save_threshold: the ending tells a saved threshold from a validation file (got '{path}'); "
+            "fix: name a file that ends in .json",
+        ),
         ({"save_threshold": path}, "save_threshold: there is no threshold to save; fix: give --threshold_from as well"),
         ({"costs": (5, 1)}, "costs: there is no threshold to choose; fix: give --threshold_from as well"),
         (

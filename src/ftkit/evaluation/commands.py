@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from ftkit.errors import InputError
+from ftkit.errors import InputError, at_least
 from ftkit.evaluation.answers import Answers, read_answers
 from ftkit.evaluation.assessment import BinaryReport, Settings, assess
 from ftkit.evaluation.comparison import compare
@@ -56,8 +56,9 @@ def evaluate(
         positive: The positive class, for example yes. Default: the one that the score column names, or the usual one.
         threshold_from: A validation file to choose a threshold on, or a threshold saved before (.json).
         threshold_metric: What the chosen threshold makes best; balanced_accuracy if not given.
-        costs: Cost of a false positive and of a false negative: choose the cheapest threshold instead.
-        save_threshold: Write the chosen threshold to this file.
+        costs: Cost of a false positive and of a false negative, such as [1,5]: choose the cheapest threshold
+            instead.
+        save_threshold: Write the chosen threshold to this file (.json).
         slice: A column: report each of its values on its own, too.
         beta: Weight of recall over precision in F-beta.
         level: Confidence of the intervals.
@@ -76,6 +77,7 @@ def evaluate(
     """
     if json and markdown:
         raise InputError("choose one of --json and --markdown")
+    at_least(0, seed=seed)
     _check_options(files, beta, level, threshold_from, threshold_metric, costs, save_threshold)
     settings = Settings(beta, level, seed)
     digits = None if unrounded else 4
@@ -220,6 +222,13 @@ def _check_options(
         raise InputError("must be positive", field="beta", got=beta)
     if save_threshold is not None and threshold_from is None:
         raise InputError("there is no threshold to save", field="save_threshold", fix="give --threshold_from as well")
+    if save_threshold is not None and not _is_saved(save_threshold):
+        raise InputError(
+            "the ending tells a saved threshold from a validation file",
+            field="save_threshold",
+            got=save_threshold,
+            fix="name a file that ends in .json",
+        )
     choosing = {"costs": costs, "threshold_metric": threshold_metric}
     given = [name for name, value in choosing.items() if value is not None]
     if len(given) > 1:
