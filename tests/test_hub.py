@@ -196,6 +196,12 @@ def test_code_of_a_repository_is_never_run(tmp_path: Path) -> None:
     assert not canary.exists()
 
 
+def test_a_file_that_is_no_gguf_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
+    (file := tmp_path / "config.yaml").write_text("a: 1\n")
+    with pytest.raises(InputError, match=r"config.yaml: neither a folder nor a GGUF file; fix: name a folder, FILE"):
+        load_pretrained(AutoConfig, str(file))
+
+
 def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub() -> None:
     with pytest.raises(InputError, match="neither a folder nor the name of a model on the hub"):
         load_pretrained(AutoConfig, "/no/such/folder")

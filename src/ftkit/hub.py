@@ -52,6 +52,8 @@ def load_pretrained(kind: Any, name: str, revision: str | None = None, **options
 
 
 def _load(kind: Any, name: str, revision: str | None, options: dict[str, Any]) -> Any:
+    if Path(name).is_file():
+        raise InputError("neither a folder nor a GGUF file", file=name, fix="name a folder, FILE.gguf or a hub id")
     local = Path(name).is_dir()
     cached_only = not local and not hub_is_reachable()
     if isinstance(kind, type) and issubclass(kind, PreTrainedModel):

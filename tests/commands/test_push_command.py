@@ -56,6 +56,13 @@ def test_a_dry_run_writes_the_repository_and_uploads_nothing(
             push(run, "me/spam", dry_run=taken)
 
 
+def test_a_file_is_no_run(tmp_path: Path) -> None:
+    (file := tmp_path / "a.yaml").write_text("a: 1\n")
+    with pytest.raises(InputError, match=r"a.yaml/result.json: cannot be read: Not a directory; fix: name a run's"):
+        push(file, "me/spam", dry_run=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_mistakes_are_told_before_anything_is_written(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

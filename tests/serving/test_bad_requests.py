@@ -112,6 +112,9 @@ def test_plain_text_is_not_taken_for_json(server: Any) -> None:
     """A web page may send such a body to another address without asking the browser."""
     reply = server.post("/v1/completions", content=completion(), headers={"content-type": "text/plain"})
     assert reply.status_code == 400
+    assert reply.json()["error"]["message"].endswith("send the header Content-Type: application/json")
+    reply = server.post("/v1/completions", content=b"[]", headers=JSON)
+    assert "Content-Type" not in reply.json()["error"]["message"]
 
 
 def test_an_unknown_path_names_those_there_are(server: Any) -> None:

@@ -179,6 +179,8 @@ def _result(run: Path) -> dict[str, Any]:
         result = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError("the run has no result", file=file, fix=train) from error
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=file, fix="name a run's folder") from error
     except ValueError as error:
         raise InputError(f"is damaged: {error}", file=file) from error
     if not isinstance(result, dict):

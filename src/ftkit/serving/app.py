@@ -199,6 +199,8 @@ async def _invalid(request: Request, error: Any) -> Response:
     """What is wrong with a body, without quoting what was sent; of several errors the innermost."""
     place, message = max(((_place(found["loc"]), found["msg"]) for found in error.errors()), key=lambda it: len(it[0]))
     field = None if error.errors()[0]["type"] == "json_invalid" else ".".join(place)[:100] or None
+    if not place and "json" not in request.headers.get("content-type", ""):  # curl -d calls any body a form
+        message = "the body is not declared to be JSON; send the header Content-Type: application/json"
     return ApiError(400, str(message)[:200], param=field).response()
 
 
