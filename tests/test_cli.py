@@ -62,6 +62,10 @@ def raising(error: BaseException) -> cli.Commands:
     return {"ablation": {"run": cli.Command(command, "fails")}}
 
 
+def test_a_path_is_shown_as_it_was_typed() -> None:
+    assert str(InputError("not there", field="adapter", got=Path("a/b"))) == "adapter: not there (got 'a/b')"
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [(InputError("no good", field="a"), 2), (EnvironmentFault("no good"), 3), (TrainingFailed("no good"), 4)],

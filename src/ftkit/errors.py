@@ -124,5 +124,5 @@ def below_one(**values: float) -> None:
 
 
 def _short(value: Any, limit: int = 80) -> str:
-    text = repr(value)
+    text = repr(str(value) if isinstance(value, Path) else value)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
