@@ -228,8 +228,9 @@ def test_an_output_folder_that_cannot_be_written_stops_the_sweep_before_anything
 
 def test_the_events_tell_the_sweep(sweep: Sweep) -> None:
     sweep.set_row("02_row", "do: raise\n")
+    sweep.set_row("04_row", "do: unavailable\n")
     sweep.run(rows="1")
-    sweep.run(rows="1-3")
+    sweep.run()
     told = [(event.kind, event.cell and event.cell.row.number, event.index) for event in sweep.events]
     assert told == [
         ("plan", None, 0),
@@ -238,7 +239,9 @@ def test_the_events_tell_the_sweep(sweep: Sweep) -> None:
         ("failed", 2, 2),
         ("start", 3, 2),
         ("done", 3, 3),
-        ("end", None, 3),
+        ("start", 4, 3),
+        ("skipped", 4, 4),
+        ("end", None, 4),
     ]
-    assert {event.total for event in sweep.events} == {3}
-    assert sweep.events[-2].message == "test accuracy 91.00%"
+    assert {event.total for event in sweep.events} == {4}
+    assert sweep.events[-4].message == "test accuracy 91.00%"

@@ -84,8 +84,13 @@ def test_messages_that_the_template_refuses_are_named(tokenizer) -> None:
 
 
 def test_what_a_model_cannot_take_is_refused(tokenizer) -> None:
-    with pytest.raises(InputError, match="no chat template: one question"):
-        Renderer(tokenizer)(Row("a", [{"role": "system", "content": []}, *QUESTION], "3"))
+    for prompt in (
+        [{"role": "system", "content": []}, *QUESTION],
+        [{"role": "system", "content": QUESTION[0]["content"]}],
+        [*QUESTION, {"role": "assistant", "content": []}, *QUESTION],
+    ):
+        with pytest.raises(InputError, match="no chat template: one question"):
+            Renderer(tokenizer)(Row("a", prompt, "3"))
     with pytest.raises(InputError, match="takes no images"):
         Renderer(tokenizer)(Row("a", "<image>1", "3", images=(Path("a.png"),)))
     with pytest.raises(InputError, match="chat: the model has no chat template"):
