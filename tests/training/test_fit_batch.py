@@ -105,6 +105,29 @@ def test_nothing_is_left_of_the_trial(tmp_path: Path) -> None:
     assert "log" not in vars(model)
 
 
+def test_the_largest_batch_is_that_which_the_step_gets(tmp_path: Path) -> None:
+    class Lighter(Mean):
+        """Some rows are taken out before a batch is moved to the device."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.offered: list[int] = []
+            self.tried = 0
+
+        def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            kept = batch[0][:, 0] < 0
+            self.offered.append(int(kept.sum()))
+            return [part[kept] for part in batch]
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            self.tried = self.tried or len(batch[0])
+            return super().training_step(batch, batch_idx)
+
+    model = Lighter()
+    fit(tmp_path, model, Data(drop_last=True))
+    assert model.tried == max(model.offered[:3]) > model.offered[0]
+
+
 def test_a_resumed_run_keeps_the_size() -> None:
     callback = FitBatch()
     callback.load_state_dict({"fitted": 2})

@@ -119,8 +119,9 @@ class FitBatch(L.Callback):
     def _try(self, trainer: L.Trainer, module: L.LightningModule, data: Any, size: int) -> None:
         """One step without its end on the largest of some batches."""
         data.batch_size = size
-        batch = max(islice(data.train_dataloader(), self.probe_batches), key=elements)
-        batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
+        batches = islice(data.train_dataloader(), self.probe_batches)
+        # Compared as the step gets them: one that was tried before may come without what is kept of it.
+        batch = max((module._on_before_batch_transfer(batch, dataloader_idx=0) for batch in batches), key=elements)
         batch = trainer.strategy.batch_to_device(batch)
         room = [torch.empty_like(p) for p in trainable_parameters(module).values() for _ in range(2)]  # AdamW's moments
         with trainer.precision_plugin.train_step_context():
