@@ -149,6 +149,18 @@ def test_what_is_taken_for_a_yes_no_question(text_file, labels, answers, kind):
     assert type(evaluate([text_file("id\tlabel\tprediction\n" + rows)])) is kind
 
 
+@pytest.mark.parametrize(
+    ("labels", "why"),
+    [
+        (["a cat", "a cat"], "labels of one kind, such as 'a cat'"),
+        (["42", "7", "7"], "2 different labels, such as '7', '42'"),
+    ],
+)
+def test_the_report_says_what_the_labels_are_instead(text_file, labels, why):
+    rows = "".join(f"{k}\t{label}\tx\n" for k, label in enumerate(labels))
+    assert evaluate([text_file("id\tlabel\tprediction\n" + rows)]).why == why
+
+
 def test_a_named_class_or_a_score_asks_for_a_yes_no_question(text_file):
     path = text_file("id\tlabel\tprediction\na\t42\t42\nb\t7\t8\nc\t7\tseven\n")
     report = evaluate([path], positive="42").reports[0]
