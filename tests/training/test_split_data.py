@@ -28,7 +28,7 @@ class Numbers(SplitDataModule):
         self.datasets = {"train": list(range(10)), "val": list(range(5)), "test": []}
 
     def train_dataloader(self) -> Any:
-        return self._training_loader(RandomSampler(self.datasets["train"]), drop_last=True)
+        return self._training_loader(RandomSampler(self.datasets["train"]))
 
     def _collate(self, split: str, evaluation: bool) -> Any:
         return lambda rows: (split, evaluation, rows)
@@ -68,7 +68,9 @@ def test_the_common_options_are_checked(module: type[SplitDataModule], options: 
 def test_batches_of_training_and_of_evaluation() -> None:
     data = Numbers(batch_size=4, evaluate_splits=["val", "train"])
     train = list(data.train_dataloader())
-    assert [(split, evaluation, len(rows)) for split, evaluation, rows in train] == [("train", False, 4)] * 2
+    assert [(split, evaluation, len(rows)) for split, evaluation, rows in train] == [
+        ("train", False, size) for size in (4, 4, 2)
+    ]
     assert list(data.val_dataloader()) == [("val", True, [0, 1, 2, 3]), ("val", True, [4])]
     assert [len(loader) for loader in data.test_dataloader()] == [2, 3]
     with pytest.raises(InputError, match=r"data\.test: there are no rows to evaluate"):
