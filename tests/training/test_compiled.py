@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -209,6 +210,13 @@ def test_what_cannot_be_compiled_is_refused(counts: bool, captured: None, monkey
     assert net.part(torch.ones(2)).shape == (2,)
 
 
+def test_weights_in_parts_are_refused_before_a_training_and_nothing_after_it() -> None:
+    sharded: Any = SimpleNamespace(strategy=object())
+    with pytest.raises(InputError, match=r"trainer\.strategy: compiling needs whole weights; fix: use ddp, or leave"):
+        CompiledTraining().setup(sharded, Net(), "fit")
+    CompiledTraining().setup(sharded, Net(), "test")
+
+
 def test_without_a_compiler_nothing_is_loaded(
     cache: Path, tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,7 +240,7 @@ def test_the_real_compiler_learns_the_same(cache: Path, tiny_config: Path, tmp_p
     assert fit(tiny_config, tmp_path / "compiled", *options, *CALLBACK)["compiled"] == 3
     assert counters["inductor"], "nothing reached the compiler"
     torch.testing.assert_close(losses(tmp_path / "compiled"), losses(tmp_path / "plain"), atol=1e-5, rtol=0)
-    fit(tiny_config, tmp_path / "stopped", *options, *CALLBACK, "--trainer.max_steps", "3")
+    fit(tiny_config, tmp_path / "stopped", *options, *CALLBACK, "--trainer.max_epochs", "1")
     resumed = ["--ckpt_path", str(tmp_path / "stopped" / "checkpoints" / "last.ckpt")]
     fit(tiny_config, tmp_path / "resumed", *options, *CALLBACK, *resumed)
     assert_same_weights(tmp_path / "compiled", tmp_path / "resumed")

@@ -50,9 +50,7 @@ class CompiledTraining(L.Callback):
         if stage != "fit":
             return
         if not holds_whole_network(trainer):
-            raise InputError(
-                "compiled training needs whole weights", field="trainer.strategy", fix=f"use ddp, or {FIX}"
-            )
+            raise InputError("compiling needs whole weights", field="trainer.strategy", fix=f"use ddp, or {FIX}")
         need_compiler(trainer.strategy.root_device.type)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
