@@ -11,7 +11,7 @@ from fake_engine import FakeEngine, make_folder
 
 from ftkit.ablation import Ablation, run
 from ftkit.ablation.report import build, write
-from ftkit.ablation.wandb_report import build_workspace_report, log_report, report_id
+from ftkit.ablation.wandb_report import _artifact, build_workspace_report, log_report, report_id
 from ftkit.cli import main
 from ftkit.errors import EnvironmentFault, ExitCode
 
@@ -61,6 +61,15 @@ def test_an_offline_summary_run_holds_table_plots_and_files_and_is_made_once(
     run(Ablation.load(study.parent / "study"), FakeEngine("v2"), study, "2")
     assert main(["ablation", "report", str(study), "--wandb", "--png", "false"]) == ExitCode.DONE
     assert len(runs(study)) == 2
+
+
+def test_a_folder_may_be_called_what_no_artifact_may(study: Path, tmp_path: Path) -> None:
+    make_folder(tmp_path / "my rows, first: ü", {"01_base": {}})
+    run(Ablation.load(tmp_path / "my rows, first: ü"), FakeEngine(), tmp_path / "spaced")
+    write(report := build(tmp_path / "spaced"), tmp_path / "out", png=False)
+    artifact = _artifact(report, tmp_path / "out")
+    assert artifact.name == "my-rows--first----report"
+    assert "report.html" in artifact.manifest.entries
 
 
 def test_a_report_with_other_words_is_another_one(study: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ def _artifact(report: Report, out: Path) -> Any:
     """The report's files, and the test predictions of every cell."""
     import wandb
 
-    artifact = wandb.Artifact(f"{report.analysis.sweep.name}-report", type="report")
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", report.analysis.sweep.name)[:100]  # a folder may be called anything
+    artifact = wandb.Artifact(f"{name}-report", type="report")
     for file in [*out.glob("report.*"), *(out / "plots").glob("*.*")]:
         artifact.add_file(str(file), str(file.relative_to(out)))
     for row in report.analysis.sweep.rows:
