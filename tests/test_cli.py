@@ -43,6 +43,8 @@ def test_python_m_ftkit_is_the_command_and_help_lists_every_command() -> None:
     assert ended.returncode == 0
     for name in ("fit", "validate", "test", "predict", "ablation"):
         assert f"\n    {name} " in ended.stdout
+    shown = " ".join(ended.stdout.split())
+    assert " data what a model learns from: show " in shown
     assert python("-m", "ftkit", "fti").returncode == ExitCode.INPUT
 
 

@@ -97,6 +97,14 @@ COMMANDS: Commands = {
     },
 }
 
+GROUPS = {
+    "images": "pictures for vision-language models",
+    "data": "what a model learns from",
+    "model": "what a model is",
+    "cache": "the models in the hub's cache",
+    "ablation": "many variants of a training, compared",
+}
+
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -184,7 +192,7 @@ def _parser(words: Sequence[str]) -> FtkitParser:
 def _add_commands(parser: FtkitParser, commands: Commands, words: Sequence[str]) -> None:
     subcommands = parser.add_subcommands(required=True)
     for name, command in commands.items():
-        help = command.help if isinstance(command, Command) else " | ".join(command)
+        help = command.help if isinstance(command, Command) else f"{GROUPS[name]}: {' | '.join(command)}"
         child = FtkitParser(description=help)
         subcommands.add_subcommand(name, child, help=help)
         if not isinstance(command, Command):

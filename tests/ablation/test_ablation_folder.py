@@ -82,6 +82,9 @@ def test_a_row_that_is_no_config_is_named(folder: Path, content: bytes, message:
 def test_missing_parts_are_named(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(InputError, match="there is no such folder"):
         Ablation.load(tmp_path / "nowhere")
+    (file := tmp_path / "base.yaml").write_text("a: 1\n")
+    with pytest.raises(InputError, match=r"base.yaml: not a folder; fix: name a folder with base.yaml and rows/"):
+        Ablation.load(file)
     (folder / "rows/extra.yaml").write_text("a: 1\n")
     with pytest.raises(InputError, match="not a row's file name"):
         Ablation.load(folder)

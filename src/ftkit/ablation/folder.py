@@ -86,7 +86,8 @@ class Ablation:
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise InputError("there is no such folder", file=folder, fix="name a folder with base.yaml and rows/")
+            problem = "not a folder" if folder.exists() else "there is no such folder"
+            raise InputError(problem, file=folder, fix="name a folder with base.yaml and rows/")
         read_yaml(folder / "base.yaml")
         paths = sorted(path for path in (folder / "rows").glob("*.y*ml") if not path.name.startswith("."))
         if not paths:
