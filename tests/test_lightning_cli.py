@@ -98,10 +98,28 @@ def test_the_resolved_config_repeats_the_run_as_it_stands(
     assert "dropout: 0.0" in config.read_text()  # resolved: it holds what the command line left out
     monkeypatch.chdir(tmp_path)
     for command in ("fit", "test"):
-        assert main([command, "--config", str(config)]) == 0
+        folder = [] if command == "fit" else ["--trainer.default_root_dir", DEFAULT_FOLDER]
+        assert main([command, "--config", str(config), *folder]) == 0
     for split in ("train", "val", "test"):
         name = f"predictions-{split}.tsv"
         assert (tmp_path / DEFAULT_FOLDER / name).read_bytes() == (run_folder / name).read_bytes()
+
+
+def test_whoever_goes_on_or_evaluates_by_a_runs_own_config_means_that_run(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    one, other = tmp_path / "one run", tmp_path / DEFAULT_FOLDER
+    for folder in (one, other):
+        shutil.copytree(run_folder, folder)
+    (one / "predictions-test.tsv").unlink()
+    before = contents(other)
+    monkeypatch.chdir(tmp_path)
+    assert main(["test", "--config", "one run/config.yaml"]) == 0
+    assert f"notice: the run is the one in {one}, where its config.yaml lies" in capfd.readouterr().err
+    assert (one / "predictions-test.tsv").read_bytes() == (run_folder / "predictions-test.tsv").read_bytes()
+    assert main(["fit", "--config", "one run/config.yaml", "--resume", "--trainer.max_epochs", "3"]) == 0
+    assert json.loads((one / "result.json").read_text())["steps"] == 12
+    assert contents(other) == before
 
 
 def test_test_takes_the_trained_weights_or_says_that_there_are_none(ftkit: Ftkit, run_folder: Path) -> None:

@@ -30,6 +30,7 @@ from ftkit.starting_point import (
     LIGHTNINGS_OWN_CHECKPOINTS,
     RESUME_OPTIONS,
     choose_resumable,
+    folder_of_run,
     refuse_other_options,
     refuse_trained,
 )
@@ -121,10 +122,14 @@ class FtkitCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse them; a folder of null, as a run's own ``config.yaml`` has it, is the default one."""
+        """Parse them; a folder of null, as a run's own ``config.yaml`` has it, becomes one."""
         super().parse_arguments(parser, args)
-        trainer = self.config.get(self.config.get("subcommand") or "", self.config).trainer
-        trainer.default_root_dir = trainer.default_root_dir or DEFAULT_FOLDER
+        subcommand = self.config.get("subcommand")
+        chosen = self.config.get(subcommand or "", self.config)
+        if chosen.trainer.default_root_dir is None:
+            new = subcommand is None or not chosen.get("resume", subcommand != "fit")
+            folder = None if new else folder_of_run([Path(file.absolute) for file in chosen.config or []])
+            chosen.trainer.default_root_dir = DEFAULT_FOLDER if folder is None else str(folder)
 
     def _parse_ckpt_path(self) -> None:
         """Read the checkpoint safely, and refuse a wrong one, before Lightning takes hyperparameters from it."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
 from ftkit.errors import InputError
+from ftkit.run_folder import CONFIG_FILE
 from ftkit.training.resume import resumable
 
 LIGHTNINGS_OWN_CHECKPOINTS = ("best", "last", "hpc", "registry")  # words that it takes for a path
@@ -18,6 +19,15 @@ RESUME_OPTIONS = {
     "allow_changed": "Go on though seed, batch size, accumulation or data changed; it is recorded.",
 }
 EVALUATION_OPTIONS = {"untrained": "Evaluate the model as it is loaded, before any training."}
+
+
+def folder_of_run(configs: Sequence[Path]) -> Path | None:
+    """The folder of the last config file that a run wrote, with a notice; None if there is no such file."""
+    own = [file.parent for file in configs if file.name == CONFIG_FILE]
+    if not own:
+        return None
+    print(f"notice: the run is the one in {own[-1]}, where its {CONFIG_FILE} lies", file=sys.stderr)
+    return own[-1]
 
 
 def choose_resumable(chosen: Namespace) -> None:
