@@ -127,7 +127,6 @@ def ours(task: Task) -> list[dict[str, Any]]:
     variant = task.folder / "variant.yaml"
     variant.write_text(yaml.safe_dump(VARIANTS[task.variant]))
     trainer = {"accelerator": "cpu", "max_epochs": task.epochs, "num_sanity_val_steps": 0}
-    trainer |= {"check_val_every_n_epoch": None, "val_check_interval": plain_loop.EVAL_EVERY}
     results = []
     for row, seed in task.runs:
         started = _clock()
@@ -136,7 +135,7 @@ def ours(task: Task) -> list[dict[str, Any]]:
         settings = {
             "model": {"init_args": {"source": str(task.folder / "model"), "size": None}},
             "data": {"init_args": {"source": str(task.folder / "messages.tsv")}},
-            "trainer": {**trainer, "limit_val_batches": work.val_batches},
+            "trainer": {**trainer, **_validation(plain_loop.ROWS[row], work)},
         }
         overlay.write_text(yaml.safe_dump(settings))
         (config,) = (CONFIGS / "rows").glob(f"{row:02d}_*.yaml")
@@ -144,6 +143,16 @@ def ours(task: Task) -> list[dict[str, Any]]:
         CellEngine(lambda done, total: None).run([CONFIGS / "base.yaml", config, overlay, variant], seed, out)
         results.append({**_since(started), **_found(out)})
     return results
+
+
+def _validation(row: plain_loop.Row, work: Work) -> dict[str, Any]:
+    """When ftkit's trainer validates, and on how many batches, to come to the plain loop's number of messages."""
+    if row["accumulation"] > 1:  # between steps
+        every = {"val_check_interval": plain_loop.EVAL_EVERY - plain_loop.EVAL_EVERY % row["accumulation"]}
+    else:
+        every = {"val_check_interval": plain_loop.EVAL_EVERY, "check_val_every_n_epoch": None}
+    together = 8 if row["batch_size"] == 1 else 1  # so many single messages are evaluated as one batch
+    return {**every, "limit_val_batches": math.ceil(work.val_batches / together)}
 
 
 def _found(run: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ r"""How fast ftkit runs rows of the ablation, against a plain PyTorch loop and a
     python benchmarks/bench_ablation.py --size small --rows 1-3,15,16,18,19 --sampled 2,3,15,16,18,19 \
         --variants float32 bf16-frozen --messages SMSSpamCollection
 
-Everybody gets the same random weights, messages, threads, training steps and number of evaluated batches. Each run is
+Everybody gets the same random weights, messages, threads, training steps and number of evaluated messages. Each run is
 a process of its own; its time starts behind the imports and ends when every split is predicted. ftkit runs each row
 with an empty cache, and then all rows that freeze blocks as one sweep, in one process, with another empty cache; the
 sweep ends with its first row under a second seed. The plain loop is the published procedure in float32; Trainer can

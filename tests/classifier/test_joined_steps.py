@@ -89,6 +89,8 @@ def test_the_weights_are_those_of_single_messages(
         ({}, {"padding": "longest"}, {}),
         ({}, {"batch_size": 2, "padding": 12}, {}),
         ({}, {}, {"val_check_interval": 3}),
+        ({}, {}, {"val_check_interval": 0.5}),
+        ({}, {}, {"val_check_interval": 16, "check_val_every_n_epoch": None}),  # counted over the ends of epochs
         ({}, {}, {"limit_train_batches": 20}),
         ({}, {}, {"overfit_batches": 9}),
         ({}, {}, {"fast_dev_run": 9}),
@@ -102,6 +104,19 @@ def test_where_the_step_would_be_another_they_stay_single(
 ) -> None:
     _, batches = run(options, data, **trainer)
     assert {len(names) for names in batches} == {data.get("batch_size", 1)}
+
+
+def test_validation_comes_after_as_many_messages(run: Any) -> None:
+    validations: list[int] = []
+
+    class Validations(L.Callback):
+        def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+            validations.append(trainer.global_step)
+
+    joined, batches = run({}, {}, callbacks=[Validations()], val_check_interval=16, num_sanity_val_steps=0)
+    assert max(map(len, batches)) == 8
+    assert validations == [2, 4, 7, 9]  # each epoch has five steps
+    assert joined.trainer.val_check_interval == 16
 
 
 def test_a_resumed_run_ends_at_the_same_bits(run: Any, tmp_path: Path) -> None:

@@ -171,26 +171,34 @@ class SpamDataModule(SplitDataModule):
         """Let messages that are learnt one by one, gradients accumulated, come as batches that make the same steps.
 
         The trainer accumulates that much less. Where padding would be attended to, nothing is changed; nor where
-        processes share the steps, or where the trainer was told to count batches.
+        processes share the steps, or where the trainer was told to count batches that would not come out even.
 
         Args:
             trainer: Before its training starts; for a model whose steps may be joined.
         """
         assert self.encoding is not None, "setup comes first"
-        counts = {trainer.val_check_interval, trainer.limit_train_batches} != {1.0}
         scheduled = any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         alone = self.batch_size == 1 and not (self.encoding.pad_to_max or self.encoding.single)
-        if not alone or counts or scheduled or trainer.world_size > 1:
+        if not alone or scheduled or trainer.limit_train_batches != 1.0 or trainer.world_size > 1:
             return
-        accumulated = trainer.accumulate_grad_batches
-        self._joined = max(size for size in range(1, _TOGETHER + 1) if accumulated % size == 0)
-        trainer.accumulate_grad_batches //= self._joined
+        counts = [trainer.accumulate_grad_batches]
+        if trainer.val_check_interval != 1.0:
+            if not isinstance(trainer.val_check_interval, int) or trainer.check_val_every_n_epoch is None:
+                return
+            counts.append(trainer.val_check_interval)
+        self._join(trainer, max(n for n in range(1, _TOGETHER + 1) if not any(count % n for count in counts)))
 
     def teardown(self, stage: str) -> None:
-        """Let the trainer accumulate what it was told to."""
+        """Let the trainer count single messages again."""
         if self.trainer is not None:
-            self.trainer.accumulate_grad_batches *= self._joined
-        self._joined = 1
+            self._join(self.trainer, 1)
+
+    def _join(self, trainer: L.Trainer, messages: int) -> None:
+        """Have batches of so many messages, and the trainer count them."""
+        trainer.accumulate_grad_batches = trainer.accumulate_grad_batches * self._joined // messages
+        if isinstance(trainer.val_check_interval, int):
+            trainer.val_check_interval = trainer.val_check_interval * self._joined // messages
+        self._joined = messages
 
     def _evaluation_order(self, split: SplitName) -> Sequence[int]:
         """As they come; or by length where messages are padded to their batch's longest, so that little is padded."""
