@@ -23,7 +23,7 @@ from ftkit.errors import ExitCode, FtkitError, InputError
 from ftkit.language import arithmetic, sft  # noqa: F401  the same
 from ftkit.lightning_exits import misfits_told, refusals_told, termination_told, trainer_fault
 from ftkit.lock import exclusive
-from ftkit.parsing import ErrorMixin
+from ftkit.parsing import ErrorMixin, causes
 from ftkit.run_folder import CONFIG_FILE, DEFAULT_FOLDER
 from ftkit.starting_point import (
     EVALUATION_OPTIONS,
@@ -161,10 +161,7 @@ class FtkitCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            cause: BaseException | None = error
-            while cause and not isinstance(cause, FtkitError):
-                cause = cause.__cause__
-            raise cause or error from None
+            raise next((cause for cause in causes(error) if isinstance(cause, FtkitError)), error) from None
         self._check_optimizer()
 
     def _check_optimizer(self) -> None:

@@ -55,7 +55,7 @@ class ErrorMixin:
             problem = f"not UTF-8 at byte {error.start}"
             raise InputError(problem, file=cfg_path, fix="save the file as UTF-8") from error
         except InputError as error:
-            for cause in _causes(error):
+            for cause in causes(error):
                 if isinstance(cause, MarkedYAMLError):
                     line = cause.problem_mark and cause.problem_mark.line + 1
                     raise InputError(f"not valid YAML: {cause.problem}", file=cfg_path, line=line) from error
@@ -153,9 +153,9 @@ def _no_such(key: str, names: list[str], problem: str = "no such option") -> Inp
     return InputError(problem, field=key, fix=fix)
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What an error was raised from, and that in turn."""
-    cause = error.__cause__
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was raised from, and that in turn."""
+    cause: BaseException | None = error
     while cause is not None:
         yield cause
         cause = cause.__cause__

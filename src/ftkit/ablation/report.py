@@ -99,9 +99,8 @@ def write(report: Report, out: Path, png: bool = True) -> list[Path]:
         with atomic_write(out / name) as file:
             file.write(text)
     pictures = {f"plots/{name}.png": svg for name, svg in drawings.items()} if png else {}
-    for old in (out / "plots").glob(
-        "*.*"
-    ):  # where other files may lie too, if the report goes into a folder of one's own
+    # Other files may lie there too, if the report goes into a folder of one's own.
+    for old in (out / "plots").glob("*.*"):
         if _PLOT.fullmatch(old.name) and f"plots/{old.name}" not in {*texts, *pictures}:
             old.unlink()
     for name, svg in pictures.items():
