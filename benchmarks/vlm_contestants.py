@@ -24,7 +24,11 @@ TEMPLATE = (
 
 
 class Shape(NamedTuple):
-    """Sizes of a model; those of SmolVLM-256M are from its published configuration."""
+    """Sizes of a model.
+
+    Those of SmolVLM-256M are from its published configuration. ``eighth`` is the same made small: widths, sides and
+    vocabulary an eighth, layers a sixth, and as many heads, patches and image tokens. ``tiny`` has a small tower.
+    """
 
     text: dict[str, Any]
     vision: dict[str, Any]
@@ -36,6 +40,13 @@ SHAPES = {
         {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4},
         {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
         | {"image_size": 128, "patch_size": 8},
+        4,
+    ),
+    "eighth": Shape(
+        {"hidden_size": 72, "intermediate_size": 192, "num_hidden_layers": 5, "num_attention_heads": 9}
+        | {"num_key_value_heads": 3, "vocab_size": 6160},
+        {"hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 12}
+        | {"image_size": 64, "patch_size": 2},
         4,
     ),
     "256m": Shape(

@@ -98,6 +98,7 @@ class FtkitCLI(LightningCLI):
                 "callbacks": [RunRecorder(), FiniteGuard(), *callbacks, self.exact_resume],
             },
             parser_class=Parser,
+            parser_kwargs={"prog": "ftkit"},
             seed_everything_default=123,
             auto_configure_optimizers=False,
             args=self._arguments,

@@ -119,6 +119,25 @@ def test_validation_comes_after_as_many_messages(run: Any) -> None:
     assert joined.trainer.val_check_interval == 16
 
 
+def test_a_trainer_whose_training_failed_counts_single_messages_again(
+    gpt2_folder: Path, messages_file: Path, cache: Path
+) -> None:
+    class Fails(L.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            assert (trainer.accumulate_grad_batches, trainer.val_check_interval) == (1, 2)
+            raise RuntimeError("as planned")
+
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = L.Trainer(
+        accelerator="cpu", callbacks=[Fails()], accumulate_grad_batches=8, val_check_interval=16,
+        num_sanity_val_steps=0, **options,
+    )  # fmt: skip
+    data = SpamDataModule(str(messages_file), split="balanced", padding="none", batch_size=1)
+    with pytest.raises(RuntimeError, match="as planned"):
+        trainer.fit(GPT2Classifier(size=None, source=str(gpt2_folder)), datamodule=data)
+    assert (trainer.accumulate_grad_batches, trainer.val_check_interval) == (8, 16)
+
+
 def test_a_resumed_run_ends_at_the_same_bits(run: Any, tmp_path: Path) -> None:
     whole, batches = run({}, {})
     saved = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1)

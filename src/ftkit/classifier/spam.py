@@ -193,6 +193,10 @@ class SpamDataModule(SplitDataModule):
         if self.trainer is not None:
             self._join(self.trainer, 1)
 
+    def on_exception(self, exception: BaseException) -> None:
+        """The same for a stage that ends early, after which Lightning tears no data module down."""
+        self.teardown("")
+
     def _join(self, trainer: L.Trainer, messages: int) -> None:
         """Have batches of so many messages, and the trainer count them."""
         trainer.accumulate_grad_batches = trainer.accumulate_grad_batches * self._joined // messages
