@@ -24,6 +24,7 @@ SIZES = {
     "demo": plain_loop.Size(4, 64, 4, context=256),
     "small": plain_loop.SIZES["small"],
 }
+LEAST_EVALUATED = 0.95  # of the plain loop's batches
 SAMPLE = {"train": 128, "val": 48, "test": 40}  # messages that a sampled plain loop sees
 # What ftkit is told besides the row, as a config file.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -36,11 +37,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 class Work(NamedTuple):
-    """What a row computes besides its steps: how many batches, and of how many messages and positions."""
+    """What a row computes besides its steps, as the plain loop does it, and how the others come to the same number."""
 
     steps: int  # batches of an epoch
-    eval_batches: int  # during all epochs, as the plain loop does
-    val_batches: int  # at each of ftkit's and Trainer's evaluations, to come to the same number
+    eval_batches: int  # the plain loop's during all epochs
+    every: int  # ftkit and Trainer evaluate after so many batches
+    val_batches: int  # and on so many
 
 
 class Task(NamedTuple):
@@ -99,13 +101,23 @@ def encoded_splits(folder: Path) -> tuple[dict[str, list[tuple[list[int], int]]]
     return splits, tokenizer.token_to_id(PAD_TOKEN)
 
 
-def work_of(row: plain_loop.Row, messages: int, epochs: int) -> Work:
-    steps = messages // row["batch_size"]
-    evaluations = math.ceil(steps * epochs / plain_loop.EVAL_EVERY)
-    # 5 batches each of train and validation: at every evaluation for the loss, after every epoch for the accuracy
-    batches = 2 * plain_loop.EVAL_BATCHES * (evaluations + epochs)
-    others = steps * epochs // plain_loop.EVAL_EVERY  # Lightning and Trainer evaluate after a step, not before
-    return Work(steps, batches, math.ceil(batches / max(others, 1)))
+def sizes_of(splits: dict[str, list[Any]]) -> dict[str, int]:
+    """How many messages each split has."""
+    return {name: len(messages) for name, messages in splits.items()}
+
+
+def work_of(row: plain_loop.Row, sizes: dict[str, int], epochs: int) -> Work:
+    """The work of a row over so many messages of each split."""
+    steps, val = sizes["train"] // row["batch_size"], math.ceil(sizes["val"] / row["batch_size"])
+    # At every evaluation for the loss, after every epoch for the accuracy; the first comes after the first step.
+    times = math.ceil(steps * epochs / plain_loop.EVAL_EVERY) + epochs
+    batches = times * (min(plain_loop.EVAL_BATCHES, steps) + min(plain_loop.EVAL_BATCHES, val))
+    # A validation comes after a step and sees no more than there is: so often that it comes to as many batches.
+    evaluations = max(steps * epochs // plain_loop.EVAL_EVERY, math.ceil(batches / val))
+    every = max(steps * epochs // evaluations // row["accumulation"], 1) * row["accumulation"]
+    # Behind whole steps Lightning counts anew in each epoch.
+    evaluations = steps // every * epochs if row["accumulation"] > 1 else steps * epochs // every
+    return Work(steps, batches, every, min(val, math.ceil(batches / evaluations)))
 
 
 def _clock() -> tuple[float, float]:
@@ -131,28 +143,37 @@ def ours(task: Task) -> list[dict[str, Any]]:
     for row, seed in task.runs:
         started = _clock()
         overlay = task.folder / f"overlay-{row}.yaml"
-        work = work_of(plain_loop.ROWS[row], len(splits["train"]), task.epochs)
+        work = work_of(plain_loop.ROWS[row], sizes_of(splits), task.epochs)
+        validation = _validation(plain_loop.ROWS[row], work)
         settings = {
             "model": {"init_args": {"source": str(task.folder / "model"), "size": None}},
             "data": {"init_args": {"source": str(task.folder / "messages.tsv")}},
-            "trainer": {**trainer, **_validation(plain_loop.ROWS[row], work)},
+            "trainer": {**trainer, **validation},
         }
         overlay.write_text(yaml.safe_dump(settings))
         (config,) = (CONFIGS / "rows").glob(f"{row:02d}_*.yaml")
         out = Path(tempfile.mkdtemp(dir=task.folder))
         CellEngine(lambda done, total: None).run([CONFIGS / "base.yaml", config, overlay, variant], seed, out)
-        results.append({**_since(started), **_found(out)})
+        took, found = _since(started), _found(out)
+        batches = found.pop("validations") * validation["limit_val_batches"] * _together(plain_loop.ROWS[row])
+        if batches < work.eval_batches * LEAST_EVALUATED:
+            raise SystemExit(
+                f"row {row}: {batches} batches evaluated, the plain loop {work.eval_batches}: not the same work"
+            )
+        results.append({**took, **found, "evaluated_batches": batches})
     return results
 
 
 def _validation(row: plain_loop.Row, work: Work) -> dict[str, Any]:
     """When ftkit's trainer validates, and on how many batches, to come to the plain loop's number of messages."""
-    if row["accumulation"] > 1:  # between steps
-        every = {"val_check_interval": plain_loop.EVAL_EVERY - plain_loop.EVAL_EVERY % row["accumulation"]}
-    else:
-        every = {"val_check_interval": plain_loop.EVAL_EVERY, "check_val_every_n_epoch": None}
-    together = 8 if row["batch_size"] == 1 else 1  # so many single messages are evaluated as one batch
-    return {**every, "limit_val_batches": math.ceil(work.val_batches / together)}
+    # Between the steps of one epoch, or else wherever epochs end.
+    every = {"val_check_interval": work.every} | ({} if row["accumulation"] > 1 else {"check_val_every_n_epoch": None})
+    return {**every, "limit_val_batches": math.ceil(work.val_batches / _together(row))}
+
+
+def _together(row: plain_loop.Row) -> int:
+    """How many of the plain loop's batches ftkit evaluates as one: single messages come eight at a time."""
+    return 8 if row["batch_size"] == 1 else 1
 
 
 def _found(run: Path) -> dict[str, Any]:
@@ -161,12 +182,13 @@ def _found(run: Path) -> dict[str, Any]:
     with (run / "predictions-test.tsv").open(encoding="utf-8") as file:
         predictions = [int(line["prediction"] == "spam") for line in csv.DictReader(file, delimiter="\t")]
     with (run / "metrics.csv").open(encoding="utf-8") as file:
-        curve = [(int(line["step"]), line["train/loss"]) for line in csv.DictReader(file)]
+        curve = [(int(line["step"]), line["train/loss"], line["val/loss"]) for line in csv.DictReader(file)]
     return {
         "frozen_seconds": result["seconds_frozen"]["fit"],
         "fit_seconds": result["seconds"]["fit"],
         "predictions": predictions,
-        "losses": [(step, float(loss)) for step, loss in curve if loss],
+        "losses": [(step, float(loss)) for step, loss, _ in curve if loss],
+        "validations": sum(1 for *_, loss in curve if loss),
     }
 
 
@@ -203,7 +225,7 @@ def sample(task: Task) -> dict[str, Any]:
     def batches(of: dict[str, list[Any]]) -> int:
         return sum(math.ceil(len(messages) / row["batch_size"]) for messages in of.values())
 
-    few, work = work_of(row, len(part["train"]), 1), work_of(row, len(splits["train"]), task.epochs)
+    few, work = work_of(row, sizes_of(part), 1), work_of(row, sizes_of(splits), task.epochs)
     evaluating = (took["seconds"] - trained.seconds) / batches(part)
     step = (trained.seconds - few.eval_batches * evaluating) / few.steps
     seconds = setup["seconds"] + step * work.steps * task.epochs + evaluating * (work.eval_batches + batches(splits))
@@ -222,7 +244,7 @@ def trainer(task: Task) -> dict[str, Any]:
     started = _clock()
     row = task.row
     splits, pad = encoded_splits(task.folder)
-    work = work_of(row, len(splits["train"]), task.epochs)
+    work = work_of(row, sizes_of(splits), task.epochs)
     length = plain_loop.padded_length(row, splits["train"], 10**9)
     model = GPT2ForSequenceClassification.from_pretrained(task.folder / "model", num_labels=2, pad_token_id=pad)
     model.requires_grad_(False)
@@ -243,7 +265,7 @@ def trainer(task: Task) -> dict[str, Any]:
         weight_decay=0.1,
         lr_scheduler_type="constant",
         eval_strategy="steps",
-        eval_steps=max(1, plain_loop.EVAL_EVERY // row["accumulation"]),
+        eval_steps=work.every // row["accumulation"],
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,

@@ -4,8 +4,8 @@ r"""How fast ftkit runs rows of the ablation, against a plain PyTorch loop and a
     python benchmarks/bench_ablation.py --size small --rows 1-3,15,16,18,19 --sampled 2,3,15,16,18,19 \
         --variants float32 bf16-frozen --messages SMSSpamCollection
 
-Everybody gets the same random weights, messages, threads, training steps and number of evaluated messages. Each run is
-a process of its own; its time starts behind the imports and ends when every split is predicted. ftkit runs each row
+Everybody gets the same random weights, messages, threads and training steps, and evaluates as many messages, which is
+checked. Each run is a process of its own; its time starts behind the imports and ends when every split is predicted. ftkit runs each row
 with an empty cache, and then all rows that freeze blocks as one sweep, in one process, with another empty cache; the
 sweep ends with its first row under a second seed. The plain loop is the published procedure in float32; Trainer can
 express only the rows that read the last real token. Processor seconds stand beside the clock's: they mean more on a
@@ -23,19 +23,16 @@ far the calculation can be trusted. ftkit runs such a row in the sweep alone.
 
 import argparse
 import json
-import math
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import plain_loop
+from ablation_arithmetic import Matmul, row_tflops
 from ablation_contestants import (
     CONFIGS,
     CONTESTANTS,
@@ -43,9 +40,9 @@ from ablation_contestants import (
     SIZES,
     VARIANTS,
     Task,
-    Work,
     encoded_splits,
     prepare,
+    sizes_of,
     work_of,
 )
 
@@ -64,50 +61,6 @@ def child(arguments: argparse.Namespace) -> None:
     task = Task(arguments.child_folder, runs, arguments.epochs, SIZES[arguments.size], variant)
     result = CONTESTANTS[arguments.child](task)
     print("\n" + json.dumps({"result": result, "peak_mb": peak_memory_mb()}))
-
-
-# Arithmetic: how much a row needs, and how fast this machine multiplies
-
-
-def block_flops(width: int, positions: float, outputs: float) -> float:
-    """Operations of a block: keys and values at all positions, the rest at those whose output is read."""
-    return 4 * width**2 * positions + 20 * width**2 * outputs + 4 * width * positions * outputs
-
-
-def row_tflops(number: int, size: plain_loop.Size, lengths: list[int], epochs: int, work: Work) -> dict[str, float]:
-    """10^12 operations of the plain loop, and of ftkit with nothing cached before."""
-    row = plain_loop.ROWS[number]
-    padded = {"longest": max(lengths), "model": size.context, "none": 0}[row["context"]] or sum(lengths) / len(lengths)
-    learning = {"last_layer": 0, "last_block": 1, "last_two_blocks": 2}.get(row["trainable"], size.layers)
-    trained, watched = work.steps * row["batch_size"] * epochs, work.eval_batches * row["batch_size"] + len(lengths)
-    block = block_flops(size.width, padded, padded)
-    plain = trained * (size.layers + 2 * learning) * block + watched * size.layers * block
-    if row["position"] == "flexible":
-        padded = sum(lengths) / len(lengths)
-    if row["position"] == "first":
-        padded = 1
-    block, last = block_flops(size.width, padded, padded), block_flops(size.width, padded, padded if row["mean"] else 1)
-    behind = max(learning, 1) - 1  # blocks that learn before the last one
-    ours = len(lengths) * (size.layers - max(learning, 1)) * block
-    if learning:
-        ours += (3 * trained + watched) * (behind * block + last)
-    else:
-        ours += len(lengths) * last
-    return {"plain": plain / 1e12, "ours": ours / 1e12}
-
-
-def matmul_gflops(dtype: torch.dtype, size: int = 2048) -> float:
-    """The best rate of a bare matrix product in 10^9 operations a second."""
-    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
-    best = math.inf
-    for _ in range(5):
-        started = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best / 1e9
-
-
-# The comparison
 
 
 def numbers(text: str) -> list[int]:
@@ -187,6 +140,7 @@ def sweep(rows: list[int], folder: Path, arguments: argparse.Namespace, variant:
         "seconds": sum(result["seconds"] for result in results),
         "cpu_seconds": sum(result["cpu_seconds"] for result in results),
         "seconds_of_row": {row: result["seconds"] for row, result in zip(rows, results, strict=True)},
+        "frozen_s_of_row": {row: result["frozen_seconds"] for row, result in zip(rows, results, strict=True)},
         "second_seed_s": again["seconds"],
         "peak_mb": measured["peak_mb"],
         "predictions_of_row": {row: result["predictions"] for row, result in zip(rows, results, strict=True)},
@@ -224,24 +178,27 @@ def report(folder: Path, arguments: argparse.Namespace) -> None:
     prepare(folder, size, arguments.messages, arguments.tokenizer)
     splits, _ = encoded_splits(folder)
     lengths = [len(ids) for messages in splits.values() for ids, _ in messages]
-    matmul = {str(dtype): matmul_gflops(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    print("matrix product:", ", ".join(f"{rate:.0f} GFLOP/s {name}" for name, rate in matmul.items()), flush=True)
-    load = os.getloadavg()
-    by_row = {}
+    matmul, load = Matmul(), os.getloadavg()
+    by_row, tflops = {}, {}
     for row in rows:
+        matmul.try_again()
         figures = by_row[row] = (sampled if row in parts else whole)(row, folder, arguments)
-        tflops = row_tflops(
-            row, size, lengths, arguments.epochs, work_of(plain_loop.ROWS[row], len(splits["train"]), arguments.epochs)
-        )
-        figures["plain_gflops"] = 1e3 * tflops["plain"] / plain_seconds(figures)
+        work = work_of(plain_loop.ROWS[row], sizes_of(splits), arguments.epochs)
+        needed = tflops[row] = row_tflops(row, size, lengths, arguments.epochs, work)
+        figures["plain_gflops"] = 1e3 * needed["plain"] / plain_seconds(figures)
         for mine in figures.get("ours", {}).values():
-            mine["gflops"] = 1e3 * tflops["ours"] / mine["seconds"]
+            mine["gflops"] = 1e3 * (needed["frozen"] + needed["learning"]) / mine["seconds"]
         print(f"row {row}:", json.dumps(figures), flush=True)
     frozen = [row for row in rows if plain_loop.ROWS[row]["trainable"] in FROZEN]
     sweeps = {}
     for variant in arguments.variants if len(frozen) > 1 else ():
-        sweeps[variant] = sweep(frozen, folder, arguments, variant)
-        print(f"sweep, {variant}:", json.dumps(sweeps[variant]["seconds_of_row"]), flush=True)
+        matmul.try_again()
+        found = sweeps[variant] = sweep(frozen, folder, arguments, variant)
+        # All rows read what the one that needs most of the frozen blocks has computed.
+        needed = max(tflops[row]["frozen"] for row in frozen) + sum(tflops[row]["learning"] for row in frozen)
+        found["gflops"] = 1e3 * needed / found["seconds"]
+        print(f"sweep, {variant}:", json.dumps(found["seconds_of_row"]), flush=True)
+    matmul.try_again()
     for found in sweeps.values():
         reference = sweeps[arguments.variants[0]]["predictions_of_row"]
         found["different_from_first_variant"] = {
@@ -256,7 +213,7 @@ def report(folder: Path, arguments: argparse.Namespace) -> None:
         "epochs": arguments.epochs,
         "messages": {"from": "real" if arguments.messages else "demo"} | {name: len(splits[name]) for name in splits},
         "load_before": load,
-        "matmul_gflops": matmul,
+        "matmul_gflops": matmul.gflops,
         "rows": by_row,
         "sweeps": sweeps,
         "versions": versions(),
@@ -266,23 +223,24 @@ def report(folder: Path, arguments: argparse.Namespace) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"written: {target}")
+    print("matrix product:", ", ".join(f"{rate:.0f} GFLOP/s {name}" for name, rate in matmul.gflops.items()))
     summary(by_row, sweeps)
 
 
 def summary(by_row: dict[int, Any], sweeps: dict[str, Any]) -> None:
-    """One line a row and variant, and one a sweep."""
+    """One line a row and variant, and one a sweep; a row whose plain loop was timed in part ran in the sweep alone."""
     for row, figures in by_row.items():
         theirs = plain_seconds(figures)
         extra = f", Trainer {figures['trainer_s']:.3g} s" if "trainer_s" in figures else ""
         for variant, mine in figures.get("ours", {}).items():
             print(f"row {row}: {against(mine['seconds'], theirs, extra)} {variant}; {apart(mine)}")
+        for variant, found in sweeps.items() if "ours" not in figures else ():
+            print(f"row {row}: {against(found['seconds_of_row'][row], theirs)} {variant}, in the sweep")
     for variant, found in sweeps.items():
         seconds = {row: plain_seconds(by_row[row]) for row in found["seconds_of_row"]}
-        first = next(iter(seconds))
+        first, every = next(iter(seconds)), ",".join(map(str, seconds))
         print(f"row {first}, second seed: {against(found['second_seed_s'], seconds[first])} {variant}")
-        print(
-            f"sweep of rows {','.join(map(str, seconds))}: {against(found['seconds'], sum(seconds.values()))} {variant}"
-        )
+        print(f"sweep of rows {every}: {against(found['seconds'], sum(seconds.values()))} {variant}")
 
 
 def apart(mine: dict[str, Any]) -> str:
