@@ -5,11 +5,11 @@ r"""How fast ftkit runs rows of the ablation, against a plain PyTorch loop and a
         --variants float32 bf16-frozen --messages SMSSpamCollection
 
 Everybody gets the same random weights, messages, threads and training steps, and evaluates as many messages, which is
-checked. Each run is a process of its own; its time starts behind the imports and ends when every split is predicted. ftkit runs each row
-with an empty cache, and then all rows that freeze blocks as one sweep, in one process, with another empty cache; the
-sweep ends with its first row under a second seed. The plain loop is the published procedure in float32; Trainer can
-express only the rows that read the last real token. Processor seconds stand beside the clock's: they mean more on a
-machine that does other things as well.
+checked. Each run is a process of its own; its time starts behind the imports and ends when every split is predicted.
+ftkit runs each row with an empty cache, and then all rows that freeze blocks as one sweep, in one process, with
+another empty cache; the sweep ends with its first row under a second seed. The plain loop is the published procedure
+in float32; Trainer can express only the rows that read the last real token. Processor seconds stand beside the
+clock's: they mean more on a machine that does other things as well.
 
 `--variants` are ways of running ftkit: in float32; with the frozen blocks, or everything, in bf16; with bf16 inside
 float32 products (`medium`, what `--matmul_precision medium` allows); with the blocks that learn compiled. What each
