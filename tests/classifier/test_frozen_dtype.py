@@ -10,15 +10,9 @@ from watched_runs import SETTINGS, Messages, Watched, classifier, entries, run
 
 pytestmark = pytest.mark.usefixtures("cache")
 BF16: dict[str, Any] = {"frozen_dtype": "bfloat16"}
-FAMILIES = ("gpt2_folder", "llama_folder")
 # bf16 keeps 8 bits; these tiny models have large random weights. Logits spread by about 1.
 TOLERANCE = 0.1
 FROZEN = ["1 last", "3 last layer", "16 last real", "17 no causal mask", "19 mean", "last layer, mean, no padding"]
-
-
-@pytest.fixture(params=FAMILIES)
-def folder(request: pytest.FixtureRequest) -> Path:
-    return request.getfixturevalue(request.param)
 
 
 def difference(one: Watched, other: Watched) -> float:

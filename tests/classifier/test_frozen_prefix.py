@@ -7,30 +7,18 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from torch import nn
-from transformers import GPT2Config, GPT2Model
+from torch import Tensor
+from transformers import AutoConfig, AutoModel
 from watched_runs import CACHED, SETTINGS, Messages, Watched, assert_same, classifier, entries, run, trainer
 
 from ftkit.classifier.frozen_prefix import FrozenPrefix
-from ftkit.classifier.gpt2_classifier import GPT2Classifier
+from ftkit.classifier.module import DecoderClassifier
+from ftkit.classifier.network import SequenceClassifier
+from ftkit.classifier.spam import SpamDataModule
 from ftkit.training.feature_store import FeatureStore
 
-LAYERS = 4
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny GPT-2 with every parameter random."""
-    model = GPT2Model(GPT2Config(n_layer=LAYERS, n_embd=16, n_head=2, vocab_size=41, n_positions=24))
-    generator = torch.Generator().manual_seed(1)
-    for name, parameter in model.named_parameters():
-        nn.init.normal_(parameter, mean=float("ln_" in name and "weight" in name), std=0.3, generator=generator)
-    path = tmp_path_factory.mktemp("gpt2")
-    model.save_pretrained(path)
-    return path
-
-
 pytestmark = pytest.mark.usefixtures("cache")
+WINDOW = 8  # messages of one step
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -51,13 +39,42 @@ def test_every_setting_shares_one_store(folder: Path) -> None:
         assert_same(run(folder, Messages(**data), **model), run(folder, Messages(**data), cache_frozen=False, **model))
 
 
+@pytest.mark.parametrize("trainable", ["last_block", "last_two_blocks"])
+def test_accumulated_messages_without_padding_make_the_same_steps(
+    trainable: str, folder: Path, messages_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 15: cached, computed, and computed one by one; of the last block the messages of a step come together."""
+
+    def row(cached: bool) -> Watched:
+        data = SpamDataModule(str(messages_file), split="balanced", padding="none", batch_size=1, seed=5)
+        return run(folder, data, accumulate=WINDOW, trainable=trainable, cache_frozen=cached)
+
+    cached, plain = row(True), row(False)
+    monkeypatch.setattr(SpamDataModule, "join_steps", lambda *args: None)
+    single = row(False)
+    assert (set(cached.attached), set(plain.attached), set(single.attached)) == ({True}, {False}, {False})
+    joined, messages = trainable == "last_block", 33
+    assert len(single.losses) == 2 * messages
+    assert len(cached.losses) == 2 * (-(-messages // WINDOW) if joined else messages)
+    assert_same(cached, plain)
+    steps = [sum(window) / WINDOW for part in split(single.losses, messages) for window in split(part, WINDOW)]
+    if joined:
+        torch.testing.assert_close(torch.tensor(cached.losses), torch.tensor(steps), atol=1e-6, rtol=0)
+    torch.testing.assert_close(torch.cat(cached.logits), torch.cat(single.logits), atol=5e-6, rtol=0)
+    assert max(steps) - min(steps) > 1e-2
+
+
+def split(values: list[float], size: int) -> list[list[float]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
 # What is shared
 
 
 def test_one_computation_serves_the_rows_that_differ_behind_it(folder: Path, cache: Path) -> None:
     run(folder, Messages())
     kept = entries(cache)
-    assert len(kept) == 3  # train, validation and test, three blocks deep
+    assert len(kept) == 3  # train, validation and test
     for arguments in ({"pooling": "first"}, {"pooling": "last_real"}, {"pooling": "mean"}, {"seed": 4}):
         run(folder, Messages(), **arguments)
     run(folder, Messages(padded=False, batch_size=1))
@@ -70,33 +87,33 @@ def test_only_real_tokens_are_kept_where_nothing_else_is_read(folder: Path, cach
     data = Messages()
     run(folder, data, pooling="last_real")
     sizes = sorted(path.stat().st_size for path in cache.glob("*/rows.bin"))
-    assert sizes == sorted(int(dataset.length.sum()) * 16 * 4 for dataset in data.datasets.values())
+    width = AutoConfig.from_pretrained(folder).hidden_size
+    assert sizes == sorted(int(dataset.length.sum()) * width * 4 for dataset in data.datasets.values())
 
 
 def test_a_deeper_entry_goes_on_from_a_shallower_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(folder, Messages(), trainable="last_two_blocks")
     ran = blocks_run(monkeypatch)
     run(folder, Messages(), trainable="last_block")
-    assert set(ran) == {2, 3}  # one more frozen block, and the one that learns
+    last = blocks_of(folder) - 1
+    assert set(ran) == {last - 1, last}  # one more frozen block, and the one that learns
+
+
+def blocks_of(folder: Path) -> int:
+    return AutoConfig.from_pretrained(folder).num_hidden_layers
 
 
 def blocks_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Collects the number of every block whose MLP runs from now on, in models made from now on."""
-    from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Block
-
     ran: list[int] = []
-    build, forward = GPT2Block.__init__, GPT2MLP.forward
+    build = SequenceClassifier.__init__
 
-    def numbered(self: Any, config: Any, layer_idx: int) -> None:
-        build(self, config, layer_idx)
-        self.mlp.number = layer_idx
+    def watched(self: Any, backbone: Any, *arguments: Any) -> None:
+        build(self, backbone, *arguments)
+        for number, block in enumerate(backbone.blocks):
+            block.mlp.register_forward_hook(lambda *call, number=number: ran.append(number))
 
-    def watched(self: Any, hidden: Any) -> Any:
-        ran.append(self.number)
-        return forward(self, hidden)
-
-    monkeypatch.setattr(GPT2Block, "__init__", numbered)
-    monkeypatch.setattr(GPT2MLP, "forward", watched)
+    monkeypatch.setattr(SequenceClassifier, "__init__", watched)
     return ran
 
 
@@ -107,7 +124,7 @@ def test_frozen_blocks_run_once_a_message(folder: Path, monkeypatch: pytest.Monk
     assert ran.count(0) == batches
     ran.clear()
     run(folder, Messages(), seed=4)
-    assert set(ran) == {LAYERS - 1}
+    assert set(ran) == {blocks_of(folder) - 1}
 
 
 # What is not
@@ -116,18 +133,17 @@ def test_frozen_blocks_run_once_a_message(folder: Path, monkeypatch: pytest.Monk
 def change(kind: str, folder: Path, tmp_path: Path) -> tuple[Path, Messages, dict[str, Any]]:
     """A run like the standard one but for one thing that the outputs of the frozen part depend on."""
     data, options = Messages(), standard_options(kind)
-    if kind == "weight":
-        model = GPT2Model.from_pretrained(folder)
+    if kind in ("weight", "nf4 scale", "8bit scale"):
+        model = AutoModel.from_pretrained(folder)
         with torch.no_grad():
-            model.h[1].mlp.c_fc.bias[0] += 0.5
-        model.save_pretrained(folder := tmp_path / "changed")
-    elif kind in ("nf4 scale", "8bit scale"):  # the integers of a matrix and of its double are the same
-        model = GPT2Model.from_pretrained(folder)
-        with torch.no_grad():
-            model.h[1].mlp.c_fc.weight *= 2
+            if kind == "weight":
+                inner_matrix(model)[0] += 0.5
+            else:  # the integers of a matrix and of its double are the same
+                inner_matrix(model).mul_(2)
         model.save_pretrained(folder := tmp_path / "changed")
     elif kind == "norm constant":
-        GPT2Model.from_pretrained(folder, layer_norm_epsilon=0.5).save_pretrained(folder := tmp_path / "changed")
+        name = {"gpt2": "layer_norm_epsilon", "llama": "rms_norm_eps"}[AutoConfig.from_pretrained(folder).model_type]
+        AutoModel.from_pretrained(folder, **{name: 0.5}).save_pretrained(folder := tmp_path / "changed")
     elif kind == "message":
         data = Messages(seed=2)
     elif kind == "width":
@@ -143,6 +159,11 @@ def change(kind: str, folder: Path, tmp_path: Path) -> tuple[Path, Messages, dic
     elif kind == "padding mask":
         options = {"mask_padding": True}
     return folder, data, options
+
+
+def inner_matrix(model: Any) -> Tensor:
+    """A weight matrix of the MLP of block 1, which is frozen."""
+    return next(value for name, value in model.named_parameters() if ".1.mlp." in name and name.endswith("weight"))
 
 
 def standard_options(kind: str) -> dict[str, Any]:
@@ -186,18 +207,21 @@ def test_another_precision_of_matrix_products_is_another_entry(folder: Path, cac
 def test_a_weight_changed_in_place_between_stages_is_seen(folder: Path) -> None:
     model, data = run(folder, Messages()), Messages()
     with torch.no_grad():
-        model.net.backbone.blocks[0].mlp.c_fc.bias.add_(0.5)
+        next(model.net.backbone.blocks[0].parameters()).add_(0.5)
     model.logits.clear()
     trainer().test(model, datamodule=data, verbose=False)
     with torch.no_grad():
-        wanted = [GPT2Classifier.forward(model, batch) for batch in data.test_dataloader()]
+        wanted = [DecoderClassifier.forward(model, batch) for batch in data.test_dataloader()]
     torch.testing.assert_close(torch.cat(model.logits), torch.cat(wanted), atol=1e-5, rtol=0)
 
 
 def test_dropout_in_the_frozen_part_is_drawn_anew(folder: Path, cache: Path) -> None:
+    """In a Llama it is no layer of its own but a rate that the attention is told."""
     model = run(folder, Messages(), dropout=0.1)
     assert not any(model.attached)
     assert entries(cache) == set()
+    without = run(folder, Messages())
+    assert max(abs(a - b) for a, b in zip(model.losses, without.losses, strict=True)) > 1e-3
 
 
 def fitted(folder: Path, callback: type[L.Callback], cached: bool, **arguments: Any) -> Watched:
@@ -240,7 +264,7 @@ def test_a_weight_changed_in_place_within_a_stage_is_seen(folder: Path) -> None:
         def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
             if trainer.global_step == 3:
                 with torch.no_grad():
-                    pl_module.net.backbone.blocks[0].mlp.c_fc.bias.add_(0.5)
+                    next(pl_module.net.backbone.blocks[0].parameters()).add_(0.5)
 
     cached, plain = (fitted(folder, Nudge, switch) for switch in (True, False))
     assert cached.attached == [True] * 3 + [False] * 9
@@ -269,7 +293,7 @@ def test_new_texts_are_computed_whole(folder: Path) -> None:
     model = run(folder, Messages())
     dataset = model.trainer.datamodule.datasets["test"]
     with torch.no_grad():
-        whole = GPT2Classifier.forward(model, dataset.__getitems__(list(range(6))))
+        whole = DecoderClassifier.forward(model, dataset.__getitems__(list(range(6))))
     torch.testing.assert_close(torch.cat(model.logits), whole, atol=2e-6, rtol=0)
 
 

@@ -1,0 +1,20 @@
+"""A classifier of either decoder family, told by the folder of its weights."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ftkit.classifier.gpt2_classifier import GPT2Classifier
+from ftkit.classifier.llama_classifier import LlamaClassifier
+from ftkit.classifier.module import DecoderClassifier
+
+FAMILIES = ("gpt2_folder", "llama_folder")  # fixtures
+CLASSIFIERS: dict[str, type[DecoderClassifier]] = {"gpt2": GPT2Classifier, "llama": LlamaClassifier}
+
+
+def classifier(folder: Path, kinds: Mapping[str, type[Any]] = CLASSIFIERS, **arguments: Any) -> Any:
+    """The classifier, or that of ``kinds``, of the family that lies in a folder."""
+    family = json.loads((folder / "config.json").read_text())["model_type"]
+    own = {"size": None} if family == "gpt2" else {}
+    return kinds[family](source=str(folder), **own, **arguments)
