@@ -1,4 +1,4 @@
-"""Ten bugs that cost people their results, planted one by one in a copy of the package: each turns a named test red."""
+"""Bugs that cost people their results, planted one by one in a copy of the package: each turns a named test red."""
 
 import os
 import shutil
@@ -27,6 +27,30 @@ BUGS: dict[str, tuple[Edits, str]] = {
         [("rows/supervision.py", "torch.full((len(rows), width), IGNORE_INDEX)",
           "torch.full((len(rows), width), pad_id)")],
         "tests/rows/test_supervision.py::test_the_answer_and_its_end_are_learnt_though_padding_has_the_same_id",
+    ),
+    "prompt in the loss": (
+        [("rows/supervision.py", "labels[index, len(prompt) : length] = torch.tensor(answer)",
+          "labels[index, :length] = torch.tensor([*prompt, *answer])")],
+        "tests/vlm/test_chat.py::test_exactly_the_answers_and_their_ends_are_learnt[idefics3_folder]",
+    ),
+    "end token not learnt": (
+        [("rows/supervision.py", "labels[index, len(prompt) : length] = torch.tensor(answer)",
+          "labels[index, len(prompt) : length - 1] = torch.tensor(answer[:-1])")],
+        "tests/vlm/test_chat.py::test_exactly_the_answers_and_their_ends_are_learnt[paligemma_folder]",
+    ),
+    "image dropped": (
+        [("vlm/chat.py", "images = {name: made[name] for name in IMAGE_TENSORS.keys() & made.keys()}",
+          "images: dict[str, Tensor] = {}")],
+        "tests/vlm/test_chat.py::test_prompts_and_pixels_are_those_of_the_processor",
+    ),
+    "picture blank": (
+        [("vlm/chat.py", "images = [_opened(image, row) for image in row.images]",
+          "images = [Image.new('RGB', _opened(image, row).size) for image in row.images]")],
+        "tests/vlm/test_chat.py::test_prompts_and_pixels_are_those_of_the_processor",
+    ),
+    "pads attended": (
+        [("training/generative.py", 'if "token_type_ids" not in read:', "if True:")],
+        "tests/vlm/test_vlm_sft.py::test_the_loss_is_transformers_own[paligemma]",
     ),
     "trained reference": (
         [("vlm/dpo.py", "_base_net.append(base.requires_grad_(False))", "_base_net.append(self.net)")],
