@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ftkit.errors import InputError
-from ftkit.models.base_model import load_base
+from ftkit.models.base_model import load_base, plain_model
 from ftkit.rows.reader import Row, read_rows
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.vlm import dpo
@@ -308,11 +308,23 @@ def test_a_step_is_the_mean_over_the_pairs_of_its_window(tmp_path: Path, folder:
 
 
 @pytest.mark.parametrize("options", [{}, {"freeze_vision": False, "trainable": "all"}], ids=["lora", "all"])
-def test_checkpointing_changes_nothing(tmp_path: Path, folder: Any, options: dict[str, Any]) -> None:
-    plain, checkpointed = (module(folder("idefics3"), gradient_checkpointing=on, **options) for on in (False, True))
-    for net in (plain, checkpointed):
+def test_checkpointing_runs_the_layers_again_and_changes_nothing(
+    tmp_path: Path, folder: Any, options: dict[str, Any]
+) -> None:
+    def tuned(on: bool) -> tuple[VLMDPO, list[int]]:
+        live = {"cache_reference": False, "cache_vision": False}  # no run saves another one's work
+        net = module(folder("idefics3"), gradient_checkpointing=on, **live, **options)
+        net.configure_model()
+        body = plain_model(net.net).model
+        # Checkpointing is inside of a layer's hooks, so a part of the layer is counted.
+        parts = [Counted(layer.mlp) for layer in (*body.text_model.layers, *body.vision_model.encoder.layers)]
         fit(tmp_path, net, batches("idefics3"), max_epochs=1)
+        return net, [part.runs for part in parts]
+
+    (plain, once), (checkpointed, again) = tuned(False), tuned(True)
     torch.testing.assert_close(learnt(checkpointed), learnt(plain), atol=1e-6, rtol=0)
+    backward = [2, 2, 2, 2] if options else [2, 2, 0, 0]  # two batches; a frozen tower has no backward pass
+    assert [count - before for count, before in zip(again, once, strict=True)] == backward
 
 
 def test_a_vision_tower_that_learns_gets_gradients_from_both_answers(tmp_path: Path, folder: Any) -> None:
