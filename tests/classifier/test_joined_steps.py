@@ -5,12 +5,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import families
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 
 from ftkit import GPT2Classifier, SpamDataModule
+from ftkit.classifier.module import DecoderClassifier
 from ftkit.training.resume import ExactResume
 
 MESSAGES = 33  # 4 windows of 8 and a message
@@ -31,13 +33,15 @@ def run(gpt2_folder: Path, messages_file: Path, cache: Path) -> Any:
     """Trains, and returns module and batches."""
 
     def fit(
-        options: dict[str, Any], data: dict[str, Any], ckpt: Path | None = None, **trainer: Any
-    ) -> tuple[GPT2Classifier, list[list[str]]]:
+        options: dict[str, Any],
+        data: dict[str, Any],
+        ckpt: Path | None = None,
+        folder: Path = gpt2_folder,
+        **trainer: Any,
+    ) -> tuple[DecoderClassifier, list[list[str]]]:
         L.seed_everything(7)
         seen = Batches()
-        module = GPT2Classifier(
-            size=None, source=str(gpt2_folder), seed=3, optimizer=lambda p: torch.optim.SGD(p, lr=0.05), **options
-        )
+        module = families.classifier(folder, seed=3, optimizer=lambda p: torch.optim.SGD(p, lr=0.05), **options)
         given = {"split": "balanced", "padding": "none", "batch_size": 1, "seed": 5, **data}
         settings = {"max_epochs": 2, "accumulate_grad_batches": 8, "enable_checkpointing": False, **trainer}
         L.Trainer(
@@ -50,27 +54,36 @@ def run(gpt2_folder: Path, messages_file: Path, cache: Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("options", "data", "accumulate", "size"),
+    ("family", "options", "data", "accumulate", "size"),
     [
-        ({}, {}, 8, 8),
-        ({"trainable": "last_layer", "pooling": "mean"}, {"order": "published"}, 8, 8),
-        ({"trainable": 1, "pooling": "first"}, {"drop_last": False}, 12, 6),
-        ({"causal_mask": False, "mask_padding": True, "cache_frozen": False}, {"num_workers": 1}, 32, 8),
+        ("gpt2_folder", {}, {}, 8, 8),
+        ("gpt2_folder", {"trainable": "last_layer", "pooling": "mean"}, {"order": "published"}, 8, 8),
+        ("gpt2_folder", {"trainable": 1, "pooling": "first"}, {"drop_last": False}, 12, 6),
+        ("gpt2_folder", {"causal_mask": False, "mask_padding": True, "cache_frozen": False}, {"num_workers": 1}, 32, 8),
+        ("llama_folder", {}, {}, 8, 8),
     ],
     ids=str,
 )
 def test_the_weights_are_those_of_single_messages(
-    options: dict[str, Any], data: dict[str, Any], accumulate: int, size: int, run: Any, monkeypatch: Any
+    family: str,
+    options: dict[str, Any],
+    data: dict[str, Any],
+    accumulate: int,
+    size: int,
+    run: Any,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    joined, batches = run(options, data, accumulate_grad_batches=accumulate)
+    settings = {"folder": request.getfixturevalue(family), "accumulate_grad_batches": accumulate}
+    joined, batches = run(options, data, **settings)
     assert [len(names) for names in batches] == 2 * [*[size] * (MESSAGES // size), MESSAGES % size]
     assert joined.trainer.accumulate_grad_batches == accumulate  # as it was found
     monkeypatch.setattr(SpamDataModule, "join_steps", lambda *args: None)
-    single, messages = run(options, data, accumulate_grad_batches=accumulate)
+    single, messages = run(options, data, **settings)
     assert [len(names) for names in messages] == 2 * [1] * MESSAGES
     assert [*chain(*batches)] == [*chain(*messages)]
     assert joined.trainer.global_step == single.trainer.global_step == 2 * -(-MESSAGES // accumulate)
-    untrained = GPT2Classifier(**single.hparams)
+    untrained = type(single)(**single.hparams)
     untrained.configure_model()
     for name, weight in single.state_dict().items():
         torch.testing.assert_close(joined.state_dict()[name], weight, atol=1e-6, rtol=0)

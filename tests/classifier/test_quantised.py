@@ -1,12 +1,15 @@
 """A quantised base under the classifier: what is quantised, what learns, and what a checkpoint holds."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import families
 import lightning as L
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from transformers import AutoTokenizer, LlamaConfig, LlamaModel
 
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
 from ftkit.classifier.module import DecoderClassifier
@@ -15,11 +18,35 @@ from ftkit.errors import InputError
 from ftkit.training.checkpoint import read_checkpoint
 
 KINDS = {"nf4": Linear4bit, "8bit": Linear8bitLt}
-GPT2_LAYERS = {f"attn.{name}" for name in ("c_attn", "c_proj")} | {f"mlp.{name}" for name in ("c_fc", "c_proj")}
+MATRICES = {
+    "demo": ("h", ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")),
+    "llama": (
+        "layers",
+        (*(f"self_attn.{letter}_proj" for letter in "qkvo"), *(f"mlp.{name}_proj" for name in ("gate", "up", "down"))),
+    ),
+}
 
 
 def demo(**options: Any) -> DecoderClassifier:
     return GPT2Classifier(source="demo", seed=1, **options)
+
+
+@pytest.fixture
+def llama(llama_folder: Path, tmp_path: Path) -> Path:
+    """A Llama whose matrices have as many blocks of 64 weights as their scales need to be quantised well."""
+    config = LlamaConfig.from_pretrained(llama_folder, hidden_size=128, intermediate_size=128)
+    torch.manual_seed(1)
+    LlamaModel(config).save_pretrained(tmp_path / "llama")
+    AutoTokenizer.from_pretrained(llama_folder).save_pretrained(tmp_path / "llama")
+    return tmp_path / "llama"
+
+
+@pytest.fixture(params=MATRICES)
+def made(request: pytest.FixtureRequest) -> Any:
+    """Makes a classifier of either family."""
+    if request.param == "demo":
+        return demo
+    return partial(families.classifier, request.getfixturevalue(request.param), seed=1)
 
 
 def quantised_layers(model: DecoderClassifier, kind: str) -> list[str]:
@@ -38,22 +65,23 @@ def tune(model: DecoderClassifier, folder: Path, messages: Path) -> L.Trainer:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_matrix_of_the_blocks_is_quantised_but_for_the_blocks_that_learn(kind: Any) -> None:
-    blocks = len(demo(trainable="last_layer").eval().build_backbone().blocks)
+def test_every_matrix_of_the_blocks_is_quantised_but_for_the_blocks_that_learn(
+    kind: Any, made: Any, request: pytest.FixtureRequest
+) -> None:
+    count = len(made(trainable="last_layer").build_backbone().blocks)
+    blocks, matrices = MATRICES[request.node.callspec.params["made"]]
     for trainable, learning in (("lora", 0), ("last_layer", 0), ("last_two_blocks", 2)):
-        found = quantised_layers(demo(quantisation=kind, trainable=trainable, lora_flavour="peft"), kind)
-        expected = [
-            f"net.backbone.model.h.{block}.{name}" for block in range(blocks - learning) for name in GPT2_LAYERS
-        ]
+        found = quantised_layers(made(quantisation=kind, trainable=trainable, lora_flavour="peft"), kind)
+        expected = [f"net.backbone.model.{blocks}.{n}.{name}" for n in range(count - learning) for name in matrices]
         assert found == sorted(expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_logits_are_near_those_of_the_whole_weights(kind: Any) -> None:
+def test_logits_are_near_those_of_the_whole_weights(kind: Any, made: Any) -> None:
     batch = {"input_ids": torch.arange(5, 45).view(2, 20), "length": torch.tensor([20, 20])}
     logits = []
     for quantisation in (None, kind):
-        model = demo(quantisation=quantisation, trainable="last_layer")
+        model = made(quantisation=quantisation, trainable="last_layer")
         model.configure_model()
         with torch.no_grad():
             logits.append(model.eval()(batch))
@@ -63,9 +91,9 @@ def test_logits_are_near_those_of_the_whole_weights(kind: Any) -> None:
 
 @pytest.mark.parametrize(("kind", "trainable"), [("nf4", "lora"), ("8bit", "lora"), ("nf4", "last_block")])
 def test_it_learns_and_a_checkpoint_holds_what_was_trained(
-    kind: Any, trainable: Any, tmp_path: Path, messages_file: Path
+    kind: Any, trainable: Any, made: Any, tmp_path: Path, messages_file: Path
 ) -> None:
-    model = demo(
+    model = made(
         quantisation=kind, trainable=trainable, lora_flavour="peft",
         optimizer=lambda params: torch.optim.AdamW(params, lr=1e-2),
     )  # fmt: skip
@@ -78,7 +106,7 @@ def test_it_learns_and_a_checkpoint_holds_what_was_trained(
     stored = read_checkpoint(path)["state_dict"]
     assert stored.keys() == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     texts = ["win cash now", "see you at five"]
-    assert GPT2Classifier.load(path).classify(texts) == model.eval().classify(texts)
+    assert type(model).load(path).classify(texts) == model.eval().classify(texts)
 
 
 def test_it_is_put_together_on_the_device_that_it_is_loaded_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import families
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
@@ -58,9 +59,8 @@ CHOICES: list[tuple[dict[str, Any], list[str]]] = [
 
 
 def classifier(folder: Path, **arguments: Any) -> GPT2Classifier:
-    model = GPT2Classifier(
-        size=None,
-        source=str(folder),
+    model = families.classifier(
+        folder,
         seed=5,
         lora_rank=4,
         optimizer=lambda params: torch.optim.AdamW(params, lr=1e-2, weight_decay=0.5),
@@ -168,8 +168,9 @@ def is_head(name: str) -> bool:
     return bool(re.fullmatch(r"net\.head\.(base_layer\.)?weight", name))
 
 
-def test_lora_dropout_acts_in_training_only(gpt2_folder: Path) -> None:
-    model = classifier(gpt2_folder, trainable="lora", lora_dropout=0.5, lora_flavour="peft")
+@pytest.mark.parametrize("flavour", ["published", "peft"])
+def test_lora_dropout_acts_in_training_only(flavour: str, folder: Path) -> None:
+    model = classifier(folder, trainable="lora", lora_dropout=0.5, lora_flavour=flavour)
     take_steps(model, 1)
     with torch.no_grad():
         assert not torch.equal(model.train()(batch()), model(batch()))

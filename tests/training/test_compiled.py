@@ -84,6 +84,23 @@ def test_what_is_left_is_the_same(
     assert graphs() == 2 * first
 
 
+def test_blocks_of_another_family_too(
+    captured: None, cache: Path, tiny_config: Path, llama_folder: Path, tmp_path: Path
+) -> None:
+    """Nearly the same numbers: for one position with grouped keys, transformers arranges them otherwise if captured."""
+    tree = yaml.safe_load(tiny_config.read_text())
+    del tree["model"]["init_args"]["size"]
+    tree["model"]["class_path"] = "ftkit.LlamaClassifier"
+    tree["model"]["init_args"] |= {"source": str(llama_folder), "trainable": "last_two_blocks"}
+    (config := tmp_path / "llama.yaml").write_text(yaml.safe_dump(tree))
+    fit(config, tmp_path / "plain")
+    assert fit(config, tmp_path / "compiled", *CALLBACK)["compiled"] == 2
+    assert graphs() >= 2
+    plain, captured_losses = losses(tmp_path / "plain"), losses(tmp_path / "compiled")
+    assert plain[0] - plain[-1] > 0.1
+    torch.testing.assert_close(captured_losses, plain, atol=1e-5, rtol=0)
+
+
 def test_where_no_block_learns_nothing_is_compiled(
     captured: None, cache: Path, tiny_config: Path, tmp_path: Path
 ) -> None:
