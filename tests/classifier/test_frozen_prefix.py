@@ -12,10 +12,12 @@ from transformers import AutoConfig, AutoModel
 from watched_runs import CACHED, SETTINGS, Messages, Watched, assert_same, classifier, entries, run, trainer
 
 from ftkit.classifier.frozen_prefix import FrozenPrefix
+from ftkit.classifier.gpt2 import GPT2Backbone
 from ftkit.classifier.module import DecoderClassifier
 from ftkit.classifier.network import SequenceClassifier
 from ftkit.classifier.spam import SpamDataModule
-from ftkit.training.feature_store import FeatureStore
+from ftkit.training.feature_store import Features, FeatureStore
+from memory_held import Held
 
 pytestmark = pytest.mark.usefixtures("cache")
 WINDOW = 8  # messages of one step
@@ -125,6 +127,50 @@ def test_frozen_blocks_run_once_a_message(folder: Path, monkeypatch: pytest.Monk
     ran.clear()
     run(folder, Messages(), seed=4)
     assert set(ran) == {blocks_of(folder) - 1}
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_however_many_messages_few_batches_are_in_memory(
+    cached: bool, gpt2_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 13 pads to the whole context, so what its batches hold is what it costs."""
+    model, data = SETTINGS["13 context"]
+
+    def held(messages: int) -> Held:
+        held = Held()
+        with monkeypatch.context() as patch:
+            for where, method in ((Features, "read"), (SequenceClassifier, "run"), (GPT2Backbone, "embed")):
+                real = getattr(where, method)
+                patch.setattr(where, method, lambda *given, real=real: held.watch(real(*given)))
+            run(gpt2_folder, Messages(**data, train=messages), cache_frozen=cached, **model)
+        return held
+
+    few, many = held(messages=20), held(messages=100)
+    assert many.given - few.given == (
+        80 if cached else 40
+    )  # 20 batches: embedded and run once, read twice; or embedded twice
+    assert many.most == few.most <= 4
+    assert many.now <= 2
+
+
+@pytest.mark.parametrize("trainable", ["last_block", "last_layer"])
+def test_features_wait_for_a_gpu_in_pinned_memory(
+    trainable: str, gpt2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = classifier(gpt2_folder, trainable=trainable), Messages()
+    model.configure_model()
+    data.setup("fit")
+    prefix = FrozenPrefix(model.net, data.datasets, 4, torch.enable_grad, FeatureStore(tmp_path))
+    batch = model.net.trim(next(iter(data.train_dataloader())))
+    wanted, pinned = prefix.attach(batch)["features"], []
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: pinned.append(self) or self.clone())
+    prefix.attach(batch)
+    assert pinned == []
+    monkeypatch.setattr(prefix, "_device", torch.device("cuda"))
+    features = prefix.attach(batch)["features"]
+    assert len(pinned) == 1
+    assert pinned[0] is not features
+    assert torch.equal(features, wanted)
 
 
 # What is not

@@ -52,15 +52,17 @@ CACHED = [name for name, (model, _) in SETTINGS.items() if model.get("trainable"
 class Messages(L.LightningDataModule):
     """Made-up messages of 1 to 12 tokens; the class is whether the largest token is above 30."""
 
-    def __init__(self, padded: bool = True, width: int = 12, batch_size: int = 4, seed: int = 1) -> None:
+    def __init__(
+        self, padded: bool = True, width: int = 12, batch_size: int = 4, seed: int = 1, train: int = 21
+    ) -> None:
         super().__init__()
-        self.padded, self.width, self.batch_size, self.seed = padded, width, batch_size, seed
+        self.padded, self.width, self.batch_size, self.seed, self.train = padded, width, batch_size, seed, train
         self.datasets: dict[str, MessageDataset] = {}
 
     def setup(self, stage: str) -> None:
         generator = torch.Generator().manual_seed(self.seed)
         rules = Encoding(("ham", "spam"), self.width, pad_to_max=self.padded, pad_id=PAD, single=not self.padded)
-        for split, count in (("train", 21), ("val", 5), ("test", 6)):
+        for split, count in (("train", self.train), ("val", 5), ("test", 6)):
             lengths = torch.randint(1, 13, (count,), generator=generator).tolist()
             texts = [torch.randint(0, PAD, (n,), generator=generator).tolist() for n in lengths]
             labels = [int(max(text) > 30) for text in texts]

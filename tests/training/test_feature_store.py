@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ftkit.training.feature_store import Features, FeatureStore, key_of
+from ftkit.training.feature_store import Features, FeatureStore, key_of, pinned_for
+from memory_held import Held
 
 LENGTHS = [3, 1, 2, 3, 2]
 MADE_OF = {"weights": "5f", "depth": 2}
@@ -58,12 +59,39 @@ def test_batches_are_of_similar_length_and_streamed(store: FeatureStore) -> None
     assert asked == [[1, 2], [4, 0], [3]]
 
 
+def test_however_many_examples_few_batches_are_in_memory(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    mapped = torch.frombuffer
+
+    def held(examples: int) -> tuple[Held, Held]:
+        built, read = Held(), Held()
+        features = store.build({"of": examples}, [3] * examples, 2, lambda numbers: built.watch(vectors(numbers)))
+        assert features is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "frombuffer", lambda *given, **options: read.watch(mapped(*given, **options)))
+            for start in range(0, examples, 2):
+                features.read([start, start + 1])
+        return built, read
+
+    for examples in (8, 80):
+        built, read = held(examples)
+        assert built.given == read.given == examples / 2
+        assert (built.most, read.most) == (2, 1)  # while a batch is computed, the one before it is still at hand
+        assert built.now == read.now == 0
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_any_type_is_kept_bit_by_bit(store: FeatureStore, dtype: torch.dtype) -> None:
     build(store, compute=lambda examples: (vectors(examples) / 3).to(dtype))
     got = store.find(MADE_OF)
     assert got is not None
     assert torch.equal(got.read([0, 3]), (vectors([0, 3]) / 3).to(dtype))
+
+
+def test_only_what_goes_to_a_gpu_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor, pinned = torch.zeros(1), torch.zeros(1)
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: pinned)
+    assert pinned_for(tensor, torch.device("cpu")) is tensor
+    assert pinned_for(tensor, torch.device("cuda", 1)) is pinned
 
 
 def test_the_key_is_every_value(store: FeatureStore) -> None:

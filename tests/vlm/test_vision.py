@@ -96,6 +96,20 @@ def test_generation_takes_features(family: str, store: FeatureStore) -> None:
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
 
 
+def test_features_wait_for_a_gpu_in_pinned_memory(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, inputs = frozen("smolvlm"), batch("smolvlm")
+    vision = FrozenVision(net, store=store)
+    wanted, pinned = attached(vision, inputs)[FEATURES], []
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: pinned.append(self) or self.clone())
+    attached(vision, inputs)
+    assert pinned == []
+    monkeypatch.setattr(vision, "_device", torch.device("cuda"))
+    features = attached(vision, inputs)[FEATURES]
+    assert len(pinned) == 1
+    assert pinned[0] is not features
+    assert torch.equal(features, wanted)
+
+
 def test_the_tower_runs_once_a_tile_in_whatever_company(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     net, inputs = frozen("smolvlm"), batch("smolvlm")
     sizes: list[int] = []

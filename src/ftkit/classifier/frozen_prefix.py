@@ -21,7 +21,7 @@ from ftkit.classifier.dataset import Batch, MessageDataset
 from ftkit.classifier.network import SequenceClassifier
 from ftkit.classifier.pooling import reads_padding
 from ftkit.classifier.trainable import frozen_parts
-from ftkit.training.feature_store import Features, FeatureStore, digest_of
+from ftkit.training.feature_store import Features, FeatureStore, digest_of, pinned_for
 from ftkit.training.fingerprint import Unchanged, digests, numerics, settings_of, weights_of
 
 _FORMAT = 1  # raise it when the same description comes to mean other numbers
@@ -74,8 +74,8 @@ class FrozenPrefix:
             batch: A batch of one of the datasets; other batches stay as they are.
 
         Returns:
-            The batch; ``features`` is what :meth:`SequenceClassifier.forward` takes, on the CPU. Once a frozen part
-            has begun to learn, batches stay as they are.
+            The batch; ``features`` is what :meth:`SequenceClassifier.forward` takes, on the CPU, and pinned if the
+            network is on a GPU. Once a frozen part has begun to learn, batches stay as they are.
         """
         if not self._stages or batch.get("split") not in self.datasets or not self._unchanged():
             return batch
@@ -84,9 +84,11 @@ class FrozenPrefix:
             return batch
         stage, examples = self._stages[-1], batch["index"].tolist()
         if stage.pooled:
-            return {**batch, "features": features.read(examples)[:, 0], "depth": stage.depth}
-        lengths = self.net.needed(batch["length"], batch["input_ids"].shape[1]).tolist()
-        return {**batch, "features": features.read(examples, lengths), "depth": stage.depth}
+            known = features.read(examples)[:, 0]
+        else:
+            lengths = self.net.needed(batch["length"], batch["input_ids"].shape[1]).tolist()
+            known = features.read(examples, lengths)
+        return {**batch, "features": pinned_for(known, self._device), "depth": stage.depth}
 
     def _open(self, split: str) -> Features | None:
         if split not in self._features:

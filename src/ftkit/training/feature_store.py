@@ -258,6 +258,11 @@ def digest_of(tensors: Iterable[Tensor]) -> str:
     return digest.hexdigest()
 
 
+def pinned_for(features: Tensor, device: torch.device) -> Tensor:
+    """Features in pinned memory, if they go to a GPU: what a loader pinned did not have them yet."""
+    return features.pin_memory() if device.type == "cuda" else features
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ftkit.models.base_model import plain_model
-from ftkit.training.feature_store import FeatureStore
+from ftkit.training.feature_store import FeatureStore, pinned_for
 from ftkit.training.fingerprint import Unchanged, digests, numerics, settings_of, weights_of
 from ftkit.training.row_table import RowTable
 from ftkit.vlm.dataset import ORIGIN
@@ -134,6 +134,7 @@ class FrozenVision:
         self.net, self.precision = net, precision
         self.computed, self.seconds = 0, 0.0
         self._parts = vision_parts(net)
+        self._device = next(self._parts[0].parameters()).device
         self._unchanged = Unchanged(parameter for part in self._parts for parameter in part.parameters())
         self._remembering: WeakSet[Any] = WeakSet()  # data sets
         with precision():
@@ -172,7 +173,7 @@ class FrozenVision:
         if origin is not None:
             origin.remember([row if all(key in self._table for key in row) else None for row in by_row])
             self._remembering.add(origin.dataset)
-        found = torch.stack([features[key] for key in keys]) if keys else None
+        found = pinned_for(torch.stack([features[key] for key in keys]), self._device) if keys else None
         self.seconds += time.perf_counter() - started
         return batch | {name: _instead_of_pixels(batch[name], found) for name in _WITH_IMAGES if name in batch}
 
