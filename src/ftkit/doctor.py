@@ -64,7 +64,7 @@ def _examination(folder: Path) -> Any:
     """A callback that looks at the first batch where everything is set up, and ends the training there."""
     import lightning as L
 
-    from ftkit.training.checks import CHECKS, Finding, Subject, deterministic
+    from ftkit.training.checks import CHECKS, Finding, Subject, deterministic, images_counted
     from ftkit.training.peak_memory import peak_memory_mb, reset_peak_memory
 
     class Examination(L.Callback):
@@ -79,7 +79,10 @@ def _examination(folder: Path) -> Any:
             self.findings = [Finding("access", True, "weights, tokenizer and data are at hand")]
             reset_peak_memory()
             with deterministic(pl_module), trainer.precision_plugin.forward_context():
-                self.findings += [check(subject) for check in CHECKS]
+                for check in CHECKS:
+                    self.findings.append(check(subject))
+                    if check is images_counted and self.findings[-1].passed is False:
+                        raise self.Over  # the network cannot run, or not on what it should
                 self.findings.append(reload_equals(subject, folder / "doctor.ckpt"))
             self.findings.append(memory(subject, peak_memory_mb()))
             raise self.Over

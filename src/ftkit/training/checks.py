@@ -18,6 +18,7 @@ from ftkit.errors import InputError
 from ftkit.models.losses import IGNORE_INDEX
 from ftkit.training.checkpoint import trainable_parameters
 
+_IMAGES = ("pixel_values", "pixel_attention_mask")
 CLOSE = 1e-4  # relative; other sums run in another order
 
 
@@ -75,12 +76,25 @@ class Subject:
     @property
     def separable(self) -> bool:
         """Whether every tensor has one row an example."""
+        pixels = self.inputs.get("pixel_values")
+        if pixels is not None and pixels.dim() == 4 and len(set(self.image_places() or [])) > 1:
+            return False  # images in a row of their own, and the examples have other numbers of them
         tensors = (value for value in self.inputs.values() if isinstance(value, Tensor) and value.dim())
         return all(len(value) in (self.size, 2 * self.size if self.pairs else self.size) for value in tensors)
 
+    def image_places(self) -> list[int] | None:
+        """The number of image tokens of each row; None if the model has no image token."""
+        config = getattr(self.module.net, "config", None)
+        image_id = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
+        return None if image_id is None else (self.inputs["input_ids"] == image_id).sum(1).tolist()
+
     def rows(self, indices: Sequence[int]) -> dict[str, Any]:
         """The batch of some of the examples."""
-        return _picked(self.batch, list(indices), self.size)
+        batch = _picked(self.batch, list(indices), self.size)
+        pixels = batch["inputs"].get("pixel_values") if self.generative else None
+        if pixels is not None and not pixels.any():  # filling alone: these examples have no images
+            batch["inputs"] = {name: value for name, value in batch["inputs"].items() if name not in _IMAGES}
+        return batch
 
     def outputs(self, batch: dict[str, Any]) -> Tensor:
         """Logits (B, 2) of a classifier, log-probabilities (N,) of supervised tokens, or losses (B,) of pairs."""
@@ -125,20 +139,26 @@ def supervised(subject: Subject) -> Finding:
 
 
 def images_counted(subject: Subject) -> Finding:
-    """The images are as many as the texts have room for."""
-    pixels = subject.inputs.get("pixel_values") if subject.generative else None
-    if pixels is None:
+    """Each text has a place for every vector that the model makes of its images; a text without images has none."""
+    places, pixels = subject.image_places(), subject.inputs.get("pixel_values")
+    if pixels is None and not any(places or []):
         return Finding("images", None, "the batch has none")
-    config = subject.module.net.config
-    image_id = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
-    if image_id is None:
+    if places is None:
         return Finding("images", None, "the model has no image token")
-    places = (subject.inputs["input_ids"] == image_id).sum(1).tolist()
-    flat = pixels.flatten(0, pixels.dim() - 4)
-    present = int(flat.flatten(1).any(1).sum())
-    return Finding(
-        "images", present > 0 and min(places) > 0, f"{present} images or tiles for {places} image tokens a row"
-    )
+    if pixels is None or not pixels.any():
+        return Finding("images", False, f"no image for {places} image tokens a row")
+    each = _vectors_a_tile(subject)
+    if each is None:
+        return Finding("images", None, "the model does not tell what it makes of an image")
+    alike = 2 if subject.pairs else 1  # chosen and rejected answers share their images
+    if pixels.dim() == 5:  # (B, tiles, 3, H, W), filled up with tiles of zeros
+        tiles = pixels.flatten(2).any(2).sum(1).tolist()
+        present, fits = sum(tiles), places == [each * count for count in tiles] * alike
+    else:  # (images, 3, H, W): which row an image belongs to is told by its places alone
+        present, first = len(pixels), places[: subject.size]
+        fits = sum(first) == each * present and not any(count % each for count in first) and places == first * alike
+    seen = f"{present} images or tiles of {each} tokens each for {places} image tokens a row"
+    return Finding("images", fits, seen)
 
 
 def end_supervised(subject: Subject) -> Finding:
@@ -262,6 +282,25 @@ def deterministic(module: Any) -> Iterator[None]:
         del module.log, module.log_dict
         module.train(was_training)
         module.zero_grad(set_to_none=True)
+
+
+def _vectors_a_tile(subject: Subject) -> int | None:
+    """How many vectors the model makes of one image or tile of the batch; None if it does not tell."""
+    from ftkit.models.base_model import plain_model
+
+    model = plain_model(subject.module.net)
+    if not hasattr(model, "get_image_features"):
+        return None
+    images = {name: value for name, value in subject.inputs.items() if name in _IMAGES}
+    pixels = images["pixel_values"]
+    if pixels.dim() == 5:  # one row of one tile that is no filling
+        row, tile = pixels.flatten(2).any(2).nonzero()[0].tolist()
+        images = {name: value[row : row + 1, tile : tile + 1] for name, value in images.items()}
+    else:
+        images = {name: value[:1] for name, value in images.items()}
+    with torch.no_grad():
+        found = model.get_image_features(**images, return_dict=True).pooler_output
+    return sum(part.numel() // part.shape[-1] for part in found)
 
 
 def _same(name: str, found: Tensor, expected: Tensor, what: str) -> Finding:
