@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ftkit.errors import ExitCode, InputError, TrainingFailed
+from ftkit.lightning_cli import FtkitCLI
 from ftkit.training.guards import Climb, DivergenceGuard, FiniteGuard
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 # A published fine-tuning log, an average of many steps each: (loss, rate, epoch).
 CLIMBED = [
@@ -69,6 +72,39 @@ def test_the_log_that_climbed_is_stopped_with_advice(tmp_path: Path) -> None:
 
 def test_the_log_that_learnt_goes_on(tmp_path: Path) -> None:
     fit(tmp_path, Replayed(LEARNT), DivergenceGuard(window=1))
+
+
+def stretched(points: list[float], batches: int, noise: float, seed: int) -> list[float]:
+    """A log of a few averages as the losses of single batches: lines between the points, and noise."""
+    place = torch.linspace(0, len(points) - 1, batches)
+    before = place.long().clamp(max=len(points) - 2)
+    values = torch.tensor(points)
+    trend = torch.lerp(values[before], values[before + 1], place - before)
+    drawn = torch.randn(batches, generator=torch.Generator().manual_seed(seed))
+    return (trend * (1 + noise * drawn)).abs().tolist()
+
+
+@pytest.mark.parametrize("name", ["vlm/moderation.yaml", "moderation/base.yaml"])
+def test_a_short_shipped_training_is_stopped_in_time(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FtkitCLI, "instantiate_classes", lambda self: None)
+    config = FtkitCLI(["--config", str(CONFIGS / name)], run=False).config
+    batches = config.data.init_args.sample // config.data.init_args.batch_size * config.trainer.max_epochs
+    assert batches == 128
+    chosen = config.divergence.as_dict()
+    climbed = [*(loss for loss, _, _ in CLIMBED), 1.12, 1.13, 1.12]
+    for seed in range(20):
+        guard = DivergenceGuard(**chosen).climb
+        fired = [guard.add(loss) for loss in stretched(climbed, batches, 0.15, seed)]
+        assert any(fired), seed
+        assert batches / 3 < fired.index(True) + 1 <= 0.8 * batches, seed
+        for healthy in (LEARNT, [1.0, 0.7, 0.4, 0.1, 0.02, 0.01, 0.01, 0.01, 0.01], [0.7] * 9):
+            guard = DivergenceGuard(**chosen).climb
+            assert not any(guard.add(loss) for loss in stretched(healthy, batches, 0.4, seed)), (seed, healthy)
+    with pytest.raises(TrainingFailed, match="stayed up for 32 batches"):
+        fit(tmp_path, Replayed(stretched(climbed, batches, 0.15, 0)), DivergenceGuard(**chosen))
+    assert json.loads((tmp_path / "result.json").read_text())["step"] < batches
 
 
 @pytest.mark.parametrize("option", ["window", "patience"])

@@ -124,7 +124,7 @@ class Climb:
 class DivergenceGuard(L.Callback):
     """Stops a training whose loss climbs and stays up, with what to do about it (exit code 4).
 
-    It reads ``train/loss`` if the module logs it, else the loss of the step, see :class:`Climb`. Two logs of one
+    It reads ``train/loss`` if the module logs it, else the loss of the batch, see :class:`Climb`. Two logs of one
     fine-tuning, each figure an average of many steps: with a rate that warmed up to 2e-4 the loss went from 0.74
     through 0.86 to 1.13, 1.12, 1.14 and stayed there; the guard would have stopped it there, 0.80 of
     its first epoch. With a tenth of that rate it went from 0.82 through 0.54, 0.55, 0.51, 0.55 to 0.53; the guard would
@@ -132,8 +132,9 @@ class DivergenceGuard(L.Callback):
 
     Args:
         enabled: Whether it looks at all.
-        window: Steps that are averaged.
-        patience: Averages in a row that must be up.
+        window: Batches whose losses are averaged; with accumulated gradients there are several in a step.
+        patience: Averages in a row that must be up. Nothing is found in fewer than ``window * (patience + 1)`` batches,
+            so a short training needs smaller numbers.
 
     Raises:
         InputError: ``window`` or ``patience`` is below 1.
