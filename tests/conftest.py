@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,34 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def reads_of() -> Callable[[Callable[[], Any]], int]:
+    """``reads_of(call)`` is how often a call reads numbers from tensors: each time a GPU would be waited for."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    reads, tolist = [], torch.Tensor.tolist
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.ops.aten._local_scalar_dense.default:  # item, float, int, bool
+                reads.append(function)
+            return function(*args, **(kwargs or {}))
+
+    def watched(tensor: torch.Tensor) -> Any:
+        reads.append(tolist)
+        return tolist(tensor)
+
+    def count(call: Callable[[], Any]) -> int:
+        reads.clear()
+        with pytest.MonkeyPatch.context() as patch, Watch():
+            patch.setattr(torch.Tensor, "tolist", watched)
+            call()
+        return len(reads)
+
+    return count
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import json
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ftkit.errors import InputError
 from ftkit.models.base_model import plain_model
 from ftkit.models.generation import UNFINISHED
-from ftkit.models.losses import IGNORE_INDEX
+from ftkit.models.losses import IGNORE_INDEX, SupervisedLogProbs
 from ftkit.rows.supervision import prompt_batch, supervised_batch
 from ftkit.training.checkpoint import read_checkpoint, trainable_parameters
 from ftkit.training.generative import GenerativeModule
@@ -157,6 +157,21 @@ def test_a_step_is_the_mean_loss_over_the_tokens_of_its_window(
                 parameter -= 0.1 * parameter.grad  # type: ignore[operator]
     step = change(tmp_path, base, options, rows, 2, accumulate_grad_batches=3)
     torch.testing.assert_close(step, learnt(module) - base, rtol=1e-3, atol=2e-6)
+
+
+def test_no_step_waits_for_the_device(
+    options: dict[str, Any], tmp_path: Path, reads_of: Callable[[Callable[[], Any]], int]
+) -> None:
+    class Plain(Tuned):
+        def log_probs(self, inputs: dict[str, Tensor]) -> SupervisedLogProbs:
+            """Without transformers' network, which looks at each batch to find packed rows."""
+            return SupervisedLogProbs(learnt(self)[:3] * next(self.parameters()).sum(), torch.zeros(3))
+
+    def reads(steps: int) -> int:
+        module, rows = Plain(optimizer=sgd, **options), examples(4 * steps)
+        return reads_of(lambda: fit(tmp_path, module, rows, 1, accumulate_grad_batches=4))
+
+    assert reads(2) == reads(1)
 
 
 def test_a_window_without_supervised_tokens_is_refused(options: dict[str, Any], tmp_path: Path) -> None:

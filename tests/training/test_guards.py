@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,22 @@ def test_what_it_has_seen_survives_a_checkpoint() -> None:
     other = DivergenceGuard(window=3)
     other.load_state_dict(guard.state_dict())
     assert math.isnan(other.climb.first)
+
+
+def test_losses_that_were_not_read_yet_survive_a_checkpoint(tmp_path: Path) -> None:
+    losses = [1.0, 1.0, 0.5, 0.5, 2.0, 3.0, 4.0]
+    guard, seen = DivergenceGuard(window=4), Climb(window=4, patience=PATIENCE)
+    fit(tmp_path, Replayed(losses), guard)
+    for loss in losses:
+        seen.add(loss)
+    state = guard.state_dict()
+    assert state == asdict(seen)
+    assert state["block"] == [2.0, 3.0, 4.0]
+    assert guard.state_dict() == state  # none is added twice
+    resumed = DivergenceGuard(window=4)
+    fit(tmp_path, Replayed([9.0]), resumed)  # an attempt whose losses a checkpoint replaces
+    resumed.load_state_dict(state)
+    assert resumed.state_dict() == state
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -267,7 +267,13 @@ def test_a_gradient_scaler_is_left_to_its_work(tmp_path: Path) -> None:
     optimizer = torch.optim.SGD([parameter], lr=1.0)
     run = trainer(tmp_path)
     run.precision_plugin.scaler = object()  # type: ignore[attr-defined]
-    FiniteGuard().on_before_optimizer_step(run, Threshold(), optimizer)
+    run.strategy.optimizers = [optimizer]
+    guard = FiniteGuard()
+    guard.on_before_backward(run, Threshold(), torch.tensor(1.0))
+    guard.on_before_optimizer_step(run, Threshold(), optimizer)
+    guard.on_before_backward(run, Threshold(), torch.tensor(math.nan))
+    with pytest.raises(TrainingFailed, match="the loss is not finite"):
+        guard.on_before_optimizer_step(run, Threshold(), optimizer)
 
 
 def test_the_commit_of_a_hub_model_is_recorded_and_4_bit_weights_are_counted_by_two(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def summed(trainer: L.Trainer, *values: Any) -> Tensor:
     Returns:
         As many sums, float32.
     """
-    device = trainer.strategy.root_device
-    stacked = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=device).detach() for value in values])
-    return trainer.strategy.reduce(stacked, reduce_op="sum")
+    options: dict[str, Any] = {"dtype": torch.float32, "device": trainer.strategy.root_device}
+    # A plain number is filled in by the device itself; to copy it there, the device would be waited for.
+    scalars = [v.detach().to(**options) if isinstance(v, Tensor) else torch.full((), v, **options) for v in values]
+    return trainer.strategy.reduce(torch.stack(scalars), reduce_op="sum")

@@ -182,9 +182,14 @@ class GenerativeModule(WindowedModule):
         """The summed loss of a micro-batch; logs its mean per token as ``train/loss``."""
         total, count = token_loss(self.log_probs(batch["inputs"]).log_probs)
         everywhere, tokens = summed(self.trainer, total, count)
-        if tokens:
-            self.log("train/loss", everywhere / tokens, batch_size=int(tokens), prog_bar=True)
+        if count or self.trainer.world_size > 1:  # to read ``tokens`` would be to wait for the device
+            self.log("train/loss", everywhere / tokens.clamp_min(1), prog_bar=self.shows_progress)
         return self.window_loss(total, count)
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether somebody watches: what a progress bar shows is read every batch, and the device is waited for."""
+        return self.trainer.progress_bar_callback is not None
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Log ``val/loss`` and, where there are prompts, ``val/accuracy`` (exact match); return the predictions."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from ftkit.errors import TrainingFailed, at_least
 from ftkit.training.recorder import record_unfinished
@@ -22,12 +24,17 @@ NAMED = 5  # examples of a batch
 class FiniteGuard(L.Callback):
     """Stops training before a step is taken on a loss or a gradient that is not finite.
 
-    The message names the first examples of the batch, or of the last batch of the step, where batches say their ``id``.
-    A monitored metric that is not finite never makes a checkpoint the best one.
+    The message names the first examples of the batch whose loss it is, or of the last batch of a step whose gradients
+    are, where batches say their ``id``. A monitored metric that is not finite never makes a checkpoint the best one.
+
+    Reading a number waits until the device has computed it. So the losses of a step's batches and the norm of its
+    gradients are read together, once, before the step. A module that optimises manually may step in ways of its own:
+    there each loss is read before its backward pass.
     """
 
     def __init__(self) -> None:
         self._ids: list[Any] = []
+        self._losses: list[tuple[Tensor, list[Any]]] = []  # of the batches since the last step, with their ids
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Keep checkpoint callbacks from ranking what is not a number: Lightning takes the first it sees as best."""
@@ -41,34 +48,49 @@ class FiniteGuard(L.Callback):
         """Note what the batch holds."""
         self._ids = list(batch["id"]) if isinstance(batch, Mapping) and "id" in batch else []
 
+    def on_before_zero_grad(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Forget the losses of batches whose gradients are thrown away."""
+        self._losses.clear()
+
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        """Look at the loss of a batch.
+        """Note the loss of a batch.
 
         Raises:
-            TrainingFailed: It is infinite or not a number.
+            TrainingFailed: It is infinite or not a number, and the module optimises manually.
         """
-        if not torch.isfinite(loss):
-            raise self._failure(trainer, "the loss", loss.item())
+        self._losses.append((loss.detach(), self._ids))
+        if not pl_module.automatic_optimization:
+            self._look(trainer)
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Look at the gradients of a step. Under a gradient scaler infinities are its own business.
+        """Look at the losses and the gradients of a step. Under a gradient scaler infinities are its own business.
 
         Raises:
             TrainingFailed: One is infinite or not a number.
         """
-        if getattr(trainer.precision_plugin, "scaler", None) is not None:
-            return
-        gradients = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]]
-        norm = torch.nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
-        if not torch.isfinite(norm):
-            raise self._failure(trainer, "the norm of the gradients", norm.item())
+        norm = None
+        if getattr(trainer.precision_plugin, "scaler", None) is None:
+            gradients = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]]
+            norm = torch.nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
+        self._look(trainer, norm)
 
-    def _failure(self, trainer: L.Trainer, what: str, value: float) -> TrainingFailed:
+    def _look(self, trainer: L.Trainer, norm: Tensor | None = None) -> None:
+        """Read everything that came since the last step at once."""
+        noted, self._losses = self._losses, []
+        named = [("the loss", ids) for _, ids in noted] + [("the norm of the gradients", self._ids)]
+        values = read_at_once([*(loss for loss, _ in noted), *([] if norm is None else [norm])])
+        for (what, ids), value in zip(named, values, strict=False):
+            if not math.isfinite(value):
+                raise self._failure(trainer, what, value, ids)
+
+    def _failure(self, trainer: L.Trainer, what: str, value: float, ids: list[Any]) -> TrainingFailed:
         where = f"at step {trainer.global_step}, epoch {trainer.current_epoch}, rate {_rate(trainer):g}"
-        more = ", ..." if len(self._ids) > NAMED else ""
-        examples = f" (of {len(self._ids)}: {', '.join(map(str, self._ids[:NAMED]))}{more})" if self._ids else ""
+        more = ", ..." if len(ids) > NAMED else ""
+        examples = f" (of {len(ids)}: {', '.join(map(str, ids[:NAMED]))}{more})" if ids else ""
         record_unfinished(trainer, "failed", f"{what} is not finite {where} (got {value}); the batch{examples}")
         return TrainingFailed(
             f"{what} is not finite {where}",
@@ -108,9 +130,9 @@ class Climb:
         self.block.append(loss)
         if len(self.block) < self.window:
             return False
-        values, self.block = torch.tensor(self.block, dtype=torch.float64), []
+        values, self.block = np.array(self.block), []
         mean = float(values.mean())
-        error = float(values.std() / math.sqrt(self.window)) if self.window > 1 else 0.0
+        error = float(values.std(ddof=1)) / math.sqrt(self.window) if self.window > 1 else 0.0
         if math.isnan(self.first):
             self.first = mean
         gained = self.first - self.best if math.isfinite(self.best) else 0.0
@@ -144,19 +166,23 @@ class DivergenceGuard(L.Callback):
         at_least(1, window=window, patience=patience)
         self.enabled = enabled
         self.climb = Climb(window, patience)
+        self._unread: list[Tensor] = []  # losses on their device: they are read once a window
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the loss of a batch.
+        """Note the loss of a batch, and look at those of a window.
 
         Raises:
             TrainingFailed: It has climbed for good.
         """
-        loss = trainer.callback_metrics.get("train/loss")
+        loss = _logged(trainer, "train/loss")
         if loss is None:
             loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if not self.enabled or loss is None or not self.climb.add(float(loss)):
+        if not self.enabled or loss is None:
+            return
+        self._unread.append(torch.as_tensor(loss).detach())
+        if len(self.climb.block) + len(self._unread) < self.climb.window or not self._read():
             return
         found = (
             f"the loss has climbed from {self.climb.best:.4g} and stayed up for "
@@ -173,12 +199,43 @@ class DivergenceGuard(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What was seen so far."""
+        self._read()
         return asdict(self.climb)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there, with this run's window and patience."""
+        self._unread.clear()
         if state_dict.get("window") == self.climb.window:
             self.climb = Climb(**{**state_dict, "patience": self.climb.patience})
+
+    def _read(self) -> bool:
+        """Add what was not read yet; whether the loss has climbed for good."""
+        losses, self._unread = read_at_once(self._unread), []
+        lost = False
+        for loss in losses:
+            lost = self.climb.add(loss)
+        return lost
+
+
+def read_at_once(values: Sequence[Tensor]) -> list[float]:
+    """Numbers from a device, which is waited for once.
+
+    Args:
+        values: Tensors of one element each, also of a sharded network.
+
+    Example:
+        >>> read_at_once([torch.tensor(1.5), torch.tensor([2.0], dtype=torch.float16)])
+        [1.5, 2.0]
+    """
+    whole = [value.full_tensor() if isinstance(value, DTensor) else value for value in values]
+    return torch.stack([value.reshape(()).to(whole[0].device) for value in whole]).tolist() if whole else []
+
+
+def _logged(trainer: L.Trainer, name: str) -> Tensor | None:
+    """What ``training_step`` has logged of a batch; ``callback_metrics`` would read all figures of the progress bar."""
+    results: Any = trainer.fit_loop.epoch_loop._results
+    found = results.get(f"training_step.{name}")
+    return None if found is None else found._forward_cache
 
 
 def _finite_only(callback: ModelCheckpoint) -> Any:

@@ -41,8 +41,9 @@ class WindowedModule(TrainedStateModule):
         Raises:
             InputError: The window has none, so nothing would be learnt.
         """
-        count = torch.tensor(self._window, device=self.device)
-        count = self.trainer.strategy.reduce(count, reduce_op="sum")
+        count = self._window
+        if self.trainer.world_size > 1:
+            count = int(self.trainer.strategy.reduce(torch.tensor(count, device=self.device), reduce_op="sum"))
         self.restart_window()
         if not count:
             raise InputError(
@@ -54,4 +55,4 @@ class WindowedModule(TrainedStateModule):
         parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         # The processes' gradients were averaged, not summed.
-        torch._foreach_div_(gradients, float(count) / self.trainer.world_size)
+        torch._foreach_div_(gradients, count / self.trainer.world_size)

@@ -174,14 +174,15 @@ class VLMDPO(VLMModule):
         if split != "train" or (every and (self.trainer.global_step + 1) % every == 0):
             figures |= metrics
         pairs = len(losses.losses)
+        options: dict[str, Any] = {}
         if split == "train":  # a step learns from the pairs of all processes, and its figures are those of all
             *sums, everywhere = summed(self.trainer, *(values.sum() for values in figures.values()), pairs)
-            means, pairs = [total / everywhere for total in sums], int(everywhere)
+            means = [total / everywhere for total in sums]
         else:
             means = [values.mean() for values in figures.values()]
+            options = {"batch_size": pairs, "sync_dist": True}
         for name, mean in zip(figures, means, strict=True):
-            options: dict[str, Any] = {"batch_size": pairs, "sync_dist": split != "train", "prog_bar": name == "loss"}
-            self.log(f"{split}/{name}", mean, **options)
+            self.log(f"{split}/{name}", mean, prog_bar=name == "loss" and self.shows_progress, **options)
 
 
 def answer_log_probs(net: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
