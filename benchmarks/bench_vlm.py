@@ -5,7 +5,7 @@ timed. An epoch's time runs from the start of training, or of the epoch, to the 
 processing images, ftkit's fingerprint of the frozen weights and writing its caches, which start empty, are in it. The
 script refuses to report times for losses that differ::
 
-    python benchmarks/bench_vlm.py                                          # tiny, all four trainings
+    python benchmarks/bench_vlm.py              # SmolVLM-256M made small, all four trainings
     python benchmarks/bench_vlm.py --shape 256m --batch 2 --steps 2 --epochs 3 --repeats 1
 """
 
@@ -33,7 +33,7 @@ TRAININGS = {"dpo": (True, True), "sft": (False, True), "dpo-all": (True, False)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="tiny")
+    parser.add_argument("--shape", choices=SHAPES, default="eighth")
     parser.add_argument("--trainings", nargs="+", choices=TRAININGS, default=list(TRAININGS))
     parser.add_argument("--batch", type=int, default=4, help="rows, or pairs, a step")
     parser.add_argument("--steps", type=int, default=8, help="steps of an epoch")

@@ -15,6 +15,8 @@ from transformers import PretrainedConfig
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from ftkit.models.attention import quick_attention
+
 Weights = Literal["pretrained", "random", "random_transformers"]
 
 
@@ -115,7 +117,8 @@ class Backbone(nn.Module, ABC):
     ) -> Tensor:
         """Run blocks ``start`` to ``stop`` (exclusive) on ``hidden`` (B, T, D); the final norm is not applied."""
         for block in self.blocks[start:stop]:
-            hidden = block(hidden, **arguments)
+            with quick_attention(block, hidden):
+                hidden = block(hidden, **arguments)
         return hidden
 
     def run_last_block(self, hidden: Tensor, arguments: Mapping[str, Any], position: Tensor) -> Tensor:
@@ -133,7 +136,7 @@ class Backbone(nn.Module, ABC):
         """
         block, rows = self.blocks[-1], torch.arange(len(hidden), device=hidden.device)
         if not self._runs_one_position(block):
-            return block(hidden, **arguments)[rows, position]
+            return self.run_blocks(hidden, arguments, len(self.blocks) - 1)[rows, position]
         known = self.keys_and_values(block, hidden, arguments)
         there = self.arguments_at(arguments, position, hidden.shape[1])
         return block(hidden[rows, position][:, None], past_key_values=known, **there)[:, 0]
