@@ -1,11 +1,15 @@
-"""How the cost of a frozen row grows: with the number of messages, and with the number of epochs.
+"""How the cost of a frozen row grows with messages and with epochs, and what a row costs beyond its arithmetic.
 
     python benchmarks/bench_growth.py                                  # 500 to 50,000 messages, 1 to 8 epochs
-    python benchmarks/bench_growth.py --messages 500,1000 --epochs 1,2
+    python benchmarks/bench_growth.py --messages 500,1000 --epochs 1,2 --epochs-at 500
 
 Row 1 (the last block learns) at demo size on made-up messages, each run with an empty cache. The frozen part is paid
-once a message; the rest once a message and an epoch. Writes the figures, and a plot of both on logarithmic axes, where
-a straight line at 45 degrees is linear growth; the slopes are printed.
+once a message; the rest once a message and an epoch. Writes the figures and two plots: seconds against messages on
+logarithmic axes, where a straight line at 45 degrees is linear growth and the slopes are printed; and seconds against
+epochs, with the straight line through those of the training, which has an intercept: the frozen part and setting up.
+
+Then row 1 as `make demo` has it, several times over in this process with its features in the cache: the seconds that a
+sweep spends on it, less those within training, validation and test batches, are what starting and ending it cost.
 """
 
 import argparse
@@ -14,22 +18,68 @@ import math
 import os
 import statistics
 import tempfile
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import yaml  # type: ignore[import-untyped]
 
+from ftkit.cells import CellEngine
+from ftkit.classifier.demo_corpus import demo_messages
+from ftkit.evaluation.picture import standalone
+from ftkit.evaluation.plots import Frame, line, plot, points
+from ftkit.lightning_cli import FtkitCLI
+from ftkit.quiet import quiet_libraries
+from ftkit.training.environment import hardware, versions
+
 HERE = Path(__file__).parent
-CONFIGS = HERE.parent / "configs" / "ch06"
-EPOCHS_AT = 5_000  # messages, while the epochs vary
+ROW_1 = [HERE.parent / "configs" / "ch06" / name for name in ("base.yaml", "demo.yaml", "rows/01_last_token.yaml")]
+SEED = 123
+KINDS = {"frozen_s": "frozen part", "learning_s": "what learns", "test_s": "evaluation"}
+Series = tuple[list[float], list[float]]
+
+
+class Arithmetic(L.Callback):
+    """Adds up the seconds within the batches of training, validation and test.
+
+    Attributes:
+        seconds: So far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = self._started = 0.0
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Add what has passed."""
+        self.seconds += time.perf_counter() - self._started
+
+    on_validation_batch_start = on_test_batch_start = on_train_batch_start
+    on_validation_batch_end = on_test_batch_end = on_train_batch_end
+
+
+class TimedEngine(CellEngine):
+    """Runs cells as a sweep does, and knows how many seconds of the last one were arithmetic."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda done, total: None)
+        self.arithmetic = Arithmetic()
+
+    def _build(self, configs: Sequence[Path], seed: int, directory: Path) -> FtkitCLI:
+        cli = super()._build(configs, seed, directory)
+        self.arithmetic = Arithmetic()
+        cli.trainer.callbacks.insert(0, self.arithmetic)  # type: ignore[attr-defined]  # the others' ends are no arithmetic
+        return cli
 
 
 def measure(folder: Path, messages: int, epochs: int) -> dict[str, float]:
-    """Seconds of one run: for the frozen part, for what learns, and for the final evaluation."""
-    from ftkit.cells import CellEngine
-    from ftkit.classifier.demo_corpus import demo_messages
-
+    """Seconds of one run: of its training, the frozen part in it and the rest, and of the final evaluation."""
     source = folder / f"messages-{messages}.tsv"
     if not source.exists():
         source.write_text("".join(f"{label}\t{text}\n" for label, text in demo_messages(messages)), encoding="utf-8")
@@ -39,80 +89,147 @@ def measure(folder: Path, messages: int, epochs: int) -> dict[str, float]:
         "trainer": {"max_epochs": epochs, "num_sanity_val_steps": 0},
     }
     overlay.write_text(yaml.safe_dump(settings))
-    configs = [CONFIGS / name for name in ("base.yaml", "rows/01_last_token.yaml", "demo.yaml")]
     with tempfile.TemporaryDirectory(dir=folder) as cache, tempfile.TemporaryDirectory(dir=folder) as out:
         os.environ["FTKIT_CACHE"] = cache
-        CellEngine(lambda done, total: None).run([*configs, overlay], 123, Path(out))
+        TimedEngine().run([*ROW_1, overlay], SEED, Path(out))
         found = json.loads((Path(out) / "result.json").read_text())
-    frozen = found["seconds_frozen"]["fit"]
+    fit, frozen = found["seconds"]["fit"], found["seconds_frozen"]["fit"]
     return {
         "messages": messages,
         "epochs": epochs,
+        "fit_s": fit,
         "frozen_s": frozen,
-        "learning_s": found["seconds"]["fit"] - frozen,
+        "learning_s": fit - frozen,
         "test_s": found["seconds"]["test"],
     }
 
 
-def slope(xs: list[float], ys: list[float]) -> float:
+def start_up(folder: Path, repeats: int) -> list[float]:
+    """Seconds beyond the arithmetic of row 1 at its demo size, with its features in the cache.
+
+    Args:
+        folder: For the cells and the cache.
+        repeats: How often, after a first run that stores the features.
+    """
+    os.environ["FTKIT_CACHE"] = str(folder / "cache")
+    engine, seconds = TimedEngine(), []
+    for repeat in range(repeats + 1):
+        started = time.perf_counter()
+        engine.identity(ROW_1, SEED)  # a sweep asks first whether the cell is done
+        engine.run(ROW_1, SEED, folder / f"start-{repeat}")
+        seconds.append(time.perf_counter() - started - engine.arithmetic.seconds)
+    return seconds[1:]
+
+
+def power(xs: Sequence[float], ys: Sequence[float]) -> float:
     """The exponent of a power law through the points, by least squares on logarithms."""
     return statistics.linear_regression([math.log(x) for x in xs], [math.log(y) for y in ys]).slope
 
 
-def draw(series: dict[str, tuple[list[float], list[float]]], x_label: str, title: str) -> str:
-    """The series on logarithmic axes as a standalone SVG."""
-    from ftkit.evaluation.picture import standalone
-    from ftkit.evaluation.plots import Frame, line, plot, points
+def straight_line(xs: Sequence[float], ys: Sequence[float]) -> dict[str, float]:
+    """The straight line through the points by least squares, and how far one of them is off at most, in % of the line.
+
+    Example:
+        >>> straight_line([1, 2, 4], [3, 5, 9])
+        {'intercept': 1.0, 'slope': 2.0, 'largest_deviation_percent': 0.0}
+    """
+    slope, intercept = statistics.linear_regression(xs, ys)
+    off = [abs(y / (intercept + slope * x) - 1) for x, y in zip(xs, ys, strict=True)]
+    return {"intercept": intercept, "slope": slope, "largest_deviation_percent": 100 * max(off)}
+
+
+def draw_messages(series: dict[str, Series]) -> str:
+    """Seconds against messages on logarithmic axes, as a standalone SVG."""
 
     def log(values: list[float]) -> list[float]:
         return [math.log10(value) for value in values]
 
-    every_x = [x for xs, _ in series.values() for x in log(xs)]
-    every_y = [y for _, ys in series.values() for y in log(ys)]
-    frame = Frame(x=(min(every_x), max(every_x)), y=(math.floor(min(every_y)), math.ceil(max(every_y))))
-    marks = []
+    logs = {name: (log(xs), log(ys)) for name, (xs, ys) in series.items()}
+    ys = [y for _, values in logs.values() for y in values]
+    frame = Frame(x=limits(logs), y=(math.floor(min(ys)), math.ceil(max(ys))))
+    return _draw(frame, logs, [], "One epoch of row 1, demo size", "log10 messages", "log10 seconds")
+
+
+def draw_epochs(series: dict[str, Series], fitted: dict[str, float], messages: int) -> str:
+    """Seconds against epochs, with the straight line through those of the training, as a standalone SVG."""
+    high = limits(series)[1]
+    frame = Frame(x=(0, high), y=(0, 1.05 * max(y for _, ys in series.values() for y in ys)))
+    ends = [0, high]
+    through = line(frame, ends, [fitted["intercept"] + fitted["slope"] * x for x in ends], color=None, dashed=True)
+    return _draw(frame, series, [through], f"Row 1, demo size, {messages:,} messages", "epochs", "seconds")
+
+
+def limits(series: dict[str, Series]) -> tuple[float, float]:
+    every = [x for xs, _ in series.values() for x in xs]
+    return min(every), max(every)
+
+
+def _draw(frame: Frame, series: dict[str, Series], marks: list[str], title: str, x_label: str, y_label: str) -> str:
     for color, (xs, ys) in enumerate(series.values()):
-        marks += [line(frame, log(xs), log(ys), color), points(frame, log(xs), log(ys), color=color)]
-    drawn = plot(frame, *marks, title=title, x_label=f"log10 {x_label}", y_label="log10 seconds", legend=list(series))
-    return standalone(drawn)
+        marks += [line(frame, xs, ys, color), points(frame, xs, ys, color=color)]
+    return standalone(plot(frame, *marks, title=title, x_label=x_label, y_label=y_label, legend=list(series)))
+
+
+def columns(runs: list[dict[str, float]], x: str, kinds: dict[str, str]) -> dict[str, Series]:
+    """What is drawn of some runs: for each kind of seconds its name, and the points."""
+    return {name: ([run[x] for run in runs], [run[kind] for run in runs]) for kind, name in kinds.items()}
+
+
+def numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
 
 
 def main() -> None:
-    from ftkit.quiet import quiet_libraries
-    from ftkit.training.environment import hardware, versions
-
     parser = argparse.ArgumentParser(description="How the cost of a frozen row grows.")
-    parser.add_argument("--messages", default="500,1500,5000,15000,50000")
-    parser.add_argument("--epochs", default="1,2,4,8")
+    parser.add_argument("--messages", type=numbers, default="500,1500,5000,15000,50000", help="for one epoch")
+    parser.add_argument("--epochs", type=numbers, default="1,2,4,8", help="two or more numbers of them")
+    parser.add_argument("--epochs-at", type=int, default=5_000, help="messages, while the epochs vary")
+    parser.add_argument("--repeats", type=int, default=5, help="of the demo row whose start-up is measured")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     arguments = parser.parse_args()
     quiet_libraries()
-    sizes, epochs = ([int(word) for word in text.split(",")] for text in (arguments.messages, arguments.epochs))
     with tempfile.TemporaryDirectory() as name:
         measure(Path(name), 500, 1)  # what only the first run of a process pays
-        by_messages = [measure(Path(name), size, 1) for size in sizes]
-        by_epochs = [measure(Path(name), EPOCHS_AT, count) for count in epochs]
-    kinds = {"frozen_s": "frozen part", "learning_s": "what learns", "test_s": "evaluation"}
-    growing = {words: (column(by_messages, "messages"), column(by_messages, kind)) for kind, words in kinds.items()}
-    repeated = {words: (column(by_epochs, "epochs"), column(by_epochs, kind)) for kind, words in kinds.items()}
-    slopes = {f"{words} by messages": slope(*series) for words, series in growing.items()}
-    slopes["what learns by epochs"] = slope(*repeated["what learns"])
+        by_messages = [measure(Path(name), size, 1) for size in arguments.messages]
+        by_epochs = [measure(Path(name), arguments.epochs_at, count) for count in arguments.epochs]
+        started = start_up(Path(name), arguments.repeats)
+    growing = columns(by_messages, "messages", KINDS)
+    repeated = columns(
+        by_epochs, "epochs", {"fit_s": "training", "frozen_s": "frozen part in it", "test_s": "evaluation"}
+    )
+    powers = {words: power(*seconds) for words, seconds in growing.items()}
+    fitted = straight_line(*repeated["training"])
     now = datetime.now(UTC)
-    record: dict[str, Any] = {"date": now.isoformat(timespec="seconds"), "load": os.getloadavg(), "slopes": slopes}
-    record |= {"by_messages": by_messages, "by_epochs": by_epochs, "versions": versions(), "hardware": hardware()}
+    record = {
+        "date": now.isoformat(timespec="seconds"),
+        "load": os.getloadavg(),
+        "powers_of_messages": powers,
+        "training_by_epochs": fitted,
+        "startup_s": {"median": statistics.median(started), "all": started},
+        "by_messages": by_messages,
+        "by_epochs": by_epochs,
+        "versions": versions(),
+        "hardware": hardware(),
+    }
     arguments.results.mkdir(parents=True, exist_ok=True)
     target = arguments.results / f"{now:%Y-%m-%d}-growth.json"
     target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    target.with_suffix(".svg").write_text(draw(growing, "messages", "One epoch of row 1, demo size"), encoding="utf-8")
+    target.with_suffix(".svg").write_text(draw_messages(growing), encoding="utf-8")
+    epochs = draw_epochs(repeated, fitted, arguments.epochs_at)
+    target.with_name(f"{target.stem}-epochs.svg").write_text(epochs, encoding="utf-8")
     for run in (*by_messages, *by_epochs):
         print(", ".join(f"{name} {value:.4g}" for name, value in run.items()))
-    for words, value in slopes.items():
-        print(f"{words}: seconds grow with the power {value:.2f}")
+    for words, value in powers.items():
+        print(f"{words}: seconds grow with the power {value:.2f} of the messages")
+    print(
+        f"training on {arguments.epochs_at:,} messages: {fitted['intercept']:.2f} s and {fitted['slope']:.2f} s "
+        f"an epoch, off by {fitted['largest_deviation_percent']:.1f}% at most"
+    )
+    print(
+        f"a demo row beyond its arithmetic: {statistics.median(started):.2f} s, "
+        f"the median of {', '.join(f'{seconds:.2f}' for seconds in started)}"
+    )
     print(f"written: {target}")
-
-
-def column(runs: list[dict[str, float]], name: str) -> list[float]:
-    return [run[name] for run in runs]
 
 
 if __name__ == "__main__":
