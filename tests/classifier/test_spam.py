@@ -174,6 +174,16 @@ def test_messages_without_padding_are_evaluated_together_by_length(byte_tokenize
     assert all_ids(alone.predict_dataloader()) == alone.datasets["test"].ids
 
 
+def test_messages_whose_padding_nothing_reads_are_evaluated_by_length(byte_tokenizer, sms):
+    """The model leaves out the columns that are padding in a whole batch."""
+    for reads_padding in (False, True):
+        data = prepared(byte_tokenizer, sms, reads_padding=reads_padding, batch_size=2, split="all")
+        assert data.encoding.pad_to_max
+        lengths = [length for batch in data.predict_dataloader() for length in batch["length"].tolist()]
+        assert sorted(lengths) == sorted(data.datasets["test"].length.tolist())
+        assert (lengths == sorted(lengths)) is not reads_padding
+
+
 def test_empty_messages_have_one_token_and_are_counted(byte_tokenizer, sms):
     sms.write_text(sms.read_text() + "ham\t\nspam\t  \n")
     with pytest.warns(UserWarning, match="2 empty messages"):

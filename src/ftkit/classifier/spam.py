@@ -89,6 +89,7 @@ class SpamDataModule(SplitDataModule):
         quoting: Literal["published", "literal"] = "published" if split == "published" else "literal"
         self.source = Source(str(source), quoting, self.labels, normalize_labels)
         self.encoding: Encoding | None = None
+        self._by_length = False  # whether messages are evaluated in the order of their length
         self._joined = 1
 
     @property
@@ -143,6 +144,8 @@ class SpamDataModule(SplitDataModule):
             pad_to_max=self.padding != "none",
             single=self.padding == "none" and sees_padding,
         )
+        # Where no padding is needed, or none is read, the model computes each batch to its longest message only.
+        self._by_length = not (reads_padding if self.encoding.pad_to_max else self.encoding.single)
         if self.padding == "none" and not sees_padding and self.batch_size == 1:
             self.evaluation_batch_size = _TOGETHER
         width = min(max(map(len, encoded["train"])), self.encoding.max_length)
@@ -205,9 +208,8 @@ class SpamDataModule(SplitDataModule):
         self._joined = messages
 
     def _evaluation_order(self, split: SplitName) -> Sequence[int]:
-        """As they come; or by length where messages are padded to their batch's longest, so that little is padded."""
-        assert self.encoding is not None, "prepare comes first"
-        if self.encoding.pad_to_max or self.encoding.single:
+        """As they come; or by length, where a batch costs as much as its longest message."""
+        if not self._by_length:
             return super()._evaluation_order(split)
         return self.datasets[split].length.argsort(stable=True).tolist()
 
