@@ -237,7 +237,8 @@ def test_what_measures_is_left_out_on_request_and_the_status_when_all_is_done(tm
 
 def test_what_peak_memory_is_depends_on_the_machine(tmp_path: Path) -> None:
     here = table(sweep(tmp_path, "1-2"), "text")
-    assert "peak MB: most resident memory of the whole process during training, libraries included;" in here
+    assert "peak MB: most resident memory of the whole process during training, libraries included." in here
+    assert "For figures that compare closely, run each row in a process of its own." in here
     assert "allocated" not in here
     (tmp_path / "study/rows/01_base.yaml").write_text("result: {device: 'cuda:0'}\n")
     (tmp_path / "study/rows/02_first.yaml").write_text("result: {device: 'cuda:0', peak_memory_mb: null}\n")

@@ -101,8 +101,9 @@ def _memory(on_cpu: bool) -> str:
     if not on_cpu:
         return "peak MB: most memory allocated on the GPU during training."
     return (
-        "peak MB: most resident memory of the whole process during training, libraries included; rows that ran in one "
-        "process keep what the rows before them imported, so differences below 5% say nothing."
+        "peak MB: most resident memory of the whole process during training, libraries included. A process keeps some "
+        "of what its earlier rows needed: the same row took up to a sixth more late in a sweep than first. For figures "
+        "that compare closely, run each row in a process of its own."
     )
 
 
