@@ -11,11 +11,14 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
+from torch.utils.data import BatchSampler, IterableDataset
 from torchmetrics import Metric
 
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.training.checkpoint import trainable_parameters
+from ftkit.training.randomness import ReplayLoader
 from ftkit.training.recorder import add_to_result
+from ftkit.training.resume import ExactResume
 from ftkit.training.window import WindowedModule
 
 
@@ -23,52 +26,78 @@ class FitBatch(L.Callback):
     """Halves the micro-batch until a step fits into memory, and accumulates gradients over as many more of them.
 
     Before the first step the largest of some batches is tried, forwards and backwards, with room left for the
-    optimizer's state. Examples, their order, and the number and size of the steps stay as they were asked for: micro-
-    batches of unequal size are weighted by it where the loss is a mean. Modules that divide by what their window holds
-    themselves (:class:`ftkit.training.window.WindowedModule`) are left to do so. What was found is in
-    ``result.json`` as ``batch``, and a resumed run keeps it.
+    optimizer's state. Where a later one does not fit, its step begins again, gradients thrown away, with the same
+    examples in smaller micro-batches, and the run goes on with these; :class:`ftkit.training.resume.ExactResume`, which
+    ``ftkit fit`` has always, fetches the examples again. What the module itself counts over an epoch, such as a
+    training accuracy, counts the examples of that step that had been through twice.
 
-    It needs a data module with ``batch_size``.
+    Examples, their order, and the number and size of the steps stay as they were asked for: micro-batches of unequal
+    size are weighted by it where the loss is a mean. Modules that divide by what their window holds themselves
+    (:class:`ftkit.training.window.WindowedModule`) are left to do so. What was found is in ``result.json`` as
+    ``batch``, and a resumed run keeps it.
+
+    It needs one process, automatic optimisation, a data module with ``batch_size``, and rows that are counted.
 
     Args:
-        probe_batches: Of how many batches the largest is tried. Later ones may be larger; those of messages padded to
-            one length are not.
+        probe_batches: Of how many batches the largest is tried. Messages padded to one length are all as large.
     """
 
     def __init__(self, probe_batches: int = 8) -> None:
         self.probe_batches = probe_batches
         self.asked = self.fitted = 0
-        self._examples = 0
+        self._examples = self._accumulate = 0
+        self._stepping = False  # weights may have changed: a step cannot begin again
 
     @property
     def factor(self) -> int:
         """Micro-batches that make a batch."""
         return self.asked // self.fitted
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse what could not be split.
+
+        Raises:
+            InputError: There are several processes, or the module takes its steps itself.
+        """
+        if stage == "fit" and trainer.world_size > 1:
+            raise InputError(
+                "FitBatch finds the size for a single process, and several would each find their own",
+                field="trainer.devices",
+                got=trainer.world_size,
+                fix="lower data.batch_size and raise trainer.accumulate_grad_batches instead",
+            )
+        if stage == "fit" and not pl_module.automatic_optimization:
+            raise InputError("FitBatch needs a module with automatic optimisation", field="trainer.callbacks")
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Find the size and set up trainer and data for it.
 
         Raises:
-            InputError: The data module does not say its batch size.
+            InputError: The data module does not say its batch size, or its rows cannot be counted.
             EnvironmentFault: Not even one example fits.
         """
         data: Any = getattr(trainer, "datamodule", None)
         if not isinstance(getattr(data, "batch_size", None), int):
             raise InputError("FitBatch needs a data module with batch_size", field="trainer.callbacks")
-        self.asked = data.batch_size
-        if not self.fitted:
+        loader = _loader(trainer)
+        self.asked, self._accumulate = data.batch_size, trainer.accumulate_grad_batches
+        self._examples = min(len(loader.sampler), int(trainer.num_training_batches) * self.asked)
+        if not self.fitted or self.asked % self.fitted:
             self.fitted = self._largest(trainer, pl_module, data)
         if self.fitted < self.asked:
-            self._split(trainer, data)
-            rank_zero_info(
-                f"A batch of {self.asked} does not fit: {self.factor} micro-batches of {self.fitted} instead"
-            )
+            self._split(trainer)
+        self._catch(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Split the batches of a loader that was made anew."""
+        if self.fitted < self.asked and _loader(trainer).batch_sampler.batch_size != self.fitted:
+            self._split(trainer)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Note which micro-batch comes."""
-        self._batch_idx = batch_idx
+        self._batch_idx, self._stepping = batch_idx, False
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """Weight a micro-batch's mean by its part of the examples of its batch."""
@@ -79,19 +108,88 @@ class FitBatch(L.Callback):
         if size * self.factor != whole:
             loss.register_hook(lambda gradient: gradient * (size * self.factor / whole))
 
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Note that the weights are about to change."""
+        self._stepping = True
+
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Record what was found."""
+        """Record what was found, and leave the trainer as it was."""
         if stage == "fit" and self.fitted:
             found = {"asked": self.asked, "fitted": self.fitted, "accumulate": trainer.accumulate_grad_batches}
             add_to_result(trainer, batch=found)
+            self._release(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave the trainer as it was."""
+        self._release(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """The size that was found."""
         return {"fitted": self.fitted}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the size that the run began with."""
+        """Keep the size that the run had."""
         self.fitted = state_dict["fitted"]
+
+    def _catch(self, trainer: L.Trainer, module: Any) -> None:
+        """Begin steps that do not fit again; Lightning has no hook for what a step raises."""
+        loop: Any = trainer.fit_loop.epoch_loop
+        advance = loop.advance
+
+        def advance_again(fetcher: Any) -> None:
+            while True:
+                hook = module._current_fx_name
+                try:
+                    return advance(fetcher)
+                except RuntimeError as error:
+                    counts = loop.batch_progress.current
+                    if not is_out_of_memory(error) or (self._stepping and counts.ready > counts.completed):
+                        raise
+                    size, resume = self._smaller(self.fitted, error), self._resume(trainer, error)
+                # Outside of the handler, which holds on to the tensors of the step that failed.
+                module._current_fx_name = hook
+                self._begin_again(trainer, module, resume, size)
+
+        loop.advance = advance_again
+
+    def _release(self, trainer: L.Trainer) -> None:
+        vars(trainer.fit_loop.epoch_loop).pop("advance", None)
+        if self._accumulate:
+            trainer.accumulate_grad_batches, self._accumulate = self._accumulate, 0
+
+    def _resume(self, trainer: L.Trainer, error: BaseException) -> ExactResume:
+        """Who fetches the examples of a step again."""
+        found = [callback for callback in trainer.callbacks if isinstance(callback, ExactResume)]  # type: ignore[attr-defined]
+        if found and isinstance(_loader(trainer), ReplayLoader):
+            return found[0]
+        raise EnvironmentFault(
+            "out of memory in a batch that is larger than those that were tried",
+            field="data.batch_size",
+            got=self.fitted,
+            fix="add the callback ftkit.training.resume.ExactResume, and its step begins again with half of it",
+        ) from error
+
+    def _begin_again(self, trainer: L.Trainer, module: L.LightningModule, resume: ExactResume, size: int) -> None:
+        """Go back to where the step's first micro-batch was, and on in smaller ones."""
+        module.zero_grad(set_to_none=True)
+        if isinstance(module, WindowedModule):
+            module.restart_window()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        loop: Any = trainer.fit_loop.epoch_loop
+        progress, step = loop.batch_progress, loop.automatic_optimization.optim_progress.optimizer.step
+        steps = progress.current.completed // trainer.accumulate_grad_batches
+        self.fitted = size
+        self._split(trainer)
+        first = steps * trainer.accumulate_grad_batches
+        resume.begin_again(trainer, first)
+        before = trainer.current_epoch * int(trainer.num_training_batches)
+        for counts, number in ((progress.current, first), (progress.total, before + first)):
+            counts.ready = counts.started = counts.processed = counts.completed = number
+        for counts in (step.current, step.total):
+            counts.ready = counts.completed
 
     def _largest(self, trainer: L.Trainer, module: L.LightningModule, data: Any) -> int:
         size = self.asked
@@ -103,16 +201,10 @@ class FitBatch(L.Callback):
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                if size == 1:
-                    raise EnvironmentFault(
-                        "out of memory with a single example",
-                        field="data.batch_size",
-                        fix="cut the examples, use a smaller model, or gradient_checkpointing",
-                    ) from error
+                size = self._smaller(size, error)
             finally:
                 data.batch_size = self.asked
             # Outside of the handler, which holds on to the tensors of the step that failed.
-            size = next(smaller for smaller in range(size // 2, 0, -1) if self.asked % smaller == 0)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
@@ -131,22 +223,39 @@ class FitBatch(L.Callback):
             loss.backward()
         del room
 
-    def _split(self, trainer: L.Trainer, data: Any) -> None:
+    def _smaller(self, size: int, error: BaseException) -> int:
+        """At most half of a size that did not fit, and a divisor of what was asked for."""
+        if size == 1:
+            raise EnvironmentFault(
+                "out of memory with a single example",
+                field="data.batch_size",
+                fix="cut the examples, use a smaller model, or gradient_checkpointing",
+            ) from error
+        return next(smaller for smaller in range(size // 2, 0, -1) if self.asked % smaller == 0)
+
+    def _split(self, trainer: L.Trainer) -> None:
         """Let the data come in micro-batches: the same examples in the same order, in as many steps."""
         loop: Any = trainer.fit_loop
-        (before,) = loop._combined_loader.flattened
-        batches = int(trainer.num_training_batches)
-        self._examples = min(len(before.sampler), batches * self.asked)
-        trainer.accumulate_grad_batches *= self.factor
+        _loader(trainer).batch_sampler.batch_size = self.fitted
+        trainer.accumulate_grad_batches = self._accumulate * self.factor
+        batches = -(-self._examples // self.fitted)
+        loop._combined_loader.limits = loop.max_batches = batches
         if isinstance(trainer.val_check_interval, int):
-            trainer.val_check_interval *= self.factor
-        trainer.limit_train_batches = -(-self._examples // self.fitted)
-        data.batch_size = self.fitted
-        loop._combined_loader = None
-        loop.setup_data()
-        data.batch_size = self.asked
-        (now,) = loop._combined_loader.flattened
-        now.batch_sampler.sampler = before.sampler  # an order may depend on the number of batches
+            every = trainer.val_check_interval * self.factor
+            trainer.val_check_batch = every if trainer.check_val_every_n_epoch is None else min(every, batches)
+        elif trainer.val_check_batch is not None:
+            trainer.val_check_batch = max(1, int(batches * trainer.val_check_interval))
+        iter(loop._data_fetcher)  # it may have fetched whole batches
+        rank_zero_info(f"A batch of {self.asked} does not fit: {self.factor} micro-batches of {self.fitted} instead")
+
+
+def _loader(trainer: L.Trainer) -> Any:
+    """The loader of the training rows."""
+    loaders: Any = getattr(trainer.fit_loop._combined_loader, "flattened", [])
+    sampler = getattr(loaders[0], "batch_sampler", None) if len(loaders) == 1 else None
+    if type(sampler) is not BatchSampler or isinstance(loaders[0].dataset, IterableDataset):
+        raise InputError("FitBatch needs one training loader, of rows that are counted", field="trainer.callbacks")
+    return loaders[0]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -140,6 +140,15 @@ class ExactResume(L.Callback):
         self.changed = compare_settings(state_dict["settings"], self.settings, self.allow_changed)
         self._stored = state_dict
 
+    def begin_again(self, trainer: L.Trainer, batch_idx: int) -> None:
+        """Go on with a batch of this epoch that was fetched before; Lightning's counters are left to the caller."""
+        self._batches = batch_idx
+        for loader in self._loaders:
+            loader.begin_again(batch_idx)
+        fetcher: Any = trainer.fit_loop._data_fetcher
+        iter(fetcher)
+        fetcher.fetched = batch_idx
+
     def _replay(self, trainer: L.Trainer) -> None:
         """Wrap the loaders, unless they restore themselves or are wrapped."""
         combined: Any = trainer.fit_loop._combined_loader
