@@ -39,8 +39,8 @@ BUGS: dict[str, tuple[Edits, str]] = {
         "tests/vlm/test_chat.py::test_exactly_the_answers_and_their_ends_are_learnt[paligemma_folder]",
     ),
     "image dropped": (
-        [("vlm/chat.py", "images = {name: made[name] for name in IMAGE_TENSORS.keys() & made.keys()}",
-          "images: dict[str, Tensor] = {}")],
+        [("vlm/chat.py", "pixels = {name: made[name] for name in IMAGE_TENSORS.keys() & made.keys()}",
+          "pixels: dict[str, Tensor] = {}")],
         "tests/vlm/test_chat.py::test_prompts_and_pixels_are_those_of_the_processor",
     ),
     "picture blank": (

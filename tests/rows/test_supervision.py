@@ -134,3 +134,11 @@ def test_prompts_are_padded_on_the_left() -> None:
     batch = prompt_batch([[5], [6, 7, 8]], 0)
     assert batch["input_ids"].tolist() == [[0, 0, 5], [6, 7, 8]]
     assert batch["attention_mask"].tolist() == [[0, 0, 1], [1, 1, 1]]
+
+
+def test_a_row_stays_whole_where_prompt_and_answer_or_its_room_fit() -> None:
+    rule = LengthRule.for_evaluation(8, max_new_tokens=3)
+    assert [rule.leaves_whole(length, [1]) for length in (5, 6)] == [True, False]
+    assert [rule.leaves_whole(4, [1] * length) for length in (4, 5)] == [True, False]
+    assert LengthRule().leaves_whole(10**6, [1])
+    assert [LengthRule(limit).within(8).max_length for limit in (None, 5, 9)] == [8, 5, 8]

@@ -14,8 +14,10 @@ from ftkit.errors import InputError
 from ftkit.evaluation.predictions import write_predictions
 from ftkit.rows.reader import Row
 from ftkit.rows.supervision import LengthRule
+from ftkit.vlm import chat
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.dataset import split_by_images
+from ftkit.vlm.sft import VLMSFT
 from ftkit.vlm.yes_no import VLMYesNo
 
 
@@ -106,13 +108,67 @@ def test_rows_are_evaluated_up_to_the_models_context_and_no_further(
     context = prompts[longest] + 2
     data = prepared(processor, **sources, max_length=1000, whole=LengthRule.for_evaluation(context, 2))
     longer = sum(len(one.prompt) + len(one.answers[0]) > context for one in rows)
-    assert (data.report["cut"]["train"], data.report["cut"]["test"]) == (0, longer)
+    assert (data.report["cut"]["train"], data.report["cut"]["test"]) == (longer, longer)
     assert data.datasets["test"][longest].answers[0] == rows[longest].answers[0][:2]
     assert data.report["sizes"]["test"] == len(rows) == 12
     with pytest.raises(
         InputError, match=rf"messages\.jsonl:\d+: the prompt has {prompts[longest]} tokens, room is for"
     ):
         prepared(processor, **sources, max_length=1000, whole=LengthRule.for_evaluation(context, 3))
+
+
+@pytest.mark.parametrize("too_long", ["cut", "skip"])
+@pytest.mark.parametrize("max_length", [None, 1000])
+def test_the_models_context_is_a_limit_of_training_too(
+    max_length: int | None, too_long: Any, idefics3_folder: Path, vlm_rows: Callable[[str], Path]
+) -> None:
+    def data_for(context: int) -> VLMDataModule:
+        model = VLMSFT(model=str(idefics3_folder), max_new_tokens=2)
+        assert model.context_length == 512
+        model.context_length = context
+        data = VLMDataModule(**in_three(vlm_rows("messages")), max_length=max_length, too_long=too_long, seed=1)
+        data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        data.trainer.strategy.connect(model)
+        data.setup("fit")
+        return data
+
+    whole = list(data_for(512).datasets["train"])
+    context = max(len(one.prompt) for one in whole) + 2
+    longer = {one.row.id for one in whole if len(one.prompt) + len(one.answers[0]) > context}
+    assert 0 < len(longer) < 12
+    data = data_for(context)
+    changed, kept = ("skipped", longer) if too_long == "skip" else ("cut", set())
+    assert data.report[changed]["train"] == len(longer)
+    assert data.report["cut"]["test"] == len(longer)
+    rows = {one.row.id: one for one in data.datasets["train"]}
+    assert rows.keys() == {one.row.id for one in whole} - kept
+    for one in whole:
+        if one.row.id in rows:
+            assert rows[one.row.id].prompt == one.prompt  # with all its image tokens
+            assert rows[one.row.id].answers == [one.answers[0][: context - len(one.prompt)]]
+
+
+@pytest.mark.parametrize("family", ["idefics3", "smolvlm", "paligemma"])
+def test_pictures_are_opened_only_of_rows_that_may_be_too_long(
+    family: str, request: pytest.FixtureRequest, vlm_rows: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor = AutoProcessor.from_pretrained(request.getfixturevalue(f"{family}_folder"))
+    opened: list[Any] = []
+    decode = chat.decode_image
+    monkeypatch.setattr(chat, "decode_image", lambda *args: opened.append(args) or decode(*args))
+    sources = in_three(vlm_rows("prefix" if family == "paligemma" else "messages"))
+    data = prepared(processor, **sources, whole=LengthRule.for_evaluation(512, 8))
+    assert data.report["cut"] == data.report["skipped"] == dict.fromkeys(("train", "val", "test"), 0)
+    assert opened == []
+    rows = list(data.datasets["train"])
+    encoder = data.datasets["train"].encoder
+    for one in rows:  # a bound that is never too low, and met by the largest
+        text = len(encoder.renderer.prompt_ids(encoder.renderer(one.row).prompt))
+        assert len(one.prompt) <= text + len(one.row.images) * encoder._most_tokens
+    longest = max(len(one.prompt) for one in rows)
+    opened.clear()
+    prepared(processor, **sources, max_length=longest)
+    assert opened
 
 
 def test_pairs_without_a_preference_are_left_out_and_counted(

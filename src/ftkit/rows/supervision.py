@@ -8,7 +8,7 @@ do when an answer is generated, so no token belongs to both and nothing is searc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -193,6 +193,15 @@ class LengthRule:
             max_new_tokens: Longest answer that is generated.
         """
         return cls(context_length, "cut", room=max_new_tokens)
+
+    def within(self, context_length: int) -> LengthRule:
+        """The same rule for a model that takes no more than so many tokens."""
+        return replace(self, max_length=min(self.max_length or context_length, context_length))
+
+    def leaves_whole(self, prompt_length: int, *answers: list[int]) -> bool:
+        """Whether a row stays as it is."""
+        longest = max(self.room or 0, *map(len, answers))
+        return self.max_length is None or prompt_length + longest <= self.max_length
 
     def fit(self, row: Row, prompt_length: int, *answers: list[int]) -> list[list[int]] | None:
         """The answers as they may be learnt, or None if the row is to be left out.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,11 @@ class ChatEncoder:
                 that has no rule.
         """
         text, ids = self._texts(row)
-        made = self._processed(text, row)
+        images = [_opened(image, row) for image in row.images]
+        try:
+            made = self._processed(text, images)
+        except ValueError as error:
+            raise row.error(f"{type(self.processor).__name__}: {error}") from error
         if unknown := made.keys() - _OWN - TOKEN_VALUES.keys() - IMAGE_TENSORS.keys():
             known = ", ".join(sorted([*TOKEN_VALUES, *IMAGE_TENSORS]))
             raise InputError(
@@ -126,19 +131,24 @@ class ChatEncoder:
         prompt = made["input_ids"][0].tolist()
         fitting = self.length.fit(row, len(prompt), *ids)
         tokens = {name: made[name][0].tolist() for name in TOKEN_VALUES.keys() & made.keys()}
-        images = {name: made[name] for name in IMAGE_TENSORS.keys() & made.keys()}
-        return EncodedRow(row, prompt, fitting, tokens, images, cut=fitting is not None and fitting != ids)
+        pixels = {name: made[name] for name in IMAGE_TENSORS.keys() & made.keys()}
+        return EncodedRow(row, prompt, fitting, tokens, pixels, cut=fitting is not None and fitting != ids)
 
     def fitted(self, row: Row) -> tuple[list[list[int]] | None, bool]:
         """The answers' token ids as they are learnt, and whether one was cut; see :class:`EncodedRow`.
 
-        Without a limit of the length no image is opened.
+        The images are opened only if the row may be too long with the most tokens that an image becomes.
 
         Raises:
             InputError: See :meth:`encode`.
         """
+        text, ids = self._texts(row)
         if self.length.max_length is None:
-            return self._texts(row)[1], False
+            return ids, False
+        if row.images:
+            most = len(self.renderer.prompt_ids(text)) + len(row.images) * self._most_tokens
+            if self.length.leaves_whole(most, *ids):
+                return ids, False
         encoded = self.encode(row)
         return encoded.answers, encoded.cut
 
@@ -177,15 +187,17 @@ class ChatEncoder:
         answers = [texts.completion, *([texts.rejected] if self.preference and texts.rejected is not None else [])]
         return texts.prompt, [self.renderer.completion_ids(text) for text in answers]
 
-    def _processed(self, prompt: str, row: Row) -> Mapping[str, Tensor]:
-        images = [_opened(image, row) for image in row.images]
+    @cached_property
+    def _most_tokens(self) -> int:
+        """Tokens of a prompt that is one square: cut into tiles, it fills more of them than any other shape."""
+        assert self.renderer.image_token is not None, "the renderer refuses images otherwise"
+        return self._processed(self.renderer.image_token, [Image.new("RGB", (1024, 1024))])["input_ids"].shape[1]
+
+    def _processed(self, prompt: str, images: list[Image.Image]) -> Mapping[str, Tensor]:
         options: dict[str, Any] = {"images": [images]} if images else {}
         if self.renderer.chat:
             options["add_special_tokens"] = False  # the template has written them
-        try:
-            return self.processor(text=[prompt], return_tensors="pt", **options)
-        except ValueError as error:
-            raise row.error(f"{type(self.processor).__name__}: {error}") from error
+        return self.processor(text=[prompt], return_tensors="pt", **options)
 
     def _padded(self, values: dict[str, list[list[int]]], width: int, left: bool) -> dict[str, Tensor]:
         padded = {}

@@ -44,8 +44,8 @@ class VLMDataModule(SplitDataModule):
         fractions: Where there is one source: parts for train and validation; the rest is for test. Rows that share an
             image stay together.
         split_seed: Seed of that split.
-        max_length: Most tokens in a training row, image tokens included; null for any. To know which rows are longer,
-            each is put through the processor once at the start.
+        max_length: Most tokens in a training row, image tokens included; null, as any larger number, is the model's
+            context. Rows that may be longer are put through the processor once at the start.
         too_long: Whether to ``cut`` a training row's answer that is too long, or to ``skip`` the row. Prompts and
             images are never cut. Rows of val and test are never left out, and only the model's context cuts their
             answers.
@@ -122,10 +122,8 @@ class VLMDataModule(SplitDataModule):
         model: Any = self.trainer.lightning_module
         if not hasattr(model, "preference"):
             raise InputError("these rows are for a vision-language model", field="model", got=type(model).__name__)
-        whole = None
-        if self.length.max_length is not None:
-            room = 1 if model.preference else model.max_new_tokens  # nothing is generated of pairs
-            whole = LengthRule.for_evaluation(model.context_length, room)
+        room = 1 if model.preference else model.max_new_tokens  # nothing is generated of pairs
+        whole = LengthRule.for_evaluation(model.context_length, room)
         self.prepare(model.processor, model.preference, whole, _classes(model))
 
     def prepare(
@@ -136,7 +134,8 @@ class VLMDataModule(SplitDataModule):
         Args:
             processor: The model's processor.
             preference: Whether the model learns from preferences.
-            whole: The rule of val and test, see :meth:`LengthRule.for_evaluation`; None does not measure their rows.
+            whole: The rule of val and test, see :meth:`LengthRule.for_evaluation`, whose context holds in training as
+                well; None does not measure rows unless ``max_length`` was given.
             classes: The two answers that a sample counts.
 
         Raises:
@@ -149,8 +148,10 @@ class VLMDataModule(SplitDataModule):
         self.note_seed()
         rows = {**self.rows, "train": self._sampled(self.rows["train"], classes)}
         self.report = {"source": self.sources["train"], "sha256": self.data_sha256}
+        context = None if whole is None else whole.max_length
+        rule = self.length if context is None else self.length.within(context)
         for name in SPLITS:
-            encoder = ChatEncoder(processor, self.length if name == "train" else whole, self.chat, preference)
+            encoder = ChatEncoder(processor, rule if name == "train" else whole, self.chat, preference)
             kept, counts = leave_out_unusable(rows[name], encoder, name)
             for count, value in counts.items():
                 self.report.setdefault(count, {})[name] = value
