@@ -11,7 +11,7 @@ import lightning as L
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from ftkit.errors import InputError
 from ftkit.evaluation.predictions import read_predictions
@@ -225,6 +225,22 @@ def test_full_tuning_leaves_the_vision_tower_unless_it_is_freed(idefics3_folder:
 
     assert learning() == {"text_model", "weight"}  # weight is the head's
     assert learning(freeze_vision=False) == {"text_model", "weight", "vision_model", "connector"}
+
+
+@pytest.mark.parametrize("options", [{"trainable": "all"}, {"lora_targets": ["q_proj"]}], ids=str)
+def test_a_tower_of_another_name_is_not_freed_without_a_word(options: dict[str, Any], tmp_path: Path) -> None:
+    rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e4}
+    text = {"model_type": "qwen2_vl_text", "vocab_size": 99, "hidden_size": 64, "intermediate_size": 64}
+    text |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "rope_parameters": rope}
+    tower = {"depth": 1, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "patch_size": 8}
+    config = Qwen2VLConfig(text_config=text, vision_config=tower)
+    Qwen2VLForConditionalGeneration(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"freeze_vision: no part of the model has a name of a vision tower"):
+        VLMSFT(model=str(tmp_path), **options).configure_model()
+    module = VLMSFT(model=str(tmp_path), freeze_vision=False, **options)
+    module.configure_model()
+    assert any("visual" in name for name, _ in module.net.named_modules())
+    VLMSFT(model=str(tmp_path)).configure_model()  # adapters are on the text model alone
 
 
 def test_adapters_are_on_the_text_model_alone_unless_layers_are_named(idefics3_folder: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from transformers import AutoModelForImageTextToText
 
+from ftkit.errors import InputError
 from ftkit.training.generative import GenerativeModule
 from ftkit.training.sharding import holds_whole_network
 from ftkit.vlm.dataset import ORIGIN
@@ -40,7 +41,21 @@ class VLMModule(GenerativeModule):
         return 0.0 if self.vision is None else self.vision.seconds
 
     def with_trainable(self, net: Any) -> Any:
-        """Choose what learns; a frozen tower is without dropout, whether its features are kept or not."""
+        """Choose what learns; a frozen tower is without dropout, whether its features are kept or not.
+
+        Raises:
+            InputError: The tower is to stay as it is, and nothing of the model has a name of one.
+        """
+        names = {name.rpartition(".")[2] for name, _ in net.named_modules()}
+        # Adapters without names of layers are on the text model alone.
+        elsewhere = self.trainable == "all" or self.lora_targets is not None
+        if self.frozen_towers and elsewhere and not names.intersection(self.frozen_towers):
+            raise InputError(
+                f"no part of the model has a name of a vision tower ({', '.join(self.frozen_towers)})",
+                field="freeze_vision",
+                got=type(net).__name__,
+                fix="use freeze_vision: false, or LoRA without lora_targets, which adapts the text model alone",
+            )
         net = super().with_trainable(net)
         if is_frozen(net):
             for part in vision_parts(net):
