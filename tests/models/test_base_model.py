@@ -30,6 +30,7 @@ from ftkit.models.base_model import (
     load_processor,
     locate,
     prepare_layers,
+    token_logits,
 )
 from ftkit.training.checkpoint import trainable_parameters
 
@@ -92,6 +93,26 @@ def test_body_and_head_make_the_models_own_logits(model_and_inputs: tuple[PreTra
     assert (adapted(**inputs).logits - plain).abs().max() > 1e-3
     with adapted.disable_adapter():
         assert torch.equal(composed(adapted, inputs), plain)
+
+
+@torch.no_grad()
+def test_logits_of_a_few_tokens_are_those_of_the_whole_head(
+    model_and_inputs: tuple[PreTrainedModel, dict[str, Any]],
+) -> None:
+    model, inputs = model_and_inputs
+    targets = ["lm_head", linear_layers(model)[0]]
+    for net in (model, shaken(add_adapters(copy.deepcopy(model), rank=2, alpha=4.0, targets=targets)).eval()):
+        hidden_states, head = hidden_states_and_head(net)
+        states = hidden_states(**inputs)[:, -1]
+        torch.testing.assert_close(token_logits(net, states, [7, 3]), head(states)[:, [7, 3]])
+
+
+def test_logits_of_a_few_tokens_are_not_rounded() -> None:
+    model = of_config(LlamaConfig(**SMALL))[0].to(torch.bfloat16)
+    states = torch.randn(8, 64, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    exact = states.double() @ model.lm_head.weight[[7, 3]].double().T
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(token_logits(model, states, [7, 3]), exact.float(), rtol=1e-5, atol=1e-6)
 
 
 def test_adapters_are_on_all_projections_of_the_text_model(

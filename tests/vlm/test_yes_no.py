@@ -104,6 +104,24 @@ def test_scores_are_those_of_the_first_answer_token(
     assert dict(zip(found.ids, found.scores.tolist(), strict=True)) == pytest.approx(expected, abs=1e-4)
 
 
+def test_scores_in_bfloat16_are_not_rounded_by_the_head(
+    approvals: Path, paligemma2_folder: Path, tmp_path: Path
+) -> None:
+    module = VLMYesNo(model=str(paligemma2_folder), dtype="bfloat16", max_new_tokens=1)
+    module.first_tokens = tuple([tokens[0]] for tokens in module.first_tokens)  # sums over spellings tie less often
+    every = str(approvals)
+    rows = VLMDataModule(every, every, every, batch_size=6)
+    trainer(tmp_path, 1).test(module, datamodule=rows, verbose=False)
+    scores = read_predictions(tmp_path / "predictions-test.tsv").scores
+    (loader,) = rows.test_dataloader()
+    with torch.no_grad():
+        logits = torch.cat([module.net(**batch["prompts"]).logits[:, -1] for batch in loader])
+    assert logits.dtype == torch.bfloat16
+    rounded = log_odds(logits, *module.first_tokens)
+    assert len(set(rounded.tolist())) < 20 < len(set(scores.tolist()))  # 24 pictures of other shades
+    assert torch.tensor(scores.tolist()) == pytest.approx(rounded, abs=0.05)
+
+
 def test_tuning_moves_the_scores_and_the_evaluator_reads_them(
     approvals: Path, paligemma_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

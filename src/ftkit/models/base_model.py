@@ -177,20 +177,53 @@ def hidden_states_and_head(model: nn.Module) -> tuple[Callable[..., Tensor], Hea
     Raises:
         InputError: The model has no output head on a body, or does more between them than is known here.
     """
-    whole = plain_model(model)
-    body, head = whole.base_model, whole.get_output_embeddings()
-    if head is None or body is whole:
-        raise InputError("the model has no language head on a body of its own", field="model", got=type(whole).__name__)
-    config = whole.config.get_text_config()
-    if {getattr(config, name, None) or 1.0 for name in _HEAD_SCALES} != {1.0}:
-        raise InputError("the family scales its logits in a way of its own", field="model", got=config.model_type)
+    body = plain_model(model).base_model
+    head, cap = _head_and_cap(model)
 
     def hidden_states(**inputs: Any) -> Tensor:
         return body(**inputs, use_cache=False)[0]
 
-    return hidden_states, partial(_logits, head=head, cap=getattr(config, "final_logit_softcapping", None))
+    return hidden_states, partial(_logits, head=head, cap=cap)
 
 
-def _logits(states: Tensor, head: nn.Module, cap: float | None) -> Tensor:
+def token_logits(model: nn.Module, states: Tensor, tokens: Sequence[int]) -> Tensor:
+    """The logits of a few tokens in float32, whatever the model's precision.
+
+    In bfloat16 a logit between 8 and 16 is a multiple of 1/16, so that the scores of different examples come out equal.
+
+    Args:
+        model: A transformers model with an output head, plain or wrapped by peft. A head with adapters of its own
+            computes in its own precision.
+        states: What the head reads (N, D).
+        tokens: Token ids.
+
+    Returns:
+        float32 (N, number of tokens).
+
+    Raises:
+        InputError: See :func:`hidden_states_and_head`.
+    """
+    few = list(tokens)
+    head, cap = _head_and_cap(model)
+    if type(head) is not nn.Linear:
+        return _logits(states, head, cap)[:, few].float()
+    weight, bias = head.weight[few].float(), None if head.bias is None else head.bias[few].float()
+    with torch.autocast(states.device.type, enabled=False):
+        return _logits(states.float(), partial(nn.functional.linear, weight=weight, bias=bias), cap)
+
+
+def _head_and_cap(model: nn.Module) -> tuple[nn.Module, float | None]:
+    """The output head, and what the family caps its logits at."""
+    whole = plain_model(model)
+    head = whole.get_output_embeddings()
+    if head is None or whole.base_model is whole:
+        raise InputError("the model has no language head on a body of its own", field="model", got=type(whole).__name__)
+    config = whole.config.get_text_config()
+    if {getattr(config, name, None) or 1.0 for name in _HEAD_SCALES} != {1.0}:
+        raise InputError("the family scales its logits in a way of its own", field="model", got=config.model_type)
+    return head, getattr(config, "final_logit_softcapping", None)
+
+
+def _logits(states: Tensor, head: Head, cap: float | None) -> Tensor:
     logits = head(states)
     return logits if cap is None else torch.tanh(logits / cap) * cap  # the Gemma family

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -21,12 +22,12 @@ class Answers(NamedTuple):
     Attributes:
         texts: The answers without special tokens and outer blanks; an unfinished one ends in ``UNFINISHED``.
         stopped: Whether the model ended the answer itself.
-        first_logits: The logits of each answer's first token, (B, V) in the model's precision; None if not asked for.
+        first_states: What the output head read for each answer's first token, (B, D); None if not asked for.
     """
 
     texts: list[str]
     stopped: list[bool]
-    first_logits: Tensor | None = None
+    first_states: Tensor | None = None
 
 
 def end_tokens(net: Any, tokenizer: Any) -> list[int]:
@@ -38,7 +39,7 @@ def end_tokens(net: Any, tokenizer: Any) -> list[int]:
 
 @torch.no_grad()
 def greedy_answers(
-    net: Any, tokenizer: Any, inputs: dict[str, Any], max_new_tokens: int, first_logits: bool = False
+    net: Any, tokenizer: Any, inputs: dict[str, Any], max_new_tokens: int, first_states: bool = False
 ) -> Answers:
     """Go on from each prompt with the likeliest token, until an end token or ``max_new_tokens``.
 
@@ -47,23 +48,36 @@ def greedy_answers(
         tokenizer: Its tokenizer.
         inputs: Left padded ``input_ids`` and ``attention_mask`` (B, T) int64, and what else the model takes.
         max_new_tokens: The limit.
-        first_logits: Keep the logits of each answer's first token.
+        first_states: Keep what the output head reads for each answer's first token.
     """
     ends = end_tokens(net, tokenizer)
-    written = plain_model(net).generate(
-        **inputs,
-        do_sample=False,
-        num_beams=1,
-        **_AS_THE_MODEL_SAYS,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=ends,
-        pad_token_id=tokenizer.pad_token_id,
-        return_dict_in_generate=True,
-        output_logits=first_logits,
-    )
+    read: list[Tensor] = []
+    with _head_watched(plain_model(net), read) if first_states else nullcontext():
+        written = plain_model(net).generate(
+            **inputs,
+            do_sample=False,
+            num_beams=1,
+            **_AS_THE_MODEL_SAYS,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=ends,
+            pad_token_id=tokenizer.pad_token_id,
+            return_dict_in_generate=True,
+        )
     new = written.sequences[:, inputs["input_ids"].shape[1] :].tolist()
     texts, stopped = zip(*(_answer(tokens, ends, tokenizer) for tokens in new), strict=True)
-    return Answers(list(texts), list(stopped), written.logits[0] if first_logits else None)
+    return Answers(list(texts), list(stopped), read[0][:, -1] if first_states else None)
+
+
+@contextmanager
+def _head_watched(model: Any, read: list[Tensor]) -> Iterator[None]:
+    """Keep what the output head reads (B, T, D) when it runs for the first time."""
+    hook = model.get_output_embeddings().register_forward_pre_hook(
+        lambda head, states: None if read else read.extend(states)
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _answer(tokens: list[int], ends: Collection[int], tokenizer: Any) -> tuple[str, bool]:

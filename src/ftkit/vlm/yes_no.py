@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ftkit.errors import InputError
+from ftkit.models.base_model import plain_model, token_logits
 from ftkit.models.generation import greedy_answers
+from ftkit.training.sharding import gathered
 from ftkit.vlm.model import VLMModule
 
 
@@ -22,7 +24,7 @@ class VLMYesNo(VLMModule):
 
     It learns the answers of its rows, as :class:`ftkit.vlm.sft.VLMSFT` does. Its predictions hold the greedy answer
     (without case, outer blanks and a final full stop) and ``log_odds:POSITIVE``: log P(positive) - log P(negative) of
-    its first token, over all spellings of the two words.
+    its first token, over all spellings of the two words, in float32.
 
     Args:
         positive: The positive answer.
@@ -50,11 +52,14 @@ class VLMYesNo(VLMModule):
         if "prompts" not in batch:
             return {}
         prompts = self.model_inputs(batch["prompts"])
-        answers = greedy_answers(self.net, self.tokenizer, prompts, self.max_new_tokens, first_logits=True)
-        assert answers.first_logits is not None
+        answers = greedy_answers(self.net, self.tokenizer, prompts, self.max_new_tokens, first_states=True)
         found = self.answered(batch, answers)
         words = {name: [normalised(text) for text in found[name]] for name in ("label", "prediction")}
-        return {**found, **words, "score": log_odds(answers.first_logits, *self.first_tokens)}
+        negative, positive = self.first_tokens
+        told = (self.net, answers.first_states, [*negative, *positive])
+        logits = gathered(plain_model(self.net), token_logits, *told)
+        places = range(len(negative)), range(len(negative), logits.shape[1])
+        return {**found, **words, "score": log_odds(logits, *map(list, places))}
 
 
 def normalised(answer: str) -> str:
