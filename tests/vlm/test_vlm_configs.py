@@ -84,7 +84,8 @@ def run_offline(
 @pytest.mark.parametrize("name", SHAPE_OF)
 def test_a_config_runs_without_a_network(name: str, run_offline: Callable[[str], Path]) -> None:
     run = run_offline(name)
-    assert len(read_predictions(run / "predictions-test.tsv")) == 12
+    for split in ("val", "test"):
+        assert len(read_predictions(run / f"predictions-{split}.tsv")) == 12
     kept = read_checkpoint(run)["state_dict"]
     assert kept
     assert all("lora" in parameter for parameter in kept)  # adapters only
