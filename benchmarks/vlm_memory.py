@@ -1,4 +1,4 @@
-"""What three vision-language models need to answer and to be tuned, as a Markdown table, computed without weights.
+"""What vision-language models need to answer and to be tuned, as a Markdown table, computed without weights.
 
 Usage: python benchmarks/vlm_memory.py [--rank 8]
 
@@ -36,17 +36,13 @@ def smolvlm(text: dict[str, Any], vision: dict[str, Any], scale_factor: int) -> 
     return config
 
 
-def paligemma() -> PreTrainedConfig:
-    """The configuration of google/paligemma-3b-pt-224."""
-    # config.json of google/paligemma-3b-pt-224, as its fine-tuned copies on the hub repeat it. What is not in it is
-    # Gemma's default, such as heads of 256 and tied embeddings. keras-hub counts 2,923,335,408 parameters,
-    # with 64 embeddings fewer.
-    text: dict[str, Any] = {"model_type": "gemma", "num_attention_heads": 8, "num_key_value_heads": 1}
-    text |= {"hidden_size": 2048, "intermediate_size": 16384, "num_hidden_layers": 18, "vocab_size": 257216}
+def paligemma(text: dict[str, Any]) -> PreTrainedConfig:
+    """The configuration of a PaliGemma for pictures of 224 x 224 pixels."""
     vision: dict[str, Any] = {"model_type": "siglip_vision_model", "patch_size": 14, "image_size": 224}
     vision |= {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
     vision["vision_use_head"] = False
-    config = PaliGemmaConfig(text_config=text, vision_config=vision, projection_dim=2048)
+    text = {"num_attention_heads": 8, "head_dim": 256, "vocab_size": 257216, **text}
+    config = PaliGemmaConfig(text_config=text, vision_config=vision, projection_dim=text["hidden_size"])
     config.architectures = ["PaliGemmaForConditionalGeneration"]
     return config
 
@@ -55,19 +51,32 @@ def models() -> dict[str, PreTrainedConfig]:
     """The models' configurations by name."""
     # Text and scale_factor: config.json of HuggingFaceTB/SmolVLM-256M-Instruct, as fine-tuned copies on the hub repeat
     # it (the text part is SmolLM2-135M's); vision: google/siglip-base-patch16-512, which its card names. The vocabulary
-    # of 49,280 and the untied head make the sum 256 million, as the name says.
+    # of 49,280 and the untied head make the sum 256 million, as the name says. The text part of SmolVLM-500M is
+    # SmolLM2-360M's; its sum is 507 million.
     small_text = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49280}
     small_text |= {"num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192}
+    middle_text = small_text | {"hidden_size": 960, "intermediate_size": 2560, "num_hidden_layers": 32}
+    middle_text |= {"num_attention_heads": 15, "num_key_value_heads": 5}
     small_vision = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    small_vision |= {"patch_size": 16, "image_size": 512}
     # Text and scale_factor: config.json of HuggingFaceTB/SmolVLM-Base, which SmolVLM-Instruct shares; it leaves the
     # heads at Llama's 32. Vision: google/siglip-so400m-patch14-384. The sum is 2.25 billion, as published.
     text = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24, "vocab_size": 49155}
     text |= {"num_attention_heads": 32, "num_key_value_heads": 32, "max_position_embeddings": 16384}
     vision = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
+    vision |= {"patch_size": 14, "image_size": 384}
+    # config.json of google/paligemma-3b-pt-224, as its fine-tuned copies on the hub repeat it; PaliGemma 2's text part
+    # is Gemma 2 2B. keras-hub counts 2,923,335,408 and 3,032,094,960 parameters, with 64 embeddings fewer.
+    gemma: dict[str, Any] = {"model_type": "gemma", "hidden_size": 2048, "intermediate_size": 16384}
+    gemma |= {"num_hidden_layers": 18, "num_key_value_heads": 1}
+    gemma2: dict[str, Any] = {"model_type": "gemma2", "hidden_size": 2304, "intermediate_size": 9216}
+    gemma2 |= {"num_hidden_layers": 26, "num_key_value_heads": 4}
     return {
-        "SmolVLM-256M": smolvlm(small_text, {**small_vision, "patch_size": 16, "image_size": 512}, 4),
-        "SmolVLM-2.2B": smolvlm(text, {**vision, "patch_size": 14, "image_size": 384}, 3),
-        "PaliGemma-3B": paligemma(),
+        "SmolVLM-256M": smolvlm(small_text, small_vision, 4),
+        "SmolVLM-500M": smolvlm(middle_text, small_vision, 4),
+        "SmolVLM-2.2B": smolvlm(text, vision, 3),
+        "PaliGemma-3B": paligemma(gemma),
+        "PaliGemma 2-3B": paligemma(gemma2),
     }
 
 
