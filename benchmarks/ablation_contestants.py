@@ -154,7 +154,7 @@ def ours(task: Task) -> list[dict[str, Any]]:
         (config,) = (CONFIGS / "rows").glob(f"{row:02d}_*.yaml")
         out = Path(tempfile.mkdtemp(dir=task.folder))
         CellEngine(lambda done, total: None).run([CONFIGS / "base.yaml", config, overlay, variant], seed, out)
-        took, found = _since(started), _found(out)
+        took, found = _since(started), _found(out, task.folder / "messages.tsv")
         batches = found.pop("validations") * validation["limit_val_batches"] * _together(plain_loop.ROWS[row])
         if batches < work.eval_batches * LEAST_EVALUATED:
             raise SystemExit(
@@ -176,17 +176,21 @@ def _together(row: plain_loop.Row) -> int:
     return 8 if row["batch_size"] == 1 else 1
 
 
-def _found(run: Path) -> dict[str, Any]:
-    """What is compared of a run folder."""
+def _found(run: Path, messages: Path) -> dict[str, Any]:
+    """What is compared of a run folder; predictions in the plain loop's order, while the file has its own."""
+    from ftkit import SpamDataModule
+
     result = json.loads((run / "result.json").read_text())
     with (run / "predictions-test.tsv").open(encoding="utf-8") as file:
-        predictions = [int(line["prediction"] == "spam") for line in csv.DictReader(file, delimiter="\t")]
+        by_id = {line["id"]: int(line["prediction"] == "spam") for line in csv.DictReader(file, delimiter="\t")}
+    source = SpamDataModule(str(messages)).source.read()
+    by_text = {text: by_id[name] for name, text in zip(source.ids, source.texts, strict=True) if name in by_id}
     with (run / "metrics.csv").open(encoding="utf-8") as file:
         curve = [(int(line["step"]), line["train/loss"], line["val/loss"]) for line in csv.DictReader(file)]
     return {
         "frozen_seconds": result["seconds_frozen"]["fit"],
         "fit_seconds": result["seconds"]["fit"],
-        "predictions": predictions,
+        "predictions": [by_text[text] for text, _ in plain_loop.published_split(messages)["test"]],
         "losses": [(step, float(loss)) for step, loss, _ in curve if loss],
         "validations": sum(1 for *_, loss in curve if loss),
     }
