@@ -614,8 +614,8 @@ def test_the_precision_of_matrix_products_is_this_runs_own_and_recorded(plain: F
 def test_the_guard_against_divergence_can_be_set_up_and_switched_off(
     ftkit: Ftkit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Climb, "add", lambda self, loss: (self.window, self.patience) == (5, 7))
-    chosen = ["--divergence.window", "5", "--divergence.patience", "7"]
+    monkeypatch.setattr(Climb, "add", lambda self, loss: (self.window, self.patience) == (2, 7))
+    chosen = ["--divergence.window", "2", "--divergence.patience", "7"]
     code, said = ftkit("fit", *chosen)
     assert code == ExitCode.TRAINING, said
     assert "the loss has climbed" in said

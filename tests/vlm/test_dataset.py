@@ -50,7 +50,7 @@ def rows(vlm_rows: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Pat
 
 
 class Opened:
-    """How many rows went through the processor, and how many pictures were decoded."""
+    """How many rows went through the processor to make batches, and how many pictures were decoded at all."""
 
     def __init__(self) -> None:
         self.rows = self.pictures = 0
@@ -58,7 +58,7 @@ class Opened:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
-    counts, process, decode = Opened(), ChatEncoder._processed, chat.decode_image
+    counts, process, decode, setup = Opened(), ChatEncoder._processed, chat.decode_image, VLMDataModule.setup
 
     def processed(*args: Any) -> Any:
         counts.rows += 1
@@ -68,6 +68,12 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
         counts.pictures += 1
         return decode(*args)
 
+    def measured(data: VLMDataModule, stage: str) -> None:
+        before = counts.rows
+        setup(data, stage)
+        counts.rows = before  # what it takes to know which rows may be too long
+
+    monkeypatch.setattr(VLMDataModule, "setup", measured)
     monkeypatch.setattr(ChatEncoder, "_processed", processed)
     monkeypatch.setattr(chat, "decode_image", decoded)
     return counts

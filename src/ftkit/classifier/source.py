@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -92,6 +93,7 @@ class Source:
         return path
 
 
+@cache
 def _demo() -> Messages:
     pairs = demo_messages()
     digest = hashlib.sha256("".join(f"{label}\t{text}\n" for label, text in pairs).encode())

@@ -46,8 +46,9 @@ class RunRecorder(L.Callback):
         self._fit_started = self._evaluation_started = 0.0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Start the clock and the measurement of memory; a ``test`` adds to what ``fit`` left."""
-        reset_peak_memory()
+        """Start to measure a training's memory; a ``test`` adds to what ``fit`` left."""
+        if stage == "fit":
+            reset_peak_memory()
         file = Path(trainer.default_root_dir) / RESULT_FILE
         if stage != "fit" and not self.result and file.is_file():
             self.result = json.loads(file.read_text(encoding="utf-8"))
