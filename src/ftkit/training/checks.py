@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ftkit.errors import InputError
+from ftkit.models.base_model import hidden_states_and_head, plain_model
 from ftkit.models.losses import IGNORE_INDEX
 from ftkit.training.checkpoint import trainable_parameters
 
@@ -286,8 +287,6 @@ def deterministic(module: Any) -> Iterator[None]:
 
 def _vectors_a_tile(subject: Subject) -> int | None:
     """How many vectors the model makes of one image or tile of the batch; None if it does not tell."""
-    from ftkit.models.base_model import plain_model
-
     model = plain_model(subject.module.net)
     if not hasattr(model, "get_image_features"):
         return None
@@ -331,8 +330,6 @@ def _context(subject: Subject) -> int:
 def _hidden_states(subject: Subject) -> Callable[[Tensor], Tensor] | None:
     """The hidden states (B, T, D) that token ids lead to, everything else as in the batch."""
     if subject.generative:
-        from ftkit.models.base_model import hidden_states_and_head
-
         if subject.pairs:
             return None
         run, _ = hidden_states_and_head(subject.module.net)
