@@ -159,6 +159,50 @@ def test_a_step_is_the_mean_loss_over_the_tokens_of_its_window(
     torch.testing.assert_close(step, learnt(module) - base, rtol=1e-3, atol=2e-6)
 
 
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_gradients_are_held_only_until_they_are_used(accumulate: int, options: dict[str, Any], tmp_path: Path) -> None:
+    held: list[tuple[str, bool]] = []
+
+    class Watched(Tuned):
+        def note(self, where: str) -> None:
+            held.append((where, any(parameter.grad is not None for parameter in self.parameters())))
+
+        def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+            self.note(f"batch {batch_idx}")
+            return super().training_step(batch, batch_idx)
+
+        def on_train_epoch_end(self) -> None:
+            self.note("end of the epoch, before validation")
+
+    fit(tmp_path, Watched(**options), examples(4), accumulate_grad_batches=accumulate)
+    within = accumulate > 1  # the second and third batch add to the first one's
+    assert held == [
+        ("batch 0", False),
+        ("batch 1", within),
+        ("batch 2", within),
+        ("batch 3", False),
+        ("end of the epoch, before validation", False),
+    ]
+
+
+def test_gradients_are_divided_only_where_a_step_has_several_micro_batches(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    divide, divisors = torch._foreach_div_, []
+
+    def counted(gradients: list[Tensor], divisor: float) -> None:
+        divisors.append(divisor)
+        divide(gradients, divisor)
+
+    monkeypatch.setattr(torch, "_foreach_div_", counted)
+    rows = examples(4)
+    fit(tmp_path, Tuned(optimizer=sgd, **options), rows)
+    assert not divisors
+    fit(tmp_path, Tuned(optimizer=sgd, **options), rows, accumulate_grad_batches=2)
+    lengths = [len(answer) for _, answer in rows]
+    assert divisors == [(lengths[first] + lengths[first + 1]) / lengths[first] for first in (0, 2)]
+
+
 def test_no_step_waits_for_the_device(
     options: dict[str, Any], tmp_path: Path, reads_of: Callable[[Callable[[], Any]], int]
 ) -> None:

@@ -20,6 +20,9 @@ def configured_optimizers(
 ) -> Any:
     """What ``configure_optimizers`` returns: a scheduler is stepped at an interval, or by what it monitors.
 
+    Gradients are freed once a step has used them. Lightning alone would keep them until the next backward pass, beside
+    the activations of the forward pass before it and beside all of validation.
+
     Args:
         parameters: Those that learn.
         optimizer: Makes the optimizer from them.
@@ -38,6 +41,7 @@ def configured_optimizers(
         group["lr"] = group["lr"] if lr is None else lr
         if not 0 < group["lr"] < float("inf"):  # torch refuses negative ones only
             raise InputError("the learning rate must be positive", field="model.optimizer.lr", got=group["lr"])
+    made.register_step_post_hook(lambda stepped, *_: stepped.zero_grad())
     if scheduler is None:
         return made
     schedule: Any = scheduler(made)

@@ -15,19 +15,25 @@ class WindowedModule(TrainedStateModule):
     def __init__(self) -> None:
         super().__init__()
         self._window = 0  # supervised tokens since the last step
+        self._divided = 1  # by how many of them the losses were divided already
 
     def window_loss(self, total: Tensor, count: int) -> Tensor:
         """Prepare a micro-batch's loss for a step that averages over its whole window.
+
+        All losses of a window are divided by the tokens of its first micro-batch. Mostly there is no other, and the
+        gradients need no division.
 
         Args:
             total: The loss summed over the micro-batch's tokens (or pairs, or whatever is averaged over), a scalar.
             count: Their number.
 
         Returns:
-            What ``training_step`` returns: Lightning divides it by the number of micro-batches, the step by the tokens.
+            What ``training_step`` returns: Lightning divides it by the number of micro-batches, the step by the rest.
         """
+        if not self._window:  # the processes have to divide by the same
+            self._divided = max(count, 1) if self.trainer.world_size == 1 else 1
         self._window += count
-        return total * self.trainer.accumulate_grad_batches
+        return total * (self.trainer.accumulate_grad_batches / self._divided)
 
     def restart_window(self) -> None:
         """Forget the micro-batches since the last step, for whoever starts their window again."""
@@ -52,7 +58,10 @@ class WindowedModule(TrainedStateModule):
                 got=f"step {self.trainer.global_step}",
                 fix="look at the rows: prompts may fill the whole length",
             )
+        # The processes' gradients were averaged, not summed.
+        divisor = count / (self._divided * self.trainer.world_size)
+        if divisor == 1:
+            return
         parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        # The processes' gradients were averaged, not summed.
-        torch._foreach_div_(gradients, count / self.trainer.world_size)
+        torch._foreach_div_(gradients, divisor)
