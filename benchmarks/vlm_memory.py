@@ -1,9 +1,11 @@
-"""What vision-language models need to answer and to be tuned, as a Markdown table, computed without weights.
+"""What vision-language models need to answer and to be tuned, as Markdown tables, computed without weights.
 
 Usage: python benchmarks/vlm_memory.py [--rank 8]
 
-Nothing is measured: the networks are built on the meta device from published shapes, and the figures are
-`ftkit model show`'s: weights, gradients and AdamW's moments. Activations come on top.
+Nothing is measured: the networks are built on the meta device from published shapes. The first table's figures are
+`ftkit model show`'s: weights, gradients and AdamW's moments. The second has what comes on top for each row of a
+micro-batch: the tensors alive at the peak of a step in bfloat16 with LoRA, and the peak of the frozen vision tower,
+which runs once for a picture.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 from transformers import Idefics3Config, PaliGemmaConfig, PreTrainedConfig
 
+from activation_memory import shapes_only, step_bytes, tower_bytes
 from ftkit.models.facts import ModelFacts, model_facts
 from ftkit.models.memory import inference_needs, training_needs
 
@@ -25,6 +28,7 @@ WAYS = {
     "8-bit + LoRA": "8-bit + LoRA",
     "nf4 + LoRA": "nf4 + LoRA",
 }
+SUPERVISED = 32  # tokens of an answer
 
 
 def smolvlm(text: dict[str, Any], vision: dict[str, Any], scale_factor: int) -> PreTrainedConfig:
@@ -95,8 +99,16 @@ def row(name: str, facts: ModelFacts, rank: int) -> str:
     return f"| {name} | {' | '.join(cells)} |"
 
 
+def activations_row(name: str, config: PreTrainedConfig, rank: int) -> str:
+    """A model's line of the second table: a picture of 17 tiles for SmolVLM, one of 224 x 224 pixels for PaliGemma."""
+    tiles, length = (17, 1500) if config.model_type == "idefics3" else (1, 300)
+    kept, again = (shapes_only(config, rank, checkpointing) for checkpointing in (False, True))
+    sizes = [step_bytes(net, 1, length, SUPERVISED) for net in (kept, again)] + [tower_bytes(kept, tiles)]
+    return f"| {name} | {length:,} | {' | '.join(f'{size / 1e9:.2f}' for size in sizes)} |"
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rank", type=int, default=8, help="of the adapters, on all projections of the text model")
     rank = parser.parse_args().rank
@@ -104,6 +116,10 @@ def main() -> None:
     print("|---|" + "---:|" * (1 + len(WAYS)))
     for name, config in models().items():
         print(row(name, facts_of(config), rank))
+    print("\n| GB | tokens of a row | activations | with gradient checkpointing | vision tower |")
+    print("|---|" + "---:|" * 4)
+    for name, config in models().items():
+        print(activations_row(name, config, rank))
 
 
 if __name__ == "__main__":
