@@ -1,0 +1,54 @@
+"""Somebody's own module and data, without ftkit's checks."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class PlainModule(L.LightningModule):
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.net = torch.nn.Linear(2, width)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.net(batch[0]).square().mean()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.training_step(batch, batch_idx)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.net(batch[0])
+
+    test_step = validation_step
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Raising(PlainModule):
+    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
+        raise ValueError("my own")
+
+
+class Mislogging(PlainModule):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("a/dataloader_idx_0", 1.0)
+
+
+class PlainData(L.LightningDataModule):
+    """Rows of zeros."""
+
+    def __init__(self, rows: int = 4) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(TensorDataset(torch.zeros(self.rows, 2)), batch_size=2, drop_last=True)
+
+    val_dataloader = predict_dataloader = train_dataloader
+
+    def test_dataloader(self) -> list[DataLoader]:
+        return [self.train_dataloader(), self.train_dataloader()]

@@ -1,0 +1,183 @@
+"""Options and config files: which one wins, and which are refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml  # type: ignore[import-untyped]
+from run_files import Ftkit
+
+from ftkit import lightning_cli
+from ftkit.errors import ExitCode
+from ftkit.training.guards import Climb
+
+
+def test_layers_of_configs_and_the_command_line_win_in_turn(ftkit: Ftkit, tmp_path: Path) -> None:
+    layer = tmp_path / "layer.yaml"
+    layer.write_text(
+        "model:\n  init_args:\n    pooling: mean\n    optimizer:\n      init_args:\n        lr: 0.5\n"
+        "trainer:\n  max_epochs: 7\n"
+    )
+    code, said = ftkit("fit", "--config", str(layer), "--trainer.max_epochs", "9", "--print_config")
+    assert code == 0
+    config = yaml.safe_load(said)
+    model = config["model"]["init_args"]
+    assert (model["pooling"], model["trainable"]) == ("mean", "last_block")
+    assert (model["optimizer"]["init_args"]["lr"], model["optimizer"]["init_args"]["weight_decay"]) == (0.5, 0.1)
+    assert config["trainer"]["max_epochs"] == 9
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_optimizer_may_be_named(tiny_config: Path, tmp_path: Path) -> None:
+    layer = tmp_path / "layer.yaml"
+    layer.write_text(
+        "model:\n  init_args:\n    optimizer:\n      class_path: torch.optim.SGD\n"
+        "      init_args:\n        lr: 0.25\n        momentum: 0.5\n        weight_decay: 0.0\n"
+    )
+    cli = lightning_cli.FtkitCLI(["--config", str(tiny_config), "--config", str(layer)], run=False)
+    cli.model.configure_model()
+    optimizer = cli.model.configure_optimizers()
+    assert type(optimizer) is torch.optim.SGD
+    assert (optimizer.defaults["lr"], optimizer.defaults["momentum"]) == (0.25, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.init_args.poling", "first"], "model.poling: no such option; fix: did you mean pooling?"),
+        (["--data.paddng", "longest"], "data.paddng: no such option; fix: did you mean padding?"),
+        (["--trainer.max_epoch", "3"], "trainer.max_epoch: no such option; fix: did you mean trainer.max_epochs?"),
+        (["--model.optimizer.lrr", "1"], "model.optimizer.lrr: no such option; fix: did you mean lr?"),
+        (
+            ["--model.pooling",
+            "frist"], "model.pooling: expected one of first, last, last_real, mean, mean_real (got 'frist')",
+        ),
+        (["--model.dropout", "high"], "model.dropout: expected float (got 'high')"),
+        (["--data.batch_size", "8.5"], "data.batch_size: expected int (got '8.5')"),
+        (["--data.padding", "longst"], "data.padding: expected one of longest, context, none or int (got 'longst')"),
+        (["--trainer.max_epochs", "many"], "trainer.max_epochs: expected int (got 'many')"),
+        (["--model.optimizer.lr", "nan"], "model.optimizer.lr: expected float (got 'nan')"),
+        (["--model", "ftkit.GPT3Classifier"], "did you mean ftkit.GPT2Classifier?"),
+        (["--model.optimizer", "torch.optim.SDG"], "did you mean torch.optim.SGD?"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: config: there is no such file"),
+    ],
+)  # fmt: skip
+def test_misspelt_and_mistyped_options_are_named(
+    options: list[str], message: str, ftkit: Ftkit, tmp_path: Path
+) -> None:
+    code, said = ftkit("fit", *options)
+    assert code == ExitCode.INPUT
+    assert message in said.replace(str(Path.cwd()) + "/", "")
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model:\n  init_args:\n    poling: first\n", "model.poling: no such option; fix: did you mean pooling?"),
+        (
+            "modle:\n  init_args:\n    pooling: first\n",
+            "modle.init_args.pooling: no such option; fix: did you mean model?",
+        ),
+        ("trainer:\n  max_epoch: 5\n", "trainer.max_epoch: no such option; fix: did you mean trainer.max_epochs?"),
+        (
+            "model:\n  init_args:\n    optimizer:\n      init_args:\n        lrr: 1\n",
+            "model.optimizer.lrr: no such option",
+        ),
+        ("model:\n  init_args:\n    pooling: frist\n", "model.pooling: expected one of first, last"),
+        (
+            "trainer:\n  callbacks:\n    - class_path: ModelCheckpoint\n      init_args: {filenam: x}\n",
+            "filenam: no such option; fix: did you mean filename?",
+        ),
+        ("model: [1\n", "layer.yaml:2: not valid YAML: "),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_config_file_are_named(text: str, message: str, ftkit: Ftkit, tmp_path: Path) -> None:
+    (tmp_path / "layer.yaml").write_text(text)
+    code, said = ftkit("fit", "--config", str(tmp_path / "layer.yaml"))
+    assert code == ExitCode.INPUT
+    assert message in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (
+            ["--trainer.accelerator", "gpu"],
+            3,
+            "trainer.accelerator: No supported gpu backend found!; fix: for a CPU: --trainer.accelerator cpu",
+        ),
+        (["--trainer.max_epochs", "0"], 2, "trainer.max_epochs: nothing would be trained"),
+        (["--trainer.max_epochs", "-2"], 2, "max_epochs"),
+        (["--trainer.max_steps", "0"], 2, "nothing would be trained"),
+        (["--trainer.accumulate_grad_batches", "0"], 2, "trainer.accumulate_grad_batches: must be at least 1"),
+        (["--model.optimizer.lr", "0"], 2, "model.optimizer.lr: the learning rate must be positive (got 0.0)"),
+        (["--model.optimizer.lr=-1"], 2, "Invalid learning rate: -1.0"),
+        (["--model.dropout", "1"], 2, "dropout: is a probability below 1 (got 1.0)"),
+        (["--model.class_weights", "[1]"], 2, "class_weights: takes one positive weight a class"),
+        (["--model.trainable", "4"], 2, "trainable: the backbone has 3 blocks (got 4)"),
+        (["--model.size", "small"], 2, "size: holds 3 layers x 32, but size small is 12 x 768"),
+        (["--model.source", "hub", "--model.size", "small"], 3, "`hf download openai-community/gpt2`"),
+        (["--data.batch_size", "64"], 2, "batch_size: 0 batches"),
+        (["--data.padding", "65"], 2, "padding: 65 tokens in a context of 64"),
+        (["--data.padding", "none"], 2, "fix: batch_size 1 with accumulate_grad_batches 8, or pooling last_real"),
+        (["--ckpt_path", "/nowhere.ckpt"], 2, "/nowhere.ckpt: no such checkpoint"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_run_is_refused_with_the_way_out(
+    options: list[str], code: int, message: str, ftkit: Ftkit, tmp_path: Path
+) -> None:
+    ended, said = ftkit("fit", *options)
+    assert ended == code, said
+    assert message in said
+    assert "Traceback" not in said
+    assert not list((tmp_path / "run").rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.optimizer.lr", "0"], "model.optimizer.lr: the learning rate must be positive (got 0.0)"),
+        (["--model.optimizer.lr", "-1"], "model.optimizer: Invalid learning rate: -1.0"),
+        (["--model.optimizer.weight_decay", "-1"], "model.optimizer: Invalid weight_decay value: -1.0"),
+    ],
+)
+def test_optimizer_options_out_of_range_are_refused_before_anything_is_written(
+    options: list[str], message: str, ftkit: Ftkit, tmp_path: Path
+) -> None:
+    code, said = ftkit("fit", *options)
+    assert code == ExitCode.INPUT, said
+    assert message in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_precision_of_matrix_products_is_this_runs_own_and_recorded(plain: Ftkit, tmp_path: Path) -> None:
+    try:
+        assert plain("fit", "--matmul_precision", "high")[0] == 0
+        assert torch.get_float32_matmul_precision() == "high"
+        assert plain("fit", folder=tmp_path / "exact")[0] == 0
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    for folder, precision in (("run", "high"), ("exact", "highest")):
+        result = json.loads((tmp_path / folder / "result.json").read_text())
+        assert result["numerics"] == {"precision": "32-true", "matmul_precision": precision}
+        assert yaml.safe_load((tmp_path / folder / "config.yaml").read_text())["matmul_precision"] == precision
+    code, said = plain("fit", "--matmul_precision", "low", folder=tmp_path / "none")
+    assert code == ExitCode.INPUT, said
+    assert "matmul_precision: expected one of highest, high, medium (got 'low')" in said
+
+
+def test_the_guard_against_divergence_can_be_set_up_and_switched_off(
+    ftkit: Ftkit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Climb, "add", lambda self, loss: (self.window, self.patience) == (2, 7))
+    chosen = ["--divergence.window", "2", "--divergence.patience", "7"]
+    code, said = ftkit("fit", *chosen)
+    assert code == ExitCode.TRAINING, said
+    assert "the loss has climbed" in said
+    assert ftkit("fit", *chosen, "--divergence.enabled", "false")[0] == 0
+    assert ftkit("fit")[0] == 0
