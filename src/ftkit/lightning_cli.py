@@ -209,7 +209,7 @@ class FtkitCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         with ExitStack() as stack:
             stack.enter_context(termination_told(alone=self.trainer.world_size == 1))
-            stack.enter_context(misfits_told())
+            stack.enter_context(misfits_told(self.config_init[subcommand].ckpt_path))
             stack.enter_context(refusals_told())
             if subcommand == "fit" and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                 self._check_resumed()

@@ -42,8 +42,11 @@ def _terminate(number: int, frame: Any) -> NoReturn:
 
 
 @contextmanager
-def misfits_told() -> Iterator[None]:
+def misfits_told(checkpoint: str | None) -> Iterator[None]:
     """Say what does not fit when a module without checks of its own loads a checkpoint of another model.
+
+    Args:
+        checkpoint: The file, if one is named.
 
     Raises:
         InputError: Names or shapes differ.
@@ -56,7 +59,9 @@ def misfits_told() -> Iterator[None]:
         details = [line.strip().rstrip(". ") for line in str(error).splitlines()[1:]]
         listing = "; ".join(details[:5]) + ("; …" if len(details) > 5 else "")
         raise InputError(
-            f"the checkpoint does not fit the model: {listing}", fix="use the options that the checkpoint was made with"
+            f"the checkpoint does not fit the model: {listing}",
+            file=checkpoint,
+            fix="use the options that the checkpoint was made with",
         ) from error
 
 

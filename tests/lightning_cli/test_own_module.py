@@ -14,7 +14,7 @@ def test_a_module_of_ones_own_gets_the_same_care(plain: Ftkit, tmp_path: Path) -
     assert plain("fit")[0] == 0
     code, said = plain("fit", "--ckpt_path", str(tmp_path / "run"), "--model.width", "5", folder=tmp_path / "other")
     assert code == ExitCode.INPUT, said
-    assert "the checkpoint does not fit the model: size mismatch for net.weight" in said
+    assert "step=2.ckpt: the checkpoint does not fit the model: size mismatch for net.weight" in said
     assert "Traceback" not in said
     code, said = plain("fit", "--data.rows", "1", folder=tmp_path / "none")
     assert code == ExitCode.INPUT, said

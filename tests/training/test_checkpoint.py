@@ -285,10 +285,11 @@ def test_another_models_state_loads_in_no_part(complaint: str, trained, checkpoi
     content = torch.load(checkpoint, weights_only=True) | {"state_dict": wrong}
     torch.save(content, checkpoint)
     write_checksum(checkpoint)
-    with pytest.raises(InputError, match=f"does not fit the model: {complaint}"):
+    told = f"^{checkpoint}: the checkpoint does not fit the model: {complaint}"
+    with pytest.raises(InputError, match=told):
         GPT2Classifier.load(checkpoint)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(InputError, match=complaint):
+    with pytest.raises(InputError, match=told):
         trainer(folder.parent / "elsewhere").test(model, SpamDataModule(str(messages_file)), ckpt_path=str(checkpoint))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -298,8 +299,17 @@ def test_another_models_state_loads_in_no_part(complaint: str, trained, checkpoi
 )
 def test_another_base_is_refused(field: str, value: str, checkpoint: Path) -> None:
     rewrite(checkpoint, base={field: value})
-    with pytest.raises(InputError, match="base: the checkpoint was trained on another base"):
+    with pytest.raises(InputError, match=f"^{checkpoint}: base: the checkpoint was trained on another base"):
         GPT2Classifier.load(checkpoint)
+
+
+def test_a_trainer_that_reads_checkpoints_its_own_way_names_the_file_too(
+    trained, checkpoint: Path, messages_file: Path
+) -> None:
+    rewrite(checkpoint, base={"source": "/another"})
+    plain = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    with pytest.raises(InputError, match=f"^{checkpoint}: base: the checkpoint was trained on another base"):
+        plain.test(trained("last")[0], SpamDataModule(str(messages_file)), ckpt_path=str(checkpoint))
 
 
 def test_another_seed_of_random_weights_is_another_base(gpt2_folder: Path) -> None:

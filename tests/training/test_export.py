@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Path:
 def test_what_was_trained_is_kept_and_nothing_else(run: Path, tmp_path: Path) -> None:
     export_trained(run, tmp_path / "out", "ftkit.Some")
     found = read_export(tmp_path / "out")
-    assert found.keys() == {"hyper_parameters", "base", "encoding", "state_dict"}
+    assert found.keys() == {"hyper_parameters", "base", "encoding", "state_dict", "file"}
     assert found["hyper_parameters"] == {"size": "small", "_class_path": "ftkit.Some"}
     assert found["state_dict"]["net.head.weight"].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert found["state_dict"]["net.head.bias"].dtype == torch.bfloat16

@@ -120,9 +120,13 @@ class TrainedStateModule(L.LightningModule):
         Raises:
             InputError: The checkpoint belongs to another base, or trained other parameters.
         """
+        file = checkpoint.get("file", self._trainer and self._trainer.ckpt_path)
         if checkpoint.get("base") != self.base:
             raise InputError(
-                f"the checkpoint was trained on another base than {self.base}", field="base", got=checkpoint.get("base")
+                f"the checkpoint was trained on another base than {self.base}",
+                file=file,
+                field="base",
+                got=checkpoint.get("base"),
             )
         own, stored = trainable_parameters(self), checkpoint["state_dict"]
         wrong = {
@@ -134,6 +138,7 @@ class TrainedStateModule(L.LightningModule):
             listing = "; ".join(f"{len(names)} {what}: {_first(names)}" for what, names in wrong.items() if names)
             raise InputError(
                 f"the checkpoint does not fit the model: {listing}",
+                file=file,
                 fix="use the options that the checkpoint was trained with",
             )
 
@@ -179,6 +184,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _load(path: Path, map_location: Any) -> dict[str, Any]:
+    """What a checkpoint holds, with the ``file`` that it came from."""
     if not path.is_file():
         raise InputError("no such checkpoint", file=path)
     verify_checksum(path)
@@ -192,7 +198,7 @@ def _load(path: Path, map_location: Any) -> dict[str, Any]:
         raise InputError(f"cannot be read as a checkpoint: {error}", file=path, fix=_newest_other(path)) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError("is not a Lightning checkpoint", file=path)
-    return checkpoint
+    return {**checkpoint, "file": str(path)}
 
 
 def _newest_other(path: Path) -> str:

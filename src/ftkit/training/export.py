@@ -50,7 +50,7 @@ def read_export(folder: Path) -> dict[str, Any]:
         found = sha256_of(folder / STATE)
         if found != checkpoint.pop("sha256"):
             raise InputError("the checksum does not match: the file was changed or damaged", file=folder / STATE)
-        return {**checkpoint, "state_dict": load_file(folder / STATE)}
+        return {**checkpoint, "state_dict": load_file(folder / STATE), "file": str(folder / STATE)}
     except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
