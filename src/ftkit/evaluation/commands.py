@@ -158,7 +158,7 @@ def _exact(
     if against is not None:
         comparisons = compare_exact(rivals, read_free_answers(against, None, normalize), settings.level, settings.seed)
     reports = [assess_exact(model, settings.level) for model in models]
-    return ExactEvaluation(reports, why, comparisons, digits, settings.level)
+    return ExactEvaluation(reports=reports, comparisons=comparisons, digits=digits, level=settings.level, why=why)
 
 
 def _is_same(path: Path, against: Path | None) -> bool:

@@ -2,55 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 
-from ftkit.evaluation.comparison import Comparison
 from ftkit.evaluation.comparison_report import compared
 from ftkit.evaluation.exact_match import ExactReport, Share
 from ftkit.evaluation.page import figure, page, section_html
 from ftkit.evaluation.plots import COLORS, Frame, line, plot, points
-from ftkit.evaluation.sections import (
-    Section,
-    as_json,
-    as_markdown,
-    as_text,
-    file_names,
-    interval_text,
-    number_text,
-    p_text,
-)
+from ftkit.evaluation.sections import Evaluated, Section, as_markdown, as_text, interval_text, number_text, p_text
 from ftkit.evaluation.statistics import ALPHA
 
 _TEXT = 80  # letters of a wrong answer that are shown
 
 
-@dataclass(frozen=True)
-class ExactEvaluation:
+@dataclass(frozen=True, kw_only=True)
+class ExactEvaluation(Evaluated[ExactReport]):
     """Everything that ``ftkit evaluate`` found in files of free texts.
 
     Attributes:
-        reports: One per file.
         why: What the labels are, instead of yes and no.
-        comparisons: Each file against the reference.
-        digits: Decimals in texts, None for all.
-        level: Confidence of the intervals.
     """
 
-    reports: list[ExactReport]
     why: str
-    comparisons: list[Comparison] = field(default_factory=list)
-    digits: int | None = 4
-    level: float = 0.95
-
-    @property
-    def names(self) -> list[str]:
-        """The files' names, as short as they can be told apart."""
-        return file_names(self.reports)
 
     def to_json(self) -> str:
         """The evaluation as JSON with all digits."""
-        return as_json("exact_match", self.level, self.reports, self.comparisons, why=self.why)
+        return self.as_json("exact_match", why=self.why)
 
 
 def exact_text(evaluation: ExactEvaluation) -> str:

@@ -6,19 +6,9 @@ import math
 from dataclasses import dataclass, field
 
 from ftkit.evaluation.assessment import BinaryReport
-from ftkit.evaluation.comparison import Comparison
 from ftkit.evaluation.comparison_report import compared
 from ftkit.evaluation.figures import Figure
-from ftkit.evaluation.sections import (
-    Section,
-    as_json,
-    as_markdown,
-    as_text,
-    file_names,
-    interval_text,
-    number_text,
-    p_text,
-)
+from ftkit.evaluation.sections import Evaluated, Section, as_markdown, as_text, interval_text, number_text, p_text
 from ftkit.evaluation.statistics import ALPHA
 from ftkit.evaluation.threshold import Threshold, at_prevalence
 
@@ -40,38 +30,23 @@ NAMES = {
 PREVALENCES = (0.01, 0.1, 0.5, 0.9)
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Everything that ``ftkit evaluate`` found.
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Evaluated[BinaryReport]):
+    """Everything that ``ftkit evaluate`` found in files of yes/no answers.
 
     Attributes:
-        reports: One per file.
-        comparisons: Each file against the reference.
         threshold: The frozen threshold, if one was given or chosen.
         at_threshold: The files' reports when answered at that threshold.
-        digits: Decimals in texts, None for all.
-        level: Confidence of the intervals.
     """
 
-    reports: list[BinaryReport]
-    comparisons: list[Comparison] = field(default_factory=list)
     threshold: Threshold | None = None
     at_threshold: list[BinaryReport] = field(default_factory=list)
-    digits: int | None = 4
-    level: float = 0.95
-
-    @property
-    def names(self) -> list[str]:
-        """The files' names, as short as they can be told apart."""
-        return file_names(self.reports)
 
     def to_json(self) -> str:
         """The evaluation as JSON with all digits."""
         threshold = None if self.threshold is None else self.threshold.to_dict()
         at_threshold = [report.to_dict() for report in self.at_threshold]
-        return as_json(
-            "binary", self.level, self.reports, self.comparisons, threshold=threshold, at_threshold=at_threshold
-        )
+        return self.as_json("binary", threshold=threshold, at_threshold=at_threshold)
 
 
 def to_text(evaluation: Evaluation) -> str:

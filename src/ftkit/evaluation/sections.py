@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from ftkit.evaluation.comparison import Comparison
 from ftkit.evaluation.intervals import Interval
@@ -22,6 +22,47 @@ class Reported(Protocol):
     def name(self) -> str: ...  # noqa: D102
 
     def to_dict(self) -> dict[str, Any]: ...  # noqa: D102
+
+
+R = TypeVar("R", bound=Reported)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Generic[R]):
+    """What ``ftkit evaluate`` finds in files of any kind of answers.
+
+    Attributes:
+        reports: One per file.
+        comparisons: Each file against the reference.
+        digits: Decimals in texts, None for all.
+        level: Confidence of the intervals.
+    """
+
+    reports: list[R]
+    comparisons: list[Comparison] = field(default_factory=list)
+    digits: int | None = 4
+    level: float = 0.95
+
+    @property
+    def names(self) -> list[str]:
+        """The files' names, as short as they can be told apart."""
+        return short_names([report.name for report in self.reports])
+
+    def as_json(self, kind: str, **more: Any) -> str:
+        """The evaluation as JSON with all digits.
+
+        Args:
+            kind: What was evaluated.
+            **more: What else there is to say.
+        """
+        record = {
+            "kind": kind,
+            "level": self.level,
+            "files": [report.to_dict() for report in self.reports],
+            "comparisons": [comparison.to_dict() for comparison in self.comparisons],
+            **more,
+        }
+        return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -87,33 +128,6 @@ def interval_text(interval: Interval | None, digits: int | None) -> str:
 def number_text(value: float, digits: int | None) -> str:
     """A figure with so many decimals, None for all that it has."""
     return repr(value) if digits is None else f"{value:.{digits}f}"
-
-
-def file_names(reports: Sequence[Reported]) -> list[str]:
-    """The names of the files that reports are about, as short as they can be told apart."""
-    return short_names([report.name for report in reports])
-
-
-def as_json(
-    kind: str, level: float, reports: Sequence[Reported], comparisons: Sequence[Comparison], **more: Any
-) -> str:
-    """An evaluation as JSON with all digits.
-
-    Args:
-        kind: What was evaluated.
-        level: Confidence of the intervals.
-        reports: One per file.
-        comparisons: Each file against the reference.
-        **more: What else there is to say.
-    """
-    record = {
-        "kind": kind,
-        "level": level,
-        "files": [report.to_dict() for report in reports],
-        "comparisons": [comparison.to_dict() for comparison in comparisons],
-        **more,
-    }
-    return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def short_names(names: Sequence[str]) -> list[str]:
