@@ -1,10 +1,12 @@
 """Weights that compute something else have another digest, and those that compute the same have the same."""
 
+from threading import current_thread
+
 import pytest
 import torch
 from torch import nn
 
-from ftkit.training.fingerprint import Unchanged, digests, weights_of
+from ftkit.training.fingerprint import Unchanged, digests, each_hashed, weights_of
 from quantised_layers import KINDS, quantised
 
 
@@ -65,3 +67,11 @@ def test_what_was_changed_stays_changed() -> None:
     with torch.inference_mode():
         made_there = nn.Linear(3, 2).requires_grad_(False)
     assert Unchanged(weights_of(made_there))()
+
+
+def test_what_is_small_is_hashed_without_threads_and_everything_in_its_order() -> None:
+    names = lambda size: each_hashed(lambda number: (number, current_thread().name), range(20), size)  # noqa: E731
+    few, many = names(1000), names(100_000_000)
+    assert [number for number, _ in few] == [number for number, _ in many] == list(range(20))
+    assert {thread for _, thread in few} == {current_thread().name}
+    assert current_thread().name not in {thread for _, thread in many}

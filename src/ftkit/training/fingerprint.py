@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 from weakref import ref
 
 import torch
@@ -17,6 +17,9 @@ from transformers import PretrainedConfig
 
 from ftkit.training.feature_store import digest_of
 
+_MANY_BYTES = 1 << 23  # they take longer to hash than threads take to start
+T = TypeVar("T")
+D = TypeVar("D")
 _WITHOUT_EFFECT = ("_name_or_path", "transformers_version", "architectures")
 
 
@@ -56,9 +59,28 @@ def digests(parts: Iterable[Iterable[Tensor]]) -> list[str]:
         True
     """
     tensors = [list(part) for part in parts]
-    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter free
-        found = pool.map(lambda tensor: digest_of([tensor]), chain.from_iterable(tensors))
-        return [hashlib.sha256("".join(islice(found, len(part))).encode()).hexdigest() for part in tensors]
+    together = list(chain.from_iterable(tensors))
+    size = sum(tensor.nbytes for tensor in together)
+    found = iter(each_hashed(lambda tensor: digest_of([tensor]), together, size))
+    return [hashlib.sha256("".join(islice(found, len(part))).encode()).hexdigest() for part in tensors]
+
+
+def each_hashed(hashed: Callable[[T], D], things: Iterable[T], size: int) -> list[D]:
+    """Hash each of some things, in threads if that is worth it: hashing leaves the interpreter free.
+
+    Args:
+        hashed: Makes the hash of one.
+        things: What is hashed.
+        size: Bytes of all of them.
+
+    Example:
+        >>> each_hashed(len, ["a", "bc"], size=3)
+        [1, 2]
+    """
+    if size < _MANY_BYTES:
+        return list(map(hashed, things))
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(hashed, things))
 
 
 def settings_of(config: PretrainedConfig) -> str:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from typing import Any
@@ -23,7 +22,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ftkit.models.base_model import plain_model
 from ftkit.training.feature_store import FeatureStore, pinned_for
-from ftkit.training.fingerprint import Unchanged, digests, numerics, settings_of, weights_of
+from ftkit.training.fingerprint import Unchanged, digests, each_hashed, numerics, settings_of, weights_of
 from ftkit.training.row_table import RowTable
 from ftkit.vlm.dataset import ORIGIN
 
@@ -32,7 +31,6 @@ _PIXELS = ("pixel_values", "pixel_attention_mask")
 _WITH_IMAGES = ("inputs", "prompts")  # keys of a batch
 _FORMAT = 1  # raise it when the same description comes to mean other numbers
 _TILES_AT_ONCE = 16  # more need more memory and are hardly faster: a tile is a thousand patches
-_MANY_BYTES = 1 << 23  # pixels that take longer to hash than threads take to start
 
 # Tower and connector by model type. In these families features depend on their own tile only.
 _PARTS = {
@@ -225,10 +223,7 @@ def _keys(pixels: Tensor, mask: Tensor | None) -> list[bytes]:
             digest.update(mask[number].bool().contiguous().numpy().data)
         return digest.digest()
 
-    if pixels.nbytes < _MANY_BYTES:
-        return [key(number) for number in range(len(pixels))]
-    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter free
-        return list(pool.map(key, range(len(pixels))))
+    return each_hashed(key, range(len(pixels)), pixels.nbytes)
 
 
 def _chunks(keys: list[bytes]) -> Iterator[list[bytes]]:
