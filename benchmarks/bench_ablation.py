@@ -24,8 +24,6 @@ far the calculation can be trusted. ftkit runs such a row in the sweep alone.
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +43,7 @@ from ablation_contestants import (
     sizes_of,
     work_of,
 )
+from contest import run_child, write_record
 
 HERE = Path(__file__).parent
 OTHER_SIZES = {6, 7, 8, 9, 12}  # these rows are about other sizes, and would repeat rows 1, 5 and 11 here
@@ -74,15 +73,11 @@ def launch(
     kind: str, folder: Path, runs: list[tuple[int, int]], arguments: argparse.Namespace, variant: str = "float32"
 ) -> dict[str, Any]:
     """Run this file as a child process with a cache of its own that is empty."""
-    command = [sys.executable, __file__, "--child", kind, "--child-folder", str(folder)]
-    command += ["--runs", ",".join(f"{row}:{seed}" for row, seed in runs), "--epochs", str(arguments.epochs)]
-    command += ["--size", arguments.size, "--variants", variant]
+    options = ["--child", kind, "--child-folder", str(folder)]
+    options += ["--runs", ",".join(f"{row}:{seed}" for row, seed in runs), "--epochs", str(arguments.epochs)]
+    options += ["--size", arguments.size, "--variants", variant]
     with tempfile.TemporaryDirectory(dir=folder) as cache:
-        environment = {**os.environ, "FTKIT_CACHE": cache}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
-    if done.returncode:
-        raise SystemExit(f"{kind}, runs {runs}:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+        return run_child(__file__, options, cwd=folder, FTKIT_CACHE=cache)
 
 
 def whole(row: int, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -170,8 +165,6 @@ def main() -> None:
 
 def report(folder: Path, arguments: argparse.Namespace) -> None:
     """Measure, print, and write the result file."""
-    from ftkit.training.environment import hardware, versions
-
     rows = [row for row in numbers(arguments.rows) if row not in OTHER_SIZES]
     parts = numbers(arguments.sampled) if arguments.sampled else []
     size = SIZES[arguments.size]
@@ -216,13 +209,8 @@ def report(folder: Path, arguments: argparse.Namespace) -> None:
         "matmul_gflops": matmul.gflops,
         "rows": by_row,
         "sweeps": sweeps,
-        "versions": versions(),
-        "hardware": hardware(),
     }
-    target = arguments.out or HERE / "results" / f"{now:%Y-%m-%d}-ablation-{arguments.size}.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written: {target}")
+    write_record(arguments.out or HERE / "results" / f"{now:%Y-%m-%d}-ablation-{arguments.size}.json", result)
     print("matrix product:", ", ".join(f"{rate:.0f} GFLOP/s {name}" for name, rate in matmul.gflops.items()))
     summary(by_row, sweeps)
 

@@ -13,12 +13,8 @@ import argparse
 import datetime
 import io
 import json
-import os
-import platform
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +22,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
+
+from contest import run_child, write_record
 
 TOLERANCE = 1e-9
 
@@ -47,14 +45,12 @@ def main() -> None:
         runs: dict[str, list[dict]] = {name: [] for name in CHILDREN}
         for _ in range(options.repeats):
             for name in CHILDREN:
-                runs[name].append(_run(name, path))
+                runs[name].append(run_child(__file__, ["--child", name, "--file", str(path)], OMP_NUM_THREADS="1"))
         record = _record(runs, path.stat().st_size, options.rows)
-    out = options.results / f"{datetime.date.today()}-evaluate-{options.rows}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record, indent=2) + "\n")
     for name in CHILDREN:
         print(f"{name:>22}: {record[name]['seconds']:.2f} s, peak {record[name]['peak_mb']:.0f} MB")
-    print(f"{'time ratio':>22}: {record['time_ratio']:.2f} (ftkit / pandas + scikit-learn)\n{'written':>22}: {out}")
+    print(f"{'time ratio':>22}: {record['time_ratio']:.2f} (ftkit / pandas + scikit-learn)")
+    write_record(options.results / f"{record['date']}-evaluate-{options.rows}.json", record)
 
 
 def _write(path: Path, rows: int) -> None:
@@ -139,14 +135,6 @@ def _measure(child: Callable[[Path], Callable[[], dict[str, float]]], path: Path
     return {"seconds": seconds, "peak_mb": peak_mb, "imported_mb": imported_mb, "figures": figures}
 
 
-def _run(name: str, path: Path) -> dict:
-    command = [sys.executable, __file__, "--child", name, "--file", str(path)]
-    done = subprocess.run(
-        command, check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    return json.loads(done.stdout)
-
-
 def _record(runs: dict[str, list[dict]], file_bytes: int, rows: int) -> dict:
     ours, theirs = (runs[name][0]["figures"] for name in CHILDREN)
     differing = {name: (ours[name], theirs[name]) for name in theirs if abs(ours[name] - theirs[name]) > TOLERANCE}
@@ -169,7 +157,6 @@ def _record(runs: dict[str, list[dict]], file_bytes: int, rows: int) -> dict:
         "time_ratio": first / second,
         **summary,
         "figures": ours,
-        "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
     }
 
 

@@ -27,13 +27,13 @@ from typing import Any
 import lightning as L
 import yaml  # type: ignore[import-untyped]
 
+from contest import write_record
 from ftkit.cells import CellEngine
 from ftkit.classifier.demo_corpus import demo_messages
 from ftkit.evaluation.picture import standalone
 from ftkit.evaluation.plots import Frame, line, plot, points
 from ftkit.lightning_cli import FtkitCLI
 from ftkit.quiet import quiet_libraries
-from ftkit.training.environment import hardware, versions
 
 HERE = Path(__file__).parent
 ROW_1 = [HERE.parent / "configs" / "ch06" / name for name in ("base.yaml", "demo.yaml", "rows/01_last_token.yaml")]
@@ -208,12 +208,9 @@ def main() -> None:
         "startup_s": {"median": statistics.median(started), "all": started},
         "by_messages": by_messages,
         "by_epochs": by_epochs,
-        "versions": versions(),
-        "hardware": hardware(),
     }
-    arguments.results.mkdir(parents=True, exist_ok=True)
     target = arguments.results / f"{now:%Y-%m-%d}-growth.json"
-    target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_record(target, record)
     target.with_suffix(".svg").write_text(draw_messages(growing), encoding="utf-8")
     epochs = draw_epochs(repeated, fitted, arguments.epochs_at)
     target.with_name(f"{target.stem}-epochs.svg").write_text(epochs, encoding="utf-8")
@@ -229,7 +226,6 @@ def main() -> None:
         f"a demo row beyond its arithmetic: {statistics.median(started):.2f} s, "
         f"the median of {', '.join(f'{seconds:.2f}' for seconds in started)}"
     )
-    print(f"written: {target}")
 
 
 if __name__ == "__main__":

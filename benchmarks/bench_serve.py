@@ -27,6 +27,8 @@ from typing import Any
 
 import httpx
 
+from contest import write_record
+
 SERVERS = ("ftkit", "plain")
 
 
@@ -55,11 +57,11 @@ def main() -> None:
                 process.wait()
     record["model"] = f"random GPT-2 {options.random}" if options.random else options.model
     record |= {"requests": options.requests, "tokens": options.tokens, "threads": options.threads}
-    out = options.results / f"{datetime.date.today()}-serve-{'random' if options.random else options.model}.json"
-    out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for name in SERVERS:
         print(f"{name:>8}: {record[name]['tokens_per_second']:,.0f} tokens/s, {record[name]['seconds']:.2f} s")
-    print(f"{'ratio':>8}: {record['throughput_ratio']:.2f} (ftkit / plain)\n{'written':>8}: {out}")
+    print(f"{'ratio':>8}: {record['throughput_ratio']:.2f} (ftkit / plain)")
+    name = f"{datetime.date.today()}-serve-{'random' if options.random else options.model}.json"
+    write_record(options.results / name, record)
 
 
 def compare(addresses: dict[str, str], options: argparse.Namespace) -> dict[str, Any]:

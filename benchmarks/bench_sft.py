@@ -13,17 +13,15 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
-import platform
 import random
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from contest import run_child, write_record
 
 TOLERANCE = 1e-4  # relative, of each step's loss
 WARM_UP = 2
@@ -57,13 +55,11 @@ def main() -> None:
             for name in CHILDREN:
                 runs[name].append(_run(name, options))
     record = _record(runs, options)
-    out = options.results / f"{datetime.date.today()}-sft-{options.layers}x{options.width}-{options.trainable}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record, indent=2) + "\n")
     for name in CHILDREN:
         print(f"{name:>8}: {record[name]['seconds']:.3f} s a step, peak {record[name]['peak_mb']:.0f} MB")
     print(f"ratio: {record['time_ratio']:.2f} of the time, {record['memory_ratio']:.2f} of the memory (ftkit / trl)")
-    print(f"written: {out}")
+    name = f"{record['date']}-sft-{options.layers}x{options.width}-{options.trainable}.json"
+    write_record(options.results / name, record)
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -114,7 +110,7 @@ def _with_ftkit(options: argparse.Namespace) -> dict[str, Any]:
 
         def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
             count = int((batch["inputs"]["labels"][:, 1:] != -100).sum())
-            self.window.append((float(outputs["loss"]), count))  # summed over the batch's tokens
+            self.window.append((float(trainer.callback_metrics["train/loss"]) * count, count))
             if (batch_idx + 1) % options.accumulate == 0:
                 self.times.append(time.perf_counter())
                 self.losses.append(sum(total for total, _ in self.window) / sum(count for _, count in self.window))
@@ -199,15 +195,11 @@ def _measured(times: list[float], losses: list[float], imported_mb: float) -> di
 
 
 def _run(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, "-W", "ignore", __file__, "--child", name]
+    given = ["--child", name]
     for field, value in vars(options).items():
         if field not in ("child", "results", "repeats"):
-            command += [f"--{field.replace('_', '-')}", str(value)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(done.stderr[-3000:])
-    return json.loads(done.stdout.strip().splitlines()[-1])
+            given += [f"--{field.replace('_', '-')}", str(value)]
+    return run_child(__file__, given, OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
 
 
 def _record(runs: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> dict[str, Any]:
@@ -235,7 +227,6 @@ def _record(runs: dict[str, list[dict[str, Any]]], options: argparse.Namespace) 
         "largest_loss_difference": max(abs(a - b) for a, b in zip(ours, theirs, strict=True)),
         **summary,
         "losses": ours,
-        "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
     }
 
 

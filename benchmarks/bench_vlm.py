@@ -15,15 +15,12 @@ import argparse
 import datetime
 import itertools
 import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from contest import run_child, write_record
 from vlm_contestants import CONTESTANTS, SHAPES, Task, prepare
 
 TOLERANCE = 1e-4
@@ -51,7 +48,6 @@ def main() -> None:
         "date": str(datetime.date.today()),
         **{name: getattr(options, name) for name in ("shape", "batch", "steps", "epochs", "repeats", "threads")},
         "trainings": {},
-        "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
     }
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), SHAPES[options.shape], options.batch * options.steps)
@@ -62,16 +58,13 @@ def main() -> None:
                     runs[name].append(_run(options, name, training, Path(folder)))
             record["trainings"][training] = _summary(runs, training)
             _print(training, record["trainings"][training])
-    out = options.results / f"{record['date']}-vlm-{options.shape}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"written: {out}")
+    write_record(options.results / f"{record['date']}-vlm-{options.shape}.json", record)
 
 
 def _run(options: argparse.Namespace, name: str, training: str, folder: Path) -> dict:
     given = {option: str(getattr(options, option)) for option in ("shape", "batch", "steps", "epochs", "threads")}
-    command = [sys.executable, __file__, "--child", name, "--folder", str(folder), "--trainings", training]
-    command += [part for option, value in given.items() for part in (f"--{option}", value)]
+    words = ["--child", name, "--folder", str(folder), "--trainings", training]
+    words += [part for option, value in given.items() for part in (f"--{option}", value)]
     with tempfile.TemporaryDirectory() as cache:
         environment = {
             "OMP_NUM_THREADS": str(options.threads),
@@ -79,10 +72,7 @@ def _run(options: argparse.Namespace, name: str, training: str, folder: Path) ->
             "FTKIT_CACHE": cache,
             "HF_DATASETS_CACHE": cache,
         }
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
-    if done.returncode:
-        raise SystemExit(f"{name} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+        return run_child(__file__, words, **environment)
 
 
 def _measure(options: argparse.Namespace) -> dict:

@@ -1,21 +1,17 @@
 """The comparison in benchmarks/bench_ablation.py compares the same work, and says what it found."""
 
-import importlib
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import ablation_arithmetic as arithmetic
+import ablation_contestants as contestants
+import bench_ablation as bench
+import plain_loop as plain
 from ftkit.classifier.demo_corpus import demo_messages
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-plain = importlib.import_module("plain_loop")
-contestants = importlib.import_module("ablation_contestants")
-arithmetic = importlib.import_module("ablation_arithmetic")
-bench = importlib.import_module("bench_ablation")
 
 SIZE = contestants.SIZES["tiny"]
 
