@@ -1,8 +1,6 @@
 """GPT2Classifier against the plain loop: same tiny weights, same batches, the settings of all 19 rows."""
 
-import importlib
 import inspect
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2Model
 
+import plain_loop as plain
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
 from ftkit.classifier.order import published_order
 from ftkit.classifier.spam import SpamDataModule
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-plain = importlib.import_module("plain_loop")
 
 TINY = plain.Size(layers=3, width=32, heads=4, vocab=97, context=48)
 PAD = 96

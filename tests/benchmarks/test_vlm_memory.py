@@ -1,20 +1,14 @@
 """The memory that benchmarks/vlm_memory.py counts on shapes alone is what real tensors take."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
+import activation_memory as activations
+import vlm_memory as memory
 from ftkit.models.adapters import add_adapters
 from ftkit.models.base_model import enable_checkpointing
 from ftkit.vlm.model import VISION_PARTS
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-activations = importlib.import_module("activation_memory")
-memory = importlib.import_module("vlm_memory")
 
 
 def small(name: str) -> PreTrainedConfig:

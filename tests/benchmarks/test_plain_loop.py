@@ -1,7 +1,4 @@
-import importlib
-import sys
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +6,7 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2Model
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-plain = importlib.import_module("plain_loop")
+import plain_loop as plain
 
 TINY = plain.Size(layers=3, width=8, heads=2, vocab=11, context=16)
 PAD = 10
