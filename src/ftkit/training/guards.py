@@ -232,7 +232,8 @@ def read_at_once(values: Sequence[Tensor]) -> list[float]:
 
 
 def _logged(trainer: L.Trainer, name: str) -> Tensor | None:
-    """What ``training_step`` has logged of a batch; ``callback_metrics`` would read all figures of the progress bar."""
+    """What ``training_step`` has logged of a batch."""
+    # Private, for `callback_metrics` waits for each figure of the progress bar and goes on with those of past epochs.
     results: Any = trainer.fit_loop.epoch_loop._results
     found = results.get(f"training_step.{name}")
     return None if found is None else found._forward_cache
