@@ -13,6 +13,7 @@ from ftkit.doctor import examine
 from ftkit.models.losses import IGNORE_INDEX
 from ftkit.training import checks
 from ftkit.training.checkpoint import AtomicCheckpointIO
+from ftkit.training.subject import Subject
 
 Doctor = Callable[..., dict[str, Any]]
 
@@ -148,7 +149,7 @@ def test_each_check_finds_its_fault(name: str, doctor: Doctor, monkeypatch: pyte
 def test_unlearnable_batches_are_found(doctor: Doctor, language_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ftkit.training.generative import GenerativeModule
 
-    real = checks.Subject.__init__
+    real = Subject.__init__
 
     def unsupervised(self: Any, module: GenerativeModule, batch: Any, rows: int = 4) -> None:
         real(self, module, batch, rows)
@@ -157,6 +158,6 @@ def test_unlearnable_batches_are_found(doctor: Doctor, language_config: Path, mo
         last = (labels[1] != IGNORE_INDEX).nonzero()[-2:]
         labels[1, last] = 5  # some other token in place of the end
 
-    monkeypatch.setattr(checks.Subject, "__init__", unsupervised)
+    monkeypatch.setattr(Subject, "__init__", unsupervised)
     found = {finding.name: finding for finding in examine([language_config])}
     assert (found["supervised"].passed, found["end token"].passed) == (False, False)

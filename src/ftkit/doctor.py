@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ftkit.training.checks import Finding, Subject
+    from ftkit.training.checks import Finding
+    from ftkit.training.subject import Subject
 
 
 def doctor(configs: list[Path]) -> None:
@@ -64,8 +65,9 @@ def _examination(folder: Path) -> Any:
     """A callback that looks at the first batch where everything is set up, and ends the training there."""
     import lightning as L
 
-    from ftkit.training.checks import CHECKS, Finding, Subject, deterministic, images_counted
+    from ftkit.training.checks import CHECKS, Finding, images_counted
     from ftkit.training.peak_memory import peak_memory_mb, reset_peak_memory
+    from ftkit.training.subject import Subject, deterministic
 
     class Examination(L.Callback):
         class Over(Exception):
