@@ -1,6 +1,7 @@
 """The house: arrows run downwards, and no wing knows another."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import ftkit
@@ -32,18 +33,20 @@ SINGLE_FILES: dict[str, set[str]] = {
 
 def imported(path: Path) -> set[str]:
     """The parts of ftkit that a file imports, also inside functions."""
+    return {name.split(".")[1] for name in imported_names(path) if name.startswith("ftkit.")}
+
+
+def imported_names(path: Path) -> set[str]:
+    """The names of modules that a file imports, also inside functions, and of what it takes from packages."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: a relative import"
-            names |= (
-                {f"{node.module}.{alias.name}" for alias in node.names}
-                if node.module == "ftkit"
-                else {node.module or ""}
-            )
-    return {name.split(".")[1] for name in names if name.startswith("ftkit.")}
+            names |= {node.module or ""} if node.module != "ftkit" else set()
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def test_arrows_run_downwards() -> None:
@@ -65,3 +68,10 @@ def test_the_ground_carries_itself() -> None:
 def test_every_package_has_a_floor() -> None:
     packages = {path.parent.name for path in SRC.glob("*/__init__.py")}
     assert packages == ALLOWED.keys() | {"commands"}
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    modules = {".".join(path.relative_to(SRC.parent).with_suffix("").parts): path for path in SRC.glob("**/*.py")}
+    assert len(modules) > 100
+    graph = {name: imported_names(path) & modules.keys() for name, path in modules.items()}
+    TopologicalSorter(graph).prepare()  # a CycleError names the circle

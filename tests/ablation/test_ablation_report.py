@@ -19,7 +19,8 @@ from ftkit.ablation.answers import answers as answer_rows
 from ftkit.ablation.answers import compared
 from ftkit.ablation.evidence import read_confusion, read_curves
 from ftkit.ablation.paired import difference_interval
-from ftkit.ablation.report import Report, build, to_markdown, write
+from ftkit.ablation.report import Report, build, to_markdown
+from ftkit.ablation.report_files import write
 from ftkit.ablation.report_page import to_html
 from ftkit.ablation.sweep import CellState
 from ftkit.cli import main

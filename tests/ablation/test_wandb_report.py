@@ -10,7 +10,8 @@ import wandb
 from fake_engine import FakeEngine, make_folder
 
 from ftkit.ablation import Ablation, run
-from ftkit.ablation.report import build, write
+from ftkit.ablation.report import build
+from ftkit.ablation.report_files import write
 from ftkit.ablation.wandb_report import _artifact, build_workspace_report, log_report, report_id
 from ftkit.cli import main
 from ftkit.errors import EnvironmentFault, ExitCode

@@ -116,11 +116,12 @@ def ablation_report(
         InputError: `directory` is not such a folder, a file in it is damaged, or there is no such row.
         EnvironmentFault: A file could not be written or drawn, or Weights & Biases failed; the rest is written.
     """
-    from ftkit.ablation import report
+    from ftkit.ablation.report import build
+    from ftkit.ablation.report_files import write
 
     out = out or directory / "report"
-    built = report.build(directory, reference)
-    files = report.write(built, out, png)
+    built = build(directory, reference)
+    files = write(built, out, png)
     said = f"{out / 'report.html'}, and {len(files) - 1} other files in {out}\n"
     if not wandb:
         return said

@@ -1,8 +1,7 @@
-"""The report of an ablation, rebuilt from its run folders alone: Markdown, CSV, one HTML page, plots as files."""
+"""The report of an ablation, rebuilt from its run folders alone, and as Markdown."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,6 @@ from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.report_plots import Curves, accuracy_plot, confusion_plot, cost_plot, curve_plots
 from ftkit.ablation.summary import RowSummary
 from ftkit.ablation.table import render
-from ftkit.errors import EnvironmentFault
-from ftkit.evaluation.picture import standalone, to_png
-from ftkit.storage import atomic_write
-
-_PLOT = re.compile(r"(accuracy|cost|\d{2,}-(loss|validation|confusion))\.(svg|png)")
 
 
 @dataclass(frozen=True)
@@ -70,47 +64,6 @@ def build(directory: str | Path, reference: int | None = None) -> Report:
     confusions = {number: found for number, done in cells.items() if (found := read_confusion(done)) is not None}
     curves = {number: [read_curves(cell.directory) for cell in done] for number, done in cells.items()}
     return Report(analysis, answers(analysis, confusions), _plots(analysis, confusions, curves), _made_with(analysis))
-
-
-def write(report: Report, out: Path, png: bool = True) -> list[Path]:
-    """Write a report: ``report.md``, ``report.csv``, ``report.html``, ``plots/*.svg`` and ``plots/*.png``.
-
-    Args:
-        report: What to write.
-        out: The folder. It is created; the files of an earlier report are replaced.
-        png: Draw the plots as PNGs too.
-
-    Returns:
-        The files.
-
-    Raises:
-        EnvironmentFault: A file cannot be written, or PNGs cannot be drawn; all other files are complete then.
-    """
-    from ftkit.ablation.report_page import to_html
-
-    drawings = {name: standalone(svg) for name, svg in report.plots.items()}
-    texts = {
-        "report.md": to_markdown(report),
-        "report.csv": render(report.analysis, "csv"),
-        "report.html": to_html(report),
-        **{f"plots/{name}.svg": svg for name, svg in drawings.items()},
-    }
-    for name, text in texts.items():
-        with atomic_write(out / name) as file:
-            file.write(text)
-    pictures = {f"plots/{name}.png": svg for name, svg in drawings.items()} if png else {}
-    # Other files may lie there too, if the report goes into a folder of one's own.
-    for old in (out / "plots").glob("*.*"):
-        if _PLOT.fullmatch(old.name) and f"plots/{old.name}" not in {*texts, *pictures}:
-            old.unlink()
-    for name, svg in pictures.items():
-        try:
-            content = to_png(svg)
-        except EnvironmentFault as fault:
-            raise EnvironmentFault(f"{fault}; or --png false. The rest of the report is in {out}") from None
-        with atomic_write(out / name, "wb") as file:
-            file.write(content)
-    return [out / name for name in (*texts, *pictures)]
 
 
 def to_markdown(report: Report) -> str:
