@@ -10,6 +10,7 @@ from PIL import Image
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from conftest import build_gemma3
 from ftkit.errors import InputError
 from ftkit.rows.reader import Row, read_rows
 from ftkit.rows.supervision import LengthRule
@@ -211,6 +212,32 @@ def test_a_tensor_without_a_rule_is_an_error(idefics3: Any, monkeypatch: pytest.
     monkeypatch.setattr(type(idefics3), "__call__", with_more)
     with pytest.raises(InputError, match="image_grid: no rule says how Idefics3Processor pads"):
         ChatEncoder(idefics3).encode(Row("a", "What?", "red"))
+
+
+def test_a_rule_holds_for_the_processors_that_it_names(idefics3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = type(idefics3).__call__
+
+    def with_types(self: Any, **options: Any) -> Any:
+        made = make(self, **options)
+        return {**made, "token_type_ids": (made["input_ids"] == self.image_token_id).long()}
+
+    monkeypatch.setattr(type(idefics3), "__call__", with_types)
+    with pytest.raises(InputError, match="token_type_ids: no rule says how Idefics3Processor pads"):
+        ChatEncoder(idefics3).encode(Row("a", "What?", "red"))
+
+
+@torch.no_grad()
+def test_no_token_of_an_answer_sees_what_is_behind_it(tmp_path: Path, vlm_rows: Callable[[str], Path]) -> None:
+    folder = build_gemma3(tmp_path / "gemma3")
+    model, processor = AutoModelForImageTextToText.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    encoder = ChatEncoder(processor)
+    inputs = encoder.inputs([encoder.encode(row) for row in read_rows(vlm_rows("messages"))[:1]])
+    last = int(inputs["attention_mask"].sum()) - 1
+    other = {**inputs, "input_ids": inputs["input_ids"].clone()}
+    other["input_ids"][0, last] -= 1
+    moved = (logits(model, other) - logits(model, inputs)).abs().amax(-1)[0]
+    assert moved[last] > 1e-4
+    assert (moved[:last] == 0).all()
 
 
 def test_rows_that_a_model_cannot_take_are_named(

@@ -24,8 +24,14 @@ from ftkit.vlm.decoding import Image
 from ftkit.vlm.images import decode_image
 
 WHITE = (255, 255, 255)
-# Tensors with a value a token: what padding has, and what a token of the answer has.
-TOKEN_VALUES = {"token_type_ids": (0, 1)}  # PaliGemma: 0 sees everything before the answer, 1 only what is before it
+# Tensors with a value a token: what a token of the answer has, by processor, as a name does not mean the same to all.
+# Padding has 0.
+TOKEN_VALUES: Mapping[str, Mapping[str, int]] = {
+    "token_type_ids": {
+        "PaliGemmaProcessor": 1,  # 0 sees everything before the answer, 1 only what is before it
+        "Gemma3Processor": 0,  # 1 is an image, whose tokens see each other
+    }
+}
 _OWN = {"input_ids", "attention_mask", "labels"}  # labels: PaliGemma's processor makes some; these are ours
 
 
@@ -105,6 +111,8 @@ class ChatEncoder:
     ) -> None:
         self.processor, self.length, self.preference = processor, length or LengthRule(), preference
         self.renderer = Renderer(processor, chat)
+        name = type(processor).__name__
+        self._of_answer = {key: values[name] for key, values in TOKEN_VALUES.items() if name in values}
         self.pad_id = self.renderer.tokenizer.pad_token_id
         if self.pad_id is None:
             raise InputError("the processor's tokenizer has no padding token")
@@ -122,15 +130,15 @@ class ChatEncoder:
             made = self._processed(text, images)
         except ValueError as error:
             raise row.error(f"{type(self.processor).__name__}: {error}") from error
-        if unknown := made.keys() - _OWN - TOKEN_VALUES.keys() - IMAGE_TENSORS.keys():
-            known = ", ".join(sorted([*TOKEN_VALUES, *IMAGE_TENSORS]))
+        if unknown := made.keys() - _OWN - self._of_answer.keys() - IMAGE_TENSORS.keys():
+            known = ", ".join(sorted([*self._of_answer, *IMAGE_TENSORS]))
             raise InputError(
                 f"no rule says how {type(self.processor).__name__} pads this tensor; known are {known}",
                 field=min(unknown),
             )
         prompt = made["input_ids"][0].tolist()
         fitting = self.length.fit(row, len(prompt), *ids)
-        tokens = {name: made[name][0].tolist() for name in TOKEN_VALUES.keys() & made.keys()}
+        tokens = {name: made[name][0].tolist() for name in self._of_answer.keys() & made.keys()}
         pixels = {name: made[name] for name in IMAGE_TENSORS.keys() & made.keys()}
         return EncodedRow(row, prompt, fitting, tokens, pixels, cut=fitting is not None and fitting != ids)
 
@@ -168,7 +176,7 @@ class ChatEncoder:
         batch = supervised_batch([(row.prompt, answer) for row, answer in pairs], self.pad_id)
         values = {
             name: [row.tokens[name] + [of_answer] * len(answer) for row, answer in pairs]
-            for name, (_, of_answer) in TOKEN_VALUES.items()
+            for name, of_answer in self._of_answer.items()
             if name in rows[0].tokens
         }
         return batch | self._padded(values, batch["input_ids"].shape[1], left=False) | self._images(rows)
@@ -202,7 +210,7 @@ class ChatEncoder:
     def _padded(self, values: dict[str, list[list[int]]], width: int, left: bool) -> dict[str, Tensor]:
         padded = {}
         for name, rows in values.items():
-            padding = [[TOKEN_VALUES[name][0]] * (width - len(row)) for row in rows]
+            padding = [[0] * (width - len(row)) for row in rows]
             padded[name] = torch.tensor(
                 [[*pad, *row] if left else [*row, *pad] for row, pad in zip(rows, padding, strict=True)]
             )
