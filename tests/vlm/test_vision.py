@@ -151,6 +151,19 @@ def test_other_weights_other_settings_other_features(store: FeatureStore) -> Non
     assert tuned.computed == 0  # the text model does not matter
 
 
+def test_tiles_of_another_size_become_other_numbers_of_vectors(store: FeatureStore) -> None:
+    net, inputs = frozen("smolvlm"), batch("smolvlm")
+    small = {**inputs, **{name: inputs[name][..., :16, :16] for name in ("pixel_values", "pixel_attention_mask")}}
+    vision = FrozenVision(net, store=store)
+    for given, vectors in ((inputs, 4), (small, 1), (inputs, 4)):
+        features = attached(vision, given)[FEATURES]
+        assert features.shape[1] == vectors
+        torch.testing.assert_close(features, image_features(net, given), atol=1e-6, rtol=0)
+    other = FrozenVision(net, store=store)
+    attached(other, small)
+    assert (vision.computed, other.computed) == (6, 0)
+
+
 def test_dropout_of_a_frozen_tower_is_off(store: FeatureStore) -> None:
     net, inputs = frozen("idefics3", attention_dropout=0.5), batch("idefics3")
     kept = attached(FrozenVision(net, store=store), inputs)[FEATURES]

@@ -2,7 +2,7 @@
 
 SFT, preference learning, yes/no scoring and generation share it, with all their epochs, runs and processes. A model
 whose processor cuts an image into tiles sees each tile alone, so a tile is what is kept. It is found by its pixels as
-they enter the tower, so the processor's settings need not be compared: others make other pixels.
+they enter the tower, so the processor's settings need not be compared: others make other pixels, or other tiles.
 """
 
 from __future__ import annotations
@@ -136,7 +136,10 @@ class FrozenVision:
         self._unchanged = Unchanged(parameter for part in self._parts for parameter in part.parameters())
         self._remembering: WeakSet[Any] = WeakSet()  # data sets
         with precision():
-            self._table = RowTable(_made_of(net), store)
+            self._made_of = _made_of(net)
+        self._store = store
+        self._tile: tuple[int, ...] = ()  # the shape of a tile, once there is one
+        self._table = RowTable(self._made_of, store)
 
     def attach(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Give a batch its features in place of its pixels, and have its rows remembered without them.
@@ -156,6 +159,8 @@ class FrozenVision:
         started = time.perf_counter()
         pixels, mask = _tiles(batch["inputs"])
         of_pixels = _keys(pixels, mask)
+        if of_pixels and (tile := tuple(pixels.shape[1:])) != self._tile:  # other tiles may become more vectors or fewer
+            self._tile, self._table = tile, RowTable({**self._made_of, "tile": list(tile)}, self._store)
         by_row = [of_pixels] if origin is None else origin.tile_keys(of_pixels)
         keys = list(chain.from_iterable(by_row))
         features = dict(zip(keys, self._table.get(keys), strict=True))
