@@ -12,7 +12,7 @@ from transformers import AutoProcessor
 
 from ftkit.errors import InputError
 from ftkit.evaluation.predictions import write_predictions
-from ftkit.rows.reader import Row
+from ftkit.rows.reader import Row, image_bytes
 from ftkit.rows.supervision import LengthRule
 from ftkit.vlm import chat
 from ftkit.vlm.data import VLMDataModule
@@ -211,12 +211,30 @@ def test_rows_that_share_an_image_stay_together() -> None:
         return Row(str(number), "", "", images=tuple(map(Path, names)))
 
     rows = [row(number) for number in range(400)]
-    parts = split_by_images(rows, (0.7, 0.2), seed=1)
+
+    def split(seed: int) -> dict[str, list[Row]]:
+        return split_by_images(rows, (0.7, 0.2), seed, content_of=lambda image, row: image)
+
+    parts = split(seed=1)
     images = [{image for one in part for image in one.images} for part in parts.values()]
     assert not images[0] & images[1] | images[0] & images[2] | images[1] & images[2]
     assert [len(part) for part in parts.values()] == pytest.approx([280, 80, 40], abs=8)
     assert sorted(one.id for part in parts.values() for one in part) == sorted(one.id for one in rows)
-    assert split_by_images(rows, (0.7, 0.2), seed=2)["test"] != parts["test"]
+    assert split(seed=2)["test"] != parts["test"]
+
+
+def test_equal_images_of_a_saved_data_set_stay_together(vlm_rows: Callable[[str], Path], tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    pictures = sorted(vlm_rows("prefix").parent.glob("*.png"))
+    columns: dict[str, list[Any]] = {
+        name: [f"{name} {number}" for number in range(30)] for name in ("prefix", "suffix")
+    }
+    table = datasets.Dataset.from_dict({**columns, "image": [str(pictures[number % 6]) for number in range(30)]})
+    table.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "saved")
+    rows = VLMDataModule(train=str(tmp_path / "saved"), fractions=(0.5, 0.2)).rows
+    seen = [{image_bytes(image) for row in part for image in row.images} for part in rows.values()]
+    assert list(map(len, seen)) == [3, 1, 2]
+    assert len(set.union(*seen)) == 6
 
 
 def test_one_file_is_split(processor: Any, vlm_rows: Callable[[str], Path]) -> None:

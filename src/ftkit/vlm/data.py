@@ -88,6 +88,7 @@ class VLMDataModule(SplitDataModule):
         self.keep = OUTCOMES if keep is None else frozenset(keep)
         self.evaluation_batch_size = self.batch_size if evaluation_batch_size is None else evaluation_batch_size
         self._check_arguments()
+        self._image_digests: dict[ImageReference, bytes] = {}
         self._prepared_for: tuple[Any, ...] | None = None  # a next stage need not measure the rows again
 
     @cached_property
@@ -100,7 +101,7 @@ class VLMDataModule(SplitDataModule):
         given = {name: read_rows(source, self.images) for name, source in self.sources.items() if source is not None}
         fix = "give a file for it, or do not evaluate it"
         if len(given) == 1:
-            given = split_by_images(given["train"], self.fractions, self.split_seed)
+            given = split_by_images(given["train"], self.fractions, self.split_seed, self._image_sha256)
             fix = "give it a larger part in fractions (rows that share an image stay together), or a file"
         for name in ("train", *self.evaluate_splits):
             if not given.get(name):
@@ -114,7 +115,7 @@ class VLMDataModule(SplitDataModule):
         Raises:
             InputError: A source cannot be read.
         """
-        return _content_sha256(self.rows, self.outcomes)
+        return _content_sha256(self.rows, self._image_sha256, self.outcomes)
 
     def setup(self, stage: str) -> None:
         """Prepare the rows for the trainer's model."""
@@ -183,6 +184,14 @@ class VLMDataModule(SplitDataModule):
         places = sample_rows(labels, self.sample, self._order_seed, self.ratio, found, self.keep, classes)
         return [rows[place] for place in places]
 
+    def _image_sha256(self, image: ImageReference, row: Row) -> bytes:
+        if image not in self._image_digests:
+            try:
+                self._image_digests[image] = hashlib.sha256(image_bytes(image)).digest()
+            except InputError as error:
+                raise row.error(f"an image cannot be used: {error}", field="images") from error
+        return self._image_digests[image]
+
     def _check_arguments(self) -> None:
         at_least(1, evaluation_batch_size=self.evaluation_batch_size)
         if self.sample is None and (self.ratio, self.outcomes, self.keep) != (None, None, OUTCOMES):
@@ -201,19 +210,18 @@ def _classes(model: Any) -> Classes:
     return Classes(positive, negative, normalize=True)
 
 
-def _content_sha256(rows: dict[str, list[Row]], outcomes: str | None) -> str:
+def _content_sha256(
+    rows: dict[str, list[Row]], image_sha256: Callable[[ImageReference, Row], bytes], outcomes: str | None
+) -> str:
     """The hash of what the rows hold, of their images' bytes, and of what they are sampled by."""
     digest = hashlib.sha256()
-    seen: dict[ImageReference, bytes] = {}
     for name, split in rows.items():
         for row in split:
             digest.update(
                 repr((name, row.id, row.prompt, row.completion, row.rejected, sorted(row.columns.items()))).encode()
             )
             for image in row.images:
-                if image not in seen:
-                    seen[image] = _image_sha256(image, row)
-                digest.update(seen[image])
+                digest.update(image_sha256(image, row))
     if outcomes is not None:
         try:
             digest.update(Path(outcomes).read_bytes())
@@ -222,10 +230,3 @@ def _content_sha256(rows: dict[str, list[Row]], outcomes: str | None) -> str:
                 f"cannot be read: {error.strerror}", file=outcomes, field="outcomes", fix="predict the train rows first"
             ) from error
     return digest.hexdigest()
-
-
-def _image_sha256(image: ImageReference, row: Row) -> bytes:
-    try:
-        return hashlib.sha256(image_bytes(image)).digest()
-    except InputError as error:
-        raise row.error(f"an image cannot be used: {error}", field="images") from error

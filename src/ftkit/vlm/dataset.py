@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -185,23 +185,30 @@ def _nothing_left(rows: int, counts: dict[str, int], max_length: int | None, spl
     )
 
 
-def split_by_images(rows: Sequence[Row], fractions: tuple[float, float], seed: int) -> dict[str, list[Row]]:
-    """Divide rows into train, val and test so that no image file is in two of them.
+def split_by_images(
+    rows: Sequence[Row],
+    fractions: tuple[float, float],
+    seed: int,
+    content_of: Callable[[ImageReference, Row], Hashable],
+) -> dict[str, list[Row]]:
+    """Divide rows into train, val and test so that no image is in two of them.
 
     Args:
         rows: The rows.
         fractions: Parts of the rows for train and validation, met as closely as the groups allow.
         seed: Decides which.
+        content_of: What is equal for equal images; a saved data set holds an image anew with each row.
 
     Returns:
         The rows by split, each in their order.
 
     Example:
         >>> rows = [Row(str(number), "", "") for number in range(10)]
-        >>> {name: len(part) for name, part in split_by_images(rows, (0.8, 0.1), seed=1).items()}
+        >>> parts = split_by_images(rows, (0.8, 0.1), seed=1, content_of=lambda image, row: image)
+        >>> {name: len(part) for name, part in parts.items()}
         {'train': 8, 'val': 1, 'test': 1}
     """
-    group_of = _groups(rows)
+    group_of = _groups(rows, content_of)
     members: dict[int, list[int]] = {}
     for index, group in enumerate(group_of):
         members.setdefault(group, []).append(index)
@@ -218,7 +225,7 @@ def split_by_images(rows: Sequence[Row], fractions: tuple[float, float], seed: i
     return {name: [rows[index] for index in sorted(indices)] for name, indices in chosen.items()}
 
 
-def _groups(rows: Sequence[Row]) -> list[int]:
+def _groups(rows: Sequence[Row], content_of: Callable[[ImageReference, Row], Hashable]) -> list[int]:
     """The number of each row's group: rows that share an image, directly or through other rows."""
     parent = list(range(len(rows)))
 
@@ -227,8 +234,8 @@ def _groups(rows: Sequence[Row]) -> list[int]:
             parent[index] = index = parent[parent[index]]
         return index
 
-    first: dict[ImageReference, int] = {}
+    first: dict[Hashable, int] = {}
     for index, row in enumerate(rows):
         for image in row.images:
-            parent[root(index)] = root(first.setdefault(image, index))
+            parent[root(index)] = root(first.setdefault(content_of(image, row), index))
     return [root(index) for index in range(len(rows))]
