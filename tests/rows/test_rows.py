@@ -110,7 +110,9 @@ OUTSIDE = "outside.png"
 FAULTS = [
     ({"question": "?"}, "no known shape"),
     ({"messages": [QUESTION, ANSWER], "prefix": "a", "suffix": "b"}, "several shapes"),
-    ({"messages": [QUESTION]}, "one message of the assistant"),
+    ({"messages": [QUESTION, QUESTION]}, "one message of the assistant"),
+    ({"messages": [ANSWER]}, "messages: there is no message before the answer"),
+    ({"chosen": [ANSWER], "rejected": [ANSWER]}, "chosen: there is no message before the answer"),
     ({"messages": [QUESTION, {**ANSWER, "weight": 1}]}, "nothing else"),
     ({"messages": [{"role": "judge", "content": "?"}, ANSWER]}, "messages\\[0\\]: unknown role"),
     ({"messages": [user(text("a"), {"type": "video"}), ANSWER]}, "unknown part"),
@@ -219,6 +221,15 @@ def test_a_saved_data_set_gives_the_same_rows(folder: Path) -> None:
         read_rows(folder / "splits")
     with pytest.raises(InputError, match="no saved data set"):
         read_rows(folder / "pictures")
+    bare = table.select_columns(["images"])
+    bare.save_to_disk(folder / "bare")
+    with pytest.raises(InputError, match=r"bare:1: the row has no known shape .*images"):
+        read_rows(folder / "bare")
+    bare.rename_column("images", "content").map(lambda row: {"messages": [row]}, remove_columns="content").cast(
+        datasets.Features({"messages": [{"content": [datasets.Image()]}]})
+    ).save_to_disk(folder / "inside")
+    with pytest.raises(InputError, match=r"inside: messages: holds images within another value"):
+        read_rows(folder / "inside")
 
 
 def saved_by_path(folder: Path, monkeypatch: pytest.MonkeyPatch, **images: Any) -> Path:

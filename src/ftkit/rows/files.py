@@ -77,7 +77,7 @@ def saved_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         The row's place, counted from 1, and its columns.
 
     Raises:
-        InputError: The folder holds no data set, or several splits.
+        InputError: The folder holds no data set, several splits, or images elsewhere than in columns of their own.
         EnvironmentFault: The package ``datasets`` is missing.
     """
     try:
@@ -92,17 +92,20 @@ def saved_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise InputError(f"is no saved data set: {error}", file=path, fix="Dataset.save_to_disk writes one") from error
     if isinstance(table, datasets.DatasetDict):
         raise InputError("holds several splits", file=path, fix=f"name one of them: {path / next(iter(table))}")
-    undecoded = table
+    undecoded, columns = table, []
     for name, feature in table.features.items():
         inner = getattr(feature, "feature", feature)
         if isinstance(inner, datasets.Image):
+            columns.append(name)
             images = datasets.Image(decode=False)
             undecoded = undecoded.cast_column(name, images if inner is feature else datasets.List(images))
-    columns = [name for name, kind in undecoded.features.items() if "Image" in repr(kind)]
+        elif "Image(" in repr(feature):
+            fix = "give them in a column images, a list of them for each row"
+            raise InputError("holds images within another value", file=path, field=name, fix=fix)
     texts = undecoded.remove_columns(columns)
     counted = {name: undecoded.select_columns([name]) for name in columns}
     for index in range(len(table)):
-        record = dict(texts[index])
+        record = dict(texts[index]) if texts.column_names else {}
         for name, images in counted.items():
             value = images[index][name]
             if isinstance(value, list):

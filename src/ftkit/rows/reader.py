@@ -143,6 +143,7 @@ def _by_shape(record: dict[str, Any], row: Row) -> tuple[Any, str, str | None]:
         raise row.error(problem, got=sorted(record), fix=f"give one of: {shapes}")
     if "messages" in found[0]:
         *before, answer = _messages(record["messages"], "messages", row)
+        _check_asked(before, "messages", row)
         return before, _answer([answer], "messages", row), None
     if "prefix" in found[0]:
         return _text(record["prefix"], "prefix", row), _answer(record["suffix"], "suffix", row), None
@@ -156,8 +157,14 @@ def _by_shape(record: dict[str, Any], row: Row) -> tuple[Any, str, str | None]:
         *other, rejected = _messages(rejected, "rejected", row)
         if prompt != other:
             raise row.error("chosen and rejected differ before the last message", fix="give the prompt apart")
+        _check_asked(prompt, "chosen", row)
         chosen, rejected = [chosen], [rejected]
     return prompt, _answer(chosen, "chosen", row), _answer(rejected, "rejected", row)
+
+
+def _check_asked(before: list[Message], name: str, row: Row) -> None:
+    if not before:
+        raise row.error("there is no message before the answer", field=name, fix="begin with a question of the user")
 
 
 def _prompt(value: Any, row: Row) -> str | list[Message]:
