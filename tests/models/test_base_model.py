@@ -160,6 +160,8 @@ def test_a_target_that_is_no_layer_is_named(gpt2_folder: Path) -> None:
     model = load_base(AutoModelForCausalLM, str(gpt2_folder))
     with pytest.raises(InputError, match=r"q_proj.*choose from c_attn, c_fc, c_proj, lm_head"):
         add_adapters(model, 2, 4.0, targets=["q_proj", "c_attn"])
+    with pytest.raises(InputError, match="lora_targets: names no layer"):
+        add_adapters(model, 2, 4.0, targets=[])
 
 
 @pytest.mark.parametrize("setting", ["logit_scale", "lm_head_multiplier", "output_multiplier"])

@@ -42,9 +42,11 @@ def add_adapters(
         The wrapped model, in the mode it was in.
 
     Raises:
-        InputError: A target is no linear layer of the model.
+        InputError: A target is no linear layer of the model, or there is none.
     """
     chosen = linear_layers(model) if targets is None else targets
+    if not chosen:
+        raise InputError("names no layer", field="lora_targets", got=targets, fix="null takes those of the text model")
     outside = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in exclude]
     there = {
         name.rpartition(".")[2]

@@ -264,5 +264,7 @@ class GenerativeModule(WindowedModule):
     def _check_arguments(self) -> None:
         at_least(1, lora_rank=self.lora_rank, max_new_tokens=self.max_new_tokens)
         below_one(lora_dropout=self.lora_dropout)
+        if self.lora_alpha <= 0:
+            raise InputError("must be positive", field="lora_alpha", got=self.lora_alpha)
         if self.quantisation is not None and self.trainable == "all":
             raise InputError("quantised weights cannot learn", field="quantisation", fix="use trainable: lora")
