@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def relaxed_match(prediction: str, target: str, tolerance: float = 0.05) -> bool:
     """Whether an answer is right by ChartQA's relaxed accuracy.
@@ -31,6 +33,7 @@ def relaxed_match(prediction: str, target: str, tolerance: float = 0.05) -> bool
 def _number(text: str) -> float | None:
     text = text.strip()
     try:
-        return float(text.rstrip("%")) / 100 if text.endswith("%") else float(text)
+        number = float(text.rstrip("%")) / 100 if text.endswith("%") else float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None

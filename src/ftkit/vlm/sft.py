@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ftkit.errors import at_least
 from ftkit.vlm.answers import relaxed_match
 from ftkit.vlm.model import VLMModule
 
@@ -25,6 +26,7 @@ class VLMSFT(VLMModule):
 
     def __init__(self, tolerance: float = 0.05, **options: Any) -> None:
         super().__init__(**options)
+        at_least(0, tolerance=tolerance)
         self.tolerance = tolerance
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
