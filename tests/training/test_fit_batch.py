@@ -333,5 +333,7 @@ def test_what_cannot_be_fitted_is_said(tmp_path: Path) -> None:
 
 def test_helpers() -> None:
     assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
     assert not is_out_of_memory(RuntimeError("else"))
     assert elements([torch.zeros(2), {"a": torch.zeros(3), "b": "text"}]) == 5

@@ -21,6 +21,9 @@ from ftkit.training.recorder import add_to_result
 from ftkit.training.resume import ExactResume
 from ftkit.training.window import WindowedModule
 
+# What others than torch's own allocators say: the CPU's, CUDA's for pinned memory, cuBLAS's for its workspace.
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
 
 class FitBatch(L.Callback):
     """Halves the micro-batch until a step fits into memory, and accumulates gradients over as many more of them.
@@ -260,7 +263,7 @@ def _loader(trainer: L.Trainer) -> Any:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there is too little memory, on a GPU or not."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in _OUT_OF_MEMORY)
 
 
 def elements(batch: Any) -> int:
