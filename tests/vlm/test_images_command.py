@@ -97,6 +97,13 @@ def test_it_is_the_same_byte_for_byte_with_any_number_of_workers(source: Path, t
     assert tree(tmp_path / "ready 1") == tree(tmp_path / "ready 5")
 
 
+def test_a_picture_with_the_name_of_anothers_result_is_refused(source: Path, target: Path) -> None:
+    save_noise(source / "sub" / "c d.bmp.png", seed=3)
+    with pytest.raises(InputError, match=r"names of other pictures' results \(got 'sub/c d.bmp.png'\)"):
+        prepare(source, target)
+    assert not target.exists()
+
+
 FAULTS = {
     "bad empty.jpg": "the file is empty",
     "bad text.jpg": "",
@@ -252,7 +259,7 @@ def test_what_a_dead_process_left_is_removed_and_what_a_living_one_writes_is_not
 
 
 def test_strange_names_come_through(source: Path, target: Path) -> None:
-    names = ["tab\there.jpg", "line\nend.jpg", "広告 1.jpg", "a.jpg.png", "noending"]
+    names = ["tab\there.jpg", "line\nend.jpg", "広告 1.jpg", "e.jpg.png", "noending"]
     names += [os.fsdecode(b"latin-\xe9.jpg"), f"{'x' * 212}.jpg"]
     for name in names:
         (source / name).write_bytes((source / "a.jpg").read_bytes())

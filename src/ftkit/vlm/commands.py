@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ftkit.errors import InputError
+from ftkit.rows.image_files import PREPARED_SUFFIX
 from ftkit.storage import PARTIAL_SUFFIX, atomic_write, is_alive, make_folder
 from ftkit.vlm.images import parse_colour
 from ftkit.vlm.preparing import Prepared, Settings, prepare_one
@@ -54,6 +55,7 @@ def prepare(
     """
     settings = _checked(source, target, size, background, workers)
     names, left_alone = _listed(settings.source)
+    _check_distinct(names, source)
     make_folder(target)
     _remove_partial_files(target)
     rows: list[Prepared] = []
@@ -122,6 +124,17 @@ def _listed(source: Path) -> tuple[list[str], int]:
     if not names:
         raise InputError("there are no pictures in this folder", file=source)
     return sorted(names), left_alone
+
+
+def _check_distinct(names: list[str], source: Path) -> None:
+    """Refuse a picture whose own name is that of another's result: data that name it would get the other one."""
+    if taken := sorted(set(names) & {f"{name}{PREPARED_SUFFIX}" for name in names}):
+        raise InputError(
+            f"{len(taken):,} pictures have the names of other pictures' results",
+            file=source,
+            got=", ".join(taken[:_SHOWN]),
+            fix=f"rename them, or remove those that are the others with {PREPARED_SUFFIX} behind their names",
+        )
 
 
 def _unreadable(error: OSError) -> None:
