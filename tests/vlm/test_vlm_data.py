@@ -85,11 +85,15 @@ def test_long_rows_are_cut_or_left_out_and_counted(processor: Any, vlm_rows: Cal
     lengths = [len(one.prompt) + len(one.answers[0]) for one in whole.datasets["train"]]
     limit = sorted(lengths)[6]
     whole_rule = LengthRule.for_evaluation(512, max_new_tokens=8)
-    cut = prepared(processor, **sources, max_length=limit, whole=whole_rule)
+    with pytest.warns(UserWarning, match="of 12 train rows") as said:
+        cut = prepared(processor, **sources, max_length=limit, whole=whole_rule)
     longer = sum(length > limit for length in lengths)
     gone = sum(len(one.prompt) >= limit for one in whole.datasets["train"])
     assert cut.report["cut"] == {"train": longer - gone, "val": 0, "test": 0}
     assert cut.report["skipped"] == {"train": gone, "val": 0, "test": 0}  # evaluation is over all rows
+    assert [str(warning.message) for warning in said] == [
+        f"of 12 train rows: {longer - gone} with an answer that is cut, {gone} too long and left out"
+    ]
     assert cut.report["sizes"]["test"] == len(list(cut.test_dataloader()[0].dataset)) == 12
     assert max(batch["inputs"]["input_ids"].shape[1] for batch in cut.train_dataloader()) <= limit
     skipped = prepared(processor, **sources, max_length=limit, too_long="skip")

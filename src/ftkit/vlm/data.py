@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from ftkit.errors import InputError, at_least
@@ -22,6 +23,12 @@ from ftkit.training.split_data import SplitDataModule
 from ftkit.vlm.chat import ChatEncoder
 from ftkit.vlm.dataset import RowDataset, leave_out_unusable, split_by_images
 from ftkit.vlm.sampling import OUTCOMES, YES_NO, outcomes_of_rows, read_outcomes, sample_rows
+
+_CHANGED = {
+    "cut": "with an answer that is cut",
+    "skipped": "too long and left out",
+    "equal": "pairs of equal answers left out",
+}
 
 
 class VLMDataModule(SplitDataModule):
@@ -157,6 +164,8 @@ class VLMDataModule(SplitDataModule):
             for count, value in counts.items():
                 self.report.setdefault(count, {})[name] = value
             self.datasets[name] = RowDataset(kept, encoder)
+            if changed := ", ".join(f"{value:,} {_CHANGED[count]}" for count, value in counts.items() if value):
+                rank_zero_warn(f"of {len(rows[name]):,} {name} rows: {changed}")
         self.report["sizes"] = {name: len(dataset) for name, dataset in self.datasets.items()}
 
     def train_dataloader(self) -> DataLoader[Any]:
