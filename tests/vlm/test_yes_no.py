@@ -53,6 +53,15 @@ def test_the_words_must_differ() -> None:
         VLMYesNo(model="x", positive="No.", negative="no")
 
 
+def test_words_that_cannot_be_told_apart_are_refused_before_the_training(
+    approvals: Path, paligemma_folder: Path, tmp_path: Path
+) -> None:
+    module = VLMYesNo(model=str(paligemma_folder), positive="yes", negative="yesterday")
+    with pytest.raises(InputError, match="begins both answers with the same token"):
+        trainer(tmp_path, 1).fit(module, datamodule=data(approvals))
+    assert module.net is None
+
+
 @pytest.fixture
 def approvals(tmp_path: Path) -> Path:
     """24 pictures, blue ones approved, and the question."""

@@ -32,7 +32,7 @@ class VLMYesNo(VLMModule):
         **options: Those of :class:`ftkit.vlm.model.VLMModule`.
 
     Raises:
-        InputError: The two words are the same.
+        InputError: The two words are the same, or, once a stage starts, begin with the same tokens.
     """
 
     def __init__(self, positive: str = "yes", negative: str = "no", **options: Any) -> None:
@@ -41,6 +41,11 @@ class VLMYesNo(VLMModule):
             raise InputError("is the negative answer as well", field="positive", got=positive)
         self.class_names = (negative, positive)
         self.score_name = f"log_odds:{normalised(positive)}"  # as in the labels
+
+    def setup(self, stage: str) -> None:
+        """Start a stage; that the two words can be told apart is known before hours of training."""
+        super().setup(stage)
+        _ = self.first_tokens
 
     @cached_property
     def first_tokens(self) -> tuple[list[int], list[int]]:
