@@ -243,6 +243,12 @@ def test_a_tower_of_another_name_is_not_freed_without_a_word(options: dict[str, 
     VLMSFT(model=str(tmp_path)).configure_model()  # adapters are on the text model alone
 
 
+@pytest.mark.parametrize("options", [{"lora_alpha": 0.0}, {"lora_alpha": -8.0}, {"tolerance": -0.05}], ids=str)
+def test_numbers_by_which_nothing_is_learnt_or_right_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(options))}: must be"):
+        VLMSFT(model="x", **options)
+
+
 def test_adapters_are_on_the_text_model_alone_unless_layers_are_named(idefics3_folder: Path) -> None:
     def adapted(**options: Any) -> set[str]:
         module = VLMSFT(model=str(idefics3_folder), freeze_vision=False, **options)
