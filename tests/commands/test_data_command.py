@@ -37,8 +37,9 @@ def test_a_text_row_is_shown(text_config: Path, capsys: pytest.CaptureFixture[st
     assert "Row 0 (r00001): 6 tokens, 2 learnt" in shown
     assert main(["data", "show", str(text_config), "--row", "1"]) == 0
     assert "2+2=⟦4" in capsys.readouterr().out
-    assert main(["data", "show", str(text_config), "--row", "2"]) == 2
-    assert "row: the train split has 2 rows" in capsys.readouterr().err
+    for row in ("2", "-1"):
+        assert main(["data", "show", str(text_config), "--row", row]) == 2
+        assert f"row: the train split has 2 rows (got {row})" in capsys.readouterr().err
 
 
 MODEL = "model:\n  init_args:\n    "

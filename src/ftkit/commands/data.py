@@ -46,7 +46,8 @@ def data_show(config: list[Path], row: int = 0) -> str:
     data.prepare_data()
     data.setup("fit")
     loader = data.train_dataloader()
-    if not 0 <= row < (there := len(loader.dataset)):
+    there = len(loader.dataset)
+    if not 0 <= row < there:
         raise InputError(f"the train split has {there} rows", field="row", got=row, fix=f"give 0 to {there - 1}")
     sizes = ", ".join(f"{name} {size:,}" for name, size in data.report["sizes"].items())
     if classifies:
