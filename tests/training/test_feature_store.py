@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ftkit.errors import InputError
 from ftkit.training.feature_store import Features, FeatureStore, key_of, pinned_for
 from memory_held import Held
 
@@ -132,6 +133,13 @@ def test_over_the_bound_nothing_is_kept(tmp_path: Path) -> None:
         assert build(store, {"weights": "other"}) is None
     assert len(folders(tmp_path)) == 1
     assert build(FeatureStore(tmp_path, max_gb=2.5 * one), {"weights": "other"}) is not None
+
+
+def test_a_bound_that_is_no_number_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for given in ("20 GB", "nan"):
+        monkeypatch.setenv("FTKIT_FEATURES_GB", given)
+        with pytest.raises(InputError, match=f"FTKIT_FEATURES_GB: must be a number.*{given}"):
+            FeatureStore(tmp_path)
 
 
 def test_room_is_what_the_bound_or_the_disk_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

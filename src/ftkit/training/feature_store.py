@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import mmap
 import os
 import shutil
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ftkit.errors import EnvironmentFault
+from ftkit.errors import EnvironmentFault, InputError
 from ftkit.storage import PARTIAL_SUFFIX, cache_folder
 
 DEFAULT_MAX_GB = 20.0
@@ -91,6 +92,9 @@ class FeatureStore:
         folder: The folder; None takes ``features`` in :func:`ftkit.storage.cache_folder`.
         max_gb: The most that all entries together may take, in 10^9 bytes; None takes ``$FTKIT_FEATURES_GB``, or 20.
 
+    Raises:
+        InputError: ``$FTKIT_FEATURES_GB`` is no number.
+
     Example:
         >>> import tempfile
         >>> store = FeatureStore(Path(tempfile.mkdtemp()))
@@ -103,7 +107,7 @@ class FeatureStore:
 
     def __init__(self, folder: Path | None = None, max_gb: float | None = None) -> None:
         self.folder = folder or cache_folder() / "features"
-        self.max_bytes = 1e9 * (float(os.environ.get(MAX_GB_VARIABLE, DEFAULT_MAX_GB)) if max_gb is None else max_gb)
+        self.max_bytes = 1e9 * (_max_gb() if max_gb is None else max_gb)
 
     def find(self, made_of: Mapping[str, Any]) -> Features | None:
         """The entry that ``made_of`` describes, or None if there is none or it is damaged."""
@@ -230,6 +234,17 @@ class FeatureStore:
             with (self.folder / (partial.name.partition(".")[0] + _LOCK_SUFFIX)).open("w") as file:
                 if _try_lock(file.fileno()):
                     shutil.rmtree(partial, ignore_errors=True)
+
+
+def _max_gb() -> float:
+    given = os.environ.get(MAX_GB_VARIABLE, str(DEFAULT_MAX_GB))
+    try:
+        found = float(given)
+    except ValueError:
+        found = math.nan
+    if math.isnan(found):
+        raise InputError("must be a number of 10^9 bytes", field=MAX_GB_VARIABLE, got=given)
+    return found
 
 
 def key_of(made_of: Mapping[str, Any]) -> str:
