@@ -279,6 +279,12 @@ def test_training_rows_are_sampled_by_ratio_and_by_earlier_outcome(processor: An
         prepared(processor, **yes_no, sample=13)
     with pytest.raises(InputError, match="keep: rows can be chosen by outcome only with a prediction file"):
         prepared(processor, **yes_no, sample=3, keep=["fp", "fn"])
+    rows = Path(yes_no["train"]).read_text(encoding="utf-8").split("\n")
+    Path(yes_no["train"]).write_text("\n".join([*rows[:8], rows[8].replace('"yes"', '"maybe"'), *rows[9:]]))
+    for options in ({"ratio": (1, 2)}, {"outcomes": outcomes}):
+        with pytest.raises(InputError, match=r"yes_no.jsonl:9: the answer names neither class \(got 'maybe'\)"):
+            prepared(processor, **yes_no, sample=3, **options)
+    assert len(answers(**yes_no, sample=12)) == 12
 
 
 def test_the_answers_of_the_model_are_those_that_a_sample_counts(

@@ -181,6 +181,8 @@ class VLMDataModule(SplitDataModule):
     def _sampled(self, rows: list[Row], classes: Classes) -> list[Row]:
         if self.sample is None:
             return rows
+        if self.ratio is not None or self.outcomes is not None:
+            _check_answers(rows, classes)
         labels, found = [row.completion for row in rows], None
         if self.outcomes is not None:
             by_id = read_outcomes(self.outcomes, classes)
@@ -217,6 +219,16 @@ def _classes(model: Any) -> Classes:
         return YES_NO
     negative, positive = map(normalized, names)
     return Classes(positive, negative, normalize=True)
+
+
+def _check_answers(rows: list[Row], classes: Classes) -> None:
+    for row in rows:
+        if classes.code(row.completion) not in (0, 1):
+            raise row.error(
+                "the answer names neither class",
+                got=row.completion,
+                fix=f"use {classes.positive} or {classes.negative}",
+            )
 
 
 def _content_sha256(
