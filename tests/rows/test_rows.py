@@ -214,9 +214,11 @@ def test_a_saved_data_set_gives_the_same_rows(folder: Path) -> None:
     stored = [row.images[0] for row in rows]
     assert all(isinstance(image, StoredImage) for image in stored)
     assert [image.read() for image in stored] == [Path(name).read_bytes() for name in names]
-    single = table.remove_columns("images").add_column("image", names).cast_column("image", datasets.Image())
+    single = table.rename_column("images", "crops").add_column("image", names).cast_column("image", datasets.Image())
     datasets.DatasetDict({"train": single}).save_to_disk(folder / "splits")
-    assert read_rows(folder / "splits" / "train")[0].images[0].read() == Path(names[0]).read_bytes()
+    row = read_rows(folder / "splits" / "train")[0]
+    assert row.images[0].read() == Path(names[0]).read_bytes()
+    assert row.columns == {"kind": "count"}  # other images are no text
     with pytest.raises(InputError, match=r"several splits; fix: name one of them: .*splits/train"):
         read_rows(folder / "splits")
     with pytest.raises(InputError, match="no saved data set"):

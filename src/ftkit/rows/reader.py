@@ -49,7 +49,7 @@ class Row:
         completion: The answer to learn; of a preference row the chosen one.
         rejected: The answer to avoid, of a preference row.
         images: Its images, in the order of their places in the prompt.
-        columns: The other columns, as text.
+        columns: The other columns, as text; none of images.
         file: Where it was read.
         line: Its line, or its place in a data set, counted from 1.
     """
@@ -126,7 +126,7 @@ def _row(record: dict[str, Any], file: str, line: int, root: Path) -> Row:
     columns = {
         f"data_{key}" if _OF_PREDICTIONS.fullmatch(key) else key: _cell(value)
         for key, value in record.items()
-        if key not in _OWN
+        if key not in _OWN and not _holds_images(value)
     }
     row = replace(
         bare, id=str(identity), completion=completion, rejected=rejected, images=images, columns=columns, prompt=prompt
@@ -301,6 +301,11 @@ def image_bytes(image: ImageReference) -> bytes:
         InputError: The file is gone, no regular file, empty, too large, or cannot be read.
     """
     return read_bytes(image) if isinstance(image, Path) else image.read()
+
+
+def _holds_images(value: Any) -> bool:
+    """Whether a column of a saved data set is of images, such as masks, which are no text."""
+    return any(isinstance(one, StoredImage) for one in (value if isinstance(value, list) else [value]))
 
 
 def _cell(value: Any) -> str:
