@@ -1,5 +1,6 @@
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -99,6 +100,12 @@ def test_only_seeds_that_both_have_are_compared(tmp_path: Path) -> None:
     assert row.test == pytest.approx(283 / 300)
     assert row.comparison is not None
     assert row.comparison.difference == pytest.approx(-4 / 300)
+    assert row.comparison.seeds == [123]
+    text = table(tmp_path / "out")
+    assert "Not all rows were run with the same seeds: row 1 with seed 123; row 2 with seeds 123, 127.\n" in text
+    assert "that of row 1 (base), over the seeds that both have; * p < 0.05 in an exact McNemar test on" in text
+    answer = build(tmp_path / "out").answers[2]
+    assert re.search(r"\(95% interval of the difference -2\.7 to -0\.3, of the common seed 123 alone\)", answer)
 
 
 def test_rows_without_common_examples_are_not_compared_and_named(tmp_path: Path) -> None:

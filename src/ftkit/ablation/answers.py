@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.evidence import Confusion
 from ftkit.ablation.paired import Comparison
-from ftkit.ablation.summary import RowSummary
+from ftkit.ablation.summary import RowSummary, seeds_text
 from ftkit.evaluation.statistics import minimum_detectable_difference, rounded_p
 
 
@@ -56,11 +56,13 @@ def compared(row: RowSummary, other: RowSummary, comparison: Comparison, tests: 
     name, n = f"row {other.number} ({other.name})", comparison.n
     if not comparison.disagreements:
         return f"It gets the same {n:,} test examples right and wrong as {name}."
-    digits = max(1, math.ceil(math.log10(n * len(row.seeds))) - 2)  # one answer more or less shows
+    seeds = comparison.seeds
+    digits = max(1, math.ceil(math.log10(n * len(seeds))) - 2)  # one answer more or less shows
     low, high = (f"{end * 100:+.{digits}f}" for end in comparison.interval)
     points = f"{abs(comparison.difference) * 100:.{digits}f} points"
-    fixed = ", the seeds as they are" if len(row.seeds) > 1 else ""
-    interval = f"(95% interval of the difference {low} to {high}{fixed})"
+    fixed = ", the seeds as they are" if len(seeds) > 1 else ""
+    common = "" if seeds == row.seeds == other.seeds else f", of the common {seeds_text(seeds)} alone"
+    interval = f"(95% interval of the difference {low} to {high}{fixed}{common})"
     if comparison.significant:
         verb = "gains" if comparison.difference > 0 else "costs"
         return f"Against {name} it {verb} {points} {interval}: significant after Holm, {_p(comparison.p_holm)}."
@@ -69,7 +71,7 @@ def compared(row: RowSummary, other: RowSummary, comparison: Comparison, tests: 
     sentence = f"It cannot be told apart from {name} with {n:,} examples: {seen}, {_p(comparison.p_holm)} after Holm."
     if comparison.hopeless:
         return f"{sentence} The two differ on {comparison.disagreements}, too few for any test to be significant."
-    if len(row.seeds) == 1:
+    if len(seeds) == 1:
         least = minimum_detectable_difference(n, comparison.disagreements / n, comparisons=tests)
         if not math.isnan(least):
             sentence += f" A true difference of {least * 100:.1f} points would be found in 4 of 5 such tables."

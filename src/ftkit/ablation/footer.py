@@ -7,7 +7,7 @@ from typing import Any
 
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.folder import format_numbers
-from ftkit.ablation.summary import RowSummary
+from ftkit.ablation.summary import RowSummary, seeds_text
 from ftkit.evaluation.statistics import ALPHA
 
 
@@ -38,11 +38,16 @@ def _figures(analysis: Analysis) -> Iterator[str]:
     several = any(row.spread is not None for row in rows)
     yield (
         f"Accuracies in %; test: n = {_list(row.n for row in rows)}, 95% interval (Wilson), "
-        f"seed{'s' if len({seed for row in rows for seed in row.seeds}) > 1 else ''} "
-        f"{_list(seed for row in rows for seed in row.seeds)}; "
+        f"{seeds_text(sorted({seed for row in rows for seed in row.seeds}))}; "
         f"data: {_list(result.data_source for result in results)}; "
         f"device: {_list(result.device for result in results)}."
     )
+    by_seeds: dict[str, list[RowSummary]] = {}
+    for row in rows:
+        by_seeds.setdefault(seeds_text(row.seeds), []).append(row)
+    if len(by_seeds) > 1:
+        parts = "; ".join(f"{_rows(group)} with {seeds}" for seeds, group in by_seeds.items())
+        yield f"Not all rows were run with the same seeds: {parts}."
     if several:
         yield "Means over the seeds; ± sd: spread between seeds; the interval covers new seeds and new test examples."
 
@@ -51,11 +56,14 @@ def _comparisons(analysis: Analysis) -> Iterator[str]:
     compared = [row for row in analysis.rows if row.comparison is not None]
     others = [row for row in analysis.rows if row.test is not None and row.number != analysis.reference.number]
     name = f"row {analysis.reference.number}"
+    made = [row.comparison for row in compared if row.comparison is not None]
     if compared:
-        test = "sign-flip test, seeds as they are," if any(len(row.seeds) > 1 for row in compared) else "McNemar test"
+        common = len({tuple(row.seeds) for row in (analysis.reference, *compared)}) > 1
+        test = "sign-flip test, seeds as they are," if any(len(one.seeds) > 1 for one in made) else "McNemar test"
         count, named = analysis.comparisons, [row for row in analysis.rows if row.named is not None]
         yield (
-            f"vs {analysis.reference.number}: test accuracy minus that of {name} ({analysis.reference.name}); "
+            f"vs {analysis.reference.number}: test accuracy minus that of {name} ({analysis.reference.name})"
+            f"{', over the seeds that both have' if common else ''}; "
             f"* p < {ALPHA} in an exact {test} on the same examples, after Holm's correction for {count} "
             f"comparison{'s' if count > 1 else ''}"
             + (f", {len(named)} of them with rows that a question names." if named else ".")

@@ -21,7 +21,8 @@ class Comparison:
     """A row against its reference, over the seeds and examples that both have.
 
     Args:
-        difference: Mean test accuracy minus that of the reference.
+        seeds: The seeds that both have, sorted.
+        difference: Mean test accuracy over these seeds minus that of the reference.
         n: The number of examples.
         disagreements: The examples of which the two got a different number right, counted over the seeds.
         interval: The 95% interval of ``difference``, see :func:`difference_interval`.
@@ -29,6 +30,7 @@ class Comparison:
         p_holm: The same after Holm's correction over all comparisons of the ablation.
     """
 
+    seeds: Sequence[int]
     difference: float
     n: int
     disagreements: int
@@ -63,6 +65,7 @@ def compare(row: SweepRow, reference: SweepRow) -> Comparison | None:
         return None
     gained = np.array([int(ours[example].sum()) - int(theirs[example].sum()) for example in ours])
     return Comparison(
+        seeds=seeds,
         difference=float(gained.sum()) / (len(gained) * len(seeds)),
         n=len(gained),
         disagreements=int(np.count_nonzero(gained)),

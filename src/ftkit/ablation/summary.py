@@ -95,6 +95,16 @@ class RowSummary:
         return None if self.published is None else getattr(self.published, split)
 
 
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Seeds in words.
+
+    Example:
+        >>> seeds_text([123]), seeds_text([123, 124])
+        ('seed 123', 'seeds 123, 124')
+    """
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
 def summarise(row: SweepRow, published: PublishedTable) -> RowSummary:
     """Sum up the cells of a row by themselves; ``published`` knows what the published figures were made with."""
     done = [cell.result for cell in row.cells if cell.result is not None]
