@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -141,6 +142,9 @@ def test_a_threshold_does_not_fit_everything(scored_file, tmp_path):
             f"{answers.path}: the threshold needs scores probability:yes (got '{got}'); fix: choose on validation, "
             "apply to test"
         )
+    (turned,) = read_answers([scored_file("turned.tsv", [0.9, 0.2], ["yes", "no"], positive="no")])
+    with pytest.raises(InputError, match=r"\(got 'no and yes'\); fix: give --positive yes$"):
+        threshold.apply(turned)
     with pytest.raises(InputError, match="no scores to choose a threshold from"):
         freeze_threshold(plain, "accuracy")
     with pytest.raises(InputError, match="no such criterion"):
@@ -154,11 +158,15 @@ def test_other_files_are_no_threshold(tmp_path, content):
         Threshold.load(tmp_path / "t.json")
 
 
-def test_a_threshold_file_must_hold_a_number(scored_file, tmp_path):
+@pytest.mark.parametrize(
+    "change",
+    [{"value": "0.9"}, {"value": math.nan}, {"value": 53}, {"value": True}, {"achieved": "best"}, {"positive": 1}],
+)
+def test_a_threshold_file_must_hold_what_was_saved(scored_file, tmp_path, change):
     (validation,) = read_answers([scored_file("val.tsv", [0.9, 0.2], ["yes", "no"])])
     freeze_threshold(validation, "accuracy").save(tmp_path / "t.json")
     record = json.loads((tmp_path / "t.json").read_text())
-    (tmp_path / "t.json").write_text(json.dumps(record | {"value": "0.9"}))
+    (tmp_path / "t.json").write_text(json.dumps(record | change))
     with pytest.raises(InputError, match="not a threshold file"):
         Threshold.load(tmp_path / "t.json")
 

@@ -82,14 +82,13 @@ class Threshold:
         Raises:
             InputError: The file holds something else.
         """
-        names = {one.name for one in fields(cls)}
         try:
             record = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", file=path) from error
         except ValueError as error:
             raise InputError(f"not a threshold file: {error}", file=path) from None
-        if not isinstance(record, dict) or set(record) != names or not _is_threshold(record["value"]):
+        if not isinstance(record, dict) or not _is_threshold(record):
             raise InputError("not a threshold file", file=path, fix="write one with --save_threshold")
         return cls(**record | {"value": float(record["value"])})
 
@@ -102,21 +101,21 @@ class Threshold:
         Raises:
             InputError: The file has no such scores, other classes, or is the one that the threshold was chosen on.
         """
-        problem, got = "", ""
+        problem, got, fix = "", "", "choose on validation, apply to test"
         if answers.score is None or answers.kind != self.kind:
             problem, got = (
                 f"the threshold needs scores {self.kind}:{self.positive}",
                 answers.kind or "no scores",
             )
         elif (answers.classes.positive, answers.classes.negative) != (self.positive, self.negative):
-            problem, got = (
-                f"the threshold is for {self.positive} or {self.negative}",
-                answers.classes.positive,
-            )
+            problem = f"the threshold is for {self.positive} as the positive class and {self.negative} as the other"
+            got = f"{answers.classes.positive} and {answers.classes.negative}"
+            if self.positive == answers.classes.negative and self.negative == answers.classes.positive:
+                fix = f"give --positive {self.positive}"
         elif sha256_of(answers.path) == self.sha256:
             problem, got = "the threshold was chosen on this very file", str(self.source)
         if problem:
-            raise InputError(problem, file=answers.path, got=got, fix="choose on validation, apply to test")
+            raise InputError(problem, file=answers.path, got=got, fix=fix)
         assert answers.score is not None
         return (answers.score >= self.value).astype(np.int8)
 
@@ -216,8 +215,20 @@ def operating_cells(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     return np.append(top, curve.threshold), cells
 
 
-def _is_threshold(value: Any) -> bool:
-    return value in ("inf", "-inf") or (isinstance(value, int | float) and not isinstance(value, bool))
+def _is_threshold(record: dict[str, Any]) -> bool:
+    """Whether a mapping from a file holds what :meth:`Threshold.save` writes."""
+    if record.keys() != {one.name for one in fields(Threshold)}:
+        return False
+    value, others = record["value"], [record[name] for name in ("kind", "positive", "negative", "criterion", "source")]
+    if value not in ("inf", "-inf") and not _is_number(value):
+        return False
+    # One above all probabilities answers "negative" to everything.
+    possible = record["kind"] != "probability" or 0 <= float(value) <= math.nextafter(1.0, math.inf)
+    return possible and all(isinstance(text, str) for text in others) and _is_number(record["achieved"])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
 def at_prevalence(counts: Counts, prevalences: Sequence[float]) -> list[dict[str, Figure]]:
