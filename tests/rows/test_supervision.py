@@ -30,6 +30,15 @@ def learnt(tokenizer: PreTrainedTokenizerBase, batch: dict[str, torch.Tensor]) -
     ]
 
 
+def test_a_processor_without_a_place_for_images_is_refused(tokenizer) -> None:
+    class Captioner:  # such as BLIP's
+        def __init__(self) -> None:
+            self.tokenizer = tokenizer
+
+    with pytest.raises(InputError, match=r"model: the model's processor has no image token.*Captioner"):
+        Renderer(Captioner())
+
+
 def test_the_answer_and_its_end_are_learnt_though_padding_has_the_same_id(tokenizer) -> None:
     renderer = Renderer(tokenizer)
     rows = [Row("a", "1+2=", "3"), Row("b", "10+20=", "30")]

@@ -59,13 +59,21 @@ class Renderer:
         chat: Whether to use the chat template; None uses it if there is one. A plain text takes its prompt as it is.
 
     Raises:
-        InputError: A chat template is asked for and missing, or the tokenizer has no end token.
+        InputError: A chat template is asked for and missing, the tokenizer has no end token, or a processor no image
+            token.
     """
 
     def __init__(self, processor: Any, chat: bool | None = None) -> None:
         self.processor = processor
         self.tokenizer: PreTrainedTokenizerBase = getattr(processor, "tokenizer", processor)
-        self.image_token: str | None = None if self.tokenizer is processor else processor.image_token
+        images = self.tokenizer is not processor
+        self.image_token: str | None = getattr(processor, "image_token", None) if images else None
+        if images and self.image_token is None:
+            raise InputError(
+                "the model's processor has no image token, so an image has no place in a prompt",
+                field="model",
+                got=type(processor).__name__,
+            )
         # A processor may hold the template itself or leave it to its tokenizer.
         self.template = getattr(processor, "chat_template", None) or getattr(self.tokenizer, "chat_template", None)
         self.chat = bool(self.template) if chat is None else chat
