@@ -120,7 +120,8 @@ def test_result_of_fit_and_test_are_merged_also_by_another_process(tmp_path: Pat
     assert set(merged["splits"]) == {"train", "test"}
     again = trainer(tmp_path)
     again.test(model, Data(), verbose=False)
-    again.fit(model, Data())
+    with pytest.warns(UserWarning, match=r"test\.tsv, predictions-train\.tsv in .* are not this training's"):
+        again.fit(model, Data())
     assert "splits" not in result(tmp_path)  # they were the old weights'
 
 

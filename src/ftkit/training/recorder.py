@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from ftkit.evaluation.predictions import write_predictions
@@ -82,6 +82,10 @@ class RunRecorder(L.Callback):
             "hardware": hardware(),
         }
         _write(trainer, self.result)
+        folder = Path(trainer.default_root_dir)
+        # Not removed, for the training may have chosen its rows by them.
+        if earlier := ", ".join(sorted(file.name for file in folder.glob(predictions_file("*")))):
+            rank_zero_warn(f"{earlier} in {folder} are not this training's; `ftkit test` writes them anew")
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock of an evaluation."""
