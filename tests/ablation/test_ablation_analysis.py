@@ -109,13 +109,17 @@ def test_only_seeds_that_both_have_are_compared(tmp_path: Path) -> None:
 
 
 def test_rows_without_common_examples_are_not_compared_and_named(tmp_path: Path) -> None:
-    rows = {"01_base": {}, "02_a": {"note": 1}, "03_b": {"note": 2}}
+    rows = {"01_base": {}, "02_a": {"note": 1}, "03_b": {"note": 2}, "04_c": {"note": 3}}
     analysis(tmp_path, rows)
+    relabelled = tmp_path / "out/04_c/seed-123/predictions-test.tsv"
+    first = "sms-0\tham\tspam"
+    assert first in relabelled.read_text()
+    relabelled.write_text(relabelled.read_text().replace(first, "sms-0\tspam\tham"))
     (tmp_path / "out/02_a/seed-123/predictions-test.tsv").unlink()
     predictions = tmp_path / "out/03_b/seed-123/predictions-test.tsv"
     predictions.write_text(predictions.read_text().replace("sms-299", "sms-300"))
-    assert [row.comparison for row in analyse(tmp_path / "out").rows] == [None] * 3
-    assert "Not compared with row 1 (no seed, test examples or prediction files in common): rows 2-3." in table(
+    assert [row.comparison for row in analyse(tmp_path / "out").rows] == [None] * 4
+    assert "Not compared with row 1 (no seed, test examples or prediction files in common): rows 2-4." in table(
         tmp_path / "out"
     )
 

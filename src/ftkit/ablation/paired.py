@@ -15,6 +15,8 @@ from ftkit.evaluation.predictions import read_predictions
 from ftkit.evaluation.statistics import ALPHA, PAIRED_RESAMPLES, can_be_significant, percentile_interval
 from ftkit.run_folder import predictions_file
 
+Example = tuple[str, str]  # id and label: with another label, what is right is another answer
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -74,8 +76,8 @@ def compare(row: SweepRow, reference: SweepRow) -> Comparison | None:
     )
 
 
-def right_answers(cells: Sequence[CellState]) -> Mapping[str, np.ndarray] | None:
-    """Whether each seed got a test example right, bool ``(seeds,)``, by the example's id.
+def right_answers(cells: Sequence[CellState]) -> Mapping[Example, np.ndarray] | None:
+    """Whether each seed got a test example right, bool ``(seeds,)``, by the example's id and label.
 
     Returns:
         The answers, or None if there are no cells, a prediction file is missing, or the seeds had different examples.
@@ -140,7 +142,7 @@ def difference_interval(gained: np.ndarray, seeds: int = 1) -> tuple[float, floa
     return percentile_interval(draws @ gains / (len(gained) * seeds))
 
 
-def _right_answers(cell: CellState) -> Mapping[str, bool] | None:
+def _right_answers(cell: CellState) -> Mapping[Example, bool] | None:
     path = cell.directory / predictions_file("test")
     if cell.result is None or not path.exists():
         return None
@@ -153,4 +155,5 @@ def _right_answers(cell: CellState) -> Mapping[str, bool] | None:
             file=path,
             fix="run the row again with --force",
         )
-    return dict(zip(predictions.ids, correct.tolist(), strict=True))
+    examples = zip(predictions.ids, predictions.labels, strict=True)
+    return dict(zip(examples, correct.tolist(), strict=True))
