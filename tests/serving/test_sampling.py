@@ -35,7 +35,8 @@ def test_top_k_and_top_p_leave_out_the_tail() -> None:
 
 
 def test_a_tiny_temperature_and_huge_logits_do_not_overflow() -> None:
-    assert draws([1e4, 3e4, -3e4], 20, temperature=1e-6) == [0, 1, 0]
+    for temperature in (1e-6, 1e-46, 5e-324):  # the last two are 0 in float32, and the last one's inverse is infinite
+        assert draws([1e4, 3e4, -3e4], 20, temperature=temperature) == [0, 1, 0]
 
 
 def test_a_seed_repeats_and_another_differs() -> None:

@@ -35,8 +35,9 @@ def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int
     ordered, indices = logits.sort(descending=True, stable=True)
     if sampling.top_k:
         ordered = ordered[: sampling.top_k]
-    # The difference first: dividing large logits by a small temperature would overflow.
-    probabilities = ((ordered - ordered[0]) / sampling.temperature).softmax(-1)
+    # The difference first: dividing large logits by a small temperature would overflow. In float64, because in float32
+    # the smallest temperatures are 0.
+    probabilities = ((ordered - ordered[0]).double() / sampling.temperature).softmax(-1).float()
     if sampling.top_p < 1:
         before = probabilities.cumsum(-1) - probabilities
         probabilities[before >= sampling.top_p] = 0  # the likeliest one always stays
