@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ftkit.errors import ExitCode, TrainingFailed
+from ftkit.errors import ExitCode, InputError, TrainingFailed
 from ftkit.run_folder import RESULT_FILE
 from ftkit.training.guards import FiniteGuard
 from ftkit.training.recorder import RunRecorder
@@ -123,6 +123,15 @@ def test_result_of_fit_and_test_are_merged_also_by_another_process(tmp_path: Pat
     with pytest.warns(UserWarning, match=r"test\.tsv, predictions-train\.tsv in .* are not this training's"):
         again.fit(model, Data())
     assert "splits" not in result(tmp_path)  # they were the old weights'
+
+
+@pytest.mark.parametrize("damaged", ['{"seconds": {"fi', "[1]"])
+def test_a_damaged_result_is_told_before_the_test_and_left_as_it_is(damaged: str, tmp_path: Path) -> None:
+    (tmp_path / RESULT_FILE).write_text(damaged)
+    with pytest.raises(InputError, match=r"result\.json: is damaged: .*; fix: "):
+        trainer(tmp_path).test(Threshold(), Data())
+    assert (tmp_path / RESULT_FILE).read_text() == damaged
+    assert not list(tmp_path.glob("predictions-*"))
 
 
 def test_seconds_for_frozen_layers_are_kept_of_training_and_of_testing(tmp_path: Path) -> None:

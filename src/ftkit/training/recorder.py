@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from ftkit.errors import InputError
 from ftkit.evaluation.predictions import write_predictions
 from ftkit.hub import commit_of
 from ftkit.run_folder import RESULT_FILE, predictions_file
@@ -51,7 +52,7 @@ class RunRecorder(L.Callback):
             reset_peak_memory()
         file = Path(trainer.default_root_dir) / RESULT_FILE
         if stage != "fit" and not self.result and file.is_file():
-            self.result = json.loads(file.read_text(encoding="utf-8"))
+            self.result = read_result(file)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say what learns, and start the clock of training; loading the model and the data is not in it."""
@@ -149,6 +150,22 @@ class RunRecorder(L.Callback):
             figures = {"n": len(labels), "correct": correct, "accuracy": correct / len(labels)}
             self.result.setdefault("splits", {})[split] = figures
         _write(trainer, self.result)
+
+
+def read_result(file: Path) -> dict[str, Any]:
+    """Read what a run recorded.
+
+    Raises:
+        InputError: The file is damaged.
+        OSError: It cannot be read.
+    """
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is damaged: {error}", file=file, fix="move it away, or train again") from error
+    if not isinstance(result, dict):
+        raise InputError("is damaged: it is no object", file=file, got=result, fix="move it away, or train again")
+    return result
 
 
 def add_to_result(trainer: L.Trainer, **facts: Any) -> None:
