@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -92,9 +91,9 @@ def write_repository(run: Path, repo: str, folder: Path, merge: bool, license: s
     generative = issubclass(kind, GenerativeModule)
     if merge and not generative:
         raise InputError("only generative models are merged; a classifier's repository holds what it trained")
+    config = _config(run)
     module = kind.load(run)
-    configured = (run / CONFIG_FILE).is_file()
-    card = model_card(_card_facts(module, repo, generative, merge, license), result, configured)
+    card = model_card(_card_facts(module, repo, generative, merge, license), result, config is not None)
     make_folder(folder)  # only now: what is wrong with a run leaves no half of a repository
     if generative:
         module.export(folder, merge=merge)
@@ -105,8 +104,8 @@ def write_repository(run: Path, repo: str, folder: Path, merge: bool, license: s
     else:
         export_trained(run, folder, f"{kind.__module__}.{kind.__name__}")
         module.load_tokenizer().save_pretrained(folder)
-    if configured:
-        (folder / CONFIG_FILE).write_text((run / CONFIG_FILE).read_text(encoding="utf-8"), encoding="utf-8")
+    if config is not None:
+        (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
     with atomic_write(folder / "README.md") as file:
         file.write(card)
     for pattern in _READABLE:
@@ -173,24 +172,31 @@ def _need_token() -> None:
 
 
 def _result(run: Path) -> dict[str, Any]:
+    from ftkit.training.recorder import read_result
+
     file = run / RESULT_FILE
     train = "train with `ftkit fit`, then `ftkit test`"
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
+        result = read_result(file)
     except FileNotFoundError as error:
         raise InputError("the run has no result", file=file, fix=train) from error
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=file, fix="name a run's folder") from error
-    except ValueError as error:
-        raise InputError(f"is damaged: {error}", file=file) from error
-    if not isinstance(result, dict):
-        raise InputError("is damaged: it is no object", file=file, got=result)
     if status := result.get("status"):
         fix = "end the training with `ftkit fit --resume true`, then `ftkit test`"
         raise InputError("the training did not end by itself", file=file, field="status", got=status, fix=fix)
     if not isinstance(result.get("versions"), dict):
         raise InputError("says nothing of a training", file=file, field="versions", fix=train)
     return result
+
+
+def _config(run: Path) -> str | None:
+    """The run's configuration; None if it was not made by one."""
+    file = run / CONFIG_FILE
+    try:
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+    except UnicodeDecodeError as error:
+        raise InputError("is not UTF-8", file=file, fix="restore it, or move it away") from error
 
 
 def _card_facts(module: Any, repo: str, generative: bool, merge: bool, license: str | None) -> Any:
