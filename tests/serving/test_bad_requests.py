@@ -92,7 +92,8 @@ def test_the_field_is_named(server: Any, path: str, body: bytes, field: str | No
 def test_a_list_of_a_wrong_length_is_told_the_limit(server: Any, fields: dict[str, Any], limit: str) -> None:
     """A text could stand there, too, but nobody who sends a list wants to hear of that."""
     message = server.post("/v1/completions", content=completion(**fields), headers=JSON).json()["error"]["message"]
-    assert message.startswith("List should have") and f" {limit} " in message
+    assert message.startswith("List should have")
+    assert f" {limit} " in message
 
 
 def test_an_image_is_refused(server: Any) -> None:

@@ -198,7 +198,7 @@ async def _input_error(request: Request, error: Any) -> Response:
 async def _invalid(request: Request, error: Any) -> Response:
     """What is wrong with a body, without quoting what was sent; of several errors the innermost.
 
-    Where several types can be chosen, each has its error: that of the one that was chosen says more than those of types.
+    Where several types can be chosen, each has its error; that of the chosen one says more than "not this type".
     """
     found = [(_place(one["loc"]), not one["type"].endswith("_type"), one["msg"]) for one in error.errors()]
     place, _, message = max(found, key=lambda it: (len(it[0]), it[1]))
