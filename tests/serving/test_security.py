@@ -106,6 +106,9 @@ def test_without_a_key_other_machines_may_not_ask() -> None:
     with pytest.raises(InputError, match=r"host: would answer to other machines .*FTKIT_API_KEY"):
         listen("0.0.0.0", 0, None)
     listen("0.0.0.0", 0, "key").close()
+    for host in ("a" * 300, "a..b"):
+        with pytest.raises(InputError, match="host: no such address"):
+            listen(host, 0, "key")
     assert hosts_of("0.0.0.0") is None
     assert hosts_of("192.0.2.1") == {"192.0.2.1"}
     assert "localhost" in (hosts_of("127.0.0.1") or ())

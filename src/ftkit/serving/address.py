@@ -31,11 +31,14 @@ def listen(host: str, port: int, key: str | None) -> socket.socket:
             "would answer to other machines without a key", field="host", got=host, fix="set FTKIT_API_KEY to a secret"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    no_address = InputError("no such address", field="host", got=host)
     try:
         return socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
-    except socket.gaierror as error:
-        raise InputError("no such address", field="host", got=host) from error
+    except TypeError as error:  # no name can be written so, such as a..b
+        raise no_address from error
     except OSError as error:
+        if isinstance(error.__context__, socket.gaierror):  # which create_server makes an error like the others
+            raise no_address from error
         in_use = error.errno == errno.EADDRINUSE
         problem = "is in use" if in_use else f"cannot be listened on: {error.strerror}"
         raise EnvironmentFault(f"port {port} on {host} {problem}", fix="choose another --port") from error
