@@ -16,7 +16,7 @@ from ftkit.training.resume import resumable
 LIGHTNINGS_OWN_CHECKPOINTS = ("best", "last", "hpc", "registry")  # words that it takes for a path
 RESUME_OPTIONS = {
     "resume": "Go on from the newest checkpoint of the run folder, if there is one.",
-    "allow_changed": "Go on though seed, batch size, accumulation or data changed; it is recorded.",
+    "allow_changed": "Go on though seed, batch size, accumulation, data or how they are read changed; it is recorded.",
 }
 EVALUATION_OPTIONS = {"untrained": "Evaluate the model as it is loaded, before any training."}
 

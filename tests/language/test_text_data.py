@@ -5,12 +5,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 
 from ftkit.errors import InputError
 from ftkit.language.data import LengthSampler, TextDataModule
 from ftkit.models.base_model import load_processor
+from ftkit.training.resume import compare_settings, settings
 
 ROWS = [
     {"prompt": "1 + 1 =", "completion": " 2", "kind": "sum"},
@@ -36,6 +38,20 @@ def prepared(tokenizer: Any, train: Path, **options: Any) -> TextDataModule:
     data = TextDataModule(train, **options)
     data.prepare(tokenizer, context_length=64, max_new_tokens=8)
     return data
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "was"),
+    [("bucket", True, "False"), ("max_length", 9, "None"), ("too_long", "skip", "cut"), ("chat", False, "None")],
+)
+def test_a_resumed_training_takes_the_same_tokens_in_the_same_order(
+    option: str, value: Any, was: str, tmp_path: Path
+) -> None:
+    train = write(tmp_path, ROWS)
+    trainer = L.Trainer(logger=False, barebones=True)
+    stored, now = settings(trainer, TextDataModule(train)), settings(trainer, TextDataModule(train, **{option: value}))
+    with pytest.raises(InputError, match=rf"other settings: data\.{option} was {was}, is {value}; fix: "):
+        compare_settings(stored, now)
 
 
 def test_the_answer_is_supervised_and_its_end_although_padding_is_the_same_token(

@@ -72,6 +72,7 @@ def test_options_that_contradict_the_checkpoint_are_refused(ftkit: Ftkit, run_fo
         (["--seed_everything", "124"], "seed was 123, is 124"),
         (["--data.batch_size", "4"], "batch_size was 8, is 4"),
         (["--trainer.accumulate_grad_batches", "2"], "accumulate_grad_batches was 1, is 2"),
+        (["--data.split_seed", "7"], "data.split_seed was 123, is 7"),
     ],
 )
 def test_other_settings_are_refused_on_resuming_unless_allowed(

@@ -68,6 +68,8 @@ class SpamDataModule(SplitDataModule):
         {'train': 1045, 'val': 149, 'test': 300}
     """
 
+    step_options = ("split", "fractions", "split_seed", "padding", "drop_last", "order", "labels")
+
     def __init__(
         self,
         source: str | Path = "demo",

@@ -62,6 +62,8 @@ class RowsDataModule(SplitDataModule):
         InputError: An argument makes no sense.
     """
 
+    step_options = ("bucket", "max_length", "too_long", "chat")
+
     # How a question becomes a prompt, see ftkit.rows.prompt_style.
     prompt_style: str | None = None
     spaced_digits: bool = False

@@ -36,8 +36,8 @@ class ExactResume(L.Callback):
     (``persistent_workers=True``) draw, and accumulated gradients, so save between optimizer steps.
 
     Args:
-        allow_changed: Resume though seed, batch size, accumulation or data are not those of the checkpoint; the
-            differences are kept in :attr:`changed`.
+        allow_changed: Resume though seed, batch size, accumulation, data or how they are read are not those of the
+            checkpoint; the differences are kept in :attr:`changed`.
     """
 
     def __init__(self, allow_changed: bool = False) -> None:
@@ -202,6 +202,7 @@ def settings(trainer: L.Trainer, datamodule: Any) -> dict[str, Any]:
         "data_sha256": data_sha256(datamodule),
         "data_seed": getattr(datamodule, "seed", None),  # of the order, where it is not that of the run
         "processes": trainer.world_size,  # they share a step's examples
+        **{f"data.{name}": str(getattr(datamodule, name)) for name in getattr(datamodule, "step_options", ())},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -33,6 +33,9 @@ class SplitDataModule(L.LightningDataModule):
     Raises:
         InputError: An argument makes no sense.
     """
+
+    # Attributes by which other examples, or other parts of them, make a step; a resumed run must not differ in them.
+    step_options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,

@@ -69,6 +69,8 @@ class VLMDataModule(SplitDataModule):
         InputError: An argument, or a combination of arguments, makes no sense.
     """
 
+    step_options = ("length", "chat", "sample", "ratio")
+
     def __init__(
         self,
         train: str,
