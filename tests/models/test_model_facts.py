@@ -116,6 +116,24 @@ def test_the_template_is_shown_with_its_tokens(gpt2_folder: Path, tmp_path: Path
     assert "no language head" in page  # the folder holds a model without one
 
 
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{{ messages[0].content + 1 }}", "can only concatenate str"),
+        ({"tool_use": TEMPLATE}, "Available template names are ['tool_use']"),
+    ],
+)
+def test_a_template_that_refuses_is_told_with_the_rest(template: Any, message: str, demo: ModelFacts) -> None:
+    tokenizer = tokenizer_of("demo")
+    assert tokenizer is not None
+    tokenizer.chat_template = template
+    page = to_text(demo, tokenizer, 8)
+    assert "  the chat template refuses a question and its answer: " in page
+    assert message in page
+    assert "adapts c_attn, c_proj, c_fc" in page
+
+
 def test_without_a_template_that_is_said(demo: ModelFacts) -> None:
     page = to_text(demo, tokenizer_of("demo"), 8)
     assert "no chat template" in page

@@ -66,6 +66,21 @@ def test_a_template_decides_where_the_answer_starts_and_ends(tokenizer, prompt) 
     assert encoded.prompt + encoded.completion == ids
 
 
+def test_of_several_templates_the_default_one_is_used(tokenizer, tmp_path: Path) -> None:
+    tokenizer.chat_template = {"tool_use": "{{ 1 / 0 }}", "default": TEMPLATE}
+    tokenizer.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert Renderer(tokenizer)(Row("a", QUESTION, "3")) == (
+        "[user]1+2?<|endoftext|>\n[assistant]",
+        "3<|endoftext|>\n",
+        None,
+    )
+    tokenizer.chat_template = {"tool_use": "{{ 1 / 0 }}"}
+    assert Renderer(tokenizer)(Row("a", QUESTION, "3")).prompt == "1+2?"
+    with pytest.raises(InputError, match="the model has no chat template"):
+        Renderer(tokenizer, chat=True)
+
+
 def test_an_empty_prompt_is_named_by_its_line(tokenizer) -> None:
     with pytest.raises(InputError, match=r"^rows\.jsonl:7: prompt: the prompt is empty"):
         Renderer(tokenizer).encode(Row("a", "", "3", file="rows.jsonl", line=7))
@@ -89,6 +104,9 @@ def test_messages_that_the_template_refuses_are_named(tokenizer) -> None:
     tokenizer.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     row = Row("a", [{"role": "system", "content": []}, *QUESTION], "3", file="rows.jsonl", line=3)
     with pytest.raises(InputError, match=r"rows.jsonl:3: the chat template refuses the messages: no system"):
+        Renderer(tokenizer)(row)
+    tokenizer.chat_template = "{{ messages[0]['content'] + 1 }}"
+    with pytest.raises(InputError, match=r"rows.jsonl:3: the chat template refuses the messages: can only concatenate"):
         Renderer(tokenizer)(row)
 
 

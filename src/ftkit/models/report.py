@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jinja2 import TemplateError
+
 from ftkit.models.facts import SAMPLE, ModelFacts
 from ftkit.models.memory import Need, inference_needs, training_needs
 
@@ -90,7 +92,14 @@ def _prompt(tokenizer: Any | None) -> list[str]:
     if tokenizer is None:
         return ["  no tokenizer here"]
     if tokenizer.chat_template:
-        ids = tokenizer.apply_chat_template(SAMPLE, tokenize=True, return_dict=True)["input_ids"]
+        try:
+            ids = tokenizer.apply_chat_template(SAMPLE, tokenize=True, return_dict=True)["input_ids"]
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+        ) as error:  # the last: of several none is the default
+            return [f"  the chat template refuses a question and its answer: {error}"]
         lines = ["  the chat template makes of a question and its answer:"]
     else:
         ids = tokenizer(SAMPLE[0]["content"])["input_ids"]

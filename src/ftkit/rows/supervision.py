@@ -75,7 +75,9 @@ class Renderer:
                 got=type(processor).__name__,
             )
         # A processor may hold the template itself or leave it to its tokenizer.
-        self.template = getattr(processor, "chat_template", None) or getattr(self.tokenizer, "chat_template", None)
+        template = getattr(processor, "chat_template", None) or getattr(self.tokenizer, "chat_template", None)
+        # Some models have several by name: for tools, for retrieval, and for plain conversations.
+        self.template = template.get("default") if isinstance(template, dict) else template
         self.chat = bool(self.template) if chat is None else chat
         if self.chat and not self.template:
             raise InputError("the model has no chat template", field="chat", got=chat, fix="use chat: null")
@@ -142,7 +144,7 @@ class Renderer:
             messages = [{**message, "content": _joined(message["content"], row)} for message in messages]
         try:
             return self.processor.apply_chat_template(messages, chat_template=self.template, tokenize=False, **options)
-        except TemplateError as error:  # such as: roles must alternate
+        except (TemplateError, TypeError) as error:  # such as: roles must alternate
             raise row.error(f"the chat template refuses the messages: {error}") from error
 
     def _plain(self, row: Row, answers: list[str]) -> list[str]:

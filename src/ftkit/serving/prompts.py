@@ -58,7 +58,7 @@ class Prompts:
                 text = self.tokenizer.apply_chat_template(
                     messages, chat_template=self.renderer.template, tokenize=False, add_generation_prompt=True
                 )
-            except TemplateError as error:  # such as: roles must alternate
+            except (TemplateError, TypeError) as error:  # such as: roles must alternate
                 raise InputError(f"the chat template refuses the messages: {error}", field="messages") from error
         elif len(messages) == 1 and messages[0]["role"] == "user":
             text = messages[0]["content"]
