@@ -24,7 +24,7 @@ def class_of(folder: Path) -> Any:
     Only classes of ftkit are imported: a checkpoint is data, and may come from anywhere.
 
     Raises:
-        InputError: It says nothing of its class, or names one that is not ftkit's.
+        InputError: It says nothing of its class, or names one that is not ftkit's, or not any more.
     """
     from ftkit.training.checkpoint import TrainedStateModule
 
@@ -32,7 +32,13 @@ def class_of(folder: Path) -> Any:
     named = stored.get("hyper_parameters", {}).get("_class_path") or stored.get("class_path")
     path = str(named or _configured_class(folder))
     module, _, name = path.rpartition(".")
-    kind = getattr(import_module(module), name, None) if module.split(".")[0] == "ftkit" else None
+    try:
+        kind = getattr(import_module(module), name, None) if module.split(".")[0] == "ftkit" else None
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("ftkit"):
+            raise
+        fix = "use the one that its result.json names"
+        raise InputError("was made by another ftkit", file=folder, field="class_path", got=path, fix=fix) from error
     if not (isinstance(kind, type) and issubclass(kind, TrainedStateModule)):
         raise InputError(
             "was made by a class that is not ftkit's",
