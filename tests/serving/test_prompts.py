@@ -8,7 +8,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from ftkit.errors import InputError
 from ftkit.rows.prompt_style import asked
-from ftkit.serving.prompts import Prompts, template_of
+from ftkit.serving.prompts import Prompts, template_of, template_to_push
 
 
 @pytest.mark.parametrize("style", ["{question} =", "Q: '{question}'\nA:", '"{question}" \\ {{ 1 }}'])
@@ -37,6 +37,26 @@ def test_what_the_tokenizer_puts_before_a_text_the_template_puts_there() -> None
         .render(messages=[{"role": "user", "content": "a"}], bos_token="<s>")
     )
     assert text == "<s>a"
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("chat", [None, False])
+@pytest.mark.parametrize(
+    ("style", "spaced"), [(None, False), ("Q: '{question}' {{ 1 }}\nA:", False), ("{question} =", True)]
+)
+def test_whoever_has_the_template_only_asks_as_training_did(
+    style: str | None, spaced: bool, chat: bool | None, named: bool, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tiny[1]
+    own = f"\n  {{% set unused = 1 %}}{tokenizer.chat_template}"  # blanks before a block count by where they stand
+    monkeypatch.setattr(tokenizer, "chat_template", {"default": own, "tool_use": "{{ 1 / 0 }}"} if named else own)
+    question = [{"role": "user", "content": "120 + 3 <a>"}]
+    expected = Prompts(tokenizer, chat, style, spaced).chat(question)
+    monkeypatch.setattr(tokenizer, "chat_template", template_to_push(tokenizer, chat, style, spaced))
+    assert Prompts(tokenizer).chat(question) == expected
+    told = [{"role": "system", "content": "1 12"}, *question]
+    if chat is None:
+        assert "<system>1 12\n" in tokenizer.decode(Prompts(tokenizer).chat(told))
 
 
 def test_a_template_that_refuses_is_the_clients_mistake(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Runs, folders and adapters behind the server answer as they do in Python; and what is pushed can be served again."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import httpx
 import pytest
 import torch
 from running_server import Running
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftkit import ArithmeticDataModule, CausalLMSFT, GPT2Classifier
 from ftkit.commands.push import write_repository
@@ -16,7 +17,7 @@ from ftkit.commands.runs import load_run
 from ftkit.commands.served import load_served
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.lightning_cli import FtkitCLI
-from ftkit.models.base_model import load_base
+from ftkit.models.base_model import load_base, load_processor, locate
 from ftkit.serving.limits import Limits
 
 TEXTS = ["win cash now! free 1", "see you at five", "ok"]
@@ -158,6 +159,23 @@ def test_a_model_of_spaced_digits_is_served_and_pushed_with_them(
         assert prompts.chat([{"role": "user", "content": question}]) == prompts.texts([str(row.prompt)])[0]
 
 
+@pytest.mark.parametrize("chat", ["null", "false"])
+def test_a_model_with_a_chat_template_is_pushed_with_its_way_of_asking(
+    chat: str, tmp_path: Path, serving: Callable[..., Running]
+) -> None:
+    shutil.copytree(locate("demo"), tmp_path / "base")
+    tokenizer = load_processor(AutoTokenizer, "demo")
+    tokenizer.chat_template = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
+    tokenizer.save_pretrained(tmp_path / "base")
+    run = tuned_on_sums(tmp_path / "run", "--model.model", str(tmp_path / "base"), "--data.chat", chat)
+    write_repository(run, "me/sums", tmp_path / "pushed", merge=True)
+    for folder in (run, tmp_path / "pushed"):
+        prompts = serving(folder).served.prompts
+        assert prompts is not None
+        asked = prompts.tokenizer.decode(prompts.chat([{"role": "user", "content": "1 + 1"}]))
+        assert asked == ("1 + 1 =" if chat == "false" else "<user>1 + 1 =")
+
+
 @pytest.mark.parametrize("quantisation", ["8bit", "nf4"])
 def test_weights_of_few_bits_answer_as_transformers_makes_them(
     quantisation: Any, serving: Callable[..., Running]
@@ -206,11 +224,14 @@ def test_what_cannot_be_served_is_told(tmp_path: Path, spam: Path, monkeypatch: 
     with pytest.raises(EnvironmentFault, match="device_map: there is no GPU"):
         load("demo", device_map="cuda:0")
     (tmp_path / "checkpoints").mkdir()
-    torch.save(
-        {"state_dict": {}, "hyper_parameters": {"_class_path": "os.system"}}, tmp_path / "checkpoints" / "last.ckpt"
-    )
-    with pytest.raises(InputError, match=r"was made by a class that is not ftkit's .*os\.system"):
-        load(tmp_path)
+    for made_by, message in (
+        ("os.system", r"was made by a class that is not ftkit's .*os\.system"),
+        ("ftkit.gone.Model", r"class_path: was made by another ftkit \(got 'ftkit\.gone\.Model'\); fix: "),
+    ):
+        stored = {"state_dict": {}, "hyper_parameters": {"_class_path": made_by}}
+        torch.save(stored, tmp_path / "checkpoints" / "last.ckpt")
+        with pytest.raises(InputError, match=message):
+            load(tmp_path)
 
 
 def test_device_map_auto_is_the_cpu_where_there_is_no_gpu(

@@ -80,7 +80,7 @@ def write_repository(run: Path, repo: str, folder: Path, merge: bool, license: s
         InputError: The run is not complete.
     """
     from ftkit.commands.runs import class_of
-    from ftkit.serving.prompts import template_of
+    from ftkit.serving.prompts import template_to_push
     from ftkit.storage import atomic_write, make_folder
     from ftkit.training.export import export_trained
     from ftkit.training.generative import GenerativeModule
@@ -97,9 +97,9 @@ def write_repository(run: Path, repo: str, folder: Path, merge: bool, license: s
     make_folder(folder)  # only now: what is wrong with a run leaves no half of a repository
     if generative:
         module.export(folder, merge=merge)
-        style = getattr(module, "prompt_style", None)
-        if style and not module.tokenizer.chat_template:  # or the repository would not know how to ask
-            module.tokenizer.chat_template = template_of(style, module.tokenizer, module.spaced_digits)
+        if hasattr(module, "prompt_style"):  # or the repository would not know how to ask
+            asking = (module.chat, module.prompt_style, module.spaced_digits)
+            module.tokenizer.chat_template = template_to_push(module.tokenizer, *asking)
             module.tokenizer.save_pretrained(folder)
     else:
         export_trained(run, folder, f"{kind.__module__}.{kind.__name__}")

@@ -73,6 +73,36 @@ class Prompts:
         return ids
 
 
+def template_to_push(tokenizer: Any, chat: bool | None, style: str | None, spaced_digits: bool = False) -> Any:
+    """The chat template by which others ask a question as training did: the tokenizer's own where that is enough.
+
+    Args:
+        tokenizer: Of the model.
+        chat: Whether training used the chat template; None if it did where there is one.
+        style: How training made a prompt of a question; None took it as it is.
+        spaced_digits: Whether digits stood apart.
+    """
+    renderer = Renderer(tokenizer, chat)
+    if renderer.chat and renderer.template and style:
+        return styled(renderer.template, style, spaced_digits)
+    if style or (renderer.template and not renderer.chat):
+        return template_of(style or "{question}", tokenizer, spaced_digits)
+    return tokenizer.chat_template
+
+
+def styled(template: str, style: str, spaced_digits: bool = False) -> str:
+    """A chat template that puts each question into a prompt style and goes on as another one."""
+    before, _, after = (repr(part) for part in style.partition("{question}"))
+    content = _SPACED if spaced_digits else "{{ message.content }}"
+    return (
+        "{% set ftkit = namespace(messages=[]) %}{% for message in messages %}{% if message.role == 'user' %}"
+        f"{{% set content %}}{content}{{% endset %}}"
+        f"{{% set asked = {{'role': 'user', 'content': {before} ~ content ~ {after}}} %}}"
+        "{% else %}{% set asked = message %}{% endif %}{% set ftkit.messages = ftkit.messages + [asked] %}{% endfor %}"
+        f"{{% set messages = ftkit.messages %}}\n{template}"
+    )
+
+
 def template_of(style: str, tokenizer: Any, spaced_digits: bool = False) -> str:
     """A chat template that makes of one question what a prompt style makes of it, for libraries that know no styles.
 
