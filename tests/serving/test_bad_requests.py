@@ -96,6 +96,14 @@ def test_a_list_of_a_wrong_length_is_told_the_limit(server: Any, fields: dict[st
     assert f" {limit} " in message
 
 
+def test_a_null_is_a_field_left_out(server: Any) -> None:
+    optional = ("temperature", "top_p", "n", "stream", "stop", "seed", "max_tokens", "logprobs")
+    reply = server.post("/v1/completions", {"prompt": "a", **dict.fromkeys(optional)})
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["choices"] == server.post("/v1/completions", {"prompt": "a"}).json()["choices"]
+    assert server.post("/v1/completions", {"prompt": None}).json()["error"]["param"] == "prompt"
+
+
 def test_an_image_is_refused(server: Any) -> None:
     part = {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}
     reply = server.post(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ftkit.serving.jobs import Sampling
 from ftkit.serving.limits import (
@@ -44,6 +44,12 @@ class _GenerationRequest(_Strict):
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, body: Any) -> Any:
+        """In OpenAI's protocol a field that is null is one that was left out."""
+        return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
 
     def sampling(self, max_tokens: int, choice: int) -> Sampling:
         """The rules for one of the ``n`` choices; with a seed each draws with its own."""
