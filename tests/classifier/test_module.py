@@ -219,6 +219,16 @@ def test_the_tokenizer_is_loaded_once(gpt2_folder: Path, monkeypatch: pytest.Mon
     loading.assert_called_once()
 
 
+def test_the_letters_of_a_text_are_no_texts(gpt2_folder: Path) -> None:
+    model = classifier(gpt2_folder)
+    model.encoding = Encoding(("ham", "spam"), max_length=8, pad_to_max=False, pad_id=0, single=False)
+    one: Any = "win cash"
+    with pytest.raises(InputError, match=r"texts: must be a list of texts \(got 'win cash'\)"):
+        model.classify(one)
+    with pytest.raises(InputError, match="batch_size: must be at least 1"):
+        model.classify(["win cash"], batch_size=0)
+
+
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_rate_that_cannot_train_is_refused(rate: float, gpt2_folder: Path) -> None:
     model = classifier(gpt2_folder, optimizer=lambda params: torch.optim.SGD(params, lr=rate))

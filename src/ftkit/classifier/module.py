@@ -293,8 +293,12 @@ class DecoderClassifier(TrainedStateModule):
             For each text ``label`` (class name) and ``probability`` (of that label).
 
         Raises:
-            InputError: The model was never trained, so how texts become batches is not known.
+            InputError: The model was never trained, so how texts become batches is not known; or ``texts`` is one text,
+                whose letters would be labelled one by one.
         """
+        if isinstance(texts, str):
+            raise InputError("must be a list of texts", field="texts", got=texts, fix="put the text into a list")
+        at_least(1, batch_size=batch_size)
         if self.encoding is None:
             raise InputError("how texts are encoded is known only after training", fix="train it, or load a checkpoint")
         self.configure_model()
