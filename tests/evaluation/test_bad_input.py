@@ -341,6 +341,13 @@ def test_a_file_that_cannot_be_read_is_bad_input(tmp_path, name, monkeypatch):
         assert _refusal(path) == str(caught.value)
 
 
+@pytest.mark.parametrize("text", ['[{"id": 1, "label": "yes", "prediction": "no"}]', '[\n  {"id": 1}\n]'])
+def test_a_json_list_is_not_taken_for_a_table(tmp_path, text):
+    (tmp_path / "p.json").write_text(text)
+    with pytest.raises(InputError, match="a JSON list; fix: write one object per line"):
+        read_predictions(tmp_path / "p.json")
+
+
 def test_labels_are_normalized_on_request(text_file):
     path = text_file("id\tlabel\tprediction\na\tyes\tYes.\nb\tno\t NO \nc\tYES\tno!\n")
     assert str(evaluate([path], normalize_labels=True).reports[0].counts) == "Tp=1 Tn=1 Fp=0 Fn=1"

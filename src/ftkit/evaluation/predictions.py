@@ -238,6 +238,8 @@ def _belongs_first(key: str, keys: list[str]) -> bool:
 
 def _sniffed(path: Path) -> str:
     first = next(iter(text_chunks(path)))[1].lstrip().split(b"\n", 1)[0]
+    if first.startswith(b"[{") or first.rstrip() == b"[":
+        raise InputError("a JSON list", file=path, fix="write one object per line, without brackets and commas around")
     return "json" if first.startswith(b"{") else "csv" if b"," in first and b"\t" not in first else "tsv"
 
 
