@@ -50,8 +50,8 @@ def test_another_optimizer_may_be_named(tiny_config: Path, tmp_path: Path) -> No
         (["--trainer.max_epoch", "3"], "trainer.max_epoch: no such option; fix: did you mean trainer.max_epochs?"),
         (["--model.optimizer.lrr", "1"], "model.optimizer.lrr: no such option; fix: did you mean lr?"),
         (
-            ["--model.pooling",
-            "frist"], "model.pooling: expected one of first, last, last_real, mean, mean_real (got 'frist')",
+            ["--model.pooling", "frist"],
+            "model.pooling: expected one of first, last, last_real, mean, mean_real (got 'frist')",
         ),
         (["--model.dropout", "high"], "model.dropout: expected float (got 'high')"),
         (["--data.batch_size", "8.5"], "data.batch_size: expected int (got '8.5')"),

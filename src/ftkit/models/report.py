@@ -94,11 +94,7 @@ def _prompt(tokenizer: Any | None) -> list[str]:
     if tokenizer.chat_template:
         try:
             ids = tokenizer.apply_chat_template(SAMPLE, tokenize=True, return_dict=True)["input_ids"]
-        except (
-            TemplateError,
-            TypeError,
-            ValueError,
-        ) as error:  # the last: of several none is the default
+        except (TemplateError, TypeError, ValueError) as error:  # the last: none of several is the default
             return [f"  the chat template refuses a question and its answer: {error}"]
         lines = ["  the chat template makes of a question and its answer:"]
     else:

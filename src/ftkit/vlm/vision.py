@@ -159,9 +159,8 @@ class FrozenVision:
         started = time.perf_counter()
         pixels, mask = _tiles(batch["inputs"])
         of_pixels = _keys(pixels, mask)
-        if (
-            of_pixels and (tile := tuple(pixels.shape[1:])) != self._tile
-        ):  # other tiles may become more vectors or fewer
+        tile = tuple(pixels.shape[1:])
+        if of_pixels and tile != self._tile:  # other tiles may become more vectors or fewer
             self._tile, self._table = tile, RowTable({**self._made_of, "tile": list(tile)}, self._store)
         by_row = [of_pixels] if origin is None else origin.tile_keys(of_pixels)
         keys = list(chain.from_iterable(by_row))
