@@ -1,6 +1,7 @@
 """What all tests share: no network, one thread, tiny models with their tokenizers, messages and a config."""
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ os.environ["WANDB_ERROR_REPORTING"] = "false"  # or a test of its online mode le
 
 import pytest
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts in the background ignore it
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]  # of doctests: files of one name cannot all be imported
 LOOPBACK = ("127.", "::1", "localhost")
 LAYERS, WIDTH, HEADS, VOCAB, CONTEXT = 3, 32, 4, 257, 64

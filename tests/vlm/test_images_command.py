@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ftkit.errors import ExitCode, InputError
 from ftkit.storage import sha256_of
 from ftkit.vlm.commands import prepare
 from ftkit.vlm.images import open_image
+from ftkit.vlm.preparing import Prepared, Settings, prepare_one
 
 BLANK, BUSY = Frame("WWWW WWWW"), Frame("RGBY CKRG")
 
@@ -241,6 +243,31 @@ def test_stopped_in_the_middle_a_rerun_completes(
     assert "(0 were already)" not in capsys.readouterr().out
     prepare(source, tmp_path / "clean")
     assert tree(target) == tree(tmp_path / "clean")
+
+
+def test_stopped_between_two_results_the_pictures_in_the_queue_are_left(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(60):
+        save_noise(source / "many" / f"{number}.jpg", seed=number)
+    begun: list[str] = []
+
+    class Interrupted(int):
+        def __radd__(self, other: object) -> int:
+            raise KeyboardInterrupt
+
+    def prepare_slowly(name: str, settings: Settings) -> tuple[Prepared, bool]:
+        begun.append(name)
+        time.sleep(0.02)
+        return prepare_one(name, settings)[0], Interrupted()
+
+    monkeypatch.setattr("ftkit.vlm.commands.prepare_one", prepare_slowly)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt) as stopped:  # what is raised keeps its frames, and a generator in them
+        prepare(source, target, workers=2)
+    assert threading.active_count() == before
+    assert len(begun) < 64, stopped
+    assert not (target / "manifest.jsonl").exists()
 
 
 def test_what_a_dead_process_left_is_removed_and_what_a_living_one_writes_is_not(source: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -60,8 +61,7 @@ def prepare(
     _remove_partial_files(target)
     rows: list[Prepared] = []
     kept = 0
-    results = _results(names, settings, workers or os.cpu_count() or 1)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _results(names, settings, workers or os.cpu_count() or 1) as results:
         warnings.simplefilter("ignore")  # what matters of a damaged file is in the manifest
         for row, was_kept in _with_progress(results, len(names)):
             rows.append(row)
@@ -141,16 +141,17 @@ def _unreadable(error: OSError) -> None:
     raise InputError(f"the folder cannot be read: {error.strerror}", file=error.filename)
 
 
-def _results(names: list[str], settings: Settings, workers: int) -> Iterator[tuple[Prepared, bool]]:
-    """Prepare all pictures, in the order of ``names``.
+@contextmanager
+def _results(names: list[str], settings: Settings, workers: int) -> Iterator[Iterator[tuple[Prepared, bool]]]:
+    """Prepare all pictures, in the order of ``names``; whoever leaves early waits for those begun, and for no others.
 
     Threads do, because decoding and scaling run outside of Python's lock, and no process has to be started.
     """
     job = partial(prepare_one, settings=settings)
     executor = ThreadPoolExecutor(workers)
+    starts = range(0, len(names), _QUEUED)
     try:
-        for start in range(0, len(names), _QUEUED):
-            yield from executor.map(job, names[start : start + _QUEUED])
+        yield (result for start in starts for result in executor.map(job, names[start : start + _QUEUED]))
     finally:
         executor.shutdown(cancel_futures=True)
 
