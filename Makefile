@@ -13,8 +13,8 @@ demo: $(READY) ## all 19 rows at demo scale on built-in models and made-up messa
 	$(BIN)/ftkit ablation table runs/demo
 	$(BIN)/ftkit ablation report runs/demo --png false
 
-test: lint ## lint, types and the fast tests
-	$(BIN)/python -m pytest -m "not slow"
+test: lint ## lint, types and the fast tests, on up to four cores
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal
 
 slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -110,7 +110,7 @@ def test_the_weights_are_those_of_single_messages(
         ({}, {}, {"accumulate_grad_batches": 1, "callbacks": [GradientAccumulationScheduler({0: 8})]}),
         ({}, {}, {"accumulate_grad_batches": 11}),  # no smaller part of it makes whole steps
     ],
-    ids=str,
+    ids=lambda value: ", ".join(value),
 )
 def test_where_the_step_would_be_another_they_stay_single(
     options: dict[str, Any], data: dict[str, Any], trainer: dict[str, Any], run: Any
