@@ -87,14 +87,19 @@ def test_needed_disagreements_are_where_the_test_turns(most, alpha):
     assert reach.possible == (most >= reach.needed)
 
 
-@pytest.mark.parametrize(("n", "disagreement"), [(1000, 0.1), (2000, 0.3)])
-def test_the_detectable_difference_is_found_with_its_power(n, disagreement):
-    """The formula is for the normal test; the exact one is a little less powerful."""
-    difference = minimum_detectable_difference(n, disagreement, power=0.8)
+@pytest.mark.parametrize(("n", "disagreement", "comparisons"), [(300, 0.1, 1), (1000, 0.1, 1), (2000, 0.3, 18)])
+def test_the_detectable_difference_is_found_with_its_power(n, disagreement, comparisons):
+    difference = minimum_detectable_difference(n, disagreement, 0.8, comparisons)
     shares = [(disagreement + difference) / 2, (disagreement - difference) / 2, 1 - disagreement]
-    draws = np.random.default_rng(0).multinomial(n, shares, 600)
-    power = np.mean([mcnemar_exact(a, b) <= 0.05 for a, b, _ in draws.tolist()])
-    assert 0.72 < power < 0.84
+    draws = np.random.default_rng(0).multinomial(n, shares, 10_000)
+    power = np.mean([mcnemar_exact(a, b) <= 0.05 / comparisons for a, b, _ in draws.tolist()])
+    assert power == pytest.approx(0.8, abs=0.012)  # three standard errors
+
+
+def test_where_every_model_disagrees_the_detectable_difference_is_that_of_a_sign_test():
+    """Of 10 coins, 9 or 10 alike are significant: the chance of that is 0.8 at a share of 0.9167."""
+    share = (1 + minimum_detectable_difference(10, 1.0)) / 2
+    assert 10 * share**9 * (1 - share) + share**10 == pytest.approx(0.8, abs=1e-3)
 
 
 def test_no_difference_is_detectable_with_too_few_disagreements():
