@@ -14,6 +14,7 @@ from ftkit.errors import InputError
 from ftkit.evaluation.predictions import write_predictions
 from ftkit.rows.reader import Row, image_bytes
 from ftkit.rows.supervision import LengthRule
+from ftkit.training.resume import compare_settings, settings
 from ftkit.vlm import chat
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.dataset import split_by_images
@@ -306,6 +307,20 @@ def test_the_answers_of_the_model_are_those_that_a_sample_counts(
 
     assert drawn(sample=3, ratio=(2, 1)) == ["Safe", "Unsafe", "Unsafe"]
     assert drawn(sample=3, outcomes=str(tmp_path / "earlier.tsv"), keep=["fp"]) == ["Safe"] * 3
+    path.write_text(path.read_text().replace('"Safe"', '"maybe"', 1))
+    with pytest.raises(InputError, match=r"safe_unsafe.jsonl:1: the answer names neither class \(got 'maybe'\)"):
+        drawn()
+
+
+def test_a_sample_of_other_outcomes_is_another_setting(yes_no: dict[str, str]) -> None:
+    def stated(*keep: str) -> dict[str, Any]:
+        trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        return settings(trainer, VLMDataModule(**yes_no, sample=3, keep=list(keep)))
+
+    assert stated("fp", "fn") == stated("fn", "fp", "fn")
+    assert compare_settings(stated("fp", "fn"), stated("fp"), allow_changed=True) == {
+        "data.keep": ["['fn', 'fp']", "['fp']"]
+    }
 
 
 def test_another_model_gets_its_own_batches(

@@ -69,7 +69,7 @@ class VLMDataModule(SplitDataModule):
         InputError: An argument, or a combination of arguments, makes no sense.
     """
 
-    step_options = ("length", "chat", "sample", "ratio")
+    step_options = ("length", "chat", "sample", "ratio", "keep")
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class VLMDataModule(SplitDataModule):
         self.images, self.fractions, self.split_seed = images, (fractions[0], fractions[1]), split_seed
         self.length, self.chat = LengthRule(max_length, too_long), chat
         self.sample, self.ratio, self.outcomes = sample, ratio, outcomes
-        self.keep = OUTCOMES if keep is None else frozenset(keep)
+        self.keep = sorted(OUTCOMES if keep is None else set(keep))
         self.evaluation_batch_size = self.batch_size if evaluation_batch_size is None else evaluation_batch_size
         self._check_arguments()
         self._image_digests: dict[ImageReference, bytes] = {}
@@ -137,7 +137,11 @@ class VLMDataModule(SplitDataModule):
         self.prepare(model.processor, model.preference, whole, _classes(model))
 
     def prepare(
-        self, processor: Any, preference: bool = False, whole: LengthRule | None = None, classes: Classes = YES_NO
+        self,
+        processor: Any,
+        preference: bool = False,
+        whole: LengthRule | None = None,
+        classes: Classes | None = None,
     ) -> None:
         """Sample and measure the rows for a model; sets :attr:`datasets` and :attr:`report`.
 
@@ -146,7 +150,8 @@ class VLMDataModule(SplitDataModule):
             preference: Whether the model learns from preferences.
             whole: The rule of val and test, see :meth:`LengthRule.for_evaluation`, whose context holds in training as
                 well; None does not measure rows unless ``max_length`` was given.
-            classes: The two answers that a sample counts.
+            classes: The two answers, of which every row has one; None if the model's answers are free, and then a
+                sample counts yes and no.
 
         Raises:
             InputError: The rows, or their combination with the model, cannot be used.
@@ -156,7 +161,10 @@ class VLMDataModule(SplitDataModule):
             return
         self._prepared_for = wanted
         self.note_seed()
-        rows = {**self.rows, "train": self._sampled(self.rows["train"], classes)}
+        if classes is not None:
+            for split in self.rows.values():
+                _check_answers(split, classes)
+        rows = {**self.rows, "train": self._sampled(self.rows["train"], classes or YES_NO)}
         self.report = {"source": self.sources["train"], "sha256": self.data_sha256}
         context = None if whole is None else whole.max_length
         rule = self.length if context is None else self.length.within(context)
@@ -189,7 +197,7 @@ class VLMDataModule(SplitDataModule):
         if self.outcomes is not None:
             by_id = read_outcomes(self.outcomes, classes)
             found = outcomes_of_rows([row.id for row in rows], labels, by_id, classes)
-        if self.ratio is None and found is None and self.keep == OUTCOMES:
+        if self.ratio is None and found is None and OUTCOMES.issubset(self.keep):
             order = seeded_order(len(rows), self._order_seed, epoch=0)
             if self.sample > len(rows):
                 raise InputError(f"there are {len(rows)} train rows", field="sample", got=self.sample)
@@ -207,7 +215,7 @@ class VLMDataModule(SplitDataModule):
 
     def _check_arguments(self) -> None:
         at_least(1, evaluation_batch_size=self.evaluation_batch_size)
-        if self.sample is None and (self.ratio, self.outcomes, self.keep) != (None, None, OUTCOMES):
+        if self.sample is None and (self.ratio, self.outcomes, self.keep) != (None, None, sorted(OUTCOMES)):
             raise InputError("ratio, outcomes and keep choose a sample", field="sample", fix="say how many rows to use")
         if self.sample is not None:
             at_least(1, sample=self.sample)
@@ -215,10 +223,10 @@ class VLMDataModule(SplitDataModule):
             raise InputError("must be two positive parts of at most 1 together", field="fractions", got=self.fractions)
 
 
-def _classes(model: Any) -> Classes:
-    """The two answers of a model that knows only two, or yes and no."""
+def _classes(model: Any) -> Classes | None:
+    """The two answers of a model that knows only two."""
     if (names := getattr(model, "class_names", None)) is None:
-        return YES_NO
+        return None
     negative, positive = map(normalized, names)
     return Classes(positive, negative, normalize=True)
 
