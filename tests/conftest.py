@@ -14,6 +14,8 @@ os.environ["WANDB_ERROR_REPORTING"] = "false"  # or a test of its online mode le
 
 import pytest
 
+from vlm_folders import build_idefics3, draw_pictures, write_rows
+
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts in the background ignore it
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]  # of doctests: files of one name cannot all be imported
 LOOPBACK = ("127.", "::1", "localhost")
@@ -234,3 +236,21 @@ def tiny_config(gpt2_folder: Path, messages_file: Path, tmp_path_factory: pytest
     path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def idefics3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Idefics3 in transformers format, with a processor that splits pictures of more than 32 pixels."""
+    return build_idefics3(tmp_path_factory.mktemp("weights") / "idefics3-tiny")
+
+
+@pytest.fixture(scope="session")
+def vlm_rows(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``vlm_rows(shape)`` is a JSONL file of 12 rows on 6 pictures beside it.
+
+    Shapes: ``messages`` (a question on one picture, some on two), ``preference`` (chosen and rejected answers) and
+    ``prefix`` (PaliGemma's). Pictures differ in size, so they differ in tiles. The colour is the answer.
+    """
+    folder = tmp_path_factory.mktemp("pictures")
+    draw_pictures(folder)
+    return lambda shape: write_rows(folder, shape)

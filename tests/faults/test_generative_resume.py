@@ -3,7 +3,6 @@
 import json
 import signal
 from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,6 @@ from outcomes import assert_same
 from ftkit.training.checkpoint import read_checkpoint
 
 ROWS, BATCH_SIZE = 12, 2  # six batches in an epoch, three steps
-
-
-def fixtures_of(wing: str) -> Any:
-    """The ``conftest.py`` of another folder of tests."""
-    spec = spec_from_file_location(f"{wing}_fixtures", Path(__file__).parents[1] / wing / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_VLM = fixtures_of("vlm")
-idefics3_folder, vlm_rows = _VLM.idefics3_folder, _VLM.vlm_rows
 
 
 @pytest.fixture

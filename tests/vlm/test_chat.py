@@ -10,11 +10,11 @@ from PIL import Image
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from conftest import build_gemma3
 from ftkit.errors import InputError
 from ftkit.rows.reader import Row, read_rows
 from ftkit.rows.supervision import LengthRule
 from ftkit.vlm.chat import ChatEncoder, pad_tiles
+from vlm_folders import build_gemma3
 
 SHAPE_OF = {
     "idefics3_folder": "messages",

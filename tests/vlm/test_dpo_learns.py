@@ -12,12 +12,12 @@ import pytest
 import torch
 from test_vlm_learns import COLOURS, SHAPES, draw_rows
 
-from conftest import build_idefics3
 from ftkit.evaluation.predictions import read_predictions
 from ftkit.training.recorder import RunRecorder
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.dpo import VLMDPO
 from ftkit.vlm.sft import VLMSFT
+from vlm_folders import build_idefics3
 
 ANSWERS = {"What colour?": list(COLOURS), "What shape?": list(SHAPES), "How many bars?": ["1", "2", "3", "4"]}
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from conftest import build_idefics3
 from ftkit.evaluation.predictions import read_predictions
 from ftkit.training.recorder import RunRecorder
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.sft import VLMSFT
+from vlm_folders import build_idefics3
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220)}
 SHAPES = ("ring", "square", "cross")
