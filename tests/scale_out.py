@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 import torch.multiprocessing as mp
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.distributed.tensor import DTensor
 
 from ftkit.training.checkpoint import AtomicCheckpointIO
@@ -76,7 +78,8 @@ def _process(
     os.environ["LOCAL_RANK"] = str(rank)
     torch.set_num_threads(1)
     chosen = DDPStrategy(process_group_backend="gloo") if strategy == "ddp" else strategy
-    run(folder, make, batch_size, chosen, devices=2, **options)
+    with suppress(SIGTERMException):  # told to end: that is no failure, for which the other process would be killed
+        run(folder, make, batch_size, chosen, devices=2, **options)
 
 
 def weights(folder: Path, epoch: int = 1) -> dict[str, torch.Tensor]:

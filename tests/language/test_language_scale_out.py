@@ -2,17 +2,25 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ftkit import CausalLMSFT
 from ftkit.errors import InputError
 from ftkit.evaluation.predictions import read_predictions
 from ftkit.language.data import TextDataModule
+from ftkit.training.checkpoint import read_checkpoint
+from ftkit.training.guards import FiniteGuard
+from ftkit.training.interrupt import SafeStop
+from ftkit.training.recorder import RunRecorder
+from ftkit.training.resume import ExactResume
 from ftkit.training.sharding import FullySharded, shard
 from scale_out import assert_same_run, run, run_in_two, weights
 
@@ -105,6 +113,36 @@ def test_a_run_goes_on_with_another_number_of_processes(
         run_in_two(tmp_path / "on", make, 4, "fsdp2", ckpt_path=start / "epoch=0.ckpt")
     for name, value in weights(tmp_path).items():
         torch.testing.assert_close(weights(tmp_path / "on")[name], value, atol=1e-5, rtol=0)
+
+
+class Told(L.Callback):
+    """Tells the second process to end, in the first batch of a window of the second epoch."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+        if (trainer.global_rank, trainer.current_epoch, batch_idx) == (1, 1, 0):
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_one_of_two_processes_is_told_to_end(
+    strategy: str, still_folder: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    adamw = lambda parameters: torch.optim.AdamW(parameters, lr=1e-3)  # noqa: E731
+    make = maker(still_folder, files, {}, optimizer=adamw)
+    options = {"accumulate_grad_batches": 2, "max_epochs": 3}
+    for folder, more in ((tmp_path / "whole", []), (tmp_path / "stopped", [Told()])):
+        saved = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1, enable_version_counter=False)
+        callbacks = [SafeStop(), RunRecorder(), FiniteGuard(), saved, ExactResume(), *more]
+        run_in_two(folder, make, 4, strategy, **options, callbacks=callbacks)
+    assert json.loads((folder / "result.json").read_text())["reason"] == "SIGTERM"
+    left = folder / "checkpoints" / "interrupted.ckpt"
+    assert read_checkpoint(left)["global_step"] == 3
+    assert not (folder / "epoch=1.ckpt").exists()
+    run_in_two(folder, make, 4, strategy, **options, callbacks=callbacks[:-1], ckpt_path=left)
+    assert not left.exists()
+    expected, found = (weights(tmp_path / name, epoch=2) for name in ("whole", "stopped"))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-7, rtol=0)
 
 
 def test_what_cannot_be_sharded_is_refused(still_folder: Path) -> None:

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
@@ -22,8 +23,8 @@ class SafeStop(L.Callback):
 
     The safe point is the next batch after an optimizer step: a validation that runs is finished first. A second signal
     ends the process at once; the files on the disk stay whole. ``result.json`` says ``"status": "interrupted"``. When a
-    training ends, its ``interrupted.ckpt`` is removed. Runs of several processes are left to Lightning, which stops at
-    the end of a batch and saves nothing.
+    training ends, its ``interrupted.ckpt`` is removed. Of several processes each stops if any of them is told to; they
+    agree on it once a step.
     """
 
     def __init__(self) -> None:
@@ -40,7 +41,7 @@ class SafeStop(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen to signals."""
         self.received = None
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._handlers[number] = signal.signal(number, self._receive)
 
@@ -53,11 +54,14 @@ class SafeStop(L.Callback):
             SIGTERMException: The process was terminated.
             KeyboardInterrupt: It was interrupted.
         """
-        if self.received is None or batch_idx % trainer.accumulate_grad_batches:
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        self.received = _received_by_any(trainer, self.received)
+        if self.received is None:
             return
         path = _checkpoint(trainer)
         self._saving = True
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         self._saving = False
         record_unfinished(trainer, "interrupted", signal.Signals(self.received).name)
         rank_zero_info(f"Interrupted at step {trainer.global_step}; go on with --resume true (saved as {path})")
@@ -90,6 +94,14 @@ class SafeStop(L.Callback):
             raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException
         self.received = number
         rank_zero_info("Stopping after this step; a second signal stops at once, without saving")
+
+
+def _received_by_any(trainer: L.Trainer, received: int | None) -> int | None:
+    """The signal that some process received, the same one in all of them."""
+    if trainer.world_size == 1:
+        return received
+    number = torch.tensor(received or 0, device=trainer.strategy.root_device)
+    return int(trainer.strategy.reduce(number, reduce_op="max")) or None
 
 
 def _checkpoint(trainer: L.Trainer) -> Path:
