@@ -84,11 +84,13 @@ def test_on_a_terminal_there_is_a_bar_for_the_sweep_and_one_for_the_row(folder: 
     class Stepping(FakeEngine):
         def run(self, *args) -> None:
             progress.step(40, 650)
-            time.sleep(0.3)  # the bars are drawn ten times a second
+            late = time.monotonic() + 60
+            while "40/650" not in progress.console.file.getvalue() and time.monotonic() < late:
+                time.sleep(0.01)  # the bars are drawn ten times a second
             super().run(*args)
 
-    ablation_run(Stepping(), folder, rows="1", out=tmp_path / "out", progress=progress)
     assert isinstance(progress.console.file, io.StringIO)
+    ablation_run(Stepping(), folder, rows="1", out=tmp_path / "out", progress=progress)
     text = progress.console.file.getvalue()
     assert "40/650" in text
     assert "0/1" in text

@@ -40,7 +40,7 @@ def hanging(tmp_path: Path):
     with subprocess.Popen([sys.executable, fake_engine.__file__, str(folder), str(out)]) as process:
         while not (out / "hanging").exists():
             assert process.poll() is None
-            assert time.monotonic() - began < 20
+            assert time.monotonic() - began < 120
             time.sleep(0.02)
         yield process, folder, out
         process.kill()

@@ -71,55 +71,51 @@ def test_a_request_for_more_answers_than_may_ever_wait_is_400_with_both_numbers(
 
 
 def test_a_timeout_is_504_and_frees_the_slot(start: Any, slow: Slow) -> None:
-    server = start(slow, seconds=0.4)
+    server = start(slow, seconds=1.5)
+    slow.seconds = 0.5  # 60 tokens would take half a minute
     reply = asked(server, 60)
     assert reply.status_code == 504
-    until(lambda: not slow.jobs, 2)
+    until(lambda: not slow.jobs)
+    slow.seconds = 0
     assert asked(server, 2).status_code == 200
+    slow.seconds = 0.5
     stream = asked(server, 60, stream=True)
     assert stream.status_code == 200
     assert '"code": "timeout"' in stream.text
     assert "[DONE]" not in stream.text
-    until(lambda: not slow.jobs, 2)
+    until(lambda: not slow.jobs)
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_frees_its_slot(start: Any, slow: Slow, stream: bool) -> None:
     server = start(slow)
+    slow.seconds = 0.5
     body = b'{"prompt": "ab", "max_tokens": 60, "stream": %s}' % str(stream).lower().encode()
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         until(lambda: slow.jobs)
-    left = time.monotonic()
-    until(lambda: not slow.jobs, 2)  # 60 tokens would take 3 s
-    assert time.monotonic() - left < 1
+    until(lambda: not slow.jobs)  # 60 tokens would take half a minute
 
 
-def test_health_answers_at_once_while_the_model_works(start: Any, tiny: Any) -> None:
-    server = start(BatchGenerator(*tiny, batch_size=16))
-    done = threading.Event()
+def test_health_and_refusals_do_not_wait_for_the_model(start: Any, tiny: Any) -> None:
+    begun, go_on = threading.Event(), threading.Event()
 
-    def busy() -> None:
-        while not done.is_set():
-            asked(server, 60, n=8)
+    class Held(BatchGenerator):
+        def step(self) -> None:
+            begun.set()
+            assert go_on.wait(60)
+            super().step()
 
-    clients = [threading.Thread(target=busy) for _ in range(4)]
-    for client in clients:
-        client.start()
-    times = []
-    with httpx.Client(trust_env=False) as client:
-        for _ in range(40):
-            started = time.perf_counter()
-            reply = client.get(server.url + "/health")
-            times.append(time.perf_counter() - started)
-            assert reply.json()["status"] == "ok"
-            time.sleep(0.01)
-    done.set()
-    for thread in clients:
-        thread.join()
-    # The middle and not the longest: other processes share this machine.
-    assert sorted(times)[len(times) // 2] < 0.1
+    server = start(Held(*tiny, batch_size=1))
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(asked, server, 2)
+        assert begun.wait(60)
+        assert server.get("/health").json()["running"] == 1
+        assert asked(server, 2, temperature=-1).status_code == 400
+        assert not answer.done()
+        go_on.set()
+        assert answer.result().status_code == 200
 
 
 def test_a_model_that_dies_fails_all_and_health_says_so(start: Any, slow: Slow, caplog: Any) -> None:

@@ -4,7 +4,6 @@ import hmac
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -138,7 +137,7 @@ def test_a_body_that_drips_is_cut_off(server: Any) -> None:
     started = time.monotonic()
     reply = talk(server, HEAD + b"Content-Length: 100\r\n\r\n", b"{")
     assert reply.startswith(b"HTTP/1.1 408")
-    assert 0.4 < time.monotonic() - started < 5
+    assert time.monotonic() - started > 0.4  # not before its time
 
 
 @pytest.mark.parametrize("first", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
@@ -149,11 +148,15 @@ def test_a_head_that_drips_is_cut_off_first_and_later(server: Any, first: bytes)
             assert b"200 OK" in whole(connection)
         started = time.monotonic()
         connection.sendall(b"GET /health HTT")
-        with suppress(OSError):  # closed while it drips
-            while time.monotonic() - started < 8:
+
+        def drip() -> None:
+            while time.monotonic() - started < 60:
                 connection.sendall(b"P")
                 time.sleep(0.05)
-        assert 0.4 < time.monotonic() - started < 5
+
+        with pytest.raises(OSError, match=r"reset|Broken pipe|closed"):
+            drip()
+        assert time.monotonic() - started > 0.4
 
 
 def test_an_idle_connection_that_asks_in_time_is_kept(server: Any) -> None:
