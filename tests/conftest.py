@@ -12,11 +12,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["WANDB_ERROR_REPORTING"] = "false"  # or a test of its online mode leaves a thread that calls home
 
+import hypothesis
 import pytest
 
 from vlm_folders import build_idefics3, draw_pictures, write_rows
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts in the background ignore it
+hypothesis.settings.register_profile(
+    "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shared machine")
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]  # of doctests: files of one name cannot all be imported
 LOOPBACK = ("127.", "::1", "localhost")
 LAYERS, WIDTH, HEADS, VOCAB, CONTEXT = 3, 32, 4, 257, 64

@@ -61,7 +61,7 @@ def test_parts_of_any_size_sum_to_the_same(monkeypatch):
         assert (curve.auroc().value, curve.average_precision().value) == pytest.approx([f.value for f in expected])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.25, 0.5, 1.0])), min_size=2, max_size=30))
 def test_auroc_is_the_share_of_pairs_in_order(rows):
     target, score = np.array([t for t, _ in rows]).astype(np.int8), np.array([s for _, s in rows])

@@ -95,7 +95,7 @@ def test_undefined_figures_say_why(counts, name, reason):
     assert figure.text() == f"undefined ({reason})"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(CELLS, CELLS, CELLS, CELLS)
 def test_scikit_learn_agrees(tp, tn, fp, fn):
     counts = Counts(tp, tn, fp, fn)
@@ -120,7 +120,7 @@ def test_scikit_learn_agrees(tp, tn, fp, fn):
                 assert figure.value == pytest.approx(theirs[name](y, p), abs=1e-12), name
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(CELLS, CELLS, CELLS, CELLS, CELLS, CELLS)
 def test_swapping_the_classes_swaps_the_figures(tp, tn, fp, fn, up, un):
     ours, theirs = figures_of(Counts(tp, tn, fp, fn, up, un)), figures_of(Counts(tn, tp, fn, fp, un, up))

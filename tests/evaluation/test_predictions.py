@@ -18,7 +18,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ROWS)
 def test_reading_gives_back_what_was_written(tmp_path, rows):
     ids, labels, predictions, scores, extra = (list(column) for column in zip(*rows, strict=True))
@@ -41,7 +41,7 @@ def test_odd_cells_survive_in_every_column(tmp_path, cell):
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=20))
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_log_odds_keep_every_bit(tmp_path, scores):
     names = [str(k) for k in range(len(scores))]
     write_predictions(tmp_path / "a.tsv", names, names, names, scores, "log_odds:yes")

@@ -40,7 +40,7 @@ def test_wilson_without_trials_and_with_nonsense():
             wilson_interval(correct, n, level)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_mcnemar_is_statsmodels(a, b):
     expected = mcnemar([[5, a], [b, 5]], exact=True).pvalue if a + b else 1.0
@@ -78,7 +78,7 @@ def test_five_messages_of_300_can_never_be_significant():
     assert can_be_significant(5).possible is False
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 40), st.floats(1e-8, 0.2))
 def test_needed_disagreements_are_where_the_test_turns(most, alpha):
     reach = can_be_significant(1000, most, alpha)
@@ -151,7 +151,7 @@ def test_degrees_of_freedom_are_those_of_what_makes_the_error():
     assert seed_spread(np.ones((3, 80))).degrees_of_freedom == math.inf
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 4), st.integers(2, 6), st.integers(0, 2**24 - 1))
 def test_the_standard_error_is_the_analysis_of_variance(seeds, n, bits):
     """By its sums of squares, one cell at a time."""

@@ -29,7 +29,7 @@ def scored_file(tmp_path):
 ROWS = st.lists(st.tuples(st.booleans(), st.sampled_from([0.1, 0.3, 0.5, 0.7, 0.9])), min_size=2, max_size=25)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(ROWS, st.sampled_from(["accuracy", "balanced_accuracy", "f_measure", "mcc"]))
 def test_no_threshold_is_better(rows, criterion):
     target, score = np.array([t for t, _ in rows]).astype(np.int8), np.array([s for _, s in rows])
@@ -47,7 +47,7 @@ def test_no_threshold_is_better(rows, criterion):
     assert at_value == pytest.approx(achieved)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(st.tuples(st.booleans(), st.sampled_from([-np.inf, -1.0, 1.0, np.inf])), min_size=2, max_size=12),
     st.sampled_from(["accuracy", "specificity", "balanced_accuracy"]),

@@ -19,7 +19,7 @@ def pieces(tokenizer: Any, ids: list[int], stop: tuple[str, ...] = ()) -> tuple[
     return [*said, detokeniser.finish()], detokeniser.stopped
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 256), max_size=30))
 def test_any_bytes_come_out_as_decoded_at_once(tiny: Any, ids: list[int]) -> None:
     _, tokenizer = tiny
@@ -27,7 +27,7 @@ def test_any_bytes_come_out_as_decoded_at_once(tiny: Any, ids: list[int]) -> Non
     assert "".join(pieces(tokenizer, ids)[0]) == whole
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(max_size=20), st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=3))
 def test_the_answer_ends_before_the_first_stop(tiny: Any, text: str, stops: list[str]) -> None:
     _, tokenizer = tiny

@@ -114,7 +114,7 @@ def test_no_block_can_be_empty_and_none_is_lost_at_once(option: str) -> None:
         DivergenceGuard(**{option: 0})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**31),
     st.floats(0.01, 10),
@@ -131,7 +131,7 @@ def test_a_noisy_but_falling_loss_never_stops(seed: int, start: float, end: floa
     assert not any(guard.add(loss) for loss in (trend * (1 + noise * shaped)).abs().tolist())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31), st.floats(0.05, 5), st.floats(0, 0.3))
 def test_a_climb_that_stays_is_always_found(seed: int, start: float, noise: float) -> None:
     generator = torch.Generator().manual_seed(seed)
