@@ -159,7 +159,6 @@ class VLMDataModule(SplitDataModule):
         wanted = (processor, preference, whole, classes)
         if self._prepared_for == wanted:
             return
-        self._prepared_for = wanted
         self.note_seed()
         if classes is not None:
             for split in self.rows.values():
@@ -177,6 +176,7 @@ class VLMDataModule(SplitDataModule):
             if changed := ", ".join(f"{value:,} {_CHANGED[count]}" for count, value in counts.items() if value):
                 rank_zero_warn(f"of {len(rows[name]):,} {name} rows: {changed}")
         self.report["sizes"] = {name: len(dataset) for name, dataset in self.datasets.items()}
+        self._prepared_for = wanted
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of the train split, in the order of the epoch; the last one may be smaller."""
