@@ -17,6 +17,7 @@ def quiet_libraries() -> None:
         "Could not find a config file in",  # peft wonders about resized vocabularies; none is
         "fan_in_fan_out is set to",  # it finds the layout of each layer itself
         "`is_gradient_checkpointing` is deprecated",  # its own use of transformers
+        r"Found \d+ module\(s\) in eval mode",  # a vision tower that does not learn; the rest is put into training
         "Experiment logs directory",  # a run folder holds more than curves
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use
     ):
