@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+CORES := --numprocesses auto --maxprocesses 4 --dist worksteal
 # Nothing here needs the hub but `reproduce`.
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -13,11 +14,11 @@ demo: $(READY) ## all 19 rows at demo scale on built-in models and made-up messa
 	$(BIN)/ftkit ablation table runs/demo
 	$(BIN)/ftkit ablation report runs/demo --png false
 
-test: lint ## lint, types and the fast tests, on up to four cores
-	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal
+test: lint ## lint, types and the fast tests
+	$(BIN)/python -m pytest -m "not slow" $(CORES)
 
 slow: $(READY) ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(CORES)
 
 lint: $(READY)
 	$(BIN)/ruff check .
