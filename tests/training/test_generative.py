@@ -1,5 +1,6 @@
 """What both generative wings rely on: steps averaged over tokens, small checkpoints, greedy answers, export."""
 
+import csv
 import json
 import shutil
 import socket
@@ -13,6 +14,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from peft import PeftModel
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -129,6 +131,19 @@ def test_eight_batches_of_one_learn_what_one_of_eight_learns(
     assert (apart - together).norm() / together.norm() < 1e-5
     if clip:
         assert together.norm() <= 3 * 0.1 * clip * 1.001  # three steps at rate 0.1
+
+
+def test_a_logger_is_told_the_mean_of_the_step(options: dict[str, Any], tmp_path: Path) -> None:
+    def told(name: str, batch_size: int, **trainer: Any) -> list[float]:
+        logger = CSVLogger(tmp_path, name)
+        every = {"logger": logger, "log_every_n_steps": 1, **trainer}
+        fit(tmp_path, Tuned(optimizer=sgd, **options), examples(19), batch_size, **every)
+        with Path(logger.log_dir, "metrics.csv").open(newline="") as file:
+            return [float(row["train/loss"]) for row in csv.DictReader(file)]
+
+    together = told("together", 8)
+    assert len(together) == 3
+    assert told("apart", 1, accumulate_grad_batches=8) == pytest.approx(together, abs=1e-4)
 
 
 def test_the_usual_mean_of_means_is_another_step(

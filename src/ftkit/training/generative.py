@@ -26,8 +26,8 @@ from ftkit.models.base_model import (
 )
 from ftkit.models.generation import Answers, greedy_answers
 from ftkit.models.losses import SupervisedLogProbs, supervised_log_probs, token_loss
+from ftkit.run_folder import SplitName
 from ftkit.training.checkpoint import trainable_parameters
-from ftkit.training.distributed import summed
 from ftkit.training.optimizer import configured_optimizers
 from ftkit.training.sharding import gathered, shard
 from ftkit.training.window import WindowedModule
@@ -179,12 +179,13 @@ class GenerativeModule(WindowedModule):
         return supervised_log_probs(hidden_states(**self.model_inputs(read)), inputs["labels"], head)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """The summed loss of a micro-batch; logs its mean per token as ``train/loss``."""
+        """The summed loss of a micro-batch; logs the mean per token of the step so far as ``train/loss``."""
         total, count = token_loss(self.log_probs(batch["inputs"]).log_probs)
-        everywhere, tokens = summed(self.trainer, total, count)
-        if count or self.trainer.world_size > 1:  # to read ``tokens`` would be to wait for the device
+        everywhere, tokens = self.over_window(total, count)
+        loss = self.window_loss(total, count)
+        if self._window or self.trainer.world_size > 1:  # to read ``tokens`` would be to wait for the device
             self.log("train/loss", everywhere / tokens.clamp_min(1), prog_bar=self.shows_progress)
-        return self.window_loss(total, count)
+        return loss
 
     @property
     def shows_progress(self) -> bool:
@@ -193,18 +194,21 @@ class GenerativeModule(WindowedModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Log ``val/loss`` and, where there are prompts, ``val/accuracy`` (exact match); return the predictions."""
-        self._log_loss("val/loss", batch)
+        return self.evaluated("val", batch)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """The same of ``test``, for :class:`ftkit.training.recorder.RunRecorder`."""
+        return self.evaluated("test", batch)
+
+    def evaluated(self, split: SplitName, batch: dict[str, Any]) -> dict[str, Any]:
+        """Log the figures of a batch of a split; return its predictions."""
+        self._log_loss(f"{split}/loss", batch)
         found = self.predictions(batch)
         if found:
             right = [label == said for label, said in zip(found["label"], found["prediction"], strict=True)]
             accuracy = sum(right) / len(right)
-            self.log("val/accuracy", accuracy, batch_size=len(right), prog_bar=True, sync_dist=True)
+            self.log(f"{split}/accuracy", accuracy, batch_size=len(right), prog_bar=True, sync_dist=True)
         return found
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Log ``test/loss``; return the predictions for :class:`ftkit.training.recorder.RunRecorder`."""
-        self._log_loss("test/loss", batch)
-        return self.predictions(batch)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Return the predictions of a batch."""

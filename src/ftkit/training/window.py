@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ftkit.errors import InputError
 from ftkit.training.checkpoint import TrainedStateModule
+from ftkit.training.distributed import summed
 
 
 class WindowedModule(TrainedStateModule):
@@ -16,6 +19,7 @@ class WindowedModule(TrainedStateModule):
         super().__init__()
         self._window = 0  # supervised tokens since the last step
         self._divided = 1  # by how many of them the losses were divided already
+        self._sums: Tensor | float = 0.0  # of figures since the last step
 
     def window_loss(self, total: Tensor, count: int) -> Tensor:
         """Prepare a micro-batch's loss for a step that averages over its whole window.
@@ -35,9 +39,20 @@ class WindowedModule(TrainedStateModule):
         self._window += count
         return total * (self.trainer.accumulate_grad_batches / self._divided)
 
+    def over_window(self, *values: Any) -> Tensor:
+        """The sums of a micro-batch's figures over the window so far and over all processes.
+
+        Lightning hands to loggers what the last micro-batch of a window logs: then these are sums over the whole step.
+
+        Args:
+            *values: See :func:`ftkit.training.distributed.summed`; as many in each micro-batch of a window.
+        """
+        self._sums = summed(self.trainer, *values) + self._sums
+        return self._sums
+
     def restart_window(self) -> None:
         """Forget the micro-batches since the last step, for whoever starts their window again."""
-        self._window = 0
+        self._window, self._sums = 0, 0.0
 
     on_train_start = restart_window
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ftkit.errors import InputError
 from ftkit.models.base_model import hidden_states_and_head, load_base
 from ftkit.models.losses import sequence_log_probs, supervised_tokens, target_log_probs
-from ftkit.training.distributed import summed
+from ftkit.run_folder import SplitName
 from ftkit.training.sharding import holds_whole_network
 from ftkit.vlm.model import VLMModule
 from ftkit.vlm.preference import DPOLosses, PreferenceLoss, dpo_loss, preference_metrics
@@ -34,7 +34,8 @@ class VLMDPO(VLMModule):
 
     In evaluation a pair is one row of the prediction file: its label is ``chosen``, its prediction the answer that has
     the higher reward (a tie counts as ``rejected``), so accuracy is the preference accuracy; the score is the margin of
-    the rewards, which is the model's log-odds that the chosen answer is the better one (Bradley and Terry).
+    the rewards, which is the model's log-odds that the chosen answer is the better one (Bradley and Terry). Chance is
+    50%: before training every pair is a tie, so neither that model nor always answering ``chosen`` is a baseline.
 
     Args:
         beta: How much a log-ratio to the reference counts; small values let the model move further.
@@ -107,18 +108,16 @@ class VLMDPO(VLMModule):
         return {**batch, "reference_keys": keys, **({} if found is None else {"reference": found})}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """The summed loss of a micro-batch of pairs; logs means a pair."""
+        """The summed loss of a micro-batch of pairs; logs means a pair of the step so far."""
         losses, metrics = self.compare(batch)
         self._log("train", losses, metrics)
         return self.window_loss(losses.losses.sum(), len(losses.losses))
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Log the loss and the metrics; return the predictions."""
-        return self._evaluate("val", batch)
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Log the loss and the metrics; return the predictions."""
-        return self._evaluate("test", batch)
+    def evaluated(self, split: SplitName, batch: dict[str, Any]) -> dict[str, Any]:
+        """Log the loss and the metrics of a batch of a split; return its predictions."""
+        losses, metrics = self.compare(batch)
+        self._log(split, losses, metrics)
+        return _predictions(batch, metrics)
 
     def predictions(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The rows of the prediction file that a batch of pairs makes."""
@@ -162,12 +161,7 @@ class VLMDPO(VLMModule):
             self.kept.add(batch["reference_keys"], log_probs)
         return log_probs
 
-    def _evaluate(self, split: str, batch: dict[str, Any]) -> dict[str, Any]:
-        losses, metrics = self.compare(batch)
-        self._log(split, losses, metrics)
-        return _predictions(batch, metrics)
-
-    def _log(self, split: str, losses: DPOLosses, metrics: dict[str, Tensor]) -> None:
+    def _log(self, split: SplitName, losses: DPOLosses, metrics: dict[str, Tensor]) -> None:
         figures = {"loss": losses.losses.detach()}
         # Each logged figure costs about a millisecond: those of steps that no logger sees are left out.
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -175,8 +169,8 @@ class VLMDPO(VLMModule):
             figures |= metrics
         pairs = len(losses.losses)
         options: dict[str, Any] = {}
-        if split == "train":  # a step learns from the pairs of all processes, and its figures are those of all
-            *sums, everywhere = summed(self.trainer, *(values.sum() for values in figures.values()), pairs)
+        if split == "train":  # a step learns from its whole window on all processes: so are its figures
+            *sums, everywhere = self.over_window(*(values.sum() for values in figures.values()), pairs)
             means = [total / everywhere for total in sums]
         else:
             means = [values.mean() for values in figures.values()]

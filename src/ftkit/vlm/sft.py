@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ftkit.errors import at_least
+from ftkit.run_folder import SplitName
 from ftkit.vlm.answers import relaxed_match
 from ftkit.vlm.model import VLMModule
 
@@ -13,8 +14,9 @@ class VLMSFT(VLMModule):
     """A vision-language model that learns to give the answers of its rows.
 
     The loss is the mean cross-entropy of the answers' tokens, their ends among them. In evaluation the model answers
-    every example greedily: ``val/accuracy`` and ``accuracy`` are exact matches, ``val/relaxed_accuracy`` and the column
-    ``relaxed_match`` of the prediction file are ChartQA's, which allow numbers to be off by ``tolerance``.
+    every example greedily: ``val/accuracy``, ``test/accuracy`` and ``accuracy`` are exact matches,
+    ``val/relaxed_accuracy``, ``test/relaxed_accuracy`` and the column ``relaxed_match`` of the prediction file are
+    ChartQA's, which allow numbers to be off by ``tolerance``.
 
     Args:
         tolerance: Largest relative error of a number in a relaxed match.
@@ -29,13 +31,13 @@ class VLMSFT(VLMModule):
         at_least(0, tolerance=tolerance)
         self.tolerance = tolerance
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Log ``val/loss``, ``val/accuracy`` and ``val/relaxed_accuracy``; return the predictions."""
-        found = super().validation_step(batch, batch_idx, dataloader_idx)
+    def evaluated(self, split: SplitName, batch: dict[str, Any]) -> dict[str, Any]:
+        """Log ``SPLIT/loss``, ``SPLIT/accuracy`` and ``SPLIT/relaxed_accuracy``; return the predictions."""
+        found = super().evaluated(split, batch)
         if found:
             right = found["columns"]["relaxed_match"]
             share = sum(value == "yes" for value in right) / len(right)
-            self.log("val/relaxed_accuracy", share, batch_size=len(right), sync_dist=True)
+            self.log(f"{split}/relaxed_accuracy", share, batch_size=len(right), sync_dist=True)
         return found
 
     def predictions(self, batch: dict[str, Any]) -> dict[str, Any]:
