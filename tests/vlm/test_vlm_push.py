@@ -31,6 +31,24 @@ def run(vlm_rows: Callable[[str], Path], idefics3_folder: Path, tmp_path_factory
     return folder
 
 
+def test_the_card_of_preferences_says_whose_share_it_tells(
+    vlm_rows: Callable[[str], Path], idefics3_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = str(vlm_rows("preference"))
+    options = {
+        "--model": "ftkit.VLMDPO", "--model.model": idefics3_folder, "--data": "ftkit.VLMDataModule",
+        "--data.train": rows, "--data.test": rows, "--trainer.max_steps": 1, "--trainer.accelerator": "cpu",
+        "--trainer.enable_progress_bar": "false", "--trainer.default_root_dir": tmp_path / "run",
+    }  # fmt: skip
+    monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "cache"))
+    for command in ("fit", "test"):
+        assert main([command, *(str(word) for option in options.items() for word in option)]) == 0
+    push(tmp_path / "run", "me/preferences", dry_run=tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| split | n | preference accuracy |" in card
+    assert "exact match" not in card
+
+
 @pytest.mark.parametrize("merge", [False, True])
 def test_the_card_tells_how_to_load_it(
     run: Path, idefics3_folder: Path, merge: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

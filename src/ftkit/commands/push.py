@@ -218,7 +218,8 @@ def _card_facts(module: Any, repo: str, generative: bool, merge: bool, license: 
         "LoRA adapters for peft, without the base model's weights" if alone else "the whole model for transformers"
     )
     library = "peft" if alone else "transformers"
-    return CardFacts(repo, task, name, revision, contents, library, lora, license, "exact match")
+    metric = "preference accuracy" if module.preference else "exact match"
+    return CardFacts(repo, task, name, revision, contents, library, lora, license, metric)
 
 
 def _base(base: dict[str, Any]) -> tuple[str | None, str | None]:
