@@ -288,6 +288,8 @@ def test_what_cannot_begin_again_is_said(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_split_is_refused() -> None:
+    with pytest.raises(InputError, match="probe_batches: must be at least 1"):
+        FitBatch(probe_batches=0)
     options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
     options["enable_progress_bar"] = False
     with pytest.raises(InputError, match=r"trainer.devices: .* single process.*got 2.*fix: lower data.batch_size"):

@@ -84,7 +84,7 @@ def test_too_few_rows_say_how_many_there_are() -> None:
     with pytest.raises(InputError) as caught:
         sample_rows(LABELS, 240, 0, (1, 1), FOUND, {"fp", "fn"})
     assert (
-        'n: 120 rows labelled "no" with the outcome fn or fp are wanted, but there are 115 '
+        'sample: 120 rows labelled "no" with the outcome fn or fp are wanted, but there are 115 '
         "(all rows: 215 fn, 115 fp, 0 neither, 57 tn, 652 tp)"
     ) in str(caught.value)
 
@@ -92,7 +92,7 @@ def test_too_few_rows_say_how_many_there_are() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n": 0}, "n: at least one"),
+        ({"sample": 0}, "sample: at least one"),
         ({"ratio": (0, 0)}, "ratio: "),
         ({"ratio": (-1, 2)}, "ratio: "),
         ({"keep": {"tp"}}, "keep: rows can be chosen by outcome only with a prediction file"),
@@ -101,7 +101,7 @@ def test_too_few_rows_say_how_many_there_are() -> None:
 )
 def test_what_cannot_be_asked_for(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        sample_rows(**{"labels": LABELS, "n": 4, "seed": 0} | options)  # type: ignore[arg-type]
+        sample_rows(**{"labels": LABELS, "sample": 4, "seed": 0} | options)  # type: ignore[arg-type]
 
 
 def test_labels_that_name_no_class() -> None:

@@ -280,6 +280,8 @@ def test_training_rows_are_sampled_by_ratio_and_by_earlier_outcome(processor: An
     for _ in range(2):  # what failed is not taken for prepared
         with pytest.raises(InputError, match="sample: there are 12 train rows"):
             too_many.prepare(processor)
+    with pytest.raises(InputError, match="keep: no outcome to draw from"):
+        prepared(processor, **yes_no, sample=3, keep=[])
     with pytest.raises(InputError, match="keep: rows can be chosen by outcome only with a prediction file"):
         prepared(processor, **yes_no, sample=3, keep=["fp", "fn"])
     rows = Path(yes_no["train"]).read_text(encoding="utf-8").split("\n")

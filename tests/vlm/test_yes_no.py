@@ -51,6 +51,8 @@ def test_the_score_names_the_class_as_the_labels_do() -> None:
 def test_the_words_must_differ() -> None:
     with pytest.raises(InputError, match="positive"):
         VLMYesNo(model="x", positive="No.", negative="no")
+    with pytest.raises(InputError, match="negative: is no word"):
+        VLMYesNo(model="x", negative=" .")
 
 
 def test_words_that_cannot_be_told_apart_are_refused_before_the_training(

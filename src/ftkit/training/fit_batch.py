@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, IterableDataset
 from torchmetrics import Metric
 
-from ftkit.errors import EnvironmentFault, InputError
+from ftkit.errors import EnvironmentFault, InputError, at_least
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.randomness import ReplayLoader
 from ftkit.training.recorder import add_to_result
@@ -27,6 +27,8 @@ _OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_
 
 class FitBatch(L.Callback):
     """Halves the micro-batch until a step fits into memory, and accumulates gradients over as many more of them.
+
+    What does not come out even is split further: 5 rows into 5 of one. Evaluation keeps its own batches.
 
     Before the first step the largest of some batches is tried, forwards and backwards, with room left for the
     optimizer's state. Where a later one does not fit, its step begins again, gradients thrown away, with the same
@@ -46,6 +48,7 @@ class FitBatch(L.Callback):
     """
 
     def __init__(self, probe_batches: int = 8) -> None:
+        at_least(1, probe_batches=probe_batches)
         self.probe_batches = probe_batches
         self.asked = self.fitted = 0
         self._examples = self._accumulate = 0

@@ -115,7 +115,7 @@ def outcomes_of_rows(
 
 def sample_rows(
     labels: Sequence[str],
-    n: int,
+    sample: int,
     seed: int,
     ratio: tuple[int, int] | None = None,
     outcomes: Sequence[str] | None = None,
@@ -128,7 +128,7 @@ def sample_rows(
 
     Args:
         labels: The rows' true classes.
-        n: How many rows to draw.
+        sample: How many rows to draw.
         seed: Decides which.
         ratio: Positives to negatives, such as ``(2, 1)``; None draws from all rows alike.
         outcomes: What an earlier model made of each row; needed for ``keep``.
@@ -147,16 +147,16 @@ def sample_rows(
         >>> Counter(labels[row] for row in drawn) == {"yes": 8, "no": 4}
         True
     """
-    _check(n, ratio, labels, outcomes, keep)
+    _check(sample, ratio, labels, outcomes, keep)
     kept = [row for row in range(len(labels)) if outcomes is None or outcomes[row] in keep]
     targets = {row: _class_of(labels[row], classes) for row in kept}
     if ratio is None:
-        groups = [(kept, n, "")]
+        groups = [(kept, sample, "")]
     else:
-        positives = round(n * ratio[0] / sum(ratio))
+        positives = round(sample * ratio[0] / sum(ratio))
         groups = [
             ([row for row in kept if targets[row]], positives, classes.positive),
-            ([row for row in kept if not targets[row]], n - positives, classes.negative),
+            ([row for row in kept if not targets[row]], sample - positives, classes.negative),
         ]
     drawn = []
     for rows, wanted, name in groups:
@@ -169,16 +169,18 @@ def sample_rows(
 
 
 def _check(
-    n: int,
+    sample: int,
     ratio: tuple[int, int] | None,
     labels: Sequence[str],
     outcomes: Sequence[str] | None,
     keep: Collection[str],
 ) -> None:
-    if n < 1:
-        raise InputError("at least one row must be drawn", field="n", got=n)
+    if sample < 1:
+        raise InputError("at least one row must be drawn", field="sample", got=sample)
     if ratio is not None and (min(ratio) < 0 or sum(ratio) == 0):
         raise InputError("not two numbers of which one is positive and none negative", field="ratio", got=ratio)
+    if not keep:
+        raise InputError("no outcome to draw from", field="keep", fix="leave it out, or name some")
     if unknown := set(keep) - OUTCOMES:
         raise InputError("no such outcome", field="keep", got=sorted(unknown), fix=f"use {', '.join(sorted(OUTCOMES))}")
     if outcomes is None and set(keep) != OUTCOMES:
@@ -206,6 +208,6 @@ def _too_few(wanted: int, name: str, found: int, outcomes: Counter[str] | None, 
     counts = "" if outcomes is None else f" (all rows: {', '.join(f'{outcomes[o]:,} {o}' for o in sorted(OUTCOMES))})"
     return InputError(
         f"{wanted:,} rows{which} are wanted, but there are {found:,}{counts}",
-        field="n",
+        field="sample",
         fix="draw fewer, use another ratio, or keep more outcomes",
     )

@@ -32,11 +32,14 @@ class VLMYesNo(VLMModule):
         **options: Those of :class:`ftkit.vlm.model.VLMModule`.
 
     Raises:
-        InputError: The two words are the same, or, once a stage starts, begin with the same tokens.
+        InputError: The two words are the same or empty, or, once a stage starts, begin with the same tokens.
     """
 
     def __init__(self, positive: str = "yes", negative: str = "no", **options: Any) -> None:
         super().__init__(**options)
+        for field, word in (("positive", positive), ("negative", negative)):
+            if not normalised(word):
+                raise InputError("is no word", field=field, got=word)
         if normalised(positive) == normalised(negative):
             raise InputError("is the negative answer as well", field="positive", got=positive)
         self.class_names = (negative, positive)
