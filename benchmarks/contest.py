@@ -32,7 +32,7 @@ def write_record(target: Path, record: dict[str, Any]) -> None:
     """Write a result file, with versions and hardware, and say where it is."""
     from ftkit.training.environment import hardware, versions
 
-    record = {**record, "versions": versions(), "hardware": hardware()}
+    record = {**record, "versions": versions("trl", "scikit-learn"), "hardware": hardware()}
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"written: {target}")

@@ -148,6 +148,8 @@ def test_no_row_is_left_out_of_an_evaluation() -> None:
     assert rule.fit(row, 6, [1, 2, 9]) == [[1, 2]]
     with pytest.raises(InputError, match=r"rows\.jsonl:7: the prompt has 7 tokens, room is for 6"):
         rule.fit(row, 7, [9])
+    with pytest.raises(InputError, match=r"max_new_tokens: leaves no room for a prompt in the model's 8 tokens"):
+        LengthRule.for_evaluation(8, max_new_tokens=8)
 
 
 def test_nothing_or_everything_to_learn_is_refused() -> None:

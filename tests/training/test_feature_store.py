@@ -136,7 +136,7 @@ def test_over_the_bound_nothing_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_bound_that_is_no_number_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for given in ("20 GB", "nan"):
+    for given in ("20 GB", "nan", "-1"):
         monkeypatch.setenv("FTKIT_FEATURES_GB", given)
         with pytest.raises(InputError, match=f"FTKIT_FEATURES_GB: must be a number.*{given}"):
             FeatureStore(tmp_path)

@@ -201,7 +201,16 @@ class LengthRule:
         Args:
             context_length: Largest number of tokens that the model takes.
             max_new_tokens: Longest answer that is generated.
+
+        Raises:
+            InputError: Such an answer would leave no room for a prompt.
         """
+        if max_new_tokens >= context_length:
+            raise InputError(
+                f"leaves no room for a prompt in the model's {context_length:,} tokens",
+                field="max_new_tokens",
+                got=max_new_tokens,
+            )
         return cls(context_length, "cut", room=max_new_tokens)
 
     def within(self, context_length: int) -> LengthRule:

@@ -16,10 +16,10 @@ import torch
 _PACKAGES = ("ftkit", "torch", "lightning", "transformers", "peft", "torchmetrics", "bitsandbytes")
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result; one that is not installed is left out."""
+def versions(*others: str) -> dict[str, str]:
+    """Versions of Python, of packages that decide a result, and of others; one that is not installed is left out."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *others):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -93,7 +93,7 @@ class FeatureStore:
         max_gb: The most that all entries together may take, in 10^9 bytes; None takes ``$FTKIT_FEATURES_GB``, or 20.
 
     Raises:
-        InputError: ``$FTKIT_FEATURES_GB`` is no number.
+        InputError: ``$FTKIT_FEATURES_GB`` is no number, or below 0.
 
     Example:
         >>> import tempfile
@@ -242,8 +242,8 @@ def _max_gb() -> float:
         found = float(given)
     except ValueError:
         found = math.nan
-    if math.isnan(found):
-        raise InputError("must be a number of 10^9 bytes", field=MAX_GB_VARIABLE, got=given)
+    if not found >= 0:  # NaN is neither
+        raise InputError("must be a number of 10^9 bytes, 0 or more", field=MAX_GB_VARIABLE, got=given)
     return found
 
 
