@@ -218,8 +218,7 @@ def _card_facts(module: Any, repo: str, generative: bool, merge: bool, license: 
         "LoRA adapters for peft, without the base model's weights" if alone else "the whole model for transformers"
     )
     library = "peft" if alone else "transformers"
-    metric = "preference accuracy" if module.preference else "exact match"
-    return CardFacts(repo, task, name, revision, contents, library, lora, license, metric)
+    return CardFacts(repo, task, name, revision, contents, library, lora, license, module.accuracy_name)
 
 
 def _base(base: dict[str, Any]) -> tuple[str | None, str | None]:

@@ -68,6 +68,7 @@ class GenerativeModule(WindowedModule):
     """
 
     auto_class: ClassVar[Any]
+    accuracy_name: ClassVar[str] = "exact match"  # what the share of right predictions is
     frozen_towers: tuple[str, ...] = ()
     score_name: str | None = None  # of a ``score`` in the predictions, see RunRecorder
 

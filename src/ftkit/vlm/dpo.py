@@ -50,6 +50,7 @@ class VLMDPO(VLMModule):
     """
 
     preference = True
+    accuracy_name = "preference accuracy"
     score_name = f"log_odds:{CHOSEN}"
 
     def __init__(
