@@ -170,7 +170,8 @@ def _run_lightning(arguments: list[str]) -> None:
         raise EnvironmentFault(
             f"out of memory: {str(error).splitlines()[0]}",
             fix="use a smaller --data.batch_size with a larger --trainer.accumulate_grad_batches, or the callback "
-            "ftkit.training.fit_batch.FitBatch, which finds them; in evaluation a smaller --data.evaluation_batch_size",
+            "ftkit.training.fit_batch.FitBatch, which finds them; in evaluation a smaller --data.batch_size, or "
+            "--data.evaluation_batch_size where there is one",
         ) from error
 
 
