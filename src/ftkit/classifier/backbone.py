@@ -31,7 +31,7 @@ class KeysAndValues(NamedTuple):
     key: Tensor
     value: Tensor
 
-    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    def update(self, key: Tensor, value: Tensor, layer: int, **options: Any) -> tuple[Tensor, Tensor]:
         """Answer the block, which offers the keys and values of its one position: they are in already."""
         return self.key, self.value
 
