@@ -27,7 +27,8 @@ SINGLE_FILES: dict[str, set[str]] = {
     "storage": {"errors"},
     "lock": {"errors", "storage"},
     "hub": {"errors"},
-    "parsing": {"errors"},
+    "jsonargparse_internals": set(),
+    "parsing": {"errors", "jsonargparse_internals"},
 }
 
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from ftkit.errors import EnvironmentFault, ExitCode, FtkitError
+from ftkit.jsonargparse_internals import accept_shell_style
 from ftkit.parsing import FtkitParser
 from ftkit.quiet import quiet_libraries
 
@@ -201,17 +202,7 @@ def _add_commands(parser: FtkitParser, commands: Commands, words: Sequence[str])
             _add_commands(child, command, words[1:] if words[:1] == [name] else ())
         elif words[:1] == [name]:
             child.add_function_arguments(command.load(), as_positional=True, skip=set(command.supplied))
-            _as_on_a_shell(child)
-
-
-def _as_on_a_shell(parser: FtkitParser) -> None:
-    """Let ``--force`` mean ``--force true``, and a positional list take several words."""
-    for action in parser._actions:
-        kind = getattr(action, "_typehint", None)
-        if kind is bool:
-            action.nargs, action.const = "?", True
-        elif get_origin(kind) is list and not action.option_strings:
-            action._typehint, action.nargs, action.metavar = get_args(kind)[0], "+", action.dest
+            accept_shell_style(child)
 
 
 if __name__ == "__main__":

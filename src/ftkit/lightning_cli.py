@@ -5,8 +5,8 @@ The same class runs one cell of an ablation, so a row gives the same files alone
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ftkit.classifier import gpt2_classifier, llama_classifier, spam  # noqa: F401  their classes have short names
 from ftkit.errors import ExitCode, FtkitError, InputError
+from ftkit.jsonargparse_internals import given_options
 from ftkit.language import arithmetic, sft  # noqa: F401  the same
 from ftkit.lightning_exits import misfits_told, refusals_told, termination_told, trainer_fault
 from ftkit.lock import exclusive
@@ -39,6 +40,7 @@ from ftkit.training.checkpoint import AtomicCheckpointIO, TrainedStateModule, fi
 from ftkit.training.curves import CurvesLogger
 from ftkit.training.guards import DivergenceGuard, FiniteGuard
 from ftkit.training.interrupt import SafeStop
+from ftkit.training.lightning_internals import HookedCLI
 from ftkit.training.optimizer import configured_optimizers
 from ftkit.training.recorder import RunRecorder
 from ftkit.training.resume import ExactResume, compare_settings, settings, stored_settings
@@ -72,7 +74,7 @@ class RunConfig(SaveConfigCallback):
                 file.write(self.parser.dump(without_folder(self.config), skip_none=False))
 
 
-class FtkitCLI(LightningCLI):
+class FtkitCLI(HookedCLI):
     """LightningCLI over any module and data module.
 
     Args:
@@ -115,12 +117,11 @@ class FtkitCLI(LightningCLI):
         parser.add_argument("--matmul_precision", type=MatmulPrecision, default="highest", help=MATMUL_HELP)
         parser.add_lightning_class_args(DivergenceGuard, "divergence")
 
-    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+    def add_arguments_to_subcommand(self, parser: LightningArgumentParser, subcommand: str) -> None:
+        """Offer what starts a run from somewhere."""
         for name, help in (RESUME_OPTIONS if subcommand == "fit" else EVALUATION_OPTIONS).items():
             action = parser.add_argument(f"--{name}", type=bool, default=False, help=help)
             action.nargs, action.const = "?", True
-        return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse them; a folder of null, as a run's own ``config.yaml`` has it, becomes one."""
@@ -132,7 +133,7 @@ class FtkitCLI(LightningCLI):
             folder = None if new else folder_of_run([Path(file.absolute) for file in chosen.config or []])
             chosen.trainer.default_root_dir = DEFAULT_FOLDER if folder is None else str(folder)
 
-    def _parse_ckpt_path(self) -> None:
+    def before_parse_checkpoint(self) -> None:
         """Read the checkpoint safely, and refuse a wrong one, before Lightning takes hyperparameters from it."""
         chosen = self.config.get(self.config.get("subcommand") or "")
         if chosen and chosen.get("resume"):
@@ -143,15 +144,18 @@ class FtkitCLI(LightningCLI):
             trained = stored.get("_class_path")
             if trained not in (None, chosen.model.class_path):
                 raise InputError("is a checkpoint of another class", file=path, field="model.class_path", got=trained)
-            given = self.parser.parse_args(self._arguments, defaults=False, _skip_validation=True)
+            given = given_options(self.parser, self._arguments)
             options = given.get(f"{self.config.subcommand}.model.init_args") or Namespace()
             refuse_other_options(options.as_dict(), stored, path)
             chosen.ckpt_path = str(find_checkpoint(path))
-        super()._parse_ckpt_path()
+
+    def chosen(self, config: Namespace) -> Namespace:
+        """Return the options of the subcommand that is run, or all of them where none is."""
+        return config if self.subcommand is None else config[self.subcommand]
 
     def before_instantiate_classes(self) -> None:
         """Let this run's choice replace that of an earlier one in the process."""
-        torch.set_float32_matmul_precision(self._get(self.config, "matmul_precision"))
+        torch.set_float32_matmul_precision(self.chosen(self.config).matmul_precision)
 
     def instantiate_classes(self) -> None:
         """Build everything; what a constructor refuses, jsonargparse would report as a type that does not match.
@@ -171,15 +175,15 @@ class FtkitCLI(LightningCLI):
         Raises:
             InputError: A value is out of range.
         """
-        chosen = self._get(self.config, "model").get("init_args", Namespace()).get("optimizer")
+        chosen = self.chosen(self.config).model.get("init_args", Namespace()).get("optimizer")
         if not chosen or not str(chosen.get("class_path", "")).startswith("torch.optim."):
             return
         any_parameter = torch.nn.Parameter(torch.zeros(1))
-        configured_optimizers([any_parameter], self._get(self.config_init, "model").optimizer, None)
+        configured_optimizers([any_parameter], self.chosen(self.config_init).model.optimizer, None)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer: curves as CSV beside whatever logger is named, and checkpoints written whole."""
-        chosen = self._get(self.config_init, "trainer")
+        chosen = self.chosen(self.config_init).trainer
         if 0 in (chosen.max_epochs, chosen.max_steps):
             raise InputError(
                 "nothing would be trained", field="trainer.max_epochs", got=0, fix="train for at least 1 epoch"
@@ -206,7 +210,9 @@ class FtkitCLI(LightningCLI):
             trainer.callbacks.insert(0, self.safe_stop)  # type: ignore[attr-defined]
         return trainer
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    @contextmanager
+    def around_subcommand(self, subcommand: str) -> Iterator[None]:
+        """Tell how it ends, and keep other trainings out of the run folder."""
         with ExitStack() as stack:
             stack.enter_context(termination_told(alone=self.trainer.world_size == 1))
             stack.enter_context(misfits_told(self.config_init[subcommand].ckpt_path))
@@ -216,7 +222,7 @@ class FtkitCLI(LightningCLI):
                 folder = Path(self.config_init.fit.trainer.default_root_dir)
                 make_folder(folder)  # that it cannot be written is found out before the weights are loaded
                 stack.enter_context(exclusive(folder))
-            super()._run_subcommand(subcommand)
+            yield
 
     def _check_resumed(self) -> None:
         """Refuse to go on with other settings before anything is written."""

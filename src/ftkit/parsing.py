@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
 from ftkit.errors import InputError
+from ftkit.jsonargparse_internals import option_names
 
 _PARSER_KEY = re.compile(r'\s*(?:- )?Parser key "(?P<key>[^"]+)":')
 _NESTED = re.compile(r'^\s*- (?P<message>Parser key ".*)', re.MULTILINE)
@@ -106,16 +107,6 @@ def explain(message: str, known: list[str]) -> InputError:
         kinds = dict.fromkeys(_plain(kind) for kind in _CHOICES.findall(message))
         return InputError(f"expected {' or '.join(kinds) or 'another kind of value'}", field=key, got=given["value"])
     return InputError(re.sub(r"\s*\n\s*", " ", message.strip()), field=key)
-
-
-def option_names(parser: Any) -> list[str]:
-    """The dotted names of all options of a parser and of its subcommands."""
-    names = {name.lstrip("-") for action in parser._actions for name in action.option_strings}
-    for action in parser._actions:
-        names.add(action.dest)
-        if isinstance(action.choices, dict):
-            names.update(*map(option_names, action.choices.values()))
-    return sorted(names - {"help", "h", "==SUPPRESS=="})
 
 
 def _misused(message: str, key: str | None) -> InputError | None:

@@ -1,0 +1,44 @@
+"""What ftkit assumes of jsonargparse beyond its public interface: a version that breaks it fails here first."""
+
+from pathlib import Path
+
+import pytest
+from jsonargparse import ArgumentParser
+
+from ftkit.jsonargparse_internals import accept_shell_style, given_options, option_names
+
+
+def fit(rate: float, quick: bool = False, files: list[Path] | None = None) -> None:
+    """Have a required option, a switch and a list."""
+
+
+def test_actions_list_all_options_and_subcommands_keep_their_parsers() -> None:
+    parser, child = ArgumentParser(exit_on_error=False), ArgumentParser(exit_on_error=False)
+    parser.add_argument("--verbose", type=bool)
+    child.add_function_arguments(fit)
+    parser.add_subcommands().add_subcommand("fit", child)
+    assert {"files", "quick", "rate", "subcommand", "verbose"} <= set(option_names(parser))
+
+
+def test_a_type_hint_can_be_replaced_and_obeys_nargs_and_const() -> None:
+    def remove(names: list[str], force: bool = False) -> None:
+        """Have a positional list and a switch."""
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(remove, as_positional=True)
+    accept_shell_style(parser)
+    assert parser.parse_args(["a", "b", "--force"]).as_dict() == {"names": ["a", "b"], "force": True}
+    assert parser.parse_args(["a", "--force", "false"]).as_dict() == {"names": ["a"], "force": False}
+
+
+def test_options_can_be_parsed_without_those_that_are_required(tmp_path: Path) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_function_arguments(fit)
+    config = tmp_path / "config.yaml"
+    config.write_text("quick: true\n")
+    given = given_options(parser, ["--config", str(config)])
+    assert given.quick is True
+    assert "rate" not in given
+    with pytest.raises(Exception, match="rate"):
+        parser.parse_args([])
