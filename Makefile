@@ -1,4 +1,4 @@
-# `make demo` and `make test` set up .venv by themselves; nothing else needs to be installed by hand.
+# `make demo` and `make test` set up .venv by themselves, with the versions of constraints/tested.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
@@ -7,15 +7,24 @@ CORES := --numprocesses auto --maxprocesses 4 --dist worksteal
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test slow lint format reproduce clean
+.PHONY: demo test test-lowest test-newest slow lint format reproduce clean .venv-newest/ready
+
+# $(call sweep,OVERLAY,FOLDER): a sweep, its table and its report. Exit code 4 says that rows failed: both show them, and
+# the recipe then ends with the sweep's code.
+define sweep
+$(BIN)/ftkit ablation run configs/ch06 --overlay configs/ch06/$(1).yaml --out runs/$(2); \
+code=$$?; [ $$code -eq 0 ] || [ $$code -eq 4 ] || exit $$code; \
+$(BIN)/ftkit ablation table runs/$(2) && $(BIN)/ftkit ablation report runs/$(2) --png false && exit $$code
+endef
 
 demo: $(READY) ## all 19 rows at demo scale on built-in models and made-up messages, offline
-	$(BIN)/ftkit ablation run configs/ch06 --overlay configs/ch06/demo.yaml --out runs/demo
-	$(BIN)/ftkit ablation table runs/demo
-	$(BIN)/ftkit ablation report runs/demo --png false
+	$(call sweep,demo,demo)
 
 test: lint ## lint, types and the fast tests
 	$(BIN)/python -m pytest -m "not slow" $(CORES)
+
+test-lowest test-newest: test-%: .venv-%/ready ## the fast tests on the lowest or newest versions that pyproject.toml allows
+	.venv-$*/bin/python -m pytest -m "not slow" $(CORES)
 
 slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(CORES)
@@ -29,15 +38,17 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+reproduce: export HF_HUB_OFFLINE := 0
 reproduce: $(READY) ## the published table on one CUDA GPU, with OpenAI's weights and the UCI messages (downloads both)
-	HF_HUB_OFFLINE=0 $(BIN)/ftkit ablation run configs/ch06 --overlay configs/ch06/gpu.yaml --out runs/ch06
-	$(BIN)/ftkit ablation table runs/ch06
-	$(BIN)/ftkit ablation report runs/ch06 --png false
+	$(call sweep,gpu,ch06)
 
 clean:
-	rm -rf .venv build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf .venv .venv-lowest .venv-newest build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 
-$(READY): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+.venv/ready: VERSIONS := --constraint constraints/tested.txt
+.venv-lowest/ready: VERSIONS := --constraint constraints/lowest.txt
+.venv-newest/ready: VERSIONS := --upgrade --upgrade-strategy eager
+.venv/ready .venv-lowest/ready .venv-newest/ready: %/ready: pyproject.toml constraints/tested.txt constraints/lowest.txt
+	test -x $*/bin/python || $(PYTHON) -m venv $*
+	$*/bin/python -m pip install --quiet $(VERSIONS) --editable ".[dev]"
 	touch $@
