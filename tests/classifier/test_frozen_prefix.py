@@ -238,6 +238,35 @@ def test_a_change_never_hits_a_stale_entry(kind: str, folder: Path, cache: Path,
     )
 
 
+class EndInPadding(Messages):
+    """Texts that are the same once they are padded; ``spelt`` ones end in the padding's own token."""
+
+    def __init__(self, spelt: bool) -> None:
+        super().__init__()
+        self.spelt = spelt
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if self.spelt:
+            for dataset in self.datasets.values():
+                dataset.length.add_(1).clamp_(max=self.width)
+
+
+@pytest.mark.parametrize("pooling", ["last_real", "mean_real"])
+def test_what_is_pooled_depends_on_the_length_where_padding_is_a_token_like_others(
+    pooling: str, folder: Path, cache: Path
+) -> None:
+    """Without a causal mask every position is computed; only the pooling tells where a text ends."""
+    options = {"trainable": "last_layer", "pooling": pooling, "causal_mask": False}
+    shorter = run(folder, EndInPadding(spelt=False), **options)
+    before = entries(cache)
+    longer = run(folder, EndInPadding(spelt=True), **options)
+    assert len(entries(cache) - before) == 3
+    assert all(longer.attached)
+    assert_same(longer, run(folder, EndInPadding(spelt=True), cache_frozen=False, **options))
+    assert (torch.tensor(longer.losses) - torch.tensor(shorter.losses)).abs().max() > 1e-3
+
+
 def test_another_precision_of_matrix_products_is_another_entry(folder: Path, cache: Path) -> None:
     run(folder, Messages())
     before = entries(cache)

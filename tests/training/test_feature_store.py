@@ -1,11 +1,14 @@
 """Entries are whole or not there, whoever computes, dies or fills the disk meanwhile."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections import namedtuple
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from torch import Tensor
 from ftkit.errors import InputError
 from ftkit.training.feature_store import Features, FeatureStore, key_of, pinned_for
 from memory_held import Held
+from mutations import mutations
 
 LENGTHS = [3, 1, 2, 3, 2]
 MADE_OF = {"weights": "5f", "depth": 2}
@@ -123,6 +127,81 @@ def test_a_damaged_entry_is_never_used(store: FeatureStore, damage: str) -> None
         mended = build(store)
     assert mended is not None
     torch.testing.assert_close(mended.read([0]), vectors([0]), atol=0, rtol=0)
+
+
+def damages(content: bytes) -> Iterator[bytes]:
+    """Each byte with another value, each cut, and damage of many bytes."""
+    for place in range(len(content)):
+        for flip in (1, 2, 128):
+            yield content[:place] + bytes([content[place] ^ flip]) + content[place + 1 :]
+        yield content[:place]
+    yield from (damaged for _, damaged in mutations(content, 200))
+
+
+@pytest.mark.parametrize("name", ["about.json", "rows.bin"])
+def test_whatever_damage_a_file_has_no_other_numbers_are_read(store: FeatureStore, name: str) -> None:
+    build(store)
+    file = next(store.folder.glob(f"*/{name}"))
+    content, refused = file.read_bytes(), 0
+    for damaged in damages(content):
+        file.write_bytes(damaged)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = store.find(MADE_OF)
+        refused += found is None
+        if found is not None:  # a letter's case in an escape, or a space
+            assert json.loads(damaged) == json.loads(content)
+            assert torch.equal(found.read([0, 1, 2, 3, 4], LENGTHS), expected())
+    assert refused > 4 * len(content)
+
+
+def expected() -> Tensor:
+    wanted = vectors(list(range(5)))
+    for example, length in enumerate(LENGTHS):
+        wanted[example, length:] = 0
+    return wanted
+
+
+EDITS: dict[str, tuple[str, str]] = {
+    "two lengths swapped": ("[3, 1, 2, 3, 2]", "[1, 3, 2, 3, 2]"),
+    "type": ('"float32"', '"int32"'),
+    "width": ('"width": 4', '"width": 2'),
+    "what made it": ('"5f"', '"60"'),
+    "a key more": ('"about": {', '"about": {"made": 1, '),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_description_that_was_edited_is_not_used(store: FeatureStore, edit: str) -> None:
+    build(store)
+    about = next(store.folder.glob("*/about.json"))
+    before, after = EDITS[edit]
+    assert before in about.read_text()
+    about.write_text(about.read_text().replace(before, after))
+    with pytest.warns(UserWarning, match="the checksum of about.json does not match; it is computed again"):
+        assert store.find(MADE_OF) is None
+    with pytest.warns(UserWarning, match="computed again"):
+        mended = build(store)
+    assert mended is not None
+    assert torch.equal(mended.read([0, 1, 2, 3, 4]), expected())
+
+
+def test_an_entry_under_the_name_of_another_is_not_used(store: FeatureStore) -> None:
+    build(store)
+    build(store, {"weights": "60", "depth": 2}, lambda examples: vectors(examples) + 1)
+    one, other = folders(store.folder)
+    one.rename(store.folder / "aside")
+    other.rename(one)
+    with pytest.warns(UserWarning, match="the checksum of about.json does not match"):
+        assert store.find(MADE_OF if one.name == key_of(MADE_OF) else {"weights": "60", "depth": 2}) is None
+
+
+def test_a_description_without_a_checksum_is_not_used(store: FeatureStore) -> None:
+    build(store)
+    about = next(store.folder.glob("*/about.json"))
+    about.write_text(json.dumps(json.loads(about.read_text())["about"]))
+    with pytest.warns(UserWarning, match="about.json is damaged: .*; it is computed again"):
+        assert store.find(MADE_OF) is None
 
 
 def test_over_the_bound_nothing_is_kept(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from ftkit.training.feature_store import FeatureStore
 from ftkit.training.row_table import KEY_BYTES, RowTable
+from mutations import mutations
 
 MADE_OF = {"weights": "5f"}
 RECORD = KEY_BYTES + 2 * 3 * 4 + 4
@@ -117,6 +118,39 @@ def test_a_damaged_entry_is_begun_anew(tmp_path: Path, damage: str, known: bool)
         (row, nothing) = reader.get([key(2), key(1)])
         assert torch.equal(row, rows(2)[0])
         assert nothing is None
+
+
+@pytest.mark.parametrize("name", ["about.json", "rows.bin"])
+def test_whatever_damage_a_file_has_no_other_rows_are_read(tmp_path: Path, name: str) -> None:
+    table(tmp_path).add([key(1), key(2)], rows(1, 2))
+    file = data(tmp_path).with_name(name)
+    content, refused = file.read_bytes(), 0
+    flips = (content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :] for at in range(len(content)))
+    for damaged in (*flips, *(damaged for _, damaged in mutations(content, 200))):
+        file.write_bytes(damaged)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = table(tmp_path).get([key(1), key(2)])
+        refused += None in found
+        for row, wanted in zip(found, rows(1, 2), strict=True):
+            assert row is None or torch.equal(row, wanted)
+    assert refused > len(content)
+
+
+def test_a_shape_that_was_edited_is_not_used(tmp_path: Path) -> None:
+    table(tmp_path).add([key(1)], rows(1))
+    about = next(tmp_path.glob("*/about.json"))
+    about.write_text(about.read_text().replace("[2, 3]", "[3, 2]"))
+    with pytest.warns(UserWarning, match="the checksum of about.json does not match; its rows are computed again"):
+        assert table(tmp_path).get([key(1)]) == [None]
+
+
+def test_rows_of_another_entry_are_not_used(tmp_path: Path) -> None:
+    table(tmp_path / "one").add([key(1)], rows(1))
+    table(tmp_path / "other", weights="60").add([key(1)], rows(2))
+    shutil.copy(data(tmp_path / "other"), data(tmp_path / "one"))
+    with pytest.warns(UserWarning, match="not what was written"):
+        assert table(tmp_path / "one").get([key(1)]) == [None]
 
 
 def test_an_entry_that_others_began_anew_is_read_as_it_is_now(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ from ftkit.storage import PARTIAL_SUFFIX, cache_folder
 DEFAULT_MAX_GB = 20.0
 MAX_GB_VARIABLE = "FTKIT_FEATURES_GB"
 
-_DATA, _ABOUT, _LOCK_SUFFIX = "rows.bin", "about.json", ".lock"
+DESCRIPTION = "about.json"
+_DATA, _LOCK_SUFFIX = "rows.bin", ".lock"
 _CHUNK = 1 << 24  # bytes read at a time for a checksum
 _log = logging.getLogger(__name__)
 
@@ -47,17 +48,17 @@ class Features:
         lengths: How many vectors each example has, (N,) int64.
 
     Raises:
-        ValueError: A file is missing, cut short or damaged.
+        ValueError: A file is missing, cut short, damaged, or that of another entry.
     """
 
     def __init__(self, folder: Path) -> None:
         try:
-            about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+            about = read_description(folder)
             self._width, self._dtype = about["width"], getattr(torch, about["dtype"])
             self.lengths = torch.tensor(about["lengths"], dtype=torch.int64)
             self._file = (folder / _DATA).open("rb")
             size, checksum = about["bytes"], about["crc32"]
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"{folder} cannot be read: {error}") from error
         if size != os.fstat(self._file.fileno()).st_size or checksum != _crc32(folder / _DATA):
             raise ValueError(f"{folder / _DATA} is not what was written")
@@ -147,7 +148,7 @@ class FeatureStore:
                 partial.mkdir()
                 try:
                     about = self._write_rows(partial / _DATA, lengths, batch_size, compute)
-                    _write_text(partial / _ABOUT, json.dumps({"made_of": made_of, **about}))
+                    _write_text(partial / DESCRIPTION, described(made_of, about))
                     partial.rename(place)
                 finally:
                     shutil.rmtree(partial, ignore_errors=True)
@@ -256,6 +257,35 @@ def key_of(made_of: Mapping[str, Any]) -> str:
     """
     text = json.dumps(made_of, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def described(made_of: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """Return the description of an entry as JSON, with a checksum of its own.
+
+    Args:
+        made_of: What decides the numbers; its :func:`key_of` names the entry.
+        facts: What a reader must know of the numbers, such as their shape and type.
+    """
+    about = {"made_of": dict(made_of), **facts}
+    return json.dumps({"sha256": key_of(about), "about": about})
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read what :func:`described` made, from the folder of an entry.
+
+    Raises:
+        ValueError: It is damaged, or describes another entry than the folder's name says.
+        OSError: It cannot be read.
+    """
+    try:
+        content = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        about = content["about"]
+        intact = content["sha256"] == key_of(about) and key_of(about["made_of"]) == folder.name
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{DESCRIPTION} is damaged: {error}") from error
+    if not intact:
+        raise ValueError(f"the checksum of {DESCRIPTION} does not match")
+    return dict(about)
 
 
 def digest_of(tensors: Iterable[Tensor]) -> str:

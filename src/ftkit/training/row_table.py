@@ -7,7 +7,6 @@ what it was made from.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from ftkit.errors import EnvironmentFault
 from ftkit.storage import atomic_write
-from ftkit.training.feature_store import FeatureStore, key_of
+from ftkit.training.feature_store import DESCRIPTION, FeatureStore, described, key_of, read_description
 
 KEY_BYTES = 32  # a SHA-256
 _CRC_BYTES = 4
@@ -34,9 +33,10 @@ _SHARE = 8
 class RowTable:
     """Tensors of one shape and type, by key, in an entry of a store.
 
-    A record is its key, its row and a checksum of both. Whoever appends holds the entry's lock, and first cuts off what
-    a killed process left of a record; a record whose checksum is wrong counts as missing and is written anew. An entry
-    that cannot be read, or that was deleted under a run, counts as empty and is begun anew by who appends next.
+    A record is its key, its row and a checksum of both and of the entry's name. Whoever appends holds the entry's lock,
+    and first cuts off what a killed process left of a record; a record whose checksum is wrong counts as missing and is
+    written anew. An entry that cannot be read, or that was deleted under a run, counts as empty and is begun anew by
+    who appends next.
 
     Args:
         made_of: What decides all rows, as plain values; the rest is in the keys.
@@ -56,7 +56,8 @@ class RowTable:
         self.store = FeatureStore() if store is None else store
         self._made_of = dict(made_of)
         self._folder = self.store.folder / key_of(made_of)
-        self._data, self._about = self._folder / "rows.bin", self._folder / "about.json"
+        self._seed = zlib.crc32(self._folder.name.encode())  # a record of another entry is none of this one
+        self._data, self._about = self._folder / "rows.bin", self._folder / DESCRIPTION
         self._full = False
         self._granted = 0  # bytes for which there is room
         self._forget()
@@ -120,7 +121,7 @@ class RowTable:
             self._read_description()
             file = self._data.open(mode)
             self._scan(file.fileno())
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError) as error:
             # Of this line, so that it is shown once and not for reading and for appending.
             warnings.warn(f"{self._folder} cannot be read: {error}; its rows are computed again", stacklevel=1)
             self._forget()
@@ -134,7 +135,7 @@ class RowTable:
         file = self._data.open("w+b")  # before the description: who sees that finds both
         row = {"shape": list(rows.shape[1:]), "dtype": str(rows.dtype).removeprefix("torch.")}
         with atomic_write(self._about) as about:
-            json.dump({"made_of": self._made_of, "row": row}, about)
+            about.write(described(self._made_of, {"row": row}))
         self._read_description()
         return file
 
@@ -145,7 +146,7 @@ class RowTable:
         if written == self._written:
             return
         self._forget()
-        row = json.loads(self._about.read_text(encoding="utf-8"))["row"]
+        row = read_description(self._folder)["row"]
         self._shape, self._dtype = tuple(row["shape"]), getattr(torch, row["dtype"])
         self._record = KEY_BYTES + math.prod(self._shape) * self._dtype.itemsize + _CRC_BYTES
         self._written = written
@@ -172,7 +173,8 @@ class RowTable:
         file.seek(self._scanned)
         for key, row in rows.items():
             values = row.flatten().view(torch.uint8).numpy().data
-            for part in (key, values, zlib.crc32(values, zlib.crc32(key)).to_bytes(_CRC_BYTES)):
+            checksum = zlib.crc32(values, zlib.crc32(key, self._seed))
+            for part in (key, values, checksum.to_bytes(_CRC_BYTES)):
                 file.write(part)
         file.flush()
         self._scan(file.fileno())
@@ -182,7 +184,7 @@ class RowTable:
             return None
         record = memoryview(os.pread(descriptor, self._record, offset))
         content, checksum = record[:-_CRC_BYTES], record[-_CRC_BYTES:]
-        if content[:KEY_BYTES] != key or zlib.crc32(content).to_bytes(_CRC_BYTES) != checksum:
+        if content[:KEY_BYTES] != key or zlib.crc32(content, self._seed).to_bytes(_CRC_BYTES) != checksum:
             warnings.warn(f"a row of {self._data} is not what was written; it is computed again", stacklevel=3)
             del self._offsets[key]
             return None
