@@ -73,8 +73,24 @@ def test_a_model_against_itself(files):
     (found,) = compare([model], same)
     assert (found.only_model, found.only_reference, found.p) == (0, 0, 1.0)
     assert found.reach.possible is False
-    assert found.intervals["accuracy"] == (0.0, 0.0)
+    low, high = found.intervals["accuracy"]
+    assert low == -high == pytest.approx(-(1 - 0.025 ** (1 / 300)))
+    assert all(low < 0 < high for low, high in found.intervals.values())
     assert found.to_dict()["detectable"] is None
+
+
+@pytest.mark.parametrize(("positives", "wins"), [(10, (5, 0)), (20, (0, 5)), (15, (3, 2)), (29, (1, 0))])
+def test_no_interval_claims_what_the_exact_test_cannot_show(tmp_path, positives, wins):
+    """Five examples that only one model gets right are never significant: every interval holds 0 and has a width."""
+    labels = ["yes"] * positives + ["no"] * (30 - positives)
+    reference = ["no"] * wins[0] + labels[wins[0] : 30 - wins[1]] + ["yes"] * wins[1]
+    for name, predictions in (("model", labels), ("reference", reference)):
+        write_predictions(tmp_path / f"{name}.tsv", map(str, range(30)), labels, predictions)
+    model, other = read_answers([tmp_path / "model.tsv", tmp_path / "reference.tsv"])
+    (found,) = compare([model], other)
+    assert found.intervals.keys() == found.differences.keys()
+    for name, (low, high) in found.intervals.items():
+        assert low < 0 < found.differences[name] < high
 
 
 def test_ids_that_only_one_file_has_are_counted_and_named(tmp_path):

@@ -11,9 +11,10 @@ from ftkit.errors import InputError
 from ftkit.evaluation import blocks
 from ftkit.evaluation.commands import evaluate
 from ftkit.evaluation.exact_report import ExactEvaluation
+from ftkit.evaluation.paired import paired_interval
 from ftkit.evaluation.predictions import write_predictions
 from ftkit.evaluation.report import Evaluation
-from ftkit.evaluation.statistics import mcnemar_exact, paired_bootstrap, wilson_interval
+from ftkit.evaluation.statistics import mcnemar_exact, wilson_interval
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_two_files_are_compared_on_shared_ids(sums, capsys):
     assert (pair.n, pair.only_model, pair.only_reference) == (180, 30, 0)
     assert pair.p == pair.p_holm == mcnemar_exact(30, 0)
     assert pair.differences == {"accuracy": pytest.approx(30 / 180)}
-    assert pair.intervals["accuracy"] == paired_bootstrap(np.arange(180) >= 10, np.arange(180) >= 40)
+    assert pair.intervals["accuracy"] == paired_interval(np.repeat([1, 0], [30, 150]))
     assert pair.missing == (20, [f"sum-{k}" for k in range(180, 185)])
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "a.tsv: better beyond chance" in out

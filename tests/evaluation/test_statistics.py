@@ -14,7 +14,6 @@ from ftkit.evaluation.statistics import (
     holm,
     mcnemar_exact,
     minimum_detectable_difference,
-    paired_bootstrap,
     seed_spread,
     wilson_interval,
 )
@@ -55,22 +54,6 @@ def test_holm_is_statsmodels():
 
 def test_holm_of_nothing():
     assert holm([]) == []
-
-
-def test_paired_bootstrap_is_resampling_examples():
-    rng = np.random.default_rng(0)
-    a, b = rng.random(200) < 0.8, rng.random(200) < 0.7
-    rows = rng.integers(0, 200, (4000, 200))
-    differences = (a[rows].astype(int) - b[rows]).mean(1)
-    assert paired_bootstrap(a, b) == pytest.approx(np.quantile(differences, [0.025, 0.975]).tolist(), abs=0.006)
-    assert paired_bootstrap(a, b) == paired_bootstrap(a, b)
-    assert paired_bootstrap(a, b, seed=1) != paired_bootstrap(a, b)
-    assert paired_bootstrap(a, a) == (0.0, 0.0)
-
-
-def test_paired_bootstrap_needs_pairs():
-    with pytest.raises(ValueError, match="the same examples"):
-        paired_bootstrap(np.ones(3, bool), np.ones(4, bool))
 
 
 def test_five_messages_of_300_can_never_be_significant():

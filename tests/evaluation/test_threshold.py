@@ -12,7 +12,7 @@ from ftkit.evaluation.commands import evaluate
 from ftkit.evaluation.curves import Curve
 from ftkit.evaluation.figures import Counts, figures_of
 from ftkit.evaluation.predictions import write_predictions
-from ftkit.evaluation.threshold import Costs, Threshold, at_prevalence, choose_threshold, freeze_threshold
+from ftkit.evaluation.threshold import Costs, Threshold, choose_threshold, freeze_threshold
 
 
 @pytest.fixture
@@ -175,20 +175,3 @@ def test_a_threshold_file_must_hold_what_was_saved(scored_file, tmp_path, change
 def test_costs_must_cost(costs):
     with pytest.raises(InputError, match="costs must not be negative, and not all 0"):
         Costs(*costs)
-
-
-def test_prevalence_shift_by_hand():
-    """Recall 0.9, specificity 0.8: of 1000 with 10 positives, 9 + 198 are answered positive."""
-    counts = Counts(tp=90, tn=80, fp=20, fn=10)
-    rare, here, none = at_prevalence(counts, [0.01, 0.5, 0.0])
-    assert rare["precision"].value == pytest.approx(9 / (9 + 198))
-    assert rare["accuracy"].value == pytest.approx((9 + 792) / 1000)
-    assert rare["npv"].value == pytest.approx(792 / 793)
-    assert {name: here[name].value for name in here} == pytest.approx(
-        {name: figures_of(counts)[name].value for name in here}
-    )
-    assert none["precision"].value == 0.0
-    only_negatives = at_prevalence(Counts(0, 4, 1, 0), [0.0, 0.1])
-    assert only_negatives[0]["accuracy"].value == 0.8
-    assert only_negatives[1]["accuracy"].value is None
-    assert at_prevalence(Counts(5, 0, 0, 1), [0.5])[0]["accuracy"].reason == "recall or specificity is undefined"

@@ -11,11 +11,11 @@ from statistics import fmean
 
 import numpy as np
 
-from ftkit.ablation.paired import sign_flip_test
 from ftkit.ablation.sweep import CellState
 from ftkit.errors import InputError
+from ftkit.evaluation.paired import sign_flip_test
 from ftkit.evaluation.predictions import Predictions, read_predictions
-from ftkit.evaluation.statistics import ALPHA
+from ftkit.evaluation.statistics import is_significant
 from ftkit.run_folder import CURVES_FILE, predictions_file
 
 NEITHER = "neither"
@@ -60,7 +60,7 @@ class Confusion:
         answers: The labels again, and ``neither`` if an answer was no label.
         counts: A row per label, a column per answer.
         beats_majority: Whether the row is right more often than the most frequent label would be, beyond chance
-            (:func:`ftkit.ablation.paired.sign_flip_test`).
+            (:func:`ftkit.evaluation.paired.sign_flip_test`).
     """
 
     labels: Sequence[str]
@@ -135,4 +135,4 @@ def _beats(files: Sequence[Predictions], majority: str) -> bool:
     for one in files:
         for identity, label, answer in zip(one.ids, one.labels, one.predictions, strict=True):
             gained[identity] += (label == answer) - (label == majority)
-    return gained.total() > 0 and sign_flip_test(np.array(list(gained.values()))) <= ALPHA
+    return gained.total() > 0 and is_significant(sign_flip_test(np.array(list(gained.values()))))

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from ftkit.evaluation.figures import Counts, Figure, figures_of
-from ftkit.evaluation.statistics import ALPHA, mcnemar_exact
+from ftkit.evaluation.statistics import is_significant, mcnemar_exact
 
 _EXACT_N = 2_000
 
@@ -42,7 +42,7 @@ class Baselines:
 
     def beats_majority(self) -> bool:
         """Whether the model is right more often than the majority model, beyond chance."""
-        return self.better > self.worse and self.p_holm <= ALPHA
+        return self.better > self.worse and is_significant(self.p_holm)
 
 
 def baselines_of(counts: Counts) -> Baselines:

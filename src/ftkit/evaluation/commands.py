@@ -12,8 +12,8 @@ import numpy as np
 from ftkit.errors import InputError, at_least
 from ftkit.evaluation.answers import Answers, read_answers
 from ftkit.evaluation.assessment import BinaryReport, Settings, assess
-from ftkit.evaluation.comparison import compare
-from ftkit.evaluation.exact_match import assess_exact, compare_exact, read_free_answers
+from ftkit.evaluation.comparison import compare, compare_with
+from ftkit.evaluation.exact_match import assess_exact, read_free_answers
 from ftkit.evaluation.exact_report import ExactEvaluation, exact_markdown, exact_page, exact_text
 from ftkit.evaluation.page import to_html
 from ftkit.evaluation.report import Evaluation, to_markdown, to_text
@@ -62,7 +62,7 @@ def evaluate(
         slice: A column: report each of its values on its own, too.
         beta: Weight of recall over precision in F-beta.
         level: Confidence of the intervals.
-        seed: Seed of the bootstrap.
+        seed: Seed of the draws that intervals are made of.
         normalize_labels: Ignore case, outer blanks and a final full stop in labels and answers.
         unrounded: Print all digits.
         json: Print JSON, always with all digits.
@@ -140,6 +140,7 @@ def _binary(
         at_threshold=[] if threshold is None else [_at_threshold(model, threshold, settings) for model in models],
         digits=digits,
         level=settings.level,
+        seed=settings.seed,
     )
 
 
@@ -156,7 +157,7 @@ def _exact(
     rivals = [model for model in models if not _is_same(model.path, against)]
     comparisons = []
     if against is not None:
-        comparisons = compare_exact(rivals, read_free_answers(against, None, normalize), settings.level, settings.seed)
+        comparisons = compare_with(rivals, read_free_answers(against, None, normalize), settings.level)
     reports = [assess_exact(model, settings.level) for model in models]
     return ExactEvaluation(reports=reports, comparisons=comparisons, digits=digits, level=settings.level, why=why)
 

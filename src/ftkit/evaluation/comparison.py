@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -12,19 +13,17 @@ import numpy as np
 from ftkit.errors import InputError
 from ftkit.evaluation.answers import Answers
 from ftkit.evaluation.figures import figure_values
-from ftkit.evaluation.intervals import Interval
+from ftkit.evaluation.intervals import Interval, table_limits
+from ftkit.evaluation.paired import paired_interval, sign_flip_test
 from ftkit.evaluation.scan import texts_at
 from ftkit.evaluation.statistics import (
-    RESAMPLES,
     Reach,
     can_be_significant,
     holm,
-    mcnemar_exact,
     minimum_detectable_difference,
-    percentile_interval,
 )
 
-FIGURES = ("accuracy", "f_measure", "balanced_accuracy", "mcc")
+_FIGURES = ("f_measure", "balanced_accuracy", "mcc")  # besides the accuracy
 _SHOWN = 5
 
 
@@ -38,10 +37,11 @@ class Comparison:
         n: Shared examples.
         only_model: Examples that only the model gets right.
         only_reference: Examples that only the reference gets right.
-        p: Exact McNemar test, two-sided.
+        p: Exact McNemar test, two-sided (:func:`ftkit.evaluation.paired.sign_flip_test`).
         p_holm: The same after Holm's correction over all comparisons made together.
         differences: Model minus reference, by figure; NaN where one is undefined.
-        intervals: Paired bootstrap intervals of the differences.
+        intervals: Intervals of the differences; that of the accuracy says the same as the test
+            (:func:`ftkit.evaluation.paired.paired_interval`).
         reach: Whether so few disagreements can be significant at all, even tested alone.
         detectable: The smallest difference in accuracy that such a comparison finds with 80% power; NaN if none.
         missing: How many ids are only in the model's file, and the first of them.
@@ -77,7 +77,7 @@ class Answered(Protocol):
         path: The file.
         identity: uint64 ``(n,)``: a hash of each id.
         target: ``(n,)``: the label of each example as a number, the same in all files.
-        correct: bool ``(n,)``: whether each answer is right.
+        correct: ``(n,)``: whether each answer is right, bool, or how much of it, int8.
     """
 
     @property
@@ -95,56 +95,56 @@ class Answered(Protocol):
 
 A = TypeVar("A", bound=Answered)
 Differences = tuple[dict[str, float], dict[str, Interval]]
-# From two files, their rows of the shared ids, the confidence and the seed: differences and intervals by figure.
-Differ = Callable[[A, A, np.ndarray, np.ndarray, float, int], Differences]
+# From two files and their rows of the shared ids: differences and intervals by figure.
+Differ = Callable[[A, A, np.ndarray, np.ndarray], Differences]
 
 
 def compare(models: Sequence[Answers], reference: Answers, level: float = 0.95, seed: int = 0) -> list[Comparison]:
-    """Compare yes/no answers, see :func:`compare_with`."""
-    return compare_with(_binary_differences, models, reference, level, seed)
+    """Compare yes/no answers, see :func:`compare_with`; ``seed`` is that of the draws for the intervals."""
+    return compare_with(models, reference, level, partial(_binary_differences, level=level, seed=seed))
 
 
 def compare_with(
-    differ: Differ[A], models: Sequence[A], reference: A, level: float = 0.95, seed: int = 0
+    models: Sequence[A], reference: A, level: float = 0.95, differ: Differ[A] | None = None, answers: int = 1
 ) -> list[Comparison]:
     """Compare each model with the reference, correcting for their number.
 
     Args:
-        differ: Works the differences of figures out.
         models: The models' answers.
         reference: The reference's answers.
         level: Confidence of the intervals.
-        seed: Seed of the bootstrap.
+        differ: Works out the differences of figures other than the accuracy; None where there are no others.
+        answers: What ``correct`` counts for a right answer: 1, or 2 where an answer can be half right.
 
     Raises:
         InputError: Two files share no id, or an id has different labels.
     """
-    pairs = [_compared(differ, model, reference, level, seed, len(models)) for model in models]
+    pairs = [_compared(model, reference, level, differ, answers, len(models)) for model in models]
     adjusted = holm([pair.p for pair in pairs])
     return [replace(pair, p_holm=p) for pair, p in zip(pairs, adjusted, strict=True)]
 
 
-def _compared(differ: Differ[A], model: A, reference: A, level: float, seed: int, comparisons: int) -> Comparison:
+def _compared(
+    model: A, reference: A, level: float, differ: Differ[A] | None, answers: int, comparisons: int
+) -> Comparison:
     mine, theirs = _shared(model, reference)
     n = len(mine)
-    right, right_other = model.correct[mine], reference.correct[theirs]
-    only_model = int(np.count_nonzero(right & ~right_other))
-    only_reference = int(np.count_nonzero(right_other & ~right))
-    disagreement = (only_model + only_reference) / n
-    differences, intervals = differ(model, reference, mine, theirs, level, seed)
+    gained = model.correct[mine].astype(np.int8) - reference.correct[theirs].astype(np.int8)
+    disagreements = int(np.count_nonzero(gained))
+    differences, intervals = differ(model, reference, mine, theirs) if differ else ({}, {})
     return Comparison(
         name=str(model.path),
         against=str(reference.path),
         n=n,
-        only_model=only_model,
-        only_reference=only_reference,
-        p=mcnemar_exact(only_model, only_reference),
+        only_model=int(np.count_nonzero(gained > 0)),
+        only_reference=int(np.count_nonzero(gained < 0)),
+        p=sign_flip_test(gained),
         p_holm=1.0,
-        differences=differences,
-        intervals=intervals,
-        reach=can_be_significant(n, only_model + only_reference),
-        detectable=minimum_detectable_difference(n, disagreement, comparisons=comparisons)
-        if disagreement
+        differences={"accuracy": int(gained.sum(dtype=np.int64)) / (n * answers), **differences},
+        intervals={"accuracy": paired_interval(gained, answers, level), **intervals},
+        reach=can_be_significant(n, disagreements),
+        detectable=minimum_detectable_difference(n, disagreements / n, comparisons=comparisons)
+        if disagreements and answers == 1
         else float("nan"),
         missing=_left_over(model, mine),
         missing_in_model=_left_over(reference, theirs),
@@ -176,28 +176,28 @@ def _shared(model: Answered, reference: Answered) -> tuple[np.ndarray, np.ndarra
     return mine, theirs
 
 
+# Of each label, (model's answer, reference's answer): only the reference is right, or only the model.
+_LOST = np.array([[[0, 0, 0], [0, 0, 0], [0, 1, 0]], [[0, 0, 0], [0, 0, 1], [0, 0, 0]]]).reshape(2, 9)
+_WON = _LOST.reshape(2, 3, 3).swapaxes(1, 2).reshape(2, 9)
+
+
 def _binary_differences(
     model: Answers, reference: Answers, mine: np.ndarray, theirs: np.ndarray, level: float, seed: int
 ) -> Differences:
-    """Differences of figures and their paired bootstrap intervals."""
+    """Differences of the figures besides the accuracy, and their intervals."""
     target, answer, other = model.target[mine], model.answer[mine], reference.answer[theirs]
-    # (2, 3, 3): examples by label (0, 1), model's answer and reference's answer (-1, 0, 1 each)
-    table = np.bincount((target * 9 + (answer + 1) * 3 + other + 1).astype(np.int8), minlength=18).reshape(2, 3, 3)
-    rng = np.random.default_rng(seed)
-    # Resampling pairs within each label is drawing the nine counts of that label.
-    draws = np.stack(
-        [rng.multinomial(side.sum(), side.ravel() / max(1, side.sum()), RESAMPLES).reshape(-1, 3, 3) for side in table],
-        axis=1,
-    )
-    found, drawn = _figure_differences(table), _figure_differences(draws)
-    differences = {name: float(found[name]) for name in FIGURES}
-    defined = [name for name in FIGURES if not np.isnan(drawn[name]).any()]
-    return differences, {name: percentile_interval(drawn[name], level) for name in defined}
+    # (2, 9): examples by label (0, 1), model's answer and reference's answer (-1, 0, 1 each)
+    table = np.bincount((target * 9 + (answer + 1) * 3 + other + 1).astype(np.int8), minlength=18).reshape(2, 9)
+    differences = {name: float(value) for name, value in _figure_differences(table).items()}
+    limits = table_limits(table, _LOST, _WON, _figure_differences, level, seed)
+    defined = [name for name, value in differences.items() if not np.isnan([value, *limits[name]]).any()]
+    return differences, {name: limits[name] for name in defined}
 
 
 def _figure_differences(table: np.ndarray) -> dict[str, np.ndarray]:
-    model, reference = (figure_values(_cells(table.sum(axis=axis))) for axis in (-1, -2))
-    return {name: model[name] - reference[name] for name in FIGURES}
+    answers = table.reshape(*table.shape[:-1], 3, 3)
+    model, reference = (figure_values(_cells(answers.sum(axis=axis))) for axis in (-1, -2))
+    return {name: model[name] - reference[name] for name in _FIGURES}
 
 
 def _cells(by_answer: np.ndarray) -> np.ndarray:

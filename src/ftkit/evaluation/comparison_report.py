@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ftkit.evaluation.comparison import Comparison
 from ftkit.evaluation.sections import Section, interval_text, p_text
-from ftkit.evaluation.statistics import ALPHA, rounded_p
+from ftkit.evaluation.statistics import is_significant, rounded_p
 
 
 def compared(
@@ -38,7 +38,7 @@ def compared(
 
 
 def _verdict(one: Comparison) -> str:
-    if one.p_holm <= ALPHA:
+    if is_significant(one.p_holm):
         return f"{'better' if one.only_model > one.only_reference else 'worse'} beyond chance ({p_text(one.p_holm)})."
     if not one.reach.possible:
         total = one.only_model + one.only_reference

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ftkit.evaluation.comparison import Comparison, Differences, compare_with
 from ftkit.evaluation.fields import Fields, Vocabulary
 from ftkit.evaluation.intervals import Interval
 from ftkit.evaluation.layout import normalized
 from ftkit.evaluation.predictions import PredictionBlock, stream_predictions
 from ftkit.evaluation.scan import MAX_SLICES, check_unique, slice_column, too_many_slices
-from ftkit.evaluation.statistics import mcnemar_exact, paired_bootstrap, wilson_interval
+from ftkit.evaluation.statistics import mcnemar_exact, wilson_interval
 
 _SHOWN = 5
 
@@ -199,21 +198,6 @@ def assess_exact(answers: FreeAnswers, level: float = 0.95) -> ExactReport:
             name: Share.of(answers.correct[answers.slice == code], level) for code, name in enumerate(answers.slices)
         },
     )
-
-
-def compare_exact(
-    models: Sequence[FreeAnswers], reference: FreeAnswers, level: float = 0.95, seed: int = 0
-) -> list[Comparison]:
-    """Compare free texts, see :func:`ftkit.evaluation.comparison.compare_with`."""
-    return compare_with(_accuracy_difference, models, reference, level, seed)
-
-
-def _accuracy_difference(
-    model: FreeAnswers, reference: FreeAnswers, mine: np.ndarray, theirs: np.ndarray, level: float, seed: int
-) -> Differences:
-    ours, others = model.correct[mine], reference.correct[theirs]
-    interval = paired_bootstrap(ours, others, level, seed=seed)
-    return {"accuracy": float(ours.mean() - others.mean())}, {"accuracy": interval}
 
 
 def _nearly(block: PredictionBlock, rows: Sequence[int]) -> int:

@@ -10,7 +10,7 @@ from ftkit.evaluation.exact_match import ExactReport, Share
 from ftkit.evaluation.page import figure, page, section_html
 from ftkit.evaluation.plots import COLORS, Frame, line, plot, points
 from ftkit.evaluation.sections import Evaluated, Section, as_markdown, as_text, interval_text, number_text, p_text
-from ftkit.evaluation.statistics import ALPHA
+from ftkit.evaluation.statistics import is_significant
 
 _TEXT = 80  # letters of a wrong answer that are shown
 
@@ -99,7 +99,7 @@ def _not_binary(evaluation: ExactEvaluation) -> Section:
 
 def _skill(report: ExactReport) -> str:
     verdict = "does not differ from that beyond chance"
-    if report.p_majority <= ALPHA:
+    if is_significant(report.p_majority):
         verdict = f"is {'better' if report.better > report.worse else 'worse'} than that beyond chance"
     return (
         f"Always answering {_short(report.majority)!r}, the most frequent label, would be right on "

@@ -1,6 +1,9 @@
-"""Intervals for every figure of a report: Wilson's for shares, a seeded stratified bootstrap for the others."""
+"""Intervals for every figure of a report: Wilson's for shares, seeded draws within each label for the others."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -9,8 +12,10 @@ from ftkit.evaluation.figures import PROPORTIONS, Counts, figure_values
 from ftkit.evaluation.statistics import RESAMPLES, percentile_interval, wilson_interval
 
 Interval = tuple[float, float]
+K = TypeVar("K", bound=Hashable)
 MAX_EXAMPLES = 100_000  # above, the intervals of the score figures are a matter of the third decimal, and slow
 _MAX_DRAWS = 20_000_000
+_TABLES = 10_000
 
 
 def count_intervals(counts: Counts, beta: float = 1.0, level: float = 0.95, seed: int = 0) -> dict[str, Interval]:
@@ -45,6 +50,50 @@ def count_intervals(counts: Counts, beta: float = 1.0, level: float = 0.95, seed
         if name not in intervals:
             intervals[name] = percentile_interval(values, level)
     return _defined(intervals)
+
+
+def table_limits(
+    table: np.ndarray,
+    worse: np.ndarray,
+    better: np.ndarray,
+    figures: Callable[[np.ndarray], Mapping[K, np.ndarray]],
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[K, Interval]:
+    """Return limits of figures of a table of counts that no empty cell makes look certain.
+
+    The shares of each label's outcomes are drawn from a Dirichlet distribution whose parameters are their counts, with
+    one count more in the worst outcome for the lower limit and one more in the best for the upper: of a single share
+    these are Clopper and Pearson's limits, and so the table of 12 right answers of 12 has an interval, too.
+
+    Args:
+        table: int ``(labels, outcomes)``: counts; a label without any stays without.
+        worse: The same shape: 1 in the outcome of each label that lowers the figures most, 0 elsewhere.
+        better: The same for the outcome that raises them.
+        figures: From tables of expected counts, float64 ``(draws, labels, outcomes)``, to ``(draws,)`` by name.
+        level: Confidence.
+        seed: Seed of the draws.
+
+    Returns:
+        ``(low, high)`` by figure; ``nan`` where a draw leaves the figure undefined.
+
+    Example:
+        >>> right_wrong, share = np.array([[12, 0]]), lambda drawn: {"share": drawn[:, 0, 0] / 12}
+        >>> low, high = table_limits(right_wrong, np.array([[0, 1]]), np.array([[1, 0]]), share)["share"]
+        >>> f"{low:.2f} {high:.2f}"
+        '0.74 1.00'
+
+    Source: K. Krishnamoorthy and M. Lee, Inference for functions of parameters in discrete distributions based on
+    fiducial approach: binomial and Poisson cases, J. Statistical Planning and Inference 140 (2010).
+    """
+    tail = (1 - level) / 2
+    low, high = (figures(_drawn(table, extra, seed)) for extra in (worse, better))
+    return {name: (float(np.quantile(low[name], tail)), float(np.quantile(high[name], 1 - tail))) for name in low}
+
+
+def _drawn(table: np.ndarray, extra: np.ndarray, seed: int) -> np.ndarray:
+    weights = np.random.default_rng(seed).standard_gamma(np.broadcast_to(table + extra, (_TABLES, *table.shape)))
+    return weights / weights.sum(axis=-1, keepdims=True) * table.sum(axis=-1, keepdims=True)
 
 
 def score_intervals(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from html import escape
+from math import nan
 
 import numpy as np
 
 from ftkit.evaluation.assessment import BinaryReport
 from ftkit.evaluation.figures import figure_values
 from ftkit.evaluation.plots import COLORS, STYLE, Frame, bars, count_table, line, plot, points
+from ftkit.evaluation.prevalence import at_prevalence, prevalence_intervals
 from ftkit.evaluation.report import Evaluation, sections, verdicts
 from ftkit.evaluation.sections import Section
-from ftkit.evaluation.threshold import Threshold, at_prevalence, operating_cells
+from ftkit.evaluation.threshold import Threshold, operating_cells
 
 PAGE_STYLE = """
 body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; margin: 0 auto;
@@ -79,7 +81,7 @@ def section_html(section: Section) -> str:
 
 def _card(report: BinaryReport, name: str) -> str:
     accuracy, balanced = report.figures["accuracy"], report.figures["balanced_accuracy"]
-    low, high = report.intervals.get("accuracy", (float("nan"), float("nan")))
+    low, high = report.intervals.get("accuracy", (nan, nan))
     return (
         f"<div class='card'><h3>{escape(name)}</h3><div class='big'>{accuracy.text(3)}</div>"
         f"<div class='soft'>accuracy on {report.counts.n:,} examples ({low:.3f} to {high:.3f}); balanced accuracy "
@@ -104,8 +106,11 @@ def _plots(evaluation: Evaluation) -> list[str]:
         drawn.append(figure(_thresholds(name, report, evaluation.threshold), "What every threshold would give."))
     shiftable = [(n, r) for n, r in zip(names, reports, strict=True) if r.counts.positives and r.counts.negatives]
     if shiftable:
-        caption = "If recall and specificity of the file's answers stay and only the mix changes."
-        drawn.append(figure(_prevalence(shiftable), caption))
+        caption = (
+            "If recall and specificity of the file's answers stay and only the mix changes; dashed: the "
+            f"{evaluation.level:.0%} interval."
+        )
+        drawn.append(figure(_prevalence(shiftable, evaluation.level), caption))
     return drawn
 
 
@@ -198,14 +203,16 @@ def _thresholds(name: str, report: BinaryReport, threshold: Threshold | None) ->
     return plot(frame, *marks, title=f"Thresholds: {name}", x_label=f"threshold on the {kind}", legend=legend)
 
 
-def _prevalence(reports: list[tuple[str, BinaryReport]]) -> str:
+def _prevalence(reports: list[tuple[str, BinaryReport]], level: float) -> str:
     frame = Frame()
     shares = [k / 50 for k in range(51)]
     marks = []
     for color, (name, report) in enumerate(reports):
         expected = [point["precision"].value for point in at_prevalence(report.counts, shares)]
-        heights = [float("nan") if value is None else value for value in expected]
+        heights = [nan if value is None else value for value in expected]
         marks.append(line(frame, shares, heights, color % COLORS))
+        limits = [point.get("precision", (nan, nan)) for point in prevalence_intervals(report.counts, shares, level)]
+        marks += [line(frame, shares, list(ends), color % COLORS, dashed=True) for ends in zip(*limits, strict=True)]
         here, precision = report.figures["prevalence"].value, report.figures["precision"].value
         if here is not None and precision is not None:
             marks.append(points(frame, [here], [precision], color % COLORS, names=[f"{name}: here"]))

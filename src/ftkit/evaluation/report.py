@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from ftkit.evaluation.assessment import BinaryReport
 from ftkit.evaluation.comparison_report import compared
 from ftkit.evaluation.figures import Figure
+from ftkit.evaluation.prevalence import at_prevalence, prevalence_intervals
 from ftkit.evaluation.sections import Evaluated, Section, as_markdown, as_text, interval_text, number_text, p_text
-from ftkit.evaluation.statistics import ALPHA
-from ftkit.evaluation.threshold import Threshold, at_prevalence
+from ftkit.evaluation.statistics import is_significant
+from ftkit.evaluation.threshold import Threshold
 
 FOUR = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "f_measure": "F-measure"}
 NAMES = {
@@ -89,7 +90,7 @@ def verdicts(report: BinaryReport) -> list[str]:
     counts, baselines = report.counts, report.baselines
     sentences = []
     verdict = "does not differ from that baseline beyond chance"
-    if baselines.p_majority <= ALPHA:
+    if is_significant(baselines.p_majority):
         verdict = f"{'beats' if baselines.better > baselines.worse else 'is worse than'} that baseline beyond chance"
     always = baselines.majority
     sentences.append(
@@ -121,7 +122,7 @@ def _relation(report: BinaryReport) -> str:
     p, counts = report.baselines.p_related, report.counts
     if counts.tp + counts.fp in (0, counts.n):
         return "Its answers say nothing about the labels: every answer falls on the same side."
-    if p > ALPHA:
+    if not is_significant(p):
         return f"There is no evidence that its answers go with the labels (Fisher {p_text(p)})."
     hidden = "" if report.baselines.beats_majority() else "; accuracy alone hides it"
     return f"Its answers do go with the labels (Fisher {p_text(p)}){hidden}."
@@ -193,8 +194,14 @@ def _shifted(evaluation: Evaluation) -> Section:
     reports = evaluation.at_threshold or evaluation.reports
     for name, report in zip(evaluation.names, reports, strict=True):
         expected = at_prevalence(report.counts, PREVALENCES)
+        intervals = prevalence_intervals(report.counts, PREVALENCES, evaluation.level, evaluation.seed)
+        points = list(zip(expected, intervals, strict=True))
         for figure in ("accuracy", "precision", "npv"):
-            table.append([name, NAMES[figure], *(point[figure].text(evaluation.digits) for point in expected)])
+            cells = (
+                point[figure].text(evaluation.digits) + interval_text(interval.get(figure), evaluation.digits)
+                for point, interval in points
+            )
+            table.append([name, NAMES[figure], *cells])
     which = " at the frozen threshold" if evaluation.at_threshold else ""
     sentence = (
         f"What to expect where positives are rarer or more frequent, if recall and specificity stay as they are{which}."

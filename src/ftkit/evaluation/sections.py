@@ -36,12 +36,14 @@ class Evaluated(Generic[R]):
         comparisons: Each file against the reference.
         digits: Decimals in texts, None for all.
         level: Confidence of the intervals.
+        seed: Seed of the draws that some of them are made of.
     """
 
     reports: list[R]
     comparisons: list[Comparison] = field(default_factory=list)
     digits: int | None = 4
     level: float = 0.95
+    seed: int = 0
 
     @property
     def names(self) -> list[str]:

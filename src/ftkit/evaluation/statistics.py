@@ -11,7 +11,6 @@ from scipy import optimize, stats
 
 ALPHA = 0.05  # the level of significance of every verdict
 RESAMPLES = 2_000
-PAIRED_RESAMPLES = 10_000  # of a difference in accuracy: a few counts a draw
 
 
 def wilson_interval(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -46,6 +45,33 @@ def wilson_interval(correct: int, n: int, level: float = 0.95) -> tuple[float, f
     return float(interval.low), float(interval.high)
 
 
+def is_significant(p: float) -> bool:
+    """Return whether a p-value, corrected where several tests were made, is below the level of every verdict."""
+    return p < ALPHA
+
+
+def clopper_pearson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the exact interval of a proportion: the inversion of the exact binomial test.
+
+    Args:
+        correct: Number of successes, 0 to ``n``.
+        n: Number of trials; of none, nothing is known: the interval is 0 to 1.
+        level: Confidence, between 0 and 1.
+
+    Example:
+        >>> low, high = clopper_pearson(79, 100)
+        >>> f"{low:.4f} {high:.4f}"
+        '0.6971 0.8651'
+
+    Source: C. J. Clopper and E. S. Pearson, The use of confidence or fiducial limits illustrated in the case of the
+    binomial, Biometrika 26 (1934).
+    """
+    tail, wrong = (1 - level) / 2, n - correct
+    low = float(stats.beta.ppf(tail, correct, wrong + 1)) if correct else 0.0
+    high = float(stats.beta.isf(tail, correct + 1, wrong)) if wrong else 1.0
+    return low, high
+
+
 def mcnemar_exact(only_a: int, only_b: int) -> float:
     """Exact McNemar test: p-value, two-sided, that two models are right equally often on the same examples.
 
@@ -68,39 +94,6 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
     if only_a + only_b == 0:
         return 1.0
     return float(stats.binomtest(int(only_a), int(only_a + only_b), 0.5).pvalue)
-
-
-def paired_bootstrap(
-    correct_a: np.ndarray, correct_b: np.ndarray, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of the difference in accuracy, a minus b, over resampled examples.
-
-    Both models are drawn together, so what makes an example hard for both cancels.
-
-    Args:
-        correct_a: bool ``(n,)``: whether the first model is right.
-        correct_b: bool ``(n,)``: the same for the second model, in the same order.
-        level: Confidence, between 0 and 1.
-        seed: Seed of the resampling.
-
-    Raises:
-        ValueError: The lengths differ, or there are no examples.
-
-    Example:
-        >>> a, b = np.repeat([True, False], [90, 10]), np.repeat([True, False], [70, 30])
-        >>> low, high = paired_bootstrap(a, b)
-        >>> f"{low:.2f} {high:.2f}"
-        '0.12 0.28'
-    """
-    n = len(correct_a)
-    if n != len(correct_b) or n == 0:
-        raise ValueError(f"both models need the same examples (got {n} and {len(correct_b)})")
-    only_a = int(np.count_nonzero(correct_a & ~correct_b))
-    only_b = int(np.count_nonzero(correct_b & ~correct_a))
-    # Resampling the examples is drawing these three counts.
-    shares = [only_a / n, only_b / n, 1 - (only_a + only_b) / n]
-    draws = np.random.default_rng(seed).multinomial(n, shares, PAIRED_RESAMPLES)
-    return percentile_interval((draws[:, 0] - draws[:, 1]) / n, level)
 
 
 def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:

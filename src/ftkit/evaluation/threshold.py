@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from ftkit.errors import InputError
 from ftkit.evaluation.answers import NEUTRAL, Answers
 from ftkit.evaluation.curves import Curve
-from ftkit.evaluation.figures import Counts, Figure, figure_values
+from ftkit.evaluation.figures import figure_values
 from ftkit.storage import atomic_write, sha256_of
 
 CRITERIA = ("accuracy", "f_measure", "balanced_accuracy", "mcc", "precision", "recall", "specificity", "npv")
@@ -229,36 +228,3 @@ def _is_threshold(record: dict[str, Any]) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
-
-
-def at_prevalence(counts: Counts, prevalences: Sequence[float]) -> list[dict[str, Figure]]:
-    """Figures to expect where positives are more or less frequent, with the recall and specificity found here.
-
-    Args:
-        counts: The outcomes found.
-        prevalences: Shares of positives, in [0, 1].
-
-    Returns:
-        ``accuracy``, ``precision``, ``npv`` and ``f_measure`` for each share.
-
-    Example:
-        Of 100 positives 90 are found and of 100 negatives 80; where 1% is positive, few alarms are right:
-
-        >>> at_prevalence(Counts(tp=90, tn=80, fp=20, fn=10), [0.01])[0]["precision"].text()
-        '0.0435'
-    """
-    shares = np.array(counts.cells(), dtype=float)
-    positive, negative = np.array([1, 0, 0, 1, 1, 0], bool), np.array([0, 1, 1, 0, 0, 1], bool)
-    results = []
-    for prevalence in prevalences:
-        missing = (counts.positives == 0 and prevalence > 0) or (counts.negatives == 0 and prevalence < 1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            cells = np.where(positive, shares * prevalence / counts.positives if counts.positives else 0.0, 0.0)
-            cells += np.where(negative, shares * (1 - prevalence) / counts.negatives if counts.negatives else 0.0, 0.0)
-        values = figure_values(cells)
-        reason = "recall or specificity is undefined" if missing else "nothing is answered so"
-        results.append({
-            name: Figure(None, reason) if missing or np.isnan(values[name]) else Figure(float(values[name]))
-            for name in ("accuracy", "precision", "npv", "f_measure")
-        })  # fmt: skip
-    return results
