@@ -26,7 +26,7 @@ from ftkit.cli import main
 from ftkit.errors import EnvironmentFault, ExitCode, InputError
 from ftkit.evaluation.paired import paired_interval
 from ftkit.evaluation.picture import standalone, to_png
-from ftkit.evaluation.statistics import mcnemar_exact, wilson_interval
+from ftkit.evaluation.statistics import clopper_pearson, mcnemar_exact, wilson_interval
 
 ROWS: dict[str, dict[str, Any]] = {
     "01_base": {},
@@ -115,9 +115,9 @@ def test_what_beats_the_majority_is_tested_on_the_same_examples(
     one, twice = read_confusion([cell]), read_confusion([cell, cell])
     assert one is not None
     assert twice is not None
-    assert one.beats_majority == twice.beats_majority == beats == (mcnemar_exact(better, worse) <= 0.05)
+    assert one.baseline.beaten == twice.baseline.beaten == beats == (mcnemar_exact(better, worse) <= 0.05)
     low, _ = wilson_interval(right, 300)
-    assert low < one.majority[1] == 260 / 300
+    assert low < one.baseline.accuracy == twice.baseline.accuracy == 260 / 300
     analysis = build(out).analysis
     row = replace(analysis.rows[0], test=right / 300, interval=wilson_interval(right, 300))
     answer = answer_rows(replace(analysis, rows=[row], reference=row), {1: one})[1]
@@ -296,7 +296,7 @@ def test_confusion_is_counted_over_the_seeds(tmp_path: Path) -> None:
     assert confusion is not None
     assert (confusion.labels, confusion.answers) == (["spam", "ham"], ["spam", "ham", "neither"])
     assert confusion.counts == [[6, 2, 2], [4, 10, 0]]
-    assert confusion.majority == ("ham", 14 / 24)
+    assert (confusion.baseline.name, confusion.baseline.accuracy) == ("always answering ham", 14 / 24)
     assert read_confusion([CellState(123, tmp_path / "elsewhere", "done")]) is None
 
 
@@ -331,3 +331,39 @@ def test_a_png_without_letters_is_refused(report: Report, monkeypatch: pytest.Mo
     monkeypatch.setattr("resvg_py.svg_to_bytes", lambda svg_string: b"the same")
     with pytest.raises(EnvironmentFault, match="need a font"):
         to_png(svg)
+
+
+class PreferenceEngine(FakeEngine):
+    """Every row is tested on 100 pairs: ``correct`` of them are won, ``tied`` are ties, the others lost."""
+
+    def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
+        super().run(configs, seed, directory)
+        config = self.identity(configs, seed)["config"]
+        won, tied = config["correct"], config.get("tied", 0)
+        outcomes = ["chosen"] * won + ["tie"] * tied + ["rejected"] * (100 - won - tied)
+        rows = [f"pair-{k}\tchosen\t{outcome}\n" for k, outcome in enumerate(outcomes)]
+        (directory / "predictions-test.tsv").write_text("".join(["id\tlabel\tprediction\n", *rows]))
+        result = json.loads((directory / "result.json").read_text())
+        result["splits"] = {"test": {"n": 100, "correct": won, "ties": tied, "accuracy": (won + tied / 2) / 100}}
+        (directory / "result.json").write_text(json.dumps(result))
+
+
+def test_preferences_are_judged_against_a_coin(tmp_path: Path) -> None:
+    rows = {"01_untuned": {"correct": 0, "tied": 100}, "02_tuned": {"correct": 79}, "03_slightly": {"correct": 55}}
+    report = build(sweep(tmp_path, rows, None, engine=PreferenceEngine))
+    untuned, tuned, _ = report.analysis.rows
+    assert (untuned.test, tuned.test) == (0.5, 0.79)
+    assert tuned.interval == pytest.approx(clopper_pearson(79, 100))
+    assert tuned.comparison is not None
+    assert tuned.comparison.difference == pytest.approx(0.29)
+    assert tuned.comparison.p == pytest.approx(mcnemar_exact(79, 21))
+    assert tuned.comparison.interval == pytest.approx(paired_interval(np.repeat([1, -1], [79, 21]), 2))
+    assert "not shown to beat a coin (50.0%)" in report.answers[1]
+    assert "not shown to beat" not in report.answers[2]
+    assert "it gains 29.0 points" in report.answers[2]
+    assert "not shown to beat a coin (50.0%)" in report.answers[3]
+    assert "95% interval (of pairs exact against a coin, a tie counting as half)" in to_markdown(report)
+    confusion = read_confusion(report.analysis.sweep.rows[1].cells)
+    assert confusion is not None
+    assert (confusion.labels, confusion.answers) == (["chosen"], ["chosen", "rejected", "tie"])
+    assert confusion.counts == [[79, 21, 0]]

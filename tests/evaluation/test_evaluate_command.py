@@ -144,7 +144,7 @@ def test_slices_are_tested_together(tmp_path, capsys):
 def test_too_few_disagreements_are_said_to_be_too_few(count_file, capsys):
     evaluate([count_file("a.tsv", 100, 50, 3, 7)], against=count_file("b.tsv", 103, 51, 2, 4))
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
-    assert "only one of the two is right on 4 of 160 examples; fewer than 6 can never be significant." in out
+    assert "the two differ on 4 of 160 examples; fewer than 6 can never be significant." in out
 
 
 def test_too_few_disagreements_are_too_few_even_alone(count_file, capsys):

@@ -166,7 +166,7 @@ def test_a_named_class_or_a_score_asks_for_a_yes_no_question(text_file):
     path = text_file("id\tlabel\tprediction\na\t42\t42\nb\t7\t8\nc\t7\tseven\n")
     report = evaluate([path], positive="42").reports[0]
     assert str(report.counts) == "Tp=1 Tn=0 Fp=0 Fn=0 unparsed=2"
-    with pytest.raises(InputError, match=r"threshold_from: a threshold needs a yes/no question"):
+    with pytest.raises(InputError, match=r"threshold_from: needs a yes/no question"):
         evaluate([path], threshold_from=path)
     with pytest.raises(InputError, match="costs: there is no threshold to choose"):
         evaluate([path], costs=(1.0, 2.0))

@@ -89,8 +89,9 @@ def test_metrics_a_pair() -> None:
         "rewards/chosen": [1.0, 0.0],
         "rewards/rejected": [-0.5, 0.0],
         "rewards/margin": [1.5, 0.0],
-        "accuracy": [1.0, 0.0],  # no preference at all is not a right one
+        "accuracy": [1.0, 0.5],  # no preference at all is worth a coin
         "logps/chosen": [-2.0, -4.0],
         "logps/rejected": [-5.0, -1.0],
         "drift/chosen": [2.0, 0.0],
+        "drift/rejected": [-1.0, 0.0],
     }

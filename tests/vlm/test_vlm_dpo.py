@@ -1,12 +1,14 @@
 """DPO by the module: TRL's numbers, a reference that stays, and the same result kept or live, in one batch or more."""
 
 import copy
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import pandas
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
@@ -17,9 +19,11 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ftkit.errors import InputError
+from ftkit.evaluation import evaluate
 from ftkit.models.base_model import load_base, plain_model
 from ftkit.rows.reader import Row, read_rows
 from ftkit.training.checkpoint import trainable_parameters
+from ftkit.training.recorder import RunRecorder
 from ftkit.vlm import dpo
 from ftkit.vlm.chat import ChatEncoder
 from ftkit.vlm.dpo import VLMDPO
@@ -348,6 +352,7 @@ def test_evaluation_is_preference_accuracy(tmp_path: Path, folder: Any) -> None:
     assert rows["id"] == ["0a", "0b"]
     assert rows["label"] == ["chosen", "chosen"]
     assert figures["test/accuracy"] == rows["prediction"].count("chosen") / 2
+    assert set(rows["columns"]) == {"logps_chosen", "logps_rejected", "drift_chosen", "drift_rejected"}
     assert figures["test/rewards/margin"] == pytest.approx(rows["score"].mean().item(), abs=1e-6)
     assert net.score_name == "log_odds:chosen"
     drift = sum(map(float, rows["columns"]["drift_chosen"])) / 2
@@ -358,6 +363,20 @@ def test_evaluation_is_preference_accuracy(tmp_path: Path, folder: Any) -> None:
     }
     (other,) = run.predict(net, DataLoader(swapped, batch_size=None))
     torch.testing.assert_close(other["score"], -rows["score"], atol=1e-5, rtol=0)
+
+
+def test_before_training_every_pair_is_a_tie_and_the_accuracy_that_of_chance(tmp_path: Path, folder: Any) -> None:
+    net, loader = module(folder("smolvlm")), DataLoader(batches("smolvlm", 1), batch_size=None)
+    run = L.Trainer(default_root_dir=tmp_path, logger=False, callbacks=[RunRecorder()], enable_progress_bar=False)
+    (figures,) = run.test(net, loader, verbose=False)
+    assert figures["test/accuracy"] == 0.5
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["splits"]["test"] == {"n": 2, "correct": 0, "ties": 2, "accuracy": 0.5}
+    table = pandas.read_csv(tmp_path / "predictions-test.tsv", sep="\t")
+    assert table.prediction.tolist() == ["tie", "tie"]
+    assert table["log_odds:chosen"].tolist() == table.drift_chosen.tolist() == table.drift_rejected.tolist() == [0, 0]
+    (report,) = evaluate([tmp_path / "predictions-test.tsv"]).reports
+    assert (report.outcomes.accuracy, report.outcomes.p, report.means["margin"]) == (0.5, 1.0, (0.0, None))
 
 
 def test_a_tuned_model_that_is_loaded_keeps_its_reference(tmp_path: Path, folder: Any) -> None:

@@ -87,10 +87,9 @@ def _accuracy(row: RowSummary, confusion: Confusion | None) -> str:
         f"{row.test * 100:.1f}% of {row.n:,} test examples are right "
         f"(95% interval {low * 100:.1f} to {high * 100:.1f}{seeds})"
     )
-    if confusion is not None:
-        label, share = confusion.majority
-        if not confusion.beats_majority:
-            return f"{sentence}, not shown to beat always answering {label} ({share * 100:.1f}%)."
+    if confusion is not None and not confusion.baseline.beaten:
+        baseline = confusion.baseline
+        return f"{sentence}, not shown to beat {baseline.name} ({baseline.accuracy * 100:.1f}%)."
     return f"{sentence}."
 
 

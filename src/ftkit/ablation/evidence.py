@@ -15,6 +15,15 @@ from ftkit.ablation.sweep import CellState
 from ftkit.errors import InputError
 from ftkit.evaluation.paired import sign_flip_test
 from ftkit.evaluation.predictions import Predictions, read_predictions
+from ftkit.evaluation.preference_file import (
+    CHOSEN,
+    REJECTED,
+    TIE,
+    TIED,
+    WON,
+    half_points,
+    is_preference,
+)
 from ftkit.evaluation.statistics import is_significant
 from ftkit.run_folder import CURVES_FILE, predictions_file
 
@@ -52,6 +61,21 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """What is right without looking, and whether a row does better.
+
+    Args:
+        name: What it does, in words.
+        accuracy: The share that it gets right.
+        beaten: Whether the row is right more often, beyond chance (:func:`ftkit.evaluation.paired.sign_flip_test`).
+    """
+
+    name: str
+    accuracy: float
+    beaten: bool
+
+
+@dataclass(frozen=True)
 class Confusion:
     """How the test examples of each label were answered, summed over the seeds.
 
@@ -59,20 +83,13 @@ class Confusion:
         labels: The labels, sorted; the positive class, if it is known, first.
         answers: The labels again, and ``neither`` if an answer was no label.
         counts: A row per label, a column per answer.
-        beats_majority: Whether the row is right more often than the most frequent label would be, beyond chance
-            (:func:`ftkit.evaluation.paired.sign_flip_test`).
+        baseline: Always answering the most frequent label; of pairs of preferences, a coin.
     """
 
     labels: Sequence[str]
     answers: Sequence[str]
     counts: Sequence[Sequence[int]]
-    beats_majority: bool
-
-    @property
-    def majority(self) -> tuple[str, float]:
-        """The most frequent label and its share: what is right without looking."""
-        sizes = [sum(row) for row in self.counts]
-        return self.labels[sizes.index(max(sizes))], max(sizes) / sum(sizes)
+    baseline: Baseline
 
 
 def read_curves(directory: Path) -> Mapping[str, Curve]:
@@ -113,6 +130,9 @@ def read_confusion(cells: Sequence[CellState]) -> Confusion | None:
     for one in files:
         pairs.update(zip(one.labels, one.predictions, strict=True))
         positive = (one.score_name or "").partition(":")[2] or positive
+    if files and all(is_preference(one.labels, one.predictions) for one in files):
+        counts = [[pairs[CHOSEN, outcome] for outcome in (CHOSEN, REJECTED, TIE)]]
+        return Confusion([CHOSEN], [CHOSEN, REJECTED, TIE], counts, _baseline(files, None))
     classes = {label for label, _ in pairs} | ({positive} if positive else set())
     if not 0 < len(classes) <= _MOST_CLASSES:
         return None
@@ -122,17 +142,23 @@ def read_confusion(cells: Sequence[CellState]) -> Confusion | None:
     counts = [[pairs[label, answer] for answer in labels] for label in labels]
     totals = [sum(count for (is_, _), count in pairs.items() if is_ == label) for label in labels]
     others = [total - sum(row) for total, row in zip(totals, counts, strict=True)]
-    beats = _beats(files, labels[totals.index(max(totals))])
+    baseline = _baseline(files, labels[totals.index(max(totals))])
     if any(others):
         counts = [[*row, other] for row, other in zip(counts, others, strict=True)]
-        return Confusion(labels, [*labels, NEITHER], counts, beats)
-    return Confusion(labels, labels, counts, beats)
+        return Confusion(labels, [*labels, NEITHER], counts, baseline)
+    return Confusion(labels, labels, counts, baseline)
 
 
-def _beats(files: Sequence[Predictions], majority: str) -> bool:
-    """Whether answers are right more often than always answering ``majority``, on the same examples, beyond chance."""
+def _baseline(files: Sequence[Predictions], majority: str | None) -> Baseline:
+    """The baseline of a row, one file a seed, tested on the same examples; of pairs, which have no majority, a coin."""
     gained: Counter[str] = Counter()
+    halves = 0  # that the baseline gets right
     for one in files:
-        for identity, label, answer in zip(one.ids, one.labels, one.predictions, strict=True):
-            gained[identity] += (label == answer) - (label == majority)
-    return gained.total() > 0 and is_significant(sign_flip_test(np.array(list(gained.values()))))
+        points = half_points(one.labels, one.predictions, one.scores, one.score_name)
+        for identity, label, point in zip(one.ids, one.labels, points.tolist(), strict=True):
+            without_skill = TIED if majority is None else WON * (label == majority)
+            halves += without_skill
+            gained[identity] += point - without_skill
+    beaten = gained.total() > 0 and is_significant(sign_flip_test(np.array(list(gained.values()))))
+    name = "a coin" if majority is None else f"always answering {majority}"
+    return Baseline(name, halves / (WON * sum(map(len, files))), beaten)

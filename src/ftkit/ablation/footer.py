@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.folder import format_numbers
+from ftkit.ablation.result import Result
 from ftkit.ablation.summary import RowSummary, seeds_text
 from ftkit.evaluation.statistics import ALPHA
 
@@ -37,7 +38,7 @@ def _figures(analysis: Analysis) -> Iterator[str]:
     results = [cell.result for row in analysis.sweep.rows for cell in row.cells if cell.result is not None]
     several = any(row.spread is not None for row in rows)
     yield (
-        f"Accuracies in %; test: n = {_list(row.n for row in rows)}, 95% interval (Wilson), "
+        f"Accuracies in %; test: n = {_list(row.n for row in rows)}, 95% interval ({_method(results)}), "
         f"{seeds_text(sorted({seed for row in rows for seed in row.seeds}))}; "
         f"data: {_list(result.data_source for result in results)}; "
         f"device: {_list(result.device for result in results)}."
@@ -50,6 +51,13 @@ def _figures(analysis: Analysis) -> Iterator[str]:
         yield f"Not all rows were run with the same seeds: {parts}."
     if several:
         yield "Means over the seeds; ± sd: spread between seeds; the interval covers new seeds and new test examples."
+
+
+def _method(results: Sequence[Result]) -> str:
+    """Where the intervals come from."""
+    if any(result.splits["test"].ties is not None for result in results):
+        return "of pairs exact against a coin, a tie counting as half"
+    return "Wilson"
 
 
 def _comparisons(analysis: Analysis) -> Iterator[str]:

@@ -12,6 +12,7 @@ from ftkit.ablation.sweep import CellState, SweepRow
 from ftkit.errors import InputError
 from ftkit.evaluation.paired import paired_interval, sign_flip_test
 from ftkit.evaluation.predictions import read_predictions
+from ftkit.evaluation.preference_file import WON, half_points
 from ftkit.evaluation.statistics import can_be_significant, is_significant
 from ftkit.run_folder import predictions_file
 
@@ -68,16 +69,18 @@ def compare(row: SweepRow, reference: SweepRow) -> Comparison | None:
     gained = np.array([int(ours[example].sum()) - int(theirs[example].sum()) for example in ours])
     return Comparison(
         seeds=seeds,
-        difference=float(gained.sum()) / (len(gained) * len(seeds)),
+        difference=float(gained.sum()) / (WON * len(gained) * len(seeds)),
         n=len(gained),
         disagreements=int(np.count_nonzero(gained)),
-        interval=paired_interval(gained, len(seeds)),
+        interval=paired_interval(gained, WON * len(seeds)),
         p=sign_flip_test(gained),
     )
 
 
 def right_answers(cells: Sequence[CellState]) -> Mapping[Example, np.ndarray] | None:
-    """Whether each seed got a test example right, bool ``(seeds,)``, by the example's id and label.
+    """How right each seed was on a test example in halves, int ``(seeds,)``, by the example's id and label.
+
+    A right answer is two halves; a tie of a pair of preferences is one.
 
     Returns:
         The answers, or None if there are no cells, a prediction file is missing, or the seeds had different examples.
@@ -91,18 +94,18 @@ def right_answers(cells: Sequence[CellState]) -> Mapping[Example, np.ndarray] | 
     return {example: np.array([column[example] for column in columns]) for example in columns[0]}
 
 
-def _right_answers(cell: CellState) -> Mapping[Example, bool] | None:
+def _right_answers(cell: CellState) -> Mapping[Example, int] | None:
     path = cell.directory / predictions_file("test")
     if cell.result is None or not path.exists():
         return None
     predictions = read_predictions(path)
-    correct = predictions.correct
-    counted = cell.result.splits["test"]
-    if (len(correct), int(correct.sum())) != (counted.n, counted.correct):
+    points = half_points(predictions.labels, predictions.predictions, predictions.scores, predictions.score_name)
+    right, counted = int(np.count_nonzero(points == WON)), cell.result.splits["test"]
+    if (len(points), right) != (counted.n, counted.correct):
         raise InputError(
-            f"{int(correct.sum())} of {len(correct)} right, but result.json says {counted.correct} of {counted.n}",
+            f"{right} of {len(points)} right, but result.json says {counted.correct} of {counted.n}",
             file=path,
             fix="run the row again with --force",
         )
     examples = zip(predictions.ids, predictions.labels, strict=True)
-    return dict(zip(examples, correct.tolist(), strict=True))
+    return dict(zip(examples, points.tolist(), strict=True))

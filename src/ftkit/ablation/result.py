@@ -14,15 +14,16 @@ from ftkit.run_folder import SPLITS
 
 @dataclass(frozen=True)
 class Split:
-    """How many of a split's ``n`` examples were classified correctly."""
+    """How many of a split's ``n`` examples were answered correctly, and, of pairs, how many ties there are besides."""
 
     n: int
     correct: int
+    ties: int | None = None
 
     @property
     def accuracy(self) -> float:
-        """The fraction of correct answers."""
-        return self.correct / self.n
+        """The fraction of correct answers, a tie counting as half."""
+        return (self.correct + (self.ties or 0) / 2) / self.n
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,14 @@ class Result:
         try:
             raw = json.loads(path.read_bytes())
             splits: dict[str, Split] = {
-                name: Split(int(raw["splits"][name]["n"]), int(raw["splits"][name]["correct"]))
-                for name in SPLITS
-                if name == "test" or name in raw["splits"]
+                name: _split(raw["splits"][name]) for name in SPLITS if name == "test" or name in raw["splits"]
             }
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", file=path) from None
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"not a complete result: {type(error).__name__} {error}", file=path) from None
         for name, split in splits.items():
-            if not 0 <= split.correct <= split.n or split.n == 0:
+            if min(split.correct, split.ties or 0) < 0 or not 0 < split.n >= split.correct + (split.ties or 0):
                 raise InputError("impossible counts", file=path, field=f"splits.{name}", got=raw["splits"][name])
         data, hardware = raw.get("data") or {}, raw.get("hardware") or {}
         device = str(raw.get("device", "an unknown device"))
@@ -96,6 +95,11 @@ class Result:
             base=raw.get("base") or {},
             raw=raw,
         )
+
+
+def _split(counts: Mapping[str, Any]) -> Split:
+    ties = counts.get("ties")
+    return Split(int(counts["n"]), int(counts["correct"]), None if ties is None else int(ties))
 
 
 def _machine(device: str, hardware: Mapping[str, Any]) -> str:

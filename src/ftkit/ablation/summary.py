@@ -15,7 +15,9 @@ from ftkit.ablation.identity import changes
 from ftkit.ablation.paired import Comparison, right_answers
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.sweep import CellState, SweepRow
-from ftkit.evaluation.statistics import seed_spread, wilson_interval
+from ftkit.evaluation.preference_file import WON
+from ftkit.evaluation.preferences import interval_of_counts
+from ftkit.evaluation.statistics import seed_spread
 from ftkit.run_folder import SplitName
 
 T = TypeVar("T", int, float)
@@ -139,7 +141,8 @@ def summarise(row: SweepRow, published: PublishedTable) -> RowSummary:
 def accuracy_interval(cells: Sequence[CellState]) -> tuple[float, float] | None:
     """The 95% interval of the mean test accuracy of a row.
 
-    With one seed it is Wilson's interval for the number of test examples. With several, whose answers are known,
+    With one seed it is Wilson's interval for the number of test examples, or of pairs
+    :func:`ftkit.evaluation.preferences.preference_interval`. With several, whose answers are known,
     the noise of the test set and the spread between seeds are estimated apart
     (:func:`ftkit.evaluation.statistics.seed_spread`), and Wilson's interval is taken for the number of examples that
     would alone give that standard error, with Student's t for its degrees of freedom, since two or three seeds say
@@ -156,12 +159,12 @@ def accuracy_interval(cells: Sequence[CellState]) -> tuple[float, float] | None:
     if not tests:
         return None
     if len(tests) == 1:
-        return wilson_interval(tests[0].correct, tests[0].n)
+        return interval_of_counts(tests[0].n, tests[0].correct, tests[0].ties)
     mean, n = fmean(test.accuracy for test in tests), float(tests[0].n)
     degrees_of_freedom = math.inf
     answers = right_answers(cells)
     if answers is not None and len(answers) > 1:
-        spread = seed_spread(np.stack(list(answers.values()), axis=1))
+        spread = seed_spread(np.stack(list(answers.values()), axis=1) / WON)
         degrees_of_freedom = spread.degrees_of_freedom
         n = mean * (1 - mean) / spread.standard_error**2 if spread.standard_error else n
     return _wilson(mean, n, float(stats.t.isf(0.025, degrees_of_freedom)))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,14 @@ from ftkit.evaluation.comparison import compare, compare_with
 from ftkit.evaluation.exact_match import assess_exact, read_free_answers
 from ftkit.evaluation.exact_report import ExactEvaluation, exact_markdown, exact_page, exact_text
 from ftkit.evaluation.page import to_html
+from ftkit.evaluation.preference_file import is_preference_file, read_preferences
+from ftkit.evaluation.preference_report import (
+    PreferenceEvaluation,
+    preference_markdown,
+    preference_page,
+    preference_text,
+)
+from ftkit.evaluation.preferences import assess_preferences, compare_preferences
 from ftkit.evaluation.report import Evaluation, to_markdown, to_text
 from ftkit.evaluation.scan import NotBinaryError
 from ftkit.evaluation.statistics import holm
@@ -45,10 +53,11 @@ def evaluate(
     json: bool = False,
     markdown: bool = False,
     html: Path | None = None,
-) -> Evaluation | ExactEvaluation:
+) -> Evaluation | ExactEvaluation | PreferenceEvaluation:
     """Report on prediction files and print the report.
 
-    Labels such as yes and no get the report of a yes/no question; free texts and many classes get exact match.
+    Labels such as yes and no get the report of a yes/no question; free texts and many classes get exact match; pairs of
+    a chosen and a rejected answer get a report of preferences.
 
     Args:
         files: Prediction files: TSV, CSV or JSON lines.
@@ -81,34 +90,39 @@ def evaluate(
     _check_options(files, beta, level, threshold_from, threshold_metric, costs, save_threshold)
     settings = Settings(beta, level, seed)
     digits = None if unrounded else 4
-    evaluation: Evaluation | ExactEvaluation
-    try:
-        evaluation = _binary(
-            files, against, positive, threshold_from, Costs(*costs) if costs else threshold_metric or DEFAULT_CRITERION,
-            slice, normalize_labels, settings, digits,
-        )  # fmt: skip
-    except NotBinaryError as reason:
-        if positive is not None:
-            raise
-        if threshold_from is not None:
-            raise InputError(
-                f"a threshold needs a yes/no question, and there are {reason.labels}",
-                field="threshold_from",
-                fix="leave it out",
-            ) from None
-        evaluation = _exact(files, against, slice, normalize_labels, settings, digits, reason.labels)
+    evaluation: Evaluation | ExactEvaluation | PreferenceEvaluation
+    if any(map(is_preference_file, files)):
+        pairs = "pairs of a chosen and a rejected answer"
+        _refuse_without_classes(pairs, positive=positive, threshold_from=threshold_from)
+        evaluation = _preferences(files, against, slice, settings, digits)
+    else:
+        try:
+            evaluation = _binary(
+                files, against, positive, threshold_from,
+                Costs(*costs) if costs else threshold_metric or DEFAULT_CRITERION, slice, normalize_labels, settings,
+                digits,
+            )  # fmt: skip
+        except NotBinaryError as reason:
+            if positive is not None:
+                raise
+            _refuse_without_classes(reason.labels, threshold_from=threshold_from)
+            evaluation = _exact(files, against, slice, normalize_labels, settings, digits, reason.labels)
     if isinstance(evaluation, Evaluation) and evaluation.threshold is not None and save_threshold is not None:
         evaluation.threshold.save(save_threshold)
+    as_text, as_markdown, as_page = _WRITERS[type(evaluation)]
     if html is not None:
         with atomic_write(html) as file:
-            file.write(to_html(evaluation) if isinstance(evaluation, Evaluation) else exact_page(evaluation))
-    if json:
-        print(evaluation.to_json())
-    elif isinstance(evaluation, Evaluation):
-        print(to_markdown(evaluation) if markdown else to_text(evaluation))
-    else:
-        print(exact_markdown(evaluation) if markdown else exact_text(evaluation))
+            file.write(as_page(evaluation))
+    print(evaluation.to_json() if json else as_markdown(evaluation) if markdown else as_text(evaluation))
     return evaluation
+
+
+# How each kind of evaluation is written: for a terminal, as Markdown, as a page.
+_WRITERS: dict[type, tuple[Callable[[Any], str], Callable[[Any], str], Callable[[Any], str]]] = {
+    Evaluation: (to_text, to_markdown, to_html),
+    ExactEvaluation: (exact_text, exact_markdown, exact_page),
+    PreferenceEvaluation: (preference_text, preference_markdown, preference_page),
+}
 
 
 def _binary(
@@ -162,6 +176,16 @@ def _exact(
     return ExactEvaluation(reports=reports, comparisons=comparisons, digits=digits, level=settings.level, why=why)
 
 
+def _preferences(
+    files: Sequence[Path], against: Path | None, slice_by: str | None, settings: Settings, digits: int | None
+) -> PreferenceEvaluation:
+    models = [read_preferences(path, slice_by) for path in files]
+    rivals = [model for model in models if not _is_same(model.path, against)]
+    comparisons = [] if against is None else compare_preferences(rivals, read_preferences(against), settings.level)
+    reports = [assess_preferences(model, settings.level) for model in models]
+    return PreferenceEvaluation(reports=reports, comparisons=comparisons, digits=digits, level=settings.level)
+
+
 def _is_same(path: Path, against: Path | None) -> bool:
     """Whether a file is the reference: it does not compete with itself, nor does it count in Holm's correction."""
     return against is not None and path.resolve() == against.resolve()
@@ -204,6 +228,13 @@ def _assessed(model: Answers, answer: np.ndarray, settings: Settings, name: str,
         model.kind,
         settings,
     )
+
+
+def _refuse_without_classes(found: str, **options: object) -> None:
+    """Refuse options that need two classes, where something else was found."""
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"needs a yes/no question, and there are {found}", field=name, fix="leave it out")
 
 
 def _check_options(

@@ -9,9 +9,15 @@ from ftkit.evaluation.comparison import Comparison
 from ftkit.evaluation.sections import Section, interval_text, p_text
 from ftkit.evaluation.statistics import is_significant, rounded_p
 
+HEADS = ("shared", "only it right", "only the other right", "p (McNemar)", "p (Holm)")
+
 
 def compared(
-    comparisons: Sequence[Comparison], names: Mapping[str, str], titles: Mapping[str, str], digits: int | None
+    comparisons: Sequence[Comparison],
+    names: Mapping[str, str],
+    titles: Mapping[str, str],
+    digits: int | None,
+    heads: tuple[str, str, str, str, str] = HEADS,
 ) -> Section:
     """The table of all comparisons with one reference, and each verdict in a sentence.
 
@@ -20,10 +26,11 @@ def compared(
         names: How the report calls each file.
         titles: How it calls each figure.
         digits: Decimals, None for all.
+        heads: The table's titles of the shared examples, of those that went better and worse, and of both p-values.
     """
-    against, figures = comparisons[0].against, list(comparisons[0].differences)
-    head = ["file", "shared", "only it right", "only the other right"]
-    table = [[*head, *(f"{titles[name]} difference" for name in figures), "p (McNemar)", "p (Holm)"]]
+    against = comparisons[0].against
+    figures = [name for name in titles if any(name in one.differences for one in comparisons)]
+    table = [["file", *heads[:3], *(f"{titles[name]} difference" for name in figures), *heads[3:]]]
     sentences = []
     for one in comparisons:
         name = names[one.name]
@@ -42,10 +49,7 @@ def _verdict(one: Comparison) -> str:
         return f"{'better' if one.only_model > one.only_reference else 'worse'} beyond chance ({p_text(one.p_holm)})."
     if not one.reach.possible:
         total = one.only_model + one.only_reference
-        return (
-            f"only one of the two is right on {total} of {one.n} examples; fewer than {one.reach.needed} "
-            "can never be significant."
-        )
+        return f"the two differ on {total} of {one.n} examples; fewer than {one.reach.needed} can never be significant."
     detectable = "" if math.isnan(one.detectable) else (
         f" A difference of {one.detectable:.1%} or more would be found with 80% power."
     )  # fmt: skip
@@ -53,7 +57,9 @@ def _verdict(one: Comparison) -> str:
 
 
 def _difference(one: Comparison, name: str, digits: int | None) -> str:
-    value = one.differences[name]
+    value = one.differences.get(name)
+    if value is None:
+        return "not in both"
     if math.isnan(value):
         return "undefined"
     shown = repr(value) if digits is None else f"{value:+.{digits}f}"

@@ -9,47 +9,53 @@ import numpy as np
 
 from ftkit.evaluation.curves import Curve, probability_of
 from ftkit.evaluation.figures import PROPORTIONS, Counts, figure_values
-from ftkit.evaluation.statistics import RESAMPLES, percentile_interval, wilson_interval
+from ftkit.evaluation.statistics import percentile_interval, wilson_interval
 
 Interval = tuple[float, float]
 K = TypeVar("K", bound=Hashable)
 MAX_EXAMPLES = 100_000  # above, the intervals of the score figures are a matter of the third decimal, and slow
 _MAX_DRAWS = 20_000_000
 _TABLES = 10_000
+_PLACES = ((0, 3, 4), (1, 2, 5))  # of positives and negatives in Counts.cells(): right, wrong, unparsed
+WRONG, RIGHT = np.array([[0, 1, 0]] * 2), np.array([[1, 0, 0]] * 2)
 
 
 def count_intervals(counts: Counts, beta: float = 1.0, level: float = 0.95, seed: int = 0) -> dict[str, Interval]:
     """Intervals of the figures that follow from the counts.
 
-    Shares get Wilson's interval. The others are resampled within the positives and within the negatives; resampling
-    examples is drawing their counts, so the cost does not depend on their number.
+    Shares get Wilson's interval, the others :func:`table_limits`; their cost does not depend on the number of examples.
 
     Args:
         counts: The outcomes.
-        beta: Weight of recall in ``f_beta``.
+        beta: Weight of recall over precision in ``f_beta``.
         level: Confidence.
-        seed: Seed of the resampling.
+        seed: Seed of the draws.
 
     Returns:
-        ``(low, high)`` by figure. A figure that is undefined here or in some resample has none, and neither has one
-        that no resample moves, for example the F-measure of a model that always answers yes.
+        ``(low, high)`` by figure; an undefined figure has none.
 
     Example:
         >>> intervals = count_intervals(Counts(tp=854, tn=17, fp=155, fn=13))
         >>> " ".join(f"{bound:.3f}" for bound in intervals["mcc"] + intervals["accuracy"])
-        '0.106 0.272 0.815 0.859'
+        '0.099 0.279 0.815 0.859'
     """
     intervals = {name: wilson_interval(*share(counts), level) for name, share in PROPORTIONS.items()}
-    rng = np.random.default_rng(seed)
-    cells = np.zeros((RESAMPLES, 6), np.int64)
-    for places in ((0, 3, 4), (1, 2, 5)):  # the positives' and the negatives' cells in Counts.cells()
-        stratum = np.array(counts.cells())[list(places)]
-        if stratum.sum():
-            cells[:, places] = rng.multinomial(stratum.sum(), stratum / stratum.sum(), RESAMPLES)
-    for name, values in figure_values(cells, beta).items():
-        if name not in intervals:
-            intervals[name] = percentile_interval(values, level)
-    return _defined(intervals)
+    table = by_label(counts)
+    drawn = table_limits(table, WRONG, RIGHT, lambda tables: figure_values(cells_of(tables), beta), level, seed)
+    found = figure_values(cells_of(table), beta)
+    return _defined({name: intervals.get(name, drawn[name]) for name, value in found.items() if not np.isnan(value)})
+
+
+def by_label(counts: Counts) -> np.ndarray:
+    """Return the counts as a table: int64 ``(2, 3)``, positives and negatives by right, wrong and unparsed."""
+    return np.array(counts.cells())[np.array(_PLACES)]
+
+
+def cells_of(tables: np.ndarray) -> np.ndarray:
+    """Return the counts of tables ``(..., 2, 3)`` in the order of :meth:`Counts.cells`: ``(..., 6)``."""
+    cells = np.empty((*tables.shape[:-2], 6), tables.dtype)
+    cells[..., np.array(_PLACES)] = tables
+    return cells
 
 
 def table_limits(

@@ -8,11 +8,9 @@ from functools import partial
 import numpy as np
 
 from ftkit.evaluation.figures import Counts, Figure, figure_values
-from ftkit.evaluation.intervals import Interval, table_limits
+from ftkit.evaluation.intervals import RIGHT, WRONG, Interval, by_label, cells_of, table_limits
 
 _NAMES = ("accuracy", "precision", "npv", "f_measure")
-_LABELS = ((0, 3, 4), (1, 2, 5))  # the positives' and the negatives' places in Counts.cells(): right, wrong, unparsed
-_WRONG, _RIGHT = np.array([[0, 1, 0]] * 2), np.array([[1, 0, 0]] * 2)
 
 
 def at_prevalence(counts: Counts, prevalences: Sequence[float]) -> list[dict[str, Figure]]:
@@ -31,7 +29,7 @@ def at_prevalence(counts: Counts, prevalences: Sequence[float]) -> list[dict[str
         >>> at_prevalence(Counts(tp=90, tn=80, fp=20, fn=10), [0.01])[0]["precision"].text()
         '0.0435'
     """
-    table = _by_label(counts)
+    table = by_label(counts)
     results = []
     for prevalence in prevalences:
         missing = _is_missing(counts, prevalence)
@@ -65,16 +63,11 @@ def prevalence_intervals(
         >>> f"{low:.3f} {high:.3f}"
         '0.017 1.000'
     """
-    limits = table_limits(_by_label(counts), _WRONG, _RIGHT, partial(_figures_of_all, prevalences), level, seed)
+    limits = table_limits(by_label(counts), WRONG, RIGHT, partial(_figures_of_all, prevalences), level, seed)
     return [
         {name: limits[place, name] for name, figure in figures.items() if figure.value is not None}
         for place, figures in enumerate(at_prevalence(counts, prevalences))
     ]
-
-
-def _by_label(counts: Counts) -> np.ndarray:
-    """int64 ``(2, 3)``: positives and negatives by right, wrong and unparsed."""
-    return np.array(counts.cells())[np.array(_LABELS)]
 
 
 def _is_missing(counts: Counts, prevalence: float) -> bool:
@@ -85,10 +78,7 @@ def _figures_at(table: np.ndarray, prevalence: float) -> Mapping[str, np.ndarray
     """The figures of tables ``(..., 2, 3)`` in which so large a share is positive."""
     sizes = table.sum(axis=-1, keepdims=True)
     shares = np.divide(table, sizes, out=np.zeros(table.shape), where=sizes > 0)
-    cells = np.zeros((*table.shape[:-2], 6))
-    for places, label, weight in zip(_LABELS, (0, 1), (prevalence, 1 - prevalence), strict=True):
-        cells[..., places] = shares[..., label, :] * weight
-    values = figure_values(cells)
+    values = figure_values(cells_of(shares * np.array([[prevalence], [1 - prevalence]])))
     return {name: values[name] for name in _NAMES}
 
 

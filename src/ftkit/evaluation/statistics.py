@@ -10,7 +10,6 @@ import numpy as np
 from scipy import optimize, stats
 
 ALPHA = 0.05  # the level of significance of every verdict
-RESAMPLES = 2_000
 
 
 def wilson_interval(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -240,7 +239,7 @@ def seed_spread(correct: np.ndarray) -> SeedSpread:
     A negative estimate of a variance counts as 0.
 
     Args:
-        correct: bool ``(seeds, n)``: every seed's answers on the same examples, at least two seeds.
+        correct: ``(seeds, n)``: how right every seed is on the same examples, from 0 or False to 1; at least two seeds.
 
     Raises:
         ValueError: There are fewer than two seeds or examples.

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from ftkit.evaluation.statistics import wilson_interval
+from ftkit.evaluation.preferences import interval_of_counts
 
 
 @dataclass(frozen=True)
@@ -119,12 +119,12 @@ def _results(facts: CardFacts, result: Mapping[str, Any]) -> list[str]:
     rows = []
     for split, figures in result.get("splits", {}).items():
         if "correct" in figures:
-            low, high = wilson_interval(figures["correct"], figures["n"])
-            share = figures["correct"] / figures["n"]
+            low, high = interval_of_counts(figures["n"], figures["correct"], figures.get("ties"))
+            share = (figures["correct"] + figures.get("ties", 0) / 2) / figures["n"]
             rows.append(f"| {split} | {figures['n']:,} | {share:.2%} | {low:.2%} to {high:.2%} |")
     if not rows:
         return ["It was not evaluated."]
-    return [f"| split | n | {facts.metric} | 95% interval (Wilson) |", "|---|---|---|---|", *rows]
+    return [f"| split | n | {facts.metric} | 95% interval |", "|---|---|---|---|", *rows]
 
 
 def _data(data: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ftkit.errors import InputError
 from ftkit.evaluation.predictions import write_predictions
+from ftkit.evaluation.preference_file import TIE, is_preference
 from ftkit.hub import commit_of
 from ftkit.run_folder import RESULT_FILE, predictions_file
 from ftkit.storage import atomic_write
@@ -146,9 +147,7 @@ class RunRecorder(L.Callback):
                 scores[score] if score else None,
                 {key: column for key, column in columns.items() if key not in _KEYS},
             )
-            correct = sum(label == prediction for label, prediction in zip(labels, predictions, strict=True))
-            figures = {"n": len(labels), "correct": correct, "accuracy": correct / len(labels)}
-            self.result.setdefault("splits", {})[split] = figures
+            self.result.setdefault("splits", {})[split] = _figures(labels, predictions)
         _write(trainer, self.result)
 
 
@@ -192,6 +191,15 @@ def _write(trainer: L.Trainer, result: Mapping[str, Any]) -> None:
     if trainer.is_global_zero:
         with atomic_write(Path(trainer.default_root_dir) / RESULT_FILE) as file:
             json.dump(result, file, indent=1)
+
+
+def _figures(labels: Sequence[str], predictions: Sequence[str]) -> dict[str, int | float]:
+    """The counts of a split; of pairs, ties apart, each of which is worth half a right answer."""
+    n, correct = len(labels), sum(label == prediction for label, prediction in zip(labels, predictions, strict=True))
+    if not is_preference(labels, predictions):
+        return {"n": n, "correct": correct, "accuracy": correct / n}
+    ties = list(predictions).count(TIE)
+    return {"n": n, "correct": correct, "ties": ties, "accuracy": (correct + ties / 2) / n}
 
 
 def _parameters(pl_module: L.LightningModule) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ftkit.errors import InputError
+from ftkit.evaluation.preference_file import CHOSEN, MEASURES, REJECTED, TIE
 from ftkit.models.base_model import hidden_states_and_head, load_base
 from ftkit.models.losses import sequence_log_probs, supervised_tokens, target_log_probs
 from ftkit.run_folder import SplitName
@@ -17,7 +18,7 @@ from ftkit.vlm.reference import KeptReference, as_reference
 from ftkit.vlm.shared_prompt import can_share, run_shared
 from ftkit.vlm.vision import for_pairs, is_frozen, to_model, with_features
 
-CHOSEN, REJECTED = "chosen", "rejected"
+_PREDICTIONS = {0.0: REJECTED, 0.5: TIE, 1.0: CHOSEN}  # by the accuracy of a pair
 
 
 class VLMDPO(VLMModule):
@@ -32,10 +33,10 @@ class VLMDPO(VLMModule):
     A step averages over the pairs of its whole window of micro-batches. Watch ``rewards/margin`` together with
     ``drift/chosen``: the margin also grows while both answers become unlikely.
 
-    In evaluation a pair is one row of the prediction file: its label is ``chosen``, its prediction the answer that has
-    the higher reward (a tie counts as ``rejected``), so accuracy is the preference accuracy; the score is the margin of
-    the rewards, which is the model's log-odds that the chosen answer is the better one (Bradley and Terry). Chance is
-    50%: before training every pair is a tie, so neither that model nor always answering ``chosen`` is a baseline.
+    In evaluation a pair is one row of the prediction file, laid out as in :mod:`ftkit.evaluation.preference_file`: its
+    label is ``chosen``, its prediction the answer that has the higher reward, or ``tie``; the score is the margin of
+    the rewards, which is the model's log-odds that the chosen answer is the better one (Bradley and Terry). The
+    accuracy counts a tie as half: before training every pair is one, and the accuracy that of chance, 50%.
 
     Args:
         beta: How much a log-ratio to the reference counts; small values let the model move further.
@@ -200,15 +201,12 @@ def answer_log_probs(net: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Te
 
 
 def _predictions(batch: dict[str, Any], metrics: dict[str, Tensor]) -> dict[str, Any]:
-    chosen = metrics["accuracy"].tolist()
-    columns = {name.replace("/", "_"): list(map(str, metrics[name].tolist())) for name in _COLUMNS}
+    accuracy = metrics["accuracy"].tolist()
+    columns = {name: list(map(str, metrics[name.replace("_", "/")].tolist())) for name in MEASURES}
     return {
         "id": batch["id"],
-        "label": [CHOSEN] * len(chosen),
-        "prediction": [CHOSEN if right else REJECTED for right in chosen],
+        "label": [CHOSEN] * len(accuracy),
+        "prediction": [_PREDICTIONS[one] for one in accuracy],
         "score": metrics["rewards/margin"],
         "columns": {**batch.get("columns", {}), **columns},
     }
-
-
-_COLUMNS = ("logps/chosen", "logps/rejected", "drift/chosen")

@@ -85,8 +85,8 @@ def dpo_loss(
 def preference_metrics(losses: DPOLosses, policy: Tensor, reference: Tensor) -> dict[str, Tensor]:
     """What to watch while preferences are learnt, by metric name, one value a pair.
 
-    ``drift/chosen`` is how far the chosen answers' log-probability has moved from the reference. A margin can grow
-    while it falls: both answers become unlikely, the rejected one faster.
+    ``drift/chosen`` is how far the chosen answers' log-probability has moved from the reference, ``drift/rejected`` how
+    far that of the rejected ones. A margin can grow while both fall, the rejected one faster.
 
     Args:
         losses: Of :func:`dpo_loss`.
@@ -95,17 +95,18 @@ def preference_metrics(losses: DPOLosses, policy: Tensor, reference: Tensor) -> 
 
     Returns:
         (B,) float each: ``rewards/chosen``, ``rewards/rejected``, ``rewards/margin``, ``accuracy`` (1 where the
-        chosen answer's reward is the higher one; a tie counts as wrong), ``logps/chosen``, ``logps/rejected``,
-        ``drift/chosen``.
+        chosen answer's reward is the higher one, 0.5 for a tie, which every pair is before training),
+        ``logps/chosen``, ``logps/rejected``, ``drift/chosen``, ``drift/rejected``.
     """
-    (chosen, rejected), reference_chosen = policy.detach().chunk(2), reference.chunk(2)[0]
+    (chosen, rejected), (reference_chosen, reference_rejected) = policy.detach().chunk(2), reference.chunk(2)
     margin = losses.chosen_rewards - losses.rejected_rewards
     return {
         "rewards/chosen": losses.chosen_rewards,
         "rewards/rejected": losses.rejected_rewards,
         "rewards/margin": margin,
-        "accuracy": (margin > 0).float(),
+        "accuracy": (margin.sign() + 1) / 2,
         "logps/chosen": chosen,
         "logps/rejected": rejected,
         "drift/chosen": chosen - reference_chosen,
+        "drift/rejected": rejected - reference_rejected,
     }
