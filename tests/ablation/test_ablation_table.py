@@ -47,13 +47,13 @@ def records(out: Path) -> list[dict[str, str]]:
 
 def test_markdown(tmp_path: Path) -> None:
     assert table(sweep(tmp_path), "markdown", timing=False) == (
-        "| row | name  | train |  publ. |   val | publ. |  test |  95% int. | publ. |  in |    vs 1 | params | status  |\n"
-        "| --: | ----- | ----: | -----: | ----: | ----: | ----: | --------: | ----: | --: | ------: | -----: | ------- |\n"
-        "|   1 | base  | 95.69 |  96.63 | 98.66 | 99.33 | 95.00 | 91.9-96.9 | 95.00 | yes |   ref.  | 7.089M | done    |\n"
-        "|   2 | first | 95.69 |  78.46 | 98.66 | 80.54 | 72.00 | 66.7-76.8 | 80.00 |  no | -23.00* | 7.089M | done    |\n"
-        "|   3 | xl    |       |        |       |       |       |           |       |     |         |        | skipped |\n"
-        "|   4 | odd   |       |        |       |       |       |           |       |     |         |        | failed  |\n"
-        "|   5 | later |       | 100.00 |       |       |       |           | 98.00 |     |         |        | not run |\n"
+        "| row | name  | train |  publ. |   val | publ. |  test |  95% int. | publ. |  in |    vs 1 | params | status                                  |\n"
+        "| --: | ----- | ----: | -----: | ----: | ----: | ----: | --------: | ----: | --: | ------: | -----: | --------------------------------------- |\n"
+        "|   1 | base  | 95.69 |  96.63 | 98.66 | 99.33 | 95.00 | 91.9-96.9 | 95.00 | yes |   ref.  | 7.089M | done                                    |\n"
+        "|   2 | first | 95.69 |  78.46 | 98.66 | 80.54 | 72.00 | 66.7-76.8 | 80.00 |  no | -23.00* | 7.089M | done                                    |\n"
+        "|   3 | xl    |       |        |       |       |       |           |       |     |         |        | skipped: gpt2-xl is not on this machine |\n"
+        "|   4 | odd   |       |        |       |       |       |           |       |     |         |        | failed: ValueError: the loss went away  |\n"
+        "|   5 | later |       | 100.00 |       |       |       |           | 98.00 |     |         |        | not run                                 |\n"
         "\n"
         "- Accuracies in %; test: n = 300, 95% interval (Wilson), seed 123; data: made-up messages; device: cpu.\n"
         "- vs 1: test accuracy minus that of row 1 (base); * p < 0.05 in an exact McNemar test on the same examples, "
@@ -77,6 +77,20 @@ def test_text_has_the_same_cells_and_fits_a_terminal(tmp_path: Path) -> None:
     assert lines[2].split() == first
     assert first[0] == "1"
     assert "|" not in text
+
+
+def test_a_failed_row_gives_its_reason_in_short_and_below_in_full(tmp_path: Path) -> None:
+    """Only the status gives way where a terminal has no room: figures and the reason in the footer are never cut."""
+    out, reason = sweep(tmp_path), "RuntimeError: " + "mat1 and mat2 shapes cannot be multiplied " * 4
+    ledger = (out / "ledger.jsonl").read_text().replace("ValueError: the loss went away", reason.strip())
+    (out / "ledger.jsonl").write_text(ledger)
+    markdown, text = table(out, "markdown"), table(out, "text")
+    assert "| failed: RuntimeError: mat1 and mat2 shapes cannot be multip… |" in markdown
+    lines = text.split("\n\n")[0].split("\n")
+    assert max(map(len, lines)) == 150
+    assert "  failed: RuntimeError: mat1" in next(line for line in lines if "odd" in line)
+    for whole in (markdown, text):
+        assert f"Row 4 (odd): failed: {reason.strip()}\n" in whole
 
 
 def test_csv_is_unrounded_and_its_first_column_is_the_row(tmp_path: Path) -> None:

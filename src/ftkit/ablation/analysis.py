@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,11 +56,12 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     """
     sweep = read_sweep(directory)
     origin = _reference(sweep, reference)
-    against, named = _comparisons(sweep, origin)
+    summaries = {row.number: summarise(row, sweep.published) for row in sweep.rows}
+    against, named = _comparisons(sweep, origin, {number for number, row in summaries.items() if row.converged})
     machines = sorted({cell.result.machine for row in sweep.rows for cell in row.cells if cell.result is not None})
     rows = [
         replace(
-            summarise(row, sweep.published),
+            summaries[row.number],
             comparison=against.get(row.number),
             named=named.get(row.number),
             differs=None if row is origin else _differences(origin, row),
@@ -81,7 +82,7 @@ def _reference(sweep: Sweep, number: int | None) -> SweepRow:
 
 
 def _comparisons(
-    sweep: Sweep, origin: SweepRow
+    sweep: Sweep, origin: SweepRow, converged: Collection[int]
 ) -> tuple[Mapping[int, Comparison], Mapping[int, tuple[int, Comparison]]]:
     """The comparisons that are possible, by row, corrected for their number: with the reference, with a named row."""
     others = [row for row in sweep.rows if row is not origin]
@@ -92,10 +93,11 @@ def _comparisons(
     against: dict[int, Comparison] = {}
     named: dict[int, tuple[int, Comparison]] = {}
     for (row, other, found), p_holm in zip(made, corrected, strict=True):
+        judged = replace(found, p_holm=p_holm, converged={row.number, other.number} <= set(converged))
         if other is origin:
-            against[row.number] = replace(found, p_holm=p_holm)
+            against[row.number] = judged
         else:
-            named[row.number] = other.number, replace(found, p_holm=p_holm)
+            named[row.number] = other.number, judged
     return against, named
 
 

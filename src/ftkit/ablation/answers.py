@@ -40,7 +40,8 @@ def _sentences(analysis: Analysis, row: RowSummary, confusion: Confusion | None)
         other = next(other for other in analysis.rows if other.number == number)
         sentences.append(compared(row, other, comparison, analysis.comparisons))
     if row.notes:
-        sentences.append(f"{'Mind' if row.status == 'done' else 'Incomplete'}: {'; '.join(row.notes)}.")
+        complete = row.status in ("done", "not converged")
+        sentences.append(f"{'Mind' if complete else 'Incomplete'}: {'; '.join(row.notes)}.")
     return sentences
 
 
@@ -66,6 +67,10 @@ def compared(row: RowSummary, other: RowSummary, comparison: Comparison, tests: 
     if comparison.significant:
         verb = "gains" if comparison.difference > 0 else "costs"
         return f"Against {name} it {verb} {points} {interval}: significant after Holm, {_p(comparison.p_holm)}."
+    if not comparison.converged:
+        which = " and ".join(f"row {one.number}" for one in (row, other) if not one.converged)
+        seen = f"{points} {'more' if comparison.difference > 0 else 'less'}" if comparison.difference else "as much"
+        return f"Against {name} it gets {seen} {interval}, of which nothing is claimed: {which} did not converge."
     direction = "more" if comparison.difference > 0 else "less"
     seen = f"{points} {direction} {interval}" if comparison.difference else f"no difference {interval}"
     sentence = f"It cannot be told apart from {name} with {n:,} examples: {seen}, {_p(comparison.p_holm)} after Holm."

@@ -76,6 +76,9 @@ def _comparisons(analysis: Analysis) -> Iterator[str]:
             f"comparison{'s' if count > 1 else ''}"
             + (f", {len(named)} of them with rows that a question names." if named else ".")
         )
+    if unsure := [row for row in compared if row.comparison and not row.comparison.converged]:
+        culprits = [row for row in analysis.rows if row.test is not None and not row.converged]
+        yield f"No significance is claimed of {_rows(unsure)}: {_rows(culprits)} did not converge, see below."
     hopeless = [row for row in compared if row.comparison and row.comparison.hopeless]
     if hopeless:
         yield f"Answered too much like {name} for any test to tell them apart: {_rows(hopeless)}."

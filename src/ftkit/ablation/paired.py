@@ -31,6 +31,7 @@ class Comparison:
         interval: The 95% interval of ``difference``, see :func:`ftkit.evaluation.paired.paired_interval`.
         p: The p-value of :func:`ftkit.evaluation.paired.sign_flip_test`.
         p_holm: The same after Holm's correction over all comparisons of the ablation.
+        converged: Whether the training of both did; if not, a difference says little about what was varied.
     """
 
     seeds: Sequence[int]
@@ -40,11 +41,12 @@ class Comparison:
     interval: tuple[float, float]
     p: float
     p_holm: float = nan
+    converged: bool = True
 
     @property
     def significant(self) -> bool:
         """Whether the difference has earned its star."""
-        return is_significant(self.p_holm)
+        return self.converged and is_significant(self.p_holm)
 
     @property
     def hopeless(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,16 @@ class Report:
         rows = self.analysis.rows
         sentence = f"{len(self.done)} of {len(rows)} rows have figures."
         for status in dict.fromkeys(row.status for row in rows if row.test is None):
-            numbers = [row.number for row in rows if row.test is None and row.status == status]
-            rows_are = "rows" if len(numbers) > 1 else "row"
-            sentence += f" {status.capitalize()}: {rows_are} {format_numbers(numbers).replace(',', ', ')}."
-        return sentence
+            sentence += _list(status, [row.number for row in rows if row.test is None and row.status == status])
+        return sentence + _list("not converged", [row.number for row in self.done if not row.converged])
+
+
+def _list(status: str, numbers: Sequence[int]) -> str:
+    """A sentence that names the rows of a status; nothing without any."""
+    if not numbers:
+        return ""
+    rows_are = "rows" if len(numbers) > 1 else "row"
+    return f" {status.capitalize()}: {rows_are} {format_numbers(numbers).replace(',', ', ')}."
 
 
 def build(directory: str | Path, reference: int | None = None) -> Report:

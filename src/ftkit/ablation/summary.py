@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from scipy import stats
 
+from ftkit.ablation.convergence import not_converged
 from ftkit.ablation.identity import changes
 from ftkit.ablation.paired import Comparison, right_answers
 from ftkit.ablation.published import Published, PublishedTable
@@ -46,8 +47,11 @@ class RowSummary:
         peak_memory_mb: Highest memory use of any run.
         trainable: The number of trainable parameters.
         checkpoint_mb: The size of the checkpoint.
-        status: ``done``, ``skipped``, ``failed``, ``unfinished``, ``running``, ``not run`` or ``2 of 3 seeds``.
-        notes: Why a seed is missing, or in what it was run otherwise than the first one.
+        status: ``done``, ``not converged``, ``skipped``, ``failed``, ``unfinished``, ``running``, ``not run`` or
+            ``2 of 3 seeds``.
+        reason: Why the first missing seed is missing; empty if none is, or if nobody knows.
+        converged: Whether the training of every seed did, see :mod:`ftkit.ablation.convergence`.
+        notes: Why a seed is missing, did not converge, or was run otherwise than the first one.
         comparison: Against the reference row, if that is possible.
         named: The number of another row that the question names, and the comparison with it.
         differs: The settings in which the row differs from its reference; None if one of them was not run.
@@ -72,6 +76,8 @@ class RowSummary:
     trainable: int | None
     checkpoint_mb: float | None
     status: str
+    reason: str
+    converged: bool
     notes: Sequence[str]
     comparison: Comparison | None = None
     named: tuple[int, Comparison] | None = None
@@ -111,6 +117,7 @@ def summarise(row: SweepRow, published: PublishedTable) -> RowSummary:
     """Sum up the cells of a row by themselves; ``published`` knows what the published figures were made with."""
     done = [cell.result for cell in row.cells if cell.result is not None]
     tests = [result.splits["test"] for result in done]
+    trouble = {cell.seed: reason for cell in row.done if (reason := not_converged(cell))}
 
     def accuracy(split: SplitName) -> float | None:
         return _mean(result.splits[split].accuracy for result in done if split in result.splits)
@@ -133,8 +140,10 @@ def summarise(row: SweepRow, published: PublishedTable) -> RowSummary:
         peak_memory_mb=_max(result.peak_memory_mb for result in done),
         trainable=_max(result.trainable for result in done),
         checkpoint_mb=_max(result.checkpoint_mb for result in done),
-        status=_status(row.cells),
-        notes=_notes(row),
+        status="not converged" if trouble and len(row.done) == len(row.cells) else _status(row.cells),
+        reason=next((cell.reason for cell in row.cells if cell.status != "done"), ""),
+        converged=not trouble,
+        notes=_notes(row, trouble),
     )
 
 
@@ -195,13 +204,14 @@ def _status(cells: Sequence[CellState]) -> str:
     return f"{statuses.count('done')} of {len(statuses)} seeds"
 
 
-def _notes(row: SweepRow) -> list[str]:
+def _notes(row: SweepRow, trouble: Mapping[int, str]) -> list[str]:
     several = len(row.cells) > 1
     missing = [
         (f"seed {cell.seed}: " if several else "") + cell.status + (f": {cell.reason}" if cell.reason else "")
         for cell in row.cells
         if cell.status != "done"
     ]
+    missing += [f"{f'seed {seed}: ' if several else ''}not converged: {reason}" for seed, reason in trouble.items()]
     return missing + [
         f"seed {cell.seed} was run otherwise than seed {row.done[0].seed}: {differing}"
         for cell in row.done[1:]

@@ -15,6 +15,9 @@ from ftkit.ablation.footer import footer
 from ftkit.ablation.summary import RowSummary
 from ftkit.run_folder import SplitName
 
+_TERMINAL = 150  # columns
+_LEAST_STATUS = len("not converged")
+_STATUS = 60  # letters of a status with its reason, less where a terminal has no room
 Kind = Literal["published", "measured", "seeds", "status"]
 
 
@@ -104,6 +107,7 @@ def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
         **(measured if timing else {}),
         "trainable_parameters": row.trainable,
         "status": row.status,
+        "converged": row.converged if row.test is not None else None,
         "notes": " / ".join(row.notes),
         "differs": "; ".join(f"{name}: {words}" for name, words in (row.differs or {}).items()),
     }
@@ -138,7 +142,7 @@ def columns(analysis: Analysis, timing: bool = True) -> list[Column]:
         Column("params", lambda row: _count(row.trainable)),
         Column("ckpt MB", lambda row: _number(row.checkpoint_mb, ",.1f"), "measured"),
         Column("front", lambda row: "yes" if row.on_front else "", "measured"),
-        Column("status", lambda row: row.status, "status", left=True),
+        Column("status", _status, "status", left=True),
     ]
     return [column for column in every if wanted[column.kind]]
 
@@ -165,6 +169,16 @@ def _difference(row: RowSummary, reference: RowSummary) -> str:
     if row.comparison is None:
         return ""
     return f"{row.comparison.difference * 100:+.2f}{'*' if row.comparison.significant else ' '}"
+
+
+def _status(row: RowSummary) -> str:
+    """The status of a row, and why it has no figures: the first line of the reason, which the footer gives in full."""
+    reason = row.reason.partition("\n")[0]
+    return _cut(f"{row.status}: {reason}" if reason else row.status, _STATUS)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
 
 
 def _number(value: float | None, form: str) -> str:
@@ -203,6 +217,9 @@ def _aligned(rows: Iterable[RowSummary], columns: Sequence[Column], pipes: bool)
     headers = [column.header for column in columns]
     body = [[column.show(row) for column in columns] for row in rows]
     widths = [max(3, *map(len, texts)) for texts in zip(headers, *body, strict=True)]
+    if columns[-1].kind == "status" and not pipes:
+        widths[-1] = max(_LEAST_STATUS, min(widths[-1], _TERMINAL - sum(widths[:-1]) - 2 * len(widths[:-1])))
+        body = [[*texts[:-1], _cut(texts[-1], widths[-1])] for texts in body]
     rule = [
         "-" * width if column.left or not pipes else "-" * (width - 1) + ":"
         for column, width in zip(columns, widths, strict=True)

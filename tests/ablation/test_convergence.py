@@ -1,0 +1,146 @@
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_engine import FakeEngine, make_folder
+
+from ftkit.ablation import Ablation, run
+from ftkit.ablation.convergence import not_converged
+from ftkit.ablation.report import build, to_markdown
+from ftkit.ablation.result import Result
+from ftkit.ablation.sweep import CellState
+from ftkit.ablation.table import table
+
+FALLING, FLAT = np.linspace(0.7, 0.1, 40), np.tile([0.6, 0.8], 20)
+
+
+def cell(
+    folder: Path, right: int | None, labels: Sequence[str] = (), losses: Sequence[float] = (), ties: int | None = None
+) -> CellState:
+    """A run with so many of its training examples right, and these losses logged."""
+    folder.mkdir(exist_ok=True)
+    splits = {"test": {"n": 10, "correct": 5}}
+    if right is not None:
+        splits["train"] = {"n": len(labels) or 1000, "correct": right, **({} if ties is None else {"ties": ties})}
+    (folder / "result.json").write_text(json.dumps({"splits": splits}))
+    if labels:
+        rows = [f"{k}\t{label}\t{label}\n" for k, label in enumerate(labels)]
+        (folder / "predictions-train.tsv").write_text("".join(["id\tlabel\tprediction\n", *rows]))
+    write_losses(folder, losses)
+    return CellState(123, folder, "done", result=Result.read(folder / "result.json"))
+
+
+def write_losses(folder: Path, losses: Sequence[float]) -> None:
+    lines = [f"{10 * step},{loss}\n" for step, loss in enumerate(losses)]
+    (folder / "metrics.csv").write_text("".join(["step,train/loss\n", *lines]))
+
+
+@pytest.mark.parametrize(("right", "expected"), [(400, True), (523, True), (550, True), (551, False), (1040, False)])
+def test_what_is_no_better_than_the_most_frequent_label_has_learned_nothing(
+    tmp_path: Path, right: int, expected: bool
+) -> None:
+    """By chance 550 or more of 1,045 are right with probability 0.0505, 551 or more with 0.0444."""
+    labels = ["ham"] * 523 + ["spam"] * 522
+    reason = not_converged(cell(tmp_path / "run", right, labels, FALLING))
+    assert bool(reason) == expected
+    if expected:
+        assert reason == (
+            f"{right / 1045:.1%} of its 1,045 training examples are right, not significantly more than with always "
+            "answering ham (50.0%)"
+        )
+
+
+def test_pairs_are_judged_against_a_coin_and_their_ties_left_out(tmp_path: Path) -> None:
+    labels = ["chosen"] * 100
+    assert "not significantly more than with a coin (50.0%)" in not_converged(cell(tmp_path / "a", 50, labels, ties=0))
+    assert "57.5% of its 100" in not_converged(cell(tmp_path / "b", 56, labels, ties=3))  # 56 of 97: p = 0.077
+    assert not_converged(cell(tmp_path / "c", 30, labels, ties=60)) == ""  # 30 of 40
+    assert "50.0% of its 100" in not_converged(cell(tmp_path / "d", 0, labels, ties=100))
+
+
+def test_where_there_is_one_label_nothing_can_be_learned(tmp_path: Path) -> None:
+    assert not_converged(cell(tmp_path / "run", 50, ["ham"] * 100)) == ""
+
+
+@pytest.mark.parametrize(
+    ("right", "losses", "expected"),
+    [
+        (680, FLAT, "its training loss did not fall significantly (mean 0.7 over the first quarter of the logged"),
+        (899, FLAT, "did not fall"),
+        (900, FLAT, ""),  # it knows its training examples
+        (None, FLAT, ""),  # nobody knows whether it does
+        (680, FALLING, ""),
+        (680, FLAT[:11], ""),  # too few to tell
+        (680, [0.5] * 12, "did not fall"),
+        (990, FALLING[::-1], "its training loss rose (mean 0.169 over the first quarter"),
+        (None, FALLING[::-1], "its training loss rose"),
+        (680, FLAT - np.linspace(0, 0.03, 40), "did not fall"),  # by less than the noise
+        (680, FLAT - np.linspace(0, 0.2, 40), ""),
+    ],
+)  # fmt: skip
+def test_a_training_whose_loss_does_not_fall_did_not_converge(
+    tmp_path: Path, right: int | None, losses: Sequence[float], expected: str
+) -> None:
+    reason = not_converged(cell(tmp_path / "run", right, losses=losses))
+    assert reason == expected or (expected and expected in reason)
+
+
+def test_without_curves_and_training_figures_nothing_is_said(tmp_path: Path) -> None:
+    state = cell(tmp_path / "run", None)
+    (tmp_path / "run/metrics.csv").unlink()
+    assert not_converged(state) == ""
+
+
+def sweep(tmp_path: Path, rows: dict[str, dict[str, object]], seeds: Sequence[int] = (123,)) -> Path:
+    run(Ablation.load(make_folder(tmp_path / "study", rows)), FakeEngine(), tmp_path / "out", seeds=seeds)
+    return tmp_path / "out"
+
+
+def test_a_row_that_did_not_converge_is_marked_and_gets_no_star(tmp_path: Path) -> None:
+    out = sweep(tmp_path, {"01_base": {}, "02_first": {"correct": 216}, "03_lora": {"correct": 216}})
+    write_losses(out / "03_lora/seed-123", FALLING[::-1])
+    text = table(out, "text")
+    reason = "its training loss rose (mean 0.169 over the first quarter of the logged steps, 0.631 over the last)"
+    lines = text.split("\n")
+    assert "-23.00* " in lines[3]
+    assert lines[3].endswith("done")
+    assert "-23.00 " in lines[4]
+    assert "*" not in lines[4]
+    assert lines[4].endswith("not converged")
+    assert "No significance is claimed of row 3: row 3 did not converge, see below.\n" in text
+    assert f"Row 3 (lora): not converged: {reason}\n" in text
+    records = list(csv.DictReader(io.StringIO(table(out, "csv"))))
+    assert [(row["status"], row["converged"]) for row in records] == [
+        ("done", "True"), ("done", "True"), ("not converged", "False"),
+    ]  # fmt: skip
+    assert float(records[2]["p_holm"]) < 1e-9
+    report = build(out)
+    assert report.summary == "3 of 3 rows have figures. Not converged: row 3."
+    assert "costs 23.0 points" in report.answers[2]
+    assert "significant" not in report.answers[3]
+    assert "it gets 23.0 points less (95% interval" in report.answers[3]
+    assert f"of which nothing is claimed: row 3 did not converge. Mind: not converged: {reason}." in report.answers[3]
+    assert "3 lora*" not in report.plots["accuracy"]
+    assert "2 first*" in report.plots["accuracy"]
+    assert "not converged" in to_markdown(report)
+
+
+def test_nothing_is_claimed_against_a_reference_that_did_not_converge(tmp_path: Path) -> None:
+    out = sweep(tmp_path, {"01_base": {}, "02_first": {"correct": 216}, "03_same": {}})
+    write_losses(out / "01_base/seed-123", FALLING[::-1])
+    text = table(out, "text")
+    assert "*" not in text.split("\n\n")[0]
+    assert "No significance is claimed of rows 2-3: row 1 did not converge, see below." in text
+    assert "of which nothing is claimed: row 1 did not converge." in build(out).answers[2]
+
+
+def test_one_seed_of_a_row_is_enough(tmp_path: Path) -> None:
+    out = sweep(tmp_path, {"01_base": {}, "02_first": {"correct": 216}}, seeds=(123, 124))
+    write_losses(out / "02_first/seed-124", FALLING[::-1])
+    text = table(out, "text")
+    assert "*" not in text.split("\n\n")[0]
+    assert "Row 2 (first): seed 124: not converged: its training loss rose" in text
