@@ -8,7 +8,7 @@ import ftkit
 
 SRC = Path(ftkit.__file__).parent
 # What each floor may import, besides itself and the ground that everything stands on.
-GROUND = {"errors", "lock", "run_folder", "storage"}
+GROUND = {"errors", "lock", "normalize", "run_folder", "storage"}
 ALLOWED = {
     "evaluation": set(),
     "models": {"hub"},
@@ -23,6 +23,7 @@ ALLOWED = {
 # What the files below every floor may import.
 SINGLE_FILES: dict[str, set[str]] = {
     "errors": set(),
+    "normalize": set(),
     "run_folder": set(),
     "storage": {"errors"},
     "lock": {"errors", "storage"},

@@ -139,10 +139,12 @@ def test_own_labels(write):
 
 
 def test_normalized_labels(write):
-    path = write("HAM\tone\n Spam \ttwo\n")
-    assert read_messages(path, normalize_labels=True).labels == ["ham", "spam"]
+    path = write("HAM\tone\n Spam \ttwo\nham.\tthree\n\uff33pam\tfour\n")
+    assert read_messages(path, normalize_labels=True).labels == ["ham", "spam", "ham", "spam"]
     assert problem(path).endswith("use 'ham' or 'spam', or set normalize_labels: true")
     assert problem(write("ham\tone\n Spam\ttwo\n")).startswith(":2: label: unknown label (got ' Spam')")
+    numbers = write("0.0\tone\n1.0\ttwo\n")
+    assert read_messages(numbers, labels=("0", "1"), normalize_labels=True).labels == ["0", "1"]
 
 
 # What is refused, with the place

@@ -18,8 +18,13 @@ UNREADABLE = {
     "blank lines only": ("\n\r\n\n", "{f}: the file is empty; fix: give a file with one row per example"),
     "no header, and a score behind the answer": (
         "a\tyes\tyes\t0.3\nb\tno\tno\t0.1\n",
-        "{f}:1: header: no column named label or prediction (got 'a, yes, yes, 0.3'); fix: name the columns id, label, "
-        "prediction, or leave the header out and end each row with the answer",
+        "{f}:1: no header, and the last column holds no answers (got '0.3'); fix: put the answer last, or start with a "
+        "header that names id, label, prediction and probability:CLASS",
+    ),
+    "no header, and no answers": (
+        "1\tTrue\tcat\timages/1.jpg\n2\tFalse\tcat\timages/2.jpg\n",
+        "{f}:1: no header, and the last column holds no answers (got 'images/1.jpg'); fix: put the answer last, or "
+        "start with a header that names id, label, prediction and probability:CLASS",
     ),
     "header only": (HEADER, "{f}: the file has a header but no rows; fix: give one row per example"),
     "one column too few": (
@@ -108,11 +113,6 @@ UNREADABLE = {
         HEADER + "a\tyes\tno\t0.5\nb\tyes\tno\t0.5\na\tno\tno\t0.5\n",
         "{f}:4: id: the id comes twice, first in line 2 (got 'a'); fix: keep one row per example",
     ),
-    "no header, expected answer unknown": (
-        "a.jpg\tTrue\tyes\nb.jpg\tFalse\tperhaps\n",
-        "{f}:2: the expected answer cannot be worked out: it needs True or False, and yes or no at the end (got "
-        "'False ... perhaps'); fix: add a column with the expected answer before the last one",
-    ),
     "no header, no expected answer": (
         "a.jpg\tx\tyes\nb.jpg\ty\tno\n",
         "{f}:1: no header, and no column before the last one is True/False or yes/no throughout (got "
@@ -151,9 +151,9 @@ JSON = {
         '{"id": 1, "label": "yes", "answer": "no"}\n\n{"id": 2, "label": "yes"}\n',
         "{f}:3: answer: missing; fix: give it in every object",
     ),
-    "null answer": (
-        '{"id": 1, "label": "yes", "answer": null}\n',
-        "{f}:1: answer: missing; fix: give it in every object",
+    "null id": (
+        '{"id": null, "label": "yes", "answer": "no"}\n',
+        "{f}:1: id: missing; fix: give it in every object",
     ),
     "half a surrogate pair": (
         '{"id": 1, "label": "yes", "answer": "\\ud800"}\n',
@@ -218,13 +218,13 @@ LABELS = {
     "unknown label": (
         HEADER + "a\tyes\tno\t0.5\nb\tno\tno\t0.5\nc\t Yes\tno\t0.5\nd\tyes\tno\t0.5\ne\tno\tno\t0.5\n",
         {},
-        "{f}:4: label: unknown label (got ' Yes'); fix: use no or yes, or give --normalize_labels to ignore case and "
-        "blanks",
+        "{f}:4: label: unknown label (got ' Yes'); fix: use no or yes, or give --normalize-labels to ignore how "
+        "labels are spelled",
     ),
     "no usual positive": (
         "id\tlabel\tprediction\na\tcat\tcat\nb\tdog\tdog\n",
         {},
-        "{f}: positive: which class is the positive one? (got 'cat, dog'); fix: give --positive cat",
+        "{f}: positive: which class is the positive one? (got 'cat, dog'); fix: give --positive cat or --positive dog",
     ),
     "no such positive": (
         "id\tlabel\tprediction\na\tcat\tcat\nb\tdog\tdog\n",
@@ -260,8 +260,7 @@ LABELS = {
     "a slip of the pen among yes and no": (
         "id\tlabel\tprediction\n" + "".join(f"{k}\t{'maybe' if k == 7 else 'yes'}\tno\n" for k in range(10)),
         {},
-        "{f}:9: label: unknown label (got 'maybe'); fix: use no or yes, or give --normalize_labels to ignore "
-        "case and blanks",
+        "{f}:9: label: unknown label (got 'maybe'); fix: use no or yes",
     ),
 }
 

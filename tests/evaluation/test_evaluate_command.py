@@ -70,6 +70,14 @@ def test_always_yes_is_called_what_it_is(count_file, capsys):
     assert not evaluation.reports[0].baselines.beats_majority()
 
 
+def test_a_majority_that_is_none_is_said_to_be_none(count_file, capsys):
+    evaluate([count_file("a.tsv", 8, 5, 5, 2)])
+    out = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "Always answering yes, which is as frequent as the other class, scores accuracy 0.5000" in out
+    evaluate([count_file("b.tsv", 8, 5, 5, 3)])
+    assert "Always answering yes scores accuracy" in re.sub(r"\s+", " ", capsys.readouterr().out)
+
+
 def test_a_file_with_one_class_gives_no_number_for_the_other(count_file, capsys):
     evaluate([count_file("safe.tsv", 21, 0, 0, 4)])
     out = capsys.readouterr().out

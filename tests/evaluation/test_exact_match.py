@@ -93,16 +93,69 @@ def test_always_the_same_answer_is_the_baseline(text_file, capsys):
     assert "would be right on 60 of 100 (60.0%); the model does not differ from that beyond chance" in out
 
 
+@pytest.mark.parametrize("size", [64, blocks.BLOCK_BYTES])
+def test_of_labels_of_one_frequency_the_first_by_its_name_is_the_baseline(text_file, capsys, monkeypatch, size):
+    """Whatever the order of the rows and of the hashes of the labels, and in whichever block they come."""
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", size)
+    words = ["pear", "fig", "apple", "lime", "kiwi", "plum", "date"]
+    rows = [(f"{word}-{k}", word) for word in words for k in range(3)] + [("cherry-0", "cherry")]
+    for turn in range(0, len(rows), 4):
+        turned = rows[turn:] + rows[:turn]
+        lines = "".join(f"{name}\t{word}\t{'apple' if name == 'fig-0' else word}\n" for name, word in turned)
+        report = evaluate([text_file("id\tlabel\tprediction\n" + lines)]).reports[0]
+        assert (report.majority, report.tied, report.majority_count) == ("apple", 7, 3)
+        assert (report.better, report.worse) == (18, 0)
+        said = "Always answering 'apple', the first in alphabetical order of 7 labels that are equally frequent,"
+        assert said in re.sub(r"\s+", " ", capsys.readouterr().out)
+
+
 def test_what_case_and_blanks_cost_is_said(sums, capsys):
     answers = {0: " 0", 1: "3.", 2: "", 3: "nine"}
     path = sums("a.tsv", [], answers=answers)
     report = evaluate([path]).reports[0]
     assert (report.share.right, report.answers.nearly, report.answers.empty) == (196, 2, 1)
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
-    assert "2 wrong answers differ in case, outer blanks or a final full stop only; --normalize_labels true" in out
-    assert "1 answers are empty" in out
+    assert out.startswith("Warnings - 2 of 4 wrong answers are right but for their spelling")
+    assert "--normalize-labels counts them as right" in out
+    assert "1 answers are empty or null" in out
     again = evaluate([path], normalize_labels=True).reports[0]
     assert (again.share.right, again.answers.nearly) == (198, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("<think>\n\n</think>\n\n", ""),
+        ("<think>\nThe sky.\n</think>\n", "<|im_end|>"),
+        ("", "</s>"),
+        ("<|im_start|>", "\n"),
+    ],
+)
+def test_marks_of_a_chat_template_around_each_answer_are_no_errors_of_the_model(sums, capsys, before, after):
+    path = sums("a.tsv", [3], answers={k: f"{before}{3 * k % 101}{after}" for k in range(200) if k != 3})
+    report = evaluate([path]).reports[0]
+    assert (report.share.right, report.answers.nearly) == (0, 199)
+    out = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert out.startswith("Warnings - 199 of 200 wrong answers are right but for their spelling")
+    assert evaluate([path], normalize_labels=True).reports[0].share.right == 199
+
+
+def test_other_text_around_each_answer_is_shown(sums, capsys):
+    answers = {k: f"Sure! The sum is {3 * k % 101}.\n### End" for k in range(200) if k % 3}
+    path = sums("a.tsv", [], answers=answers)
+    evaluate([path])
+    out = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert out.startswith(
+        r"Warnings - 133 of 133 wrong answers hold the expected text, each with 'Sure! The sum is ' before it and "
+        r"'.\n### End' behind it."
+    )
+    for harmless in (
+        {},
+        {k: f"1{3 * k % 101}" for k in range(200)},
+        {k: f"{k} times {3 * k % 101}" for k in range(200)},
+    ):
+        evaluate([sums("b.tsv", [], answers=harmless)])
+        assert capsys.readouterr().out.startswith("Exact match")
 
 
 def test_what_is_no_character_is_compared_and_shown(tmp_path, capfdbinary):

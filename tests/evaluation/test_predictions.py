@@ -156,71 +156,108 @@ def test_json_lines_with_scores(text_file):
     assert (found.ids, found.scores.tolist(), found.score_name) == (["7"], [-1.5], "log_odds:yes")
 
 
-@pytest.mark.parametrize(
-    ("text", "columns", "labels"),
-    [
-        (
-            "images/a.jpg\tno\tFalse\tyes\nimages/b.jpg\tyes\tTrue\tyes\n",
-            'id = column 1, label = column 2, prediction = column 4 (the last), column 3 (True/False) agrees',
-            ["no", "yes"],
-        ),
-        (
-            "images/a.jpg\tFalse\tyes\nimages/b.jpg\tTrue\tyes\nimages/c.jpg\tFalse\tno\n",
-            "id = column 1, label = worked out from column 2 (True: the answer is right) and the answer, "
-            "prediction = column 3 (the last)",
-            ["no", "yes", "yes"],
-        ),
-        (
-            "a.jpg\tno\tyes\nb.jpg\tyes\tyes\n",
-            "id = column 1, label = column 2, prediction = column 3 (the last)",
-            ["no", "yes"],
-        ),
-        (
-            "True\tyes\nFalse\tyes\n",
-            "id = the line number, label = worked out from column 1 (True: the answer is right) and the answer, "
-            "prediction = column 2 (the last)",
-            ["yes", "no"],
-        ),
-        (
-            "is it?\tads/a.jpg\tFalse\tYes\nis it?\tads/b.jpg\tTrue\tYes\n",
-            "id = column 2, label = worked out from column 3 (True: the answer is right) and the answer, "
-            "prediction = column 4 (the last)",
-            ["No", "Yes"],
-        ),
-    ],
-)  # fmt: skip
-def test_tables_without_a_header_end_in_the_answer(text_file, text, columns, labels):
+# Each case: the rows, how their columns are said to be read, and the expected answers.
+HEADERLESS = {
+    "the moderation record": (
+        "1\tTrue\tcat\timages/1.jpg\tyes\n2\tTrue\tcat\timages/2.jpg\tno\n3\tFalse\tdog\timages/1.jpg\tno\n",
+        "id = column 1, label = column 2 (True: yes, False: no), prediction = column 5 (the last), image = column 4",
+        ["yes", "yes", "no"],
+    ),
+    "with an address": (
+        "7\tFALSE\thttps://a.b/1.jpg\tcat\timages/1.jpg\tno\n8\tTRUE\thttps://a.b/1.jpg\tdog\timages/2.jpg\tno\n",
+        "id = column 1, label = column 2 (True: yes, False: no), prediction = column 6 (the last), image = column 5",
+        ["no", "yes"],
+    ),
+    "free answers first, and an example that nobody has judged": (
+        "1\t\tcat\timages/1.jpg\tI see a cat\n2\tfalse\tcat\timages/2.jpg\tI cannot say\n3\ttrue\ta\tb.gif\tyes\n",
+        "id = column 1, label = column 2 (True: yes, False: no), prediction = column 5 (the last), image = column 4",
+        ["", "no", "yes"],
+    ),
+    "answers in capitals": (
+        "is it?\tads/a.jpg\tFalse\tYes\nis it?\tads/b.jpg\tTrue\tYes\n",
+        "id = column 2, label = column 3 (True: Yes, False: No), prediction = column 4 (the last)",
+        ["No", "Yes"],
+    ),
+    "answers in another language": (
+        "1\tTrue\tnon\n2\tFalse\tOui\n3\tFalse\tNon\n",
+        "id = column 1, label = column 2 (True: Oui, False: non), prediction = column 3 (the last)",
+        ["Oui", "non", "non"],
+    ),
+    "answers of the same words": (
+        "1\tTrue\ttrue\n2\tFalse\ttrue\n",
+        "id = column 1, label = column 2 (True: true, False: false), prediction = column 3 (the last)",
+        ["true", "false"],
+    ),
+    "yes and no instead of True and False": (
+        "a.jpg\tno\tyes\nb.jpg\tyes\tyes\n",
+        "id = column 1, label = column 2, prediction = column 3 (the last)",
+        ["no", "yes"],
+    ),
+    "both": (
+        "images/a.jpg\tno\tFalse\tyes\nimages/b.jpg\tyes\tTrue\tyes\n",
+        "id = column 1, label = column 3 (True: yes, False: no), prediction = column 4 (the last), column 2 agrees",
+        ["no", "yes"],
+    ),
+    "no ids": (
+        "True\tyes\nFalse\tyes\nFalse\tno\nFalse\tno\n",
+        "id = the line number, label = column 1 (True: yes, False: no), prediction = column 2 (the last)",
+        ["yes", "no", "no", "no"],
+    ),
+    "no ids but categories": (
+        "True\tcat\tyes\nFalse\tcat\tyes\nFalse\tcat\tno\n",
+        "id = the line number, label = column 1 (True: yes, False: no), prediction = column 3 (the last)",
+        ["yes", "no", "no"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HEADERLESS)
+def test_tables_without_a_header_end_in_the_answer(text_file, case):
+    text, columns, labels = HEADERLESS[case]
     found = read_predictions(text_file(text))
     assert found.columns == columns
     assert found.labels == labels
     assert len(set(found.ids)) == len(labels)
 
 
-CONTRADICTIONS = {
-    "right marked wrong": ("False\tyes\tyes", "column 1 says False, but column 2 expects yes and the answer is yes"),
-    "wrong marked right": ("True\tno\tyes", "column 1 says True, but column 2 expects no and the answer is yes"),
-    "neither marked right": ("True\tno\tsorry", "column 1 says True, but column 2 expects no and the answer is sorry"),
-}
+def test_any_line_of_a_table_without_a_header_may_come_first(text_file):
+    rows = [
+        "1\tTrue\tcat\timages/1.jpg\tyes\n",
+        "2\tFalse\tdog\timages/2.jpg\tI cannot say\n",
+        "3\t\tx\t3.jpg\tsorry\n",
+    ]
+    read = [read_predictions(text_file("".join(rows[k:] + rows[:k]))) for k in range(3)]
+    assert {one.columns for one in read} == {read[0].columns}
+    assert [one.ids[0] for one in read] == ["1", "2", "3"]
 
 
-@pytest.mark.parametrize("case", CONTRADICTIONS)
-@pytest.mark.parametrize("before", [0, 2000])  # the columns are found from the first rows, the check is of all
-def test_a_mark_that_contradicts_the_expected_answer_is_refused(text_file, case, before):
-    row, message = CONTRADICTIONS[case]
-    good = "True\tyes\tyes\nFalse\tno\tyes\nFalse\tno\tsorry\nFalse\tyes\tYes.\nTrue\tyes\tYes.\n"
-    path = text_file(good + "True\tno\tno\n" * before + row + "\n" + good)
+def test_an_id_that_comes_twice_in_a_table_without_a_header_is_refused(text_file):
+    """The images differ, so that they could be taken for ids instead."""
+    rows = [f"{k}\tTrue\tcat\timages/{k}.jpg\tyes\n" for k in range(4)]
+    with pytest.raises(InputError, match=r"a.tsv:5: id: the id comes twice, first in line 3 \(got '2'\)"):
+        read_predictions(text_file("".join(rows) + rows[2].replace("images/2", "images/4")))
+
+
+@pytest.mark.parametrize("before", [1, 2000])  # the columns are found from the first rows, the check is of all
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("True\tno\tyes", "two expected answers: column 1 says True and column 2 says no; fix: correct the row"),
+        ("False\tyes\tno", "two expected answers: column 1 says False and column 2 says yes; fix: correct the row"),
+        ("maybe\tno\tyes", "column 1: this is no expected answer (got 'maybe'); fix: write True or False, yes or no"),
+    ],
+)
+def test_expected_answers_that_contradict_each_other_are_refused(text_file, row, problem, before):
+    """Whatever a second such column means, such as whether the answer is right, it is not read as this one."""
+    good = "True\tyes\tyes\nFalse\tno\tyes\nFALSE\tno\tsorry\nTrue\tYes\tYes.\n\t\tyes\n" * before
+    path = text_file(good + row + "\n" + good)
+    if row.startswith("maybe") and before == 1:
+        good += "True\tyes\tyes\n" * 2000
+        path = text_file(good + row + "\n")
+    line = good.count("\n") + 1
     with pytest.raises(InputError) as caught:
         read_predictions(path)
-    assert str(caught.value) == (
-        f"{path}:{6 + before}: {message.replace('column 3', 'column 3 (the last)')}; fix: correct the row, or name the "
-        "columns in a header if others are meant"
-    )
-
-
-def test_what_is_no_mark_is_refused_wherever_it_comes(text_file):
-    path = text_file("".join(f"{k}.jpg\tTrue\tno\tno\n" for k in range(2000)) + "x.jpg\ttrue\tno\tno\n")
-    with pytest.raises(InputError, match=r"a.tsv:2001: column 2 says true, but column 3 expects no"):
-        read_predictions(path)
+    assert str(caught.value).startswith(f"{path}:{line}: {problem}")
 
 
 def test_blocks_join_to_the_same_rows_whatever_their_size(text_file, monkeypatch):

@@ -128,8 +128,21 @@ def test_outcomes_of_a_prediction_file(tmp_path: Path) -> None:
 
 def test_outcomes_of_the_practitioners_own_files(tmp_path: Path) -> None:
     path = tmp_path / "out.tsv"
-    path.write_text("images/1.jpg\tTrue\tyes\nimages/2.jpg\tFalse\tyes\nimages/3.jpg\tFalse\tno\n")
-    assert read_outcomes(path) == {"images/1.jpg": "tp", "images/2.jpg": "fp", "images/3.jpg": "fn"}
+    rows = ["True\tyes", "True\tno", "FALSE\tNo.", "false\tyes", "False\tI see a cat", "\tyes"]
+    expected = dict(zip("123456", ["tp", "fn", "tn", "fp", "neither"], strict=False))  # nobody has judged the last one
+    path.write_text("".join(f"{k}\t{row}\n" for k, row in enumerate(rows, 1)))
+    assert read_outcomes(path) == expected
+    cells = (row.replace("\t", f"\tcat\t./images/{k}.jpg\t") for k, row in enumerate(rows, 1))
+    path.write_text("".join(f"{k}\t{row}\n" for k, row in enumerate(cells, 1)))
+    assert read_outcomes(path) == expected | {f"images/{k}.jpg": result for k, result in expected.items()}
+
+
+def test_an_image_that_examples_of_several_outcomes_share_names_none_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "out.tsv"
+    path.write_text(
+        "".join(f"{k}\tTrue\t{k % 2}.jpg\t{answer}\n" for k, answer in enumerate(["yes", "no", "yes", "yes"]))
+    )
+    assert read_outcomes(path) == {"0": "tp", "1": "fn", "2": "tp", "3": "tp", "0.jpg": "tp"}
 
 
 def test_a_file_of_other_classes_is_named(tmp_path: Path) -> None:

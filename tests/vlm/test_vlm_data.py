@@ -1,6 +1,7 @@
 """The data module: splits without shared images, samples, lengths, order, and what identifies the data."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -290,6 +291,34 @@ def test_training_rows_are_sampled_by_ratio_and_by_earlier_outcome(processor: An
         with pytest.raises(InputError, match=r"yes_no.jsonl:9: the answer names neither class \(got 'maybe'\)"):
             prepared(processor, **yes_no, sample=3, **options)
     assert len(answers(**yes_no, sample=12)) == 12
+
+
+@pytest.mark.parametrize("by", ["id", "image", "prepared image"])
+def test_rows_are_found_in_the_moderation_record_by_id_or_image(
+    processor: Any, yes_no: dict[str, str], tmp_path: Path, by: str
+) -> None:
+    """Its rows are id, expected answer, category, image and answer, without a header."""
+    path = Path(yes_no["train"])
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    if by == "prepared image":
+        yes_no |= {"images": str(tmp_path / "ads224")}
+        (tmp_path / "ads224" / "images").mkdir(parents=True)
+        for row in rows:
+            picture, row["image"] = path.with_name(row["image"]), f"images/{row['image']}.gif"
+            shutil.copy(picture, tmp_path / "ads224" / f"{row['image']}.png")
+        yes_no |= in_three(tmp_path / "ads.jsonl")
+        (tmp_path / "ads.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    ids = [row["id"] if by == "id" else f"ad{number}" for number, row in enumerate(rows)]
+    images = ["elsewhere.png" if by == "id" else row["image"] for row in rows]
+    approved = [row["suffix"] == "yes" for row in rows]
+    lines = (f"{k}\t{yes}\tcat\t{image}\tno\n" for k, yes, image in zip(ids, approved, images, strict=True))
+    (tmp_path / "record.tsv").write_text("".join(lines), encoding="utf-8")
+    options = {**yes_no, "outcomes": str(tmp_path / "record.tsv"), "keep": ["fn"]}
+    found = prepared(processor, **options, sample=8).datasets["train"].rows
+    assert [row.completion for row in found] == ["yes"] * 8
+    (tmp_path / "record.tsv").write_text("1\tTrue\tcat\tnone.png\tno\n", encoding="utf-8")
+    with pytest.raises(InputError, match="12 of 12 rows are not in the prediction file"):
+        prepared(processor, **options, sample=8)
 
 
 def test_the_answers_of_the_model_are_those_that_a_sample_counts(

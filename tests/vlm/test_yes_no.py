@@ -134,6 +134,25 @@ def test_scores_in_bfloat16_are_not_rounded_by_the_head(
     assert torch.tensor(scores.tolist()) == pytest.approx(rounded, abs=0.05)
 
 
+def test_labels_are_never_refused_for_their_spelling(
+    approvals: Path, paligemma_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Labels, answers and the name of the score are spelled by the rule that the evaluator has."""
+    spellings = {"yes": ["Yes!", "yes.", "\uff39\uff25\uff33", "«yes»"], "no": ["No!", "**no**", "(NO)", "no"]}
+    rows = [json.loads(line) for line in approvals.read_text(encoding="utf-8").splitlines()]
+    for number, row in enumerate(rows):
+        row["suffix"] = spellings[row["suffix"]][number // 2 % 4]
+    approvals.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    module = VLMYesNo(model=str(paligemma_folder), positive="Yes!", negative="no.", max_new_tokens=2)
+    whole = VLMDataModule(str(approvals), str(approvals), str(approvals), batch_size=12)
+    trainer(tmp_path, 1).test(module, datamodule=whole, verbose=False)
+    path = tmp_path / "predictions-test.tsv"
+    assert read_predictions(path).labels == ["yes", "no"] * 12
+    assert main(["evaluate", str(path), "--json"]) == 0
+    (file,) = json.loads(capsys.readouterr().out)["files"]
+    assert (file["positive"], file["negative"], file["n"]) == ("yes", "no", 24)
+
+
 def test_tuning_moves_the_scores_and_the_evaluator_reads_them(
     approvals: Path, paligemma_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

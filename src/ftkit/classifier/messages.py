@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from ftkit.errors import InputError
+from ftkit.normalize import normalize
 
 ROW_LIMIT = 1_000_000  # bytes; a longer row is a damaged file, not a message
 _BOM = "\ufeff"
@@ -73,7 +74,7 @@ def read_messages(
         quoting: Reading of a tab-separated file: ``"literal"`` keeps quotes as characters; ``"published"``
             reads the rows that ``pandas.read_csv(path, sep="\t", header=None)`` reads.
         labels: The two class names, negative and positive.
-        normalize_labels: Ignore case and surrounding spaces of labels.
+        normalize_labels: Read labels in any spelling, see :func:`ftkit.normalize.normalize`.
 
     Returns:
         The messages, in the order of the file, with labels spelt as in ``labels``.
@@ -193,14 +194,14 @@ def _quoted_rows(text: str, delimiter: str, file: Path) -> list[tuple[int, list[
 
 
 def _labelled(
-    numbered: list[tuple[int, list[str]]], labels: tuple[str, str], normalize: bool, file: Path
+    numbered: list[tuple[int, list[str]]], labels: tuple[str, str], normalize_labels: bool, file: Path
 ) -> Iterator[tuple[str, str]]:
     """Check each row and put the label first."""
-    known = {_plain(label) if normalize else label: label for label in labels}
+    known = {normalize(label) if normalize_labels else label: label for label in labels}
     text_column = 1
     for number, (line, cells) in enumerate(numbered):
-        if number == 0 and (_plain(cells[0]) if normalize else cells[0]) not in known:
-            names = [_plain(cell) for cell in cells]
+        if number == 0 and (normalize(cells[0]) if normalize_labels else cells[0]) not in known:
+            names = [normalize(cell) for cell in cells]
             if set(names) == set(_COLUMNS):
                 text_column = names.index("text")
                 continue
@@ -220,14 +221,14 @@ def _labelled(
                 fix="write a label, one separator and a text in each row",
             )
         label = cells[1 - text_column]
-        if (key := _plain(label) if normalize else label) not in known:
+        if (key := normalize(label) if normalize_labels else label) not in known:
             raise _unknown_label(label, labels, file, line)
         yield known[key], cells[text_column]
 
 
 def _unknown_label(label: str, labels: tuple[str, str], file: Path, line: int) -> InputError:
     fix = f"use {_listed(labels)}"
-    if _plain(label) in map(_plain, labels):
+    if normalize(label) in map(normalize, labels):
         fix += ", or set normalize_labels: true"
     return InputError("unknown label", file=file, line=line, field="label", got=label, fix=fix)
 
@@ -239,10 +240,6 @@ def _too_long(file: Path, line: int) -> InputError:
         line=line,
         fix="check that the file is a list of messages and that its quotes are closed",
     )
-
-
-def _plain(label: str) -> str:
-    return label.strip().casefold()
 
 
 def _listed(labels: tuple[str, str]) -> str:

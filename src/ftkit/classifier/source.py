@@ -12,6 +12,7 @@ from ftkit.classifier import download
 from ftkit.classifier.demo_corpus import demo_messages
 from ftkit.classifier.messages import Messages, content_sha256, read_bytes, read_messages
 from ftkit.errors import InputError
+from ftkit.normalize import normalize
 
 DEMO_LABELS = ("ham", "spam")
 _TITLES = {"demo": "made-up demo messages", "uci": "SMS Spam Collection (UCI data set 228)"}
@@ -25,7 +26,7 @@ class Source:
         name: ``demo``, ``uci`` or the path of a file.
         quoting: How a tab-separated file is read, see :func:`~ftkit.classifier.messages.read_messages`.
         labels: Names of the negative and the positive class.
-        normalize_labels: Ignore case and surrounding spaces of labels in a file.
+        normalize_labels: Read labels in a file in any spelling, see :func:`ftkit.normalize.normalize`.
 
     Raises:
         InputError: The labels are no two classes, or not those of the demo messages.
@@ -41,7 +42,7 @@ class Source:
     normalize_labels: bool = False
 
     def __post_init__(self) -> None:
-        if len({label.strip().casefold() for label in self.labels}) != 2:
+        if len(set(map(normalize, self.labels))) != 2:
             raise InputError(
                 "must be two different class names, negative and positive", field="labels", got=self.labels
             )

@@ -49,7 +49,7 @@ class SpamDataModule(SplitDataModule):
         order: Order of the training messages: ``seeded`` by (seed, epoch), or ``published``, the published
             script's draws.
         labels: Names of the negative and the positive class.
-        normalize_labels: Ignore case and surrounding spaces of labels in a file.
+        normalize_labels: Read labels in a file in any spelling, see :func:`ftkit.normalize.normalize`.
         **options: See :class:`ftkit.training.split_data.SplitDataModule`.
 
     Raises:

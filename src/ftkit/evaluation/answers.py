@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ftkit.errors import InputError
-from ftkit.evaluation.classes import Classes, resolve_classes, score_parts
+from ftkit.evaluation.classes import Classes, merged_labels, resolve_classes, score_parts
 from ftkit.evaluation.fields import Vocabulary
 from ftkit.evaluation.figures import UNPARSED, Counts
 from ftkit.evaluation.scan import Scan, scan, texts_at
@@ -36,6 +36,7 @@ class Answers:
         slice: int16 ``(n,)``: codes into ``slices``, or None.
         columns: Which columns were taken for what.
         notes: What a reader should know about the file.
+        warnings: What a reader has to know before any figure.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Answers:
     slice: np.ndarray | None = None
     columns: str = ""
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.target)
@@ -69,7 +71,7 @@ def read_answers(
     paths: Sequence[str | Path],
     positive: str | None = None,
     slice_by: str | None = None,
-    normalize: bool = False,
+    normalize_labels: bool = False,
     also: Sequence[str | Path] = (),
 ) -> list[Answers]:
     """Read prediction files that are reported together.
@@ -78,46 +80,97 @@ def read_answers(
         paths: The files.
         positive: The positive class by name, see :func:`~ftkit.evaluation.classes.resolve_classes`.
         slice_by: A column that tells groups of examples apart.
-        normalize: Ignore case, outer blanks and a final full stop in labels and predictions.
+        normalize_labels: Compare labels and predictions as :func:`ftkit.normalize.normalize` spells them.
         also: More files with the same classes, which are not sliced.
 
     Returns:
         The files in order, those of ``also`` at the end.
 
     Raises:
-        InputError: A file cannot be read, an id comes twice, or there are not two classes.
+        InputError: A file cannot be read, an id comes twice, there are not two classes, or all answers of a file miss
+            them by their spelling only.
     """
-    scans = [scan(path, slice_by) for path in paths] + [scan(path) for path in also]
-    classes = resolve_classes(scans, positive, normalize)
+    scans = [scan(path, slice_by, normalize_labels) for path in paths]
+    scans += [scan(path, None, normalize_labels) for path in also]
+    classes = resolve_classes(scans, positive, normalize_labels)
     return [_answers(one, classes) for one in scans]
 
 
 def _answers(one: Scan, classes: Classes) -> Answers:
-    answer = _translated(one.prediction, one.predictions, classes)
+    counts = _counted(one.prediction, one.predictions)
+    answer = _coded(one.prediction, map(classes.answer_code, one.predictions.texts))
+    warnings = unlabeled_warning(one.unlabeled, one.unlabeled + len(one.label))
+    warnings += _unparsed_warning(one, counts, int((answer == UNPARSED).sum()), classes)
     score, kind = _oriented(one, classes)
-    notes = list(one.layout.notes)
+    notes = [*one.layout.notes, *(merged_labels(one) if classes.normalize else ())]
     if score is not None:
         notes += _disagreements(one.path, answer, score, kind)
     return Answers(
         path=one.path,
         classes=classes,
-        target=_translated(one.label, one.labels, classes),
+        target=_coded(one.label, map(classes.code, one.labels.texts)),
         answer=answer,
         identity=one.identity,
         score=score,
         kind=kind,
-        unparsed=_unparsed(one, classes),
+        unparsed=_unparsed(counts, classes),
         slices=one.slices.texts,
         slice=one.slice,
         columns=one.layout.describe(),
         notes=notes,
+        warnings=warnings,
     )
 
 
-def _translated(codes: np.ndarray, vocabulary: Vocabulary, classes: Classes) -> np.ndarray:
+def unlabeled_warning(unlabeled: int, n: int) -> list[str]:
+    """Say how many examples have no label, if any."""
+    return [f"{unlabeled:,} of {n:,} examples have no label and are left out of all figures."] if unlabeled else []
+
+
+def _counted(codes: np.ndarray, vocabulary: Vocabulary) -> dict[str, int]:
+    """How often each text came, without those that have no code."""
+    counts = np.bincount(codes[codes >= 0], minlength=len(vocabulary.texts)).tolist()
+    return {text: count for text, count in zip(vocabulary.texts, counts, strict=True) if count}
+
+
+def _coded(codes: np.ndarray, classes: Iterable[int]) -> np.ndarray:
     # The last entry serves the code -1.
-    table = np.array([*map(classes.code, vocabulary.texts), UNPARSED], np.int8)
-    return table[codes]
+    return np.array([*classes, UNPARSED], np.int8)[codes]
+
+
+def _unparsed_warning(one: Scan, counts: Mapping[str, int], unparsed: int, classes: Classes) -> list[str]:
+    """Say how many answers name no class, and how many of them would in another spelling.
+
+    Raises:
+        InputError: All do, and some would.
+    """
+    if not unparsed:
+        return []
+    names, n = f"{classes.positive} nor {classes.negative}", len(one.prediction)
+    spelled = None if classes.normalize else classes.normalized()
+    missed = [text for text in counts if classes.answer_code(text) == UNPARSED]
+    found = [text for text in missed if spelled is not None and spelled.answer_code(text) != UNPARSED]
+    count = sum(counts[text] for text in found)
+    if unparsed == n and found:
+        raise InputError(
+            f"all {n:,} answers are neither {names} as they are spelled",
+            file=one.path,
+            field="prediction",
+            got=max(found, key=counts.__getitem__),
+            fix=f"give --normalize-labels, which reads {count:,} of them",
+        )
+    advice = f"--normalize-labels reads {count:,} of them"
+    if not found:
+        advice = "--normalize-labels is given" if classes.normalize else "--normalize-labels would read none of them"
+    empty = sum(counts[text] for text in missed if not text.strip())
+    missing = f", {empty:,} of them empty or null" if empty else ""
+    every = "All" if unparsed == n else f"{unparsed:,} of"
+    return [f"{every} {n:,} answers are neither {names} and count as errors{missing} ({advice})."]
+
+
+def _unparsed(counts: Mapping[str, int], classes: Classes) -> dict[str, int]:
+    found = Counter({text: count for text, count in counts.items() if classes.answer_code(text) == UNPARSED})
+    return dict(found.most_common(_SHOWN))
 
 
 def _oriented(one: Scan, classes: Classes) -> tuple[np.ndarray | None, str]:
@@ -125,7 +178,7 @@ def _oriented(one: Scan, classes: Classes) -> tuple[np.ndarray | None, str]:
     if one.score is None or one.layout.score_name is None:
         return None, ""
     kind, scored = score_parts(one.layout.score_name)
-    code = classes.code(scored)
+    code = classes.answer_code(scored)
     if code == UNPARSED:
         raise InputError(
             "the score's class is not one of the labels",
@@ -137,16 +190,6 @@ def _oriented(one: Scan, classes: Classes) -> tuple[np.ndarray | None, str]:
     if code == 1:
         return one.score, kind
     return (1 - one.score if kind == "probability" else -one.score), kind
-
-
-def _unparsed(one: Scan, classes: Classes) -> dict[str, int]:
-    counts = np.bincount(one.prediction[one.prediction >= 0], minlength=len(one.predictions.texts)).tolist()
-    found = Counter({
-        text: count
-        for text, count in zip(one.predictions.texts, counts, strict=True)
-        if count and classes.code(text) == UNPARSED
-    })  # fmt: skip
-    return dict(found.most_common(_SHOWN))
 
 
 def _disagreements(path: Path, answer: np.ndarray, score: np.ndarray, kind: str) -> list[str]:

@@ -52,6 +52,7 @@ class BinaryReport:
         unparsed: The most frequent answers that name neither class, and how often they came.
         columns: Which columns of the file were taken for what.
         notes: What a reader should know.
+        warnings: What a reader has to know before any figure.
     """
 
     name: str
@@ -68,6 +69,7 @@ class BinaryReport:
     unparsed: dict[str, int] = field(default_factory=dict)
     columns: str = ""
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def always(self) -> str:
@@ -104,6 +106,7 @@ class BinaryReport:
             "unparsed_answers": self.unparsed,
             "columns": self.columns,
             "notes": self.notes,
+            "warnings": self.warnings,
         }
 
 

@@ -119,13 +119,17 @@ def csv_blocks(path: Path) -> Iterator[Block]:
 
 
 def json_line_blocks(
-    path: Path, required: Container[str], belongs_first: Callable[[str, list[str]], bool] = lambda key, keys: False
+    path: Path,
+    required: Container[str],
+    belongs_first: Callable[[str, list[str]], bool] = lambda key, keys: False,
+    nullable: Container[str] = (),
 ) -> Iterator[tuple[list[str], Block]]:
     """Yield ``(keys, block)`` of a file with one JSON object per line; the first object's keys are the columns.
 
     Args:
         path: The file.
         required: Keys that an object may not lack if the first one has them; a missing other one is an empty cell.
+        nullable: Those of them that may be null (or NaN) all the same, which is an empty cell.
         belongs_first: Whether a key that the first object lacks, given that one's keys, may not come up later; any
             other one is passed over.
 
@@ -142,7 +146,9 @@ def json_line_blocks(
             record = _json_object(text, path, line)
             keys = keys or list(record)
             for key in keys:
-                if key in required and record.get(key) is None:
+                if key in nullable and key in record and record[key] != record[key]:
+                    record[key] = None  # pandas writes what is missing as NaN
+                if key in required and record.get(key) is None and not (key in nullable and key in record):
                     raise InputError("missing", file=path, line=line, field=key, fix="give it in every object")
             for key in record.keys() - set(keys):
                 if belongs_first(key, keys):

@@ -72,7 +72,8 @@ def evaluate(
         beta: Weight of recall over precision in F-beta.
         level: Confidence of the intervals.
         seed: Seed of the draws that intervals are made of.
-        normalize_labels: Ignore case, outer blanks and a final full stop in labels and answers.
+        normalize_labels: Ignore how labels and answers are spelled: case, width, surrounding punctuation and blanks,
+            1.0 for 1, marks of a chat template; where yes and no are the classes, true and 1 also mean yes.
         unrounded: Print all digits.
         json: Print JSON, always with all digits.
         markdown: Print Markdown.
@@ -209,7 +210,14 @@ def _reported(model: Answers, settings: Settings) -> BinaryReport:
         value: replace(part, baselines=replace(part.baselines, p_holm=p))
         for (value, part), p in zip(slices.items(), adjusted, strict=True)
     }
-    return replace(report, slices=slices, unparsed=model.unparsed, columns=model.columns, notes=model.notes)
+    return replace(
+        report,
+        slices=slices,
+        unparsed=model.unparsed,
+        columns=model.columns,
+        notes=model.notes,
+        warnings=model.warnings,
+    )
 
 
 def _at_threshold(model: Answers, threshold: Threshold, settings: Settings) -> BinaryReport:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ftkit.evaluation.answers import unlabeled_warning
 from ftkit.evaluation.fields import Fields, Vocabulary
 from ftkit.evaluation.intervals import Interval
-from ftkit.evaluation.layout import normalized
-from ftkit.evaluation.predictions import PredictionBlock, stream_predictions
+from ftkit.evaluation.misses import Misses
+from ftkit.evaluation.predictions import PredictionBlock, stream_labeled
 from ftkit.evaluation.scan import MAX_SLICES, check_unique, slice_column, too_many_slices
 from ftkit.evaluation.statistics import mcnemar_exact, wilson_interval
+from ftkit.normalize import normalize
 
 _SHOWN = 5
 
@@ -29,12 +30,13 @@ class FreeAnswers:
         target: uint64 ``(n,)``: a hash of each label.
         correct: bool ``(n,)``: whether the answer equals the label.
         empty: Answers without a character.
-        nearly: Wrong answers that differ in case, outer blanks or a final full stop only.
+        nearly: Wrong answers that are right in the spelling of :func:`ftkit.normalize.normalize`.
         wrong: The first wrong answers: id, label and answer.
         slices: The values of the slice column.
         slice: int16 ``(n,)``: codes into ``slices``, or None.
         columns: Which columns were taken for what.
         notes: What a reader should know about the file.
+        warnings: What a reader has to know before any figure.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class FreeAnswers:
     slice: np.ndarray | None = None
     columns: str = ""
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ class ExactReport:
     Attributes:
         name: The file.
         share: How many answers are right.
-        majority: The most frequent label.
+        majority: The most frequent label; the first in alphabetical order where several are.
+        tied: How many labels are equally frequent.
         majority_count: How many examples have it: so many would always answering it get right.
         better: Examples that the model gets right and always answering the most frequent label does not.
         worse: The opposite.
@@ -99,6 +103,7 @@ class ExactReport:
     name: str
     share: Share
     majority: str
+    tied: int
     majority_count: int
     better: int
     worse: int
@@ -114,7 +119,12 @@ class ExactReport:
             **self.share.to_dict(),
             "empty_answers": answers.empty,
             "right_but_for_case_and_blanks": answers.nearly,
-            "majority": {"answer": self.majority, "right": self.majority_count, "n": self.share.n},
+            "majority": {
+                "answer": self.majority,
+                "right": self.majority_count,
+                "n": self.share.n,
+                "tied": self.tied,
+            },
             "better_than_majority": self.better,
             "worse_than_majority": self.worse,
             "p_majority": self.p_majority,
@@ -122,16 +132,17 @@ class ExactReport:
             "first_wrong": [dict(zip(("id", "label", "prediction"), row, strict=True)) for row in answers.wrong],
             "columns": answers.columns,
             "notes": answers.notes,
+            "warnings": answers.warnings,
         }
 
 
-def read_free_answers(path: str | Path, slice_by: str | None = None, normalize: bool = False) -> FreeAnswers:
+def read_free_answers(path: str | Path, slice_by: str | None = None, normalize_labels: bool = False) -> FreeAnswers:
     """Read one prediction file block by block.
 
     Args:
         path: The file.
         slice_by: A column that tells groups of examples apart.
-        normalize: Ignore case, outer blanks and a final full stop.
+        normalize_labels: Compare texts as :func:`ftkit.normalize.normalize` spells them.
 
     Raises:
         InputError: The file cannot be read, an id comes twice, or it cannot be sliced so.
@@ -139,18 +150,20 @@ def read_free_answers(path: str | Path, slice_by: str | None = None, normalize: 
     path = Path(path)
     slices = Vocabulary(limit=MAX_SLICES)
     identity, target, correct, groups = [], [], [], []
-    empty = nearly = 0
+    empty = unlabeled = 0
+    misses = Misses()
     wrong: list[tuple[str, str, str]] = []
-    for block in stream_predictions(path):
+    for block in stream_labeled(path):
+        unlabeled += block.unlabeled
         label, answer = block.labels, block.predictions
-        if normalize:
-            label, answer = (Fields.of(map(normalized, cells.texts())) for cells in (label, answer))
+        if normalize_labels:
+            label, answer = (Fields.of(map(normalize, cells.texts())) for cells in (label, answer))
         identity.append(block.ids.hashes())
         target.append(label.hashes())
         correct.append(target[-1] == answer.hashes())
         empty += int(np.count_nonzero(answer.length == 0))
         missed = np.flatnonzero(~correct[-1]).tolist()
-        nearly += _nearly(block, missed)
+        misses.add((block.labels.text(row), block.predictions.text(row)) for row in missed)
         wrong += [_texts(block, row) for row in missed[: _SHOWN - len(wrong)]]
         if slice_by is not None:
             groups.append(slices.encode(slice_column(path, block, slice_by), block.lines))
@@ -164,12 +177,13 @@ def read_free_answers(path: str | Path, slice_by: str | None = None, normalize: 
         np.concatenate(target),
         np.concatenate(correct),
         empty,
-        0 if normalize else nearly,
+        0 if normalize_labels else misses.nearly,
         wrong,
         slices.texts,
         np.concatenate(groups) if groups else None,
         block.layout.describe(),
         block.layout.notes,
+        unlabeled_warning(unlabeled, unlabeled + len(everyone)) + misses.warnings(normalize_labels),
     )
 
 
@@ -180,16 +194,18 @@ def assess_exact(answers: FreeAnswers, level: float = 0.95) -> ExactReport:
         answers: What was read.
         level: Confidence of the intervals.
     """
-    labels, first, counts = np.unique(answers.target, return_index=True, return_counts=True)
-    most = min(np.flatnonzero(counts == counts.max()), key=lambda place: first[place])
-    majority = answers.target == labels[most]
+    labels, counts = np.unique(answers.target, return_counts=True)
+    tied = labels[counts == counts.max()]
+    name, most = _first_label(answers, tied)
+    majority = answers.target == most
     better = int(np.count_nonzero(answers.correct & ~majority))
     worse = int(np.count_nonzero(majority & ~answers.correct))
     return ExactReport(
         name=str(answers.path),
         share=Share.of(answers.correct, level),
-        majority=_label_of(answers.path, int(first[most])),
-        majority_count=int(counts[most]),
+        majority=name,
+        tied=len(tied),
+        majority_count=int(counts.max()),
         better=better,
         worse=worse,
         p_majority=mcnemar_exact(better, worse),
@@ -200,19 +216,29 @@ def assess_exact(answers: FreeAnswers, level: float = 0.95) -> ExactReport:
     )
 
 
-def _nearly(block: PredictionBlock, rows: Sequence[int]) -> int:
-    labels, answers = block.labels, block.predictions
-    return sum(normalized(labels.text(row)) == normalized(answers.text(row)) for row in rows)
-
-
 def _texts(block: PredictionBlock, row: int) -> tuple[str, str, str]:
     return block.ids.text(row), block.labels.text(row), block.predictions.text(row)
 
 
-def _label_of(path: Path, row: int) -> str:
-    before = 0
-    for block in stream_predictions(path):
-        if row < before + len(block.lines):
-            return block.labels.text(row - before)
+def _first_label(answers: FreeAnswers, wanted: np.ndarray) -> tuple[str, np.uint64]:
+    """The first of some labels in alphabetical order, by a pass over the file.
+
+    Args:
+        answers: What was read.
+        wanted: uint64: the labels' hashes.
+
+    Returns:
+        The label and its hash.
+    """
+    before, found = 0, list[tuple[str, np.uint64]]()
+    for block in stream_labeled(answers.path):
+        target = answers.target[before : before + len(block.lines)]
         before += len(block.lines)
-    raise AssertionError("the file has become shorter")
+        rows = np.flatnonzero(np.isin(target, wanted))
+        distinct = rows[np.unique(target[rows], return_index=True)[1]]
+        found = (
+            [min([*found, *((block.labels.text(row), target[row]) for row in distinct)])] if len(distinct) else found
+        )
+        if len(wanted) == 1 and found:
+            break
+    return found[0]

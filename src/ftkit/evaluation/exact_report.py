@@ -9,7 +9,16 @@ from ftkit.evaluation.comparison_report import compared
 from ftkit.evaluation.exact_match import ExactReport, Share
 from ftkit.evaluation.page import figure, page, section_html
 from ftkit.evaluation.plots import COLORS, Frame, line, plot, points
-from ftkit.evaluation.sections import Evaluated, Section, as_markdown, as_text, interval_text, number_text, p_text
+from ftkit.evaluation.sections import (
+    Evaluated,
+    Section,
+    as_markdown,
+    as_text,
+    interval_text,
+    number_text,
+    p_text,
+    warning_sections,
+)
 from ftkit.evaluation.statistics import is_significant
 
 _TEXT = 80  # letters of a wrong answer that are shown
@@ -41,12 +50,12 @@ def exact_text(evaluation: ExactEvaluation) -> str:
         ]
         for report in evaluation.reports
     ]
-    return as_text(heads, exact_sections(evaluation)[1:])
+    return as_text(heads, exact_sections(evaluation)[1:], _warned(evaluation))
 
 
 def exact_markdown(evaluation: ExactEvaluation) -> str:
     """The same report in Markdown."""
-    return as_markdown("Exact match", exact_sections(evaluation))
+    return as_markdown("Exact match", [*_warned(evaluation), *exact_sections(evaluation)])
 
 
 def exact_page(evaluation: ExactEvaluation) -> str:
@@ -59,7 +68,8 @@ def exact_page(evaluation: ExactEvaluation) -> str:
     )
     drawn = figure(_plot(evaluation), f"Dot and line: the accuracy with its {evaluation.level:.0%} interval.")
     overview, *rest = [section_html(section) for section in exact_sections(evaluation)]
-    body = f"<h1>Exact match</h1><div class='cards'>{cards}</div>{overview}<h2>Plot</h2>{drawn}{''.join(rest)}"
+    warned = "".join(map(section_html, _warned(evaluation)))
+    body = f"<h1>Exact match</h1>{warned}<div class='cards'>{cards}</div>{overview}<h2>Plot</h2>{drawn}{''.join(rest)}"
     return page("Exact match", body)
 
 
@@ -77,6 +87,10 @@ def exact_sections(evaluation: ExactEvaluation) -> list[Section]:
         found.append(_sliced(evaluation))
     found += [_wrong(evaluation)] if any(report.answers.wrong for report in reports) else []
     return [*found, _files(evaluation)]
+
+
+def _warned(evaluation: ExactEvaluation) -> list[Section]:
+    return warning_sections(evaluation.names, [report.answers.warnings for report in evaluation.reports])
 
 
 def _overview(evaluation: ExactEvaluation) -> Section:
@@ -102,10 +116,16 @@ def _skill(report: ExactReport) -> str:
     if is_significant(report.p_majority):
         verdict = f"is {'better' if report.better > report.worse else 'worse'} than that beyond chance"
     return (
-        f"Always answering {_short(report.majority)!r}, the most frequent label, would be right on "
+        f"Always answering {_short(report.majority)!r}, {_rank(report)}, would be right on "
         f"{report.majority_count} of {report.share.n} ({report.majority_count / report.share.n:.1%}); the model "
         f"{verdict} ({report.better} more right, {report.worse} more wrong, exact McNemar {p_text(report.p_majority)})."
     )
+
+
+def _rank(report: ExactReport) -> str:
+    if report.tied == 1:
+        return "the most frequent label"
+    return f"the first in alphabetical order of {report.tied:,} labels that are equally frequent"
 
 
 def _sliced(evaluation: ExactEvaluation) -> Section:
@@ -122,12 +142,7 @@ def _wrong(evaluation: ExactEvaluation) -> Section:
         answers = report.answers
         table += [[name, *map(_short, row)] for row in answers.wrong]
         if answers.empty:
-            sentences.append(f"{name}: {answers.empty} answers are empty.")
-        if answers.nearly:
-            sentences.append(
-                f"{name}: {answers.nearly} wrong answers differ in case, outer blanks or a final full stop only; "
-                "--normalize_labels true counts them as right."
-            )
+            sentences.append(f"{name}: {answers.empty} answers are empty or null.")
     return Section("The first wrong answers", sentences, table)
 
 

@@ -72,6 +72,23 @@ class Fields:
         pairs = zip(self.start.tolist(), (self.start + self.length).tolist(), strict=True)
         return [unquote(self.data[start:end].decode()) for start, end in pairs]
 
+    def take(self, rows: np.ndarray | slice) -> Fields:
+        """The cells of some rows only."""
+        return Fields(self.data, self.start[rows], self.length[rows])
+
+    def blank(self) -> np.ndarray:
+        """Whether each cell holds nothing but white space: bool ``(rows,)``.
+
+        Example:
+            >>> Fields.of(["no", "", "  ", " no"]).blank().tolist()
+            [False, True, True, False]
+        """
+        blank = self.length == 0
+        first = np.frombuffer(self.data, np.uint8)[self.start]
+        for row in np.flatnonzero(~blank & (first <= ord(" "))).tolist():
+            blank[row] = not self.text(row).strip()
+        return blank
+
     def hashes(self) -> np.ndarray:
         """A 64-bit hash of each cell's bytes: uint64 ``(rows,)``; the same bytes give the same hash in every file."""
         words = np.ndarray((len(self.data) - 7,), "<u8", self.data, strides=(1,))

@@ -15,7 +15,7 @@ NAMES = {
     "prediction": ("prediction", "answer", "predict"),
 }
 REQUIRED = frozenset(name for names in NAMES.values() for name in names)
-_ANSWERS = {"yes": "no", "no": "yes", "Yes": "No", "No": "Yes", "YES": "NO", "NO": "YES"}
+NULLABLE = REQUIRED - {*NAMES["id"]}  # nobody has judged the example, or the model gave no answer
 _NAMELESS_SCORES = ("score", "probability", "prob", "log_odds", "logit", "margin")
 
 
@@ -25,9 +25,11 @@ class Layout:
 
     Attributes:
         prediction: The predicted class or the model's answer.
-        label: The true class; None when it follows from ``flag`` and ``prediction``.
+        label: The true class.
         id: The example's id; None when rows are known by their line only.
-        flag: A True/False column that says whether the prediction is right.
+        words: Of a table without a header: what a label of True and of False stands for, such as yes and no.
+        truth: Whether the labels are True and False.
+        agreeing: Of such a table: other columns of expected answers, which have to agree with the label.
         score: The score column.
         score_name: Its name, ``probability:CLASS`` or ``log_odds:CLASS``.
         extra: The other columns by name.
@@ -36,9 +38,11 @@ class Layout:
     """
 
     prediction: int
-    label: int | None = None
+    label: int
     id: int | None = None
-    flag: int | None = None
+    words: tuple[str, str] | None = None
+    truth: bool = False
+    agreeing: tuple[int, ...] = ()
     score: int | None = None
     score_name: str | None = None
     extra: dict[str, int] = field(default_factory=dict)
@@ -53,15 +57,14 @@ class Layout:
             'id = "id", label = "label", prediction = "prediction"'
         """
         parts = [f"id = {self._name(self.id)}" if self.id is not None else "id = the line number"]
-        if self.label is None:
-            parts.append(f"label = worked out from {self._name(self.flag)} (True: the answer is right) and the answer")
-        else:
-            parts.append(f"label = {self._name(self.label)}")
+        meant = f" (True: {self.words[0]}, False: {self.words[1]})" if self.words and self.truth else ""
+        parts.append(f"label = {self._name(self.label)}{meant}")
         parts.append(f"prediction = {self._name(self.prediction)}")
         if self.score is not None:
             parts.append(f"score = {self._name(self.score)}")
-        if self.label is not None and self.flag is not None:
-            parts.append(f"{self._name(self.flag)} (True/False) agrees")
+        if self.words and "image" in self.extra:
+            parts.append(f"image = {self._name(self.extra['image'])}")
+        parts += [f"{self._name(place)} agrees" for place in self.agreeing]
         return ", ".join(parts)
 
     def _name(self, column: int | None) -> str:
@@ -100,6 +103,7 @@ def layout_of_names(names: list[str], path: Path, line: int = 1) -> Layout:
         if not scores and name.casefold() in _NAMELESS_SCORES
     ]
     assert places["prediction"] is not None
+    assert places["label"] is not None
     return Layout(
         prediction=places["prediction"],
         label=places["label"],
@@ -110,76 +114,6 @@ def layout_of_names(names: list[str], path: Path, line: int = 1) -> Layout:
         names=[f'"{name}"' for name in names],
         notes=notes,
     )
-
-
-def is_header(row: list[str]) -> bool:
-    """Whether the first row of a table names its columns, as far as that can be seen."""
-    known = sum(_first(row, names) is not None for names in NAMES.values())
-    looks_like_data = {"True", "False"} & set(row[:-1]) or row[-1] in _ANSWERS
-    return known >= 2 or not looks_like_data
-
-
-def layout_of_rows(rows: list[list[str]], path: Path) -> Layout:
-    """The layout of a table without a header, whose last column is the answer, found from its first rows.
-
-    A True/False column says whether the answer is right; a yes/no column before the last one is the expected answer.
-
-    Args:
-        rows: The first rows, all of the same width.
-        path: The file, for messages.
-
-    Raises:
-        InputError: Neither the expected answer nor a True/False column is there.
-    """
-    columns = list(zip(*rows, strict=True))
-    last = len(columns) - 1
-    flag = next((c for c in range(last) if set(columns[c]) <= {"True", "False"}), None)
-    label = next((c for c in reversed(range(last)) if set(columns[c]) <= set(_ANSWERS)), None)
-    if flag is None and label is None:
-        raise InputError(
-            "no header, and no column before the last one is True/False or yes/no throughout",
-            file=path,
-            line=1,
-            got="\t".join(rows[0]),
-            fix="start the file with a header that names id, label and prediction",
-        )
-    free = [c for c in range(last) if c not in (flag, label)]
-    paths = [c for c in free if re.search(r"[\\/]|\.\w+$", columns[c][0])]
-    identity = next(iter(paths + free), None)
-    names = [f"column {c + 1}" if c < last else f"column {c + 1} (the last)" for c in range(last + 1)]
-    extra = {names[c]: c for c in free if c != identity}
-    return Layout(prediction=last, label=label, id=identity, flag=flag, extra=extra, names=names)
-
-
-def opposite_answer(answer: str) -> str | None:
-    """The other one of yes and no, written alike; None for anything else.
-
-    Example:
-        >>> opposite_answer("Yes"), opposite_answer("maybe")
-        ('No', None)
-    """
-    return _ANSWERS.get(answer)
-
-
-def normalized(text: str) -> str:
-    """A class name without case, outer blanks and a final full stop or exclamation mark.
-
-    Example:
-        >>> normalized(" Yes. ")
-        'yes'
-    """
-    return text.strip().rstrip(".!").rstrip().casefold()
-
-
-def opposite(name: str) -> str | None:
-    """The other class, for names that come in pairs.
-
-    Example:
-        >>> opposite("yes"), opposite("cat")
-        ('no', None)
-    """
-    pairs = (("spam", "ham"), ("true", "false"), ("True", "False"), ("1", "0"), ("positive", "negative"))
-    return {**_ANSWERS, **dict(pairs), **{second: first for first, second in pairs}}.get(name)
 
 
 def _first(names: list[str], wanted: tuple[str, ...]) -> int | None:

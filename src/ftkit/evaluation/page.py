@@ -11,7 +11,7 @@ from ftkit.evaluation.assessment import BinaryReport
 from ftkit.evaluation.figures import figure_values
 from ftkit.evaluation.plots import COLORS, STYLE, Frame, bars, count_table, line, plot, points
 from ftkit.evaluation.prevalence import at_prevalence, prevalence_intervals
-from ftkit.evaluation.report import Evaluation, sections, verdicts
+from ftkit.evaluation.report import Evaluation, sections, verdicts, warned
 from ftkit.evaluation.sections import Section
 from ftkit.evaluation.threshold import Threshold, operating_cells
 
@@ -44,11 +44,13 @@ def to_html(evaluation: Evaluation) -> str:
     """
     first = evaluation.reports[0]
     cards = "".join(_card(report, name) for name, report in zip(evaluation.names, evaluation.reports, strict=True))
+    plots = "".join(_plots(evaluation))
+    warnings = "".join(map(section_html, warned(evaluation)))
     usual, *rest = [section_html(section) for section in sections(evaluation)]
     body = (
         f"<h1>Evaluation</h1><p class='soft'>Positive: <b>{escape(first.positive)}</b>, negative: "
         f"<b>{escape(first.negative)}</b>. Every interval covers {evaluation.level:.0%}.</p>"
-        f"<div class='cards'>{cards}</div>{usual}<h2>Plots</h2><div class='plots'>{''.join(_plots(evaluation))}</div>"
+        f"{warnings}<div class='cards'>{cards}</div>{usual}<h2>Plots</h2><div class='plots'>{plots}</div>"
         f"{''.join(rest)}"
     )
     return page("Evaluation", body)

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from ftkit.errors import InputError
 from ftkit.evaluation.blocks import Block, csv_blocks, delimited_blocks, empty_file, json_line_blocks, text_chunks
-from ftkit.evaluation.correctness import labels_of
 from ftkit.evaluation.fields import Fields, NotANumberError, quote
+from ftkit.evaluation.headerless import expected_answers, is_headerless, layout_of_rows
 from ftkit.evaluation.layout import (
     NAMES,
+    NULLABLE,
     REQUIRED,
     SCORE_NAME,
     Layout,
-    is_header,
     layout_of_names,
-    layout_of_rows,
 )
 from ftkit.storage import atomic_write
 
@@ -72,6 +71,7 @@ class PredictionBlock:
         extra: The other columns by name.
         lines: int64 ``(rows,)``: the line of each row.
         layout: Which column holds what.
+        unlabeled: How many rows were left out because they have no label, see :func:`stream_labeled`.
     """
 
     ids: Fields
@@ -81,6 +81,7 @@ class PredictionBlock:
     extra: dict[str, Fields]
     lines: np.ndarray
     layout: Layout
+    unlabeled: int = 0
 
 
 def write_predictions(
@@ -178,7 +179,7 @@ def stream_predictions(path: str | Path) -> Iterator[PredictionBlock]:
 
     Read are TSV and CSV with a header that names ``id`` (or ``image``), ``label`` and ``prediction`` in any order and
     possibly a score column ``probability:CLASS`` or ``log_odds:CLASS``; tables without a header whose last column is
-    the answer yes or no, with the expected answer or a True/False mark before it (with both, they must agree); and
+    the answer, with the expected one before it, True or False for yes or no or in the words of the answers; and
     JSON lines with ``label`` (or ``suffix``) and ``prediction`` (or ``answer``).
 
     Args:
@@ -202,6 +203,25 @@ def stream_predictions(path: str | Path) -> Iterator[PredictionBlock]:
         raise InputError("the file has a header but no rows", file=path, fix="give one row per example")
 
 
+def stream_labeled(path: str | Path) -> Iterator[PredictionBlock]:
+    """Read a prediction file as :func:`stream_predictions` does, without the examples that have no label.
+
+    An empty label says that nobody has judged the example yet. A class may be called ``none`` all the same.
+
+    Raises:
+        InputError: The file is not a prediction file, or no example has a label.
+    """
+    labeled = 0
+    for block in stream_predictions(path):
+        rows = np.flatnonzero(~block.labels.blank())
+        labeled += len(rows)
+        yield block if len(rows) == len(block.lines) else _labeled(block, rows)
+    if not labeled:
+        raise InputError(
+            "no example has a label", file=path, field="label", fix="evaluate examples whose class is known"
+        )
+
+
 def duplicate_id(path: Path, identity: str, first: int, second: int) -> InputError:
     """The error for an id that two lines of a file share."""
     return InputError(
@@ -214,18 +234,18 @@ def _tables(path: Path) -> Iterator[tuple[Layout, Block]]:
     layout = None
     form = _FORMATS.get(path.suffix.lower()) or _sniffed(path)
     if form == "json":
-        for keys, block in json_line_blocks(path, REQUIRED, _belongs_first):
+        for keys, block in json_line_blocks(path, REQUIRED, _belongs_first, NULLABLE):
             layout = layout or layout_of_names(keys, path, int(block.lines[0]))
             yield layout, block
         return
     for block in csv_blocks(path) if form == "csv" else delimited_blocks(path, b"\t"):
         if layout is None:
             sample = _part(block, slice(_SAMPLE)).rows()
-            if is_header(sample[0]):
+            if is_headerless(sample):
+                layout = layout_of_rows(sample, path)
+            else:
                 layout = layout_of_names(sample[0], path, int(block.lines[0]))
                 block = _part(block, slice(1, None))
-            else:
-                layout = layout_of_rows(sample, path)
         yield layout, block
 
 
@@ -244,19 +264,31 @@ def _sniffed(path: Path) -> str:
 
 
 def _part(block: Block, rows: slice) -> Block:
-    parts = [Fields(column.data, column.start[rows], column.length[rows]) for column in block.columns]
-    return Block(parts, block.lines[rows])
+    return Block([column.take(rows) for column in block.columns], block.lines[rows])
 
 
 def _prediction_block(layout: Layout, block: Block, path: Path) -> PredictionBlock:
     return PredictionBlock(
         ids=Fields.of(map(str, block.lines.tolist())) if layout.id is None else block.columns[layout.id],
-        labels=labels_of(layout, block, path),
+        labels=expected_answers(layout, block, path) if layout.words else block.columns[layout.label],
         predictions=block.columns[layout.prediction],
         scores=None if layout.score is None else _scores(layout, block, path),
         extra={name: block.columns[column] for name, column in layout.extra.items()},
         lines=block.lines,
         layout=layout,
+    )
+
+
+def _labeled(block: PredictionBlock, rows: np.ndarray) -> PredictionBlock:
+    return replace(
+        block,
+        ids=block.ids.take(rows),
+        labels=block.labels.take(rows),
+        predictions=block.predictions.take(rows),
+        scores=None if block.scores is None else block.scores[rows],
+        extra={name: column.take(rows) for name, column in block.extra.items()},
+        lines=block.lines[rows],
+        unlabeled=len(block.lines) - len(rows),
     )
 
 

@@ -9,7 +9,16 @@ from ftkit.evaluation.assessment import BinaryReport
 from ftkit.evaluation.comparison_report import compared
 from ftkit.evaluation.figures import Figure
 from ftkit.evaluation.prevalence import at_prevalence, prevalence_intervals
-from ftkit.evaluation.sections import Evaluated, Section, as_markdown, as_text, interval_text, number_text, p_text
+from ftkit.evaluation.sections import (
+    Evaluated,
+    Section,
+    as_markdown,
+    as_text,
+    interval_text,
+    number_text,
+    p_text,
+    warning_sections,
+)
 from ftkit.evaluation.statistics import is_significant
 from ftkit.evaluation.threshold import Threshold
 
@@ -53,12 +62,12 @@ class Evaluation(Evaluated[BinaryReport]):
 def to_text(evaluation: Evaluation) -> str:
     """The report for a terminal: the practitioner's figures first, then the honest part."""
     heads = [practitioner_lines(report, evaluation.digits) for report in evaluation.reports]
-    return as_text(heads, sections(evaluation)[1:])
+    return as_text(heads, sections(evaluation)[1:], warned(evaluation))
 
 
 def to_markdown(evaluation: Evaluation) -> str:
     """The same report in Markdown."""
-    return as_markdown("Evaluation", sections(evaluation))
+    return as_markdown("Evaluation", [*warned(evaluation), *sections(evaluation)])
 
 
 def practitioner_lines(report: BinaryReport, digits: int | None) -> list[str]:
@@ -71,6 +80,11 @@ def practitioner_lines(report: BinaryReport, digits: int | None) -> list[str]:
     width = max(map(len, FOUR.values())) + 1
     lines = [f"Aggregate: {report.name}", f"  {report.counts}"]
     return lines + [f"  {title + ':':<{width}} {report.figures[name].text(digits)}" for name, title in FOUR.items()]
+
+
+def warned(evaluation: Evaluation) -> list[Section]:
+    """What a reader has to know before any figure."""
+    return warning_sections(evaluation.names, [report.warnings for report in evaluation.reports])
 
 
 def sections(evaluation: Evaluation) -> list[Section]:
@@ -93,8 +107,9 @@ def verdicts(report: BinaryReport) -> list[str]:
     if is_significant(baselines.p_majority):
         verdict = f"{'beats' if baselines.better > baselines.worse else 'is worse than'} that baseline beyond chance"
     always = baselines.majority
+    tie = ", which is as frequent as the other class," if counts.positives == counts.negatives else ""
     sentences.append(
-        f"Always answering {report.always} scores accuracy {always['accuracy'].text()}, F-measure "
+        f"Always answering {report.always}{tie} scores accuracy {always['accuracy'].text()}, F-measure "
         f"{always['f_measure'].text()}. Against it the model has {baselines.better} more right and "
         f"{baselines.worse} more wrong (exact McNemar {p_text(baselines.p_majority)}): it {verdict}."
     )

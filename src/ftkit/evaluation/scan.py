@@ -11,7 +11,9 @@ import numpy as np
 from ftkit.errors import InputError
 from ftkit.evaluation.fields import Fields, Vocabulary
 from ftkit.evaluation.layout import Layout
-from ftkit.evaluation.predictions import PredictionBlock, duplicate_id, stream_predictions
+from ftkit.evaluation.pairs import MEANING
+from ftkit.evaluation.predictions import PredictionBlock, duplicate_id, stream_labeled
+from ftkit.normalize import normalize
 
 MAX_LABELS = 50
 MAX_SLICES = 50
@@ -46,6 +48,7 @@ class Scan:
         score: float64 ``(n,)``, or None.
         slices: The distinct values of the slice column.
         slice: int16 ``(n,)``: codes into ``slices``, or None.
+        unlabeled: Examples without a label, which are left out of all the above.
     """
 
     path: Path
@@ -58,14 +61,18 @@ class Scan:
     score: np.ndarray | None = None
     slices: Vocabulary = field(default_factory=Vocabulary)
     slice: np.ndarray | None = None
+    unlabeled: int = 0
 
 
-def scan(path: str | Path, slice_by: str | None = None, known: Iterable[str] = ()) -> Scan:
+def scan(
+    path: str | Path, slice_by: str | None = None, normalize_labels: bool = False, known: Iterable[str] = ()
+) -> Scan:
     """Read one prediction file block by block.
 
     Args:
         path: The file.
         slice_by: A column whose values are kept, too.
+        normalize_labels: Whether predictions are kept as :func:`ftkit.normalize.normalize` spells them.
         known: Predictions that get a code of their own in any case.
 
     Raises:
@@ -78,6 +85,7 @@ def scan(path: str | Path, slice_by: str | None = None, known: Iterable[str] = (
         Vocabulary(known),
         Vocabulary(limit=MAX_SLICES),
     )
+    unlabeled = 0
     parts: dict[str, list[np.ndarray]] = {
         "label": [],
         "prediction": [],
@@ -85,10 +93,14 @@ def scan(path: str | Path, slice_by: str | None = None, known: Iterable[str] = (
         "score": [],
         "slice": [],
     }
-    for block in stream_predictions(path):
+    for block in stream_labeled(path):
         layout = block.layout
+        unlabeled += block.unlabeled
+        answers = block.predictions
+        if normalize_labels:
+            answers = Fields.of(map(normalize, answers.texts()))
         parts["label"].append(labels.encode(block.labels, block.lines))
-        parts["prediction"].append(predictions.encode(block.predictions, block.lines))
+        parts["prediction"].append(predictions.encode(answers, block.lines))
         parts["identity"].append(block.ids.hashes())
         if block.scores is not None:
             parts["score"].append(block.scores)
@@ -96,9 +108,10 @@ def scan(path: str | Path, slice_by: str | None = None, known: Iterable[str] = (
             parts["slice"].append(slices.encode(slice_column(path, block, slice_by), block.lines))
         if labels.overflowed or slices.overflowed:
             raise _too_many(path, layout, labels, slice_by)
-    if predictions.overflowed and not set(labels.texts) <= set(predictions.texts):
+    wanted = {*map(normalize, labels.texts), *MEANING} if normalize_labels else set(labels.texts)
+    if predictions.overflowed and not wanted <= set(predictions.texts):
         # A class may have come up only after the answers that took all codes: once more, with the classes first.
-        return scan(path, slice_by, known=labels.texts)
+        return scan(path, slice_by, normalize_labels, known=sorted(wanted))
     # One column at a time, so that only one is held twice.
     column = {name: np.concatenate(parts.pop(name)) for name in list(parts) if parts[name]}
     check_unique(path, column["identity"])
@@ -113,6 +126,7 @@ def scan(path: str | Path, slice_by: str | None = None, known: Iterable[str] = (
         column.get("score"),
         slices,
         column.get("slice"),
+        unlabeled,
     )
 
 
@@ -120,7 +134,7 @@ def texts_at(path: Path, rows: Sequence[int]) -> list[tuple[str, int]]:
     """Ids and line numbers of some rows, counted from 0, by another pass over the file."""
     found: dict[int, tuple[str, int]] = {}
     before = 0
-    for block in stream_predictions(path):
+    for block in stream_labeled(path):
         here = [row for row in rows if before <= row < before + len(block.lines)]
         found.update({row: (block.ids.text(row - before), int(block.lines[row - before])) for row in here})
         before += len(block.lines)

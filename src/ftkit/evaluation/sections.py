@@ -76,26 +76,26 @@ class Section:
     table: list[list[str]] = field(default_factory=list)
 
 
-def as_text(heads: Sequence[Sequence[str]], sections: Sequence[Section]) -> str:
+def warning_sections(names: Sequence[str], warnings: Sequence[Sequence[str]]) -> list[Section]:
+    """Return what a reader has to know before any figure of some files; no section if there is nothing."""
+    several = len(names) > 1
+    sentences = [
+        f"{name}: {warning}" if several else warning
+        for name, found in zip(names, warnings, strict=True)
+        for warning in found
+    ]
+    return [Section("Warnings", sentences)] if sentences else []
+
+
+def as_text(heads: Sequence[Sequence[str]], sections: Sequence[Section], warnings: Sequence[Section] = ()) -> str:
     """A report for a terminal.
 
     Args:
-        heads: Blocks of lines to start with.
+        heads: Blocks of lines with the main figures.
         sections: What follows.
+        warnings: What has to be known before any figure.
     """
-    blocks = ["\n".join(lines) for lines in heads]
-    for section in sections:
-        lines = [section.title]
-        for sentence in section.sentences:
-            lines += textwrap.wrap(
-                sentence,
-                110,
-                initial_indent="  - ",
-                subsequent_indent="    ",
-                break_long_words=False,  # the name of a file stays in one piece
-                break_on_hyphens=False,
-            )
-        blocks.append("\n".join(lines + _aligned(section.table)))
+    blocks = [*map(_section_text, warnings), *("\n".join(lines) for lines in heads), *map(_section_text, sections)]
     return "\n\n".join(blocks)
 
 
@@ -153,6 +153,20 @@ def short_names(names: Sequence[str]) -> list[str]:
 def _shared(paths: Sequence[tuple[str, ...]]) -> int:
     """How many of the first parts all paths have in common."""
     return sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
+
+
+def _section_text(section: Section) -> str:
+    lines = [section.title]
+    for sentence in section.sentences:
+        lines += textwrap.wrap(
+            sentence,
+            110,
+            initial_indent="  - ",
+            subsequent_indent="    ",
+            break_long_words=False,  # the name of a file stays in one piece
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines + _aligned(section.table))
 
 
 def _aligned(table: list[list[str]]) -> list[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from ftkit.errors import InputError, at_least
 from ftkit.evaluation.classes import Classes
-from ftkit.evaluation.layout import normalized
+from ftkit.normalize import normalize
+from ftkit.rows.image_files import PREPARED_SUFFIX
 from ftkit.rows.reader import ImageReference, Row, image_bytes, read_rows
 from ftkit.rows.supervision import LengthRule, TooLong
 from ftkit.run_folder import SPLITS, SplitName
@@ -60,7 +61,8 @@ class VLMDataModule(SplitDataModule):
         sample: Learn from so many of the train rows only; null for all.
         ratio: Of those, positives to negatives, such as [2, 1], where answers are the model's positive and negative
             one, or yes and no.
-        outcomes: An earlier prediction file over the train rows, to sample by what became of them.
+        outcomes: An earlier prediction file over the train rows, to sample by what became of them; rows are found in
+            it by their id or by the path of their image.
         keep: The outcomes to sample from: tp, tn, fp, fn, neither.
         evaluation_batch_size: Rows in a batch of evaluation; null takes ``batch_size``.
         **options: See :class:`ftkit.training.split_data.SplitDataModule`.
@@ -195,8 +197,8 @@ class VLMDataModule(SplitDataModule):
             _check_answers(rows, classes)
         labels, found = [row.completion for row in rows], None
         if self.outcomes is not None:
-            by_id = read_outcomes(self.outcomes, classes)
-            found = outcomes_of_rows([row.id for row in rows], labels, by_id, classes)
+            known = read_outcomes(self.outcomes, classes)
+            found = outcomes_of_rows([self._known_as(row, known) for row in rows], labels, known, classes)
         if self.ratio is None and found is None and OUTCOMES.issubset(self.keep):
             order = seeded_order(len(rows), self._order_seed, epoch=0)
             if self.sample > len(rows):
@@ -204,6 +206,16 @@ class VLMDataModule(SplitDataModule):
             return [rows[index] for index in order[: self.sample].tolist()]
         places = sample_rows(labels, self.sample, self._order_seed, self.ratio, found, self.keep, classes)
         return [rows[place] for place in places]
+
+    def _known_as(self, row: Row, known: Container[str]) -> str:
+        """The row's id, or where no outcome has it, the path of its image below the data root."""
+        root = Path(self.images or Path(self.sources["train"] or "").parent).expanduser().resolve()
+        paths = [image for image in row.images if isinstance(image, Path) and image.is_relative_to(root)]
+        names = [image.relative_to(root).as_posix() for image in paths]
+        # Prepared images keep their names, with an ending behind the one that they had.
+        originals = (PurePath(name.removesuffix(PREPARED_SUFFIX)) for name in names)
+        names += [name.as_posix() for name in originals if name.suffix]
+        return next((name for name in (row.id, *names) if name in known), row.id)
 
     def _image_sha256(self, image: ImageReference, row: Row) -> bytes:
         if image not in self._image_digests:
@@ -227,7 +239,7 @@ def _classes(model: Any) -> Classes | None:
     """The two answers of a model that knows only two."""
     if (names := getattr(model, "class_names", None)) is None:
         return None
-    negative, positive = map(normalized, names)
+    negative, positive = map(normalize, names)
     return Classes(positive, negative, normalize=True)
 
 

@@ -11,9 +11,9 @@ A practitioner's recipes, of 64 rows each, are::
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ftkit.errors import InputError
 from ftkit.evaluation.classes import Classes
@@ -31,7 +31,7 @@ def outcome(label: str, answer: str, classes: Classes = YES_NO) -> str:
     Args:
         label: The true class.
         answer: The model's answer.
-        classes: The two classes and whether case, outer blanks and a final full stop are ignored.
+        classes: The two classes and whether spelling is ignored.
 
     Returns:
         One of ``tp``, ``tn``, ``fp``, ``fn``, and ``neither`` for an answer that names no class.
@@ -43,33 +43,36 @@ def outcome(label: str, answer: str, classes: Classes = YES_NO) -> str:
         >>> [outcome("no", answer) for answer in ("no", "Yes.", "I cannot say")]
         ['tn', 'fp', 'neither']
     """
-    target, code = _class_of(label, classes), classes.code(answer)
+    target, code = _class_of(label, classes), classes.answer_code(answer)
     if code not in (0, 1):
         return "neither"
     return f"{'t' if code == target else 'f'}{'p' if code else 'n'}"
 
 
 def read_outcomes(path: str | Path, classes: Classes = YES_NO) -> dict[str, str]:
-    """The outcome of each example of a prediction file.
+    """Read the outcome of each labelled example of a prediction file.
 
     Args:
         path: A file that :func:`~ftkit.evaluation.predictions.read_predictions` reads.
         classes: The two classes.
 
     Returns:
-        Outcomes by id.
+        Outcomes by id; and by the path of the image, where the file has one and it tells examples apart.
 
     Raises:
         InputError: It is not a prediction file, or a label names neither class.
     """
     found = read_predictions(path)
+    by_id, by_image = dict[str, str](), defaultdict[str, set[str]](set)
+    images = found.extra.get("image", found.ids)
     try:
-        return {
-            identity: outcome(label, answer, classes)
-            for identity, label, answer in zip(found.ids, found.labels, found.predictions, strict=True)
-        }
+        for identity, image, label, answer in zip(found.ids, images, found.labels, found.predictions, strict=True):
+            if label.strip():
+                by_id[identity] = outcome(label, answer, classes)
+                by_image[PurePath(image).as_posix()].add(by_id[identity])
     except InputError as error:
         raise InputError(str(error), file=path) from error
+    return {image: next(iter(results)) for image, results in by_image.items() if len(results) == 1} | by_id
 
 
 def outcomes_of_rows(
@@ -78,7 +81,7 @@ def outcomes_of_rows(
     """The outcomes in the order of the training rows.
 
     Args:
-        ids: The rows' ids.
+        ids: The rows' ids, or what else :func:`read_outcomes` knows them by.
         labels: The rows' true classes.
         by_id: What :func:`read_outcomes` found; examples that are no rows do not matter.
         classes: The two classes.
@@ -99,7 +102,7 @@ def outcomes_of_rows(
             f"{len(unknown):,} of {len(ids):,} rows are not in the prediction file",
             field="id",
             got=", ".join(unknown[:_SHOWN]),
-            fix="predict these rows first, with the same ids",
+            fix="predict these rows first, with the same ids or paths of images",
         )
     found = [by_id[identity] for identity in ids]
     for identity, label, result in zip(ids, labels, found, strict=True):

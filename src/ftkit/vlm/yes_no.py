@@ -15,6 +15,7 @@ from torch import Tensor
 from ftkit.errors import InputError
 from ftkit.models.base_model import plain_model, token_logits
 from ftkit.models.generation import greedy_answers
+from ftkit.normalize import normalize
 from ftkit.training.sharding import gathered
 from ftkit.vlm.model import VLMModule
 
@@ -22,9 +23,9 @@ from ftkit.vlm.model import VLMModule
 class VLMYesNo(VLMModule):
     """A vision-language model that answers a question about an image with one of two words.
 
-    It learns the answers of its rows, as :class:`ftkit.vlm.sft.VLMSFT` does. Its predictions hold the greedy answer
-    (without case, outer blanks and a final full stop) and ``log_odds:POSITIVE``: log P(positive) - log P(negative) of
-    its first token, over all spellings of the two words, in float32.
+    It learns the answers of its rows, as :class:`ftkit.vlm.sft.VLMSFT` does. Its predictions hold the greedy answer, as
+    :func:`ftkit.normalize.normalize` spells it, and ``log_odds:POSITIVE``: log P(positive) - log P(negative) of its
+    first token, over all spellings of the two words, in float32.
 
     Args:
         positive: The positive answer.
@@ -38,12 +39,12 @@ class VLMYesNo(VLMModule):
     def __init__(self, positive: str = "yes", negative: str = "no", **options: Any) -> None:
         super().__init__(**options)
         for field, word in (("positive", positive), ("negative", negative)):
-            if not normalised(word):
+            if not normalize(word).strip("."):
                 raise InputError("is no word", field=field, got=word)
-        if normalised(positive) == normalised(negative):
+        if normalize(positive) == normalize(negative):
             raise InputError("is the negative answer as well", field="positive", got=positive)
         self.class_names = (negative, positive)
-        self.score_name = f"log_odds:{normalised(positive)}"  # as in the labels
+        self.score_name = f"log_odds:{normalize(positive)}"  # as in the labels
 
     def setup(self, stage: str) -> None:
         """Start a stage; that the two words can be told apart is known before hours of training."""
@@ -62,22 +63,12 @@ class VLMYesNo(VLMModule):
         prompts = self.model_inputs(batch["prompts"])
         answers = greedy_answers(self.net, self.tokenizer, prompts, self.max_new_tokens, first_states=True)
         found = self.answered(batch, answers)
-        words = {name: [normalised(text) for text in found[name]] for name in ("label", "prediction")}
+        words = {name: [normalize(text) for text in found[name]] for name in ("label", "prediction")}
         negative, positive = self.first_tokens
         told = (self.net, answers.first_states, [*negative, *positive])
         logits = gathered(plain_model(self.net), token_logits, *told)
         places = range(len(negative)), range(len(negative), logits.shape[1])
         return {**found, **words, "score": log_odds(logits, *map(list, places))}
-
-
-def normalised(answer: str) -> str:
-    """An answer without case, outer blanks and a final full stop.
-
-    Example:
-        >>> normalised(" Yes. ")
-        'yes'
-    """
-    return answer.strip().removesuffix(".").strip().lower()
 
 
 def telling_tokens(tokenizer: Any, negative: str, positive: str) -> tuple[list[int], list[int]]:
