@@ -106,15 +106,11 @@ def _with_ftkit(options: argparse.Namespace) -> dict[str, Any]:
     class Timed(L.Callback):
         times: list[float] = []  # noqa: RUF012
         losses: list[float] = []  # noqa: RUF012
-        window: list[tuple[float, int]] = []  # noqa: RUF012
 
         def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-            count = int((batch["inputs"]["labels"][:, 1:] != -100).sum())
-            self.window.append((float(trainer.callback_metrics["train/loss"]) * count, count))
             if (batch_idx + 1) % options.accumulate == 0:
                 self.times.append(time.perf_counter())
-                self.losses.append(sum(total for total, _ in self.window) / sum(count for _, count in self.window))
-                self.window.clear()
+                self.losses.append(float(trainer.callback_metrics["train/loss"]))  # the mean over the whole step
 
     class InOrder(TextDataModule):
         def train_dataloader(self) -> DataLoader[Any]:

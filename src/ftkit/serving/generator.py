@@ -51,6 +51,7 @@ class BatchGenerator:
         known = inspect.signature(plain_model(model).forward).parameters
         self._extra: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
         self._takes_positions = "position_ids" in known
+        self._cache_name = "cache" if "cache" in known else "past_key_values"  # its name before transformers 5.24
         self._rows: list[_Row] = []
         self._cache: Any = None
         self._mask = torch.zeros(0, 0, dtype=torch.long)  # (B, T)
@@ -113,8 +114,8 @@ class BatchGenerator:
             positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
             inputs["position_ids"] = positions[:, -input_ids.shape[1] :]
         inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
-        output = self.model(**inputs, **self._extra, past_key_values=self._cache, use_cache=True)
-        self._cache = output.past_key_values
+        output = self.model(**inputs, **self._extra, **{self._cache_name: self._cache}, use_cache=True)
+        self._cache = output[self._cache_name]
         rows = self._rows
         chosen = choose(output.logits[:, -1], [row.job.sampling for row in rows], [row.generator for row in rows])
         self._leave([row for row, token in zip(rows, chosen, strict=True) if self._take(row, token)])
