@@ -77,3 +77,17 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     assert len(modules) > 100
     graph = {name: imported_names(path) & modules.keys() for name, path in modules.items()}
     TopologicalSorter(graph).prepare()  # a CycleError names the circle
+
+
+def test_submodules_of_transformers_and_peft_are_imported_in_one_file_each() -> None:
+    """Their top-level names are public; what lies deeper may change with any release."""
+    homes = {"transformers": "models/transformers_internals.py", "peft": "models/peft_internals.py"}
+    public = {"transformers.utils.logging"}
+    found = {
+        f"{path.relative_to(SRC)} -> {node.module}"
+        for path in sorted(SRC.glob("**/*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module and "." in node.module and node.module not in public
+        if (home := homes.get(node.module.split(".")[0])) and path != SRC / home
+    }
+    assert not found

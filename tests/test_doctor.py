@@ -89,11 +89,11 @@ def test_a_failed_check_ends_with_4_and_bad_input_with_2(
 
 def broken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Break the invariant that a check is about."""
-    from ftkit.classifier import module
-    from ftkit.classifier.module import DecoderClassifier
+    from ftkit.classifier import text_classifier
     from ftkit.classifier.network import SequenceClassifier
+    from ftkit.classifier.text_classifier import TextClassifier
 
-    forward, loss, save = DecoderClassifier.forward, module.class_loss, AtomicCheckpointIO.save_checkpoint
+    forward, loss, save = TextClassifier.forward, text_classifier.class_loss, AtomicCheckpointIO.save_checkpoint
 
     def neighbours(self: Any, batch: Any) -> Any:
         logits = forward(self, batch)
@@ -117,12 +117,12 @@ def broken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         save(self, checkpoint, path)
 
     planted: dict[str, tuple[Any, str, Any]] = {
-        "batch = single": (DecoderClassifier, "forward", neighbours),
-        "padding": (DecoderClassifier, "forward", reads_pads),
+        "batch = single": (TextClassifier, "forward", neighbours),
+        "padding": (TextClassifier, "forward", reads_pads),
         "causality": (SequenceClassifier, "run", lambda self, hidden, *rest: hidden + hidden.mean(1, keepdim=True)),
-        "gradients": (DecoderClassifier, "forward", detached),
-        "accumulation": (module, "class_loss", summed),
-        "frozen": (DecoderClassifier, "configure_optimizers", decays),
+        "gradients": (TextClassifier, "forward", detached),
+        "accumulation": (text_classifier, "class_loss", summed),
+        "frozen": (TextClassifier, "configure_optimizers", decays),
         "save and reload": (AtomicCheckpointIO, "save_checkpoint", forgets),
     }
     monkeypatch.setattr(*planted[name])
@@ -135,7 +135,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
                         parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 return super().step(closure)
 
-        monkeypatch.setattr(DecoderClassifier, "configure_optimizers", lambda self: Zero(self.parameters(), lr=0.1))
+        monkeypatch.setattr(TextClassifier, "configure_optimizers", lambda self: Zero(self.parameters(), lr=0.1))
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ftkit.classifier.gpt2_classifier import GPT2Classifier
-    from ftkit.classifier.llama_classifier import LlamaClassifier
-    from ftkit.classifier.module import DecoderClassifier
     from ftkit.classifier.spam import SpamDataModule
+    from ftkit.classifier.text_classifier import TextClassifier
     from ftkit.language.arithmetic import ArithmeticDataModule
     from ftkit.language.data import TextDataModule
     from ftkit.language.sft import CausalLMSFT
@@ -23,10 +22,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "ArithmeticDataModule": "ftkit.language.arithmetic",
     "CausalLMSFT": "ftkit.language.sft",
-    "DecoderClassifier": "ftkit.classifier.module",
     "GPT2Classifier": "ftkit.classifier.gpt2_classifier",
-    "LlamaClassifier": "ftkit.classifier.llama_classifier",
     "SpamDataModule": "ftkit.classifier.spam",
+    "TextClassifier": "ftkit.classifier.text_classifier",
     "TextDataModule": "ftkit.language.data",
     "VLMDPO": "ftkit.vlm.dpo",
     "VLMSFT": "ftkit.vlm.sft",
@@ -40,10 +38,9 @@ __all__ = [
     "VLMSFT",
     "ArithmeticDataModule",
     "CausalLMSFT",
-    "DecoderClassifier",
     "GPT2Classifier",
-    "LlamaClassifier",
     "SpamDataModule",
+    "TextClassifier",
     "TextDataModule",
     "VLMDataModule",
     "VLMYesNo",

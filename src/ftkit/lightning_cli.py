@@ -18,7 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ftkit.classifier import gpt2_classifier, llama_classifier, spam  # noqa: F401  their classes have short names
+from ftkit.classifier import gpt2_classifier, spam, text_classifier  # noqa: F401  their classes have short names
 from ftkit.errors import ExitCode, FtkitError, InputError
 from ftkit.jsonargparse_internals import given_options
 from ftkit.language import arithmetic, sft  # noqa: F401  the same

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
-from ftkit.classifier.llama_classifier import LlamaClassifier
-from ftkit.classifier.module import DecoderClassifier
+from ftkit.classifier.text_classifier import TextClassifier
 
 FAMILIES = ("gpt2_folder", "llama_folder")  # fixtures
-CLASSIFIERS: dict[str, type[DecoderClassifier]] = {"gpt2": GPT2Classifier, "llama": LlamaClassifier}
+CLASSIFIERS: dict[str, type[TextClassifier]] = {"gpt2": GPT2Classifier, "llama": TextClassifier}
 
 
 def classifier(folder: Path, kinds: Mapping[str, type[Any]] = CLASSIFIERS, **arguments: Any) -> Any:

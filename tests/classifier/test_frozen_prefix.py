@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel
 from watched_runs import CACHED, SETTINGS, Messages, Watched, assert_same, classifier, entries, run, trainer
 
+from ftkit.classifier.backbone import Backbone
 from ftkit.classifier.frozen_prefix import FrozenPrefix
-from ftkit.classifier.gpt2 import GPT2Backbone
-from ftkit.classifier.module import DecoderClassifier
 from ftkit.classifier.network import SequenceClassifier
 from ftkit.classifier.spam import SpamDataModule
+from ftkit.classifier.text_classifier import TextClassifier
 from ftkit.training.feature_store import Features, FeatureStore
 from memory_held import Held
 
@@ -139,7 +139,7 @@ def test_however_many_messages_few_batches_are_in_memory(
     def held(messages: int) -> Held:
         held = Held()
         with monkeypatch.context() as patch:
-            for where, method in ((Features, "read"), (SequenceClassifier, "run"), (GPT2Backbone, "embed")):
+            for where, method in ((Features, "read"), (SequenceClassifier, "run"), (Backbone, "embed")):
                 real = getattr(where, method)
                 patch.setattr(where, method, lambda *given, real=real: held.watch(real(*given)))
             run(gpt2_folder, Messages(**data, train=messages), cache_frozen=cached, **model)
@@ -286,7 +286,7 @@ def test_a_weight_changed_in_place_between_stages_is_seen(folder: Path) -> None:
     model.logits.clear()
     trainer().test(model, datamodule=data, verbose=False)
     with torch.no_grad():
-        wanted = [DecoderClassifier.forward(model, batch) for batch in data.test_dataloader()]
+        wanted = [TextClassifier.forward(model, batch) for batch in data.test_dataloader()]
     torch.testing.assert_close(torch.cat(model.logits), torch.cat(wanted), atol=1e-5, rtol=0)
 
 
@@ -368,7 +368,7 @@ def test_new_texts_are_computed_whole(folder: Path) -> None:
     model = run(folder, Messages())
     dataset = model.trainer.datamodule.datasets["test"]
     with torch.no_grad():
-        whole = DecoderClassifier.forward(model, dataset.__getitems__(list(range(6))))
+        whole = TextClassifier.forward(model, dataset.__getitems__(list(range(6))))
     torch.testing.assert_close(torch.cat(model.logits), whole, atol=2e-6, rtol=0)
 
 

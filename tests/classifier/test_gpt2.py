@@ -4,16 +4,22 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from ftkit.classifier import gpt2
-from ftkit.classifier.gpt2 import SIZES, load_gpt2, load_tokenizer, locate, tokenizer_name
+from ftkit.classifier.gpt2 import SIZES, load_tokenizer, locate, tokenizer_name
+from ftkit.classifier.loading import load_decoder
 from ftkit.errors import ExitCode, InputError, UnavailableError
 
 PARAMETERS = {"small": 124_439_808, "medium": 354_823_168, "large": 774_030_080, "xl": 1_557_611_200}
+
+
+def load(source: str, weights: Any = "pretrained", dropout: float = 0.0, size: Any = None) -> Any:
+    return load_decoder(locate(source, size), gpt2.load_config(source, size, None), weights, None, dropout)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -56,7 +62,7 @@ def test_a_hub_id_that_is_not_cached_says_what_to_do_at_once() -> None:
 
     began = time.perf_counter()
     with pytest.raises(UnavailableError) as caught:
-        load_gpt2("hub", "small", "pretrained", None, causal=True, dropout=0.0)
+        load("hub", size="small")
     assert time.perf_counter() - began < 5
     message = str(caught.value)
     assert "openai-community/gpt2 " in message
@@ -91,7 +97,7 @@ def damaged(folder: Path, into: Path, how: str) -> Path:
 def test_a_damaged_folder_is_the_users_input_and_named(how: str, gpt2_folder: Path, tmp_path: Path) -> None:
     folder = damaged(gpt2_folder, tmp_path, how)
     with pytest.raises(InputError) as caught:
-        load_gpt2(str(folder), None, "pretrained", None, causal=True, dropout=0.0)
+        load(str(folder))
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
     if how == "one layer too few":
@@ -113,14 +119,14 @@ def test_a_language_models_folder_loads_as_its_body(gpt2_folder: Path, tmp_path:
 
     model = GPT2LMHeadModel(gpt2.GPT2Config.from_pretrained(gpt2_folder))
     model.to(torch.bfloat16).save_pretrained(tmp_path)
-    loaded = load_gpt2(str(tmp_path), None, "pretrained", None, causal=True, dropout=0.0)
+    loaded = load(str(tmp_path))
     assert loaded.dtype == torch.float32
     assert torch.equal(loaded.h[2].mlp.c_fc.weight, model.transformer.h[2].mlp.c_fc.weight.float())
 
 
 def test_random_weights_are_torchs_defaults_in_the_published_order(gpt2_folder: Path) -> None:
     torch.manual_seed(7)
-    model = load_gpt2(str(gpt2_folder), None, "random", None, causal=True, dropout=0.0)
+    model = load(str(gpt2_folder), "random")
     torch.manual_seed(7)
     assert torch.equal(model.wte.weight, nn.Embedding(257, 32).weight)
     assert torch.equal(model.wpe.weight, nn.Embedding(64, 32).weight)
@@ -142,24 +148,22 @@ def test_random_weights_are_torchs_defaults_in_the_published_order(gpt2_folder: 
 
 def test_transformers_random_weights_are_small(gpt2_folder: Path) -> None:
     torch.manual_seed(7)
-    model = load_gpt2(str(gpt2_folder), None, "random_transformers", None, causal=True, dropout=0.0)
+    model = load(str(gpt2_folder), "random_transformers")
     assert model.wte.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert model.h[0].mlp.c_fc.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert model.h[0].mlp.c_fc.bias.count_nonzero() == 0
-    published = load_gpt2(str(gpt2_folder), None, "random", None, causal=True, dropout=0.0)
+    published = load(str(gpt2_folder), "random")
     assert published.wte.weight.std().item() == pytest.approx(1, rel=0.05)
 
 
 def test_random_weights_need_no_pretrained_ones(gpt2_folder: Path, tmp_path: Path) -> None:
     folder = damaged(gpt2_folder, tmp_path, "no weights")
-    assert len(load_gpt2(str(folder), None, "random", None, causal=True, dropout=0.0).h) == 3
+    assert len(load(str(folder), "random").h) == 3
     gpt2.load_config("hub", "xl", None)  # and the hub's proportions need no hub
 
 
-@pytest.mark.parametrize("causal", [True, False])
-def test_options_reach_the_model(gpt2_folder: Path, causal: bool) -> None:
-    model = load_gpt2(str(gpt2_folder), None, "pretrained", None, causal, dropout=0.3)
-    assert model.config.is_causal is causal
+def test_options_reach_the_model(gpt2_folder: Path) -> None:
+    model = load(str(gpt2_folder), dropout=0.3)
     rates = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
     assert rates == {0.3}
     assert model.config.attn_pdrop == 0.3

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 
 from ftkit import GPT2Classifier, SpamDataModule
-from ftkit.classifier.module import DecoderClassifier
+from ftkit.classifier.text_classifier import TextClassifier
 from ftkit.training.resume import ExactResume
 
 MESSAGES = 33  # 4 windows of 8 and a message
@@ -38,7 +38,7 @@ def run(gpt2_folder: Path, messages_file: Path, cache: Path) -> Any:
         ckpt: Path | None = None,
         folder: Path = gpt2_folder,
         **trainer: Any,
-    ) -> tuple[DecoderClassifier, list[list[str]]]:
+    ) -> tuple[TextClassifier, list[list[str]]]:
         L.seed_everything(7)
         seen = Batches()
         module = families.classifier(folder, seed=3, optimizer=lambda p: torch.optim.SGD(p, lr=0.05), **options)

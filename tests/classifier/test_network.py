@@ -10,10 +10,11 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2Model
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 
-from ftkit.classifier.gpt2 import GPT2Backbone
+from ftkit.classifier.backbone import Backbone
 from ftkit.classifier.network import SequenceClassifier
 from ftkit.classifier.pooling import Pooling, needed_positions, pool, real_tokens
 from ftkit.classifier.trainable import add_lora
+from ftkit.models import transformers_internals
 
 LENGTH = torch.tensor([7, 3, 1, 9])
 POSITIONS = 12
@@ -27,9 +28,9 @@ def network(settings: Settings, lora: Any = None, attention: str = "sdpa", dropo
     pooling, causal, mask = settings
     drop = {"resid_pdrop": dropout, "attn_pdrop": dropout, "embd_pdrop": dropout}
     config = GPT2Config(n_layer=3, n_embd=32, n_head=4, vocab_size=50, n_positions=16, **drop)
-    config.is_causal = causal
     torch.manual_seed(1)
-    net = SequenceClassifier(GPT2Backbone(GPT2Model._from_config(config, attn_implementation=attention)), pooling, mask)
+    model = GPT2Model._from_config(config, attn_implementation=attention)
+    net = SequenceClassifier(Backbone(model, causal), pooling, mask)
     if lora:
         add_lora(net, rank=2, alpha=2, flavour=lora)
     generator = torch.Generator().manual_seed(2)
@@ -46,7 +47,7 @@ def texts() -> Tensor:
 def whole(net: SequenceClassifier, input_ids: Tensor, length: Tensor) -> Tensor:
     """Logits with every position of every block computed and nothing assumed about masks."""
     mask = real_tokens(length, input_ids.shape[1]) if net.mask_padding else None
-    return net.head(pool(net.backbone.norm(net.backbone(input_ids, mask)), length, net.pooling))
+    return net.head(pool(net.backbone(input_ids, mask), length, net.pooling))
 
 
 def both(net: SequenceClassifier) -> list[tuple[Tensor, dict[str, Tensor]]]:
@@ -120,7 +121,7 @@ def test_one_query_needs_no_keys_and_values(monkeypatch: pytest.MonkeyPatch) -> 
     net = network(LAST)
     made: list[torch.Size] = []
     net.backbone.blocks[-1].attn.c_attn.register_forward_hook(lambda module, given, out: made.append(out.shape))
-    monkeypatch.delattr(GPT2Backbone, "keys_and_values")
+    monkeypatch.delattr(transformers_internals, "_keys_and_values")
     assert_same_function(net)
     assert [shape[1] for shape in made] == [POSITIONS, POSITIONS]  # by `whole`, for each of the two precisions
 
@@ -134,7 +135,7 @@ def test_dropout_checkpointing_and_other_attentions_take_the_whole_block() -> No
     assert_same_function(net)
     net = network(LAST)
     net.backbone.config._attn_implementation = "another"
-    assert not net.backbone._runs_one_position(net.backbone.blocks[-1])
+    assert not transformers_internals.runs_at_one_position(net.backbone.model, net.backbone.blocks[-1])
 
 
 @pytest.mark.parametrize("settings", EVERY, ids=str)

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from transformers import GPT2Model
 
-from ftkit.classifier.gpt2 import GPT2Backbone, load_gpt2
+from ftkit.classifier.backbone import Backbone
 from ftkit.classifier.network import SequenceClassifier
 from ftkit.classifier.pooling import pool, reads_padding, real_tokens
 
@@ -81,8 +82,8 @@ def test_causal_mask_hides_later_tokens(gpt2_folder: Path, masked: bool) -> None
         assert ((open_(ids, mask) - open_(changed, mask)).abs().amax(-1) > 1e-3).all()
 
 
-def backbone(folder: Path, causal: bool) -> GPT2Backbone:
-    return GPT2Backbone(load_gpt2(str(folder), None, "pretrained", None, causal, dropout=0.0)).eval()
+def backbone(folder: Path, causal: bool) -> Backbone:
+    return Backbone(GPT2Model.from_pretrained(folder).eval(), causal)
 
 
 def classifier(folder: Path, pooling, causal: bool, masked: bool) -> SequenceClassifier:

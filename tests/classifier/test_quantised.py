@@ -12,8 +12,8 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from transformers import AutoTokenizer, LlamaConfig, LlamaModel
 
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
-from ftkit.classifier.module import DecoderClassifier
 from ftkit.classifier.spam import SpamDataModule
+from ftkit.classifier.text_classifier import TextClassifier
 from ftkit.errors import InputError
 from ftkit.training.checkpoint import read_checkpoint
 
@@ -27,7 +27,7 @@ MATRICES = {
 }
 
 
-def demo(**options: Any) -> DecoderClassifier:
+def demo(**options: Any) -> TextClassifier:
     return GPT2Classifier(source="demo", seed=1, **options)
 
 
@@ -49,13 +49,13 @@ def made(request: pytest.FixtureRequest) -> Any:
     return partial(families.classifier, request.getfixturevalue(request.param), seed=1)
 
 
-def quantised_layers(model: DecoderClassifier, kind: str) -> list[str]:
+def quantised_layers(model: TextClassifier, kind: str) -> list[str]:
     model.configure_model()
     names = (name for name, layer in model.named_modules() if isinstance(layer, KINDS[kind]))
     return sorted(name.replace(".base_layer", "") for name in names)
 
 
-def tune(model: DecoderClassifier, folder: Path, messages: Path) -> L.Trainer:
+def tune(model: TextClassifier, folder: Path, messages: Path) -> L.Trainer:
     trainer = L.Trainer(
         max_epochs=3, accelerator="cpu", default_root_dir=folder, logger=False, enable_progress_bar=False,
         enable_model_summary=False,
@@ -116,7 +116,7 @@ def test_it_is_put_together_on_the_device_that_it_is_loaded_on(monkeypatch: pyte
     def built(kind: str, device: torch.device, unquantised: Any) -> None:
         raise BuiltError(kind, device)
 
-    monkeypatch.setattr("ftkit.classifier.module.quantisation_options", built)
+    monkeypatch.setattr("ftkit.classifier.text_classifier.quantisation_options", built)
     checkpoint = {"hyper_parameters": {"source": "demo", "quantisation": "nf4"}, "state_dict": {}}
     with pytest.raises(BuiltError) as found:
         GPT2Classifier.restored(checkpoint, "meta")

@@ -12,8 +12,7 @@ from torch.utils.data import DataLoader
 from ftkit.classifier.dataset import MessageDataset, as_it_is
 from ftkit.classifier.encoding import Encoding
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
-from ftkit.classifier.llama_classifier import LlamaClassifier
-from ftkit.classifier.module import DecoderClassifier
+from ftkit.classifier.text_classifier import TextClassifier
 
 PAD = 40
 # By the published rows that have them; rows 6 to 9 and 12 have other sizes, and 15 is about steps and not batches.
@@ -79,7 +78,7 @@ class Messages(L.LightningDataModule):
         return DataLoader(self.datasets["test"], self.batch_size, collate_fn=as_it_is)
 
 
-class Watched(DecoderClassifier):
+class Watched(TextClassifier):
     """Keeps losses, test logits, and whether batches came with features."""
 
     losses: list[float]
@@ -107,7 +106,7 @@ class WatchedGPT2(Watched, GPT2Classifier):
     """GPT-2, watched."""
 
 
-class WatchedLlama(Watched, LlamaClassifier):
+class WatchedLlama(Watched, TextClassifier):
     """A Llama, watched."""
 
 

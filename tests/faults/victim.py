@@ -67,13 +67,13 @@ def _after(owner: Any, name: str, calls: int, strike: Callable[[], None]) -> Non
 
 
 def _before_step_1(strike: Callable[[], None]) -> None:
-    from ftkit.classifier.module import DecoderClassifier as Classifier
+    from ftkit.classifier.text_classifier import TextClassifier as Classifier
 
     _after(Classifier, "configure_optimizers", 1, strike)
 
 
 def _mid_epoch(strike: Callable[[], None]) -> None:
-    from ftkit.classifier.module import DecoderClassifier as Classifier
+    from ftkit.classifier.text_classifier import TextClassifier as Classifier
 
     _after(Classifier, "training_step", 6, strike)
 
@@ -118,13 +118,13 @@ def _between_save_and_checksum(strike: Callable[[], None]) -> None:
 
 
 def _during_validation(strike: Callable[[], None]) -> None:
-    from ftkit.classifier.module import DecoderClassifier as Classifier
+    from ftkit.classifier.text_classifier import TextClassifier as Classifier
 
     _after(Classifier, "validation_step", 2, strike)
 
 
 def _during_test(strike: Callable[[], None]) -> None:
-    from ftkit.classifier.module import DecoderClassifier as Classifier
+    from ftkit.classifier.text_classifier import TextClassifier as Classifier
 
     _after(Classifier, "test_step", 2, strike)
 

@@ -90,7 +90,7 @@ def test_blocks_of_another_family_too(
     """Nearly the same numbers: for one position with grouped keys, transformers arranges them otherwise if captured."""
     tree = yaml.safe_load(tiny_config.read_text())
     del tree["model"]["init_args"]["size"]
-    tree["model"]["class_path"] = "ftkit.LlamaClassifier"
+    tree["model"]["class_path"] = "ftkit.TextClassifier"
     tree["model"]["init_args"] |= {"source": str(llama_folder), "trainable": "last_two_blocks"}
     (config := tmp_path / "llama.yaml").write_text(yaml.safe_dump(tree))
     fit(config, tmp_path / "plain")

@@ -1,130 +1,100 @@
-"""A decoder as the classifier sees it: embeddings, a list of blocks and a final norm.
-
-A decoder family joins by one adapter class; everything else of the wing knows this interface only.
-"""
+"""A decoder as the classifier sees it: embeddings, a list of blocks and a final norm, whatever its family."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+import logging
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
-from transformers.masking_utils import create_causal_mask
-from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers import PreTrainedModel
 
+from ftkit.errors import InputError
+from ftkit.models import transformers_internals as internals
 from ftkit.models.attention import quick_attention
 
 Weights = Literal["pretrained", "random", "random_transformers"]
+Arguments = Sequence[dict[str, Any]]  # of each block
+
+_PROBE = ((1, 2, 3), (1, 2, 0))  # two texts that differ in their last token
+_TOLERANCE = 1e-4  # of the largest hidden state
+_FAILURES = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
+_log = logging.getLogger(__name__)
 
 
-class KeysAndValues(NamedTuple):
-    """What a block's attention reads, given to the block as if it were a cache of earlier steps.
-
-    Args:
-        key: Keys of all positions (B, heads, T, head size).
-        value: Values of all positions, of the same shape.
-    """
-
-    key: Tensor
-    value: Tensor
-
-    def update(self, key: Tensor, value: Tensor, layer: int, **options: Any) -> tuple[Tensor, Tensor]:
-        """Answer the block, which offers the keys and values of its one position: they are in already."""
-        return self.key, self.value
-
-
-def drops_out(module: nn.Module) -> bool:
-    """Whether anything inside drops out while training: a layer, or an attention that is told a rate."""
-    return any(
-        (isinstance(child, nn.Dropout) and child.p > 0) or getattr(child, "attention_dropout", 0.0)
-        for child in module.modules()
-    )
-
-
-class Backbone(nn.Module, ABC):
+class Backbone(nn.Module):
     """A decoder without its language-model head, in pieces that can be run apart.
 
+    What a piece is called with is what the model's own forward pass calls it with. When the backbone is made, the
+    pieces are run on a few tokens and compared with the whole model, and so is the last block at one position: what
+    does not come to the same is not used.
+
     Args:
-        config: The transformers configuration; ``config.is_causal`` says whether a position sees only those before it.
+        model: A transformers decoder without a head, such as ``AutoModel`` loads.
+        causal: Whether a position sees only itself and those before it. If not, the model gets a mask of four
+            dimensions.
 
     Attributes:
         hidden_size: Width of the hidden states.
-        context_length: Largest number of positions.
+        splits: Whether the pieces can be run apart; if not, only :meth:`forward` works.
+        one_position: Whether the last block can be run for one position of each sequence.
         runs_blocks: Methods that may run blocks without calling them,
             see :class:`ftkit.training.compiled.CompiledTraining`.
+
+    Raises:
+        InputError: The model takes no mask of four dimensions although ``causal`` is false, or it is no decoder.
     """
 
     runs_blocks: ClassVar[tuple[str, ...]] = ("run_last_block",)
 
-    def __init__(self, config: PretrainedConfig) -> None:
+    def __init__(self, model: PreTrainedModel, causal: bool = True) -> None:
         super().__init__()
-        self.config = config
-        self.hidden_size: int = config.hidden_size
-        self.context_length: int = config.max_position_embeddings
+        self.model, self.causal = model, causal
+        self.config = model.config
+        self.hidden_size: int = model.config.get_text_config().hidden_size
+        self._parts = internals.decoder_parts(model)
+        self.splits = self.one_position = False
+        training = model.training
+        with torch.no_grad():
+            self.eval()
+            self._probe(torch.tensor(_PROBE, device=model.device))
+        self.train(training)
 
     @property
-    @abstractmethod
     def blocks(self) -> nn.ModuleList:
-        """The transformer blocks, first to last."""
+        """The transformer blocks, first to last; none if they were not found."""
+        return nn.ModuleList() if self._parts is None else getattr(self.model, self._parts.blocks)
 
     @property
-    @abstractmethod
     def norm(self) -> nn.Module:
         """The norm behind the last block."""
+        return nn.Identity() if self._parts is None else getattr(self.model, self._parts.norm)
 
-    @property
-    @abstractmethod
-    def lora_targets(self) -> tuple[str, ...]:
-        """Name endings of the layers that peft adapts in this family by default."""
-
-    @abstractmethod
     def embed(self, input_ids: Tensor) -> Tensor:
-        """Embed ``input_ids`` (B, T) int64 as hidden states (B, T, D)."""
+        """Return hidden states (B, T, D) before the first block, for ``input_ids`` (B, T) int64."""
+        assert self._parts is not None
+        return internals.embed(self.model, self._parts, input_ids)
 
-    @abstractmethod
-    def keys_and_values(self, block: Any, hidden: Tensor, arguments: Mapping[str, Any]) -> KeysAndValues:
-        """Keys and values that a block makes of ``hidden`` (B, T, D), the hidden states before it."""
-
-    def split_projections(self) -> None:
-        """Give query, key and value a layer each, where the family fuses them. The function computed stays the same."""
-
-    def block_arguments(self, hidden: Tensor, attention_mask: Tensor | None) -> dict[str, Any]:
-        """What every block is called with besides the hidden states.
+    def block_arguments(self, hidden: Tensor, real: Tensor | None) -> Arguments:
+        """Return the keyword arguments of each block.
 
         Args:
-            hidden: The embedded batch (B, T, D).
-            attention_mask: 1 for real tokens and 0 for padding, (B, T) int64; None lets padding be attended to.
-
-        Returns:
-            Keyword arguments of a block, among them the mask in the form that the attention implementation wants.
+            hidden: A batch of hidden states (B, T, D) of any depth.
+            real: 1 for real tokens and 0 for padding, (B, T) int64; None lets padding be attended to.
         """
-        positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
-        mask = create_causal_mask(
-            config=self.config,
-            inputs_embeds=hidden,
-            attention_mask=attention_mask,
-            past_key_values=None,
-            position_ids=positions,
-        )
-        # A block called by hand is causal under sdpa unless it is told otherwise, whatever the configuration says.
-        return {"attention_mask": mask, "is_causal": self.config.is_causal}
+        assert self._parts is not None
+        return internals.block_arguments(self.model, self._parts, hidden, self._mask(hidden, real))
 
-    def run_blocks(
-        self, hidden: Tensor, arguments: Mapping[str, Any], start: int = 0, stop: int | None = None
-    ) -> Tensor:
+    def run_blocks(self, hidden: Tensor, arguments: Arguments, start: int = 0, stop: int | None = None) -> Tensor:
         """Run blocks ``start`` to ``stop`` (exclusive) on ``hidden`` (B, T, D); the final norm is not applied."""
-        for block in self.blocks[start:stop]:
+        for block, given in zip(self.blocks[start:stop], arguments[start:stop], strict=True):
             with quick_attention(block, hidden):
-                hidden = block(hidden, **arguments)
+                hidden = internals.run_block(block, hidden, given)
         return hidden
 
-    def run_last_block(self, hidden: Tensor, arguments: Mapping[str, Any], position: Tensor) -> Tensor:
+    def run_last_block(self, hidden: Tensor, arguments: Arguments, position: Tensor) -> Tensor:
         """Run the last block for one position a sequence: nothing reads its output anywhere else.
-
-        Keys and values are computed for all positions; query, attention, output projection and MLP for one.
 
         Args:
             hidden: Hidden states before the block (B, T, D).
@@ -134,34 +104,80 @@ class Backbone(nn.Module, ABC):
         Returns:
             Hidden states behind the block at ``position`` (B, D), before the final norm.
         """
-        block, rows = self.blocks[-1], torch.arange(len(hidden), device=hidden.device)
-        if not self._runs_one_position(block):
-            return self.run_blocks(hidden, arguments, len(self.blocks) - 1)[rows, position]
-        known = self.keys_and_values(block, hidden, arguments)
-        there = self.arguments_at(arguments, position, hidden.shape[1])
-        return block(hidden[rows, position][:, None], past_key_values=known, **there)[:, 0]
+        block, last = self.blocks[-1], len(self.blocks) - 1
+        if self.one_position and internals.runs_at_one_position(self.model, block):
+            return internals.run_block_at(block, hidden, arguments[-1], position)
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return self.run_blocks(hidden, arguments, last)[rows, position]
 
-    def arguments_at(self, arguments: Mapping[str, Any], position: Tensor, positions: int) -> dict[str, Any]:
-        """What a block is called with for one ``position`` (B,) of each sequence; see :meth:`block_arguments`."""
-        mask = arguments["attention_mask"]  # (B or 1, 1, T, T), boolean or additive
-        if mask is not None:
-            rows = torch.arange(len(position), device=position.device)
-            mask = mask.expand(len(position), -1, -1, -1)[rows, :, position][:, :, None]  # (B, 1, 1, T)
-        elif arguments["is_causal"]:
-            visible = torch.arange(positions, device=position.device) <= position[:, None]  # (B, T)
-            mask = visible[:, None, None]
-        return {**arguments, "attention_mask": mask, "is_causal": False}
+    def forward(self, input_ids: Tensor, real: Tensor | None = None) -> Tensor:
+        """Return hidden states (B, T, D) behind the final norm: the model's own forward pass."""
+        return self.model(input_ids=input_ids, attention_mask=self._mask(input_ids, real), use_cache=False)[0]
 
-    def _runs_one_position(self, block: nn.Module) -> bool:
-        """Whether one position alone gives the same: other attentions, sharding or checkpointing need the whole."""
-        return (
-            self.config._attn_implementation in ("sdpa", "eager")
-            and all(type(parameter) is nn.Parameter for parameter in block.parameters())
-            and isinstance(block, GradientCheckpointingLayer)
-            and not (block.training and (block.gradient_checkpointing or drops_out(block)))
+    def _mask(self, batch: Tensor, real: Tensor | None) -> Tensor | None:
+        """What the model takes as its attention mask for a batch (B, T) or (B, T, D)."""
+        if self.causal:
+            return real
+        seen = torch.ones(1, batch.shape[1], device=batch.device) if real is None else real
+        try:
+            return internals.attention_mask_4d(self.model, seen.bool())
+        except ValueError as error:
+            raise self._always_causal(str(error)) from error
+
+    def _probe(self, input_ids: Tensor) -> None:
+        """Find out what the model can do on two texts that differ in their last token."""
+        try:
+            wanted = self(input_ids)
+        except _FAILURES as error:
+            if self.causal:
+                raise
+            raise self._always_causal(str(error).partition("\n")[0]) from error
+        sees_ahead = not torch.equal(wanted[0, 0], wanted[1, 0])
+        if self.causal and sees_ahead:
+            raise InputError("is no decoder: its tokens see those behind them", field="source", got=self._family)
+        if not self.causal and not sees_ahead:
+            raise self._always_causal("it ignores one")
+        why = "no single list of blocks with a norm behind it"
+        if self._parts is not None:
+            try:
+                hidden = self.embed(input_ids)
+                arguments = self.block_arguments(hidden, None)
+                before = self.run_blocks(hidden, arguments, stop=-1)
+                behind = self.run_blocks(before, arguments, len(self.blocks) - 1)
+                self.splits = _same(self.norm(behind), wanted)
+                why = "its blocks called by themselves come to something else"
+            except _FAILURES as error:
+                why = str(error).partition("\n")[0]
+        if self.splits:
+            self.one_position = self._runs_one_position(before, arguments, behind)
+            return
+        _log.warning(
+            "%s cannot be taken apart (%s): it runs whole, so frozen blocks are computed again in every epoch and the "
+            "last block at every position",
+            self._family,
+            why,
         )
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Hidden states (B, T, D) behind the last block, before the final norm."""
-        hidden = self.embed(input_ids)
-        return self.run_blocks(hidden, self.block_arguments(hidden, attention_mask))
+    def _runs_one_position(self, before: Tensor, arguments: Arguments, behind: Tensor) -> bool:
+        position = torch.arange(len(before), device=before.device)
+        try:
+            found = internals.run_block_at(self.blocks[-1], before, arguments[-1], position)
+        except _FAILURES:
+            return False  # another kind of block
+        return _same(found, behind[position, position])
+
+    def _always_causal(self, why: str) -> InputError:
+        return InputError(
+            f"{self._family} takes no attention mask of four dimensions, which switches the causal mask off: {why}",
+            field="causal_mask",
+            got=False,
+            fix="use causal_mask: true",
+        )
+
+    @property
+    def _family(self) -> str:
+        return type(self.model).__name__
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool((one - other).abs().max() <= _TOLERANCE * other.abs().max())

@@ -16,15 +16,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ftkit.classifier.backbone import Backbone, drops_out
+from ftkit.classifier.backbone import Backbone
 from ftkit.classifier.dataset import Batch, MessageDataset
 from ftkit.classifier.network import SequenceClassifier
 from ftkit.classifier.pooling import reads_padding
 from ftkit.classifier.trainable import frozen_parts
+from ftkit.models.transformers_internals import drops_out
 from ftkit.training.feature_store import Features, FeatureStore, digest_of, pinned_for
 from ftkit.training.fingerprint import Unchanged, digests, numerics, settings_of, weights_of
 
-_FORMAT = 1  # raise it when the same description comes to mean other numbers
+_FORMAT = 2  # raise it when the same description comes to mean other numbers
 _SMALLEST_BATCH = 8  # messages of one length each cost no padding, and a batch of one wastes the processor
 _log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class FrozenPrefix:
         self.seconds = 0.0
         self._device = next(net.parameters()).device
         self._unchanged = Unchanged(parameter for part in frozen_parts(net.backbone) for parameter in part)
-        self._stages = [] if drops_out(net.backbone) else _stages(net.backbone)
+        self._stages = [] if drops_out(net.backbone) or not net.backbone.splits else _stages(net.backbone)
         self._features: dict[str, Features | None] = {}
 
     def attach(self, batch: Batch) -> Batch:
@@ -162,6 +163,7 @@ class FrozenPrefix:
             "depth": stage.depth,
             "weights": stage.weights,
             "texts": digest_of(texts),
+            "causal": self.net.causal_mask,
             "masked": self.net.masks,
             **arithmetic,
         }

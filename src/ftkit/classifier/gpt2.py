@@ -1,20 +1,18 @@
-"""GPT-2: sizes by name, weights from the hub, a folder, the built-in demo or chance, and its backbone."""
+"""GPT-2 by size: where its weights and tokenizer come from, and the random weights of the published table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import GPT2Config, GPT2Model, GPT2Tokenizer
-from transformers.pytorch_utils import Conv1D
 
-from ftkit.classifier.backbone import Backbone, KeysAndValues, Weights
 from ftkit.errors import InputError
 from ftkit.hub import load_pretrained, not_cached
+from ftkit.models.transformers_internals import Conv1D
 
 Size = Literal["small", "medium", "large", "xl"]
 
@@ -34,137 +32,6 @@ SIZES: dict[str, Shape] = {
     "large": Shape(36, 1280, 20, "openai-community/gpt2-large"),
     "xl": Shape(48, 1600, 25, "openai-community/gpt2-xl"),
 }
-
-
-class GPT2Backbone(Backbone):
-    """GPT-2 as embeddings, blocks and a final norm.
-
-    Args:
-        model: A transformers GPT-2 without a head.
-    """
-
-    def __init__(self, model: GPT2Model) -> None:
-        super().__init__(model.config)
-        self.model = model
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """The transformer blocks, first to last."""
-        return self.model.h
-
-    @property
-    def norm(self) -> nn.Module:
-        """The norm behind the last block."""
-        return self.model.ln_f
-
-    @property
-    def lora_targets(self) -> tuple[str, ...]:
-        """The fused query, key and value projection: what peft adapts in GPT-2 by default."""
-        return ("c_attn",)
-
-    def embed(self, input_ids: Tensor) -> Tensor:
-        """Token plus position embeddings of ``input_ids`` (B, T) int64, as (B, T, D)."""
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-        return self.model.drop(self.model.wte(input_ids) + self.model.wpe(positions))
-
-    def keys_and_values(self, block: Any, hidden: Tensor, arguments: Mapping[str, Any]) -> KeysAndValues:
-        """Keys and values of a block (B, heads, T, head size), without the queries as far as the layers are apart."""
-        projection, normed = block.attn.c_attn, block.ln_1(hidden)  # (B, T, D)
-        if isinstance(projection, SplitProjection):
-            key, value = projection.key(normed), projection.value(normed)
-        else:  # an adapter over the fused layer, or a quantised one
-            _, key, value = projection(normed).chunk(3, dim=-1)
-        heads = (*hidden.shape[:2], -1, block.attn.head_dim)
-        return KeysAndValues(key.view(heads).transpose(1, 2), value.view(heads).transpose(1, 2))
-
-    def run_last_block(self, hidden: Tensor, arguments: Mapping[str, Any], position: Tensor) -> Tensor:
-        """Run the last block for one position a sequence, see :class:`Backbone`, without making keys and values.
-
-        One query a head asks all positions, so its product with the key projection is taken first, and the value
-        projection is applied to what attention has read: (q K^T) x = q (K^T x), and sum(p V x) = V sum(p x). The key
-        bias adds the same to all of a query's scores, and softmax takes it out again.
-        """
-        block: Any = self.blocks[-1]
-        attention = block.attn
-        if not self._runs_one_position(block) or type(attention.c_attn) is not Conv1D:
-            return super().run_last_block(hidden, arguments, position)
-        rows, by_head = torch.arange(len(hidden), device=hidden.device), (-1, attention.num_heads, attention.head_dim)
-        query_weight, key_weight, value_weight = attention.c_attn.weight.chunk(3, dim=1)  # (D, D) each
-        query_bias, _, value_bias = attention.c_attn.bias.chunk(3)
-        normed = block.ln_1(hidden)  # (B, T, D)
-        query = torch.addmm(query_bias, normed[rows, position], query_weight).view(by_head)
-        asked = torch.einsum("bhs,dhs->bhd", query, key_weight.view(by_head))
-        scores = asked @ normed.transpose(1, 2) * attention.scaling  # (B, heads, T)
-        mask = self.arguments_at(arguments, position, hidden.shape[1])["attention_mask"]
-        if mask is not None:
-            scores = scores.masked_fill(~mask[:, 0], -torch.inf) if mask.dtype == torch.bool else scores + mask[:, 0]
-        read = scores.softmax(dim=-1).to(normed) @ normed  # (B, heads, D)
-        value = torch.einsum("bhd,dhs->bhs", read, value_weight.view(by_head)).flatten(1) + value_bias
-        there = (hidden[rows, position] + attention.c_proj(value))[:, None]
-        return (there + block.mlp(block.ln_2(there)))[:, 0]
-
-    def split_projections(self) -> None:
-        """Replace each fused ``c_attn`` by three linear layers with the same weights."""
-        for block in self.model.h:
-            block.attn.c_attn = SplitProjection(block.attn.c_attn)
-
-
-class SplitProjection(nn.Module):
-    """GPT-2's fused query, key and value projection as three linear layers, so that each can have its own adapter.
-
-    Args:
-        fused: The ``c_attn`` of a GPT-2 block, weight (D, 3D).
-    """
-
-    def __init__(self, fused: Conv1D) -> None:
-        super().__init__()
-        weights, biases = fused.weight.detach().chunk(3, dim=1), fused.bias.detach().chunk(3)
-        self.query, self.key, self.value = (_linear(w.T, b) for w, b in zip(weights, biases, strict=True))
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Project ``hidden`` (B, T, D) to query, key and value side by side (B, T, 3D)."""
-        return torch.cat((self.query(hidden), self.key(hidden), self.value(hidden)), dim=-1)
-
-
-def load_gpt2(
-    source: str,
-    size: Size | None,
-    weights: Weights,
-    revision: str | None,
-    causal: bool,
-    dropout: float,
-    **options: Any,
-) -> GPT2Model:
-    """Build a GPT-2 in float32, in training mode.
-
-    Args:
-        source: ``hub``, ``demo`` or a folder, see :func:`locate`.
-        size: The size by name; None takes a folder's model as it is.
-        weights: ``pretrained``; ``random``, drawn from the global generator as PyTorch initialises its layers by
-            default (N(0, 1) embeddings, uniform linear layers), in the order of the published procedure; or
-            ``random_transformers``, N(0, 0.02) as the transformers library does.
-        revision: The hub revision to pin; None takes the current one.
-        causal: Whether a position sees only itself and those before it.
-        dropout: Probability of dropout in embeddings, attention and residual paths.
-        **options: Further keyword arguments of ``from_pretrained``.
-
-    Returns:
-        The model without a head.
-
-    Raises:
-        InputError: The folder does not hold what was asked for.
-        UnavailableError: The weights are not on this machine and cannot be downloaded.
-    """
-    config = load_config(source, size, revision)
-    config.update({"is_causal": causal, "resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout})
-    if weights == "pretrained":
-        return load_pretrained(GPT2Model, locate(source, size), revision, config=config, **options).train()
-    before = torch.get_rng_state()
-    model = GPT2Model(config)  # draws from the global generator: the transformers kind
-    if weights == "random":
-        torch.set_rng_state(before)
-        draw_published_weights(model)
-    return model.train()
 
 
 def load_config(source: str, size: Size | None, revision: str | None) -> GPT2Config:
@@ -263,13 +130,6 @@ def _draw_linear(layer: Conv1D, parts: int) -> None:
     drawn = [nn.Linear(inputs, outputs // parts) for _ in range(parts)]
     layer.weight.copy_(torch.cat([linear.weight.T for linear in drawn], dim=1))
     layer.bias.copy_(torch.cat([linear.bias for linear in drawn]))
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    outputs, inputs = weight.shape
-    linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
-    linear.load_state_dict({"weight": weight.contiguous(), "bias": bias})
-    return linear
 
 
 def _need_size(size: Size | None) -> Size:

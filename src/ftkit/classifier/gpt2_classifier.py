@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from ftkit.classifier import gpt2
-from ftkit.classifier.backbone import Backbone
-from ftkit.classifier.module import DecoderClassifier
+from ftkit.classifier.text_classifier import TextClassifier
 
 
-class GPT2Classifier(DecoderClassifier):
-    """GPT-2 as a two-class text classifier.
+class GPT2Classifier(TextClassifier):
+    """GPT-2 by size as a two-class text classifier: the preset of the published table.
 
     Args:
         size: ``small`` (124M), ``medium`` (355M), ``large`` (774M) or ``xl`` (1,558M); null takes a folder's model as
             it is.
         source: Where configuration, tokenizer and pretrained weights come from: ``hub``, ``demo`` (the small models
             that ftkit carries) or a folder in transformers format, holding one model or one folder a size.
-        **options: The options of every decoder, see :class:`~ftkit.classifier.module.DecoderClassifier`.
+        **options: The options of every decoder, see :class:`~ftkit.classifier.text_classifier.TextClassifier`.
 
     Raises:
         InputError: An argument, or a combination of arguments, makes no sense.
@@ -34,8 +33,8 @@ class GPT2Classifier(DecoderClassifier):
     """
 
     def __init__(self, size: gpt2.Size | None = "small", source: str = "hub", **options: Any) -> None:
-        super().__init__(**options)
-        self.size, self.source = size, source
+        super().__init__(source, **options)
+        self.size = size
 
     @property
     def base(self) -> dict[str, Any]:
@@ -43,24 +42,18 @@ class GPT2Classifier(DecoderClassifier):
         return {**super().base, "size": self.size}
 
     @property
-    def hub_id(self) -> str | None:
-        """The name of the size on the hub."""
-        return gpt2.locate(self.source, self.size) if self.source == "hub" and self.weights == "pretrained" else None
+    def base_name(self) -> str:
+        """The hub id or the folder that source and size mean."""
+        return gpt2.locate(self.source, self.size)
 
     @property
-    def context_length(self) -> int:
-        """Number of positions."""
-        return gpt2.load_config(self.source, self.size, self.revision).n_positions
+    def hub_id(self) -> str | None:
+        """The name of the size on the hub."""
+        return self.base_name if self.source == "hub" and self.weights == "pretrained" else None
 
-    def build_backbone(self) -> Backbone:
-        """Load or draw a GPT-2."""
-        layers = gpt2.load_config(self.source, self.size, self.revision).n_layer
-        options = self.quantised([f"h.{index}" for index in range(layers)])
-        return gpt2.GPT2Backbone(
-            gpt2.load_gpt2(
-                self.source, self.size, self.weights, self.revision, self.causal_mask, self.dropout, **options
-            )
-        )
+    def load_config(self) -> PretrainedConfig:
+        """Load the configuration; that of a size on the hub is known without the network."""
+        return gpt2.load_config(self.source, self.size, self.revision)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the byte-level BPE of the source, or the one named."""

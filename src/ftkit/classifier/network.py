@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ftkit.classifier.backbone import Backbone
+from ftkit.classifier.backbone import Arguments, Backbone
 from ftkit.classifier.pooling import (
     Pooling,
     needed_positions,
@@ -39,7 +39,7 @@ class SequenceClassifier(nn.Module):
         self.backbone = backbone
         self.head = nn.Linear(backbone.hidden_size, CLASSES)
         self.pooling = pooling
-        self.causal_mask: bool = backbone.config.is_causal
+        self.causal_mask = backbone.causal
         self.mask_padding = mask_padding
         self.bf16_blocks = 0
 
@@ -68,11 +68,20 @@ class SequenceClassifier(nn.Module):
                 pooled vector (B, D).
             depth: How many blocks are behind ``features``.
         """
+        if not self.backbone.splits:
+            real = self._real(input_ids, length)
+            return self.head(pool(self.backbone(input_ids, real), length, self.pooling))
         if features is None:
             features = self.backbone.embed(input_ids)
         if features.dim() == 3:
             features = self.pooled(features, length, depth)
         return self.head(features)
+
+    def hidden_states(self, input_ids: Tensor, length: Tensor) -> Tensor:
+        """Hidden states (B, T, D) behind the last block, of all positions."""
+        if not self.backbone.splits:
+            return self.backbone(input_ids, self._real(input_ids, length))
+        return self.run(self.backbone.embed(input_ids), length, 0, len(self.backbone.blocks))
 
     def run(self, hidden: Tensor, length: Tensor, start: int, stop: int) -> Tensor:
         """Hidden states (B, T, D) behind ``stop`` blocks, from those behind ``start`` blocks."""
@@ -93,7 +102,7 @@ class SequenceClassifier(nn.Module):
             hidden = self.backbone.run_last_block(hidden, arguments, position)
         return self.backbone.norm(hidden)
 
-    def _run(self, hidden: Tensor, arguments: dict[str, Any], start: int, stop: int) -> Tensor:
+    def _run(self, hidden: Tensor, arguments: Arguments, start: int, stop: int) -> Tensor:
         middle = min(max(start, self.bf16_blocks), stop)
         with self._precision_of(start, hidden):
             hidden = self.backbone.run_blocks(hidden, arguments, start, middle)
@@ -105,6 +114,9 @@ class SequenceClassifier(nn.Module):
             return nullcontext()
         return torch.autocast(hidden.device.type, dtype=torch.bfloat16)
 
-    def _arguments(self, hidden: Tensor, length: Tensor) -> dict[str, Any]:
-        mask = real_tokens(length, hidden.shape[1]) if self.masks else None
-        return self.backbone.block_arguments(hidden, mask)
+    def _arguments(self, hidden: Tensor, length: Tensor) -> Arguments:
+        return self.backbone.block_arguments(hidden, self._real(hidden, length))
+
+    def _real(self, batch: Tensor, length: Tensor) -> Tensor | None:
+        """Which positions of a batch (B, T, ...) may be attended to; None for all."""
+        return real_tokens(length, batch.shape[1]) if self.masks else None

@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from ftkit.classifier.backbone import Backbone
 from ftkit.errors import InputError
+from ftkit.models.adapters import is_linear, linear_layers
+from ftkit.models.peft_internals import default_lora_targets, lora_inputs
+from ftkit.models.transformers_internals import split_fused_projections
 
 Trainable = Literal["last_layer", "last_block", "last_two_blocks", "all", "lora"]
 LoraFlavour = Literal["published", "peft"]
@@ -33,16 +35,17 @@ def trainable_blocks(trainable: Trainable | int, blocks: int) -> int:
         >>> [trainable_blocks(choice, 12) for choice in ("last_layer", "last_two_blocks", "all", 3)]
         [0, 2, 12, 3]
     """
-    if isinstance(trainable, str):
-        return _BLOCKS.get(trainable, blocks)
-    if not 1 <= trainable <= blocks:
+    if trainable in ("all", "lora"):
+        return blocks
+    learning = _BLOCKS[trainable] if isinstance(trainable, str) else trainable
+    if trainable != "last_layer" and not 1 <= learning <= blocks:
         raise InputError(
             f"the backbone has {blocks} blocks",
             field="trainable",
             got=trainable,
-            fix=f"use 1 to {blocks}, or last_layer",
+            fix=f"use 1 to {blocks}, or last_layer" if blocks else "use last_layer, all or lora",
         )
-    return trainable
+    return learning
 
 
 def choose_trainable(backbone: Backbone, head: nn.Module, trainable: Trainable | int) -> None:
@@ -100,12 +103,13 @@ def add_lora(net: Any, rank: int, alpha: float, flavour: LoraFlavour, dropout: f
     published = flavour == "published"
     drawn_so_far = torch.get_rng_state()
     if published:
-        net.backbone.split_projections()
+        split_fused_projections(net.backbone.blocks)
+    own = default_lora_targets(net.backbone.config.model_type) or linear_layers(net.backbone.model)
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha * rank if published else alpha,
         lora_dropout=dropout,
-        target_modules=_linear_layers(net) if published else list(net.backbone.lora_targets),
+        target_modules=_linear_layers(net) if published else own,
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft finds the layout of each layer itself
@@ -121,15 +125,11 @@ def add_lora(net: Any, rank: int, alpha: float, flavour: LoraFlavour, dropout: f
 
 def _linear_layers(net: nn.Module) -> list[str]:
     """Names of all layers that hold a weight matrix: linear ones and GPT-2's Conv1D, not embeddings or norms."""
-    kinds = ("Linear", "Conv1D")
-    return [name for name, module in net.named_modules() if type(module).__name__ in kinds]
+    return [name for name, module in net.named_modules() if is_linear(module)]
 
 
 def _draw_published_adapters(net: nn.Module) -> None:
-    for layer in net.modules():
-        if isinstance(layer, LoraLayer):
-            for matrix in layer.lora_A.values():
-                # Drawn on the transpose (inputs, rank), whose bound is 1/sqrt(rank): the published
-                # procedure stores it so.
-                drawn = nn.init.kaiming_uniform_(torch.empty(matrix.in_features, matrix.out_features), a=math.sqrt(5))
-                matrix.weight.data.copy_(drawn.T)
+    for matrix in lora_inputs(net):
+        # Drawn on the transpose (inputs, rank), whose bound is 1/sqrt(rank): the published procedure stores it so.
+        drawn = nn.init.kaiming_uniform_(torch.empty(matrix.in_features, matrix.out_features), a=math.sqrt(5))
+        matrix.weight.data.copy_(drawn.T)

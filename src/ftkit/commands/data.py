@@ -29,15 +29,15 @@ def data_show(config: list[Path], row: int = 0) -> str:
 
     quiet_libraries()
     quiet_lightning()
-    from ftkit.classifier.module import DecoderClassifier
     from ftkit.classifier.spam import SpamDataModule
+    from ftkit.classifier.text_classifier import TextClassifier
     from ftkit.errors import InputError
     from ftkit.lightning_cli import FtkitCLI, config_arguments
     from ftkit.training.generative import GenerativeModule
 
     cli = FtkitCLI(config_arguments(config), run=False)
     model, data = cli.model, cli.datamodule
-    classifies = isinstance(model, DecoderClassifier) and isinstance(data, SpamDataModule)
+    classifies = isinstance(model, TextClassifier) and isinstance(data, SpamDataModule)
     if not classifies and not isinstance(model, GenerativeModule):
         got = f"{type(model).__name__} on {type(data).__name__}"
         raise InputError("only rows of ftkit's own models and data are known", field="model", got=got)

@@ -10,10 +10,10 @@ from typing import Any
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from ftkit.errors import InputError
 from ftkit.models.base_model import plain_model
+from ftkit.models.transformers_internals import Conv1D
 
 
 def add_adapters(

@@ -14,11 +14,11 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
-from transformers.activations import NewGELUActivation
 
 from ftkit.errors import InputError
 from ftkit.hub import is_local, load_pretrained
 from ftkit.models.losses import Head
+from ftkit.models.transformers_internals import NewGELUActivation
 
 Quantisation = Literal["8bit", "nf4"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -28,13 +28,14 @@ _HEAD_SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_m
 _DEMO = re.compile(r"demo(?:-(small|medium|large|xl))?")
 
 
-def locate(model: str) -> str:
+def locate(model: str, field: str = "model") -> str:
     """The hub id, the folder or the file that a model's name means.
 
     Args:
         model: A hub id, a folder in transformers format, the path of a GGUF file (``pip install 'ftkit[gguf]'``), or
             ``demo``, ``demo-small``, ``demo-medium``, ``demo-large`` or ``demo-xl`` for the small GPT-2 models that
             ftkit carries.
+        field: What an error names as its place.
 
     Raises:
         InputError: It looks like a path, and there is no such folder.
@@ -47,7 +48,7 @@ def locate(model: str) -> str:
         return str(files("ftkit") / "assets" / "gpt2-demo" / (match[1] or "small"))
     path = str(Path(model).expanduser()) if model.startswith("~") else model
     if (model.startswith(("/", ".", "~")) or model.count("/") > 1) and not is_local(path):
-        raise InputError("no such folder", field="model", got=model, fix="use a hub id or a folder")
+        raise InputError("no such folder", field=field, got=model, fix="use a hub id or a folder")
     return path
 
 

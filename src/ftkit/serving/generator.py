@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from ftkit.errors import TrainingFailed
 from ftkit.models.base_model import plain_model
 from ftkit.models.generation import end_tokens
+from ftkit.models.transformers_internals import DynamicLayer
 from ftkit.serving.detokenising import Detokeniser
 from ftkit.serving.jobs import Finish, Generation, Piece
 from ftkit.serving.sampling import choose

@@ -13,9 +13,9 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ftkit.errors import EnvironmentFault, InputError
+from ftkit.models.transformers_internals import is_block
 from ftkit.training.recorder import add_to_result
 from ftkit.training.sharding import holds_whole_network
 
@@ -100,7 +100,7 @@ class CompiledTraining(L.Callback):
 
 def learning_parts(module: nn.Module) -> list[nn.Module]:
     """The blocks that have parameters that learn: those of transformers, or, without any, the module's own parts."""
-    blocks = [part for part in module.modules() if isinstance(part, GradientCheckpointingLayer)]
+    blocks = [part for part in module.modules() if is_block(part)]
     return [part for part in blocks or module.children() if _learns(part)]
 
 

@@ -15,6 +15,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
+from ftkit.models.transformers_internals import attention_implementation
 from ftkit.training.feature_store import digest_of
 
 _MANY_BYTES = 1 << 23  # they take longer to hash than threads take to start
@@ -86,7 +87,7 @@ def each_hashed(hashed: Callable[[T], D], things: Iterable[T], size: int) -> lis
 def settings_of(config: PretrainedConfig) -> str:
     """The settings that decide what weights compute, as JSON; a name or a path does not."""
     settings = {key: value for key, value in config.to_dict().items() if key not in _WITHOUT_EFFECT}
-    return json.dumps({**settings, "attention": config._attn_implementation}, sort_keys=True, default=str)
+    return json.dumps({**settings, "attention": attention_implementation(config)}, sort_keys=True, default=str)
 
 
 def numerics(device: str) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.optim import Optimizer
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ftkit.errors import InputError
+from ftkit.models.transformers_internals import is_block, mark_sharded
 
 
 class FullySharded(ModelParallelStrategy):
@@ -101,10 +101,10 @@ def shard(module: L.LightningModule, net: nn.Module) -> None:
         raise InputError("learning from preferences needs whole weights", field="trainer.strategy", fix="use ddp")
     mesh = strategy.device_mesh["data_parallel"]
     for block in reversed(list(net.modules())):
-        if isinstance(block, GradientCheckpointingLayer):
+        if is_block(block):
             fully_shard(block, mesh=mesh)
     whole: Any = fully_shard(net, mesh=mesh)
-    whole._is_fsdp_managed_module = True  # transformers then generates in step on all processes
+    mark_sharded(whole)
     whole.gathered = MethodType(lambda _, function, *args: function(*args), whole)
     register_fsdp_forward_method(whole, "gathered")
 

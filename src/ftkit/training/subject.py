@@ -121,10 +121,9 @@ class Subject:
             prepare = getattr(self.module, "model_inputs", lambda inputs: inputs)
             return lambda ids: run(**prepare({**others, "input_ids": ids}))
         net = self.module.net
-        if not hasattr(net, "run"):
+        if not hasattr(net, "hidden_states"):
             return None
-        blocks = len(net.backbone.blocks)
-        return lambda ids: net.run(net.backbone.embed(ids), self.batch["length"], 0, blocks)
+        return lambda ids: net.hidden_states(ids, self.batch["length"])
 
     def gradients(self, batches: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """The gradients of one optimizer step over micro-batches, as the trainer would take it."""

@@ -7,7 +7,7 @@ on disk beside the image features, and every run on the same pairs and the same 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from itertools import chain
@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from ftkit.models.base_model import plain_model
+from ftkit.models.peft_internals import adapter_modules
 from ftkit.training.feature_store import FeatureStore, digest_of
 from ftkit.training.fingerprint import Unchanged, digests, numerics, settings_of, weights_of
 from ftkit.training.row_table import RowTable
@@ -74,7 +74,7 @@ class KeptReference:
         store: FeatureStore | None = None,
         device: torch.device | None = None,
     ) -> None:
-        adapters, vision = list(_adapters(net)), vision_parts(net)
+        adapters, vision = list(adapter_modules(net)), vision_parts(net)
         text = weights_of(net, without=[*adapters, *vision])
         self._vision = [weights_of(part, without=adapters) for part in vision]  # until their digest is known
         self._unchanged = Unchanged(chain(text, *self._vision))
@@ -131,12 +131,6 @@ class KeptReference:
         found = "".join(digests(self._vision)).encode()
         self._vision.clear()
         return found
-
-
-def _adapters(net: nn.Module) -> Iterable[nn.Module]:
-    for layer in net.modules():
-        if isinstance(layer, BaseTunerLayer):
-            yield from (getattr(layer, name) for name in layer.adapter_layer_names)
 
 
 def _made_of(net: nn.Module, text: list[Tensor], device: torch.device) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ftkit.models.base_model import plain_model
+from ftkit.models.transformers_internals import attention_implementation
 
 TOKEN_TENSORS = ("input_ids", "attention_mask", "token_type_ids")
 _SHARED, _CHOSEN, _REJECTED, _PADDING = range(4)
@@ -69,7 +70,7 @@ def can_share(net: nn.Module, inputs: dict[str, Any]) -> bool:
     text = config.get_text_config()
     if config.model_type not in _FAMILIES or text.model_type not in _TEXT_MODELS:
         return False
-    if text._attn_implementation not in _ATTENTION:
+    if attention_implementation(text) not in _ATTENTION:
         return False
     width = inputs["input_ids"].shape[1]
     if (getattr(text, "sliding_window", None) or width) < width:
@@ -146,7 +147,7 @@ def run_shared(net: nn.Module, inputs: dict[str, Any]) -> tuple[dict[str, Any], 
     text = {name: inputs[name] for name in TOKEN_TENSORS if name in inputs}
     rows = shared_rows(**text, image_token=model.config.image_token_id)
     mask = rows.visible[:, None]  # (B, 1, S, S): the same for all heads
-    if model.config.get_text_config()._attn_implementation == "eager":  # it adds its mask to the scores
+    if attention_implementation(model.config.get_text_config()) == "eager":  # it adds its mask to the scores
         lowest = torch.finfo(model.dtype).min
         mask = torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, lowest)
     rest = {name: value for name, value in inputs.items() if name not in text}

@@ -18,9 +18,9 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ftkit.models.base_model import plain_model
+from ftkit.models.transformers_internals import BaseModelOutputWithPooling
 from ftkit.training.feature_store import FeatureStore, pinned_for
 from ftkit.training.fingerprint import Unchanged, digests, each_hashed, numerics, settings_of, weights_of
 from ftkit.training.row_table import RowTable

@@ -1,4 +1,4 @@
-"""Where a Llama comes from: a folder, a GGUF file, a hub or chance, and what is said when it cannot be had."""
+"""Where a decoder comes from: a folder, a GGUF file, a hub or chance, and what is said when it cannot be had."""
 
 import json
 import shutil
@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
+from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, LlamaModel
 
-from ftkit.classifier.llama import load_config, load_llama, load_tokenizer
+from ftkit.classifier.loading import context_length, load_config, load_decoder, load_tokenizer
 from ftkit.errors import ExitCode, InputError, UnavailableError
 
 
-def pretrained(source: Any) -> LlamaModel:
-    return load_llama(str(source), "pretrained", None, causal=True, dropout=0.0)
+def load(source: Any, weights: Any = "pretrained", dropout: float = 0.0) -> Any:
+    return load_decoder(str(source), load_config(str(source)), weights, None, dropout)
 
 
 def assert_same_weights(got: nn.Module, wanted: nn.Module) -> None:
@@ -28,7 +28,7 @@ def assert_same_weights(got: nn.Module, wanted: nn.Module) -> None:
 def test_a_folder_is_loaded_in_float32_and_training_mode(llama_folder: Path, tmp_path: Path) -> None:
     wanted = LlamaModel.from_pretrained(llama_folder).to(torch.bfloat16)
     wanted.save_pretrained(tmp_path)
-    model = pretrained(tmp_path)
+    model = load(tmp_path)
     assert model.dtype == torch.float32
     assert all(module.training for module in model.modules())
     assert_same_weights(model, wanted)
@@ -37,21 +37,19 @@ def test_a_folder_is_loaded_in_float32_and_training_mode(llama_folder: Path, tmp
 def test_a_language_models_folder_loads_as_its_body(llama_folder: Path, tmp_path: Path) -> None:
     model = LlamaForCausalLM(LlamaConfig.from_pretrained(llama_folder))
     model.save_pretrained(tmp_path)
-    assert_same_weights(pretrained(tmp_path), model.model)
+    assert_same_weights(load(tmp_path), model.model)
 
 
 def test_the_padding_token_learns_like_any_other(llama_folder: Path) -> None:
     """transformers would leave its embedding out of the gradient, though every row of the table reads it."""
     assert LlamaConfig.from_pretrained(llama_folder).pad_token_id == 257
-    model = pretrained(llama_folder)
+    model = load(llama_folder)
     model(torch.tensor([[1, 257]])).last_hidden_state.sum().backward()
     assert model.embed_tokens.weight.grad[257].abs().max() > 0
 
 
-@pytest.mark.parametrize("causal", [True, False])
-def test_options_reach_the_model(llama_folder: Path, causal: bool) -> None:
-    model = load_llama(str(llama_folder), "pretrained", None, causal, dropout=0.3)
-    assert model.config.is_causal is causal
+def test_dropout_reaches_the_model(llama_folder: Path) -> None:
+    model = load(llama_folder, dropout=0.3)
     assert {layer.self_attn.attention_dropout for layer in model.layers} == {0.3}
 
 
@@ -61,7 +59,7 @@ def test_options_reach_the_model(llama_folder: Path, causal: bool) -> None:
 def test_random_weights_are_torchs_defaults_in_the_models_order(llama_folder: Path, tmp_path: Path) -> None:
     shutil.copy(llama_folder / "config.json", tmp_path)  # they need no more of the folder
     torch.manual_seed(7)
-    model = load_llama(str(tmp_path), "random", None, causal=True, dropout=0.0)
+    model = load(tmp_path, "random")
     torch.manual_seed(7)
     assert torch.equal(model.embed_tokens.weight, nn.Embedding(258, 32).weight)
     for layer in model.layers:
@@ -74,7 +72,7 @@ def test_random_weights_are_torchs_defaults_in_the_models_order(llama_folder: Pa
 
 def test_transformers_random_weights_are_small(llama_folder: Path) -> None:
     torch.manual_seed(7)
-    model = load_llama(str(llama_folder), "random_transformers", None, causal=True, dropout=0.0)
+    model = load(llama_folder, "random_transformers")
     assert model.embed_tokens.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert model.layers[0].mlp.up_proj.weight.std().item() == pytest.approx(0.02, rel=0.05)
 
@@ -83,14 +81,14 @@ def test_transformers_random_weights_are_small(llama_folder: Path) -> None:
 
 
 def test_a_gguf_file_is_the_same_model(gguf_file: Path, llama_folder: Path) -> None:
-    model, wanted = pretrained(gguf_file), pretrained(llama_folder)
+    model, wanted = load(gguf_file), load(llama_folder)
     assert_same_weights(model, wanted)
     ids = torch.randint(0, 256, (2, 9), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         got, other = (net(ids, use_cache=False).last_hidden_state for net in (model, wanted))
     torch.testing.assert_close(got, other, atol=1e-5, rtol=0)
-    assert load_config(str(gguf_file)).max_position_embeddings == 64
-    random = load_llama(str(gguf_file), "random_transformers", None, causal=True, dropout=0.0)
+    assert context_length(load_config(str(gguf_file))) == 64
+    random = load(gguf_file, "random_transformers")
     assert random.embed_tokens.weight.shape == (258, 32)
 
 
@@ -105,21 +103,23 @@ def test_a_gguf_file_brings_its_tokenizer(gguf_file: Path, llama_folder: Path) -
 # What is refused
 
 
-def test_another_kind_of_model_is_refused(gpt2_folder: Path) -> None:
-    with pytest.raises(InputError, match=r"model_type: is not a Llama \(got 'gpt2'\)"):
-        pretrained(gpt2_folder)
+@pytest.mark.parametrize("kind", ["t5", "idefics3"])
+def test_another_kind_of_model_is_refused(kind: str, tmp_path: Path) -> None:
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=rf"model_type: is no decoder of text \(got '{kind}'\)"):
+        load_config(str(tmp_path))
 
 
 def test_a_hub_id_that_is_not_cached_says_what_to_do() -> None:
     with pytest.raises(UnavailableError, match="`hf download HuggingFaceTB/SmolLM2-135M`") as caught:
-        pretrained("HuggingFaceTB/SmolLM2-135M")
+        load("HuggingFaceTB/SmolLM2-135M")
     assert caught.value.exit_code == ExitCode.ENVIRONMENT
 
 
 def test_a_folder_without_weights_is_named(llama_folder: Path, tmp_path: Path) -> None:
     shutil.copy(llama_folder / "config.json", tmp_path)
     with pytest.raises(InputError, match=f"{tmp_path}: cannot be loaded"):
-        pretrained(tmp_path)
+        load(tmp_path)
 
 
 def test_a_tokenizer_without_an_end_is_refused(llama_folder: Path, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import lightning as L
 import pytest
 import torch
 
-from ftkit.classifier.llama_classifier import LlamaClassifier
 from ftkit.classifier.spam import SpamDataModule
+from ftkit.classifier.text_classifier import TextClassifier
 from ftkit.errors import InputError
 from ftkit.lightning_cli import FtkitCLI
 from ftkit.training.checkpoint import trainable_parameters
@@ -56,8 +56,8 @@ def adamw(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=1e-2)
 
 
-def classifier(folder: Path, **arguments: Any) -> LlamaClassifier:
-    return LlamaClassifier(str(folder), **{"seed": 5, "optimizer": adamw, **arguments})
+def classifier(folder: Path, **arguments: Any) -> TextClassifier:
+    return TextClassifier(str(folder), **{"seed": 5, "optimizer": adamw, **arguments})
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def trained(llama_folder: Path, messages_file: Path, tmp_path: Path, monkeypatch
     """Trains a classifier for two epochs and keeps its checkpoint."""
     monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "cache"))
 
-    def train(**arguments: Any) -> tuple[LlamaClassifier, Path]:
+    def train(**arguments: Any) -> tuple[TextClassifier, Path]:
         model = classifier(llama_folder, **arguments)
         model.configure_model()
         quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
@@ -100,7 +100,7 @@ def test_a_checkpoint_gives_the_same_classifier(arguments: Any, trained: Any) ->
     model, checkpoint = trained(**arguments)
     stored = torch.load(checkpoint, weights_only=True)
     assert stored["state_dict"].keys() == trainable_parameters(model).keys()
-    loaded = LlamaClassifier.load(checkpoint)
+    loaded = TextClassifier.load(checkpoint)
     assert loaded.classify(TEXTS) == model.classify(TEXTS)
     untrained = classifier(Path(model.source), **arguments)
     untrained.encoding = model.encoding
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_another_base_is_refused(trained: Any) -> None:
     torch.save(stored, checkpoint)
     checkpoint.with_name("model.ckpt.sha256").unlink(missing_ok=True)
     with pytest.raises(InputError, match="base: the checkpoint was trained on another base"):
-        LlamaClassifier.load(checkpoint)
+        TextClassifier.load(checkpoint)
 
 
 def test_the_context_is_the_models(llama_folder: Path, messages_file: Path) -> None:
@@ -130,18 +130,18 @@ def test_the_context_is_the_models(llama_folder: Path, messages_file: Path) -> N
 
 def test_arguments_out_of_range_are_refused() -> None:
     with pytest.raises(InputError, match=r"dropout: is a probability below 1 \(got 1.5\)"):
-        LlamaClassifier(dropout=1.5)
+        TextClassifier("demo", dropout=1.5)
     with pytest.raises(TypeError, match="size"):
-        LlamaClassifier(size="small")
+        TextClassifier("demo", size="small")
 
 
 def test_the_command_line_knows_its_options_and_those_of_every_decoder(llama_folder: Path, tmp_path: Path) -> None:
     options = {"source": str(llama_folder), "pooling": "mean", "lora_rank": 3, "frozen_dtype": "bfloat16"}
     arguments = [part for name, value in options.items() for part in (f"--model.{name}", str(value))]
     cli = FtkitCLI(
-        ["--model", "LlamaClassifier", *arguments, "--data", "SpamDataModule", "--trainer.accelerator", "cpu",
+        ["--model", "TextClassifier", *arguments, "--data", "SpamDataModule", "--trainer.accelerator", "cpu",
          "--trainer.default_root_dir", str(tmp_path)], run=False,
     )  # fmt: skip
-    assert type(cli.model) is LlamaClassifier
+    assert type(cli.model) is TextClassifier
     assert {name: cli.model.hparams[name] for name in options} == options
     assert cli.model.lora_alpha == 16

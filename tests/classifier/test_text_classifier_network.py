@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaModel
 
-from ftkit.classifier.llama_classifier import LlamaClassifier
 from ftkit.classifier.network import SequenceClassifier
 from ftkit.classifier.pooling import Pooling, pool, real_tokens
+from ftkit.classifier.text_classifier import TextClassifier
 
 LENGTH, POSITIONS = torch.tensor([7, 3, 1, 9]), 12
 POOLINGS: tuple[Pooling, ...] = ("first", "last", "last_real", "mean", "mean_real")
@@ -29,7 +29,7 @@ def texts() -> Tensor:
 
 def network(folder: Path, settings: Any = ("last", True, False), **options: Any) -> SequenceClassifier:
     pooling, causal, mask = settings
-    model = LlamaClassifier(
+    model = TextClassifier(
         str(folder), pooling=pooling, causal_mask=causal, mask_padding=mask, **{"seed": 5, "trainable": "all"} | options
     )
     model.configure_model()
@@ -45,6 +45,12 @@ def reference(net: SequenceClassifier, input_ids: Tensor, length: Tensor, model:
     """Logits over all positions of transformers' own forward pass."""
     mask = real_tokens(length, input_ids.shape[1]) if net.mask_padding else None
     return net.head(pool(model(input_ids, attention_mask=mask, use_cache=False).last_hidden_state, length, net.pooling))
+
+
+def whole(net: SequenceClassifier, input_ids: Tensor, length: Tensor) -> Tensor:
+    """Logits over all positions of the backbone's own model, which runs whole."""
+    mask = real_tokens(length, input_ids.shape[1]) if net.mask_padding else None
+    return net.head(pool(net.backbone(input_ids, mask), length, net.pooling))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -69,7 +75,7 @@ def test_logits_are_those_of_transformers(settings: Any, attention: str, llama_f
 def test_gradients_and_adapters_are_those_of_transformers(settings: Any, options: Any, llama_folder: Path) -> None:
     net = network(llama_folder, settings, **options)
     found = []
-    for forward in (net, lambda ids, length: reference(net, ids, length, net.backbone.model)):
+    for forward in (net, lambda ids, length: whole(net, ids, length)):
         net.zero_grad()
         logits = forward(texts(), LENGTH)
         F.cross_entropy(logits, torch.tensor([0, 1, 1, 0])).backward()

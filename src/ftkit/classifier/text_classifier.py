@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,8 +9,9 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from ftkit.classifier import loading
 from ftkit.classifier.backbone import Backbone, Weights
 from ftkit.classifier.encoding import Encoding
 from ftkit.classifier.frozen_prefix import FrozenPrefix
@@ -28,37 +27,39 @@ from ftkit.classifier.trainable import (
     trainable_blocks,
 )
 from ftkit.errors import InputError, at_least, below_one
-from ftkit.models.base_model import Quantisation, prepare_layers, quantisation_options
+from ftkit.hub import is_local
+from ftkit.models.base_model import Quantisation, locate, prepare_layers, quantisation_options
 from ftkit.training.checkpoint import TrainedStateModule, trainable_parameters
 from ftkit.training.distributed import summed
 from ftkit.training.optimizer import configured_optimizers
 from ftkit.training.sharding import holds_whole_network, shard
 
 
-class DecoderClassifier(TrainedStateModule):
-    """A decoder-only transformer as a two-class text classifier.
+class TextClassifier(TrainedStateModule):
+    """A decoder-only transformer of any family as a two-class text classifier.
 
-    A subclass says where its family's weights come from and builds the backbone; this class holds the rest: head,
-    freezing, LoRA, loss, metrics, checkpoints and inference. Batches are dicts: ``input_ids`` (B, T) int64 right
-    padded, ``length`` (B,) int64, ``label`` (B,) int64, ``id`` list of B strings; a training batch that is a smaller
-    part of its step than others says how small, as ``share``.
+    Batches are dicts: ``input_ids`` (B, T) int64 right padded, ``length`` (B,) int64, ``label`` (B,) int64, ``id`` list
+    of B strings; a training batch that is a smaller part of its step than others says how small, as ``share``.
 
     Args:
+        source: Where configuration, tokenizer and pretrained weights come from: a hub id, a folder in transformers
+            format, a GGUF file (``pip install 'ftkit[gguf]'``), whose weights are dequantized to float32, or ``demo``,
+            see :func:`ftkit.models.base_model.locate`.
         weights: ``pretrained``, ``random`` (PyTorch's default initialisation, as in the published table) or
             ``random_transformers`` (N(0, 0.02)); the random ones take only the configuration from the source.
         revision: Hub revision to pin.
-        dropout: Dropout of GPT-2's embeddings, attention and residual paths; the Llama family has only that on the
-            attention weights.
+        dropout: Dropout wherever the family has some: GPT-2 in embeddings, attention and residual paths, most others on
+            the attention weights only.
         trainable: What learns: ``last_layer`` (the head only), ``last_block``, ``last_two_blocks``, a number of last
             blocks, ``all``, or ``lora``. A block that learns brings the final norm with it.
         pooling: Which position decides: ``first``, ``last`` (padding or not), ``last_real``, ``mean``, ``mean_real``.
-        causal_mask: Whether a token sees only itself and those before it.
+        causal_mask: Whether a token sees only itself and those before it. Not every family can do without.
         mask_padding: Whether attention ignores padding. The published table never masks it.
         lora_rank: Rank of the adapters.
         lora_alpha: Scale of the adapters: alpha itself in the published flavour, alpha / rank in peft's.
         lora_dropout: Dropout on the adapters' input.
-        lora_flavour: ``published`` (every linear layer, query, key and value apart) or ``peft`` (the layers that peft
-            adapts in this family by default).
+        lora_flavour: ``published`` (every linear layer; GPT-2's query, key and value apart) or ``peft`` (the layers
+            that peft adapts in this family by default, or every linear layer of its blocks).
         ignore_index: A label that the loss leaves out; with labels 0 and 1 the default leaves out none.
         class_weights: Weight of each class in the loss, negative class first.
         seed: Seed of random weights, head and adapters; null takes the one that ``seed_everything`` set.
@@ -77,10 +78,9 @@ class DecoderClassifier(TrainedStateModule):
         InputError: An argument, or a combination of arguments, makes no sense.
     """
 
-    source: str  # of the backbone, as the subclass reads it
-
     def __init__(
         self,
+        source: str,
         weights: Weights = "pretrained",
         revision: str | None = None,
         dropout: float = 0.0,
@@ -104,7 +104,7 @@ class DecoderClassifier(TrainedStateModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["optimizer", "scheduler"])  # those of the subclass too
-        self.weights, self.revision, self.dropout = weights, revision, dropout
+        self.source, self.weights, self.revision, self.dropout = source, weights, revision, dropout
         self.trainable, self.pooling = trainable, pooling
         self.causal_mask, self.mask_padding = causal_mask, mask_padding
         self.lora_rank, self.lora_alpha = lora_rank, lora_alpha
@@ -123,10 +123,6 @@ class DecoderClassifier(TrainedStateModule):
         self.encoding = None
         self.val_accuracy = MulticlassAccuracy(CLASSES, average="micro")
 
-    @abstractmethod
-    def build_backbone(self) -> Backbone:
-        """Load or draw the backbone; called once, with the global generator seeded."""
-
     @property
     def base(self) -> dict[str, Any]:
         """What the backbone was made from, as plain values; a checkpoint fits only the same base."""
@@ -134,13 +130,35 @@ class DecoderClassifier(TrainedStateModule):
         return identity if self.weights == "pretrained" else {**identity, "seed": self.seed}
 
     @property
-    @abstractmethod
+    def base_name(self) -> str:
+        """The hub id, the folder or the file that the source means."""
+        return locate(self.source, field="source")
+
+    @property
+    def hub_id(self) -> str | None:
+        """The name of the pretrained model on the hub, if it comes from there."""
+        return None if is_local(self.base_name) or self.weights != "pretrained" else self.base_name
+
+    @property
     def context_length(self) -> int:
         """Largest number of tokens in a text."""
+        return loading.context_length(self.load_config())
 
-    @abstractmethod
+    def load_config(self) -> PretrainedConfig:
+        """Load the configuration of the backbone."""
+        return loading.load_config(self.base_name, self.revision)
+
+    def build_backbone(self) -> Backbone:
+        """Load or draw the backbone; called once, with the global generator seeded."""
+        config = self.load_config()
+        options = self._quantisation_options(config)
+        model = loading.load_decoder(self.base_name, config, self.weights, self.revision, self.dropout, **options)
+        return Backbone(model, self.causal_mask)
+
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load the tokenizer that belongs to the backbone."""
+        """Load the tokenizer of the source, or the one named."""
+        named = self.tokenizer_source
+        return loading.load_tokenizer(named or self.base_name, None if named else self.revision)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -194,24 +212,10 @@ class DecoderClassifier(TrainedStateModule):
             else:
                 choose_trainable(backbone, self.net.head, self.trainable)
         if self.frozen_dtype == "bfloat16":
+            if not backbone.splits:
+                raise InputError("needs a model that can be taken apart", field="frozen_dtype", got=self.frozen_dtype)
             self.net.bf16_blocks = frozen_blocks(backbone)
         shard(self, self.net)
-
-    def quantised(self, blocks: Sequence[str]) -> dict[str, Any]:
-        """Keyword arguments with which ``from_pretrained`` quantises what does not learn; none if nothing is to be.
-
-        Args:
-            blocks: The names of the model's blocks.
-
-        Raises:
-            InputError: Random weights are to be quantised.
-        """
-        if self.quantisation is None:
-            return {}
-        if self.weights != "pretrained":
-            raise InputError("only pretrained weights can be quantised", field="weights", got=self.weights)
-        learning = 0 if self.trainable == "lora" else trainable_blocks(self.trainable, len(blocks))
-        return quantisation_options(self.quantisation, self.root_device, blocks[len(blocks) - learning :])
 
     @property
     def class_names(self) -> tuple[str, str]:
@@ -331,6 +335,16 @@ class DecoderClassifier(TrainedStateModule):
         if not getattr(data, "datasets", None) or not holds_whole_network(self.trainer):
             return None
         return FrozenPrefix(net, data.datasets, data.batch_size, self.trainer.precision_plugin.forward_context)
+
+    def _quantisation_options(self, config: PretrainedConfig) -> dict[str, Any]:
+        """Keyword arguments with which ``from_pretrained`` quantizes what does not learn; none if nothing is to be."""
+        if self.quantisation is None:
+            return {}
+        if self.weights != "pretrained":
+            raise InputError("only pretrained weights can be quantised", field="weights", got=self.weights)
+        blocks = loading.block_names(config)
+        learning = 0 if self.trainable == "lora" else trainable_blocks(self.trainable, len(blocks))
+        return quantisation_options(self.quantisation, self.root_device, blocks[len(blocks) - learning :])
 
     def _predictions(self, batch: dict[str, Any], logits: Tensor) -> dict[str, Any]:
         probability = logits.detach().float().softmax(-1)[:, 1]
