@@ -216,6 +216,38 @@ def test_blocks_that_come_to_something_else_by_themselves_are_not_used(
     assert "its blocks called by themselves come to something else" in caplog.text
 
 
+def test_blocks_that_share_something_that_learns_stay_in_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their arguments are made without gradients, which would be lost."""
+    record = internals.block_arguments
+
+    def with_bias(model: Any, *rest: Any) -> Any:
+        return [given | {"position_bias": model.embed_tokens.weight[:1]} for given in record(model, *rest)]
+
+    monkeypatch.setattr(internals, "block_arguments", with_bias)
+    assert not Backbone(tiny("llama")).splits
+
+
+def test_arguments_are_made_once_for_each_shape_of_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone, record, shapes = Backbone(tiny("mistral")), internals.block_arguments, []
+
+    def recorded(model: Any, parts: Any, hidden: Tensor, mask: Any) -> Any:
+        shapes.append(tuple(hidden.shape))
+        return record(model, parts, hidden, mask)
+
+    monkeypatch.setattr(internals, "block_arguments", recorded)
+    for batch, width in ((4, 12), (4, 9), (4, 12), (3, 12), (4, 12)):
+        hidden = backbone.embed(texts()[:batch, :width])
+        got = backbone.norm(backbone.run_blocks(hidden, backbone.block_arguments(hidden, None)))
+        torch.testing.assert_close(got, backbone(texts()[:batch, :width]), atol=1e-6, rtol=0)
+    assert shapes == [(4, 12, 32), (4, 9, 32), (3, 12, 32)]
+    for real in (real_tokens(LENGTH, POSITIONS), real_tokens(LENGTH - 1, POSITIONS)):
+        backbone.block_arguments(backbone.embed(texts()), real)
+    assert len(shapes) == 5  # masks of padding are the batch's own
+    for width in range(1, 80):
+        backbone.block_arguments(torch.zeros(1, width, 32), None)
+    assert len(backbone._known) == 64
+
+
 def test_another_last_block_is_not_used_at_one_position(monkeypatch: pytest.MonkeyPatch) -> None:
     run = internals.run_block_at
     monkeypatch.setattr(internals, "run_block_at", lambda *given: run(*given) * 1.01)
@@ -232,9 +264,7 @@ def test_a_family_that_is_always_causal_is_told(monkeypatch: pytest.MonkeyPatch)
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(type(model), "forward", deaf)
-    with pytest.raises(
-        InputError, match=r"causal_mask: GPTNeoXModel takes no .* it ignores one"
-    ):
+    with pytest.raises(InputError, match=r"causal_mask: GPTNeoXModel takes no .* it ignores one"):
         Backbone(model, causal=False)
     assert Backbone(model).splits
 

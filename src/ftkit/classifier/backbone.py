@@ -19,6 +19,7 @@ Arguments = Sequence[dict[str, Any]]  # of each block
 
 _PROBE = ((1, 2, 3), (1, 2, 0))  # two texts that differ in their last token
 _TOLERANCE = 1e-4  # of the largest hidden state
+_SHAPES = 64  # batches of so many shapes have their arguments kept
 _FAILURES = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 _log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Backbone(nn.Module):
         self.config = model.config
         self.hidden_size: int = model.config.get_text_config().hidden_size
         self._parts = internals.decoder_parts(model)
+        self._known: dict[Any, Arguments] = {}  # where nothing masks padding they depend on the batch's shape only
         self.splits = self.one_position = False
         training = model.training
         with torch.no_grad():
@@ -83,8 +85,15 @@ class Backbone(nn.Module):
             hidden: A batch of hidden states (B, T, D) of any depth.
             real: 1 for real tokens and 0 for padding, (B, T) int64; None lets padding be attended to.
         """
-        assert self._parts is not None
-        return internals.block_arguments(self.model, self._parts, hidden, self._mask(hidden, real))
+        if not self.causal or real is not None:
+            return self._block_arguments(hidden, self._mask(hidden, real))
+        kind = (hidden.shape[:2], hidden.dtype, hidden.device, torch.is_inference_mode_enabled())
+        key = (*kind, internals.attention_implementation(self.config))
+        found = self._known.pop(key, None) or self._block_arguments(hidden, None)
+        self._known[key] = found  # the last one used is the last one dropped
+        if len(self._known) > _SHAPES:
+            del self._known[next(iter(self._known))]
+        return found
 
     def run_blocks(self, hidden: Tensor, arguments: Arguments, start: int = 0, stop: int | None = None) -> Tensor:
         """Run blocks ``start`` to ``stop`` (exclusive) on ``hidden`` (B, T, D); the final norm is not applied."""
@@ -114,6 +123,11 @@ class Backbone(nn.Module):
         """Return hidden states (B, T, D) behind the final norm: the model's own forward pass."""
         return self.model(input_ids=input_ids, attention_mask=self._mask(input_ids, real), use_cache=False)[0]
 
+    @torch.no_grad()
+    def _block_arguments(self, hidden: Tensor, mask: Tensor | None) -> Arguments:
+        assert self._parts is not None
+        return internals.block_arguments(self.model, self._parts, hidden, mask)
+
     def _mask(self, batch: Tensor, real: Tensor | None) -> Tensor | None:
         """What the model takes as its attention mask for a batch (B, T) or (B, T, D)."""
         if self.causal:
@@ -125,38 +139,50 @@ class Backbone(nn.Module):
             raise self._always_causal(str(error)) from error
 
     def _probe(self, input_ids: Tensor) -> None:
-        """Find out what the model can do on two texts that differ in their last token."""
+        """Find out what the model can do on two texts (2, T) that differ in their last token."""
+        wanted = self._run_whole(input_ids)
+        if why := self._take_apart(input_ids, wanted):
+            _log.warning(
+                "%s cannot be taken apart (%s): it runs whole, so frozen blocks are computed again in every epoch and "
+                "the last block at every position",
+                self._family,
+                why,
+            )
+
+    def _run_whole(self, input_ids: Tensor) -> Tensor:
+        """Run the model and see that tokens attend to those behind them just where they should."""
         try:
-            wanted = self(input_ids)
+            states = self(input_ids)
         except _FAILURES as error:
             if self.causal:
                 raise
-            raise self._always_causal(str(error).partition("\n")[0]) from error
-        sees_ahead = not torch.equal(wanted[0, 0], wanted[1, 0])
+            raise self._always_causal(_first_line(error)) from error
+        sees_ahead = not torch.equal(states[0, 0], states[1, 0])
         if self.causal and sees_ahead:
             raise InputError("is no decoder: its tokens see those behind them", field="source", got=self._family)
         if not self.causal and not sees_ahead:
             raise self._always_causal("it ignores one")
-        why = "no single list of blocks with a norm behind it"
-        if self._parts is not None:
-            try:
-                hidden = self.embed(input_ids)
-                arguments = self.block_arguments(hidden, None)
-                before = self.run_blocks(hidden, arguments, stop=-1)
-                behind = self.run_blocks(before, arguments, len(self.blocks) - 1)
-                self.splits = _same(self.norm(behind), wanted)
-                why = "its blocks called by themselves come to something else"
-            except _FAILURES as error:
-                why = str(error).partition("\n")[0]
-        if self.splits:
-            self.one_position = self._runs_one_position(before, arguments, behind)
-            return
-        _log.warning(
-            "%s cannot be taken apart (%s): it runs whole, so frozen blocks are computed again in every epoch and the "
-            "last block at every position",
-            self._family,
-            why,
-        )
+        return states
+
+    def _take_apart(self, input_ids: Tensor, wanted: Tensor) -> str:
+        """Run the pieces and compare; return why they cannot be used, or nothing."""
+        if self._parts is None:
+            return "no single list of blocks with a norm behind it"
+        try:
+            hidden = self.embed(input_ids)
+            with torch.enable_grad():
+                arguments = internals.block_arguments(self.model, self._parts, hidden, self._mask(hidden, None))
+            if any(
+                isinstance(value, Tensor) and value.requires_grad for given in arguments for value in given.values()
+            ):
+                return "its blocks share something that learns"
+            before = self.run_blocks(hidden, arguments, stop=-1)
+            behind = self.run_blocks(before, arguments, len(self.blocks) - 1)
+        except _FAILURES as error:
+            return _first_line(error)
+        self.splits = _same(self.norm(behind), wanted)
+        self.one_position = self.splits and self._runs_one_position(before, arguments, behind)
+        return "" if self.splits else "its blocks called by themselves come to something else"
 
     def _runs_one_position(self, before: Tensor, arguments: Arguments, behind: Tensor) -> bool:
         position = torch.arange(len(before), device=before.device)
@@ -181,3 +207,7 @@ class Backbone(nn.Module):
 
 def _same(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and bool((one - other).abs().max() <= _TOLERANCE * other.abs().max())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -19,7 +19,7 @@ from ftkit.classifier.backbone import Weights
 from ftkit.classifier.gpt2 import draw_published_weights
 from ftkit.errors import InputError
 from ftkit.hub import load_pretrained
-from ftkit.models.base_model import load_processor
+from ftkit.models.base_model import load_processor, prepare_layers
 from ftkit.models.transformers_internals import decoder_parts
 
 _CONTEXTS = ("max_position_embeddings", "max_seq_len", "seq_length")  # what families call their number of positions
@@ -85,12 +85,15 @@ def load_decoder(
     config.update({**rates, "pad_token_id": None})
     if weights == "pretrained":
         kind = {"dtype": torch.float32, "output_loading_info": True}
-        return load_pretrained(AutoModel, name, revision, config=config, **kind, **options).train()
+        model = load_pretrained(AutoModel, name, revision, config=config, **kind, **options)
+        prepare_layers(model)
+        return model.train()
     before = torch.get_rng_state()
     model = AutoModel.from_config(config, dtype=torch.float32)  # draws from the global generator
     if weights == "random":
         torch.set_rng_state(before)
         _draw_default_weights(model)
+    prepare_layers(model)
     return model.train()
 
 

@@ -28,7 +28,7 @@ from ftkit.classifier.trainable import (
 )
 from ftkit.errors import InputError, at_least, below_one
 from ftkit.hub import is_local
-from ftkit.models.base_model import Quantisation, locate, prepare_layers, quantisation_options
+from ftkit.models.base_model import Quantisation, locate, quantisation_options
 from ftkit.training.checkpoint import TrainedStateModule, trainable_parameters
 from ftkit.training.distributed import summed
 from ftkit.training.optimizer import configured_optimizers
@@ -204,7 +204,6 @@ class TextClassifier(TrainedStateModule):
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             backbone = self.build_backbone()
-            prepare_layers(backbone)
             torch.manual_seed(self.seed)
             self.net = SequenceClassifier(backbone, self._pooling, self.mask_padding)
             if self.trainable == "lora":

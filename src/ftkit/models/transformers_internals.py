@@ -108,7 +108,8 @@ def block_arguments(
 ) -> list[Arguments]:
     """Return the keyword arguments that a decoder's own forward pass calls each of its blocks with.
 
-    Masks, rotary positions and all else are the model's own, whatever its family; nothing random is drawn.
+    Masks, rotary positions and all else are the model's own, whatever its family; nothing random is drawn. Where
+    gradients are on, they pass to whatever of the model the arguments are made with.
 
     Args:
         model: The decoder.
@@ -118,8 +119,7 @@ def block_arguments(
     """
     calls: list[Arguments] = []
     shell = _without_blocks(model, parts, calls)
-    with torch.no_grad():
-        shell(inputs_embeds=hidden.detach(), attention_mask=attention_mask, use_cache=False)
+    shell(inputs_embeds=hidden.detach(), attention_mask=attention_mask, use_cache=False)
     return calls
 
 
