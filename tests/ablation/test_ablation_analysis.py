@@ -277,3 +277,35 @@ def test_a_row_that_is_beaten_in_everything_is_off_the_front(tmp_path: Path) -> 
 
     rows = {"01_base": cost(5), "02_slow": cost(9), "03_fast": cost(1) | {"correct": 200}, "04_odd": {"do": "raise"}}
     assert [row.on_front for row in analysis(tmp_path, rows).rows] == [True, False, True, None]
+
+
+def test_memory_is_a_cost_like_time(tmp_path: Path) -> None:
+    """Equally accurate rows: a slower one is on the front if it needs less memory, and off it if it needs as much."""
+
+    def cost(seconds: float, memory: float) -> dict:
+        return {"result": {"seconds": {"fit": seconds}, "peak_memory_mb": memory}}
+
+    rows = {"01_base": cost(5, 500), "02_small": cost(9, 400), "03_same": cost(9, 500), "04_large": cost(5, 600)}
+    assert [row.on_front for row in analysis(tmp_path, rows).rows] == [True, True, False, False]
+
+
+class TimedEngine(FakeEngine):
+    """Each seed takes so many seconds as its distance from 120, squared, and so many MB."""
+
+    def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
+        super().run(configs, seed, directory)
+        file, cost = directory / "result.json", float((seed - 120) ** 2)
+        found = json.loads(file.read_text()) | {"seconds": {"fit": cost, "test": 0.0}, "peak_memory_mb": cost}
+        file.write_text(json.dumps(found))
+
+
+def test_seconds_are_the_mean_over_the_seeds_and_memory_is_the_highest(tmp_path: Path) -> None:
+    run(
+        Ablation.load(make_folder(tmp_path / "study", {"01_base": {}})),
+        TimedEngine(),
+        tmp_path / "out",
+        seeds=(123, 125),
+    )
+    (row,) = analyse(tmp_path / "out").rows
+    assert (row.seconds, row.peak_memory_mb) == ((9 + 25) / 2, 25)
+    assert "  17.0       25  " in table(tmp_path / "out", "text")

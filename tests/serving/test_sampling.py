@@ -34,6 +34,14 @@ def test_top_k_and_top_p_leave_out_the_tail() -> None:
     assert draws(logits, temperature=1.0, top_p=0.01) == [1, 0, 0, 0]
 
 
+def test_what_reaches_top_p_exactly_is_enough() -> None:
+    """The smallest set whose probability is at least top-p: a token that comes after top-p is reached is not in it."""
+    equal = [0.0, 0.0, 0.0, 0.0]  # 0.25 each, and so their sums, are exact numbers
+    assert draws(equal, 200, temperature=1.0, top_p=0.25) == [1, 0, 0, 0]
+    assert draws(equal, temperature=1.0, top_p=0.5) == pytest.approx([0.5, 0.5, 0, 0], abs=0.03)
+    assert draws(equal, temperature=1.0, top_p=0.75) == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0], abs=0.03)
+
+
 def test_a_tiny_temperature_and_huge_logits_do_not_overflow() -> None:
     for temperature in (1e-6, 1e-46, 5e-324):  # the last two are 0 in float32, and the last one's inverse is infinite
         assert draws([1e4, 3e4, -3e4], 20, temperature=temperature) == [0, 1, 0]

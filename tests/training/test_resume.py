@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, WeightedRandomSampler
 from torchmetrics import MeanSquaredError
 
 from ftkit.errors import InputError
@@ -244,6 +244,30 @@ def test_it_changes_no_order_that_a_loader_was_given() -> None:
     replayed = ReplayLoader(given, 1, lambda: 0, lambda: (2, None))
     assert [batch.tolist() for batch in replayed] == plain[2:]
     assert (len(replayed), replayed.batch_size) == (5, 2)
+
+
+class Drawn(Sampler[int]):
+    """An order that is drawn when an iteration begins, not when its first batch is fetched."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(torch.randperm(ROWS).tolist())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"batch_size": BATCH, "shuffle": True, "num_workers": 1}, {"batch_size": None, "sampler": Drawn()}],
+    ids=["workers that fetch ahead", "a sampler that draws at once"],
+)
+def test_each_epoch_has_an_order_of_its_own(options: dict[str, Any]) -> None:
+    def order(epoch: int, seed: int = 1) -> list[int]:
+        loader = DataLoader(range(ROWS), **options)
+        batches = ReplayLoader(loader, seed, lambda: epoch, lambda: (0, None))
+        return [row for batch in batches for row in torch.as_tensor(batch).view(-1).tolist()]
+
+    assert order(0) == order(0)
+    assert order(1) == order(1)
+    assert len(set(map(tuple, (order(0), order(1), order(2), order(0, seed=2))))) == 4
+    assert sorted(order(1)) == list(range(ROWS))
 
 
 def test_streams_and_batches_draw_different_numbers() -> None:
