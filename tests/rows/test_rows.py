@@ -294,3 +294,32 @@ def test_bytes_that_can_be_no_picture_are_not_handed_out(folder: Path, monkeypat
         image_bytes(path)
     with pytest.raises(InputError, match="is empty"):
         image_bytes(StoredImage([{"image": {"bytes": b""}}], 0, "image", None))
+
+
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+
+@pytest.mark.parametrize("given", [[TOOL], json.dumps([TOOL])], ids=["list", "text"])
+def test_tools_are_no_column(folder: Path, given: Any) -> None:
+    row = read_one(folder, {"prompt": "1+2=", "completion": "3", "tools": given})
+    assert (row.tools, row.columns) == ([TOOL], {})
+
+
+@pytest.mark.parametrize("given", [None, [], "[]"], ids=str)
+def test_no_tools_are_none(folder: Path, given: Any) -> None:
+    assert read_one(folder, {"prompt": "1+2=", "completion": "3", "tools": given}).tools == []
+
+
+def test_tools_of_a_saved_data_set_have_no_entries_of_others(folder: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    other = {"type": "function", "function": {"name": "add", "strict": True}}
+    datasets.Dataset.from_list(
+        [{"prompt": "a", "completion": "b", "tools": [tool]} for tool in (TOOL, other)]
+    ).save_to_disk(folder / "saved")
+    assert [row.tools for row in read_rows(folder / "saved")] == [[TOOL], [other]]
+
+
+@pytest.mark.parametrize("given", ["hammer, saw", "{}", ["weather"], [{}], {"name": "weather"}, 1], ids=str)
+def test_tools_that_are_no_functions_are_named(folder: Path, given: Any) -> None:
+    with pytest.raises(InputError, match=r"rows\.jsonl:1: tools: (is no JSON|must be a list of functions).*rename"):
+        read_one(folder, {"prompt": "1+2=", "completion": "3", "tools": given})

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from chat_folders import ENDED_BY_OTHER, tokenizer_of
 from ftkit.errors import InputError
 from ftkit.rows.reader import Row
 from ftkit.rows.supervision import LengthRule, Renderer, prompt_batch, supervised_batch
@@ -171,3 +173,22 @@ def test_a_row_stays_whole_where_prompt_and_answer_or_its_room_fit() -> None:
     assert [rule.leaves_whole(4, [1] * length) for length in (4, 5)] == [True, False]
     assert LengthRule().leaves_whole(10**6, [1])
     assert [LengthRule(limit).within(8).max_length for limit in (None, 5, 9)] == [8, 5, 8]
+
+
+@pytest.mark.parametrize("written", ["", "<s>"], ids=["", "beginning written"])
+@pytest.mark.parametrize("added", ["<s> $A", "$A <|endoftext|>", "<s> $A <|endoftext|>", "$A"])
+def test_what_a_tokenizer_adds_by_itself_comes_once_and_never_behind_a_prompt(added: str, written: str) -> None:
+    tokenizer = tokenizer_of(None, ENDED_BY_OTHER)
+    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<s>", "<|endoftext|>")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=added, special_tokens=special)
+    prompt, completion, *_ = Renderer(tokenizer).encode(Row("a", f"{written}1+2=", "3"))
+    beginning = added.replace(" ", "").partition("$A")[0]
+    assert tokenizer.decode(prompt) == f"{beginning or written}1+2="
+    assert tokenizer.decode(completion) == "3<|endoftext|>"
+
+
+def test_an_end_that_the_prompt_itself_has_stays() -> None:
+    tokenizer = tokenizer_of(None, ENDED_BY_OTHER)
+    special = [("<|endoftext|>", tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("$A <|endoftext|>", special_tokens=special)
+    assert tokenizer.decode(Renderer(tokenizer).prompt_ids("1<|endoftext|>")) == "1<|endoftext|>"

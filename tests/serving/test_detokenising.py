@@ -6,11 +6,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ftkit.rows.affixes import NO_AFFIXES, Affixes
 from ftkit.serving.detokenising import Detokeniser
 
 
-def pieces(tokenizer: Any, ids: list[int], stop: tuple[str, ...] = ()) -> tuple[list[str], bool]:
-    detokeniser = Detokeniser(tokenizer, stop)
+def pieces(
+    tokenizer: Any, ids: list[int], stop: tuple[str, ...] = (), affixes: Affixes = NO_AFFIXES
+) -> tuple[list[str], bool]:
+    detokeniser = Detokeniser(tokenizer, stop, affixes)
     said = []
     for token in ids:
         said.append(detokeniser.push(token))
@@ -54,6 +57,27 @@ def test_what_may_become_a_stop_is_held_back(tiny: Any) -> None:
     ids = tokenizer("abcabd!")["input_ids"]
     assert pieces(tokenizer, ids, ("abd",))[0] == ["", "", "abc", "", "", "", ""]
     assert pieces(tokenizer, tokenizer("xab")["input_ids"], ("abd",))[0] == ["x", "", "", "ab"]
+
+
+@pytest.mark.parametrize(
+    ("generated", "said"),
+    [
+        ("<t></t>blue\nEnd", ["b", "l", "u", "e"]),
+        ("<t></t>a\nEnd\nEnd", ["a", "\nEnd"]),
+        ("<t>Hm</t>a", ["<t>H", "m", "<", "/", "t", ">", "a"]),
+        ("<t></", ["<t></"]),
+        ("a\nEnds", ["a", "\nEnds"]),
+        ("a\nEn", ["a", "\nEn"]),
+        ("<t></t><t></t>a", ["<", "t", ">", "<", "/", "t", ">", "a"]),
+        ("<t></t>\nEnd", []),
+    ],
+)
+def test_what_the_template_adds_is_left_out_where_it_stands(tiny: Any, generated: str, said: list[str]) -> None:
+    _, tokenizer = tiny
+    ids, affixes = tokenizer(generated)["input_ids"], Affixes("<t></t>", "\nEnd")
+    assert [piece for piece in pieces(tokenizer, ids, (), affixes)[0] if piece] == said
+    stopped = pieces(tokenizer, tokenizer("<t></t>a</t>b")["input_ids"], ("</t>",), affixes)
+    assert ("".join(stopped[0]), stopped[1]) == ("a", True)
 
 
 @pytest.mark.parametrize("demo", ["demo"])

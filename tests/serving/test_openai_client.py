@@ -62,6 +62,29 @@ def test_a_chat_is_the_completion_of_the_rendered_prompt(server: Any) -> None:
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text_of(same)
 
 
+def test_what_the_template_adds_around_an_answer_is_not_sent(
+    tiny: Any, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, messages = tiny[1], [{"role": "user", "content": "1+1"}]
+    options: dict[str, Any] = {"model": "tiny", "messages": messages, "max_tokens": 8}
+    whole = start().client.chat.completions.create(**options).choices[0].message.content
+    assert len(whole) > 4
+    # Such a template that the model, untuned, already writes what it adds.
+    before, after = (f"{{{{ {part!r} if message.role == 'assistant' }}}}" for part in (whole[:2], whole[-2:]))
+    line = "{{ '\\n' if message.role != 'assistant' }}"
+    template = tokenizer.chat_template.replace(
+        "{{ message.content }}\n", f"{before}{{{{ message.content }}}}{after}{line}"
+    )
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    client = start().client
+    answer = client.chat.completions.create(**options)
+    assert answer.choices[0].message.content == whole[2:-2]
+    chunks = list(client.chat.completions.create(**options, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole[2:-2]
+    plain = client.completions.create(model="tiny", prompt="<user>1+1\n<assistant>", max_tokens=8)
+    assert text_of(plain) == whole
+
+
 def test_a_question_is_asked_as_it_was_in_training(tiny: Any, server: Any) -> None:
     parts = [{"type": "text", "text": "What is 1+1?"}]
     trained = Renderer(tiny[1]).encode(Row("r", [{"role": "user", "content": parts}], "2")).prompt

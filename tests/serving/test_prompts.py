@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 from jinja2.sandbox import SandboxedEnvironment
+from tokenizers.processors import TemplateProcessing
 
 from ftkit.errors import InputError
+from ftkit.rows.affixes import Affixes
 from ftkit.rows.prompt_style import asked
 from ftkit.serving.prompts import Prompts, template_of, template_to_push
 
@@ -64,3 +66,26 @@ def test_a_template_that_refuses_is_the_clients_mistake(tiny: Any, monkeypatch: 
     monkeypatch.setattr(tokenizer, "chat_template", "{{ raise_exception('roles must alternate') }}")
     with pytest.raises(InputError, match="messages: the chat template refuses the messages: roles must alternate"):
         Prompts(tokenizer).chat([{"role": "user", "content": "a"}])
+
+
+def test_what_the_template_adds_around_an_answer_is_known_for_a_conversation(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, question = tiny[1], [{"role": "user", "content": "a"}]
+    assert Prompts(tokenizer).affixes(question) == Affixes("", "\n<|endoftext|>")
+    assert Prompts(tokenizer, chat=False).affixes(question) == Affixes("", "<|endoftext|>")
+    # An answer behind the prompt is written otherwise, or not at all: what is around it is not known.
+    for template in ("{{ messages | length }}", "{{ raise_exception('no') if messages | length > 1 }}"):
+        monkeypatch.setattr(tokenizer, "chat_template", template)
+        assert Prompts(tokenizer).affixes(question) == Affixes()
+
+
+def test_a_text_to_go_on_with_does_not_end_in_an_end_token(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = tiny[1]
+    end = [("<|endoftext|>", tokenizer.eos_token_id)]
+    ended = TemplateProcessing("$A <|endoftext|>", special_tokens=end)
+    monkeypatch.setattr(tokenizer.backend_tokenizer, "post_processor", ended)
+    assert tokenizer.decode(tokenizer("ab")["input_ids"]) == "ab<|endoftext|>"
+    assert Prompts(tokenizer).texts(["ab", "c"]) == [[*Prompts(tokenizer).texts(["ab"])[0]], tokenizer.encode("c")[:-1]]
+    assert tokenizer.decode(Prompts(tokenizer).texts(["ab"])[0]) == "ab"
+    assert not tokenizer.decode(Prompts(tokenizer, chat=False).chat([{"role": "user", "content": "a"}])).endswith(">")

@@ -1,6 +1,7 @@
 """Rows become the tensors that the model's own processor makes, alone and in batches; only answers are learnt."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,21 @@ def test_a_template_writes_its_own_special_tokens(idefics3: Any, vlm_rows: Calla
     encoded = ChatEncoder(idefics3).encode(read_rows(vlm_rows("messages"))[0])
     assert tokenizer.decode(encoded.prompt).count(start) == 1
     assert tokenizer.decode(encoded.answers[0]).count(start) == 0
+
+
+def test_an_end_that_the_tokenizer_adds_is_no_part_of_a_prompt(idefics3: Any, vlm_rows: Callable[[str], Path]) -> None:
+    tokenizer, (start, end) = idefics3.tokenizer, ("<|im_start|>", "<end_of_utterance>")
+    row = replace(read_rows(vlm_rows("messages"))[0], prompt="<image>Which colour?")
+    bare = ChatEncoder(idefics3, chat=False).encode(row)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{start} $A {end}",
+        special_tokens=[(token, tokenizer.convert_tokens_to_ids(token)) for token in (start, end)],
+    )
+    encoded = ChatEncoder(idefics3, chat=False).encode(row)
+    assert encoded.prompt == [tokenizer.convert_tokens_to_ids(start), *bare.prompt]
+    assert encoded.answers == bare.answers
+    begun = ChatEncoder(idefics3, chat=False).encode(replace(row, prompt=f"{start}<image>Which colour?"))
+    assert begun.prompt == encoded.prompt
 
 
 def test_paligemma_gets_what_its_processor_makes_of_prefix_and_suffix(

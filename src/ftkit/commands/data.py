@@ -20,7 +20,8 @@ def data_show(config: list[Path], row: int = 0) -> str:
         row: Which row of the train split, counted from 0.
 
     Returns:
-        The row decoded, with its tokens counted, and the shapes of the batch's tensors.
+        Which turns of conversations are learnt, the row decoded with its tokens counted, and the shapes of the batch's
+        tensors.
 
     Raises:
         InputError: A config or the data cannot be used, there is no such row, or the model is none of ftkit's.
@@ -33,6 +34,7 @@ def data_show(config: list[Path], row: int = 0) -> str:
     from ftkit.classifier.text_classifier import TextClassifier
     from ftkit.errors import InputError
     from ftkit.lightning_cli import FtkitCLI, config_arguments
+    from ftkit.rows.chat_template import supervision_line
     from ftkit.training.generative import GenerativeModule
 
     cli = FtkitCLI(config_arguments(config), run=False)
@@ -58,6 +60,8 @@ def data_show(config: list[Path], row: int = 0) -> str:
     lines = [f"Rows: {sizes}; answers cut: {dropped['cut']:,}, rows skipped: {dropped['skipped']:,}"]
     if equal := sum(data.report.get("equal", {}).values()):
         lines.append(f"Pairs left out because both answers are the same: {equal:,}")
+    if turns := data.report.get("supervised_turns"):
+        lines.append(supervision_line(**turns))
     return "\n".join([*lines, *_shown(batch, model.tokenizer, row)]) + "\n"
 
 

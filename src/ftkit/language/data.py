@@ -12,8 +12,18 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from ftkit.errors import InputError
+from ftkit.rows.affixes import NO_AFFIXES, Affixes
+from ftkit.rows.chat_template import Supervise
 from ftkit.rows.reader import Row, read_rows
-from ftkit.rows.supervision import LengthRule, Renderer, TooLong, prompt_batch, supervised_batch
+from ftkit.rows.supervision import (
+    LengthRule,
+    Renderer,
+    Spans,
+    TooLong,
+    prompt_batch,
+    supervised_batch,
+    turn_counts,
+)
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.distributed import processes
 from ftkit.training.order import SeededSampler, seeded_order
@@ -32,6 +42,8 @@ class Example:
         completion: Token ids that are learnt.
         answer: The expected text.
         columns: Its further columns in the prediction file.
+        turns: Where in the prompt earlier turns stand that are learnt, too.
+        affixes: What the chat template writes around an answer; known where one is generated.
     """
 
     id: str
@@ -39,6 +51,8 @@ class Example:
     completion: list[int]
     answer: str
     columns: dict[str, str]
+    turns: Spans = ()
+    affixes: Affixes = NO_AFFIXES
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
@@ -56,13 +70,16 @@ class RowsDataModule(SplitDataModule):
         too_long: Whether to ``cut`` a training row's answer that is too long, or to ``skip`` the row. Rows of val and
             test are never left out, and only the model's context cuts their answers.
         chat: Whether to use the chat template; null uses it if there is one.
+        supervise: Which turns of the assistant are learnt: the ``last`` one of each conversation, which is the answer,
+            or ``all`` that answer something. In evaluation the last one is generated either way; the loss is that of
+            the turns that are learnt.
         **options: See :class:`ftkit.training.split_data.SplitDataModule`.
 
     Raises:
         InputError: An argument makes no sense.
     """
 
-    step_options = ("bucket", "max_length", "too_long", "chat")
+    step_options = ("bucket", "max_length", "too_long", "chat", "supervise")
 
     # How a question becomes a prompt, see ftkit.rows.prompt_style.
     prompt_style: str | None = None
@@ -74,11 +91,13 @@ class RowsDataModule(SplitDataModule):
         max_length: int | None = None,
         too_long: TooLong = "cut",
         chat: bool | None = None,
+        supervise: Supervise = "last",
         **options: Any,
     ) -> None:
         super().__init__(**options)
         LengthRule(max_length)
         self.bucket, self.max_length, self.too_long, self.chat = bucket, max_length, too_long, chat
+        self.supervise: Supervise = supervise
 
     @property
     @abstractmethod
@@ -112,7 +131,7 @@ class RowsDataModule(SplitDataModule):
             InputError: A row is of no known shape, an evaluated prompt leaves no room for an answer, or no training row
                 is left.
         """
-        render = Renderer(tokenizer, self.chat)
+        render = Renderer(tokenizer, self.chat, self.supervise)
         rule = LengthRule(min(self.max_length or context_length, context_length), self.too_long)
         whole = LengthRule.for_evaluation(context_length, max_new_tokens)
         self.pad_id = int(tokenizer.pad_token_id)
@@ -124,7 +143,7 @@ class RowsDataModule(SplitDataModule):
             raise InputError("no training row is left", field="max_length", got=rule.max_length)
 
     def _encode(self, split: SplitName, render: Renderer, rule: LengthRule) -> None:
-        examples, cut, rows = [], 0, self.rows(split)
+        examples, kept, cut, rows = [], [], 0, self.rows(split)
         names = list(dict.fromkeys(name for row in rows for name in row.columns))
         for row in rows:
             encoded = render.encode(row)
@@ -134,8 +153,15 @@ class RowsDataModule(SplitDataModule):
             (completion,) = fitted
             cut += len(completion) < len(encoded.completion)
             columns = {name: row.columns.get(name, "") for name in names}
-            examples.append(Example(row.id, encoded.prompt, completion, row.completion, columns))
+            answer, affixes = row.completion, NO_AFFIXES
+            if split != "train" or "train" in self.evaluate_splits:
+                affixes = render.affixes(row)
+                answer = render.reference(row, affixes)
+            examples.append(Example(row.id, encoded.prompt, completion, answer, columns, encoded.turns, affixes))
+            kept.append(row)
         self.datasets[split] = examples
+        if split == "train":
+            self.report["supervised_turns"] = {"supervise": self.supervise, **turn_counts(kept, self.supervise)}
         counts = {
             "sizes": len(examples),
             "tokens": sum(map(len, examples)),
@@ -188,7 +214,8 @@ class TextDataModule(RowsDataModule):
         digest = hashlib.sha256()
         for split in SPLITS:
             for row in self.rows(split):
-                digest.update(repr((split, row.id, row.prompt, row.completion)).encode())
+                tools = [row.tools] if row.tools else []
+                digest.update(repr((split, row.id, row.prompt, row.completion, *tools)).encode())
         return digest.hexdigest()
 
     def rows(self, split: SplitName) -> list[Row]:
@@ -213,12 +240,17 @@ class Collate:
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         """The batch."""
         batch: dict[str, Any] = {
-            "inputs": supervised_batch([(example.prompt, example.completion) for example in examples], self.pad_id),
+            "inputs": supervised_batch(
+                [(example.prompt, example.completion) for example in examples],
+                self.pad_id,
+                [example.turns for example in examples],
+            ),
             "id": [example.id for example in examples],
         }
         if self.evaluation:
             batch["prompts"] = prompt_batch([example.prompt for example in examples], self.pad_id)
             batch["answer"] = [example.answer for example in examples]
+            batch["affixes"] = [example.affixes for example in examples]
             batch["columns"] = {name: [example.columns[name] for example in examples] for name in examples[0].columns}
         return batch
 

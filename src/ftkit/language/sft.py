@@ -47,7 +47,8 @@ class CausalLMSFT(GenerativeModule):
         self.configure_model()
         render = Renderer(self.processor, self.chat)
         prompts = [asked(question, self.prompt_style, self.spaced_digits) for question in questions]
-        encoded = [render.encode(Row("", prompt, " ")).prompt for prompt in prompts]
+        rows = [Row("", prompt, " ") for prompt in prompts]
+        encoded, affixes = [render.encode(row).prompt for row in rows], [render.affixes(row) for row in rows]
         was_training, answers = self.training, []
         self.eval()
         try:
@@ -56,7 +57,7 @@ class CausalLMSFT(GenerativeModule):
                 answers += self.generate({name: value.to(self.device) for name, value in batch.items()}).texts
         finally:
             self.train(was_training)
-        return answers
+        return self.bare(answers, affixes)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was trained, the base's identity and how prompts were written."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
@@ -22,7 +22,8 @@ class Answers(NamedTuple):
     Attributes:
         texts: The answers without special tokens and outer blanks; an unfinished one ends in ``UNFINISHED``.
         stopped: Whether the model ended the answer itself.
-        first_states: What the output head read for each answer's first token, (B, D); None if not asked for.
+        first_states: What the output head read for the first token of each answer, behind its opening, (B, D); None if
+            not asked for.
     """
 
     texts: list[str]
@@ -37,9 +38,23 @@ def end_tokens(net: Any, tokenizer: Any) -> list[int]:
     return sorted({tokenizer.eos_token_id, *(token for token in configured if token is not None)})
 
 
+def text_until_end(tokens: list[int], ends: Collection[int], tokenizer: Any) -> tuple[str, bool]:
+    """Decode tokens up to the first end token, without special tokens; also return whether there is one.
+
+    Blanks stay as they are: some tokenizers take away those before punctuation, and no answer with one could be right.
+    """
+    end = next((place for place, token in enumerate(tokens) if token in ends), None)
+    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    return tokenizer.decode(tokens[:end], **options), end is not None
+
+
 @torch.no_grad()
 def greedy_answers(
-    net: Any, tokenizer: Any, inputs: dict[str, Any], max_new_tokens: int, first_states: bool = False
+    net: Any,
+    tokenizer: Any,
+    inputs: dict[str, Any],
+    max_new_tokens: int,
+    openings: Sequence[list[int]] | None = None,
 ) -> Answers:
     """Go on from each prompt with the likeliest token, until an end token or ``max_new_tokens``.
 
@@ -48,11 +63,13 @@ def greedy_answers(
         tokenizer: Its tokenizer.
         inputs: Left padded ``input_ids`` and ``attention_mask`` (B, T) int64, and what else the model takes.
         max_new_tokens: The limit.
-        first_states: Keep what the output head reads for each answer's first token.
+        openings: The token ids that each answer may begin with, as the chat template has them written; what the output
+            head reads behind them is kept, or what it reads first where the model writes something else. None keeps
+            nothing.
     """
     ends = end_tokens(net, tokenizer)
     read: list[Tensor] = []
-    with _head_watched(plain_model(net), read) if first_states else nullcontext():
+    with nullcontext() if openings is None else _head_watched(plain_model(net), read):
         written = plain_model(net).generate(
             **inputs,
             do_sample=False,
@@ -65,14 +82,19 @@ def greedy_answers(
         )
     new = written.sequences[:, inputs["input_ids"].shape[1] :].tolist()
     texts, stopped = zip(*(_answer(tokens, ends, tokenizer) for tokens in new), strict=True)
-    return Answers(list(texts), list(stopped), read[0][:, -1] if first_states else None)
+    if openings is None:
+        return Answers(list(texts), list(stopped))
+    begun = [tokens[: len(opening)] == opening for tokens, opening in zip(new, openings, strict=True)]
+    steps = [len(opening) if written else 0 for opening, written in zip(openings, begun, strict=True)]
+    states = [read[step if step < len(read) else 0][row] for row, step in enumerate(steps)]
+    return Answers(list(texts), list(stopped), torch.stack(states))
 
 
 @contextmanager
 def _head_watched(model: Any, read: list[Tensor]) -> Iterator[None]:
-    """Keep what the output head reads (B, T, D) when it runs for the first time."""
+    """Keep what the output head reads for each new token, (B, D)."""
     hook = model.get_output_embeddings().register_forward_pre_hook(
-        lambda head, states: None if read else read.extend(states)
+        lambda head, states: read.append(states[0][:, -1])  # (B, T, D): T positions in the beginning, then 1
     )
     try:
         yield
@@ -81,6 +103,5 @@ def _head_watched(model: Any, read: list[Tensor]) -> Iterator[None]:
 
 
 def _answer(tokens: list[int], ends: Collection[int], tokenizer: Any) -> tuple[str, bool]:
-    end = next((place for place, token in enumerate(tokens) if token in ends), None)
-    text = tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
-    return (text + UNFINISHED, False) if end is None else (text, True)
+    text, ended = text_until_end(tokens, ends, tokenizer)
+    return (text.strip(), True) if ended else (text.strip() + UNFINISHED, False)

@@ -7,7 +7,8 @@ A source is a file of JSON lines, or a folder that ``datasets.Dataset.save_to_di
 - ``chosen`` and ``rejected``: two answers to ``prompt``, or two conversations that differ in the last message only;
 - ``prefix`` and ``suffix``: two texts;
 
-each with ``image`` or ``images`` (paths below the data root) if it has any, possibly an ``id``, and other columns.
+each with ``image`` or ``images`` (paths below the data root) if it has any, possibly ``tools`` (functions that the
+assistant may call, as JSON schemas or as a text that holds them), possibly an ``id``, and other columns.
 Where an image stands is said by a part ``{"type": "image"}`` of a message or by ``<image>`` in a text; images of a row
 that says it nowhere come before its first question.
 """
@@ -31,10 +32,10 @@ Part = dict[str, str]  # {"type": "text", "text": ...} or {"type": "image"}
 Message = dict[str, Any]  # {"role": str, "content": list[Part]}
 
 _SHAPES = ({"messages"}, {"prompt", "completion"}, {"chosen", "rejected"}, {"prefix", "suffix"})
-_OWN = {"id", "image", "images", "prompt", *(name for shape in _SHAPES for name in shape)}
+_OWN = {"id", "image", "images", "tools", "prompt", *(name for shape in _SHAPES for name in shape)}
 # Columns that a prediction file has of its own, or makes of what a model returns.
 _OF_PREDICTIONS = re.compile(r"label|prediction|score|probability|stopped|(probability|log_odds):.+", re.DOTALL)
-
+_TOOLS = 'give a JSON schema for each, [{"type": "function", "function": {"name": ...}}], or rename the column'
 
 ImageReference = Path | StoredImage
 
@@ -52,6 +53,7 @@ class Row:
         columns: The other columns, as text; none of images.
         file: Where it was read.
         line: Its line, or its place in a data set, counted from 1.
+        tools: The functions that the assistant may call, as the chat template takes them.
     """
 
     id: str
@@ -62,6 +64,7 @@ class Row:
     columns: Mapping[str, str] = field(default_factory=dict)
     file: str = ""
     line: int = 0
+    tools: list[dict[str, Any]] = field(default_factory=list)
 
     def error(self, problem: str, **details: Any) -> InputError:
         """An error about this row, which says where the row is."""
@@ -128,9 +131,8 @@ def _row(record: dict[str, Any], file: str, line: int, root: Path) -> Row:
         for key, value in record.items()
         if key not in _OWN and not _holds_images(value)
     }
-    row = replace(
-        bare, id=str(identity), completion=completion, rejected=rejected, images=images, columns=columns, prompt=prompt
-    )
+    bare = replace(bare, id=str(identity), images=images, columns=columns, tools=_tools(record.get("tools", []), bare))
+    row = replace(bare, completion=completion, rejected=rejected, prompt=prompt)
     return replace(row, prompt=_with_places(row))
 
 
@@ -188,6 +190,24 @@ def _answer(value: Any, name: str, row: Row) -> str:
     if PLACEHOLDER in text:
         raise row.error(f"the answer holds {PLACEHOLDER}", field=name)
     return text
+
+
+def _tools(value: Any, row: Row) -> list[dict[str, Any]]:
+    """The functions of a row; a text holds them where a table's columns have no room for schemas."""
+    try:
+        tools = json.loads(value) if isinstance(value, str) else _without_null(value)
+    except (ValueError, RecursionError) as error:
+        raise row.error(f"is no JSON: {error}", field="tools", got=value, fix=_TOOLS) from error
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) and tool for tool in tools):
+        raise row.error("must be a list of functions", field="tools", got=value, fix=_TOOLS)
+    return tools
+
+
+def _without_null(value: Any) -> Any:
+    """A value without the entries that a saved data set adds, for all its rows have the same ones."""
+    if isinstance(value, dict):
+        return {key: _without_null(part) for key, part in value.items() if part is not None}
+    return [_without_null(part) for part in value] if isinstance(value, list) else value
 
 
 def _messages(value: Any, name: str, row: Row) -> list[Message]:

@@ -7,20 +7,25 @@ do when an answer is generated, so no token belongs to both and nothing is searc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ftkit.errors import InputError
 from ftkit.models.losses import IGNORE_INDEX
-from ftkit.rows.reader import PLACEHOLDER, Message, Part, Row, split_places
+from ftkit.rows.affixes import NO_AFFIXES, Affixes
+from ftkit.rows.chat_template import ChatTemplate, Supervise, earlier_answers
+from ftkit.rows.reader import PLACEHOLDER, Row
 
 TooLong = Literal["cut", "skip"]
+Spans = Sequence[tuple[int, int]]  # starts and stops
 
 
 class Rendered(NamedTuple):
@@ -44,11 +49,25 @@ class Encoded(NamedTuple):
         prompt: Those that are read only.
         completion: Those that are learnt, the end among them.
         rejected: Those of the rejected answer, of a preference row.
+        turns: Where in the prompt earlier turns stand that are learnt, too.
     """
 
     prompt: list[int]
     completion: list[int]
     rejected: list[int] | None = None
+    turns: Spans = ()
+
+
+class Piece(NamedTuple):
+    """A part of a prompt's text.
+
+    Attributes:
+        text: The part.
+        learnt: Whether it is an earlier turn that is learnt.
+    """
+
+    text: str
+    learnt: bool
 
 
 class Renderer:
@@ -57,13 +76,14 @@ class Renderer:
     Args:
         processor: The model's tokenizer, or its processor, which holds one.
         chat: Whether to use the chat template; None uses it if there is one. A plain text takes its prompt as it is.
+        supervise: Whether the ``last`` turn of the assistant or ``all`` of its turns are learnt.
 
     Raises:
         InputError: A chat template is asked for and missing, the tokenizer has no end token, or a processor no image
             token.
     """
 
-    def __init__(self, processor: Any, chat: bool | None = None) -> None:
+    def __init__(self, processor: Any, chat: bool | None = None, supervise: Supervise = "last") -> None:
         self.processor = processor
         self.tokenizer: PreTrainedTokenizerBase = getattr(processor, "tokenizer", processor)
         images = self.tokenizer is not processor
@@ -74,10 +94,8 @@ class Renderer:
                 field="model",
                 got=type(processor).__name__,
             )
-        # A processor may hold the template itself or leave it to its tokenizer.
-        template = getattr(processor, "chat_template", None) or getattr(self.tokenizer, "chat_template", None)
-        # Some models have several by name: for tools, for retrieval, and for plain conversations.
-        self.template = template.get("default") if isinstance(template, dict) else template
+        self._template = ChatTemplate(processor, takes_parts=self.image_token is not None)
+        self.template, self.supervise = self._template.default, supervise
         self.chat = bool(self.template) if chat is None else chat
         if self.chat and not self.template:
             raise InputError("the model has no chat template", field="chat", got=chat, fix="use chat: null")
@@ -102,52 +120,96 @@ class Renderer:
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Token ids of a rendered prompt without images; a template writes its own special tokens."""
-        return self.tokenizer(prompt, add_special_tokens=not self.chat)["input_ids"]
+        return self.completion_ids(prompt) if self.chat else self.text_ids(prompt)
+
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of a text to go on with, behind the tokenizer's own beginning."""
+        ids = self.tokenizer(text, verbose=False)["input_ids"]
+        return ids[self.unended(ids)]
+
+    def unended(self, ids: list[int]) -> slice:
+        """Where a text to go on with stands among its tokens with all that the tokenizer adds by itself.
+
+        An end token behind every text is no part of it, and a beginning that the text has already does not come twice.
+        """
+        before, after = self._added
+        twice = bool(before) and ids[: 2 * len(before)] == before * 2
+        ended = bool(after) and ids[-len(after) :] == after
+        return slice(len(before) * twice, len(ids) - len(after) * ended)
 
     def completion_ids(self, completion: str) -> list[int]:
-        """Token ids of a rendered answer."""
+        """Token ids of a rendered answer, or of an inner part of a rendered conversation."""
         return self.tokenizer(completion, add_special_tokens=False)["input_ids"]
 
     def encode(self, row: Row) -> Encoded:
         """Token ids of a row without images.
 
         Raises:
-            InputError: The prompt has no tokens, or see :meth:`__call__`.
+            InputError: The prompt has no tokens, or see :meth:`__call__` and :meth:`pieces`.
         """
         prompt, completion, rejected = self(row)
-        if not (prompt_ids := self.prompt_ids(prompt)):
+        (first, _), *rest = self.pieces(row, prompt)
+        prompt_ids, turns = self.prompt_ids(first), list[tuple[int, int]]()
+        if not prompt_ids:
             raise row.error("the prompt is empty", field="prompt", fix="begin it with some text")
-        answers = [self.completion_ids(text) for text in (completion, rejected) if text is not None]
-        return Encoded(prompt_ids, *answers)
+        for text, learnt in rest:
+            start = len(prompt_ids)
+            prompt_ids += self.completion_ids(text)
+            turns += [(start, len(prompt_ids))] * learnt
+        rejected_ids = None if rejected is None else self.completion_ids(rejected)
+        return Encoded(prompt_ids, self.completion_ids(completion), rejected_ids, turns)
+
+    def pieces(self, row: Row, prompt: str) -> list[Piece]:
+        """A rendered prompt in parts that become tokens apart: earlier turns that are learnt, and what is around them.
+
+        Raises:
+            InputError: See :meth:`ftkit.rows.chat_template.ChatTemplate.earlier_turns`.
+        """
+        found = self._template.earlier_turns(row, prompt) if self.chat and self.supervise == "all" else []
+        bounds = [0, *(place for span in found for place in span), len(prompt)]
+        return [
+            Piece(prompt[start:stop], learnt=bool(number % 2)) for number, (start, stop) in enumerate(pairwise(bounds))
+        ]
+
+    def affixes(self, row: Row) -> Affixes:
+        """What is written around an answer to a row.
+
+        Raises:
+            InputError: See :meth:`__call__`.
+        """
+        found = self._template.affixes(row) if self.chat else NO_AFFIXES
+        return found._replace(after=self._ended(found.after))
+
+    def reference(self, row: Row, affixes: Affixes) -> str:
+        """The answer that a generated one is compared with.
+
+        It is the row's, unless the template writes it otherwise: then what the model learns. Special tokens are left
+        out, as they are of what is generated.
+        """
+        text = self(row).completion.removeprefix(affixes.before).removesuffix(affixes.after)
+        text = row.completion if text.strip() == row.completion.strip() else text
+        return self._special_tokens.sub("", text)
+
+    @cached_property
+    def _special_tokens(self) -> re.Pattern[str]:
+        added = self.tokenizer.added_tokens_decoder.values()
+        special = {*self.tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
+        return re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))))
+
+    @cached_property
+    def _added(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before and behind every text by itself."""
+        bare, whole = (self.tokenizer("a", add_special_tokens=added)["input_ids"] for added in (False, True))
+        start = next(at for at in range(len(whole)) if whole[at : at + len(bare)] == bare)
+        return whole[:start], whole[start + len(bare) :]
 
     def _chat(self, row: Row, answers: list[str]) -> list[str]:
-        asked: list[Message] = (
-            [{"role": "user", "content": split_places(row.prompt)}] if isinstance(row.prompt, str) else row.prompt
-        )
-        prompt = self._templated(asked, row, add_generation_prompt=True)
-        texts = [prompt]
-        for answer in answers:
-            parts: list[Part] = [{"type": "text", "text": answer}]
-            whole = self._templated([*asked, {"role": "assistant", "content": parts}], row)
-            if not whole.startswith(prompt):
-                raise row.error(
-                    "the chat template renders the conversation otherwise than its prompt, so what is to be learnt is "
-                    "not known",
-                    got=prompt[-40:],
-                    fix="use a chat template whose generation prompt is what it writes before an answer",
-                )
-            texts.append(whole[len(prompt) :])
-        return texts
-
-    def _templated(self, messages: list[Message], row: Row, **options: Any) -> str:
-        if self.image_token is None:  # the templates of text models take texts, not parts
-            messages = [{**message, "content": _joined(message["content"], row)} for message in messages]
-        try:
-            return self.processor.apply_chat_template(messages, chat_template=self.template, tokenize=False, **options)
-        except (TemplateError, TypeError) as error:  # such as: roles must alternate
-            raise row.error(f"the chat template refuses the messages: {error}") from error
+        prompt = self._template.prompt(row)
+        return [prompt, *self._template.completions(row, prompt, answers)]
 
     def _plain(self, row: Row, answers: list[str]) -> list[str]:
+        if row.tools:
+            raise row.error("the model has no chat template, so its prompts hold no tools", field="tools")
         prompt = row.prompt
         if not isinstance(prompt, str):
             if len(prompt) != 1 or prompt[0]["role"] != "user":
@@ -157,7 +219,7 @@ class Renderer:
         return [prompt.replace(PLACEHOLDER, self.image_token) if self.image_token else prompt, *answers]
 
     def _ended(self, completion: str) -> str:
-        """The answer with the tokenizer's end token, which the template may have written already."""
+        """The answer, or its end, with the tokenizer's end token, which the template may have written already."""
         ended = completion.rstrip().endswith(self.tokenizer.eos_token)
         return completion if ended else f"{completion}{self.tokenizer.eos_token}"
 
@@ -241,15 +303,39 @@ class LengthRule:
         return [answer[:room] for answer in answers]
 
 
-def supervised_batch(rows: Sequence[tuple[list[int], list[int]]], pad_id: int) -> dict[str, Tensor]:
+def turn_counts(rows: Iterable[Row], supervise: Supervise) -> dict[str, int]:
+    """How many of the assistant's turns there are, and how many of them are learnt.
+
+    Returns:
+        ``supervised`` and ``turns``.
+
+    Example:
+        >>> turn = {"role": "assistant", "content": []}
+        >>> rows = [Row("a", "1+2=", "3"), Row("b", [{"role": "user", "content": []}, turn, turn], "4")]
+        >>> turn_counts(rows, "last"), turn_counts(rows, "all")
+        ({'supervised': 2, 'turns': 4}, {'supervised': 4, 'turns': 4})
+    """
+    supervised = turns = 0
+    for row in rows:
+        messages = [] if isinstance(row.prompt, str) else row.prompt
+        turns += 1 + sum(message["role"] == "assistant" for message in messages)
+        supervised += 1 + (len(earlier_answers(row)) if supervise == "all" else 0)
+    return {"supervised": supervised, "turns": turns}
+
+
+def supervised_batch(
+    rows: Sequence[tuple[list[int], list[int]]], pad_id: int, turns: Sequence[Spans] | None = None
+) -> dict[str, Tensor]:
     """Prompts with their answers as a right padded batch.
 
     Args:
         rows: Token ids of the prompt and of the answer, a pair a row.
         pad_id: Token id of the padding; it may be that of the end token.
+        turns: Where in each row's prompt earlier turns stand that are learnt, too; None for none.
 
     Returns:
-        ``input_ids``, ``attention_mask`` and ``labels``, each (B, T) int64; labels are -100 but at the answer.
+        ``input_ids``, ``attention_mask`` and ``labels``, each (B, T) int64; labels are -100 but at the answer and at
+        those turns.
 
     Raises:
         InputError: A row has no token to learn, or none to read.
@@ -267,10 +353,11 @@ def supervised_batch(rows: Sequence[tuple[list[int], list[int]]], pad_id: int) -
     input_ids = torch.full((len(rows), width), pad_id)
     labels = torch.full((len(rows), width), IGNORE_INDEX)
     attention_mask = torch.zeros((len(rows), width), dtype=torch.int64)
-    for index, (prompt, answer) in enumerate(rows):
+    for index, ((prompt, answer), spans) in enumerate(zip(rows, turns or [()] * len(rows), strict=True)):
         length = len(prompt) + len(answer)
         input_ids[index, :length] = torch.tensor([*prompt, *answer])
-        labels[index, len(prompt) : length] = torch.tensor(answer)
+        for start, stop in (*spans, (len(prompt), length)):
+            labels[index, start:stop] = input_ids[index, start:stop]
         attention_mask[index, :length] = 1
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
@@ -292,9 +379,3 @@ def prompt_batch(prompts: Sequence[list[int]], pad_id: int) -> dict[str, Tensor]
         input_ids[index, width - len(prompt) :] = torch.tensor(prompt)
         attention_mask[index, width - len(prompt) :] = 1
     return {"input_ids": input_ids, "attention_mask": attention_mask}
-
-
-def _joined(parts: list[Part], row: Row) -> str:
-    if any(part["type"] != "text" for part in parts):
-        raise row.error("the model takes no images", field="images", got=len(row.images))
-    return "".join(part["text"] for part in parts)

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from ftkit.errors import InputError
+from ftkit.rows.affixes import NO_AFFIXES, Affixes
 from ftkit.serving.jobs import Classification, Generation, Job
 from ftkit.serving.limits import Limits
 from ftkit.serving.pending import Pending
@@ -92,7 +93,8 @@ def make_app(served: Served, limits: Limits) -> FastAPI:
         async def chat(body: ChatRequest, request: Request) -> Response:
             messages = [message.for_template() for message in body.messages]
             encoded = await run_in_threadpool(prompts.chat, messages)
-            return await _generate(served, limits, body, [encoded], request, "chat.completion")
+            affixes = await run_in_threadpool(prompts.affixes, messages)
+            return await _generate(served, limits, body, [encoded], request, "chat.completion", affixes)
 
     return app
 
@@ -104,6 +106,7 @@ async def _generate(
     prompts: Sequence[list[int]],
     request: Request,
     kind: Kind,
+    affixes: Affixes = NO_AFFIXES,
 ) -> Response:
     _check_model(served, body.model)
     tokens = [_new_tokens(served, limits, len(prompt), body.wanted_tokens) for prompt in prompts]
@@ -111,7 +114,7 @@ async def _generate(
     for prompt, max_tokens in zip(prompts, tokens, strict=True):
         for choice in range(body.n):
             deliver = pending.expect()
-            pending.jobs.append(Generation(deliver, prompt, body.sampling(max_tokens, choice), body.stream))
+            pending.jobs.append(Generation(deliver, prompt, body.sampling(max_tokens, choice), body.stream, affixes))
     _submit(served.thread, pending.jobs)
     prompt_tokens = sum(map(len, prompts))
     reply = Reply(kind, served.name)

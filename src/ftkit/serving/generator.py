@@ -105,7 +105,8 @@ class BatchGenerator:
             generator.seed()
         else:
             generator.manual_seed(job.sampling.seed)
-        return _Row(job, Detokeniser(self.tokenizer, job.sampling.stop), generator)
+        affixes = job.affixes.generated(self.tokenizer, self.end_tokens)
+        return _Row(job, Detokeniser(self.tokenizer, job.sampling.stop, affixes), generator)
 
     def _forward(self, input_ids: Tensor) -> None:
         """Run the model over ``input_ids`` (B, T new tokens) of the rows, and take the next token of each."""

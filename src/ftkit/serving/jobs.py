@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ftkit.rows.affixes import NO_AFFIXES, Affixes
+
 Finish = Literal["stop", "length"]
 
 
@@ -66,11 +68,13 @@ class Generation(Job):
         prompt: Token ids, at least one.
         sampling: How to choose tokens.
         stream: Whether each token's text is delivered at once; otherwise the whole answer in one piece.
+        affixes: What the chat template writes around an answer; it is left out.
     """
 
     prompt: Sequence[int]
     sampling: Sampling
     stream: bool = False
+    affixes: Affixes = NO_AFFIXES
 
 
 @dataclass(eq=False)

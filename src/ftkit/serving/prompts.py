@@ -7,7 +7,9 @@ from typing import Any
 from jinja2 import TemplateError
 
 from ftkit.errors import InputError
+from ftkit.rows.affixes import NO_AFFIXES, Affixes
 from ftkit.rows.prompt_style import asked
+from ftkit.rows.reader import Row
 from ftkit.rows.supervision import Renderer
 
 
@@ -36,7 +38,7 @@ class Prompts:
         Raises:
             InputError: A text has no tokens.
         """
-        encoded = self.tokenizer(texts, verbose=False)["input_ids"]
+        encoded = [self.renderer.text_ids(text) for text in texts]
         if not all(encoded):
             raise InputError("a text has no tokens", field="prompt")
         return encoded
@@ -71,6 +73,18 @@ class Prompts:
         if not (ids := self.renderer.prompt_ids(text)):
             raise InputError("the messages have no tokens", field="messages")
         return ids
+
+    def affixes(self, messages: list[dict[str, str]]) -> Affixes:
+        """What the template writes around an answer to a conversation; nothing where it cannot render one.
+
+        Args:
+            messages: Dicts with ``role`` and ``content``.
+        """
+        prompt = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
+        try:
+            return self.renderer.affixes(Row("", prompt, ""))
+        except InputError:  # a template may allow no answer here, or write it otherwise than behind its prompt
+            return NO_AFFIXES
 
 
 def template_to_push(tokenizer: Any, chat: bool | None, style: str | None, spaced_digits: bool = False) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
@@ -24,8 +25,10 @@ from ftkit.models.base_model import (
     locate,
     plain_model,
 )
-from ftkit.models.generation import Answers, greedy_answers
+from ftkit.models.generation import Answers, end_tokens, greedy_answers
 from ftkit.models.losses import SupervisedLogProbs, supervised_log_probs, token_loss
+from ftkit.rows.affixes import NO_AFFIXES, Affixes
+from ftkit.rows.chat_template import supervision_line
 from ftkit.run_folder import SplitName
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.optimizer import configured_optimizers
@@ -40,7 +43,8 @@ class GenerativeModule(WindowedModule):
     (``frozen_towers``). Batches are dicts: ``inputs`` with ``input_ids``, ``attention_mask`` and ``labels``, each
     (B, T) int64 and right padded, labels -100 where a token is not supervised, and every tensor that the processor
     makes; ``id`` list of B strings; for evaluation also ``prompts`` (the same keys without labels, left padded),
-    ``answer`` (the expected texts) and possibly ``columns`` (list of B strings by name) for the prediction file.
+    ``answer`` (the expected texts), possibly ``affixes`` (what the chat template writes around each, list of B
+    :class:`ftkit.rows.affixes.Affixes`), and possibly ``columns`` (list of B strings by name) for the prediction file.
 
     A step divides the summed loss by the supervised tokens of its whole window of micro-batches, on all processes. So
     8 micro-batches of 1 learn what 1 batch of 8 learns, whatever their lengths.
@@ -179,6 +183,12 @@ class GenerativeModule(WindowedModule):
             read.pop("attention_mask", None)
         return supervised_log_probs(hidden_states(**self.model_inputs(read)), inputs["labels"], head)
 
+    def on_fit_start(self) -> None:
+        """Say which turns of conversations are learnt."""
+        report = getattr(getattr(self.trainer, "datamodule", None), "report", {})
+        if "supervised_turns" in report:
+            rank_zero_info(supervision_line(**report["supervised_turns"]))
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The summed loss of a micro-batch; logs the mean per token of the step so far as ``train/loss``."""
         total, count = token_loss(self.log_probs(batch["inputs"]).log_probs)
@@ -226,14 +236,23 @@ class GenerativeModule(WindowedModule):
         return self.answered(batch, self.generate(batch["prompts"]))
 
     def answered(self, batch: dict[str, Any], answers: Answers) -> dict[str, Any]:
-        """The rows of the prediction file for answers to a batch's ``prompts``."""
+        """The rows of the prediction file for answers to a batch's ``prompts``.
+
+        What the chat template writes around an answer is no part of the prediction, as it is none of the label.
+        """
         stopped = ["yes" if ended else "no" for ended in answers.stopped]
         return {
             "id": batch["id"],
             "label": [answer.strip() for answer in batch["answer"]],
-            "prediction": answers.texts,
+            "prediction": self.bare(answers.texts, batch.get("affixes", [NO_AFFIXES] * len(answers.texts))),
             "columns": {**batch.get("columns", {}), "stopped": stopped},
         }
+
+    def bare(self, texts: list[str], affixes: list[Affixes]) -> list[str]:
+        """Generated answers without what the chat template writes around each."""
+        ends = end_tokens(self.net, self.tokenizer)
+        written = {one: one.generated(self.tokenizer, ends) for one in set(affixes)}
+        return [written[one].taken_off(text) for text, one in zip(texts, affixes, strict=True)]
 
     def generate(self, prompts: dict[str, Tensor]) -> Answers:
         """Greedy answers to a batch of left padded prompts, all at once."""

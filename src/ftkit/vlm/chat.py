@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ftkit.errors import InputError
+from ftkit.rows.chat_template import Supervise
 from ftkit.rows.reader import ImageReference, Row, image_bytes
-from ftkit.rows.supervision import LengthRule, Renderer, prompt_batch, supervised_batch
+from ftkit.rows.supervision import LengthRule, Piece, Renderer, Spans, prompt_batch, supervised_batch
 from ftkit.vlm.decoding import Image
 from ftkit.vlm.images import decode_image
 
@@ -79,6 +81,7 @@ class EncodedRow:
         cut: Whether an answer was cut.
         tile_keys: Where ``images`` were left out because what a frozen tower makes of them is kept: what it is kept by,
             see :func:`ftkit.vlm.vision.tile_keys`.
+        turns: Where in the prompt earlier turns stand that are learnt, too.
     """
 
     row: Row
@@ -88,6 +91,7 @@ class EncodedRow:
     images: dict[str, Tensor]
     cut: bool = False
     tile_keys: list[bytes] | None = None
+    turns: Spans = ()
 
     @property
     def tiles(self) -> int:
@@ -104,13 +108,19 @@ class ChatEncoder:
         length: What becomes of a row that is too long.
         chat: See :class:`ftkit.rows.supervision.Renderer`.
         preference: Whether batches hold the rejected answers too.
+        supervise: See :class:`ftkit.rows.supervision.Renderer`.
     """
 
     def __init__(
-        self, processor: Any, length: LengthRule | None = None, chat: bool | None = None, preference: bool = False
+        self,
+        processor: Any,
+        length: LengthRule | None = None,
+        chat: bool | None = None,
+        preference: bool = False,
+        supervise: Supervise = "last",
     ) -> None:
         self.processor, self.length, self.preference = processor, length or LengthRule(), preference
-        self.renderer = Renderer(processor, chat)
+        self.renderer = Renderer(processor, chat, supervise)
         name = type(processor).__name__
         self._of_answer = {key: values[name] for key, values in TOKEN_VALUES.items() if name in values}
         self.pad_id = self.renderer.tokenizer.pad_token_id
@@ -124,10 +134,10 @@ class ChatEncoder:
             InputError: An image cannot be opened, the model cannot take such a row, or the processor makes a tensor
                 that has no rule.
         """
-        text, ids = self._texts(row)
+        pieces, answers = self._texts(row)
         images = [_opened(image, row) for image in row.images]
         try:
-            made = self._processed(text, images)
+            made = self._processed("".join(text for text, _ in pieces), images)
         except ValueError as error:
             raise row.error(f"{type(self.processor).__name__}: {error}") from error
         if unknown := made.keys() - _OWN - self._of_answer.keys() - IMAGE_TENSORS.keys():
@@ -136,11 +146,15 @@ class ChatEncoder:
                 f"no rule says how {type(self.processor).__name__} pads this tensor; known are {known}",
                 field=min(unknown),
             )
-        prompt = made["input_ids"][0].tolist()
-        fitting = self.length.fit(row, len(prompt), *ids)
-        tokens = {name: made[name][0].tolist() for name in self._of_answer.keys() & made.keys()}
+        ids = made["input_ids"][0].tolist()
+        read = slice(None) if self.renderer.chat else self.renderer.unended(ids)
+        prompt = ids[read]
+        turns = self._turns(row, pieces, images, prompt)
+        fitting = self.length.fit(row, len(prompt), *answers)
+        tokens = {name: made[name][0].tolist()[read] for name in self._of_answer.keys() & made.keys()}
         pixels = {name: made[name] for name in IMAGE_TENSORS.keys() & made.keys()}
-        return EncodedRow(row, prompt, fitting, tokens, pixels, cut=fitting is not None and fitting != ids)
+        cut = fitting is not None and fitting != answers
+        return EncodedRow(row, prompt, fitting, tokens, pixels, cut, turns=turns)
 
     def fitted(self, row: Row) -> tuple[list[list[int]] | None, bool]:
         """The answers' token ids as they are learnt, and whether one was cut; see :class:`EncodedRow`.
@@ -150,10 +164,11 @@ class ChatEncoder:
         Raises:
             InputError: See :meth:`encode`.
         """
-        text, ids = self._texts(row)
+        pieces, ids = self._texts(row)
         if self.length.max_length is None:
             return ids, False
         if row.images:
+            text = "".join(text for text, _ in pieces)
             most = len(self.renderer.prompt_ids(text)) + len(row.images) * self._most_tokens
             if self.length.leaves_whole(most, *ids):
                 return ids, False
@@ -173,7 +188,8 @@ class ChatEncoder:
         pairs = [
             (row, answers[which]) for which in range(len(kept[0])) for row, answers in zip(rows, kept, strict=True)
         ]
-        batch = supervised_batch([(row.prompt, answer) for row, answer in pairs], self.pad_id)
+        turns = [row.turns for row, _ in pairs]
+        batch = supervised_batch([(row.prompt, answer) for row, answer in pairs], self.pad_id, turns)
         values = {
             name: [row.tokens[name] + [of_answer] * len(answer) for row, answer in pairs]
             for name, of_answer in self._of_answer.items()
@@ -187,13 +203,41 @@ class ChatEncoder:
         values = {name: [row.tokens[name] for row in rows] for name in rows[0].tokens}
         return batch | self._padded(values, batch["input_ids"].shape[1], left=True) | self._images(rows)
 
-    def _texts(self, row: Row) -> tuple[str, list[list[int]]]:
-        """The rendered prompt, and the token ids of the answer and of the rejected one."""
+    def _texts(self, row: Row) -> tuple[list[Piece], list[list[int]]]:
+        """The rendered prompt in its pieces, and the token ids of the answer and of the rejected one."""
         if self.preference and row.rejected is None:
             raise row.error("lacks a rejected answer", field="rejected", fix="give chosen and rejected answers")
         texts = self.renderer(row)
         answers = [texts.completion, *([texts.rejected] if self.preference and texts.rejected is not None else [])]
-        return texts.prompt, [self.renderer.completion_ids(text) for text in answers]
+        pieces = self.renderer.pieces(row, texts.prompt)
+        if len(pieces) > 1 and any(self._of_answer.values()):  # a prompt that sees itself both ways
+            raise row.error("an earlier turn would see itself", field="supervise", got="all", fix="use supervise: last")
+        return pieces, [self.renderer.completion_ids(text) for text in answers]
+
+    def _turns(self, row: Row, pieces: list[Piece], images: list[Image.Image], prompt: list[int]) -> Spans:
+        """Where earlier turns that are learnt stand among the prompt's tokens, its images expanded.
+
+        The pieces from the first such turn on become tokens apart; images among them go through the processor again.
+        """
+        image_token = str(self.renderer.image_token)
+        behind, left = [], iter(images[pieces[0].text.count(image_token) :])
+        for text, _ in pieces[1:]:
+            shown = list(islice(left, text.count(image_token)))
+            made = self._processed(text, shown)["input_ids"][0].tolist() if shown else None
+            behind.append(self.renderer.completion_ids(text) if made is None else made)
+        start = len(prompt) - sum(map(len, behind))
+        if prompt[start:] != [token for ids in behind for token in ids]:
+            raise row.error(
+                "the tokens of earlier turns depend on what is around them, so what is to be learnt is not known",
+                field="supervise",
+                got="all",
+                fix="use supervise: last",
+            )
+        turns = []
+        for (_, learnt), ids in zip(pieces[1:], behind, strict=True):
+            turns += [(start, start + len(ids))] * learnt
+            start += len(ids)
+        return turns
 
     @cached_property
     def _most_tokens(self) -> int:

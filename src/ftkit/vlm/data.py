@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader
 from ftkit.errors import InputError, at_least
 from ftkit.evaluation.classes import Classes
 from ftkit.normalize import normalize
+from ftkit.rows.chat_template import Supervise
 from ftkit.rows.image_files import PREPARED_SUFFIX
 from ftkit.rows.reader import ImageReference, Row, image_bytes, read_rows
-from ftkit.rows.supervision import LengthRule, TooLong
+from ftkit.rows.supervision import LengthRule, TooLong, turn_counts
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.distributed import processes
 from ftkit.training.order import SeededSampler, seeded_order
@@ -58,6 +59,9 @@ class VLMDataModule(SplitDataModule):
             images are never cut. Rows of val and test are never left out, and only the model's context cuts their
             answers.
         chat: Whether to use the processor's chat template; null uses it if there is one.
+        supervise: Which turns of the assistant are learnt: the ``last`` one of each conversation, which is the answer,
+            or ``all`` that answer something. In evaluation the last one is generated either way; the loss is that of
+            the turns that are learnt.
         sample: Learn from so many of the train rows only; null for all.
         ratio: Of those, positives to negatives, such as [2, 1], where answers are the model's positive and negative
             one, or yes and no.
@@ -71,7 +75,7 @@ class VLMDataModule(SplitDataModule):
         InputError: An argument, or a combination of arguments, makes no sense.
     """
 
-    step_options = ("length", "chat", "sample", "ratio", "keep")
+    step_options = ("length", "chat", "supervise", "sample", "ratio", "keep")
 
     def __init__(
         self,
@@ -84,6 +88,7 @@ class VLMDataModule(SplitDataModule):
         max_length: int | None = None,
         too_long: TooLong = "cut",
         chat: bool | None = None,
+        supervise: Supervise = "last",
         sample: int | None = None,
         ratio: tuple[int, int] | None = None,
         outcomes: str | None = None,
@@ -95,6 +100,7 @@ class VLMDataModule(SplitDataModule):
         self.sources = {"train": train, "val": val, "test": test}
         self.images, self.fractions, self.split_seed = images, (fractions[0], fractions[1]), split_seed
         self.length, self.chat = LengthRule(max_length, too_long), chat
+        self.supervise: Supervise = supervise
         self.sample, self.ratio, self.outcomes = sample, ratio, outcomes
         self.keep = sorted(OUTCOMES if keep is None else set(keep))
         self.evaluation_batch_size = self.batch_size if evaluation_batch_size is None else evaluation_batch_size
@@ -162,6 +168,11 @@ class VLMDataModule(SplitDataModule):
         if self._prepared_for == wanted:
             return
         self.note_seed()
+        if preference and self.supervise != "last":
+            raise InputError(
+                "a preference is one between last answers", field="supervise", got=self.supervise,
+                fix="use supervise: last",
+            )  # fmt: skip
         if classes is not None:
             for split in self.rows.values():
                 _check_answers(split, classes)
@@ -170,13 +181,16 @@ class VLMDataModule(SplitDataModule):
         context = None if whole is None else whole.max_length
         rule = self.length if context is None else self.length.within(context)
         for name in SPLITS:
-            encoder = ChatEncoder(processor, rule if name == "train" else whole, self.chat, preference)
+            length = rule if name == "train" else whole
+            encoder = ChatEncoder(processor, length, self.chat, preference, self.supervise)
             kept, counts = leave_out_unusable(rows[name], encoder, name)
             for count, value in counts.items():
                 self.report.setdefault(count, {})[name] = value
             self.datasets[name] = RowDataset(kept, encoder)
             if changed := ", ".join(f"{value:,} {_CHANGED[count]}" for count, value in counts.items() if value):
                 rank_zero_warn(f"of {len(rows[name]):,} {name} rows: {changed}")
+        turns = turn_counts(self.datasets["train"].rows, self.supervise)
+        self.report["supervised_turns"] = {"supervise": self.supervise, **turns}
         self.report["sizes"] = {name: len(dataset) for name, dataset in self.datasets.items()}
         self._prepared_for = wanted
 
@@ -260,9 +274,8 @@ def _content_sha256(
     digest = hashlib.sha256()
     for name, split in rows.items():
         for row in split:
-            digest.update(
-                repr((name, row.id, row.prompt, row.completion, row.rejected, sorted(row.columns.items()))).encode()
-            )
+            parts = (name, row.id, row.prompt, row.completion, row.rejected, sorted(row.columns.items()))
+            digest.update(repr((*parts, row.tools) if row.tools else parts).encode())
             for image in row.images:
                 digest.update(image_sha256(image, row))
     if outcomes is not None:

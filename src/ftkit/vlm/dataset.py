@@ -54,19 +54,26 @@ class RowDataset(Dataset[Any]):
         return self._batch(encoded) | self._origin(encoded, self.training_batch)
 
     def evaluation_batch(self, encoded: Sequence[EncodedRow]) -> Batch:
-        """The same with ``answer`` (B strings), ``columns`` (B strings by name) and, except of pairs, ``prompts``."""
+        """The same with ``answer`` (B strings) and ``columns`` (B strings by name).
+
+        Except of pairs there are also ``prompts`` and, of each answer's text, ``affixes``.
+        """
         batch = self._batch(encoded)
-        if not self.encoder.preference:
-            batch["prompts"] = self.encoder.prompts(encoded)
         batch["answer"] = [one.row.completion for one in encoded]
+        if not self.encoder.preference:
+            renderer, rows = self.encoder.renderer, [one.row for one in encoded]
+            batch["prompts"] = self.encoder.prompts(encoded)
+            batch["affixes"] = affixes = [renderer.affixes(row) for row in rows]
+            batch["answer"] = [renderer.reference(row, one) for row, one in zip(rows, affixes, strict=True)]
         batch["columns"] = {name: [one.row.columns.get(name, "") for one in encoded] for name in self.columns}
         return batch | self._origin(encoded, self.evaluation_batch)
 
     def remember(self, encoded: EncodedRow, tile_keys: list[bytes]) -> None:
         """Let a row come without its images from now on."""
-        text: tuple[Any, ...] = (encoded.prompt, encoded.answers, encoded.tokens, {}, encoded.cut, tile_keys)
+        empty: dict[str, Any] = {}
+        kept = (encoded.prompt, encoded.answers, encoded.tokens, empty, encoded.cut, tile_keys, encoded.turns)
         # Packed, a row takes little more than its text: most of a prompt are image tokens, all alike.
-        self._remembered[id(encoded.row)] = zlib.compress(pickle.dumps(text), level=1)
+        self._remembered[id(encoded.row)] = zlib.compress(pickle.dumps(kept), level=1)
 
     def forget(self, rows: Iterable[Row] | None = None) -> None:
         """Let rows come with their images again; None takes all rows."""

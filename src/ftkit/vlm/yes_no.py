@@ -7,6 +7,7 @@ beside it, for an answer may be neither.
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ftkit.errors import InputError
 from ftkit.models.base_model import plain_model, token_logits
 from ftkit.models.generation import greedy_answers
 from ftkit.normalize import normalize
+from ftkit.rows.affixes import NO_AFFIXES
 from ftkit.training.sharding import gathered
 from ftkit.vlm.model import VLMModule
 
@@ -25,7 +27,8 @@ class VLMYesNo(VLMModule):
 
     It learns the answers of its rows, as :class:`ftkit.vlm.sft.VLMSFT` does. Its predictions hold the greedy answer, as
     :func:`ftkit.normalize.normalize` spells it, and ``log_odds:POSITIVE``: log P(positive) - log P(negative) of its
-    first token, over all spellings of the two words, in float32.
+    first token, over all spellings of the two words, in float32. What the chat template writes before an
+    answer, such as an empty block of thoughts, is not its first token.
 
     Args:
         positive: The positive answer.
@@ -61,7 +64,9 @@ class VLMYesNo(VLMModule):
         if "prompts" not in batch:
             return {}
         prompts = self.model_inputs(batch["prompts"])
-        answers = greedy_answers(self.net, self.tokenizer, prompts, self.max_new_tokens, first_states=True)
+        affixes = batch.get("affixes", [NO_AFFIXES] * len(batch["id"]))
+        openings = [opening_tokens(self.tokenizer, one.before, *self.class_names) for one in affixes]
+        answers = greedy_answers(self.net, self.tokenizer, prompts, self.max_new_tokens, openings)
         found = self.answered(batch, answers)
         words = {name: [normalize(text) for text in found[name]] for name in ("label", "prediction")}
         negative, positive = self.first_tokens
@@ -99,6 +104,22 @@ def telling_tokens(tokenizer: Any, negative: str, positive: str) -> tuple[list[i
             "the tokenizer begins both answers with the same token", field="positive", got=f"{negative}, {positive}"
         )
     return sorted(first[0] - both), sorted(first[1] - both)
+
+
+def opening_tokens(tokenizer: Any, before: str, *words: str) -> list[int]:
+    """The tokens that stand before a word's first one where a text is put before it.
+
+    A blank that becomes one token with the word is none of them.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        before: The text.
+        *words: The words.
+    """
+    texts = (before, *(before + word for word in words))
+    tokens = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    same = takewhile(lambda column: len(set(column)) == 1, zip(*tokens, strict=False))
+    return [column[0] for column in same]
 
 
 def log_odds(logits: Tensor, negative: list[int], positive: list[int]) -> Tensor:

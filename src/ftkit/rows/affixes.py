@@ -1,0 +1,69 @@
+"""What a chat template writes around an answer, and generated answers without it.
+
+Qwen3 puts an empty block of thoughts before an answer, other templates end a turn with plain text. A model that was
+tuned on such a target writes the same, so a generated answer can equal the expected one only without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+from ftkit.models.generation import text_until_end
+
+
+class Affixes(NamedTuple):
+    """The text around an answer.
+
+    Attributes:
+        before: From the end of the prompt to the answer.
+        after: From the answer to the end of the turn, the end token among it.
+    """
+
+    before: str = ""
+    after: str = ""
+
+    @classmethod
+    def of(cls, one: str, other: str) -> Affixes:
+        """Return what two answers are wrapped in, given both wrapped; they differ in the first and last character.
+
+        Example:
+            >>> Affixes.of("<think></think>A<end>", "<think></think>B<end>")
+            Affixes(before='<think></think>', after='<end>')
+        """
+        if one == other:  # the template leaves answers out
+            return NO_AFFIXES
+        return cls(_shared(one, other), _shared(one[::-1], other[::-1])[::-1])
+
+    def generated(self, tokenizer: Any, ends: Collection[int]) -> Affixes:
+        """Return what a model leaves of them that writes them: nothing behind its end, and no special tokens.
+
+        Args:
+            tokenizer: The model's.
+            ends: Ids of the tokens that end an answer.
+        """
+        tokens = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in self)
+        return Affixes(*(text_until_end(ids, ends, tokenizer)[0] for ids in tokens))
+
+    def taken_off(self, text: str) -> str:
+        r"""Return a generated answer without them, if it has them, and without outer blanks.
+
+        Args:
+            text: What a model wrote; the affixes are those that :meth:`generated` returns.
+
+        Example:
+            >>> wrapped = Affixes("<think>\n\n</think>\n\n", "### End")
+            >>> wrapped.taken_off("<think>\n\n</think>\n\nblue ### End"), wrapped.taken_off("blue")
+            ('blue', 'blue')
+        """
+        text = text.strip().removeprefix(self.before.strip())
+        return text.removesuffix(self.after.strip()).strip()
+
+
+NO_AFFIXES = Affixes()
+
+
+def _shared(one: str, other: str) -> str:
+    """What two texts begin with."""
+    return "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
