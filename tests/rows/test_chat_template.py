@@ -1,5 +1,6 @@
 """Tools and earlier turns, as the chat template writes them: exactly, or not at all."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -145,3 +146,13 @@ def test_tools_that_would_be_dropped_are_refused() -> None:
         Renderer(tokenizer_of(CHATML, ENDED_BY_TEMPLATE))(WITH_TOOLS)
     with pytest.raises(InputError, match=r"rows\.jsonl:7: tools: the model has no chat template"):
         Renderer(tokenizer_of(None, ENDED_BY_OTHER))(replace(WITH_TOOLS, prompt="1+1="))
+
+
+def test_a_call_of_a_function_is_learnt_as_the_template_writes_it() -> None:
+    written = "{{ message.content or message.tool_calls | tojson }}"
+    template = CHATML.replace("{{ message.content }}", written)
+    calls = [{"type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}]
+    called = {"role": "assistant", "content": [], "tool_calls": calls}
+    row = replace(ROW, prompt=[PROMPT[1], called, {**said("tool", "sunny"), "name": "weather"}])
+    turns = learnt(tokenizer_of(template, ENDED_BY_TEMPLATE), row, supervise="all")[1]
+    assert turns == [f"{json.dumps(calls)}<|im_end|>\n", "6<|im_end|>\n"]

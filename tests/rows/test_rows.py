@@ -323,3 +323,38 @@ def test_tools_of_a_saved_data_set_have_no_entries_of_others(folder: Path) -> No
 def test_tools_that_are_no_functions_are_named(folder: Path, given: Any) -> None:
     with pytest.raises(InputError, match=r"rows\.jsonl:1: tools: (is no JSON|must be a list of functions).*rename"):
         read_one(folder, {"prompt": "1+2=", "completion": "3", "tools": given})
+
+
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
+
+
+def test_calls_of_functions_and_their_results_stay_in_the_conversation(folder: Path) -> None:
+    called = {"role": "assistant", "content": None, "tool_calls": [{**CALL, "id": None}]}
+    result = {"role": "tool", "content": "sunny", "tool_call_id": "1", "name": "weather"}
+    row = read_one(folder, {"messages": [QUESTION, called, result, ANSWER], "tools": [TOOL]})
+    assert row.prompt[1:] == [
+        {"role": "assistant", "content": [], "tool_calls": [CALL]},
+        {**result, "content": [text("sunny")]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "problem"),
+    [
+        ({"role": "assistant", "tool_calls": []}, r"messages\[1\]\.tool_calls: must be a list of calls"),
+        ({"role": "assistant", "tool_calls": "weather"}, r"messages\[1\]\.tool_calls: must be a list of calls"),
+        ({"role": "tool", "content": "sunny", "name": 1}, r"messages\[1\]\.name: must be a text"),
+        ({"role": "user", "content": "a", "tool_calls": [CALL]}, r"messages\[1\]: a message has a role and a content"),
+        ({"role": "tool"}, r"messages\[1\]: a message has a role and a content"),
+        ({"content": "a"}, r"messages\[1\]: a message has a role and a content"),
+    ],
+    ids=str,
+)
+def test_calls_that_no_template_takes_are_named(folder: Path, message: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError, match=rf"rows\.jsonl:1: {problem}"):
+        read_one(folder, {"messages": [QUESTION, message, ANSWER]})
+
+
+def test_an_answer_is_no_call(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"rows\.jsonl:1: messages: the answer is a call of a function"):
+        read_one(folder, {"messages": [QUESTION, {"role": "assistant", "content": "", "tool_calls": [CALL]}]})

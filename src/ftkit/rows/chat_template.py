@@ -84,8 +84,7 @@ class ChatTemplate:
         """
         asked, spans = _messages(row), []
         for place in earlier_answers(row):
-            parts = asked[place]["content"]
-            if any(part["type"] == "image" for part in parts) or not "".join(part["text"] for part in parts).strip():
+            if not _says_something(asked[place]):
                 raise _unlearnable(row, place, "is empty or holds an image")
             start = self._render(asked[:place], row, add_generation_prompt=True)
             until = self._render(asked[: place + 1], row)
@@ -154,6 +153,14 @@ def _joined(parts: list[Part], row: Row) -> str:
     if any(part["type"] != "text" for part in parts):
         raise row.error("the model takes no images", field="images", got=len(row.images))
     return "".join(part["text"] for part in parts)
+
+
+def _says_something(message: Message) -> bool:
+    """Whether a message has text or calls functions, and shows no image."""
+    parts = message["content"]
+    if any(part["type"] == "image" for part in parts):
+        return False
+    return "tool_calls" in message or bool("".join(part["text"] for part in parts).strip())
 
 
 def _unlearnable(row: Row, place: int, problem: str) -> Exception:

@@ -2,7 +2,8 @@
 
 A source is a file of JSON lines, or a folder that ``datasets.Dataset.save_to_disk`` wrote. A row has one of the shapes
 
-- ``messages``: a conversation whose last message is the assistant's answer;
+- ``messages``: a conversation whose last message is the assistant's answer, and whose earlier ones may hold
+  ``tool_calls`` and, in the role ``tool``, their results;
 - ``prompt`` and ``completion``: two texts, or two lists of messages;
 - ``chosen`` and ``rejected``: two answers to ``prompt``, or two conversations that differ in the last message only;
 - ``prefix`` and ``suffix``: two texts;
@@ -25,17 +26,17 @@ from typing import Any
 from ftkit.errors import InputError
 from ftkit.rows.files import StoredImage, json_records, saved_records
 from ftkit.rows.image_files import image_path, read_bytes
+from ftkit.rows.tools import read_tools, tool_fields
 
 PLACEHOLDER = "<image>"  # in the texts of a row, whatever the model's own image token is
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 Part = dict[str, str]  # {"type": "text", "text": ...} or {"type": "image"}
-Message = dict[str, Any]  # {"role": str, "content": list[Part]}
+Message = dict[str, Any]  # {"role": str, "content": list[Part]}, and what tool_fields returns
 
 _SHAPES = ({"messages"}, {"prompt", "completion"}, {"chosen", "rejected"}, {"prefix", "suffix"})
 _OWN = {"id", "image", "images", "tools", "prompt", *(name for shape in _SHAPES for name in shape)}
 # Columns that a prediction file has of its own, or makes of what a model returns.
 _OF_PREDICTIONS = re.compile(r"label|prediction|score|probability|stopped|(probability|log_odds):.+", re.DOTALL)
-_TOOLS = 'give a JSON schema for each, [{"type": "function", "function": {"name": ...}}], or rename the column'
 
 ImageReference = Path | StoredImage
 
@@ -131,7 +132,9 @@ def _row(record: dict[str, Any], file: str, line: int, root: Path) -> Row:
         for key, value in record.items()
         if key not in _OWN and not _holds_images(value)
     }
-    bare = replace(bare, id=str(identity), images=images, columns=columns, tools=_tools(record.get("tools", []), bare))
+    bare = replace(
+        bare, id=str(identity), images=images, columns=columns, tools=read_tools(record.get("tools", []), bare)
+    )
     row = replace(bare, completion=completion, rejected=rejected, prompt=prompt)
     return replace(row, prompt=_with_places(row))
 
@@ -182,6 +185,9 @@ def _answer(value: Any, name: str, row: Row) -> str:
         if len(messages) != 1 or messages[0]["role"] != "assistant":
             got = [message["role"] for message in messages]
             raise row.error("the answer must be one message of the assistant", field=name, got=got)
+        if "tool_calls" in messages[0]:
+            problem = "the answer is a call of a function, which only earlier turns may be"
+            raise row.error(problem, field=name, fix="write the call as the text that the model is to say")
         if any(part["type"] != "text" for part in messages[0]["content"]):
             raise row.error("the answer holds an image", field=name)
         text = "".join(part["text"] for part in messages[0]["content"])
@@ -192,35 +198,21 @@ def _answer(value: Any, name: str, row: Row) -> str:
     return text
 
 
-def _tools(value: Any, row: Row) -> list[dict[str, Any]]:
-    """The functions of a row; a text holds them where a table's columns have no room for schemas."""
-    try:
-        tools = json.loads(value) if isinstance(value, str) else _without_null(value)
-    except (ValueError, RecursionError) as error:
-        raise row.error(f"is no JSON: {error}", field="tools", got=value, fix=_TOOLS) from error
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) and tool for tool in tools):
-        raise row.error("must be a list of functions", field="tools", got=value, fix=_TOOLS)
-    return tools
-
-
-def _without_null(value: Any) -> Any:
-    """A value without the entries that a saved data set adds, for all its rows have the same ones."""
-    if isinstance(value, dict):
-        return {key: _without_null(part) for key, part in value.items() if part is not None}
-    return [_without_null(part) for part in value] if isinstance(value, list) else value
-
-
 def _messages(value: Any, name: str, row: Row) -> list[Message]:
     if not isinstance(value, list) or not value:
         raise row.error("must be a list of messages", field=name, got=value)
     messages = []
     for number, message in enumerate(value):
         where = f"{name}[{number}]"
-        if not isinstance(message, dict) or {key for key in message if message[key] is not None} != {"role", "content"}:
+        given = {key: part for key, part in message.items() if part is not None} if isinstance(message, dict) else {}
+        if given.get("role", ROLES[0]) not in ROLES:
+            raise row.error("unknown role", field=where, got=given["role"], fix=f"use {', '.join(ROLES)}")
+        calls = tool_fields(given, where, row) if "role" in given else {}
+        if "tool_calls" in calls:
+            given.setdefault("content", [])
+        if given.keys() - calls.keys() != {"role", "content"}:
             raise row.error("a message has a role and a content, nothing else", field=where, got=message)
-        if message["role"] not in ROLES:
-            raise row.error("unknown role", field=where, got=message["role"], fix=f"use {', '.join(ROLES)}")
-        messages.append({"role": message["role"], "content": _parts(message["content"], where, row)})
+        messages.append({"role": given["role"], "content": _parts(given["content"], where, row), **calls})
     return messages
 
 
