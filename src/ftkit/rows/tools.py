@@ -32,7 +32,7 @@ def read_tools(value: Any, row: Row) -> list[dict[str, Any]]:
 
 
 def tool_fields(message: dict[str, Any], where: str, row: Row) -> dict[str, Any]:
-    """Return what a message has besides role and content because functions are called: the calls, or whose result it is.
+    """Return what a message has where functions are called: the calls, or what a result belongs to.
 
     Args:
         message: The message.

@@ -62,7 +62,7 @@ class GenerativeModule(WindowedModule):
         lora_targets: Names of the layers that get adapters; null takes all attention and MLP projections of the text
             model.
         gradient_checkpointing: Make activations again in the backward pass: less memory, a third more time.
-        max_new_tokens: Longest answer in evaluation.
+        max_new_tokens: Longest answer in evaluation, with what the chat template writes around it.
         seed: Seed of the adapters; null takes the one that ``seed_everything`` set.
         optimizer: Makes the optimizer from the parameters that learn.
         scheduler: Makes a learning-rate scheduler, stepped each optimizer step, from the optimizer.
