@@ -90,7 +90,7 @@ def test_a_step_on_turns_and_tools_says_what_is_learnt(
     module = CausalLMSFT(str(model), trainable="all", max_new_tokens=4)
     data = TextDataModule(rows, rows, rows, batch_size=3, supervise=supervise)
     run = trainer(tmp_path / "run")
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
         run.fit(module, datamodule=data)
     assert f"Supervised: {line}" in caplog.text
     assert run.global_step == 1

@@ -106,7 +106,7 @@ def test_a_step_on_turns_and_tools_says_what_is_learnt(
     rows = conversations(tmp_path, tools=[TOOL])
     module = VLMSFT(model=str(with_template(template)), max_new_tokens=4)
     data = data_of(rows, supervise=supervise)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
         (run := trainer(tmp_path / "run")).fit(module, datamodule=data)
     assert run.global_step == 1
     assert torch.isfinite(run.logged_metrics["val/loss"])

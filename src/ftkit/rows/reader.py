@@ -133,7 +133,7 @@ def _row(record: dict[str, Any], file: str, line: int, root: Path) -> Row:
         if key not in _OWN and not _holds_images(value)
     }
     bare = replace(
-        bare, id=str(identity), images=images, columns=columns, tools=read_tools(record.get("tools", []), bare)
+        bare, id=str(identity), images=images, columns=columns, tools=read_tools(record.get("tools", []), bare.error)
     )
     row = replace(bare, completion=completion, rejected=rejected, prompt=prompt)
     return replace(row, prompt=_with_places(row))
@@ -207,7 +207,7 @@ def _messages(value: Any, name: str, row: Row) -> list[Message]:
         given = {key: part for key, part in message.items() if part is not None} if isinstance(message, dict) else {}
         if given.get("role", ROLES[0]) not in ROLES:
             raise row.error("unknown role", field=where, got=given["role"], fix=f"use {', '.join(ROLES)}")
-        calls = tool_fields(given, where, row) if "role" in given else {}
+        calls = tool_fields(given, where, row.error) if "role" in given else {}
         if "tool_calls" in calls:
             given.setdefault("content", [])
         if given.keys() - calls.keys() != {"role", "content"}:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-if TYPE_CHECKING:
-    from ftkit.rows.reader import Row
+from ftkit.errors import InputError
+
+Refuse = Callable[..., InputError]  # what makes the error of a row
 
 _FIX = 'give a JSON schema for each, [{"type": "function", "function": {"name": ...}}], or rename the column'
 _FIELDS = {"assistant": {"tool_calls"}, "tool": {"tool_call_id", "name"}}
 
 
-def read_tools(value: Any, row: Row) -> list[dict[str, Any]]:
+def read_tools(value: Any, refuse: Refuse) -> list[dict[str, Any]]:
     """Return the functions of a row.
 
     Args:
         value: A list of JSON schemas, or a text that holds one, for a table's columns have no room for schemas.
-        row: The row, for its errors.
+        refuse: Makes an error that names the row.
 
     Raises:
         InputError: It is no such list.
@@ -25,19 +27,19 @@ def read_tools(value: Any, row: Row) -> list[dict[str, Any]]:
     try:
         tools = json.loads(value) if isinstance(value, str) else _without_null(value)
     except (ValueError, RecursionError) as error:
-        raise row.error(f"is no JSON: {error}", field="tools", got=value, fix=_FIX) from error
+        raise refuse(f"is no JSON: {error}", field="tools", got=value, fix=_FIX) from error
     if not _are_objects(tools):
-        raise row.error("must be a list of functions", field="tools", got=value, fix=_FIX)
+        raise refuse("must be a list of functions", field="tools", got=value, fix=_FIX)
     return tools
 
 
-def tool_fields(message: dict[str, Any], where: str, row: Row) -> dict[str, Any]:
+def tool_fields(message: dict[str, Any], where: str, refuse: Refuse) -> dict[str, Any]:
     """Return what a message has where functions are called: the calls, or what a result belongs to.
 
     Args:
         message: The message.
         where: Its place in the row.
-        row: The row, for its errors.
+        refuse: Makes an error that names the row.
 
     Raises:
         InputError: A field is not what chat templates take.
@@ -45,9 +47,9 @@ def tool_fields(message: dict[str, Any], where: str, row: Row) -> dict[str, Any]
     found = {name: _without_null(message[name]) for name in _FIELDS.get(str(message["role"]), ()) if name in message}
     for name, value in found.items():
         if name == "tool_calls" and not (value and _are_objects(value)):
-            raise row.error("must be a list of calls", field=f"{where}.{name}", got=value)
+            raise refuse("must be a list of calls", field=f"{where}.{name}", got=value)
         if name != "tool_calls" and not isinstance(value, str):
-            raise row.error("must be a text", field=f"{where}.{name}", got=value)
+            raise refuse("must be a text", field=f"{where}.{name}", got=value)
     return found
 
 
