@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from chat_folders import CHATML, ENDED_BY_OTHER, ENDED_BY_TEMPLATE, QWEN3, TEMPLATES, tokenizer_of
+from ftkit.models.generation import text_until_end
 from ftkit.rows.affixes import Affixes
 from ftkit.rows.reader import Row
 from ftkit.rows.supervision import Renderer
@@ -83,3 +84,12 @@ def test_text_behind_the_end_token_is_never_generated() -> None:
     tokenizer: Any = tokenizer_of(None, ENDED_BY_TEMPLATE)
     affixes = Affixes("<|im_start|>Answer: ", "!<|im_end|>\nnext<|im_end|>")
     assert affixes.generated(tokenizer, {tokenizer.eos_token_id}) == Affixes("Answer: ", "!")
+
+
+def test_blanks_before_punctuation_are_not_cleaned_up() -> None:
+    tokenizer: Any = tokenizer_of(None, ENDED_BY_TEMPLATE)
+    tokenizer.clean_up_tokenization_spaces = True
+    tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
+    ids = tokenizer.encode("1 , 2<|im_end|>", add_special_tokens=False)
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "1, 2"
+    assert text_until_end(ids, {tokenizer.eos_token_id}, tokenizer) == ("1 , 2", True)
