@@ -208,6 +208,22 @@ def test_what_is_expected_elsewhere_says_which_answers_it_is_about(scored, tmp_p
     assert "if recall and specificity stay as they are." in re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
+def test_no_figure_at_another_prevalence_stands_without_an_interval(tmp_path, capsys):
+    """Twelve examples, all right: a precision of 1.0000 alone would claim to be sure."""
+    labels = ["yes", "no"] * 6
+    write_predictions(tmp_path / "a.tsv", map(str, range(12)), labels, labels)
+    evaluate([tmp_path / "a.tsv"], markdown=True, html=tmp_path / "page.html")
+    out = capsys.readouterr().out
+    elsewhere = out[out.index("## At another prevalence") : out.index("## Files")]
+    rows = [line.split(" | ")[2:] for line in elsewhere.splitlines() if line.startswith("| a.tsv")]
+    cells = [cell.strip(" |") for row in rows for cell in row]
+    assert len(cells) == 3 * 4
+    assert all(re.fullmatch(r"1\.0000 \(0\.\d{4} to 1\.0000\)", cell) for cell in cells)
+    page = (tmp_path / "page.html").read_text()
+    drawn = page[page.index("Precision at another prevalence") :]
+    assert drawn[: drawn.index("</svg>")].count("line c0 dashed") == 2
+
+
 def test_answers_that_contradict_their_score_are_reported(tmp_path, capsys):
     ids, labels, answers = ["a", "b", "c"], ["yes", "no", "yes"], ["yes", "yes", "no"]
     write_predictions(tmp_path / "a.tsv", ids, labels, answers, [0.9, 0.2, 0.5], "probability:yes")

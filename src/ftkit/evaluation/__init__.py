@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ftkit.evaluation.commands import evaluate
+    from ftkit.evaluation.paired import paired_interval
     from ftkit.evaluation.predictions import read_predictions, write_predictions
     from ftkit.evaluation.statistics import mcnemar_exact, wilson_interval
 
-__all__ = ["evaluate", "mcnemar_exact", "read_predictions", "wilson_interval", "write_predictions"]
+__all__ = ["evaluate", "mcnemar_exact", "paired_interval", "read_predictions", "wilson_interval", "write_predictions"]
 
 _HOMES = {
     "evaluate": "commands",
     "mcnemar_exact": "statistics",
+    "paired_interval": "paired",
     "read_predictions": "predictions",
     "wilson_interval": "statistics",
     "write_predictions": "predictions",
