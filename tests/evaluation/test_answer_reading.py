@@ -143,6 +143,11 @@ def test_words_that_mean_the_same_elsewhere_stay_two_classes_where_labels_tell_t
     assert counted(table(labels, answers), normalize_labels=True, positive=positive)[0] == "Tp=1 Tn=1 Fp=1 Fn=0"
 
 
+def test_an_answer_that_would_be_both_classes_is_neither(table):
+    path = table(["yes", "1", "1"], ["true", "false", "1"])
+    assert counted(path, normalize_labels=True, positive="yes")[0] == "Tp=0 Tn=1 Fp=0 Fn=0 unparsed=2"
+
+
 def test_labels_that_are_read_as_one_class_are_named(table):
     path = table(["Yes", "yes", "no", "NO"], ["yes"] * 4)
     notes = evaluate([path], normalize_labels=True).reports[0].notes

@@ -128,8 +128,9 @@ def test_outcomes_of_a_prediction_file(tmp_path: Path) -> None:
 
 def test_outcomes_of_the_practitioners_own_files(tmp_path: Path) -> None:
     path = tmp_path / "out.tsv"
-    rows = ["True\tyes", "True\tno", "FALSE\tNo.", "false\tyes", "False\tI see a cat", "\tyes"]
-    expected = dict(zip("123456", ["tp", "fn", "tn", "fp", "neither"], strict=False))  # nobody has judged the last one
+    rows = ["True\tyes", "True\tno", "FALSE\tNo.", "false\tyes", "False\tI see a cat", "True\t1", "\tyes"]
+    # Nobody has judged the last one.
+    expected = dict(zip("1234567", ["tp", "fn", "tn", "fp", "neither", "tp"], strict=False))
     path.write_text("".join(f"{k}\t{row}\n" for k, row in enumerate(rows, 1)))
     assert read_outcomes(path) == expected
     cells = (row.replace("\t", f"\tcat\t./images/{k}.jpg\t") for k, row in enumerate(rows, 1))

@@ -162,9 +162,9 @@ def read_free_answers(path: str | Path, slice_by: str | None = None, normalize_l
         target.append(label.hashes())
         correct.append(target[-1] == answer.hashes())
         empty += int(np.count_nonzero(answer.length == 0))
-        missed = np.flatnonzero(~correct[-1]).tolist()
-        misses.add((block.labels.text(row), block.predictions.text(row)) for row in missed)
-        wrong += [_texts(block, row) for row in missed[: _SHOWN - len(wrong)]]
+        missed = np.flatnonzero(~correct[-1])
+        misses.add(zip(block.labels.take(missed).texts(), block.predictions.take(missed).texts(), strict=True))
+        wrong += [_texts(block, row) for row in missed[: _SHOWN - len(wrong)].tolist()]
         if slice_by is not None:
             groups.append(slices.encode(slice_column(path, block, slice_by), block.lines))
             if slices.overflowed:
@@ -225,7 +225,7 @@ def _first_label(answers: FreeAnswers, wanted: np.ndarray) -> tuple[str, np.uint
 
     Args:
         answers: What was read.
-        wanted: uint64: the labels' hashes.
+        wanted: uint64, sorted: the labels' hashes.
 
     Returns:
         The label and its hash.
@@ -234,11 +234,10 @@ def _first_label(answers: FreeAnswers, wanted: np.ndarray) -> tuple[str, np.uint
     for block in stream_labeled(answers.path):
         target = answers.target[before : before + len(block.lines)]
         before += len(block.lines)
-        rows = np.flatnonzero(np.isin(target, wanted))
+        places = np.minimum(np.searchsorted(wanted, target), len(wanted) - 1)
+        rows = np.flatnonzero(wanted[places] == target)
         distinct = rows[np.unique(target[rows], return_index=True)[1]]
-        found = (
-            [min([*found, *((block.labels.text(row), target[row]) for row in distinct)])] if len(distinct) else found
-        )
+        found = sorted([*found, *zip(block.labels.take(distinct).texts(), target[distinct], strict=True)])[:1]
         if len(wanted) == 1 and found:
             break
     return found[0]
