@@ -149,12 +149,14 @@ def test_other_text_around_each_answer_is_shown(sums, capsys):
         r"Warnings - 133 of 133 wrong answers hold the expected text, each with 'Sure! The sum is ' before it and "
         r"'.\n### End' behind it."
     )
-    for harmless in (
+    harmless = [
         {},
-        {k: f"1{3 * k % 101}" for k in range(200)},
+        {k: f"1000{3 * k % 101}" for k in range(200)},  # no text around a number, but another number
         {k: f"{k} times {3 * k % 101}" for k in range(200)},
-    ):
-        evaluate([sums("b.tsv", [], answers=harmless)])
+        {k: f"The sum is {3 * k % 101}" if k < 20 else "perhaps" for k in range(200)},
+    ]
+    for answers in harmless:
+        evaluate([sums("b.tsv", [], answers=answers)])
         assert capsys.readouterr().out.startswith("Exact match")
 
 
