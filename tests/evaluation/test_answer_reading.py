@@ -177,7 +177,7 @@ def test_of_other_classes_both_are_named_and_none_is_advised(table):
 
 def test_a_positive_class_in_another_spelling_is_told_the_way_out(table):
     path = table(["1.0", "0.0"], ["1.0", "1.0"])
-    with pytest.raises(InputError, match=r"got '1'\); fix: use 1.0 or 0.0, or give --normalize-labels"):
+    with pytest.raises(InputError, match=r"got '1'\); fix: use 0.0 or 1.0, or give --normalize-labels"):
         evaluate([path], positive="1")
     assert counted(path, positive="1", normalize_labels=True) == ("Tp=1 Tn=0 Fp=1 Fn=0", "1", "0")
 

@@ -221,6 +221,13 @@ LABELS = {
         "{f}:4: label: unknown label (got ' Yes'); fix: use no or yes, or give --normalize-labels to ignore how "
         "labels are spelled",
     ),
+    "a label in another spelling, however frequent": (
+        "id\tlabel\tprediction\n"
+        + "".join(f"{k}\t{'no' if k == 7 else 'yes' if k % 2 else 'Yes'}\tno\n" for k in range(10)),
+        {},
+        "{f}:3: label: unknown label (got 'yes'); fix: use Yes or no, or give --normalize-labels to ignore how labels "
+        "are spelled",
+    ),
     "no usual positive": (
         "id\tlabel\tprediction\na\tcat\tcat\nb\tdog\tdog\n",
         {},

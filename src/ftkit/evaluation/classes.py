@@ -104,6 +104,7 @@ def resolve_classes(scans: Sequence[Scan], positive: str | None = None, normaliz
         _check_binary(scans[0].path, totals, predicted)
     positive = clean(positive) if positive is not None else _default_positive(scans, totals, predicted, clean)
     others = [label for label, _ in totals.most_common() if label != positive]
+    others.sort(key=lambda label: positive_of(positive, label) is None)  # its usual partner first
     # Only negatives may be labelled, if the name is surely that of the other class.
     alone = len(others) == 1 and (positive_of(positive, others[0]) is not None or positive in predicted)
     if positive not in totals and not alone:
@@ -114,7 +115,7 @@ def resolve_classes(scans: Sequence[Scan], positive: str | None = None, normaliz
             got=positive,
             fix=f"use {' or '.join(others[:_FREQUENT])}{_or_normalize(positive, others)}",
         )
-    paired = any(positive_of(positive, label) is not None for label in others)
+    paired = bool(others) and positive_of(positive, others[0]) is not None
     if not paired and (rival := _partner(positive, predicted)) is not None:
         # The model answers with it, so it is the other class, even if no label says so.
         others = [rival, *(label for label in others if label != rival)]
