@@ -90,6 +90,38 @@ def test_an_evaluation(name: str, place: str, config: Path, clean: Path, tmp_pat
     assert_same(folder, clean)
 
 
+@pytest.fixture(scope="module")
+def within(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same with checkpoints, validations and rows inside the epochs, and what an unbroken run of it leaves."""
+    chosen = yaml.safe_load(config.read_text())
+    saved: dict[str, Any] = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}
+    saved["init_args"] = {"every_n_train_steps": 1, "filename": "last", "enable_version_counter": False}
+    chosen["trainer"] |= {"callbacks": [saved], "val_check_interval": 4, "log_every_n_steps": 1}
+    path = tmp_path_factory.mktemp("within") / "config.yaml"
+    path.write_text(yaml.safe_dump(chosen))
+    folder = path.parent / "run"
+    for command in ("fit", "test"):
+        assert victim.run(arguments(command, path, folder)) == 0
+    return path, folder
+
+
+@pytest.mark.parametrize(
+    ("place", "step"),
+    [("after a checkpoint", 3), ("mid-epoch", 2), pytest.param("during save", 1, marks=pytest.mark.slow)],
+)
+def test_a_training_with_checkpoints_inside_the_epoch(
+    place: str, step: int, within: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (config, clean), folder = within, tmp_path / "run"
+    assert victim.run(arguments("fit", config, folder), place, signal.SIGKILL) == -signal.SIGKILL
+    stopped = read_checkpoint(folder)
+    assert (stopped["epoch"], stopped["global_step"]) == (0, step)  # of four
+    assert main(arguments("fit", config, folder, "--resume", "true")) == 0
+    assert main(arguments("test", config, folder)) == 0
+    assert_same(folder, clean)
+    assert (folder / "metrics.csv").read_text().count("\n") == 1 + 3 * (4 + 2)  # of each epoch steps and validations
+
+
 @pytest.mark.parametrize(("name", "place"), cases(["between rows", "mid-epoch"]))
 def test_a_sweep(name: str, place: str, config: Path, tmp_path: Path) -> None:
     ablation, out = tmp_path / "tiny", tmp_path / "out"

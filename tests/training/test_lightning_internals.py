@@ -1,13 +1,333 @@
 """What ftkit assumes of Lightning and torchmetrics beyond their public interfaces: what breaks it fails here first."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchmetrics import CatMetric, MeanMetric
 
+from ftkit.training import lightning_internals as internals
+from ftkit.training.curves import CurvesLogger
 from ftkit.training.lightning_internals import HookedCLI
+
+BATCHES = 4
+
+
+class Module(L.LightningModule):
+    """Sees batches 0 to 3; logs each, and mean, sum and largest of the epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.seen: list[float] = []
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        self.seen.append(batch.item())
+        self.log("now", batch.mean())
+        for name, reduce in (("mean", "mean"), ("sum", "sum"), ("max", "max")):
+            self.log(name, batch.mean(), on_step=False, on_epoch=True, reduce_fx=reduce, batch_size=1)
+        return self.layer(batch).sum()
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.log("val", batch.mean(), batch_size=1)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Hooks(L.Callback):
+    """Calls functions in hooks: by the hook's name, a function of trainer, module and possibly the batch's number."""
+
+    def __init__(self, **hooks: Callable[..., Any]) -> None:
+        for name, function in hooks.items():
+            setattr(self, name, partial(self.call, function))
+
+    @staticmethod
+    def call(function: Callable[..., Any], trainer: L.Trainer, module: Module, *args: Any) -> None:
+        function(trainer, module, *args[-1:])
+
+
+def numbers(first: int = 0, n: int = BATCHES) -> DataLoader:
+    return DataLoader(torch.arange(float(first), first + n).view(-1, 1))  # type: ignore[arg-type]  # it is a data set
+
+
+def fit(*callbacks: L.Callback, loader: Any = None, ckpt_path: Path | None = None, **options: Any) -> Module:
+    module = Module()
+    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    chosen = {"logger": False, "max_epochs": 1, "enable_checkpointing": False, "num_sanity_val_steps": 0, **options}
+    chosen["callbacks"] = [*callbacks, *options.get("callbacks", ())]
+    trainer = L.Trainer(**quiet, **chosen)
+    trainer.fit(module, numbers() if loader is None else loader, numbers(10, 2), ckpt_path=ckpt_path)
+    return module
+
+
+def test_a_module_keeps_its_trainer() -> None:
+    assert internals.attached_trainer(Module()) is None
+    assert isinstance(internals.attached_trainer(fit()), L.Trainer)
+
+
+def test_the_hook_is_known_also_while_a_checkpoint_asks_for_states(tmp_path: Path) -> None:
+    class Asked(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *args: Any) -> None:
+            found.append(internals.running_hook(module))
+            self.module = module
+            trainer.save_checkpoint(tmp_path / "a.ckpt")
+
+        def state_dict(self) -> dict[str, Any]:
+            found.append(internals.running_hook(self.module))
+            return {}
+
+    found: list[str | None] = []
+    fit(Asked(), limit_train_batches=1)
+    assert found == ["on_train_batch_end"] * 2
+
+
+def test_the_step_gets_what_module_and_data_module_make_of_a_batch() -> None:
+    class Doubling(Module):
+        def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            return 2 * batch
+
+    assert internals.as_the_step_gets_it(Doubling(), torch.tensor(3.0)) == 6
+
+
+def test_loaders_can_be_replaced() -> None:
+    def replace(trainer: L.Trainer, module: Module) -> None:
+        assert len(internals.training_loaders(trainer)) == 1
+        internals.replace_training_loaders(trainer, [numbers(5)])
+
+    assert internals.training_loaders(L.Trainer(accelerator="cpu", logger=False)) == []
+    assert fit(Hooks(on_train_start=replace)).seen == [5, 6, 7, 8]
+
+
+def test_batches_can_be_passed_over() -> None:
+    def pass_over(trainer: L.Trainer, module: Module) -> None:
+        internals.pass_over_batches(trainer, 3)
+
+    assert fit(Hooks(on_train_start=pass_over)).seen == [3]
+
+
+def test_an_epoch_can_have_fewer_batches() -> None:
+    def shorten(trainer: L.Trainer, module: Module) -> None:
+        internals.set_batches_of_an_epoch(trainer, 2)
+
+    module = fit(Hooks(on_train_start=shorten), max_epochs=2)
+    assert module.seen == [0, 1, 0, 1]
+    assert module.trainer.num_training_batches == 2
+
+
+def test_a_batch_that_fails_can_be_gone_back_from() -> None:
+    failing = [2.0]
+
+    class Failing(Module):
+        def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+            loss = super().training_step(batch, batch_idx)
+            if failing == [batch.item()]:
+                failing.clear()
+                raise RuntimeError("too large")
+            return loss
+
+    def recover(error: RuntimeError) -> Callable[[], None]:
+        assert (str(error), internals.batch_is_under_way(trainer)) == ("too large", True)
+        assert internals.batches_done(trainer) == 2
+        return go_back
+
+    def go_back() -> None:
+        internals.fetch_again(trainer, 0)
+        internals.count_from(trainer, 0)
+
+    def begin(trainer: L.Trainer, module: Module) -> None:
+        internals.retry_failed_batches(trainer, module, recover)
+
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[Hooks(on_train_start=begin)],
+    )  # fmt: skip
+    module = Failing()
+    trainer.fit(module, numbers(), numbers())
+    assert module.seen == [0, 1, 2, 0, 1, 2, 3]
+    assert "advance" in vars(trainer.fit_loop.epoch_loop)
+    internals.stop_retrying(trainer)
+    assert "advance" not in vars(trainer.fit_loop.epoch_loop)
+
+
+def test_what_is_logged_is_summed_up_and_can_be_added_to() -> None:
+    def look(trainer: L.Trainer, module: Module, batch_idx: int) -> None:
+        assert internals.logged_in_step(trainer, "now") == batch_idx
+        assert internals.logged_in_step(trainer, "other") is None
+        if batch_idx == 2:
+            sums = internals.epoch_sums(trainer)
+            assert sums["training_step.mean"] == {"value": torch.tensor(3.0), "cumulated_batch_size": torch.tensor(3)}
+            assert sums["training_step.sum"] == {"value": torch.tensor(3.0)}
+            assert "training_step.now" not in sums
+            values, logged = internals.epoch_values(trainer)
+            assert {name: value.item() for name, value in values.items()} == {"mean": 1, "sum": 3, "max": 2}
+            assert logged == {"mean", "sum", "max"}
+            sums["other"] = {}
+            internals.add_epoch_sums(trainer, sums)
+            assert list(sums) == ["other"]
+            values, _ = internals.epoch_values(trainer)
+            assert {name: value.item() for name, value in values.items()} == {"mean": 1, "sum": 6, "max": 2}
+
+    module = fit(Hooks(on_train_batch_end=look))
+    found = {name: module.trainer.callback_metrics[name].item() for name in ("mean", "sum", "max")}
+    assert found == {"mean": pytest.approx(9 / 7), "sum": 9, "max": 3}  # 0 to 2 are counted twice
+
+
+def test_what_will_be_logged_is_known_when_a_checkpoint_is_saved(tmp_path: Path) -> None:
+    logger, foretold = CurvesLogger(tmp_path), list[Any]()
+
+    def look(trainer: L.Trainer, module: Module, *args: Any) -> None:
+        rows = internals.rows_to_come(trainer)
+        foretold.append((logger.rows, [(step, dict(values)) for step, values in rows]))
+        assert trainer.loggers == [logger]
+
+    hooks = Hooks(on_train_batch_end=look, on_validation_end=look, on_train_epoch_end=look)
+    fit(hooks, logger=logger, log_every_n_steps=2, limit_train_batches=2)
+    step, epoch = {"now": 1.0, "epoch": 0}, {"mean": 0.5, "sum": 1.0, "max": 1.0, "epoch": 0}
+    assert foretold == [(0, []), (0, [(1, step)]), (2, []), (2, [(1, epoch)])]
+    written = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert written == ["epoch,max,mean,now,step,sum,val", "0,,,1.0,1,,", "0,,,,1,,10.5", "0,1.0,0.5,,1,1.0,"]
+
+
+def test_what_callbacks_monitor_can_be_put_back() -> None:
+    def restore(trainer: L.Trainer, module: Module) -> None:
+        internals.restore_callback_metrics(trainer, {"before": torch.tensor(7.0)})
+
+    assert fit(Hooks(on_train_start=restore)).trainer.callback_metrics["before"] == 7
+
+
+def test_metrics_can_be_put_back() -> None:
+    counted, empty = (nn.ModuleDict({"mean": MeanMetric(), "cat": CatMetric()}) for _ in range(2))
+    for value in (1.0, 4.0):
+        counted["mean"].update(value)
+        counted["cat"].update(value)
+    with pytest.warns(UserWarning, match="before the ``update``"):
+        empty["mean"].compute()
+    internals.restore_metric_states(empty, internals.metric_states(counted))
+    assert (empty["mean"].compute(), empty["cat"].compute().tolist()) == (2.5, [1, 4])
+    assert empty["mean"].update_count == 2
+
+
+def test_the_sizes_of_the_groups_are_attributes_of_the_strategy() -> None:
+    strategy = ModelParallelStrategy()
+    names = set(vars(strategy))
+    strategy.parallel_devices = [torch.device("cpu")] * 2
+    internals.join_all_processes(strategy)
+    assert {"_data_parallel_size", "_tensor_parallel_size"} <= names
+    assert (vars(strategy)["_data_parallel_size"], vars(strategy)["_tensor_parallel_size"]) == (2, 1)
+
+
+def test_counters_tell_where_the_loops_are() -> None:
+    def look(hook: str, trainer: L.Trainer, module: Module, *args: Any) -> None:
+        due = hook.startswith("on_train_batch") and internals.validation_is_due(trainer)
+        under_way = internals.epoch_is_under_way(trainer)
+        found.append((hook, internals.batch_is_under_way(trainer), due, internals.epoch_is_over(trainer), under_way))
+
+    found: list[Any] = []
+    hooks = ("on_train_batch_start", "on_train_batch_end", "on_validation_end", "on_train_epoch_end")
+    fit(Hooks(**{hook: partial(look, hook) for hook in hooks}), limit_train_batches=2)
+    assert found == [
+        ("on_train_batch_start", True, False, False, True),
+        ("on_train_batch_end", True, False, False, True),
+        ("on_train_batch_start", True, True, True, True),
+        ("on_train_batch_end", True, True, True, True),
+        ("on_validation_end", False, False, True, True),
+        ("on_train_epoch_end", False, False, True, False),
+    ]
+
+
+class Save(L.Callback):
+    """Saves a checkpoint in a hook, its loops changed by a function."""
+
+    def __init__(self, file: Path, change: Callable[..., None]) -> None:
+        self.file, self.change = file, change
+
+    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.change(trainer, checkpoint["loops"]["fit_loop"])
+
+
+class SaveBefore(Save):
+    """Saves before the third batch."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 2:
+            trainer.save_checkpoint(self.file)
+
+
+class SaveAfter(Save):
+    """Saves after the last batch, or the last step."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if internals.epoch_is_over(trainer):
+            trainer.save_checkpoint(self.file)
+
+
+def resumed(file: Path, *callbacks: L.Callback, **options: Any) -> tuple[Module, list[str]]:
+    """Go on from a checkpoint; what was called."""
+
+    def note(hook: str, trainer: L.Trainer, *args: Any) -> None:
+        called.append(f"{hook} {trainer.fit_loop.epoch_loop._batches_that_stepped}")
+
+    called: list[str] = []
+    hooks = ("on_train_batch_end", "on_validation_end", "on_train_epoch_end")
+    noted = Hooks(**{hook: partial(note, hook) for hook in hooks})
+    return fit(noted, *callbacks, ckpt_path=file, **options), called
+
+
+@pytest.mark.parametrize("interval", [1.0, 2])
+def test_the_state_before_a_batch_goes_on_with_it(interval: Any, tmp_path: Path) -> None:
+    options = {"val_check_interval": interval, "max_epochs": 1}
+    fit(SaveBefore(tmp_path / "a.ckpt", internals.before_the_batch), **options)
+    _, called = resumed(tmp_path / "a.ckpt", **options)
+    assert called == ["on_train_batch_end 2", "on_train_batch_end 3", "on_validation_end 3", "on_train_epoch_end 4"]
+
+
+@pytest.mark.parametrize("validates", [True, False])
+def test_the_state_after_the_last_batch_goes_on_with_validation_and_the_end_of_the_epoch(
+    validates: bool, tmp_path: Path
+) -> None:
+    def finish(trainer: L.Trainer, module: Module) -> None:
+        internals.finish_epoch_first(trainer, validates, False)
+
+    options = {"max_epochs": 1, "limit_val_batches": 1.0 if validates else 0}
+    fit(SaveAfter(tmp_path / "a.ckpt", internals.after_the_batch), **options)
+    _, called = resumed(tmp_path / "a.ckpt", Hooks(on_fit_start=finish), **options)
+    assert called == [*(["on_validation_end 3"] if validates else []), "on_train_epoch_end 4"]
+
+
+@pytest.mark.parametrize("validates", [True, False])
+@pytest.mark.parametrize("stop", [False, True])
+def test_an_epoch_is_finished_though_its_last_step_was_taken(validates: bool, stop: bool, tmp_path: Path) -> None:
+    def finish(trainer: L.Trainer, module: Module) -> None:
+        internals.finish_epoch_first(trainer, validates, stop)
+
+    options = {"max_steps": 2, "max_epochs": -1, "val_check_interval": 2 if validates else 3}
+    fit(SaveAfter(tmp_path / "a.ckpt", internals.after_the_batch), **options)
+    module, called = resumed(tmp_path / "a.ckpt", Hooks(on_fit_start=finish), **options)
+    assert called == [*(["on_validation_end 1"] if validates else []), "on_train_epoch_end 2"]
+    assert (module.seen, module.trainer.max_steps) == ([], 2)
+
+
+def test_a_training_that_was_told_to_stop_stops_after_the_epoch(tmp_path: Path) -> None:
+    def finish(trainer: L.Trainer, module: Module) -> None:
+        internals.finish_epoch_first(trainer, True, True)
+
+    saved = ModelCheckpoint(tmp_path, filename="a", save_on_train_epoch_end=False)
+    fit(callbacks=[saved], max_epochs=2, val_check_interval=2, enable_checkpointing=True, limit_train_batches=2)
+    module, called = resumed(tmp_path / "a.ckpt", Hooks(on_fit_start=finish), max_epochs=9, limit_train_batches=2)
+    assert called == ["on_train_epoch_end 4"]
+    assert module.trainer.should_stop
 
 
 class Spying(HookedCLI):

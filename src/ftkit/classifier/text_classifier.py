@@ -31,6 +31,7 @@ from ftkit.hub import is_local
 from ftkit.models.base_model import Quantisation, locate, quantisation_options
 from ftkit.training.checkpoint import TrainedStateModule, trainable_parameters
 from ftkit.training.distributed import summed
+from ftkit.training.lightning_internals import attached_trainer
 from ftkit.training.optimizer import configured_optimizers
 from ftkit.training.sharding import holds_whole_network, shard
 
@@ -255,10 +256,10 @@ class TextClassifier(TrainedStateModule):
         """Mean cross-entropy of the batch; of all processes' batches, for their gradients are averaged afterwards."""
         label = batch["label"]
         loss = mean = class_loss(self(batch), label, self.class_weights, self.ignore_index)
-        if self._trainer is not None and self._trainer.world_size > 1:
+        if (trainer := attached_trainer(self)) is not None and trainer.world_size > 1:
             weight = summed_weight(label, self.class_weights, self.ignore_index)
-            total, weights = summed(self.trainer, loss * weight, weight)
-            loss, mean = loss * (weight * self.trainer.world_size / weights), total / weights
+            total, weights = summed(trainer, loss * weight, weight)
+            loss, mean = loss * (weight * trainer.world_size / weights), total / weights
         self.log("train/loss", mean, batch_size=len(label))
         return loss * batch.get("share", 1.0)
 

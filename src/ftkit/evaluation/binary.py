@@ -133,9 +133,7 @@ class BinaryEvaluator(Metric):
         Args:
             name: What is reported.
         """
-        with self.sync_context(
-            dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=self._should_unsync
-        ):
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self.sync_on_compute):
             return self._report(name)
 
     def clone(self, prefix: str | None = None) -> BinaryEvaluator:

@@ -15,6 +15,7 @@ from torch import nn
 
 from ftkit.errors import InputError
 from ftkit.storage import CHECKSUM_SUFFIX, atomic_write, verify_checksum
+from ftkit.training.lightning_internals import attached_trainer
 
 INTERRUPTED = "interrupted.ckpt"  # what a training that was told to stop leaves, see SafeStop
 
@@ -60,8 +61,8 @@ class TrainedStateModule(L.LightningModule):
 
         Lightning averages the sizes in whole numbers, so that 2 and 1 would count as 1 each.
         """
-        if sync_dist and batch_size is not None and self._trainer is not None:
-            batch_size *= self.trainer.world_size
+        if sync_dist and batch_size is not None and (trainer := attached_trainer(self)) is not None:
+            batch_size *= trainer.world_size
         super().log(name, value, *args, batch_size=batch_size, sync_dist=sync_dist, **options)  # type: ignore[misc]
 
     @property
@@ -100,7 +101,7 @@ class TrainedStateModule(L.LightningModule):
     @property
     def root_device(self) -> torch.device:
         """Where the network is going to be: a quantised one is put together there, for it should not be moved."""
-        return self.device if self._trainer is None else self.trainer.strategy.root_device
+        return self.device if (trainer := attached_trainer(self)) is None else trainer.strategy.root_device
 
     @property
     def hub_id(self) -> str | None:
@@ -120,7 +121,8 @@ class TrainedStateModule(L.LightningModule):
         Raises:
             InputError: The checkpoint belongs to another base, or trained other parameters.
         """
-        file = checkpoint.get("file", self._trainer and self._trainer.ckpt_path)
+        trainer = attached_trainer(self)
+        file = checkpoint.get("file", trainer and trainer.ckpt_path)
         if checkpoint.get("base") != self.base:
             raise InputError(
                 f"the checkpoint was trained on another base than {self.base}",

@@ -4,74 +4,97 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.core.saving import save_hparams_to_yaml
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
 
+from ftkit.errors import InputError
 from ftkit.run_folder import CURVES_FILE
 from ftkit.storage import atomic_write, disk_faults
 
 
-class CurvesLogger(CSVLogger):
-    """Lightning's CSVLogger in the run folder itself, that can go on where a run stopped.
+class CurvesLogger(Logger):
+    """Writes what is logged to ``metrics.csv`` in the run folder, and the hyperparameters to ``hparams.yaml``.
+
+    A training starts the file anew unless :meth:`go_on` is called.
 
     Args:
         folder: The run folder.
     """
 
+    name = version = ""  # the run folder itself is the place of checkpoints
+
     def __init__(self, folder: str | Path) -> None:
-        super().__init__(folder, name="", version="", flush_logs_every_n_steps=1)
+        super().__init__()
+        self.file = Path(folder) / CURVES_FILE
+        self.rows = 0  # that this run has written or kept
+        self._columns: list[str] = []
 
     @property
-    def experiment(self) -> Any:
-        """The writer of the file, on the first process."""
-        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-            return super().experiment  # Lightning's stand-in
-        if self._experiment is None:
-            self._experiment = _Writer(self.log_dir)
-        return self._experiment
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self.file.parent)
 
-    def go_on(self) -> None:
-        """Keep the file's rows that are before the first one to come; without this call the file starts anew."""
-        self.experiment.keep = True
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Append a row."""
+        row = {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
+        row["step"] = self.rows if step is None else step
+        if new := row.keys() - set(self._columns):
+            self._rewrite(self._read()[: self.rows] if self.rows else [], new)
+        with disk_faults(self.file), self.file.open("a", encoding="utf-8", newline="") as lines:
+            csv.DictWriter(lines, self._columns).writerow(row)
+        self.rows += 1
 
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Write the hyperparameters."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        save_hparams_to_yaml(self.file.with_name("hparams.yaml"), params)
 
-class _Writer(ExperimentWriter):
-    NAME_METRICS_FILE = CURVES_FILE
-    keep = False
-    _begun = False
+    @rank_zero_only
+    def go_on(self, rows: int, to_come: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Go on from a checkpoint.
 
-    def _check_log_dir_exists(self) -> None:
-        """Lightning's removes the old file here, before it is known whether the run goes on."""
+        Args:
+            rows: How many rows there were when it was saved; what was written later comes again.
+            to_come: Steps and values that were about to be written.
 
-    def save(self) -> None:
-        if self.metrics and not self._begun:
-            self._begun = True
-            self._begin(Path(self.metrics_file_path), int(self.metrics[0]["step"]))
-        with disk_faults(self.metrics_file_path):
-            super().save()
+        Raises:
+            InputError: The file is damaged.
+        """
+        if self.file.exists():
+            kept = self._read()[:rows]
+            self._rewrite(kept, kept[0] if kept else ())
+        for step, metrics in to_come:
+            self.log_metrics(metrics, step)
 
-    def _begin(self, file: Path, step: int) -> None:
-        """Remove the rows that come again: all of them, or in a resumed run those from its first step on."""
-        if not self.keep:
-            file.unlink(missing_ok=True)
-        elif file.exists():
-            whole = file.read_text(encoding="utf-8").rpartition("\n")[0]  # a killed run may leave half a line
-            rows = list(csv.DictReader(io.StringIO(whole)))
-            self.metrics_keys = list(rows[0]) if rows else []
-            self._write(file, [row for row in rows if int(row["step"]) < step])
-
-    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        file = Path(self.metrics_file_path)
-        with file.open(encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines))
-        self._write(file, rows)
-
-    def _write(self, file: Path, rows: list[dict[str, str]]) -> None:
-        with atomic_write(file) as lines:
-            writer = csv.DictWriter(lines, fieldnames=self.metrics_keys)
+    def _rewrite(self, rows: list[dict[str, str]], columns: Iterable[str]) -> None:
+        """Write the file anew, with more columns."""
+        self._columns = sorted({*self._columns, *columns})
+        self.rows = len(rows)
+        with atomic_write(self.file) as lines:
+            writer = csv.DictWriter(lines, self._columns)
             writer.writeheader()
             writer.writerows(rows)
+
+    def _read(self) -> list[dict[str, str]]:
+        """The rows of the file, without half a line that a killed run may have left."""
+        try:
+            text = self.file.read_bytes().decode().rpartition("\n")[0]
+            rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise self._damaged(None, str(error)) from error
+        for number, row in enumerate(rows, start=2):
+            if None in row or None in row.values() or "step" not in row:
+                raise self._damaged(number, "a row does not fit the columns")
+        return rows
+
+    def _damaged(self, line: int | None, problem: str) -> InputError:
+        fix = "move it away: the run goes on without the curves so far"
+        return InputError(f"is damaged: {problem}", file=self.file, line=line, fix=fix)

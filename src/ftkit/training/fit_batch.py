@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.utils.data import BatchSampler, IterableDataset
 from torchmetrics import Metric
 
 from ftkit.errors import EnvironmentFault, InputError, at_least
+from ftkit.training import lightning_internals as internals
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.randomness import ReplayLoader
 from ftkit.training.recorder import add_to_result
@@ -92,7 +94,7 @@ class FitBatch(L.Callback):
             self.fitted = self._largest(trainer, pl_module, data)
         if self.fitted < self.asked:
             self._split(trainer)
-        self._catch(trainer, pl_module)
+        internals.retry_failed_batches(trainer, pl_module, partial(self._recover, trainer, pl_module))
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Split the batches of a loader that was made anew."""
@@ -139,29 +141,15 @@ class FitBatch(L.Callback):
         """Keep the size that the run had."""
         self.fitted = state_dict["fitted"]
 
-    def _catch(self, trainer: L.Trainer, module: Any) -> None:
-        """Begin steps that do not fit again; Lightning has no hook for what a step raises."""
-        loop: Any = trainer.fit_loop.epoch_loop
-        advance = loop.advance
-
-        def advance_again(fetcher: Any) -> None:
-            while True:
-                hook = module._current_fx_name
-                try:
-                    return advance(fetcher)
-                except RuntimeError as error:
-                    counts = loop.batch_progress.current
-                    if not is_out_of_memory(error) or (self._stepping and counts.ready > counts.completed):
-                        raise
-                    size, resume = self._smaller(self.fitted, error), self._resume(trainer, error)
-                # Outside of the handler, which holds on to the tensors of the step that failed.
-                module._current_fx_name = hook
-                self._begin_again(trainer, module, resume, size)
-
-        loop.advance = advance_again
+    def _recover(self, trainer: L.Trainer, module: L.LightningModule, error: RuntimeError) -> Callable[[], None]:
+        """What begins a step that does not fit again; any other error is raised."""
+        if not is_out_of_memory(error) or (self._stepping and internals.batch_is_under_way(trainer)):
+            raise error
+        size = self._smaller(self.fitted, error)
+        return partial(self._begin_again, trainer, module, self._resume(trainer, error), size)
 
     def _release(self, trainer: L.Trainer) -> None:
-        vars(trainer.fit_loop.epoch_loop).pop("advance", None)
+        internals.stop_retrying(trainer)
         if self._accumulate:
             trainer.accumulate_grad_batches, self._accumulate = self._accumulate, 0
 
@@ -184,18 +172,12 @@ class FitBatch(L.Callback):
             module.restart_window()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        loop: Any = trainer.fit_loop.epoch_loop
-        progress, step = loop.batch_progress, loop.automatic_optimization.optim_progress.optimizer.step
-        steps = progress.current.completed // trainer.accumulate_grad_batches
+        steps = internals.batches_done(trainer) // trainer.accumulate_grad_batches
         self.fitted = size
         self._split(trainer)
         first = steps * trainer.accumulate_grad_batches
         resume.begin_again(trainer, first)
-        before = trainer.current_epoch * int(trainer.num_training_batches)
-        for counts, number in ((progress.current, first), (progress.total, before + first)):
-            counts.ready = counts.started = counts.processed = counts.completed = number
-        for counts in (step.current, step.total):
-            counts.ready = counts.completed
+        internals.count_from(trainer, first)
 
     def _largest(self, trainer: L.Trainer, module: L.LightningModule, data: Any) -> int:
         size = self.asked
@@ -219,7 +201,7 @@ class FitBatch(L.Callback):
         data.batch_size = size
         batches = islice(data.train_dataloader(), self.probe_batches)
         # Compared as the step gets them: one that was tried before may come without what is kept of it.
-        batch = max((module._on_before_batch_transfer(batch, dataloader_idx=0) for batch in batches), key=elements)
+        batch = max((internals.as_the_step_gets_it(module, batch) for batch in batches), key=elements)
         batch = trainer.strategy.batch_to_device(batch)
         room = [torch.empty_like(p) for p in trainable_parameters(module).values() for _ in range(2)]  # AdamW's moments
         with trainer.precision_plugin.train_step_context():
@@ -241,23 +223,21 @@ class FitBatch(L.Callback):
 
     def _split(self, trainer: L.Trainer) -> None:
         """Let the data come in micro-batches: the same examples in the same order, in as many steps."""
-        loop: Any = trainer.fit_loop
         _loader(trainer).batch_sampler.batch_size = self.fitted
         trainer.accumulate_grad_batches = self._accumulate * self.factor
         batches = -(-self._examples // self.fitted)
-        loop._combined_loader.limits = loop.max_batches = batches
+        internals.set_batches_of_an_epoch(trainer, batches)
         if isinstance(trainer.val_check_interval, int):
             every = trainer.val_check_interval * self.factor
             trainer.val_check_batch = every if trainer.check_val_every_n_epoch is None else min(every, batches)
         elif trainer.val_check_batch is not None:
             trainer.val_check_batch = max(1, int(batches * trainer.val_check_interval))
-        iter(loop._data_fetcher)  # it may have fetched whole batches
         rank_zero_info(f"A batch of {self.asked} does not fit: {self.factor} micro-batches of {self.fitted} instead")
 
 
 def _loader(trainer: L.Trainer) -> Any:
     """The loader of the training rows."""
-    loaders: Any = getattr(trainer.fit_loop._combined_loader, "flattened", [])
+    loaders = internals.training_loaders(trainer)
     sampler = getattr(loaders[0], "batch_sampler", None) if len(loaders) == 1 else None
     if type(sampler) is not BatchSampler or isinstance(loaders[0].dataset, IterableDataset):
         raise InputError("FitBatch needs one training loader, of rows that are counted", field="trainer.callbacks")

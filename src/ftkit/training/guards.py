@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ftkit.errors import TrainingFailed, at_least
+from ftkit.training.lightning_internals import logged_in_step
 from ftkit.training.recorder import record_unfinished
 
 NAMED = 5  # examples of a batch
@@ -176,7 +177,7 @@ class DivergenceGuard(L.Callback):
         Raises:
             TrainingFailed: It has climbed for good.
         """
-        loss = _logged(trainer, "train/loss")
+        loss = logged_in_step(trainer, "train/loss")
         if loss is None:
             loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if not self.enabled or loss is None:
@@ -229,14 +230,6 @@ def read_at_once(values: Sequence[Tensor]) -> list[float]:
     """
     whole = [value.full_tensor() if isinstance(value, DTensor) else value for value in values]
     return torch.stack([value.reshape(()).to(whole[0].device) for value in whole]).tolist() if whole else []
-
-
-def _logged(trainer: L.Trainer, name: str) -> Tensor | None:
-    """What ``training_step`` has logged of a batch."""
-    # Private, for `callback_metrics` waits for each figure of the progress bar and goes on with those of past epochs.
-    results: Any = trainer.fit_loop.epoch_loop._results
-    found = results.get(f"training_step.{name}")
-    return None if found is None else found._forward_cache
 
 
 def _finite_only(callback: ModelCheckpoint) -> Any:

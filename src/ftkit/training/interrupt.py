@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from ftkit.storage import CHECKSUM_SUFFIX, remove_partials
 from ftkit.training.checkpoint import INTERRUPTED
+from ftkit.training.lightning_internals import before_the_batch
 from ftkit.training.recorder import record_unfinished
 
 
@@ -70,7 +71,7 @@ class SafeStop(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let the loops say that the last batch is over, not that the next one has begun."""
         if self._saving:
-            _between_batches(trainer, checkpoint["loops"]["fit_loop"])
+            before_the_batch(trainer, checkpoint["loops"]["fit_loop"])
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop listening; there is nothing to resume any more."""
@@ -106,24 +107,3 @@ def _received_by_any(trainer: L.Trainer, received: int | None) -> int | None:
 
 def _checkpoint(trainer: L.Trainer) -> Path:
     return Path(trainer.default_root_dir) / "checkpoints" / INTERRUPTED
-
-
-def _between_batches(trainer: L.Trainer, loops: dict[str, Any]) -> None:
-    """Turn the state of Lightning's loops at the start of a batch into the state before it.
-
-    Lightning knows that state (all counters equal) from checkpoints that follow a validation: it does not validate
-    again, and then counts the batch that stepped. So that is counted back where a validation could have been.
-    """
-    loop: Any = trainer.fit_loop.epoch_loop
-    saved = loops["epoch_loop.batch_progress"]
-    for counts in (saved["total"], saved["current"]):
-        counts["ready"] = counts["started"] = counts["completed"]
-    saved["is_last_batch"] = False
-    progress = loop.batch_progress
-    before = progress.state_dict()
-    progress.total.ready, progress.current.ready = saved["total"]["ready"], saved["current"]["ready"]
-    progress.is_last_batch = False
-    if loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
-        loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
-    progress.total.ready, progress.current.ready = before["total"]["ready"], before["current"]["ready"]
-    progress.is_last_batch = before["is_last_batch"]

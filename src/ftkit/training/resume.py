@@ -14,15 +14,14 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from ftkit.errors import InputError
+from ftkit.training import lightning_internals as internals
 from ftkit.training.checkpoint import read_checkpoint
+from ftkit.training.curves import CurvesLogger
 from ftkit.training.environment import data_sha256
 from ftkit.training.randomness import ReplayLoader, reseed, seed_all
 from ftkit.training.recorder import add_to_result
-
-_RESULTS = ("value", "cumulated_batch_size")  # what Lightning keeps of a value that is averaged over an epoch
 
 
 class ExactResume(L.Callback):
@@ -48,8 +47,9 @@ class ExactResume(L.Callback):
         self._epoch = self._batches = 0  # where the run is: batches done in the epoch
         self._loaders: list[ReplayLoader] = []
         self._stored: dict[str, Any] | None = None  # of the checkpoint, until the run has gone on
-        self._results: dict[str, Any] = {}
+        self._sums: dict[str, Any] = {}
         self._trainer: L.Trainer | None = None
+        self._hook: str | None = None  # in which a checkpoint is saved
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Note seed and data before anything is drawn."""
@@ -57,14 +57,22 @@ class ExactResume(L.Callback):
             self._trainer, self._seed = trainer, torch.initial_seed()
             self.settings = settings(trainer, getattr(trainer, "datamodule", None))
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """See that an epoch whose last step was taken is finished first, also where training is over with it."""
+        if self._stored is None:
+            return
+        if self._stored["under_way"] and self._stored["over"]:
+            internals.finish_epoch_first(trainer, self._stored["validates"], self._stored["stop"])
+        else:
+            trainer.should_stop = self._stored["stop"]
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over the loaders, and what the checkpoint knows."""
         if self._stored is not None:
             self._seed = int(self._stored["settings"]["seed"])
-            trainer._logger_connector._callback_metrics.update(self._stored["metrics"]["callback"])
-            for logger in trainer.loggers:
-                if hasattr(logger, "go_on"):
-                    logger.go_on()
+            internals.restore_callback_metrics(trainer, self._stored["metrics"]["callback"])
+            if not self._stored["under_way"]:
+                _step_plateaus(trainer, self._stored["epoch"])
             # Lightning cannot know that the loaders are.
             warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
         self._replay(trainer)
@@ -86,10 +94,10 @@ class ExactResume(L.Callback):
         if stored is not None and trainer.current_epoch == stored["epoch"]:
             if batch_idx != stored["batches"]:
                 raise RuntimeError(f"resumed at batch {batch_idx}, but batch {stored['batches']} was next")
-            _restore_metrics(pl_module, stored["metrics"]["modules"])
-            self._results = stored["metrics"]["results"]
+            internals.restore_metric_states(pl_module, stored["metrics"]["modules"])
+            self._sums = stored["metrics"]["sums"]
         self._epoch = trainer.current_epoch
-        self._merge_results(trainer)
+        internals.add_epoch_sums(trainer, self._sums)
         reseed(self._seed, trainer.current_epoch, batch_idx)
 
     def on_train_batch_end(
@@ -97,12 +105,17 @@ class ExactResume(L.Callback):
     ) -> None:
         """Count the batch."""
         self._batches = batch_idx + 1
-        self._merge_results(trainer)
+        internals.add_epoch_sums(trainer, self._sums)  # once there is a place for them: after the first batch
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """See that the averages of the epoch are whole."""
-        self._merge_results(trainer)
-        self._results = {}
+        """See that the figures of the epoch are whole, also where no batch was left of it."""
+        internals.add_epoch_sums(trainer, self._sums)
+        self._sums = {}
+        stored, self._stored = self._stored, None
+        if stored is not None and stored["epoch"] == trainer.current_epoch:
+            for name, value in stored["metrics"]["epoch"].items():
+                pl_module.log(name, value, logger=name in stored["metrics"]["logged"], batch_size=1)
+        internals.step_plateaus_again(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leave the generators as a fresh run of the same seed finds them."""
@@ -115,22 +128,41 @@ class ExactResume(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run is, as tensors and plain values."""
-        if self._trainer is None or self._trainer.state.fn != "fit":
+        trainer = self._trainer
+        if trainer is None or trainer.state.fn != "fit":
             return {}
+        self._hook = internals.running_hook(trainer.lightning_module)
+        over = internals.epoch_is_over(trainer) or trainer.should_stop
+        epoch, logged = internals.epoch_values(trainer) if over else ({}, set())
+        done = internals.metrics_of_validation(trainer) if self._hook == "on_validation_end" else []
         return {
             "settings": {**self.settings, "seed": self._seed},
             "epoch": self._epoch,
             "batches": self._batches,
+            "over": over,
+            "stop": trainer.should_stop,
+            "under_way": internals.epoch_is_under_way(trainer),
+            "validates": self._hook == "on_validation_end" or internals.validation_is_due(trainer),
             "generators": [state for loader in self._loaders for state in loader.generator_states],
             "metrics": {
-                "modules": _metrics(self._trainer.lightning_module),
-                "results": _results(self._trainer),
-                "callback": {name: value.cpu() for name, value in self._trainer.callback_metrics.items()},
+                "modules": internals.metric_states(trainer.lightning_module, apart_from=done),
+                "sums": internals.epoch_sums(trainer),
+                "epoch": epoch,
+                "logged": sorted(logged),
+                "callback": {name: value.cpu() for name, value in trainer.callback_metrics.items()},
             },
+            "curves": [
+                {"rows": logger.rows, "to_come": internals.rows_to_come(trainer)} for logger in _curves(trainer)
+            ],
         }
 
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let the loops say that the batch is over, and what follows it is not."""
+        if self._hook == "on_train_batch_end":
+            internals.after_the_batch(trainer, checkpoint["loops"]["fit_loop"])
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare the settings; the rest waits for the training to start.
+        """Compare the settings and go on with the curves; the rest waits for the training to start.
 
         Raises:
             InputError: They changed, and that was not allowed.
@@ -139,20 +171,19 @@ class ExactResume(L.Callback):
             return
         self.changed = compare_settings(state_dict["settings"], self.settings, self.allow_changed)
         self._stored = state_dict
+        for logger, curves in zip(_curves(self._trainer), state_dict["curves"], strict=False):
+            logger.go_on(**curves)
 
     def begin_again(self, trainer: L.Trainer, batch_idx: int) -> None:
         """Go on with a batch of this epoch that was fetched before; Lightning's counters are left to the caller."""
         self._batches = batch_idx
         for loader in self._loaders:
             loader.begin_again(batch_idx)
-        fetcher: Any = trainer.fit_loop._data_fetcher
-        iter(fetcher)
-        fetcher.fetched = batch_idx
+        internals.fetch_again(trainer, batch_idx)
 
     def _replay(self, trainer: L.Trainer) -> None:
         """Wrap the loaders, unless they restore themselves or are wrapped."""
-        combined: Any = trainer.fit_loop._combined_loader
-        loaders = combined.flattened
+        loaders = internals.training_loaders(trainer)
         stateful = any(hasattr(loader, "load_state_dict") for loader in loaders)
         if stateful or all(isinstance(loader, ReplayLoader) for loader in loaders):
             return
@@ -166,13 +197,9 @@ class ExactResume(L.Callback):
             )
             for number, loader in enumerate(loaders)
         ]
-        combined.flattened = self._loaders
-        fetcher: Any = trainer.fit_loop._data_fetcher
-        iter(fetcher)  # Lightning's first iterator is over the loaders as they were
+        internals.replace_training_loaders(trainer, self._loaders)
         if not alone and self._stored is not None and self._stored["epoch"] == trainer.current_epoch:
-            for _ in range(self._stored["batches"]):
-                next(fetcher)
-            fetcher.fetched = 0  # Lightning adds them
+            internals.pass_over_batches(trainer, self._stored["batches"])
 
     def _start(self, trainer: L.Trainer) -> tuple[int, list[Tensor] | None]:
         """Where the coming iteration starts."""
@@ -180,17 +207,6 @@ class ExactResume(L.Callback):
         if stored is None or stored["epoch"] != trainer.current_epoch:
             return 0, None
         return stored["batches"], stored["generators"]
-
-    def _merge_results(self, trainer: L.Trainer) -> None:
-        """Add what was counted before the stop, once Lightning has a place for it: after the first batch."""
-        found: Any = trainer.fit_loop.epoch_loop._results
-        for key in [key for key in self._results if key in found]:
-            stored, result = self._results.pop(key), found[key]
-            for name in _RESULTS:
-                if name in stored:
-                    before, now = stored[name].to(getattr(result, name).device), getattr(result, name)
-                    limit = result.meta.is_max_reduction or result.meta.is_min_reduction
-                    setattr(result, name, result.meta.reduce_fx(before, now) if limit else before + now)
 
 
 def settings(trainer: L.Trainer, datamodule: Any) -> dict[str, Any]:
@@ -253,37 +269,13 @@ def stored_settings(path: Path) -> dict[str, Any]:
     return next((state["settings"] for name, state in states.items() if "ExactResume" in name and state), {})
 
 
-def _metrics(module: L.LightningModule) -> dict[str, Any]:
-    """The counts of all torchmetrics of a module."""
-    return {
-        name: {"count": metric._update_count, "state": _detached(metric.metric_state)}
-        for name, metric in module.named_modules()
-        if isinstance(metric, Metric)
-    }
+def _curves(trainer: L.Trainer) -> list[CurvesLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, CurvesLogger)]
 
 
-def _restore_metrics(module: L.LightningModule, stored: Mapping[str, Any]) -> None:
-    for name, metric in module.named_modules():
-        if isinstance(metric, Metric) and name in stored:
-            metric._update_count, metric._computed = stored[name]["count"], None
-            for key, value in stored[name]["state"].items():
-                parts = value if isinstance(value, list) else [value]
-                moved = [part.to(metric.device) for part in parts]
-                setattr(metric, key, moved if isinstance(value, list) else moved[0])
-
-
-def _results(trainer: L.Trainer) -> dict[str, dict[str, Tensor]]:
-    """What Lightning has summed up of the values that are logged over an epoch."""
-    results: Any = trainer.fit_loop.epoch_loop._results
-    return {
-        key: {name: _detached(getattr(result, name)) for name in _RESULTS if hasattr(result, name)}
-        for key, result in results.items()
-        if result.is_tensor and result.meta.on_epoch
-    }
-
-
-def _detached(value: Any) -> Any:
-    """A copy on the CPU of a tensor, or of the tensors in a list or dict."""
-    if isinstance(value, Tensor):
-        return value.detach().cpu().clone()
-    return {k: _detached(v) for k, v in value.items()} if isinstance(value, Mapping) else [_detached(v) for v in value]
+def _step_plateaus(trainer: L.Trainer, epoch: int) -> None:
+    """Step the schedulers that Lightning steps after the checkpoint at the end of an epoch."""
+    for config in trainer.lr_scheduler_configs:
+        due = config.interval == "epoch" and (epoch + 1) % config.frequency == 0
+        if due and config.reduce_on_plateau and config.monitor:
+            trainer.lightning_module.lr_scheduler_step(config.scheduler, trainer.callback_metrics.get(config.monitor))

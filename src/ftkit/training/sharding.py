@@ -7,6 +7,7 @@ from types import MethodType
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy, StrategyRegistry
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
@@ -20,6 +21,7 @@ from torch.optim import Optimizer
 
 from ftkit.errors import InputError
 from ftkit.models.transformers_internals import is_block, mark_sharded
+from ftkit.training.lightning_internals import attached_trainer, join_all_processes
 
 
 class FullySharded(ModelParallelStrategy):
@@ -34,8 +36,8 @@ class FullySharded(ModelParallelStrategy):
         super().__init__(save_distributed_checkpoint=False)
 
     def setup_environment(self) -> None:
-        """Take all processes for one group; Lightning's default would cut layers apart inside a node."""
-        self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        """Take all processes for one group."""
+        join_all_processes(self)
         super().setup_environment()
 
     @property
@@ -56,7 +58,7 @@ class FullySharded(ModelParallelStrategy):
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The whole state of an optimizer, on the first process; the others get nothing."""
         assert self.model is not None
-        optimizer = getattr(optimizer, "_optimizer", optimizer)  # out of Lightning's wrapper
+        optimizer = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         state = get_optimizer_state_dict(self.model, optimizer, options=options)
         return _renamed(state, {name: number for number, name in enumerate(self._names(optimizer))}) if state else {}
@@ -90,7 +92,7 @@ def shard(module: L.LightningModule, net: nn.Module) -> None:
         InputError: The strategy is Lightning's own, whose checkpoints are folders that nothing checks; the weights are
             quantised; or the model learns from preferences.
     """
-    strategy = None if module._trainer is None else module.trainer.strategy
+    strategy = None if (trainer := attached_trainer(module)) is None else trainer.strategy
     if not isinstance(strategy, ModelParallelStrategy):
         return
     if not isinstance(strategy, FullySharded):
