@@ -31,7 +31,7 @@ SINGLE_FILES: dict[str, set[str]] = {
     "run_folder": set(),
     "storage": {"errors"},
     "lock": {"errors", "storage"},
-    "hub": {"errors"},
+    "hub": {"errors", "storage"},
     "jsonargparse_internals": set(),
     "parsing": {"errors", "jsonargparse_internals"},
 }

@@ -44,7 +44,6 @@ def test_what_was_loaded_can_be_saved(gguf_file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("merge", [False, True])
 def test_a_tuned_file_is_exported(gguf_file: Path, tmp_path: Path, trainable: Any, merge: bool) -> None:
     module = CausalLMSFT(model=str(gguf_file), trainable=trainable, seed=1)
-    assert module.hub_id is None
     assert module.context_length == 64
     module.configure_model()
     with torch.no_grad():

@@ -14,6 +14,7 @@ from ftkit.lightning_cli import FtkitCLI, config_arguments, without_folder
 from ftkit.lightning_exits import refusals_told, termination_told
 from ftkit.quiet import quiet_lightning
 from ftkit.run_folder import DEFAULT_FOLDER
+from ftkit.training.checkpoint import TrainedStateModule
 from ftkit.training.environment import code_sha256, data_sha256
 
 
@@ -33,7 +34,7 @@ class CellEngine:
         return CellEngine, (_unseen,)
 
     def identity(self, configs: Sequence[Path], seed: int) -> dict[str, Any]:
-        """What would be run: the resolved configuration without its output folder, the code, the data and the seed."""
+        """What would be run: the resolved configuration without its output folder, base model, code, data and seed."""
         cli = self._build(configs, seed, Path(DEFAULT_FOLDER))
         splits = getattr(cli.datamodule, "evaluate_splits", None)
         if splits is not None and "test" not in splits:
@@ -44,7 +45,9 @@ class CellEngine:
                 fix="add test",
             )
         config = json.loads(cli.parser.dump(without_folder(cli.config), format="json", skip_none=False))
-        return {"config": config, "code": code_sha256(), "data": data_sha256(cli.datamodule), "seed": seed}
+        base = cli.model.base if isinstance(cli.model, TrainedStateModule) else None
+        data = data_sha256(cli.datamodule)
+        return {"config": config, "base": base, "code": code_sha256(), "data": data, "seed": seed}
 
     def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
         """Train and test one cell in ``directory``."""

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
 
 from ftkit.errors import InputError, UnavailableError
+from ftkit.storage import FileStamp, file_stamp
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _UNKNOWN_KIND = re.compile("Unrecognized|does not recognize")  # a ValueError of transformers; its others may be ours
@@ -102,7 +103,7 @@ def _load_gguf(kind: Any, path: Path, options: dict[str, Any]) -> Any:
             field="quantisation",
             fix="leave it out, or load the same model from a hub id or folder",
         )
-    described = _described_by_gguf(AutoConfig if _is_model(kind) else kind, path, path.stat().st_mtime_ns)
+    described = _described_by_gguf(AutoConfig if _is_model(kind) else kind, path, file_stamp(path))
     if not _is_model(kind):
         return deepcopy(described)
     model = _read_gguf(kind, path, {"config": deepcopy(described), **options})
@@ -112,7 +113,7 @@ def _load_gguf(kind: Any, path: Path, options: dict[str, Any]) -> Any:
 
 
 @lru_cache(maxsize=4)
-def _described_by_gguf(kind: Any, path: Path, changed: int) -> Any:
+def _described_by_gguf(kind: Any, path: Path, stamp: FileStamp) -> Any:
     """A configuration or tokenizer, read once: it takes seconds, and every row of a sweep asks for both repeatedly."""
     return _read_gguf(kind, path, {})
 

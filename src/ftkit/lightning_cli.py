@@ -36,7 +36,13 @@ from ftkit.starting_point import (
     refuse_trained,
 )
 from ftkit.storage import atomic_write, make_folder
-from ftkit.training.checkpoint import AtomicCheckpointIO, TrainedStateModule, find_checkpoint, read_checkpoint
+from ftkit.training.checkpoint import (
+    AtomicCheckpointIO,
+    TrainedStateModule,
+    commit_trained_on,
+    find_checkpoint,
+    read_checkpoint,
+)
 from ftkit.training.curves import CurvesLogger
 from ftkit.training.guards import DivergenceGuard, FiniteGuard
 from ftkit.training.interrupt import SafeStop
@@ -85,6 +91,7 @@ class FtkitCLI(HookedCLI):
 
     def __init__(self, args: Sequence[str], run: bool = True, callbacks: Sequence[L.Callback] = ()) -> None:
         self._arguments = list(args)
+        self._revision: str | None = None  # a commit that was named, if it is the one that the checkpoint tells
         self.safe_stop = SafeStop()
         self.exact_resume = ExactResume()
         super().__init__(
@@ -140,13 +147,17 @@ class FtkitCLI(HookedCLI):
             choose_resumable(chosen)
         path = chosen and chosen.get("ckpt_path")
         if path and path not in LIGHTNINGS_OWN_CHECKPOINTS:
-            stored = read_checkpoint(path).get("hyper_parameters", {})
+            checkpoint = read_checkpoint(path)
+            stored = checkpoint.get("hyper_parameters", {})
             trained = stored.get("_class_path")
             if trained not in (None, chosen.model.class_path):
                 raise InputError("is a checkpoint of another class", file=path, field="model.class_path", got=trained)
             given = given_options(self.parser, self._arguments)
-            options = given.get(f"{self.config.subcommand}.model.init_args") or Namespace()
-            refuse_other_options(options.as_dict(), stored, path)
+            options = (given.get(f"{self.config.subcommand}.model.init_args") or Namespace()).as_dict()
+            commit = commit_trained_on(checkpoint)
+            if commit is not None and options.get("revision") == commit:
+                self._revision = stored["revision"] = commit
+            refuse_other_options(options, stored, path)
             chosen.ckpt_path = str(find_checkpoint(path))
 
     def chosen(self, config: Namespace) -> Namespace:
@@ -156,6 +167,8 @@ class FtkitCLI(HookedCLI):
     def before_instantiate_classes(self) -> None:
         """Let this run's choice replace that of an earlier one in the process."""
         torch.set_float32_matmul_precision(self.chosen(self.config).matmul_precision)
+        if self._revision is not None:  # in the place of the branch that a checkpoint was trained with
+            self.chosen(self.config).model.init_args.revision = self._revision
 
     def instantiate_classes(self) -> None:
         """Build everything; what a constructor refuses, jsonargparse would report as a type that does not match.
@@ -217,6 +230,8 @@ class FtkitCLI(HookedCLI):
             stack.enter_context(termination_told(alone=self.trainer.world_size == 1))
             stack.enter_context(misfits_told(self.config_init[subcommand].ckpt_path))
             stack.enter_context(refusals_told())
+            if subcommand == "fit":
+                self._pin_base()
             if subcommand == "fit" and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                 self._check_resumed()
                 folder = Path(self.config_init.fit.trainer.default_root_dir)
@@ -224,11 +239,19 @@ class FtkitCLI(HookedCLI):
                 stack.enter_context(exclusive(folder))
             yield
 
+    def _pin_base(self) -> None:
+        """Let the base model be the commit on the hub that the run was trained on, unless a revision is given."""
+        path = self.config_init[self.subcommand].ckpt_path
+        if path and path not in LIGHTNINGS_OWN_CHECKPOINTS and isinstance(self.model, TrainedStateModule):
+            self.model.pin_base(read_checkpoint(path))
+
     def _check_resumed(self) -> None:
         """Refuse to go on with other settings before anything is written."""
         chosen = self.config_init.fit
         self.exact_resume.allow_changed = chosen.allow_changed
         if chosen.ckpt_path and chosen.ckpt_path not in LIGHTNINGS_OWN_CHECKPOINTS:
+            if isinstance(self.model, TrainedStateModule):
+                self.model.refuse_other_base(read_checkpoint(chosen.ckpt_path))
             now = settings(self.trainer, self.datamodule)
             compare_settings(stored_settings(chosen.ckpt_path), now, chosen.allow_changed)
 
@@ -243,6 +266,7 @@ class FtkitCLI(HookedCLI):
             refuse_trained(chosen)
         elif chosen.ckpt_path is None and isinstance(self.model, TrainedStateModule):
             chosen.ckpt_path = str(find_checkpoint(chosen.trainer.default_root_dir))
+        self._pin_base()
         make_folder(chosen.trainer.default_root_dir)
 
     before_validate = before_predict = before_test

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from ftkit.errors import EnvironmentFault, InputError
 
@@ -125,6 +125,26 @@ def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class FileStamp(NamedTuple):
+    """What changes when the contents of a file do: writing sets the last one, whatever time of change is put back."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+
+def file_stamp(path: str | Path) -> FileStamp:
+    """Return the stamp of a file, or of what a link points to.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    status = Path(path).stat()
+    return FileStamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def write_checksum(path: str | Path) -> None:

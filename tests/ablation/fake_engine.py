@@ -27,8 +27,8 @@ def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
 
 
 class FakeEngine:
-    def __init__(self, code: str = "v1", data: str = "d1") -> None:
-        self.code, self.data = code, data
+    def __init__(self, code: str = "v1", data: str = "d1", base: dict[str, Any] | None = None) -> None:
+        self.code, self.data, self.base = code, data, base
         self.ran: list[tuple[str, int]] = []
 
     def identity(self, configs: Sequence[Path], seed: int) -> dict[str, Any]:
@@ -39,7 +39,7 @@ class FakeEngine:
             raise InputError("unknown key", field="misspelt")
         if config.get("offline"):
             raise UnavailableError("the data are not on this machine")
-        return {"config": config, "code": self.code, "data": self.data, "seed": seed}
+        return {"config": config, "base": self.base, "code": self.code, "data": self.data, "seed": seed}
 
     def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
         config = self.identity(configs, seed)["config"]

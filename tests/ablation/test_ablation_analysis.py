@@ -3,6 +3,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,6 +136,21 @@ def test_what_differs_is_what_was_run_code_and_data_included(tmp_path: Path) -> 
     run(ablation, FakeEngine(), tmp_path / "out", rows="2")
     assert analyse(tmp_path / "out").rows[1].differs == {}
     assert "Row 2 (same): nothing" in table(tmp_path / "out")
+
+
+def test_what_a_base_model_holds_differs_unless_another_one_was_chosen(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "study", {"01_base": {}, "02_other": {"model": {"size": "large"}}})
+    ablation = Ablation.load(folder)
+
+    def differs(**base: Any) -> Any:
+        run(ablation, FakeEngine(base=base), tmp_path / "out", rows="2")
+        return analyse(tmp_path / "out").rows[1].differs
+
+    run(ablation, FakeEngine(base={"size": "small", "fingerprint": {"weights": "5f"}}), tmp_path / "out", rows="1")
+    chosen = {"config.model.size": "absent -> 'large'"}
+    assert differs(size="large", fingerprint={"weights": "90"}) == chosen
+    replaced = {"base.fingerprint.weights": "'5f' -> '90'", **chosen}
+    assert differs(size="small", fingerprint={"weights": "90"}) == replaced
 
 
 def test_what_differs_is_looked_for_in_a_seed_that_both_have(tmp_path: Path) -> None:

@@ -213,6 +213,20 @@ def test_markdown_and_csv_say_the_same(report: Report) -> None:
     assert "- machine: cpu: unknown\n" in markdown
 
 
+def test_two_base_models_under_one_name_show(tmp_path: Path) -> None:
+    def row(**fingerprint: str) -> dict[str, Any]:
+        return {"result": {"base": {"model": "base", "revision": None, "fingerprint": fingerprint}}}
+
+    rows = {"01_a": row(weights="5f"), "02_b": row(weights="5f"), "03_c": row(weights="90")}
+    rows["04_d"] = row(commit="c" * 40)
+    line = re.search(r"^- base model: (.*)$", to_markdown(build(sweep(tmp_path, rows, "1-4"))), re.MULTILINE)
+    assert line is not None
+    assert re.fullmatch(
+        r"model base, contents (?!c)(\w{12}); model base, contents (?!\1|c)\w{12}; model base, contents c{12}",
+        line[1],
+    )
+
+
 def test_the_files_are_rebuilt_from_the_run_folders_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = sweep(tmp_path)
     shutil.rmtree(tmp_path / "study")

@@ -95,6 +95,8 @@ def test_from_the_command_line_to_the_prediction_file_and_back(tmp_path: Path) -
         "accuracy": found.correct.mean(),
     }
     assert result["data"]["sha256"] == data.data_sha256
+    files = {"config.json", "model.safetensors", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"}
+    assert result["base"].pop("fingerprint").keys() == files
     assert result["base"] == {"model": "demo", "revision": None}
     loaded = CausalLMSFT.load(run)
     assert loaded.prompt_style == "{question} ="

@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import pytest
@@ -290,14 +290,14 @@ def test_the_commit_of_a_hub_model_is_recorded_and_4_bit_weights_are_counted_by_
     from bitsandbytes.nn import Params4bit
 
     class Tuned(Threshold):
-        hub_id, revision = "org/model", "0123456789" * 4
+        fingerprint: ClassVar = {"commit": "0123456789" * 4}
 
         def __init__(self) -> None:
             super().__init__()
             self.packed = Params4bit(torch.zeros(8, 1, dtype=torch.uint8), False, bnb_quantized=True)
 
     trainer(tmp_path / "hub").fit(Tuned(), Data())
-    assert result(tmp_path / "hub")["commit"] == Tuned.revision
+    assert result(tmp_path / "hub")["commit"] == Tuned.fingerprint["commit"]
     assert result(tmp_path / "hub")["parameters"] == {"trainable": 1, "total": 17, "names": ["bias"]}
     trainer(tmp_path / "own").fit(Threshold(), Data())
     assert result(tmp_path / "own")["commit"] is None

@@ -39,6 +39,8 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     """The settings in which two identities or configs differ.
 
+    Where another base model was chosen, its contents are left out: the configuration says so.
+
     Args:
         old: Nested settings.
         new: Nested settings.
@@ -50,12 +52,19 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
         >>> changes({"model": {"pooling": "last"}}, {"model": {"pooling": "first"}, "seed": 1})
         {'model.pooling': "'last' -> 'first'", 'seed': 'absent -> 1'}
     """
+    if _base_options(old) != _base_options(new):
+        old, new = ({name: value for name, value in one.items() if name != "base"} for one in (old, new))
     before, after = flatten(old), flatten(new)
     return {
         name: f"{_word(before.get(name, _ABSENT))} -> {_word(after.get(name, _ABSENT))}"
         for name in sorted(before.keys() | after.keys())
         if before.get(name, _ABSENT) != after.get(name, _ABSENT)
     }
+
+
+def _base_options(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What the options say of the base model, without the contents of its files."""
+    return {name: value for name, value in (identity.get("base") or {}).items() if name != "fingerprint"}
 
 
 def _word(value: Any) -> str:

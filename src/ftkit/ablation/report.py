@@ -11,6 +11,7 @@ from ftkit.ablation.analysis import Analysis, analyse
 from ftkit.ablation.answers import answers
 from ftkit.ablation.evidence import Confusion, read_confusion, read_curves
 from ftkit.ablation.folder import format_numbers
+from ftkit.ablation.ledger import key_of
 from ftkit.ablation.report_plots import Curves, accuracy_plot, confusion_plot, cost_plot, curve_plots
 from ftkit.ablation.summary import RowSummary
 from ftkit.ablation.table import render
@@ -116,12 +117,20 @@ def _made_with(analysis: Analysis) -> Mapping[str, str]:
 
 
 def _origin(raw: Mapping[str, Any], machine: str) -> dict[str, str]:
-    data, base = raw.get("data") or {}, raw.get("base") or {}
+    data = raw.get("data") or {}
     sizes = ", ".join(f"{count:,} {split}" for split, count in (data.get("sizes") or {}).items())
     origin = {
         "data": " ".join(filter(None, [str(data.get("source", "unnamed")), f"({sizes})" if sizes else ""])),
         "data sha256": str(data.get("sha256") or "unknown"),
-        "base model": ", ".join(f"{name} {value}" for name, value in base.items() if value is not None) or "unknown",
+        "base model": _base_model(raw.get("base") or {}),
         "machine": machine,
     }
     return origin | {str(name): str(version) for name, version in (raw.get("versions") or {}).items()}
+
+
+def _base_model(base: Mapping[str, Any]) -> str:
+    """Its name, and a short hash of what its files hold, so that two under one name show."""
+    fingerprint = base.get("fingerprint") or {}
+    short = fingerprint.get("commit") or (key_of(fingerprint) if fingerprint else None)
+    named = {name: value for name, value in base.items() if name != "fingerprint"} | {"contents": short and short[:12]}
+    return ", ".join(f"{name} {value}" for name, value in named.items() if value is not None) or "unknown"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from ftkit.classifier import gpt2
 from ftkit.classifier.text_classifier import TextClassifier
+from ftkit.models.base_files import BaseFiles
 
 
 class GPT2Classifier(TextClassifier):
@@ -37,9 +39,9 @@ class GPT2Classifier(TextClassifier):
         self.size = size
 
     @property
-    def base(self) -> dict[str, Any]:
-        """Where the backbone came from, as plain values."""
-        return {**super().base, "size": self.size}
+    def base_options(self) -> dict[str, Any]:
+        """The options that say what the backbone is made from."""
+        return {**super().base_options, "size": self.size}
 
     @property
     def base_name(self) -> str:
@@ -47,9 +49,16 @@ class GPT2Classifier(TextClassifier):
         return gpt2.locate(self.source, self.size)
 
     @property
-    def hub_id(self) -> str | None:
-        """The name of the size on the hub."""
-        return self.base_name if self.source == "hub" and self.weights == "pretrained" else None
+    def base_files(self) -> BaseFiles:
+        """Where backbone and tokenizer are loaded from: nothing but the tokenizer for random weights of a hub size."""
+        files = super().base_files
+        known = self.source == "hub" and self.weights != "pretrained"
+        return replace(files, model=None) if known else files
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The hub id or the folder of the tokenizer that belongs to the source."""
+        return gpt2.tokenizer_name(self.source, self.size)
 
     def load_config(self) -> PretrainedConfig:
         """Load the configuration; that of a size on the hub is known without the network."""
@@ -57,7 +66,4 @@ class GPT2Classifier(TextClassifier):
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the byte-level BPE of the source, or the one named."""
-        named = self.tokenizer_source
-        return gpt2.load_tokenizer(
-            named or gpt2.tokenizer_name(self.source, self.size), None if named else self.revision
-        )
+        return gpt2.load_tokenizer(*self.base_files.tokenizer)

@@ -27,8 +27,8 @@ from ftkit.classifier.trainable import (
     trainable_blocks,
 )
 from ftkit.errors import InputError, at_least, below_one
-from ftkit.hub import is_local
-from ftkit.models.base_model import Quantisation, locate, quantisation_options
+from ftkit.models.base_files import BaseFiles, Location
+from ftkit.models.base_model import Quantisation, locate, locate_processor, quantisation_options
 from ftkit.training.checkpoint import TrainedStateModule, trainable_parameters
 from ftkit.training.distributed import summed
 from ftkit.training.lightning_internals import attached_trainer
@@ -125,8 +125,8 @@ class TextClassifier(TrainedStateModule):
         self.val_accuracy = MulticlassAccuracy(CLASSES, average="micro")
 
     @property
-    def base(self) -> dict[str, Any]:
-        """What the backbone was made from, as plain values; a checkpoint fits only the same base."""
+    def base_options(self) -> dict[str, Any]:
+        """The options that say what the backbone is made from."""
         identity = {"source": self.source, "weights": self.weights, "revision": self.revision}
         return identity if self.weights == "pretrained" else {**identity, "seed": self.seed}
 
@@ -136,9 +136,16 @@ class TextClassifier(TrainedStateModule):
         return locate(self.source, field="source")
 
     @property
-    def hub_id(self) -> str | None:
-        """The name of the pretrained model on the hub, if it comes from there."""
-        return None if is_local(self.base_name) or self.weights != "pretrained" else self.base_name
+    def base_files(self) -> BaseFiles:
+        """Where backbone and tokenizer are loaded from."""
+        named = self.tokenizer_source
+        tokenizer = Location(locate_processor(named)) if named else Location(self.tokenizer_name, self.revision)
+        return BaseFiles(Location(self.base_name, self.revision), tokenizer, self.weights == "pretrained")
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The hub id, the folder or the file of the tokenizer that belongs to the source."""
+        return locate_processor(self.source)
 
     @property
     def context_length(self) -> int:
@@ -158,8 +165,7 @@ class TextClassifier(TrainedStateModule):
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer of the source, or the one named."""
-        named = self.tokenizer_source
-        return loading.load_tokenizer(named or self.base_name, None if named else self.revision)
+        return loading.load_tokenizer(*self.base_files.tokenizer)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -211,6 +217,7 @@ class TextClassifier(TrainedStateModule):
                 add_lora(self.net, self.lora_rank, self.lora_alpha, self.lora_flavour, self.lora_dropout)
             else:
                 choose_trainable(backbone, self.net.head, self.trainable)
+        self.keep_fingerprint()
         if self.frozen_dtype == "bfloat16":
             if not backbone.splits:
                 raise InputError("needs a model that can be taken apart", field="frozen_dtype", got=self.frozen_dtype)

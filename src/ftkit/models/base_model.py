@@ -17,6 +17,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from ftkit.errors import InputError
 from ftkit.hub import is_local, load_pretrained
+from ftkit.models.base_files import BaseFiles, Location
 from ftkit.models.losses import Head
 from ftkit.models.transformers_internals import NewGELUActivation
 
@@ -128,24 +129,41 @@ def _fuse_activations(model: nn.Module) -> None:
                 setattr(module, name, nn.GELU(approximate="tanh"))
 
 
+def locate_processor(model: str) -> str:
+    """Return the hub id, the folder or the file of the tokenizer or processor that belongs to a model.
+
+    Args:
+        model: The model's name, see :func:`locate`. A folder without a tokenizer may have one in ``tokenizer`` beside
+            it.
+
+    Example:
+        >>> Path(locate_processor("demo")).name
+        'tokenizer'
+    """
+    name = locate(model)
+    beside = Path(name).parent / "tokenizer"
+    alone = Path(name).is_dir() and not (Path(name) / "tokenizer_config.json").is_file()
+    return str(beside) if alone and beside.is_dir() else name
+
+
+def base_files_of(model: str, revision: str | None = None) -> BaseFiles:
+    """Return where a model of that name, see :func:`locate`, and its tokenizer or processor lie."""
+    return BaseFiles(Location(locate(model), revision), Location(locate_processor(model), revision))
+
+
 def load_processor(auto_class: Any, model: str, revision: str | None = None) -> Any:
     """Load the tokenizer or processor that belongs to a model; a missing padding token becomes the end token.
 
     Args:
         auto_class: ``AutoTokenizer`` or ``AutoProcessor``.
-        model: The model's name, see :func:`locate`. A folder without a tokenizer may have one in ``tokenizer`` beside
-            it.
+        model: The model's name, see :func:`locate_processor`.
         revision: The hub revision to pin.
 
     Raises:
         UnavailableError: It is neither in the cache nor to be downloaded, or needs access.
         InputError: The folder holds none.
     """
-    name = locate(model)
-    beside = Path(name).parent / "tokenizer"
-    if Path(name).is_dir() and not (Path(name) / "tokenizer_config.json").is_file() and beside.is_dir():
-        name = str(beside)
-    processor = load_pretrained(auto_class, name, revision=revision)
+    processor = load_pretrained(auto_class, locate_processor(model), revision=revision)
     tokenizer = getattr(processor, "tokenizer", processor)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.hub import load_pretrained
-from ftkit.models.base_model import Dtype, Quantisation, load_base, load_processor, locate
+from ftkit.models.base_files import refuse_other_base
+from ftkit.models.base_model import Dtype, Quantisation, base_files_of, load_base, load_processor, locate
 
 
 def load_generator(
@@ -36,11 +37,13 @@ def load_generator(
             GPU if there is one.
 
     Raises:
-        InputError: A folder is damaged or is no model.
+        InputError: A folder is damaged or is no model, or the adapter was trained on another one.
         UnavailableError: The model is neither in the cache nor to be downloaded.
         EnvironmentFault: The device is not there.
     """
     place = chosen_device(device_map)
+    if adapter is not None:
+        refuse_other_base(adapter, base_files_of(model, revision))
     if dtype == "auto" and place == "cpu":
         dtype = "float32"
     if quantisation is not None:

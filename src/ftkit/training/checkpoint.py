@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import pickle
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import lightning as L
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
 from ftkit.errors import InputError
+from ftkit.models.base_files import BaseFiles, differing_files
 from ftkit.storage import CHECKSUM_SUFFIX, atomic_write, verify_checksum
 from ftkit.training.lightning_internals import attached_trainer
 
@@ -50,6 +53,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class TrainedStateModule(L.LightningModule):
     """A LightningModule whose checkpoints hold the parameters that learn and the identity of the frozen base."""
 
+    revision: str | None  # of the base model, if it is on the hub
+
     def __init__(self) -> None:
         super().__init__()
         self.strict_loading = False  # the frozen weights come from the base; on_load_checkpoint compares the keys
@@ -67,8 +72,36 @@ class TrainedStateModule(L.LightningModule):
 
     @property
     @abstractmethod
+    def base_options(self) -> dict[str, Any]:
+        """What the frozen weights are made from, as the options say it, in plain values."""
+
+    @property
+    @abstractmethod
+    def base_files(self) -> BaseFiles:
+        """Where they come from."""
+
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """The contents of the base model's files, as they were when they were loaded; or as they are now."""
+        return self.base_files.fingerprint()
+
+    @property
     def base(self) -> dict[str, Any]:
-        """What the frozen weights were made from, as plain values."""
+        """The identity of the base model, as plain values: its name and the contents of its files."""
+        return {**self.base_options, "fingerprint": self.fingerprint}
+
+    def keep_fingerprint(self) -> None:
+        """Note the contents of the base model that was loaded just now."""
+        self.fingerprint = self.base_files.fingerprint()
+
+    def pin_base(self, checkpoint: Mapping[str, Any]) -> None:
+        """Choose the commit that a checkpoint was trained on, if the base model is on the hub and no revision is given.
+
+        Args:
+            checkpoint: The checkpoint; nothing of the base model is loaded yet.
+        """
+        if self.revision is None:
+            self.revision = commit_trained_on(checkpoint)
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu", **changes: Any) -> Self:
@@ -93,6 +126,7 @@ class TrainedStateModule(L.LightningModule):
         """The tuned model that a checkpoint holds; the rest is as in :meth:`load`."""
         options = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
         module = cls(**{**options, **changes}).to(device)
+        module.pin_base(checkpoint)
         module.configure_model()
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"], strict=False)
@@ -102,11 +136,6 @@ class TrainedStateModule(L.LightningModule):
     def root_device(self) -> torch.device:
         """Where the network is going to be: a quantised one is put together there, for it should not be moved."""
         return self.device if (trainer := attached_trainer(self)) is None else trainer.strategy.root_device
-
-    @property
-    def hub_id(self) -> str | None:
-        """The name on the hub of what the weights were loaded from; None if they were not, or a folder."""
-        return None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Drop the frozen weights; add the base's identity, and the class for those who find only the file."""
@@ -121,15 +150,7 @@ class TrainedStateModule(L.LightningModule):
         Raises:
             InputError: The checkpoint belongs to another base, or trained other parameters.
         """
-        trainer = attached_trainer(self)
-        file = checkpoint.get("file", trainer and trainer.ckpt_path)
-        if checkpoint.get("base") != self.base:
-            raise InputError(
-                f"the checkpoint was trained on another base than {self.base}",
-                file=file,
-                field="base",
-                got=checkpoint.get("base"),
-            )
+        self.refuse_other_base(checkpoint)
         own, stored = trainable_parameters(self), checkpoint["state_dict"]
         wrong = {
             "missing": own.keys() - stored.keys(),
@@ -140,9 +161,55 @@ class TrainedStateModule(L.LightningModule):
             listing = "; ".join(f"{len(names)} {what}: {_first(names)}" for what, names in wrong.items() if names)
             raise InputError(
                 f"the checkpoint does not fit the model: {listing}",
-                file=file,
+                file=self._file_of(checkpoint),
                 fix="use the options that the checkpoint was trained with",
             )
+
+    def refuse_other_base(self, checkpoint: dict[str, Any]) -> None:
+        """Compare the base model of a checkpoint with that of this module, by name and by contents.
+
+        Raises:
+            InputError: They differ.
+        """
+        stored, commit = checkpoint.get("base"), commit_trained_on(checkpoint)
+        before = stored.get("fingerprint") if isinstance(stored, dict) else None
+        unsaid = {"fingerprint", "revision"} if commit else {"fingerprint"}  # the commit says what the revision was
+        if _without(stored, unsaid) != _without(self.base, unsaid):
+            raise InputError(
+                f"the checkpoint was trained on another base than {self.base_options}",
+                file=self._file_of(checkpoint),
+                field="base",
+                got=stored,
+            )
+        if before is None:
+            rank_zero_warn(
+                f"{self._file_of(checkpoint)} says nothing of the contents of its base model: whether that is still the"
+                " one that it was trained on cannot be checked"
+            )
+        elif before != self.fingerprint:
+            raise InputError(
+                "the base model is not the one that the checkpoint was trained on: "
+                + differing_files(before, self.fingerprint),
+                file=self._file_of(checkpoint),
+                field="base",
+                fix=("put the former one back under its name" if commit is None else f"load its revision {commit}")
+                + ", or train again",
+            )
+
+    def _file_of(self, checkpoint: dict[str, Any]) -> str | Path | None:
+        trainer = attached_trainer(self)
+        return checkpoint.get("file", trainer and trainer.ckpt_path)
+
+
+def commit_trained_on(checkpoint: Mapping[str, Any]) -> str | None:
+    """Return the commit on the hub of the base model that a checkpoint was trained on; None if it was not there."""
+    base = checkpoint.get("base")
+    fingerprint = base.get("fingerprint") if isinstance(base, dict) else None
+    return fingerprint.get("commit") if isinstance(fingerprint, dict) else None
+
+
+def _without(base: Any, names: set[str]) -> Any:
+    return {key: value for key, value in base.items() if key not in names} if isinstance(base, dict) else base
 
 
 def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -282,7 +282,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         about = content["about"]
         intact = content["sha256"] == key_of(about) and key_of(about["made_of"]) == folder.name
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{DESCRIPTION} is damaged: {error}") from error
+        raise ValueError(f"{DESCRIPTION} is damaged, or of an earlier version: {error}") from error
     if not intact:
         raise ValueError(f"the checksum of {DESCRIPTION} does not match")
     return dict(about)

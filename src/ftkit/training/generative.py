@@ -13,11 +13,13 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from ftkit.errors import InputError, at_least, below_one
-from ftkit.hub import is_local, load_pretrained
+from ftkit.hub import load_pretrained
 from ftkit.models.adapters import add_adapters, merged
+from ftkit.models.base_files import BaseFiles, write_fingerprint
 from ftkit.models.base_model import (
     Dtype,
     Quantisation,
+    base_files_of,
     enable_checkpointing,
     hidden_states_and_head,
     load_base,
@@ -109,14 +111,14 @@ class GenerativeModule(WindowedModule):
         self.net: Any = None
 
     @property
-    def base(self) -> dict[str, Any]:
-        """The base model's name and revision; a checkpoint fits only the same."""
+    def base_options(self) -> dict[str, Any]:
+        """The base model's name and revision."""
         return {"model": self.model_name, "revision": self.revision}
 
     @property
-    def hub_id(self) -> str | None:
-        """The model's name on the hub, if it is neither a folder nor a file."""
-        return None if is_local(name := locate(self.model_name)) else name
+    def base_files(self) -> BaseFiles:
+        """Where model and processor are loaded from."""
+        return base_files_of(self.model_name, self.revision)
 
     @cached_property
     def context_length(self) -> int:
@@ -154,6 +156,7 @@ class GenerativeModule(WindowedModule):
             torch.manual_seed(self.seed)
             base = (self.auto_class, self.model_name, self.revision, self.quantisation, dtype, self.root_device)
             self.net = self.with_trainable(load_base(*base))
+        self.keep_fingerprint()
         if self.gradient_checkpointing:
             enable_checkpointing(self.net)
         shard(self, plain_model(self.net))
@@ -276,7 +279,9 @@ class GenerativeModule(WindowedModule):
             net = merged(net, load_base(self.auto_class, self.model_name, self.revision, None, self.dtype_name))
         elif self.trainable == "lora":
             config = net.peft_config[net.active_adapter]
-            config.base_model_name_or_path, config.revision = self.model_name, self.revision
+            config.base_model_name_or_path = self.model_name
+            config.revision = self.fingerprint.get("commit", self.revision)
+            write_fingerprint(self.fingerprint, Path(folder))
         net.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 

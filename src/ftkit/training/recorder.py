@@ -17,7 +17,6 @@ from torch import Tensor
 from ftkit.errors import InputError
 from ftkit.evaluation.predictions import write_predictions
 from ftkit.evaluation.preference_file import TIE, is_preference
-from ftkit.hub import commit_of
 from ftkit.run_folder import RESULT_FILE, predictions_file
 from ftkit.storage import atomic_write
 from ftkit.training.checkpoint import trainable_parameters
@@ -73,7 +72,7 @@ class RunRecorder(L.Callback):
             "parameters": _parameters(pl_module),
             "checkpoint_mb": Path(checkpoint).stat().st_size / 1e6 if Path(checkpoint).is_file() else None,
             "base": getattr(pl_module, "base", None),
-            "commit": _commit(pl_module),
+            "commit": getattr(pl_module, "fingerprint", {}).get("commit"),  # on the hub, of the base model
             "device": str(pl_module.device),
             "data": getattr(_datamodule(trainer), "report", None),
             "numerics": {
@@ -212,12 +211,6 @@ def _parameters(pl_module: L.LightningModule) -> dict[str, Any]:
 def _size(parameter: Tensor) -> int:
     """How many weights a parameter holds; one of 4 bits packs two in a byte."""
     return parameter.numel() * (2 if hasattr(parameter, "quant_state") else 1)
-
-
-def _commit(pl_module: L.LightningModule) -> str | None:
-    """The commit on the hub that the base model was loaded from, also where no revision was pinned."""
-    name = getattr(pl_module, "hub_id", None)
-    return None if name is None else commit_of(name, getattr(pl_module, "revision", None))
 
 
 def _datamodule(trainer: L.Trainer) -> L.LightningDataModule | None:
