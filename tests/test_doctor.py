@@ -8,11 +8,12 @@ import pytest
 import torch
 import yaml  # type: ignore[import-untyped]
 
+from ftkit import doctor as doctoring
 from ftkit.cli import main
 from ftkit.doctor import examine
 from ftkit.models.losses import IGNORE_INDEX
-from ftkit.training import checks
 from ftkit.training.checkpoint import AtomicCheckpointIO
+from ftkit.training.checks import Finding
 from ftkit.training.subject import Subject
 
 Doctor = Callable[..., dict[str, Any]]
@@ -77,7 +78,7 @@ def test_a_sound_language_model_passes(language_config: Path, capsys: pytest.Cap
 def test_a_failed_check_ends_with_4_and_bad_input_with_2(
     tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(checks, "CHECKS", (lambda subject: checks.Finding("planted", False, "seen"),))
+    monkeypatch.setattr(doctoring, "CHECKS", (lambda subject: Finding("planted", False, "seen"),))
     assert main(["doctor", str(tiny_config)]) == 4
     said = capsys.readouterr()
     assert "FAILED  planted         seen" in said.out

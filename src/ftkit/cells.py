@@ -12,7 +12,7 @@ import lightning as L
 from ftkit.errors import InputError
 from ftkit.lightning_cli import FtkitCLI, config_arguments, without_folder
 from ftkit.lightning_exits import refusals_told, termination_told
-from ftkit.quiet import quiet_lightning
+from ftkit.quiet import quiet_libraries, quiet_lightning
 from ftkit.run_folder import DEFAULT_FOLDER
 from ftkit.training.checkpoint import TrainedStateModule
 from ftkit.training.environment import code_sha256, data_sha256
@@ -27,6 +27,7 @@ class CellEngine:
 
     def __init__(self, on_step: Callable[[int, int], None]) -> None:
         self.on_step = on_step
+        quiet_libraries()  # where another process unpickles it too
         quiet_lightning()  # the sweep tells what happens, a line a cell
 
     def __reduce__(self) -> tuple[Any, ...]:

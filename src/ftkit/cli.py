@@ -55,7 +55,6 @@ class Command:
 
 def _sweep() -> dict[str, Any]:
     """What trains and tests the cells of an ablation, which never knows a model itself, and what shows the progress."""
-    quiet_libraries()
     from ftkit.ablation.progress import SweepProgress
     from ftkit.cells import CellEngine
 
@@ -66,7 +65,7 @@ def _sweep() -> dict[str, Any]:
 Commands = Mapping[str, "Command | Commands"]
 
 COMMANDS: Commands = {
-    "doctor": Command("ftkit.doctor:doctor", "try one batch of a training before hours are spent on it"),
+    "doctor": Command("ftkit.commands.doctor:doctor", "try one batch of a training before hours are spent on it"),
     "evaluate": Command("ftkit.evaluation.commands:evaluate", "report on prediction files"),
     "images": {
         "prepare": Command("ftkit.vlm.commands:prepare", "bring a folder of pictures to RGB squares of one size"),
@@ -118,6 +117,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in arguments
+    quiet_libraries()
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         _dispatch(arguments)
@@ -160,7 +160,6 @@ def _with_underscores(argument: str) -> str:
 
 
 def _run_lightning(arguments: list[str]) -> None:
-    quiet_libraries()
     from torch import OutOfMemoryError
 
     from ftkit.lightning_cli import FtkitCLI

@@ -1,36 +1,20 @@
-"""``ftkit doctor``: one batch, in seconds, before hours of training."""
+"""Examine the first batch of a training: every check of :mod:`ftkit.training.checks`, save and reload, memory."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ftkit.training.checks import Finding
-    from ftkit.training.subject import Subject
+import lightning as L
+import torch
 
-
-def doctor(configs: list[Path]) -> None:
-    """Try one batch of a training: what is learnt, what is padded, what moves, what is saved, what it costs.
-
-    Args:
-        configs: The config files that ``ftkit fit`` would be given, in the same order.
-
-    Raises:
-        FtkitError: A config, the data or the model cannot be used.
-        TrainingFailed: A check failed.
-    """
-    from ftkit.errors import TrainingFailed
-    from ftkit.quiet import quiet_libraries
-
-    quiet_libraries()
-    findings = examine(configs)
-    for finding in findings:
-        mark = {True: "ok", False: "FAILED", None: "n/a"}[finding.passed]
-        print(f"{mark:<7} {finding.name:<15} {finding.seen}")
-    failed = [finding.name for finding in findings if finding.passed is False]
-    if failed:
-        raise TrainingFailed(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}")
+from ftkit.lightning_cli import FtkitCLI, config_arguments
+from ftkit.lightning_exits import refusals_told
+from ftkit.training.checkpoint import AtomicCheckpointIO, trainable_parameters
+from ftkit.training.checks import CHECKS, Finding, images_counted
+from ftkit.training.peak_memory import peak_memory_mb, reset_peak_memory
+from ftkit.training.subject import Subject, deterministic
 
 
 def examine(configs: list[Path]) -> list[Finding]:
@@ -39,18 +23,11 @@ def examine(configs: list[Path]) -> list[Finding]:
     Raises:
         FtkitError: A config, the data or the model cannot be used.
     """
-    import tempfile
-
-    from ftkit.lightning_cli import FtkitCLI, config_arguments
-    from ftkit.lightning_exits import refusals_told
-    from ftkit.quiet import quiet_lightning
-
-    quiet_lightning()
     with tempfile.TemporaryDirectory(prefix="ftkit-doctor-") as folder:
         arguments = [*config_arguments(configs), "--trainer.default_root_dir", folder, "--trainer.logger", "false"]
         arguments += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
         cli = FtkitCLI([*arguments, "--trainer.num_sanity_val_steps", "0"], run=False)
-        examination = _examination(Path(folder))
+        examination = _Examination(Path(folder))
         cli.trainer.callbacks = [examination]  # type: ignore[attr-defined]
         try:
             with refusals_told():
@@ -61,44 +38,33 @@ def examine(configs: list[Path]) -> list[Finding]:
     raise AssertionError("training never started")
 
 
-def _examination(folder: Path) -> Any:
-    """A callback that looks at the first batch where everything is set up, and ends the training there."""
-    import lightning as L
+class _Examination(L.Callback):
+    """Looks at the first batch where everything is set up, and ends the training there."""
 
-    from ftkit.training.checks import CHECKS, Finding, images_counted
-    from ftkit.training.peak_memory import peak_memory_mb, reset_peak_memory
-    from ftkit.training.subject import Subject, deterministic
+    class Over(Exception):
+        """Nothing is wrong."""
 
-    class Examination(L.Callback):
-        class Over(Exception):
-            """Nothing is wrong."""
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.findings: list[Finding] = []
 
-        findings: list[Finding]
-
-        def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-            batch = next(iter(trainer.train_dataloader))  # type: ignore[arg-type]
-            subject = Subject(pl_module, trainer.strategy.batch_to_device(batch))
-            self.findings = [Finding("access", True, "weights, tokenizer and data are at hand")]
-            reset_peak_memory()
-            with deterministic(pl_module), trainer.precision_plugin.forward_context():
-                for check in CHECKS:
-                    self.findings.append(check(subject))
-                    if check is images_counted and self.findings[-1].passed is False:
-                        raise self.Over  # the network cannot run, or not on what it should
-                self.findings.append(reload_equals(subject, folder / "doctor.ckpt"))
-            self.findings.append(memory(subject, peak_memory_mb()))
-            raise self.Over
-
-    return Examination()
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        batch = next(iter(trainer.train_dataloader))  # type: ignore[arg-type]
+        subject = Subject(pl_module, trainer.strategy.batch_to_device(batch))
+        self.findings = [Finding("access", True, "weights, tokenizer and data are at hand")]
+        reset_peak_memory()
+        with deterministic(pl_module), trainer.precision_plugin.forward_context():
+            for check in CHECKS:
+                self.findings.append(check(subject))
+                if check is images_counted and self.findings[-1].passed is False:
+                    raise self.Over  # the network cannot run, or not on what it should
+            self.findings.append(reload_equals(subject, self.folder / "doctor.ckpt"))
+        self.findings.append(memory(subject, peak_memory_mb()))
+        raise self.Over
 
 
 def reload_equals(subject: Subject, file: Path) -> Finding:
     """What is saved and loaded again gives the same outputs; without it, the parameters that learn are zero."""
-    import torch
-
-    from ftkit.training.checkpoint import AtomicCheckpointIO, trainable_parameters
-    from ftkit.training.checks import Finding
-
     storage, expected = AtomicCheckpointIO(), subject.outputs(subject.batch)
     content: dict[str, Any] = {"state_dict": subject.module.state_dict()}
     subject.module.on_save_checkpoint(content)
@@ -117,9 +83,6 @@ def reload_equals(subject: Subject, file: Path) -> Finding:
 
 def memory(subject: Subject, peak: float) -> Finding:
     """What the training needs at least, and what these few examples took."""
-    from ftkit.training.checkpoint import trainable_parameters
-    from ftkit.training.checks import Finding
-
     weights = sum(p.numel() * p.element_size() for p in subject.module.parameters()) / 1e6
     learn = sum(p.numel() * p.element_size() for p in trainable_parameters(subject.module).values()) / 1e6
     seen = (

@@ -103,6 +103,7 @@ def _load_gguf(kind: Any, path: Path, options: dict[str, Any]) -> Any:
             field="quantisation",
             fix="leave it out, or load the same model from a hub id or folder",
         )
+    _switch_bar_like_others()
     described = _described_by_gguf(AutoConfig if _is_model(kind) else kind, path, file_stamp(path))
     if not _is_model(kind):
         return deepcopy(described)
@@ -110,6 +111,15 @@ def _load_gguf(kind: Any, path: Path, options: dict[str, Any]) -> Any:
     if quantizer := getattr(model, "hf_quantizer", None):  # or transformers refuses to save what is full weights now
         quantizer.remove_quantization_config(model)
     return model
+
+
+def _switch_bar_like_others() -> None:
+    """Let transformers' reader of GGUF files, which calls tqdm itself, obey the switch of its other progress bars."""
+    if find_spec("transformers.modeling_gguf_pytorch_utils"):
+        from transformers import modeling_gguf_pytorch_utils as reader
+        from transformers.utils.logging import tqdm
+
+        reader.tqdm = tqdm
 
 
 @lru_cache(maxsize=4)

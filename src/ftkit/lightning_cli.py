@@ -5,6 +5,7 @@ The same class runs one cell of an ablation, so a row gives the same files alone
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -47,6 +48,7 @@ from ftkit.training.curves import CurvesLogger
 from ftkit.training.guards import DivergenceGuard, FiniteGuard
 from ftkit.training.interrupt import SafeStop
 from ftkit.training.lightning_internals import HookedCLI
+from ftkit.training.log_interval import LogInterval
 from ftkit.training.optimizer import configured_optimizers
 from ftkit.training.recorder import RunRecorder
 from ftkit.training.resume import ExactResume, compare_settings, settings, stored_settings
@@ -205,14 +207,19 @@ class FtkitCLI(HookedCLI):
             raise InputError(
                 "must be at least 1", field="trainer.accumulate_grad_batches", got=chosen.accumulate_grad_batches
             )
-        folder = chosen.default_root_dir
+        # Absolute, so that a checkpoint callback knows its own state again wherever the run is resumed from.
+        folder = kwargs["default_root_dir"] = str(Path(chosen.default_root_dir).absolute())
         training = self.subcommand in (None, "fit")
+        if not training:  # where the run folder was moved; an evaluation ranks no checkpoints
+            warnings.filterwarnings("ignore", message="The dirpath has changed")
         if chosen.logger is not False:
             others = [] if chosen.logger in (None, True) else chosen.logger
             others = others if isinstance(others, list) else [others]
             # First, for the first logger decides where checkpoints go; always, for reports read the curves.
             curves = [CurvesLogger(folder)] if training else []
             kwargs["logger"] = [*curves, *others]
+        if chosen.enable_model_summary is None:  # the line of what is trained says it, and knows adapters
+            kwargs["enable_model_summary"] = False
         plugins = chosen.plugins or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         try:
@@ -221,6 +228,9 @@ class FtkitCLI(HookedCLI):
             raise trainer_fault(error) from error
         if self.subcommand == "fit":
             trainer.callbacks.insert(0, self.safe_stop)  # type: ignore[attr-defined]
+        if chosen.log_every_n_steps is None:
+            trainer.callbacks.insert(0, LogInterval())  # type: ignore[attr-defined]
+            warnings.filterwarnings("ignore", message="The number of training batches")  # which it reckons with
         return trainer
 
     @contextmanager
@@ -232,6 +242,8 @@ class FtkitCLI(HookedCLI):
             stack.enter_context(refusals_told())
             if subcommand == "fit":
                 self._pin_base()
+            if subcommand == "fit" and self.config_init.fit.resume:
+                warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
             if subcommand == "fit" and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                 self._check_resumed()
                 folder = Path(self.config_init.fit.trainer.default_root_dir)

@@ -1,36 +1,51 @@
-"""What the libraries underneath say on the terminal, as far as it helps nobody."""
+"""Silence what libraries print in the commands of ftkit and what helps no user; nothing heavy is imported for it."""
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
-from importlib.util import find_spec
+from dataclasses import dataclass
+
+# Advertisements, notes that Lightning's own code causes, and what a command says better itself.
+_WARNINGS = (
+    "LightningCLI's args parameter",  # it is given on purpose
+    "You have overridden `on_before_batch_transfer`",  # so it has
+    "Could not find a config file in",  # peft wonders about resized vocabularies; none is
+    "fan_in_fan_out is set to",  # it finds the layout of each layer itself
+    "`is_gradient_checkpointing` is deprecated",  # its own use of transformers
+    r"Found \d+ module\(s\) in eval mode",  # a vision tower that does not learn; the rest is put into training
+    "Experiment logs directory",  # a run folder holds more than curves
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use
+    ".* does not have many workers",  # most data is in memory, where workers cost more than they save
+)
+_LOGGED = {
+    "lightning.fabric.utilities.seed": ("Seed set to",),  # config.yaml and result.json hold it
+    "lightning.pytorch.utilities.rank_zero": (
+        "Tip: ",
+        "GPU available: ",  # a GPU that is not used is warned of; result.json names the device
+        "TPU available: ",
+        "You are using a CUDA device",  # --matmul_precision chooses
+        "Restoring states from the checkpoint",  # said again once it is done
+        "`Trainer.fit` stopped: `max_",  # as it was told to
+    ),
+    "bitsandbytes.backends.cpu.ops": ("kernels-community",),  # an optional speed-up of 4 bits on some CPUs
+}
 
 
 def quiet_libraries() -> None:
-    """Silence what libraries say to nobody's use: advertisements, their own deprecations, bars of a second's work."""
+    """Silence advertisements, notes on libraries' own code, and progress bars of a second's work."""
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of names that Lightning itself uses
-    for message in (
-        "LightningCLI's args parameter",  # it is given on purpose
-        "You have overridden `on_before_batch_transfer`",  # so it has
-        "Could not find a config file in",  # peft wonders about resized vocabularies; none is
-        "fan_in_fan_out is set to",  # it finds the layout of each layer itself
-        "`is_gradient_checkpointing` is deprecated",  # its own use of transformers
-        r"Found \d+ module\(s\) in eval mode",  # a vision tower that does not learn; the rest is put into training
-        "Experiment logs directory",  # a run folder holds more than curves
-        r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use
-    ):
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers reads it too when it is imported
+    for message in _WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    for name, said in (
-        ("lightning.pytorch.utilities.rank_zero", "Tip: For seamless"),
-        ("bitsandbytes.backends.cpu.ops", "kernels-community"),  # an optional speed-up of 4-bit on some CPUs
-    ):
+    for name, said in _LOGGED.items():
         logging.getLogger(name).addFilter(_Without(said))
-    from transformers.utils.logging import disable_progress_bar
+    if "transformers" in sys.modules:
+        from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
-    _switch_off_the_gguf_bar()
+        disable_progress_bar()
 
 
 def quiet_lightning() -> None:
@@ -39,19 +54,11 @@ def quiet_lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _switch_off_the_gguf_bar() -> None:
-    """Let transformers' reader of GGUF files, which calls tqdm itself, obey the switch of its other bars."""
-    if find_spec("gguf") and find_spec("transformers.modeling_gguf_pytorch_utils"):
-        from transformers import modeling_gguf_pytorch_utils as reader
-        from transformers.utils.logging import tqdm
+@dataclass(frozen=True)  # equal ones are added to a logger once
+class _Without:
+    """Drops records that contain one of some texts."""
 
-        reader.tqdm = tqdm
-
-
-class _Without(logging.Filter):
-    def __init__(self, said: str) -> None:
-        super().__init__()
-        self.said = said
+    said: tuple[str, ...]
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return self.said not in record.getMessage()
+        return not any(said in record.getMessage() for said in self.said)

@@ -26,9 +26,8 @@ def data_show(config: list[Path], row: int = 0) -> str:
     Raises:
         InputError: A config or the data cannot be used, there is no such row, or the model is none of ftkit's.
     """
-    from ftkit.quiet import quiet_libraries, quiet_lightning
+    from ftkit.quiet import quiet_lightning
 
-    quiet_libraries()
     quiet_lightning()
     from ftkit.classifier.spam import SpamDataModule
     from ftkit.classifier.text_classifier import TextClassifier

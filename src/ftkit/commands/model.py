@@ -16,10 +16,8 @@ def model_show(model: str, revision: str | None = None, rank: int = 8) -> str:
         Architecture and checkpoint, parameters by part, memory, licence, prompt format and LoRA targets.
     """
     from ftkit.errors import at_least
-    from ftkit.quiet import quiet_libraries
 
     at_least(1, rank=rank)
-    quiet_libraries()
     from ftkit.models.facts import model_facts, tokenizer_of
     from ftkit.models.report import to_text
 

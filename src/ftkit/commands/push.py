@@ -44,9 +44,6 @@ def push(
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
-    from ftkit.quiet import quiet_libraries
-
-    quiet_libraries()
     try:
         validate_repo_id(repo)
     except HFValidationError as error:

@@ -58,13 +58,11 @@ def serve(
         raise InputError("must be positive", field="timeout", got=timeout)
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
         raise EnvironmentFault("fastapi and uvicorn are not installed", fix="pip install 'ftkit[serve]'")
-    from ftkit.quiet import quiet_libraries
     from ftkit.serving.address import listen
 
     key = os.environ.get(KEY_VARIABLE) or None
     listening = listen(host, port, key)  # before anything that takes long
     print(f"loading {model}", file=sys.stderr, flush=True)  # it may take a while
-    quiet_libraries()
     from ftkit.commands.served import load_served
     from ftkit.serving.limits import Limits
     from ftkit.serving.server import make_server, run

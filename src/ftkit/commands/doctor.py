@@ -1,0 +1,29 @@
+"""``ftkit doctor``: one batch, in seconds, before hours of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def doctor(configs: list[Path]) -> None:
+    """Try one batch of a training: what is learnt, what is padded, what moves, what is saved, what it costs.
+
+    Args:
+        configs: The config files that ``ftkit fit`` would be given, in the same order.
+
+    Raises:
+        FtkitError: A config, the data or the model cannot be used.
+        TrainingFailed: A check failed.
+    """
+    from ftkit.doctor import examine
+    from ftkit.errors import TrainingFailed
+    from ftkit.quiet import quiet_lightning
+
+    quiet_lightning()
+    findings = examine(configs)
+    for finding in findings:
+        mark = {True: "ok", False: "FAILED", None: "n/a"}[finding.passed]
+        print(f"{mark:<7} {finding.name:<15} {finding.seen}")
+    failed = [finding.name for finding in findings if finding.passed is False]
+    if failed:
+        raise TrainingFailed(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}")
