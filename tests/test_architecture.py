@@ -33,7 +33,8 @@ SINGLE_FILES: dict[str, set[str]] = {
     "lock": {"errors", "storage"},
     "hub": {"errors", "storage"},
     "jsonargparse_internals": set(),
-    "parsing": {"errors", "jsonargparse_internals"},
+    "class_paths": {"errors"},
+    "parsing": {"class_paths", "errors", "jsonargparse_internals"},
 }
 
 # Libraries whose private attributes are used in one file each, and those files.

@@ -23,7 +23,19 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["ablation", "--help"], ["ablation", "run", "--help"], ["fti"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["ablation", "--help"],
+        ["fti"],
+        ["ablation", "run", "--help"],
+        ["doctor", "--help"],
+        ["serve", "--help"],
+        ["push", "--help"],
+        ["model", "show", "--help"],
+        ["data", "show", "--help"],
+    ],
 )
 def test_what_needs_no_library_imports_none(arguments: list[str]) -> None:
     """Not timed: that would measure the machine."""
@@ -81,6 +93,14 @@ def test_errors_for_users_have_their_code_and_a_traceback_only_on_demand(
     said = capsys.readouterr().err
     assert said.endswith(f"error: {error}\n")
     assert ("Traceback" in said) == debug
+
+
+def test_windows_is_told_that_it_is_not_supported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert cli.main(["fit"]) == ExitCode.ENVIRONMENT
+    assert capsys.readouterr().err.startswith("error: ftkit runs on Linux and macOS, not on Windows; fix: use the ")
 
 
 @pytest.mark.parametrize(

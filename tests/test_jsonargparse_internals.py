@@ -1,11 +1,19 @@
 """What ftkit assumes of jsonargparse beyond its public interface: a version that breaks it fails here first."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from jsonargparse import ArgumentParser
 
-from ftkit.jsonargparse_internals import accept_shell_style, given_options, option_names
+from ftkit.jsonargparse_internals import (
+    RefusesEmptyUnknown,
+    accept_shell_style,
+    class_paths,
+    given_options,
+    option_names,
+    option_type,
+)
 
 
 def fit(rate: float, quick: bool = False, files: list[Path] | None = None) -> None:
@@ -42,3 +50,38 @@ def test_options_can_be_parsed_without_those_that_are_required(tmp_path: Path) -
     assert "rate" not in given
     with pytest.raises(Exception, match="rate"):
         parser.parse_args([])
+
+
+class Guarded(RefusesEmptyUnknown, ArgumentParser):
+    """A parser that refuses what jsonargparse alone passes over."""
+
+
+@pytest.mark.parametrize("parser_class", [ArgumentParser, Guarded])
+def test_every_configuration_passes_where_empty_unknown_options_are_refused(parser_class: type) -> None:
+    parser = parser_class(exit_on_error=False)
+    parser.add_function_arguments(fit, "fit")
+    for given in ({"zebra": {}}, {"fit": {"rate": 1.0, "zebra": {"stripes": {}}}}):
+        if parser_class is Guarded:
+            with pytest.raises(Exception, match=r"zebra.* is not accepted"):
+                parser.parse_object({"fit": {"rate": 1.0}, **given})
+        else:
+            parser.parse_object({"fit": {"rate": 1.0}, **given})
+    assert parser.parse_object({"fit": {"rate": 1.0}}).fit.rate == 1.0
+
+
+class Kind:
+    """A class that an option may name."""
+
+
+class Derived(Kind):
+    """Another one."""
+
+
+def test_the_type_of_an_option_tells_the_classes_that_it_takes() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(fit)
+    parser.add_argument("--kind", type=Callable[[], Kind] | None)
+    assert option_type(parser, "rate") is float
+    assert option_type(parser, "zebra") is None
+    assert [path.rpartition(".")[2] for path in class_paths(option_type(parser, "kind"))] == ["Kind", "Derived"]
+    assert class_paths(float) == class_paths(None) == []

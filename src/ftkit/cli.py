@@ -120,6 +120,10 @@ def main(args: Sequence[str] | None = None) -> int:
     quiet_libraries()
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
+        if sys.platform == "win32":
+            raise EnvironmentFault(
+                "ftkit runs on Linux and macOS, not on Windows", fix="use the Windows Subsystem for Linux"
+            )
         _dispatch(arguments)
     except FtkitError as error:
         if debug:

@@ -9,6 +9,32 @@ from collections.abc import Sequence
 from typing import Any, get_args, get_origin
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse._actions import _ActionConfigLoad
+from jsonargparse._subcommands import find_action_and_subcommand, is_branch_key
+from jsonargparse._typehints import get_all_subclass_paths
+
+
+class RefusesEmptyUnknown:
+    """A part of a parser that refuses an unknown option whose value is an empty mapping, as any other unknown option.
+
+    jsonargparse looks at the leaves of a configuration alone, and ``foo: {}`` has none. Assumes that ``_apply_actions``
+    gets each configuration, and the arguments of each class, as they were given.
+    """
+
+    def _apply_actions(self, cfg: Any, parent_key: str = "", **options: Any) -> Any:
+        self._refuse(dict(cfg.items(branches=True, nested=False)) if isinstance(cfg, Namespace) else cfg, parent_key)
+        return super()._apply_actions(cfg, parent_key, **options)  # type: ignore[misc]
+
+    def _refuse(self, given: Any, parent_key: str) -> None:
+        for name, value in given.items() if isinstance(given, dict) else ():
+            key = f"{parent_key}.{name}" if parent_key else str(name)
+            value = dict(value.items(branches=True, nested=False)) if isinstance(value, Namespace) else value
+            option, _ = find_action_and_subcommand(self, key, exclude=_ActionConfigLoad)
+            if not isinstance(value, dict) or option is not None:
+                continue
+            if not value and not is_branch_key(self, key):
+                raise KeyError(f"Option '{key}' is not accepted")
+            self._refuse(value, key)
 
 
 def option_names(parser: Any) -> list[str]:
@@ -22,7 +48,24 @@ def option_names(parser: Any) -> list[str]:
         names.add(action.dest)
         if isinstance(action.choices, dict):
             names.update(*map(option_names, action.choices.values()))
-    return sorted(names - {"help", "h", "==SUPPRESS=="})
+    extra = {name for name in names if name.endswith((".help", "+"))}
+    return sorted(names - extra - {"help", "h", "print_shtab", "==SUPPRESS=="})
+
+
+def option_type(parser: Any, name: str) -> Any:
+    """Return the type hint of an option; None if it has none.
+
+    Assumes that an option with a type hint keeps it as ``_typehint``, under its dotted name as ``dest``.
+    """
+    return next((getattr(action, "_typehint", None) for action in parser._actions if action.dest == name), None)
+
+
+def class_paths(kind: Any) -> list[str]:
+    """Return the class paths that an option of a type may name, of classes that are imported.
+
+    Assumes that ``get_all_subclass_paths`` takes any type hint, and looks into unions and the results of callables.
+    """
+    return [] if kind is None else get_all_subclass_paths(kind)
 
 
 def accept_shell_style(parser: Any) -> None:

@@ -5,11 +5,13 @@ The same class runs one cell of an ablation, so a row gives the same files alone
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import lightning as L
@@ -20,12 +22,19 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ftkit.classifier import gpt2_classifier, spam, text_classifier  # noqa: F401  their classes have short names
-from ftkit.errors import ExitCode, FtkitError, InputError
+from ftkit.errors import ExitCode, InputError
 from ftkit.jsonargparse_internals import given_options
 from ftkit.language import arithmetic, sft  # noqa: F401  the same
-from ftkit.lightning_exits import misfits_told, refusals_told, termination_told, trainer_fault
+from ftkit.lightning_exits import (
+    constructor_fault,
+    misfits_told,
+    option_of,
+    refusals_told,
+    termination_told,
+    trainer_fault,
+)
 from ftkit.lock import exclusive
-from ftkit.parsing import ErrorMixin, causes
+from ftkit.parsing import ErrorMixin
 from ftkit.run_folder import CONFIG_FILE, DEFAULT_FOLDER
 from ftkit.starting_point import (
     EVALUATION_OPTIONS,
@@ -37,6 +46,7 @@ from ftkit.starting_point import (
     refuse_trained,
 )
 from ftkit.storage import atomic_write, make_folder
+from ftkit.trainer_checks import check_options, check_trainer
 from ftkit.training.checkpoint import (
     AtomicCheckpointIO,
     TrainedStateModule,
@@ -49,6 +59,7 @@ from ftkit.training.guards import DivergenceGuard, FiniteGuard
 from ftkit.training.interrupt import SafeStop
 from ftkit.training.lightning_internals import HookedCLI
 from ftkit.training.log_interval import LogInterval
+from ftkit.training.monitors import MonitorCheck
 from ftkit.training.optimizer import configured_optimizers
 from ftkit.training.recorder import RunRecorder
 from ftkit.training.resume import ExactResume, compare_settings, settings, stored_settings
@@ -94,8 +105,11 @@ class FtkitCLI(HookedCLI):
     def __init__(self, args: Sequence[str], run: bool = True, callbacks: Sequence[L.Callback] = ()) -> None:
         self._arguments = list(args)
         self._revision: str | None = None  # a commit that was named, if it is the one that the checkpoint tells
+        find_own_modules()
         self.safe_stop = SafeStop()
         self.exact_resume = ExactResume()
+        self._scratch: TemporaryDirectory[str] | None = None  # in place of the run folder in a fast_dev_run
+        self._refusal: Exception | None = None  # by a constructor; jsonargparse buries it where there are other types
         super().__init__(
             L.LightningModule,
             L.LightningDataModule,
@@ -181,8 +195,20 @@ class FtkitCLI(HookedCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            raise next((cause for cause in causes(error) if isinstance(cause, FtkitError)), error) from None
+            raise self._refusal or error from None
         self._check_optimizer()
+
+    @contextmanager
+    def around_constructor(self, class_type: type) -> Iterator[None]:
+        """Turn what a constructor raises into what to tell the user."""
+        try:
+            yield
+        except Exception as error:
+            option = option_of(self.chosen(self.config), class_type)
+            self._refusal = constructor_fault(error, class_type, option)
+            if self._refusal is error:
+                raise
+            raise self._refusal from error
 
     def _check_optimizer(self) -> None:
         """Refuse what torch, or training, would refuse only once the run folder is there.
@@ -190,25 +216,22 @@ class FtkitCLI(HookedCLI):
         Raises:
             InputError: A value is out of range.
         """
-        chosen = self.chosen(self.config).model.get("init_args", Namespace()).get("optimizer")
-        if not chosen or not str(chosen.get("class_path", "")).startswith("torch.optim."):
+        chosen = self.chosen(self.config).model.get("init_args", Namespace())
+        if not _is_of(chosen.get("optimizer"), "torch.optim."):
             return
-        any_parameter = torch.nn.Parameter(torch.zeros(1))
-        configured_optimizers([any_parameter], self.chosen(self.config_init).model.optimizer, None)
+        module, any_parameter = self.chosen(self.config_init).model, torch.nn.Parameter(torch.zeros(1))
+        known = _is_of(chosen.get("scheduler"), "torch.optim.", "lightning.")
+        configured_optimizers([any_parameter], module.optimizer, module.scheduler if known else None)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer: curves as CSV beside whatever logger is named, and checkpoints written whole."""
         chosen = self.chosen(self.config_init).trainer
-        if 0 in (chosen.max_epochs, chosen.max_steps):
-            raise InputError(
-                "nothing would be trained", field="trainer.max_epochs", got=0, fix="train for at least 1 epoch"
-            )
-        if chosen.accumulate_grad_batches < 1:
-            raise InputError(
-                "must be at least 1", field="trainer.accumulate_grad_batches", got=chosen.accumulate_grad_batches
-            )
+        check_options(chosen)
+        if chosen.fast_dev_run and self.subcommand is not None:
+            self._scratch = TemporaryDirectory(prefix="ftkit-fast-dev-run-")
         # Absolute, so that a checkpoint callback knows its own state again wherever the run is resumed from.
-        folder = kwargs["default_root_dir"] = str(Path(chosen.default_root_dir).absolute())
+        folder = str(Path(self._scratch.name if self._scratch else chosen.default_root_dir).absolute())
+        kwargs["default_root_dir"] = folder
         training = self.subcommand in (None, "fit")
         if not training:  # where the run folder was moved; an evaluation ranks no checkpoints
             warnings.filterwarnings("ignore", message="The dirpath has changed")
@@ -224,8 +247,10 @@ class FtkitCLI(HookedCLI):
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ValueError) as error:
+        except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
             raise trainer_fault(error) from error
+        check_trainer(trainer)
+        trainer.callbacks.insert(0, MonitorCheck())  # type: ignore[attr-defined]
         if self.subcommand == "fit":
             trainer.callbacks.insert(0, self.safe_stop)  # type: ignore[attr-defined]
         if chosen.log_every_n_steps is None:
@@ -242,14 +267,22 @@ class FtkitCLI(HookedCLI):
             stack.enter_context(refusals_told())
             if subcommand == "fit":
                 self._pin_base()
-            if subcommand == "fit" and self.config_init.fit.resume:
-                warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-            if subcommand == "fit" and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-                self._check_resumed()
-                folder = Path(self.config_init.fit.trainer.default_root_dir)
-                make_folder(folder)  # that it cannot be written is found out before the weights are loaded
-                stack.enter_context(exclusive(folder))
+                if self.config_init.fit.resume:
+                    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+                if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+                    self._check_resumed()
+            self._take_folder(stack)
             yield
+
+    def _take_folder(self, stack: ExitStack) -> None:
+        """Make the folder of a training and keep other trainings out, until the stack is closed."""
+        if self._scratch:
+            print("notice: fast_dev_run: nothing is kept, and the run folder is left as it is", file=sys.stderr)
+            stack.enter_context(self._scratch)
+        elif self.subcommand == "fit" and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            folder = Path(self.config_init.fit.trainer.default_root_dir)
+            make_folder(folder)  # that it cannot be written is found out before the weights are loaded
+            stack.enter_context(exclusive(folder))
 
     def _pin_base(self) -> None:
         """Let the base model be the commit on the hub that the run was trained on, unless a revision is given."""
@@ -279,7 +312,8 @@ class FtkitCLI(HookedCLI):
         elif chosen.ckpt_path is None and isinstance(self.model, TrainedStateModule):
             chosen.ckpt_path = str(find_checkpoint(chosen.trainer.default_root_dir))
         self._pin_base()
-        make_folder(chosen.trainer.default_root_dir)
+        if not self._scratch:
+            make_folder(chosen.trainer.default_root_dir)
 
     before_validate = before_predict = before_test
 
@@ -304,6 +338,17 @@ class FtkitCLI(HookedCLI):
             raise SystemExit(ExitCode.TERMINATED)
 
     after_validate = after_predict = after_test
+
+
+def find_own_modules() -> None:
+    """Look for the modules of class paths in the current folder too, behind the packages, as ``python -m`` does."""
+    if not sys.flags.safe_path and not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))
+
+
+def _is_of(chosen: Any, *packages: str) -> bool:
+    """Whether an option names a class of one of these packages."""
+    return bool(chosen) and str(chosen.get("class_path", "")).startswith(packages)
 
 
 def config_arguments(configs: Iterable[Path]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import traceback
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -74,24 +76,91 @@ def refusals_told() -> Iterator[None]:
     """
     try:
         yield
-    except (MisconfigurationException, ValueError) as error:
-        if isinstance(error, FtkitError) or not _raised_by_lightning(error):
+    except (MisconfigurationException, ValueError, RuntimeError, AttributeError) as error:
+        if isinstance(error, FtkitError):
             raise
-        raise trainer_fault(error) from error
+        where = _raised_by_lightning(error)
+        if where.startswith(("lightning.pytorch.callbacks.", "lightning.pytorch.tuner.")):
+            said = " ".join(str(error).split())
+            raise InputError(said, field=f"trainer.callbacks: {where.rpartition('.')[2]}") from error
+        if where and isinstance(error, (MisconfigurationException, ValueError)):
+            raise trainer_fault(error) from error
+        raise
 
 
-def _raised_by_lightning(error: BaseException) -> bool:
-    """Whether it was raised by Lightning while it was at work for ftkit, not for a call of a module of one's own."""
+def _raised_by_lightning(error: BaseException) -> str:
+    """The module of Lightning that raised it at work for ftkit, not for a module of one's own; empty if none did."""
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
     callers = [module for module in modules if module.partition(".")[0] not in ("lightning", "torch", "contextlib")]
-    return modules[-1].startswith("lightning.") and callers[-1].startswith("ftkit.")
+    if isinstance(error, AttributeError):  # of a network, which torch looks up
+        modules = [module for module in modules if not module.startswith("torch.")]
+    return modules[-1] if modules[-1].startswith("lightning.") and callers[-1].startswith("ftkit.") else ""
 
 
 def trainer_fault(error: Exception) -> FtkitError:
-    """What Lightning's trainer refuses: something that the machine lacks, or a wrong option."""
+    """Return what to tell of a refusal of Lightning's trainer: the machine lacks something, or an option is wrong."""
+    if isinstance(error, FtkitError):
+        return error
     said = " ".join(str(error).split())
-    if "No supported" in said or "not available" in said:
+    if isinstance(error, ImportError):
+        return EnvironmentFault("a package is not installed", field="trainer", fix=_installation("", said))
+    if "No supported" in said or "accelerator is not available" in said:
         return EnvironmentFault(said, field="trainer.accelerator", fix="for a CPU: --trainer.accelerator cpu")
     if "bf16" in said.lower():
         return EnvironmentFault(said, field="trainer.precision", fix="use --trainer.precision 32-true")
     return InputError(said, field="trainer")
+
+
+def constructor_fault(error: Exception, class_type: type, option: str) -> Exception:
+    """Return what to tell of an error in the constructor of a class that the user chose.
+
+    Args:
+        error: What the constructor raised.
+        class_type: The class.
+        option: The option that names it.
+
+    Returns:
+        The error itself if it is ftkit's own refusal, or a fault in a class of ftkit's.
+    """
+    if isinstance(error, TypeError) and (unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error))):
+        return InputError("no such option", field=f"{option}.{unknown[1]}")
+    if isinstance(error, FtkitError) or class_type.__module__.partition(".")[0] == "ftkit":
+        return error
+    name, said = class_type.__name__, " ".join(str(error).split())
+    if isinstance(error, ImportError):
+        return EnvironmentFault(
+            f"{name} needs a package that is not installed", field=option, fix=_installation(name, said)
+        )
+    if not isinstance(error, (MisconfigurationException, ValueError)):
+        said = f"{type(error).__name__}: {said}"
+    path = name if class_type.__module__.startswith(("lightning.", "torch.")) else f"{class_type.__module__}.{name}"
+    fix = f"correct its init_args (`--{option}.help {path}` lists them, --debug shows the traceback)"
+    return InputError(f"{name}: {said}", field=option, fix=fix)
+
+
+def option_of(config: Any, class_type: type) -> str:
+    """Return the option of a configuration that names a class, in dots; empty if none does.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> option_of({"trainer": {"callbacks": [{"class_path": "fractions.Fraction"}]}}, Fraction)
+        'trainer.callbacks'
+    """
+    entries = vars(config).items() if isinstance(config, Namespace) else config.items()
+    for key, value in entries:
+        for part in value if isinstance(value, list) else [value]:
+            if not isinstance(part, (Namespace, dict)):
+                continue
+            if str(part.get("class_path", "")).rpartition(".")[2] == class_type.__name__:
+                return key
+            if inner := option_of(part, class_type):
+                return f"{key}.{inner.removeprefix('init_args.')}"
+    return ""
+
+
+def _installation(class_name: str, said: str) -> str:
+    """Return how to install what is missing, as the message of a library has it where ftkit has no extra for it."""
+    if class_name == "TensorBoardLogger":
+        return "pip install 'ftkit[tensorboard]'"
+    named = re.search(r"pip install (?:-U )?'?(?P<package>[\w-]+)|No module named '(?P<module>\w+)", said)
+    return f"pip install {named['package'] or named['module']}" if named else f"install it: {said}"

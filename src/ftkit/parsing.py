@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
+from ftkit.class_paths import explain_class, own_classes
 from ftkit.errors import InputError
-from ftkit.jsonargparse_internals import option_names
+from ftkit.jsonargparse_internals import RefusesEmptyUnknown, class_paths, option_names, option_type
 
 _PARSER_KEY = re.compile(r'\s*(?:- )?Parser key "(?P<key>[^"]+)":')
 _NESTED = re.compile(r'^\s*- (?P<message>Parser key ".*)', re.MULTILINE)
@@ -23,10 +23,10 @@ _NO_SUCH = re.compile(
 )
 _ARGUMENT = re.compile(r"argument (?P<key>\S+): invalid choice: '(?P<value>[^']*)' \(choose from (?P<names>[^)]*)\)")
 _EXPECTED = re.compile(r"\s*Expected an? (?P<kind>.+?)\.\s+Got value: (?P<value>.+)")
-_NOT_IN_MODULE = re.compile(r"module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'")
 _CHOICES = re.compile(
     r"Expected an? (?!path|dot import|<class 'NoneType'>)(?P<kind>.+?)(?:\. Got value: .*)?$", re.MULTILINE
 )
+_NO_CLASS = "is an option of a class"
 _GIVEN = re.compile(r"Given value: (?P<value>.+)")
 _NO_FILE = re.compile(r"(?P<problem>File does not exist|Path is not a file): '(?P<file>.+)'$")
 _REQUIRED = re.compile(r"the following arguments are required: (?P<names>.+)")
@@ -35,7 +35,7 @@ _LEFT_OVER = re.compile(r"unrecognized arguments: (?P<words>.+)", re.DOTALL)
 _WITHOUT_VALUE = re.compile(r"argument (?:\S+, )*--(?P<key>[\w.]+)\S*: expected (?:one|at least one) argument")
 
 
-class ErrorMixin:
+class ErrorMixin(RefusesEmptyUnknown):
     """Raises :class:`ftkit.errors.InputError` where jsonargparse would print its usage and exit.
 
     Options cannot be abbreviated, since a misspelt one could be meant.
@@ -46,7 +46,7 @@ class ErrorMixin:
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Explain what the parser found wrong."""
-        raise explain(message, option_names(self)) from ex
+        raise explain(message, option_names(self), lambda name: option_type(self, name)) from ex
 
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Parse a config file; what is wrong with it is told with its name, and the line where that is known."""
@@ -70,12 +70,13 @@ class FtkitParser(ErrorMixin, ArgumentParser):
     """The parser of the commands that do not go through LightningCLI."""
 
 
-def explain(message: str, known: list[str]) -> InputError:
+def explain(message: str, known: list[str], type_of: Callable[[str], Any] = lambda name: None) -> InputError:
     """Turn a message of jsonargparse into one line that says key, value and way out.
 
     Args:
         message: What jsonargparse would print.
         known: The names of the options there are.
+        type_of: Knows the type hint of each.
 
     Example:
         >>> print(explain("unrecognized arguments: --trainer.max_epoch 3", ["trainer.max_epochs", "model"]))
@@ -89,6 +90,11 @@ def explain(message: str, known: list[str]) -> InputError:
             message = nested["message"]
     key = ".".join(keys) or None
     if key and (match := _EXPLAINED.search(message)):  # the innermost parser has already explained itself
+        if _NO_CLASS in match["message"]:
+            own = own_classes(class_paths(type_of(key)))
+            fix = f"put --{key} CLASS before it, or class_path beside it in a file" + (f": one of {own}" if own else "")
+            option = f"{key}.{match['message'].partition(':')[0]}"
+            return InputError(f"{_NO_CLASS}, and {key} is not given", field=option, fix=fix)
         return InputError(f"{key}.{match['message']}")
     if misused := _misused(message, key):
         return misused
@@ -97,12 +103,11 @@ def explain(message: str, known: list[str]) -> InputError:
     if match := _ARGUMENT.search(message):
         return _no_such(match["value"], re.findall(r"'([^']*)'", match["names"]), "no such command")
     if match := _EXPECTED.match(message):
-        return InputError(f"expected {_plain(match['kind'])}", field=key, got=match["value"].strip())
-    if match := _NOT_IN_MODULE.search(message):
-        module = sys.modules.get(match["module"])
-        close = get_close_matches(match["name"], {*dir(module), *getattr(module, "__all__", ())}, n=1)  # or lazy ones
-        fix = f"did you mean {match['module']}.{close[0]}?" if close else None
-        return InputError(match[0], field=key, fix=fix)
+        kind, value = _plain(match["kind"]), match["value"].strip()
+        quotes = _quotes(key, value, type_of(key)) if kind == "str" and key else None
+        return InputError(f"expected {kind}", field=key, got=value, fix=quotes)
+    if unusable := explain_class(message, key, class_paths(type_of(key)) if key else ()):
+        return unusable
     if key and (given := _GIVEN.search(message)):
         kinds = dict.fromkeys(_plain(kind) for kind in _CHOICES.findall(message))
         return InputError(f"expected {' or '.join(kinds) or 'another kind of value'}", field=key, got=given["value"])
@@ -130,12 +135,26 @@ def _misused(message: str, key: str | None) -> InputError | None:
     return None
 
 
+def _quotes(key: str, value: str, kind: Any) -> str | None:
+    """How to write a word that YAML takes for something else."""
+    read = "true or false" if value in ("True", "False") else "a number" if re.fullmatch(r"[-\d.e]+", value) else ""
+    words = '"no", "yes"' if "true" in read else f'"{value}"'
+    line = f"[{words}]" if re.search("list|tuple|Sequence", str(kind)) else words.split(", ")[-1]
+    unquoted = " (it does so with no, yes, off and on)" if "true" in read else ""
+    return f"YAML reads it as {read}{unquoted}; quote it: {key.rpartition('.')[2]}: {line}" if read else None
+
+
 def _no_such(key: str, names: list[str], problem: str = "no such option") -> InputError:
     # In a long dotted name one misspelt part hardly shows, so the first and the last parts are compared alone too.
     firsts = {name.partition(".")[0]: name.partition(".")[0] for name in names}
     lasts = {name.rpartition(".")[2]: name for name in names}
-    close = get_close_matches(key, names, n=1)
-    for part, whole in ((key.partition(".")[0], firsts), (key.rpartition(".")[2], lasts)):
+    if not names:  # the options of a class are those of its constructor
+        return InputError(_NO_CLASS, field=key, fix="name the class")
+    if key in names and problem == "no such option":
+        return InputError("no such option here", field=key, fix="write it without dashes, or behind its command")
+    last = key.rpartition(".")[2]
+    close = get_close_matches(key, [name for name in names if get_close_matches(last, [name.rpartition(".")[2]])], n=1)
+    for part, whole in ((key.partition(".")[0], firsts), (last, lasts)):
         if not close and part not in firsts:
             close = [whole[name] for name in get_close_matches(part, whole, n=1)]
     fix = (

@@ -38,6 +38,21 @@ class Mislogging(PlainModule):
         self.log("a/dataloader_idx_0", 1.0)
 
 
+class Choosy(PlainModule):
+    """Refuses its arguments, and has a fault in its own constructor."""
+
+    def __init__(self, width: int = 3, part: int | None = 1) -> None:
+        super().__init__(width)
+        if width > 9:
+            raise ValueError("width is too large")
+        self.half = part / 2  # type: ignore[operator]
+
+
+class NeedsPackage(L.Callback):
+    def __init__(self) -> None:
+        import absent_package  # type: ignore[import-not-found]  # noqa: F401
+
+
 class PlainData(L.LightningDataModule):
     """Rows of zeros."""
 

@@ -9,6 +9,7 @@ import yaml  # type: ignore[import-untyped]
 from run_files import Ftkit
 
 from ftkit import lightning_cli
+from ftkit.cli import main
 from ftkit.errors import ExitCode
 from ftkit.training.guards import Climb
 
@@ -59,6 +60,16 @@ def test_another_optimizer_may_be_named(tiny_config: Path, tmp_path: Path) -> No
         (["--trainer.max_epochs", "many"], "trainer.max_epochs: expected int (got 'many')"),
         (["--model.optimizer.lr", "nan"], "model.optimizer.lr: expected float (got 'nan')"),
         (["--model", "ftkit.GPT3Classifier"], "did you mean ftkit.GPT2Classifier?"),
+        (["--model", "GPT3Classifier"], "model: no such class (got 'GPT3Classifier'); fix: did you mean ftkit.GPT2"),
+        (["--data", "SpamDatModule"], "data: no such class (got 'SpamDatModule'); fix: did you mean ftkit.SpamDataM"),
+        (["--data", "nowhere.Data"], "data: there is no module nowhere (got 'nowhere.Data')"),
+        (["--model", "ftkit.SpamDataModule"], "model: is no LightningModule (got 'ftkit.SpamDataModule'); fix: n"),
+        (["--trainer.logger", "CSVLoger"], "logger: no such class (got 'CSVLoger'); fix: did you mean lightning."),
+        (["--model.optimizer", "SDG"], "optimizer: no such class (got 'SDG'); fix: did you mean torch.optim.SGD?"),
+        (
+            ["--model.scheduler", "ReduceLROnPlateau"],
+            "model.scheduler: several classes have this name (got 'ReduceLROnPlateau'); fix: give one of torch.optim.",
+        ),
         (["--model.optimizer", "torch.optim.SDG"], "did you mean torch.optim.SGD?"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: config: there is no such file"),
     ],
@@ -92,6 +103,22 @@ def test_misspelt_and_mistyped_options_are_named(
             "filenam: no such option; fix: did you mean filename?",
         ),
         ("model: [1\n", "layer.yaml:2: not valid YAML: "),
+        ("model: GPT2Clasifier\n", "layer.yaml: model: no such class (got 'GPT2Clasifier'); fix: did you mean ftkit."),
+        (
+            "data:\n  init_args:\n    labels: [no, yes]\n",
+            "data.labels: expected str (got 'False'); fix: YAML reads it as true or false (it does so with no, yes, "
+            'off and on); quote it: labels: ["no", "yes"]',
+        ),
+        ("data:\n  init_args:\n    labels: [0, 1]\n", "labels: expected str (got '0'); fix: YAML reads it as a number"),
+        ("foo: {}\n", "layer.yaml: foo: no such option"),
+        ("foo: {bar: {}}\n", "layer.yaml: foo.bar: no such option"),
+        ("trainer:\n  foo: {}\n", "layer.yaml: trainer.foo: no such option"),
+        ("model:\n  init_args:\n    foo: {}\n", "layer.yaml: model.foo: no such option"),
+        ("model:\n  init_args:\n    optimizer:\n      foo: {}\n", "layer.yaml: model.optimizer.foo: no such option"),
+        (
+            "trainer:\n  callbacks:\n    - class_path: ModelCheckpoint\n      init_args: {foo: {}}\n",
+            "layer.yaml: trainer.callbacks.foo: no such option",
+        ),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_config_file_are_named(text: str, message: str, ftkit: Ftkit, tmp_path: Path) -> None:
@@ -100,6 +127,25 @@ def test_mistakes_in_a_config_file_are_named(text: str, message: str, ftkit: Ftk
     assert code == ExitCode.INPUT
     assert message in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "option", ["foo", "trainer.foo", "model.foo", "model.init_args.foo", "model.optimizer.foo", "data.foo", "foo.bar"]
+)
+def test_an_unknown_option_is_refused_though_its_value_is_empty(option: str, ftkit: Ftkit, tmp_path: Path) -> None:
+    code, said = ftkit("fit", f"--{option}", "{}")
+    assert code == ExitCode.INPUT, said
+    assert f"error: {option.replace('init_args.', '')}: no such option" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_of_a_class_that_is_not_named_say_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("model: {init_args: {source: demo}}\ndata: SpamDataModule\n")
+    for arguments in (["--model.source", "demo", "--data", "SpamDataModule"], ["--config", str(tmp_path / "a.yaml")]):
+        assert main(["fit", *arguments]) == ExitCode.INPUT
+        said = capsys.readouterr().err
+        assert "model.source: is an option of a class, and model is not given; fix: put --model CLASS before it" in said
+        assert "ftkit.GPT2Classifier" in said
 
 
 @pytest.mark.parametrize(
@@ -141,8 +187,11 @@ def test_what_cannot_be_run_is_refused_with_the_way_out(
     ("options", "message"),
     [
         (["--model.optimizer.lr", "0"], "model.optimizer.lr: the learning rate must be positive (got 0.0)"),
-        (["--model.optimizer.lr", "-1"], "model.optimizer: Invalid learning rate: -1.0"),
-        (["--model.optimizer.weight_decay", "-1"], "model.optimizer: Invalid weight_decay value: -1.0"),
+        (
+            ["--model.optimizer.lr", "-1"],
+            "model.optimizer: AdamW: Invalid learning rate: -1.0; fix: correct its init_args",
+        ),
+        (["--model.optimizer.weight_decay", "-1"], "model.optimizer: AdamW: Invalid weight_decay value: -1.0"),
     ],
 )
 def test_optimizer_options_out_of_range_are_refused_before_anything_is_written(

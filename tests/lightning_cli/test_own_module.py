@@ -1,5 +1,6 @@
 """Modules and data of one's own: the same care, and no more."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,41 @@ def test_what_lightning_refuses_of_the_data_is_told_in_a_line(options: list[str]
     assert code == ExitCode.INPUT, said
     assert message in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--model.width", "10"], 2, "model: Choosy: width is too large; fix: correct its init_args (`--model.help "),
+        (["--model.part", "null"], 2, "model: Choosy: TypeError: unsupported operand"),
+        (["--model.dict_kwargs.zebra", "1"], 2, "model.zebra: no such option"),
+        (
+            ["--trainer.callbacks", "plain_wing.NeedsPackage"],
+            3,
+            "trainer.callbacks: NeedsPackage needs a package that is not installed; fix: pip install absent_package",
+        ),
+    ],
+)
+def test_what_a_constructor_of_ones_own_refuses_is_told_in_a_line(
+    options: list[str], code: int, message: str, plain: Ftkit, tmp_path: Path
+) -> None:
+    ended, said = plain("fit", "--model", "plain_wing.Choosy", *options)
+    assert ended == code, said
+    assert message in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_module_in_the_current_folder_is_found(plain: Ftkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "found_here.py").write_text("from plain_wing import PlainModule\nclass Model(PlainModule): ...\n")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    code, said = plain("fit", "--model", "found_here.Model")
+    assert (code, "there is no module found_here" in said) == (ExitCode.INPUT, True)
+    monkeypatch.chdir(tmp_path)
+    assert plain("fit", "--model", "found_here.Model", "--print_config")[0] == 0
+    assert sys.path[-1] == str(tmp_path)  # behind the packages, which it cannot replace
+    code, said = plain("fit", "--model", "found_here.Modle")
+    assert "module 'found_here' has no attribute 'Modle'; fix: did you mean found_here.Model?" in said
 
 
 @pytest.mark.parametrize(("model", "message"), [("Raising", "my own"), ("Mislogging", "dataloader_idx")])

@@ -91,6 +91,23 @@ def test_test_takes_the_trained_weights_or_says_that_there_are_none(
         assert "no such checkpoint; fix: train first" in said
 
 
+def test_a_fast_dev_run_leaves_a_run_folder_as_it_is(ftkit: Ftkit, run_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_folder, tmp_path / "run")
+    before, result = contents(tmp_path / "run"), json.loads((run_folder / "result.json").read_text())
+    for command in ("fit", "validate", "test", "predict"):
+        code, said = ftkit(command, "--trainer.fast_dev_run", "true")
+        assert code == 0, said
+        assert "notice: fast_dev_run: nothing is kept, and the run folder is left as it is" in said
+        assert ftkit("fit", "--trainer.fast_dev_run", "2", "--resume")[0] == 0
+        assert contents(tmp_path / "run") == before
+    assert ftkit("test")[0] == 0
+    tested = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert {**tested, "seconds": None, "seconds_frozen": None} == {**result, "seconds": None, "seconds_frozen": None}
+    assert tested["seconds"]["fit"] == result["seconds"]["fit"]
+    assert ftkit("fit", "--trainer.fast_dev_run", "true", folder=tmp_path / "new")[0] == 0
+    assert not (tmp_path / "new").exists()
+
+
 def test_an_output_folder_that_cannot_be_made_is_the_environments_fault(ftkit: Ftkit, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     code, said = ftkit("fit", folder=tmp_path / "file" / "run")

@@ -163,6 +163,7 @@ def test_a_batch_that_fails_can_be_gone_back_from() -> None:
 
 def test_what_is_logged_is_summed_up_and_can_be_added_to() -> None:
     def look(trainer: L.Trainer, module: Module, batch_idx: int) -> None:
+        assert internals.logged_in_training(trainer) == {"now", "mean", "sum", "max"}
         assert internals.logged_in_step(trainer, "now") == batch_idx
         assert internals.logged_in_step(trainer, "other") is None
         if batch_idx == 2:
@@ -347,6 +348,11 @@ class Spying(HookedCLI):
         self.calls.append("instantiate")
 
     @contextmanager
+    def around_constructor(self, class_type: type) -> Iterator[None]:
+        self.calls.append(f"build {class_type.__name__}")
+        yield
+
+    @contextmanager
     def around_subcommand(self, subcommand: str) -> Iterator[None]:
         self.calls.append(f"enter {subcommand} {self.config.fit.mine}")
         yield
@@ -362,5 +368,15 @@ class Spying(HookedCLI):
 def test_the_command_line_calls_its_hooks_in_order(tmp_path: Path) -> None:
     quiet = ["--trainer.logger", "false", "--trainer.accelerator", "cpu", "--trainer.barebones", "true"]
     options = ["--trainer.max_steps", "0", "--trainer.default_root_dir", str(tmp_path), *quiet]
+    options += ["--trainer.plugins", "LightningEnvironment"]
     cli = Spying("fit", *options)
-    assert cli.calls == ["checkpoint None", "instantiate", "enter fit fit", "before", "after", "leave"]
+    built = ["build LightningEnvironment", "build BoringModel"]
+    assert sorted(cli.calls[2:4]) == sorted(built)
+    calls = [call for call in cli.calls if call not in built]
+    assert calls == ["checkpoint None", "instantiate", "enter fit fit", "before", "after", "leave"]
+
+
+@pytest.mark.parametrize(("strategy", "spawns"), [("ddp_spawn", True), ("ddp", False), ("auto", False)])
+def test_a_strategy_that_spawns_has_a_launcher_of_its_own(strategy: str, spawns: bool) -> None:
+    trainer = L.Trainer(accelerator="cpu", devices=1, strategy=strategy, logger=False, enable_checkpointing=False)
+    assert internals.starts_processes_from_memory(trainer) == spawns

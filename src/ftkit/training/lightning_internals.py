@@ -11,18 +11,21 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, _InstantiatorFn
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 
 class HookedCLI(LightningCLI):
-    """LightningCLI with hooks at three steps that it offers no hooks for.
+    """LightningCLI with hooks at four steps that it offers no hooks for.
 
     Assumes that it makes the parser of each subcommand in ``_prepare_subcommand_parser``, takes hyperparameters from a
-    checkpoint in ``_parse_ckpt_path`` before it builds anything, and does its work in ``_run_subcommand``.
+    checkpoint in ``_parse_ckpt_path`` before it builds anything, chooses in ``_add_instantiators`` what builds the
+    classes that a configuration names, with an ``_InstantiatorFn`` for the model and one for the data, and does its
+    work in ``_run_subcommand``.
     """
 
     def add_arguments_to_subcommand(self, parser: LightningArgumentParser, subcommand: str) -> None:
@@ -30,6 +33,11 @@ class HookedCLI(LightningCLI):
 
     def before_parse_checkpoint(self) -> None:
         """Look at the configuration before a checkpoint's hyperparameters are put into it."""
+
+    @contextmanager
+    def around_constructor(self, class_type: type) -> Iterator[None]:
+        """Surround the building of an object whose class a configuration names, now or when a partial is called."""
+        yield
 
     @contextmanager
     def around_subcommand(self, subcommand: str) -> Iterator[None]:
@@ -45,9 +53,29 @@ class HookedCLI(LightningCLI):
         self.before_parse_checkpoint()
         super()._parse_ckpt_path()
 
+    def _add_instantiators(self) -> None:
+        for key, base in (("model", L.LightningModule), ("data", L.LightningDataModule)):
+            self.parser.add_instantiator(_Constructor(self, _InstantiatorFn(self, key)), base)
+        self.parser.add_instantiator(_Constructor(self, _call), object)
+
     def _run_subcommand(self, subcommand: str) -> None:
         with self.around_subcommand(subcommand):
             super()._run_subcommand(subcommand)
+
+
+class _Constructor:
+    """Builds the objects of a configuration inside :meth:`HookedCLI.around_constructor`."""
+
+    def __init__(self, cli: HookedCLI, build: Callable[..., Any]) -> None:
+        self.cli, self.build = cli, build
+
+    def __call__(self, class_type: type, *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any) -> Any:
+        with self.cli.around_constructor(class_type):
+            return self.build(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
+
+
+def _call(class_type: type, *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any) -> Any:
+    return class_type(*args, **kwargs)
 
 
 # The module and its hooks
@@ -145,6 +173,17 @@ def logged_in_step(trainer: L.Trainer, name: str) -> Tensor | None:
 
 
 _SUMS = ("value", "cumulated_batch_size")
+
+
+def logged_in_training(trainer: L.Trainer) -> set[str]:
+    """Return the names of the metrics that the training steps of this epoch have logged so far.
+
+    Assumes that the training loop keeps what is logged in ``epoch_loop._results``, each with a ``meta`` that holds its
+    name, and the two names that it has if it is logged per step and per epoch. The public ``callback_metrics`` has the
+    averages of an epoch only when it is over.
+    """
+    metas = [result.meta for result in trainer.fit_loop.epoch_loop._results.values()]
+    return {name for meta in metas for name in (meta.name, meta.forked_name(True), meta.forked_name(False))}
 
 
 def epoch_sums(trainer: L.Trainer) -> dict[str, dict[str, Tensor]]:
@@ -274,6 +313,14 @@ def _detached(value: Any) -> Any:
 
 
 # Strategies
+
+
+def starts_processes_from_memory(trainer: L.Trainer) -> bool:
+    """Return whether a trainer spawns or forks its processes, instead of running the command again in each.
+
+    Assumes that a strategy that does so has a ``_MultiProcessingLauncher``.
+    """
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
 
 
 def join_all_processes(strategy: ModelParallelStrategy) -> None:

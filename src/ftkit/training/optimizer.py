@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch import nn
 
@@ -35,6 +36,8 @@ def configured_optimizers(
     """
     try:
         made = optimizer(parameters)
+    except InputError:
+        raise
     except ValueError as error:  # torch checks the ranges
         raise InputError(str(error), field="model.optimizer") from error
     for group in made.param_groups:
@@ -47,4 +50,11 @@ def configured_optimizers(
     schedule: Any = scheduler(made)
     if isinstance(schedule, ReduceLROnPlateau):
         return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "monitor": schedule.monitor}}
+    if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        raise InputError(
+            "needs a metric to monitor",
+            field="model.scheduler",
+            got="torch.optim.lr_scheduler.ReduceLROnPlateau",
+            fix="use lightning.pytorch.cli.ReduceLROnPlateau with monitor: val/loss",
+        )
     return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": interval}}

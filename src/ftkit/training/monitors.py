@@ -1,0 +1,112 @@
+"""Refuse a monitored metric that is never logged, after the first batch instead of the first epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from string import Formatter
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from ftkit.errors import InputError
+from ftkit.training.lightning_internals import logged_in_training
+
+_COUNTED = {"epoch", "step"}  # a checkpoint callback knows them without a log
+
+
+class MonitorCheck(L.Callback):
+    """Compares what callbacks and schedulers monitor with what is logged.
+
+    Validation logs in Lightning's sanity check, training in its first batch; so a wrong name is known after one step.
+    Where there is no sanity check, it is known after the first validation. A module or a callback of one's own may log
+    at the end of an epoch; then Lightning finds it there.
+    """
+
+    def __init__(self) -> None:
+        self._validation: set[str] | None = None  # what validation logs
+        self._checked = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Begin anew."""
+        self._validation, self._checked = None, False
+
+    def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note what validation logs; Lightning forgets it now."""
+        self._validation = set(trainer.callback_metrics)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Check after the first batch.
+
+        Raises:
+            InputError: A metric is monitored that is not logged; the nearest one is named.
+        """
+        if self._validation is None and not trainer.num_val_batches:
+            self._validation = set()
+        if not self._checked and self._validation is not None:
+            self._check(trainer, pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check after the first validation, where there was no sanity check.
+
+        Raises:
+            InputError: A metric is monitored that is not logged; the nearest one is named.
+        """
+        if not self._checked and not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._validation = set(trainer.callback_metrics)
+            self._check(trainer, pl_module)
+
+    def _check(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._checked = True
+        if _logs_later(trainer, pl_module):
+            return
+        logged = sorted(logged_in_training(trainer) | set(trainer.callback_metrics) | (self._validation or set()))
+        for who, field, name in _monitored(trainer):
+            if name not in logged:
+                close = get_close_matches(name, logged, n=1)
+                there = f"logged are {', '.join(logged) or 'none'}"
+                fix = f"did you mean {close[0]}? {there.capitalize()}" if close else f"{there}"
+                raise InputError(f"{who} a metric that is not logged", field=field, got=name, fix=fix)
+
+
+def _monitored(trainer: L.Trainer) -> Iterator[tuple[str, str, str]]:
+    """Who monitors, the option, and the name of the metric."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EarlyStopping) and callback.strict:
+            yield "EarlyStopping monitors", "trainer.callbacks.monitor", callback.monitor
+        if isinstance(callback, ModelCheckpoint):
+            if callback.monitor and callback.monitor not in _COUNTED:
+                yield "ModelCheckpoint monitors", "trainer.callbacks.monitor", callback.monitor
+            for name in metrics_in_name(callback.filename or ""):
+                if name not in _COUNTED:
+                    yield "ModelCheckpoint's filename has", "trainer.callbacks.filename", name
+    for schedule in trainer.lr_scheduler_configs:
+        if schedule.reduce_on_plateau and schedule.strict:
+            yield f"{type(schedule.scheduler).__name__} monitors", "model.scheduler.monitor", schedule.monitor or ""
+
+
+def metrics_in_name(name: str) -> list[str]:
+    """Return the metrics in the format of a checkpoint's name.
+
+    Raises:
+        ValueError: It is no format.
+
+    Example:
+        >>> metrics_in_name("{epoch}-{val/loss:.2f}")
+        ['epoch', 'val/loss']
+    """
+    return [field for _, field, _, _ in Formatter().parse(name) if field]
+
+
+def _logs_later(trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
+    """Whether the module, or a callback that is neither Lightning's nor ftkit's, may log at the end of an epoch."""
+    own = [
+        callback
+        for callback in trainer.callbacks  # type: ignore[attr-defined]
+        if type(callback).__module__.partition(".")[0] not in ("lightning", "ftkit")
+    ]
+    return is_overridden("on_train_epoch_end", pl_module) or any(
+        is_overridden("on_train_epoch_end", callback, parent=L.Callback) for callback in own
+    )
