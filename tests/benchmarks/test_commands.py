@@ -86,6 +86,7 @@ def test_every_script_is_named_by_a_command() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_ends_with_what_it_measured(command: str, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
