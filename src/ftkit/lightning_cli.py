@@ -47,6 +47,7 @@ from ftkit.starting_point import (
 )
 from ftkit.storage import atomic_write, make_folder
 from ftkit.trainer_checks import check_options, check_trainer
+from ftkit.training.callback_checks import refuse_callbacks
 from ftkit.training.checkpoint import (
     AtomicCheckpointIO,
     TrainedStateModule,
@@ -197,6 +198,7 @@ class FtkitCLI(HookedCLI):
         except ValueError as error:
             raise self._refusal or error from None
         self._check_optimizer()
+        refuse_callbacks(self.trainer, self.model, isinstance(self.model, TrainedStateModule))
 
     @contextmanager
     def around_constructor(self, class_type: type) -> Iterator[None]:

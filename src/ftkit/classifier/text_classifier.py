@@ -290,7 +290,7 @@ class TextClassifier(TrainedStateModule):
     def configure_optimizers(self) -> Any:
         """The optimizer over the parameters that learn, with its scheduler if there is one."""
         learning = trainable_parameters(self).values()
-        return configured_optimizers(learning, self.optimizer, self.scheduler, interval="epoch")
+        return configured_optimizers(learning, self.optimizer, self.scheduler, self.lr, "epoch")
 
     @torch.inference_mode()
     def classify(self, texts: list[str], batch_size: int = 8) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from torch import nn
 from ftkit.errors import InputError
 from ftkit.models.base_files import BaseFiles, differing_files
 from ftkit.storage import CHECKSUM_SUFFIX, atomic_write, verify_checksum
+from ftkit.training.callback_checks import refuse_callbacks
 from ftkit.training.lightning_internals import attached_trainer
 
 INTERRUPTED = "interrupted.ckpt"  # what a training that was told to stop leaves, see SafeStop
@@ -58,6 +59,21 @@ class TrainedStateModule(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.strict_loading = False  # the frozen weights come from the base; on_load_checkpoint compares the keys
+        self.lr: float | None = None  # set by Lightning's LearningRateFinder; replaces the optimizer's own rate
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """Add none, and refuse those that cannot do their work; Lightning asks before anything is set up.
+
+        Raises:
+            InputError: There is one.
+        """
+        refuse_callbacks(self.trainer, self, ours=True)
+        return []
+
+    def on_fit_start(self) -> None:
+        """Make optimizer and scheduler anew with a learning rate that was found; Lightning changes the optimizer's."""
+        if self.lr is not None:
+            self.trainer.strategy.setup_optimizers(self.trainer)
 
     def log(
         self, name: str, value: Any, *args: Any, batch_size: int | None = None, sync_dist: bool = False, **options: Any
@@ -142,6 +158,8 @@ class TrainedStateModule(L.LightningModule):
         if state := checkpoint["state_dict"]:  # of sharded weights only the first process has it
             checkpoint["state_dict"] = {name: state[name] for name in trainable_parameters(self)}
         checkpoint["base"] = self.base
+        if self.lr is not None:
+            checkpoint["lr"] = self.lr
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -150,6 +168,7 @@ class TrainedStateModule(L.LightningModule):
         Raises:
             InputError: The checkpoint belongs to another base, or trained other parameters.
         """
+        self.lr = checkpoint.get("lr", self.lr)
         self.refuse_other_base(checkpoint)
         own, stored = trainable_parameters(self), checkpoint["state_dict"]
         wrong = {

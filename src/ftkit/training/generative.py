@@ -106,7 +106,6 @@ class GenerativeModule(WindowedModule):
         self.seed = torch.initial_seed() if seed is None else seed
         self.hparams["seed"] = self.seed  # a run's result and card name the number, not "whatever was seeded"
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.lr: float | None = None  # what a learning-rate finder sets
         self._check_arguments()
         self.net: Any = None
 
@@ -187,7 +186,8 @@ class GenerativeModule(WindowedModule):
         return supervised_log_probs(hidden_states(**self.model_inputs(read)), inputs["labels"], head)
 
     def on_fit_start(self) -> None:
-        """Say which turns of conversations are learnt."""
+        """Say which turns of conversations are learnt; take over a learning rate that was found."""
+        super().on_fit_start()
         report = getattr(getattr(self.trainer, "datamodule", None), "report", {})
         if "supervised_turns" in report:
             rank_zero_info(supervision_line(**report["supervised_turns"]))

@@ -82,6 +82,8 @@ class RunRecorder(L.Callback):
             "versions": versions(),
             "hardware": hardware(),
         }
+        if (found := getattr(pl_module, "lr", None)) is not None:  # by a LearningRateFinder
+            self.result["learning_rate"] = found
         _write(trainer, self.result)
         folder = Path(trainer.default_root_dir)
         # Not removed, for the training may have chosen its rows by them.

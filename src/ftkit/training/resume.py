@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import LearningRateFinder
 from torch import Tensor
 
 from ftkit.errors import InputError
@@ -71,7 +72,7 @@ class ExactResume(L.Callback):
         if self._stored is not None:
             self._seed = int(self._stored["settings"]["seed"])
             internals.restore_callback_metrics(trainer, self._stored["metrics"]["callback"])
-            if not self._stored["under_way"]:
+            if self._stored["ended"]:
                 _step_plateaus(trainer, self._stored["epoch"])
             # Lightning cannot know that the loaders are.
             warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
@@ -132,6 +133,8 @@ class ExactResume(L.Callback):
         if trainer is None or trainer.state.fn != "fit":
             return {}
         self._hook = internals.running_hook(trainer.lightning_module)
+        if self._hook == "on_fit_start":  # a LearningRateFinder comes back to it: nothing has begun
+            return {}
         over = internals.epoch_is_over(trainer) or trainer.should_stop
         epoch, logged = internals.epoch_values(trainer) if over else ({}, set())
         done = internals.metrics_of_validation(trainer) if self._hook == "on_validation_end" else []
@@ -141,6 +144,7 @@ class ExactResume(L.Callback):
             "batches": self._batches,
             "over": over,
             "stop": trainer.should_stop,
+            "ended": self._hook == "on_train_epoch_end",
             "under_way": internals.epoch_is_under_way(trainer),
             "validates": self._hook == "on_validation_end" or internals.validation_is_due(trainer),
             "generators": [state for loader in self._loaders for state in loader.generator_states],
@@ -171,6 +175,8 @@ class ExactResume(L.Callback):
             return
         self.changed = compare_settings(state_dict["settings"], self.settings, self.allow_changed)
         self._stored = state_dict
+        for finder in [one for one in self._trainer.callbacks if isinstance(one, LearningRateFinder)]:  # type: ignore[attr-defined]
+            self._trainer.callbacks.remove(finder)  # type: ignore[attr-defined]  # what it found is in the optimizer's state
         for logger, curves in zip(_curves(self._trainer), state_dict["curves"], strict=False):
             logger.go_on(**curves)
 

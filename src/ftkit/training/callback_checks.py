@@ -1,0 +1,55 @@
+"""Callbacks of Lightning that would do nothing, or something else, with a network that is built late."""
+
+from __future__ import annotations
+
+import lightning as L
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    BatchSizeFinder,
+    ModelPruning,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+
+from ftkit.errors import InputError
+
+# What each takes before ``configure_model`` has built the network, for any module that has this hook.
+_TOO_EARLY: dict[type[L.Callback], tuple[str, str]] = {
+    StochasticWeightAveraging: (
+        "copies the module before its network is built, so it would average nothing and only change the rate",
+        "leave it out; model.scheduler can let the rate fall to zero instead",
+    ),
+    ModelPruning: ("looks for weights before the network is built", "leave it out"),
+    BaseFinetuning: ("freezes layers before the network is built", "leave it out; model.trainable says what learns"),
+}
+# What does not go with ftkit's own modules.
+_NOT_WITH_OURS: dict[type[L.Callback], tuple[str, str]] = {
+    WeightAveraging: (
+        "keeps the frozen weights a second time, and its checkpoints, which hold only what is trained, could not be "
+        "resumed",
+        "leave it out; model.scheduler can let the rate fall to zero instead",
+    ),
+    BatchSizeFinder: (
+        "changes the size of a step, and with it the result",
+        "use ftkit.training.fit_batch.FitBatch, which finds micro-batches that fit and keeps the step as it is",
+    ),
+}
+
+
+def refuse_callbacks(trainer: L.Trainer, module: L.LightningModule, ours: bool) -> None:
+    """Refuse callbacks that cannot do their work.
+
+    Args:
+        trainer: The trainer, with its callbacks.
+        module: The module that is to be trained.
+        ours: Whether its checkpoints hold only what is trained.
+
+    Raises:
+        InputError: There is one; it is named with the way out.
+    """
+    built_late = type(module).configure_model is not L.LightningModule.configure_model
+    refused = {**(_TOO_EARLY if built_late else {}), **(_NOT_WITH_OURS if ours else {})}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for kind, (problem, fix) in refused.items():
+            if isinstance(callback, kind):
+                raise InputError(f"{type(callback).__name__} {problem}", field="trainer.callbacks", fix=fix)
