@@ -86,9 +86,16 @@ def test_other_weights_under_the_same_name_are_refused(task: tuple[Path, Make], 
     )
     with pytest.raises(InputError, match=wanted):
         type(module).restored(checkpoint)
-    saved_later: dict[str, Any] = {"state_dict": module.state_dict()}
-    module.on_save_checkpoint(saved_later)
-    assert saved_later["base"] == checkpoint["base"]  # what was loaded, whatever lies there now
+
+
+def test_a_checkpoint_tells_what_was_loaded_whatever_lies_there_now(demo: Path) -> None:
+    (link := demo.parent / "base").symlink_to(demo)
+    before, asked_before = (CausalLMSFT(model=str(link), seed=1) for _ in range(2))
+    was = asked_before.fingerprint
+    before.configure_model()
+    change_weights(link, demo.parent / "other")
+    assert checkpoint_of(before)["base"]["fingerprint"] == was
+    assert checkpoint_of(asked_before)["base"]["fingerprint"] != was
 
 
 def test_another_tokenizer_beside_the_weights_is_refused(task: tuple[Path, Make], tmp_path: Path) -> None:
