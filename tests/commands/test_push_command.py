@@ -56,6 +56,15 @@ def test_a_dry_run_writes_the_repository_and_uploads_nothing(
             push(run, "me/spam", dry_run=taken)
 
 
+def test_a_classifier_of_any_family_names_its_base(tmp_path: Path) -> None:
+    arguments = ["--model", "TextClassifier", "--model.source", "demo", "--model.trainable", "last_layer"]
+    arguments += ["--data", "SpamDataModule", "--data.source", "demo", "--trainer.max_steps", "1"]
+    arguments += ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path / "run")]
+    FtkitCLI(["fit", *arguments, "--trainer.enable_progress_bar", "false", "--trainer.limit_val_batches", "0"])
+    push(tmp_path / "run", "me/spam", dry_run=tmp_path / "out")
+    assert "Base model: `demo`." in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_a_file_is_no_run(tmp_path: Path) -> None:
     (file := tmp_path / "a.yaml").write_text("a: 1\n")
     with pytest.raises(InputError, match=r"a.yaml/result.json: cannot be read: Not a directory; fix: name a run's"):

@@ -223,7 +223,7 @@ def _base(base: dict[str, Any]) -> tuple[str | None, str | None]:
     from ftkit.hub import is_local
 
     name, revision = base.get("model") or base.get("source"), base.get("revision")
-    if base.get("source") in ("hub", "demo"):
+    if "size" in base and name in ("hub", "demo"):
         from ftkit.classifier.gpt2 import SIZES
 
         name = SIZES[base["size"]].hub_id if base["source"] == "hub" else f"demo-{base['size']}"
