@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from ftkit.errors import InputError
 from ftkit.lightning_cli import FtkitCLI, config_arguments, without_folder
 from ftkit.lightning_exits import refusals_told, termination_told
 from ftkit.quiet import quiet_libraries, quiet_lightning
-from ftkit.run_folder import DEFAULT_FOLDER
+from ftkit.run_folder import DEFAULT_FOLDER, RESULT_FILE
 from ftkit.training.checkpoint import TrainedStateModule
 from ftkit.training.environment import code_sha256, data_sha256
+from ftkit.training.recorder import read_result
 
 
 class CellEngine:
@@ -45,6 +48,7 @@ class CellEngine:
                 got=list(splits),
                 fix="add test",
             )
+        _refuse_untested(cli)
         config = json.loads(cli.parser.dump(without_folder(cli.config), format="json", skip_none=False))
         base = cli.model.base if isinstance(cli.model, TrainedStateModule) else None
         data = data_sha256(cli.datamodule)
@@ -53,18 +57,46 @@ class CellEngine:
     def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
         """Train and test one cell in ``directory``."""
         cli = self._build(configs, seed, directory)
+        if not isinstance(cli.model, TrainedStateModule):
+            self._rehearse(configs, seed)
+            cli = self._build(configs, seed, directory)  # as if nothing had been drawn
         with termination_told(), refusals_told():
             cli.trainer.fit(cli.model, datamodule=cli.datamodule)
             cli.after_fit()
             cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
             cli.after_test()
 
-    def _build(self, configs: Sequence[Path], seed: int, directory: Path) -> FtkitCLI:
+    def _rehearse(self, configs: Sequence[Path], seed: int) -> None:
+        """Test a module of one's own on a batch, before it is trained for a test that says nothing.
+
+        Raises:
+            InputError: There would be neither predictions nor metrics.
+        """
+        with TemporaryDirectory(prefix="ftkit-rehearsal-") as folder, refusals_told():
+            cli = self._build(configs, seed, Path(folder), "--trainer.fast_dev_run", "true")
+            cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+            result = read_result(Path(folder) / RESULT_FILE)
+        if not result.get("splits") and not result["metrics"]["test"]:
+            raise InputError(
+                "the test leaves nothing to compare: test_step logs no metric and returns no predictions",
+                field="model",
+                got=type(cli.model).__name__,
+                fix="log figures with self.log, or return id, label and prediction to be compared example by example",
+            )
+
+    def _build(self, configs: Sequence[Path], seed: int, directory: Path, *more: str) -> FtkitCLI:
         arguments = [*config_arguments(configs), "--seed_everything", str(seed)]
         arguments += ["--trainer.default_root_dir", str(directory)]
         # The sweep has its own bars.
         arguments += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
-        return FtkitCLI(arguments, run=False, callbacks=[_StepReporter(self.on_step)])
+        return FtkitCLI([*arguments, *more], run=False, callbacks=[_StepReporter(self.on_step)])
+
+
+def _refuse_untested(cli: FtkitCLI) -> None:
+    """Refuse what cannot be tested at all, before any row is run."""
+    for field, part, hook in (("model", cli.model, "test_step"), ("data", cli.datamodule, "test_dataloader")):
+        if not is_overridden(hook, part):
+            raise InputError(f"has no {hook}, and rows are compared on test", field=field, got=type(part).__name__)
 
 
 def _unseen(completed: int, total: int) -> None:

@@ -38,6 +38,35 @@ class Mislogging(PlainModule):
         self.log("a/dataloader_idx_0", 1.0)
 
 
+class Logging(PlainModule):
+    """Logs a figure of its test, of the two loaders of PlainData apart."""
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.log("test/loss", self.training_step(batch, batch_idx))
+
+
+class Silent(Logging):
+    """Neither logs nor predicts."""
+
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+class Predicting(Logging):
+    """Returns predictions besides, half of them right."""
+
+    class_names = ("no", "yes")
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:  # type: ignore[override]
+        super().test_step(batch, batch_idx, dataloader_idx)
+        ids = [f"{dataloader_idx}-{batch_idx}-{place}" for place in range(len(batch[0]))]
+        return {"id": ids, "label": ["yes", "no"], "prediction": ["yes", "yes"]}
+
+
+class Untested(L.LightningModule):
+    """Has no test."""
+
+
 class Choosy(PlainModule):
     """Refuses its arguments, and has a fault in its own constructor."""
 

@@ -1,9 +1,13 @@
 """Modules and data of one's own: the same care, and no more."""
 
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from run_files import Ftkit
 
 from ftkit.cells import CellEngine
@@ -90,6 +94,90 @@ def test_a_cell_over_data_of_ones_own_is_known_without_a_hash(tmp_path: Path) ->
     identity = CellEngine(lambda step, total: None).identity([tmp_path / "own.yaml"], 1)
     assert identity["data"] is None
     assert identity["config"]["data"]["class_path"] == "plain_wing.PlainData"
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Runs an ablation over modules of one's own, a row each: (exit code, what was said)."""
+
+    def run(*models: str, data: str = "plain_wing.PlainData") -> tuple[int, str]:
+        (tmp_path / "own" / "rows").mkdir(parents=True)
+        (tmp_path / "own" / "base.yaml").write_text(f"data: {data}\ntrainer: {{accelerator: cpu, max_epochs: 2}}\n")
+        for number, model in enumerate(models, 1):
+            (tmp_path / "own" / "rows" / f"0{number}_{model.lower()}.yaml").write_text(f"model: plain_wing.{model}\n")
+        code = main(["ablation", "run", str(tmp_path / "own"), "--out", str(tmp_path / "out")])
+        said = capfd.readouterr()
+        return code, said.out + said.err
+
+    return run
+
+
+def test_ones_own_modules_are_rows_with_what_they_log_and_predict(
+    sweep: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, said = sweep("Logging", "Predicting")
+    assert code == 0, said
+    assert "01_logging (seed 123): test/loss/dataloader_idx_0 0" in said
+    assert "02_predicting (seed 123): test accuracy 50.00%" in said
+    results = [json.loads((tmp_path / "out" / cell / "seed-123" / "result.json").read_text())
+               for cell in ("01_logging", "02_predicting")]  # fmt: skip
+    logged = {f"test/loss/dataloader_idx_{place}" for place in (0, 1)}
+    assert set(results[0]["metrics"]["test"]) == set(results[1]["metrics"]["test"]) == logged
+    assert all(value > 0 for value in results[0]["metrics"]["test"].values())
+    assert "splits" not in results[0]
+    assert results[1]["splits"]["test"] == {"n": 4, "correct": 2, "accuracy": 0.5}
+    assert main(["ablation", "table", str(tmp_path / "out"), "--timing", "false"]) == 0
+    header, _, first, second = capfd.readouterr().out.splitlines()[:4]
+    assert header.split()[:7] == ["row", "name", "train", "val", "test", "95%", "int."]
+    assert logged <= set(header.split())
+    value = results[0]["metrics"]["test"]["test/loss/dataloader_idx_0"]
+    assert f"{value:.4g}" in first
+    assert "50.00" in second
+    assert main(["ablation", "report", str(tmp_path / "out")]) == 0
+    report = (tmp_path / "out" / "report" / "report.md").read_text()
+    assert "2 of 2 rows have figures. Without predictions: row 1." in report
+    assert f"Its test logged test/loss/dataloader_idx_0 {value:.4g}, " in report
+
+
+def test_an_ablation_of_logged_figures_alone_has_a_table_and_a_report(
+    sweep: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("Logging")[0] == 0
+    for format in ("text", "csv"):
+        assert main(["ablation", "table", str(tmp_path / "out"), "--format", format]) == 0
+        assert "test/loss/dataloader_idx_0" in capfd.readouterr().out
+    assert main(["ablation", "report", str(tmp_path / "out")]) == 0
+    assert "Its test logged" in (tmp_path / "out" / "report" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("Untested", "row 01_untested: model: has no test_step, and rows are compared on test (got 'Untested')"),
+        (
+            "Silent",
+            "model: the test leaves nothing to compare: test_step logs no metric and returns no predictions",
+        ),
+    ],
+)
+def test_a_row_whose_test_would_say_nothing_is_not_trained(
+    model: str, message: str, sweep: Any, tmp_path: Path
+) -> None:
+    code, said = sweep(model)
+    assert code in (ExitCode.INPUT, ExitCode.TRAINING), said
+    assert message in said
+    assert not list((tmp_path / "out").rglob("metrics.csv"))
+
+
+def test_the_rehearsal_of_a_test_leaves_a_row_what_it_is_alone(sweep: Any, plain: Ftkit, tmp_path: Path) -> None:
+    assert sweep("Predicting")[0] == 0
+    assert (
+        plain("fit", "--model", "plain_wing.Predicting", "--trainer.max_epochs", "2", "--seed_everything", "123")[0]
+        == 0
+    )
+    alone, row = (next(folder.rglob("*.ckpt")) for folder in (tmp_path / "run", tmp_path / "out"))
+    weights = [torch.load(file, weights_only=True)["state_dict"]["net.weight"] for file in (alone, row)]
+    assert torch.equal(*weights)
 
 
 @pytest.mark.parametrize("rows", [1, 4])

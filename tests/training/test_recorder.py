@@ -115,7 +115,7 @@ def test_result_of_fit_and_test_are_merged_also_by_another_process(tmp_path: Pat
     trainer(tmp_path).test(model, Data(), verbose=False)
     merged = result(tmp_path)
     assert merged["seconds"]["fit"] == fitted["seconds"]["fit"]
-    timing = {"seconds": 0, "seconds_frozen": 0, "splits": 0}
+    timing = {"seconds": 0, "seconds_frozen": 0, "splits": 0, "metrics": 0}
     assert {**merged, **timing} == {**fitted, **timing}
     assert set(merged["splits"]) == {"train", "test"}
     again = trainer(tmp_path)

@@ -26,6 +26,9 @@ def answers(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Mapping[
 
 
 def _sentences(analysis: Analysis, row: RowSummary, confusion: Confusion | None) -> list[str]:
+    if row.test is None and row.metrics:
+        logged = ", ".join(f"{name} {value:.4g}" for name, value in row.metrics.items())
+        return [f"Its test logged {logged}; it returned no predictions, so it is not compared."]
     if row.test is None:
         return [f"Open: {'; '.join(row.notes) or row.status}."]
     sentences = [_accuracy(row, confusion)]

@@ -55,7 +55,7 @@ def _figures(analysis: Analysis) -> Iterator[str]:
 
 def _method(results: Sequence[Result]) -> str:
     """Where the intervals come from."""
-    if any(result.splits["test"].ties is not None for result in results):
+    if any(result.splits["test"].ties is not None for result in results if "test" in result.splits):
         return "of pairs exact against a coin, a tie counting as half"
     return "Wilson"
 
@@ -82,6 +82,8 @@ def _comparisons(analysis: Analysis) -> Iterator[str]:
     hopeless = [row for row in compared if row.comparison and row.comparison.hopeless]
     if hopeless:
         yield f"Answered too much like {name} for any test to tell them apart: {_rows(hopeless)}."
+    if bare := [row for row in analysis.rows if row.test is None and row.metrics]:
+        yield f"Without predictions (test_step returns none), so without accuracy and comparison: {_rows(bare)}."
     if missing := [row for row in others if row.comparison is None]:
         yield f"Not compared with {name} (no seed, test examples or prediction files in common): {_rows(missing)}."
 

@@ -36,15 +36,17 @@ class Report:
     @property
     def done(self) -> list[RowSummary]:
         """The rows that have figures."""
-        return [row for row in self.analysis.rows if row.test is not None]
+        return [row for row in self.analysis.rows if row.test is not None or row.metrics]
 
     @property
     def summary(self) -> str:
         """How much of the ablation there is, in a sentence."""
         rows = self.analysis.rows
         sentence = f"{len(self.done)} of {len(rows)} rows have figures."
-        for status in dict.fromkeys(row.status for row in rows if row.test is None):
-            sentence += _list(status, [row.number for row in rows if row.test is None and row.status == status])
+        missing = [row for row in rows if row.test is None and not row.metrics]
+        for status in dict.fromkeys(row.status for row in missing):
+            sentence += _list(status, [row.number for row in missing if row.status == status])
+        sentence += _list("without predictions", [row.number for row in rows if row.test is None and row.metrics])
         return sentence + _list("not converged", [row.number for row in self.done if not row.converged])
 
 
@@ -90,7 +92,7 @@ def to_markdown(report: Report) -> str:
 
 def _plots(analysis: Analysis, confusions: Mapping[int, Confusion], curves: Mapping[int, Curves]) -> Mapping[str, str]:
     drawn: dict[str, str] = {}
-    if curves:
+    if any(row.test is not None for row in analysis.rows):
         drawn["accuracy"] = accuracy_plot(analysis)
     if (cost := cost_plot(analysis)) is not None:
         drawn["cost"] = cost

@@ -31,7 +31,8 @@ class Result:
     """One cell's figures.
 
     Args:
-        splits: The counts by split; ``test`` is always there.
+        splits: The counts by split; ``test`` is there if the test left predictions.
+        metrics: What the test logged, by name; at least one, or the counts of ``test``.
         seconds: Training and testing time together, without ``frozen_seconds``: the same whatever earlier runs left.
         frozen_seconds: Time for what frozen layers make of the data, which the first run computes and others only read.
         peak_memory_mb: The highest memory use, if it was measured.
@@ -46,6 +47,7 @@ class Result:
     """
 
     splits: Mapping[str, Split]
+    metrics: Mapping[str, float]
     seconds: float | None
     frozen_seconds: float
     peak_memory_mb: float | None
@@ -63,17 +65,23 @@ class Result:
         """Read a ``result.json`` and check that it is complete.
 
         Raises:
-            InputError: The file is missing, cut, or without the counts of the test split.
+            InputError: The file is missing or cut, or says nothing of the test split.
         """
         try:
             raw = json.loads(path.read_bytes())
-            splits: dict[str, Split] = {
-                name: _split(raw["splits"][name]) for name in SPLITS if name == "test" or name in raw["splits"]
-            }
+            counts, logged = raw.get("splits") or {}, (raw.get("metrics") or {}).get("test") or {}
+            splits: dict[str, Split] = {name: _split(counts[name]) for name in SPLITS if name in counts}
+            metrics = {name: float(value) for name, value in logged.items() if value is not None}
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", file=path) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not a complete result: {type(error).__name__} {error}", file=path) from None
+        if "test" not in splits and not metrics:
+            raise InputError(
+                "not a complete result: the test left neither predictions nor metrics",
+                file=path,
+                fix="let test_step log figures, or return id, label and prediction",
+            )
         for name, split in splits.items():
             if min(split.correct, split.ties or 0) < 0 or not 0 < split.n >= split.correct + (split.ties or 0):
                 raise InputError("impossible counts", file=path, field=f"splits.{name}", got=raw["splits"][name])
@@ -83,6 +91,7 @@ class Result:
         frozen = sum(map(float, (raw.get("seconds_frozen") or {}).values()))
         return cls(
             splits=splits,
+            metrics=metrics,
             seconds=sum(times) - frozen if times else None,
             frozen_seconds=frozen,
             peak_memory_mb=raw.get("peak_memory_mb"),

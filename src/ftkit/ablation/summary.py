@@ -40,6 +40,7 @@ class RowSummary:
         spread: Standard deviation of the test accuracy between seeds; None with fewer than two.
         interval: The 95% interval of the test accuracy, see :func:`accuracy_interval`.
         n: The number of test examples.
+        metrics: What the test logged, averaged over the seeds.
         published: The published figures, in percent.
         unjudged: Why ours are not judged by them, such as other data; empty if they are.
         seconds: Time per run, without ``frozen_seconds``.
@@ -68,6 +69,7 @@ class RowSummary:
     spread: float | None
     interval: tuple[float, float] | None
     n: int | None
+    metrics: Mapping[str, float]
     published: Published | None
     unjudged: str
     seconds: float | None
@@ -116,7 +118,7 @@ def seeds_text(seeds: Sequence[int]) -> str:
 def summarise(row: SweepRow, published: PublishedTable) -> RowSummary:
     """Sum up the cells of a row by themselves; ``published`` knows what the published figures were made with."""
     done = [cell.result for cell in row.cells if cell.result is not None]
-    tests = [result.splits["test"] for result in done]
+    tests = [result.splits["test"] for result in done if "test" in result.splits]
     trouble = {cell.seed: reason for cell in row.done if (reason := not_converged(cell))}
 
     def accuracy(split: SplitName) -> float | None:
@@ -133,6 +135,11 @@ def summarise(row: SweepRow, published: PublishedTable) -> RowSummary:
         spread=stdev(test.accuracy for test in tests) if len(tests) > 1 else None,
         interval=accuracy_interval(row.done),
         n=tests[0].n if tests else None,
+        metrics={
+            name: value
+            for name in dict.fromkeys(name for result in done for name in result.metrics)
+            if (value := _mean(result.metrics.get(name) for result in done)) is not None
+        },
         published=row.published,
         unjudged=published.other_origin(done) if done and row.published else "",
         seconds=_mean(result.seconds for result in done),
@@ -164,7 +171,7 @@ def accuracy_interval(cells: Sequence[CellState]) -> tuple[float, float] | None:
     Returns:
         Lower and upper bound; None without cells.
     """
-    tests = [cell.result.splits["test"] for cell in cells if cell.result is not None]
+    tests = [cell.result.splits["test"] for cell in cells if cell.result is not None and "test" in cell.result.splits]
     if not tests:
         return None
     if len(tests) == 1:

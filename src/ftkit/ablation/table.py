@@ -93,6 +93,7 @@ def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
         "test_low": low,
         "test_high": high,
         "n": row.n,
+        "test_metrics": "; ".join(f"{name}={value!r}" for name, value in row.metrics.items()),
         "difference": compared and compared.difference,
         "difference_low": compared and compared.interval[0],
         "difference_high": compared and compared.interval[1],
@@ -137,6 +138,7 @@ def columns(analysis: Analysis, timing: bool = True) -> list[Column]:
         Column("publ.", _published("test"), "published"),
         Column("in", lambda row: {True: "yes", False: "no", None: ""}[row.published_inside], "published"),
         Column(f"vs {analysis.reference.number}", lambda row: _difference(row, analysis.reference)),
+        *(Column(name, _logged(name)) for name in _metrics(rows)),
         Column("sec.", lambda row: _number(row.seconds, ",.1f"), "measured"),
         Column("peak MB", lambda row: _number(row.peak_memory_mb, ",.0f"), "measured"),
         Column("params", lambda row: _count(row.trainable)),
@@ -145,6 +147,15 @@ def columns(analysis: Analysis, timing: bool = True) -> list[Column]:
         Column("status", _status, "status", left=True),
     ]
     return [column for column in every if wanted[column.kind]]
+
+
+def _metrics(rows: Sequence[RowSummary]) -> list[str]:
+    """The logged figures to show: those of rows that have no accuracy, for want of predictions."""
+    return list(dict.fromkeys(name for row in rows if row.test is None for name in row.metrics))
+
+
+def _logged(name: str) -> Callable[[RowSummary], str]:
+    return lambda row: _number(row.metrics.get(name), ".4g")
 
 
 def _ours(split: SplitName) -> Callable[[RowSummary], str]:

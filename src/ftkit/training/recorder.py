@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
@@ -37,8 +38,9 @@ class RunRecorder(L.Callback):
     and ``prediction``: texts (lists of str), or classes (B,) int64 that the module's ``class_names`` name. There may be
     ``probability`` (B,) float32 of the positive class, or ``score`` (B,) float32 of the kind that the module's
     ``score_name`` says; and ``columns``, more lists of str by name. Of a step that returns no dict, or one without
-    ``id``, nothing is kept. A data module may name what ``test`` runs over (``evaluate_splits``) and describe itself
-    (``report``); loaders beyond the names are numbered: ``test``, ``test-1``.
+    ``id``, no prediction is kept; what a ``test`` or ``validate`` logs is kept of every module, as ``metrics``. A data
+    module may name what ``test`` runs over (``evaluate_splits``) and describe itself (``report``); loaders beyond the
+    names are numbered: ``test``, ``test-1``.
     """
 
     def __init__(self) -> None:
@@ -117,11 +119,13 @@ class RunRecorder(L.Callback):
         """Write the predictions of each tested split and the figures."""
         self.result.setdefault("seconds", {})["test"] = time.perf_counter() - self._evaluation_started
         self.result.setdefault("seconds_frozen", {})["test"] = getattr(pl_module, "frozen_seconds", 0.0)
+        self.result.setdefault("metrics", {})["test"] = _logged(trainer)
         self._keep(trainer, pl_module, getattr(_datamodule(trainer), "evaluate_splits", ("test",)))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the predictions of a ``validate`` run and the figures; validation during training leaves none."""
         if trainer.state.fn == "validate":
+            self.result.setdefault("metrics", {})["val"] = _logged(trainer)
             self._keep(trainer, pl_module, ("val",))
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -201,6 +205,12 @@ def _figures(labels: Sequence[str], predictions: Sequence[str]) -> dict[str, int
         return {"n": n, "correct": correct, "accuracy": correct / n}
     ties = list(predictions).count(TIE)
     return {"n": n, "correct": correct, "ties": ties, "accuracy": (correct + ties / 2) / n}
+
+
+def _logged(trainer: L.Trainer) -> dict[str, float | None]:
+    """What a module has logged over the evaluation that ends; None where it is no finite number."""
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _parameters(pl_module: L.LightningModule) -> dict[str, Any]:
