@@ -19,7 +19,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from ftkit.classifier import gpt2_classifier, spam, text_classifier  # noqa: F401  their classes have short names
 from ftkit.errors import ExitCode, InputError
@@ -49,6 +49,7 @@ from ftkit.storage import atomic_write, make_folder
 from ftkit.trainer_checks import check_options, check_trainer
 from ftkit.training.callback_checks import refuse_callbacks
 from ftkit.training.checkpoint import (
+    DEFAULT_EPOCHS,
     AtomicCheckpointIO,
     TrainedStateModule,
     commit_trained_on,
@@ -235,6 +236,10 @@ class FtkitCLI(HookedCLI):
         folder = str(Path(self._scratch.name if self._scratch else chosen.default_root_dir).absolute())
         kwargs["default_root_dir"] = folder
         training = self.subcommand in (None, "fit")
+        if training and (chosen.max_epochs, chosen.max_steps, chosen.max_time) == (None, -1, None):
+            epochs = getattr(self.model, "default_epochs", DEFAULT_EPOCHS)  # Lightning's are 1,000
+            kwargs["max_epochs"] = self.chosen(self.config).trainer.max_epochs = epochs
+            rank_zero_info(f"Training for {epochs} epochs; --trainer.max_epochs changes it")
         if not training:  # where the run folder was moved; an evaluation ranks no checkpoints
             warnings.filterwarnings("ignore", message="The dirpath has changed")
         if chosen.logger is not False:

@@ -10,6 +10,7 @@ from rich.console import Console
 from ftkit.ablation import Ablation
 from ftkit.ablation.commands import ablation_run, ablation_table, default_out
 from ftkit.ablation.progress import SweepProgress
+from ftkit.ablation.sweep import read_sweep
 from ftkit.errors import EnvironmentFault, InputError, TrainingFailed
 
 CH06 = Path(__file__).parents[2] / "configs" / "ch06"
@@ -51,6 +52,18 @@ def test_overlays_seeds_and_the_default_folder(folder: Path, tmp_path: Path, mon
     assert engine.ran == [("01_base", 123), ("01_base", 7)]
     assert default_out(folder) == Path("runs/study")
     assert "size: tiny" in (tmp_path / "runs/study/01_base/seed-7/config.yaml").read_text()
+
+
+def test_without_seeds_the_seed_of_the_base_is_run_and_recorded(folder: Path, tmp_path: Path) -> None:
+    base, engine, out = folder / "base.yaml", FakeEngine(), tmp_path / "out"
+    base.write_text("seed_everything: 7\n" + base.read_text())
+    ablation_run(engine, folder, rows="1", out=out, progress=shown())
+    assert engine.ran == [("01_base", 7)]
+    assert [(cell.seed, cell.identity["seed"]) for row in read_sweep(out).rows for cell in row.cells] == [(7, 7)]
+    ablation_run(engine, folder, rows="1", seeds="7", out=out, progress=shown())
+    assert engine.ran == [("01_base", 7)]  # the same run
+    ablation_run(engine, folder, rows="1", seeds="8", out=out, progress=shown())
+    assert engine.ran[1:] == [("01_base", 8)]  # the command line wins
 
 
 @pytest.mark.parametrize("seeds", ["", "123,", "-1", "1.5", "4294967296", "²"])

@@ -56,6 +56,28 @@ def test_overlays_lie_between_base_and_row(folder: Path) -> None:
     assert configs == [folder / "base.yaml", Path("demo.yaml"), folder / "rows/02_first.yaml"]
 
 
+def test_the_seed_is_that_of_the_base_or_of_a_later_overlay(folder: Path, tmp_path: Path) -> None:
+    ablation, overlay = Ablation.load(folder), tmp_path / "overlay.yaml"
+    assert ablation.seed(ablation.rows) == 123
+    (folder / "base.yaml").write_text("seed_everything: 7\n")
+    (folder / "rows/02_first.yaml").write_text("seed_everything: 7\n")
+    assert ablation.seed(ablation.rows) == 7
+    overlay.write_text("seed_everything: 0\n")
+    assert ablation.seed(ablation.rows[:1], [overlay]) == 0
+    with pytest.raises(
+        InputError, match=r"02_first.yaml: seed_everything: a row may not have .* \(got 7\); fix: set it"
+    ):
+        ablation.seed(ablation.rows, [overlay])
+
+
+@pytest.mark.parametrize("seed", ["true", "-1", "4294967296", "1.5", "new"])
+def test_a_seed_that_cannot_be_repeated_is_refused(seed: str, folder: Path) -> None:
+    (folder / "base.yaml").write_text(f"seed_everything: {seed}\n")
+    ablation = Ablation.load(folder)
+    with pytest.raises(InputError, match=r"base.yaml: seed_everything: not a seed that can be repeated"):
+        ablation.seed(ablation.rows)
+
+
 def test_two_rows_with_one_number_are_refused(folder: Path) -> None:
     (folder / "rows/2_second.yaml").write_text("a: 1\n")
     with pytest.raises(InputError, match=r"two rows have the number 2: 02_first.yaml and 2_second.yaml"):

@@ -237,16 +237,18 @@ def test_a_rate_that_cannot_train_is_refused(rate: float, gpt2_folder: Path) -> 
         model.configure_optimizers()
 
 
-def test_a_scheduler_moves_the_rate_each_epoch_and_may_start_at_zero(gpt2_folder: Path) -> None:
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_a_scheduler_moves_the_rate_at_its_interval_and_may_start_at_zero(interval: Any, gpt2_folder: Path) -> None:
     model = classifier(
         gpt2_folder,
         optimizer=lambda params: torch.optim.SGD(params, lr=0.5),
         scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: epoch / 4),
+        scheduler_interval=interval,
     )
     model.configure_model()
     made = model.configure_optimizers()
     optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
-    assert made["lr_scheduler"]["interval"] == "epoch"
+    assert made["lr_scheduler"]["interval"] == interval
     rates = []
     for _ in range(3):
         rates.append(optimizer.param_groups[0]["lr"])

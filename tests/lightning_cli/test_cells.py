@@ -9,6 +9,7 @@ from run_files import FILES, contents, files_in
 
 from ftkit import cells
 from ftkit.ablation.ledger import key_of
+from ftkit.ablation.sweep import read_sweep
 from ftkit.cells import CellEngine
 from ftkit.cli import main
 from ftkit.errors import InputError
@@ -48,6 +49,17 @@ def test_a_row_of_a_sweep_gives_what_it_gives_alone(ablation: Path, tmp_path: Pa
     before = contents(out / "02_lora")
     assert main(["ablation", "run", str(ablation), "--out", str(out), "--seeds", "123,7"]) == 0
     assert contents(out / "02_lora") == before  # it was done
+
+
+def test_the_seed_of_the_base_is_that_of_the_run_and_its_identity(ablation: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "seeded", tmp_path / "out"
+    shutil.copytree(ablation, folder)
+    base = (folder / "base.yaml").read_text()
+    (folder / "base.yaml").write_text(base.replace("seed_everything: 123", "seed_everything: 5"))
+    assert main(["ablation", "run", str(folder), "--rows", "1", "--out", str(out)]) == 0
+    (cell,) = (cell for row in read_sweep(out).rows for cell in row.cells)
+    assert (cell.seed, cell.directory.name, cell.identity["config"]["seed_everything"]) == (5, "seed-5", 5)
+    assert json.loads((cell.directory / "result.json").read_text())["seed"] == 5
 
 
 def test_what_identifies_a_cell(ablation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,3 +230,39 @@ def test_the_guard_against_divergence_can_be_set_up_and_switched_off(
     assert "the loss has climbed" in said
     assert ftkit("fit", *chosen, "--divergence.enabled", "false")[0] == 0
     assert ftkit("fit")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs"),
+    [
+        ([], 5),
+        (["--trainer.max_epochs", "2"], 2),
+        (["--trainer.max_steps", "7"], None),
+        (["--trainer.max_time", "00:01:00:00"], None),
+    ],
+)
+def test_without_a_number_of_epochs_a_classifier_is_trained_for_five(
+    options: list[str], epochs: int | None, tiny_config: Path, tmp_path: Path
+) -> None:
+    config = yaml.safe_load(tiny_config.read_text())
+    del config["trainer"]["max_epochs"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    cli = lightning_cli.FtkitCLI(["--config", str(tmp_path / "config.yaml"), *options], run=False)
+    assert cli.config.trainer.max_epochs == epochs  # config.yaml and the identity of a run say it too
+    assert cli.trainer.max_epochs == epochs
+    assert cli.trainer.max_steps == (7 if "7" in options else -1)
+
+
+def test_other_tasks_are_trained_for_three_epochs() -> None:
+    for model, data in (
+        ("ftkit.CausalLMSFT", "ftkit.ArithmeticDataModule"),
+        ("plain_wing.PlainModule", "plain_wing.PlainData"),
+    ):
+        assert lightning_cli.FtkitCLI(["--model", model, "--data", data], run=False).trainer.max_epochs == 3
+
+
+def test_a_training_of_so_many_steps_ends_after_them(tmp_path: Path) -> None:
+    base = ["--model", "plain_wing.PlainModule", "--data", "plain_wing.PlainData", "--trainer.accelerator", "cpu"]
+    folder = ["--trainer.default_root_dir", str(tmp_path / "run")]
+    assert main(["fit", *base, *folder, "--trainer.max_steps", "5", "--trainer.enable_progress_bar", "false"]) == 0
+    assert json.loads((tmp_path / "run/result.json").read_text())["steps"] == 5

@@ -437,14 +437,18 @@ def test_exported_and_reloaded_is_the_same_model(tmp_path: Path) -> None:
         )
 
 
-def test_a_scheduler_is_stepped_with_the_optimizer(options: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("interval", "times"), [("step", 6), ("epoch", 2)])
+def test_a_scheduler_is_stepped_at_its_interval(
+    interval: Any, times: int, options: dict[str, Any], tmp_path: Path
+) -> None:
     module = Tuned(
         **options,
         optimizer=sgd,
         scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5),
+        scheduler_interval=interval,
     )
-    trainer = fit(tmp_path, module, examples(6), 1, accumulate_grad_batches=2)
-    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 * 0.5**3)
+    trainer = fit(tmp_path, module, examples(6), 1, accumulate_grad_batches=2, max_epochs=2)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 * 0.5**times)
 
 
 def test_lightnings_finder_sets_the_learning_rate(options: dict[str, Any], tmp_path: Path) -> None:

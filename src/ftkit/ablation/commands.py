@@ -19,7 +19,7 @@ def ablation_run(
     folder: Path,
     overlay: list[Path] | None = None,
     rows: str | None = None,
-    seeds: str = "123",
+    seeds: str | None = None,
     out: Path | None = None,
     force: bool = False,
     executor: Literal["here", "ray"] = "here",
@@ -32,7 +32,8 @@ def ablation_run(
         folder: A folder with base.yaml and rows/.
         overlay: Config files laid between the base and each row, such as demo.yaml.
         rows: The rows to run, such as 1-5,10; all of them if not given.
-        seeds: The seeds to run each row with, such as 123,124.
+        seeds: The seeds to run each row with, such as 123,124; if not given, the seed_everything of base.yaml or of an
+            overlay, or else 123.
         out: Where the results go; runs/FOLDER if not given.
         force: Run the rows again even if they are done.
         executor: Run the cells one after the other in this process, or spread them by Ray: over the cluster that
@@ -54,7 +55,8 @@ def ablation_run(
     out = out or default_out(folder)
     with progress or SweepProgress() as shown:
         chosen = one_by_one if executor == "here" else on_ray
-        summary = run(ablation, engine, out, rows, overlays, parse_seeds(seeds), force, shown, chosen)
+        numbers = None if seeds is None else parse_seeds(seeds)
+        summary = run(ablation, engine, out, rows, overlays, numbers, force, shown, chosen)
     _complain(summary)
     return summary
 

@@ -137,6 +137,26 @@ class Ablation:
             chosen.update(number for number in there if first <= number <= last)
         return tuple(row for row in self.rows if row.number in chosen)
 
+    def seed(self, rows: Sequence[Row], overlays: Sequence[Path] = ()) -> int:
+        """The seed that base and overlays say as ``seed_everything``, later ones winning; 123 if none does.
+
+        Raises:
+            InputError: It is no number, or a row says another one: rows are compared seed by seed.
+        """
+        seed = 123
+        for path in (self.folder / "base.yaml", *overlays):
+            seed = _seed_in(path, seed)
+        for row in rows:
+            if _seed_in(row.path, seed) != seed:
+                raise InputError(
+                    "a row may not have a seed of its own, for rows are compared seed by seed",
+                    file=row.path,
+                    field="seed_everything",
+                    got=_seed_in(row.path, seed),
+                    fix="set it in base.yaml, or give --seeds",
+                )
+        return seed
+
     def configs(self, row: Row, overlays: Sequence[Path] = ()) -> list[Path]:
         """The config files of a row, later ones winning: base, overlays, row.
 
@@ -188,6 +208,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
             fix="write lines such as `trainer:`",
         )
     return content
+
+
+def _seed_in(path: Path, otherwise: int) -> int:
+    """The seed that a config file says, or the other one."""
+    seed = read_yaml(path).get("seed_everything")
+    if seed is None:
+        return otherwise
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InputError(
+            "not a seed that can be repeated", file=path, field="seed_everything", got=seed, fix="write a whole number"
+        )
+    return seed
 
 
 def _read_row(path: Path) -> Row:

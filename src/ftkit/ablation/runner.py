@@ -75,7 +75,7 @@ def run(
     out: Path,
     rows: str | None = None,
     overlays: Sequence[Path] = (),
-    seeds: Sequence[int] = (123,),
+    seeds: Sequence[int] | None = None,
     force: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
     executor: Executor = one_by_one,
@@ -91,7 +91,7 @@ def run(
         out: The output folder. It is created.
         rows: A selection such as ``"1-5,10"``; None means all.
         overlays: Config files between the base and the row.
-        seeds: One cell per row and seed.
+        seeds: One cell per row and seed; if not given, the seed that base and overlays say.
         force: Run the cells again even if they are done.
         on_event: Called at each step.
         executor: Runs the cells that are to be run; here, one after the other, if not given.
@@ -103,7 +103,9 @@ def run(
         InputError: The selection or a config is wrong; nothing was run.
         EnvironmentFault: ``out`` cannot be written, its disk is full, or another process is at work in it.
     """
-    cells = [Cell(row, seed) for row in ablation.select(rows) for seed in dict.fromkeys(seeds)]
+    chosen = ablation.select(rows)
+    seeds = [ablation.seed(chosen, overlays)] if seeds is None else seeds
+    cells = [Cell(row, seed) for row in chosen for seed in dict.fromkeys(seeds)]
     with exclusive(out) as notice:
         if notice:
             on_event(Event("notice", notice))

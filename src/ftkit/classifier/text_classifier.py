@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -32,7 +32,7 @@ from ftkit.models.base_model import Quantisation, locate, locate_processor, quan
 from ftkit.training.checkpoint import TrainedStateModule, trainable_parameters
 from ftkit.training.distributed import summed
 from ftkit.training.lightning_internals import attached_trainer
-from ftkit.training.optimizer import configured_optimizers
+from ftkit.training.optimizer import Interval, configured_optimizers
 from ftkit.training.sharding import holds_whole_network, shard
 
 
@@ -73,11 +73,14 @@ class TextClassifier(TrainedStateModule):
             under bf16 autocast, about twice as fast, kept or not, in training and ever after; what learns is
             computed as before. It changes nothing where no block is frozen.
         optimizer: Makes the optimizer from the parameters that learn.
-        scheduler: Makes a learning-rate scheduler, stepped each epoch, from the optimizer.
+        scheduler: Makes a learning-rate scheduler from the optimizer.
+        scheduler_interval: Whether the scheduler is stepped with each optimizer ``step`` or after each ``epoch``.
 
     Raises:
         InputError: An argument, or a combination of arguments, makes no sense.
     """
+
+    default_epochs: ClassVar[int] = 5  # the published table's
 
     def __init__(
         self,
@@ -102,9 +105,10 @@ class TextClassifier(TrainedStateModule):
         frozen_dtype: FrozenDtype = "float32",
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=5e-5, weight_decay=0.1, fused=True),
         scheduler: LRSchedulerCallable | None = None,
+        scheduler_interval: Interval = "step",
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["optimizer", "scheduler"])  # those of the subclass too
+        self.save_hyperparameters(ignore=["optimizer", "scheduler", "scheduler_interval"])  # those of the subclass too
         self.source, self.weights, self.revision, self.dropout = source, weights, revision, dropout
         self.trainable, self.pooling = trainable, pooling
         self.causal_mask, self.mask_padding = causal_mask, mask_padding
@@ -118,7 +122,7 @@ class TextClassifier(TrainedStateModule):
         self.hparams["seed"] = self.seed  # a checkpoint keeps the number, not "whatever was seeded"
         self.cache_frozen, self.frozen_dtype = cache_frozen, frozen_dtype
         self.prefix: FrozenPrefix | None = None
-        self.optimizer, self.scheduler = optimizer, scheduler
+        self.optimizer, self.scheduler, self.scheduler_interval = optimizer, scheduler, scheduler_interval
         self._check_arguments()
         self.net: SequenceClassifier | None = None
         self.encoding = None
@@ -290,7 +294,7 @@ class TextClassifier(TrainedStateModule):
     def configure_optimizers(self) -> Any:
         """The optimizer over the parameters that learn, with its scheduler if there is one."""
         learning = trainable_parameters(self).values()
-        return configured_optimizers(learning, self.optimizer, self.scheduler, self.lr, "epoch")
+        return configured_optimizers(learning, self.optimizer, self.scheduler, self.lr, self.scheduler_interval)
 
     @torch.inference_mode()
     def classify(self, texts: list[str], batch_size: int = 8) -> list[dict[str, Any]]:

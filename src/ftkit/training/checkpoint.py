@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import lightning as L
 import torch
@@ -20,7 +20,9 @@ from ftkit.models.base_files import BaseFiles, differing_files
 from ftkit.storage import CHECKSUM_SUFFIX, atomic_write, verify_checksum
 from ftkit.training.callback_checks import refuse_callbacks
 from ftkit.training.lightning_internals import attached_trainer
+from ftkit.training.schedule import check_schedules
 
+DEFAULT_EPOCHS = 3  # of the commands, where nothing says how long to train
 INTERRUPTED = "interrupted.ckpt"  # what a training that was told to stop leaves, see SafeStop
 
 
@@ -54,6 +56,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class TrainedStateModule(L.LightningModule):
     """A LightningModule whose checkpoints hold the parameters that learn and the identity of the frozen base."""
 
+    default_epochs: ClassVar[int] = DEFAULT_EPOCHS
     revision: str | None  # of the base model, if it is on the hub
 
     def __init__(self) -> None:
@@ -71,9 +74,14 @@ class TrainedStateModule(L.LightningModule):
         return []
 
     def on_fit_start(self) -> None:
-        """Make optimizer and scheduler anew with a learning rate that was found; Lightning changes the optimizer's."""
-        if self.lr is not None:
+        """Take over a learning rate that was found, and compare the schedule with the length of the training.
+
+        Raises:
+            InputError: The schedule could not be stepped on to the end of the training.
+        """
+        if self.lr is not None:  # Lightning has changed the optimizer alone
             self.trainer.strategy.setup_optimizers(self.trainer)
+        check_schedules(self.trainer)
 
     def log(
         self, name: str, value: Any, *args: Any, batch_size: int | None = None, sync_dist: bool = False, **options: Any

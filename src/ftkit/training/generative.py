@@ -33,7 +33,7 @@ from ftkit.rows.affixes import NO_AFFIXES, Affixes
 from ftkit.rows.chat_template import supervision_line
 from ftkit.run_folder import SplitName
 from ftkit.training.checkpoint import trainable_parameters
-from ftkit.training.optimizer import configured_optimizers
+from ftkit.training.optimizer import Interval, configured_optimizers
 from ftkit.training.sharding import gathered, shard
 from ftkit.training.window import WindowedModule
 
@@ -67,7 +67,8 @@ class GenerativeModule(WindowedModule):
         max_new_tokens: Longest answer in evaluation, with what the chat template writes around it.
         seed: Seed of the adapters; null takes the one that ``seed_everything`` set.
         optimizer: Makes the optimizer from the parameters that learn.
-        scheduler: Makes a learning-rate scheduler, stepped each optimizer step, from the optimizer.
+        scheduler: Makes a learning-rate scheduler from the optimizer.
+        scheduler_interval: Whether the scheduler is stepped with each optimizer ``step`` or after each ``epoch``.
 
     Raises:
         InputError: An argument, or a combination of arguments, makes no sense.
@@ -94,9 +95,10 @@ class GenerativeModule(WindowedModule):
         seed: int | None = None,
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-4),
         scheduler: LRSchedulerCallable | None = None,
+        scheduler_interval: Interval = "step",
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["optimizer", "scheduler"])  # those of the subclass too
+        self.save_hyperparameters(ignore=["optimizer", "scheduler", "scheduler_interval"])  # those of the subclass too
         self.model_name, self.revision = model, revision
         self.quantisation, self.dtype_name, self.trainable = quantisation, dtype, trainable
         self.lora_rank, self.lora_alpha, self.lora_dropout = lora_rank, lora_alpha, lora_dropout
@@ -105,7 +107,7 @@ class GenerativeModule(WindowedModule):
         self.max_new_tokens = max_new_tokens
         self.seed = torch.initial_seed() if seed is None else seed
         self.hparams["seed"] = self.seed  # a run's result and card name the number, not "whatever was seeded"
-        self.optimizer, self.scheduler = optimizer, scheduler
+        self.optimizer, self.scheduler, self.scheduler_interval = optimizer, scheduler, scheduler_interval
         self._check_arguments()
         self.net: Any = None
 
@@ -263,7 +265,8 @@ class GenerativeModule(WindowedModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the parameters that learn, with its scheduler if there is one."""
-        return configured_optimizers(trainable_parameters(self).values(), self.optimizer, self.scheduler, self.lr)
+        learning = trainable_parameters(self).values()
+        return configured_optimizers(learning, self.optimizer, self.scheduler, self.lr, self.scheduler_interval)
 
     def export(self, folder: str | Path, merge: bool = False) -> None:
         """Write the tuned model for transformers and peft: safetensors, configuration, tokenizer or processor.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
@@ -11,13 +11,15 @@ from torch import nn
 
 from ftkit.errors import InputError
 
+Interval: TypeAlias = Literal["step", "epoch"]
+
 
 def configured_optimizers(
     parameters: Iterable[nn.Parameter],
     optimizer: OptimizerCallable,
     scheduler: LRSchedulerCallable | None,
     lr: float | None = None,
-    interval: Literal["step", "epoch"] = "step",
+    interval: Interval = "step",
 ) -> Any:
     """What ``configure_optimizers`` returns: a scheduler is stepped at an interval, or by what it monitors.
 
@@ -29,7 +31,8 @@ def configured_optimizers(
         optimizer: Makes the optimizer from them.
         scheduler: Makes a learning-rate scheduler from the optimizer.
         lr: A learning rate that was found and replaces the optimizer's own.
-        interval: Whether a scheduler is stepped with the optimizer or after each epoch.
+        interval: Whether a scheduler is stepped with the optimizer or after each epoch. A ``ReduceLROnPlateau`` is
+            stepped after each epoch.
 
     Raises:
         InputError: A rate or another setting is out of range.
