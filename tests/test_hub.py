@@ -14,6 +14,7 @@ from huggingface_hub.errors import GatedRepoError
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2Model
 
 from ftkit import hub
+from ftkit.cli import main
 from ftkit.errors import ExitCode, InputError, UnavailableError
 from ftkit.hub import commit_of, load_pretrained, repository_cache
 
@@ -55,6 +56,54 @@ def test_an_unknown_name_is_one_line() -> None:
         UnavailableError, match=r"^no/such cannot be loaded: .*; fix: check the name and the revision;.*"
     ):
         load_pretrained(Unknown, "no/such")
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """A folder as peft leaves it, with a tokenizer."""
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "some/base"}')
+    (tmp_path / "adapter" / "tokenizer_config.json").write_text("{}")
+    return tmp_path / "adapter"
+
+
+WHAT_TO_DO = "is an adapter of some/base, not a model; fix: start from some/base; or merge the two (peft: "
+
+
+@pytest.mark.parametrize("kind", [AutoConfig, AutoModelForCausalLM, GPT2Model])
+def test_an_adapter_is_not_taken_for_a_model(kind: Any, adapter: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_pretrained(kind, str(adapter))
+    assert str(caught.value).startswith(f"{adapter}: {WHAT_TO_DO}")
+
+
+def test_a_model_beside_an_adapter_is_loaded(adapter: Path) -> None:
+    GPT2Config(n_layer=1).save_pretrained(adapter)
+    assert load_pretrained(AutoConfig, str(adapter)).n_layer == 1
+
+
+def test_so_it_is_with_one_in_the_cache(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cached(name: str, file: str, **options: Any) -> str:
+        assert options["local_files_only"]
+        return str(adapter / file)
+
+    monkeypatch.setattr(hub.file_download, "hf_hub_download", cached)
+    with pytest.raises(InputError) as caught:
+        load_pretrained(AutoConfig, "some/adapter")
+    assert str(caught.value).startswith(f"some/adapter: {WHAT_TO_DO}")
+
+
+@pytest.mark.parametrize("command", ["classifier", "language", "show"])
+def test_commands_say_so(command: str, adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit = ["fit", "--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(adapter / "run")]
+    arguments = {
+        "classifier": [*fit, "--model", "GPT2Classifier", "--model.source", str(adapter),
+                       "--data", "SpamDataModule", "--data.source", "demo"],
+        "language": [*fit, "--model", "CausalLMSFT", "--model.model", str(adapter), "--data", "ArithmeticDataModule"],
+        "show": ["model", "show", str(adapter)],
+    }  # fmt: skip
+    assert main(arguments[command]) == ExitCode.INPUT
+    assert WHAT_TO_DO in capsys.readouterr().err
 
 
 def test_without_the_hub_the_cache_is_named_and_the_command() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import struct
@@ -23,6 +24,7 @@ from transformers import AutoConfig, PreTrainedModel
 from ftkit.errors import InputError, UnavailableError
 from ftkit.storage import FileStamp, file_stamp
 
+ADAPTER_FILE = "adapter_config.json"  # of peft
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _UNKNOWN_KIND = re.compile("Unrecognized|does not recognize")  # a ValueError of transformers; its others may be ours
 
@@ -57,6 +59,8 @@ def _load(kind: Any, name: str, revision: str | None, options: dict[str, Any]) -
         raise InputError("neither a folder nor a GGUF file", file=name, fix="name a folder, FILE.gguf or a hub id")
     local = Path(name).is_dir()
     cached_only = not local and not hub_is_reachable()
+    if local and _needs_config(kind):
+        refuse_adapter(Path(name) / ADAPTER_FILE, name)
     if isinstance(kind, type) and issubclass(kind, PreTrainedModel):
         options = {"dtype": torch.float32, "output_loading_info": True, **options}
     if getattr(kind, "__name__", "").startswith("Auto"):  # left out, transformers asks on the terminal
@@ -66,6 +70,7 @@ def _load(kind: Any, name: str, revision: str | None, options: dict[str, Any]) -
     try:
         loaded = kind.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        refuse_adapter(Path(name) / ADAPTER_FILE if local else _adapter_on_hub(name, revision, cached_only), name)
         raise _explained(error, name, local, cached_only) from error
     if not options.get("output_loading_info"):
         return loaded
@@ -74,6 +79,52 @@ def _load(kind: Any, name: str, revision: str | None, options: dict[str, Any]) -
         missing = sorted(info["missing_keys"])
         raise InputError(f"lacks {len(missing)} of the model's weights", file=name, got=missing[:5])
     return model
+
+
+def base_of_adapter(folder: Path) -> tuple[str, str | None]:
+    """Return the base model of a peft adapter, and its revision.
+
+    Raises:
+        InputError: The adapter's configuration names none.
+    """
+    try:
+        config = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
+        return str(config["base_model_name_or_path"]), config.get("revision")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError("names no base model", file=folder / ADAPTER_FILE) from error
+
+
+def _needs_config(kind: Any) -> bool:
+    """Whether a class reads ``config.json``; a tokenizer may lie beside an adapter."""
+    return kind is AutoConfig or _is_model(kind)
+
+
+def refuse_adapter(file: Path | None, name: str) -> None:
+    """Refuse an adapter without a model where a model is wanted; do nothing if there is no such file.
+
+    Args:
+        file: The ``adapter_config.json`` that there may be.
+        name: What the user named.
+
+    Raises:
+        InputError: It is an adapter; its base, and what to do.
+    """
+    if file is None or not file.is_file() or (file.parent / "config.json").is_file():
+        return
+    base, _ = base_of_adapter(file.parent)
+    raise InputError(
+        f"is an adapter of {base}, not a model",
+        file=name,
+        fix=f"start from {base}; or merge the two (peft: merge_and_unload, then save_pretrained) and name that folder",
+    )
+
+
+def _adapter_on_hub(name: str, revision: str | None, cached_only: bool) -> Path | None:
+    """The configuration of an adapter on the hub; None if it is none, or cannot be had."""
+    try:
+        return Path(file_download.hf_hub_download(name, ADAPTER_FILE, revision=revision, local_files_only=cached_only))
+    except (OSError, HFValidationError):  # not there, or what the caller is about to tell
+        return None
 
 
 def is_gguf(name: str) -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2Model, GPT2Tokenizer
 
 from ftkit.errors import InputError
-from ftkit.hub import load_pretrained, not_cached
+from ftkit.hub import ADAPTER_FILE, load_pretrained, not_cached, refuse_adapter
 from ftkit.models.transformers_internals import Conv1D
 
 Size = Literal["small", "medium", "large", "xl"]
@@ -96,6 +96,7 @@ def locate(source: str, size: Size | None) -> str:
     if size is not None and (folder / size / "config.json").is_file():
         return str(folder / size)
     if not (folder / "config.json").is_file():
+        refuse_adapter(folder / ADAPTER_FILE, source)
         raise InputError(f"holds no config.json, neither itself nor in a folder {size}", file=folder)
     _check_size(folder, size)
     return str(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -88,19 +87,6 @@ def load_run(folder: Path, **loading: Any) -> Any:
                 raise InputError("a classifier takes none", field=field, got=loading[field])
         module = kind.restored(_stored(folder), device)
     return module
-
-
-def base_of_adapter(folder: Path) -> tuple[str, str | None]:
-    """The base model of a peft adapter, and its revision.
-
-    Raises:
-        InputError: The adapter's configuration names none.
-    """
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        return str(config["base_model_name_or_path"]), config.get("revision")
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError("names no base model", file=folder / "adapter_config.json") from error
 
 
 def _stored(folder: Path) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ftkit.commands.runs import base_of_adapter, is_run, load_run
+from ftkit.commands.runs import is_run, load_run
 from ftkit.errors import InputError
+from ftkit.hub import ADAPTER_FILE, base_of_adapter
 from ftkit.serving.app import Served
 from ftkit.serving.classifier import BatchClassifier
 from ftkit.serving.generator import BatchGenerator
@@ -53,7 +54,7 @@ def load_served(
         style = {"chat": getattr(loaded, "chat", None), "style": getattr(loaded, "prompt_style", None)}
         style["spaced_digits"] = getattr(loaded, "spaced_digits", False)
     else:
-        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        if (folder / ADAPTER_FILE).is_file() and not (folder / "config.json").is_file():
             adapter = folder
             model, revision = base_of_adapter(folder)
         net, tokenizer = load_generator(model, revision, adapter, **loading)
