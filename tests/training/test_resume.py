@@ -340,3 +340,14 @@ def test_the_newest_good_checkpoint_is_taken(tmp_path: Path) -> None:
     found, notices = resumable(tmp_path)
     assert found == good
     assert [str(file) in notice for file, notice in zip((light, torn), notices, strict=True)] == [True, True]
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    path = interrupted(tmp_path, 2)
+    checkpoint = torch.load(path, weights_only=True)
+    name = next(name for name in checkpoint["callbacks"] if "ExactResume" in name)
+    del checkpoint["callbacks"][name]["curves"]
+    torch.save(checkpoint, path)
+    write_checksum(path)
+    with pytest.raises(InputError, match="is of an earlier version of ftkit; fix: train anew"):
+        run(tmp_path, resume=True)

@@ -14,6 +14,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from ftkit.errors import InputError
@@ -66,6 +67,8 @@ class ExactResume(L.Callback):
             internals.finish_epoch_first(trainer, self._stored["validates"], self._stored["stop"])
         else:
             trainer.should_stop = self._stored["stop"]
+        if self._stored["stop"]:
+            rank_zero_info("The run to resume was being stopped early, and is not trained on")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over the loaders, and what the checkpoint knows."""
@@ -135,7 +138,8 @@ class ExactResume(L.Callback):
         self._hook = internals.running_hook(trainer.lightning_module)
         if self._hook == "on_fit_start":  # a LearningRateFinder comes back to it: nothing has begun
             return {}
-        over = internals.epoch_is_over(trainer) or trainer.should_stop
+        under_way = internals.epoch_is_under_way(trainer)
+        over = under_way and (internals.epoch_is_over(trainer) or trainer.should_stop)
         epoch, logged = internals.epoch_values(trainer) if over else ({}, set())
         done = internals.metrics_of_validation(trainer) if self._hook == "on_validation_end" else []
         return {
@@ -145,8 +149,8 @@ class ExactResume(L.Callback):
             "over": over,
             "stop": trainer.should_stop,
             "ended": self._hook == "on_train_epoch_end",
-            "under_way": internals.epoch_is_under_way(trainer),
-            "validates": self._hook == "on_validation_end" or internals.validation_is_due(trainer),
+            "under_way": under_way,
+            "validates": self._hook == "on_validation_end" or (under_way and internals.validation_is_due(trainer)),
             "generators": [state for loader in self._loaders for state in loader.generator_states],
             "metrics": {
                 "modules": internals.metric_states(trainer.lightning_module, apart_from=done),
@@ -169,10 +173,12 @@ class ExactResume(L.Callback):
         """Compare the settings and go on with the curves; the rest waits for the training to start.
 
         Raises:
-            InputError: They changed, and that was not allowed.
+            InputError: They changed, and that was not allowed; or another version has written the checkpoint.
         """
         if not state_dict or self._trainer is None or self._trainer.state.fn != "fit":
             return
+        if not state_dict.keys() >= {"settings", "over", "curves"}:
+            raise InputError("the run to resume is of an earlier version of ftkit", field="resume", fix="train anew")
         self.changed = compare_settings(state_dict["settings"], self.settings, self.allow_changed)
         self._stored = state_dict
         for finder in [one for one in self._trainer.callbacks if isinstance(one, LearningRateFinder)]:  # type: ignore[attr-defined]
