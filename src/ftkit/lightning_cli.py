@@ -46,7 +46,7 @@ from ftkit.starting_point import (
     refuse_trained,
 )
 from ftkit.storage import atomic_write, make_folder
-from ftkit.trainer_checks import check_options, check_trainer
+from ftkit.trainer_checks import check_options, check_seed, check_trainer
 from ftkit.training.callback_checks import refuse_callbacks
 from ftkit.training.checkpoint import (
     DEFAULT_EPOCHS,
@@ -153,6 +153,7 @@ class FtkitCLI(HookedCLI):
         super().parse_arguments(parser, args)
         subcommand = self.config.get("subcommand")
         chosen = self.config.get(subcommand or "", self.config)
+        check_seed(chosen.seed_everything)
         if chosen.trainer.default_root_dir is None:
             new = subcommand is None or not chosen.get("resume", subcommand != "fit")
             folder = None if new else folder_of_run([Path(file.absolute) for file in chosen.config or []])
@@ -220,11 +221,12 @@ class FtkitCLI(HookedCLI):
             InputError: A value is out of range.
         """
         chosen = self.chosen(self.config).model.get("init_args", Namespace())
-        if not _is_of(chosen.get("optimizer"), "torch.optim."):
-            return
-        module, any_parameter = self.chosen(self.config_init).model, torch.nn.Parameter(torch.zeros(1))
-        known = _is_of(chosen.get("scheduler"), "torch.optim.", "lightning.")
-        configured_optimizers([any_parameter], module.optimizer, module.scheduler if known else None)
+        module: Any = self.chosen(self.config_init).model
+        own = isinstance(module, TrainedStateModule)  # which has both as attributes
+        if own and _is_of(chosen.get("optimizer"), "torch.optim."):
+            known = _is_of(chosen.get("scheduler"), "torch.optim.", "lightning.")
+            any_parameter = torch.nn.Parameter(torch.zeros(1))
+            configured_optimizers([any_parameter], module.optimizer, module.scheduler if known else None)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer: curves as CSV beside whatever logger is named, and checkpoints written whole."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -76,10 +77,12 @@ def refusals_told() -> Iterator[None]:
     """
     try:
         yield
-    except (MisconfigurationException, ValueError, RuntimeError, AttributeError) as error:
+    except (MisconfigurationException, ValueError, RuntimeError, AttributeError, OSError) as error:
         if isinstance(error, FtkitError):
             raise
         where = _raised_by_lightning(error)
+        if where and isinstance(error, OSError):
+            raise EnvironmentFault(f"cannot be used: {error.strerror}", file=error.filename) from error
         if where.startswith(("lightning.pytorch.callbacks.", "lightning.pytorch.tuner.")):
             said = " ".join(str(error).split())
             raise InputError(said, field=f"trainer.callbacks: {where.rpartition('.')[2]}") from error
@@ -91,9 +94,12 @@ def refusals_told() -> Iterator[None]:
 def _raised_by_lightning(error: BaseException) -> str:
     """The module of Lightning that raised it at work for ftkit, not for a module of one's own; empty if none did."""
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
-    callers = [module for module in modules if module.partition(".")[0] not in ("lightning", "torch", "contextlib")]
     if isinstance(error, AttributeError):  # of a network, which torch looks up
         modules = [module for module in modules if not module.startswith("torch.")]
+    if isinstance(error, OSError):  # of a logger's folder, by way of what writes files
+        writers = {*sys.stdlib_module_names, "fsspec", "tensorboard", "torch"}
+        modules = [module for module in modules if module.partition(".")[0] not in writers]
+    callers = [module for module in modules if module.partition(".")[0] not in ("lightning", "torch", "contextlib")]
     return modules[-1] if modules[-1].startswith("lightning.") and callers[-1].startswith("ftkit.") else ""
 
 

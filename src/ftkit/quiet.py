@@ -16,6 +16,8 @@ _WARNINGS = (
     "fan_in_fan_out is set to",  # it finds the layout of each layer itself
     "`is_gradient_checkpointing` is deprecated",  # its own use of transformers
     r"Found \d+ module\(s\) in eval mode",  # a vision tower that does not learn; the rest is put into training
+    "Setting `save_embedding_layers`",  # peft sees for itself that adapters on embeddings need it
+    r"\s*Unable to serialize instance",  # a default of a callback; an argument that was given is text
     "Experiment logs directory",  # a run folder holds more than curves
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use
     ".* does not have many workers",  # most data is in memory, where workers cost more than they save
@@ -29,6 +31,7 @@ _LOGGED = {
         "You are using a CUDA device",  # --matmul_precision chooses
         "Restoring states from the checkpoint",  # said again once it is done
         "`Trainer.fit` stopped: `max_",  # as it was told to
+        "Automatic Mixed Precision (AMP)",  # as it was told to, too
     ),
     "bitsandbytes.backends.cpu.ops": ("kernels-community",),  # an optional speed-up of 4 bits on some CPUs
 }

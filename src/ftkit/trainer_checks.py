@@ -13,24 +13,37 @@ from ftkit.errors import InputError
 from ftkit.training.lightning_internals import starts_processes_from_memory
 from ftkit.training.monitors import metrics_in_name
 
+LARGEST_SEED = 2**32 - 1
+
 
 def check_options(chosen: Any) -> None:
-    """Refuse trainings without a step.
+    """Refuse trainings without a step, and intervals that nothing can be divided by.
 
     Args:
         chosen: The options of the trainer.
 
     Raises:
-        InputError: Nothing would be trained.
+        InputError: Nothing would be trained, or an interval is zero.
     """
     if 0 in (chosen.max_epochs, chosen.max_steps):
         raise InputError(
             "nothing would be trained", field="trainer.max_epochs", got=0, fix="train for at least 1 epoch"
         )
-    if chosen.accumulate_grad_batches < 1:
-        raise InputError(
-            "must be at least 1", field="trainer.accumulate_grad_batches", got=chosen.accumulate_grad_batches
-        )
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+        if (value := chosen[name]) is not None and value < 1:
+            raise InputError("must be at least 1", field=f"trainer.{name}", got=value)
+    if chosen.val_check_interval == 0:
+        raise InputError("must be positive", field="trainer.val_check_interval", got=chosen.val_check_interval)
+
+
+def check_seed(seed: int | bool | None) -> None:
+    """Refuse a seed that NumPy would not take.
+
+    Raises:
+        InputError: It is out of range.
+    """
+    if not 0 <= int(seed or 0) <= LARGEST_SEED:
+        raise InputError(f"must be from 0 to {LARGEST_SEED}", field="seed_everything", got=seed)
 
 
 def check_trainer(trainer: L.Trainer) -> None:

@@ -43,6 +43,10 @@ def scheduler(name: str, **options: str) -> list[str]:
             "model.scheduler: needs a metric to monitor (got 'torch.optim.lr_scheduler.ReduceLROnPlateau'); "
             f"fix: use {PLATEAU} with monitor: val/loss",
         ),
+        (["--trainer.check_val_every_n_epoch", "0"], "trainer.check_val_every_n_epoch: must be at least 1 (got 0)"),
+        (["--trainer.val_check_interval", "0"], "trainer.val_check_interval: must be positive (got 0)"),
+        (["--seed_everything=-1"], "seed_everything: must be from 0 to 4294967295 (got -1)"),
+        (["--seed_everything", "4294967296"], "seed_everything: must be from 0 to 4294967295 (got 4294967296)"),
         (["--trainer.devices", "-3"], "trainer: `devices` selected with `CPUAccelerator` should be an int > 0."),
         (["--trainer.strategy", "ddp_spawn"], "trainer.strategy: trains in spawned or forked processes"),
         (["--trainer.strategy", "ddp_notebook"], "trainer.strategy: trains in spawned or forked processes"),
@@ -110,7 +114,15 @@ def test_a_metric_that_is_not_logged(options: list[str], message: str, ftkit: Ft
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_callback_that_does_not_suit_the_module(ftkit: Ftkit) -> None:
-    code, said = ftkit("fit", *callback("BackboneFinetuning"))
+def test_a_callback_that_does_not_suit_the_trainer(ftkit: Ftkit) -> None:
+    code, said = ftkit("fit", *callback("LearningRateMonitor"), "--trainer.logger", "false")
     assert code == ExitCode.INPUT, said
-    assert "trainer.callbacks: finetuning: 'GPT2Classifier' object has no attribute 'backbone'" in said
+    assert "trainer.callbacks: lr_monitor: Cannot use `LearningRateMonitor` callback with `Trainer` that has no" in said
+
+
+def test_a_folder_that_a_logger_cannot_write(ftkit: Ftkit, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code, said = ftkit("fit", "--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", str(tmp_path / "file"))
+    assert code == ExitCode.ENVIRONMENT, said
+    assert f"error: {tmp_path / 'file'}" in said
+    assert "Traceback" not in said

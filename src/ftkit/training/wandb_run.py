@@ -52,7 +52,7 @@ class WandbRun(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Start the run; a ``test`` after a ``fit`` of the same trainer goes on with its run."""
-        if self._sink is None and trainer.is_global_zero:
+        if self._sink is None and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             folder = Path(trainer.default_root_dir)
             name, group = run_name(folder)
             self._sink = _Sink(
