@@ -40,13 +40,19 @@ TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "after validation": ({"save_top_k": -1, "save_on_train_epoch_end": False}, {"val_check_interval": 3}),
     "after an epoch": ({"save_top_k": -1}, {}),
     "stopped early": (steps(), {"stops": True, "max_epochs": 8}),
+    "stopped early, after an epoch": ({"save_top_k": -1}, {"stops": True, "max_epochs": 8}),
+    "stopped early, after validation": (
+        {"save_top_k": -1, "save_on_train_epoch_end": False},
+        {"stops": True, "max_epochs": 8, "val_check_interval": 3},
+    ),
     "plateau, after an epoch": ({"save_top_k": -1}, {"module": Plateau}),
     "plateau, every step": (steps(), {"module": Plateau}),
 }
 FAST = [
     ("every step", 2), ("every step", 9), ("every other step, every row", 0), ("windows of two", 4),
     ("no validation", 6), ("so many steps", 9), ("after validation", 1), ("after an epoch", 2), ("stopped early", 13),
-    ("plateau, after an epoch", 1), ("plateau, every step", 6),
+    ("stopped early, after an epoch", 1), ("stopped early, after validation", 1), ("plateau, after an epoch", 1),
+    ("plateau, every step", 6),
 ]  # fmt: skip
 
 
@@ -54,7 +60,7 @@ def train(folder: Path, name: str, resume: bool = False) -> Net:
     saved, options = TRAININGS[name]
     options = dict(options)
     module, stops = options.pop("module", Net), options.pop("stops", False)
-    callbacks = [EarlyStopping("val/error", patience=1, min_delta=10.0)] if stops else []
+    callbacks = [EarlyStopping("val/error", patience=1, min_delta=1e9)] if stops else []
     resumable = ModelCheckpoint(folder / "checkpoints", filename="{step}", enable_version_counter=False, **saved)
     return run(folder, resume=resume, module=module, more=[*callbacks, resumable], **options)[0]
 
