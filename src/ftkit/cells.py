@@ -49,7 +49,7 @@ class CellEngine:
                 fix="add test",
             )
         _refuse_untested(cli)
-        config = json.loads(cli.parser.dump(without_folder(cli.config), format="json", skip_none=False))
+        config = json.loads(cli.parser.dump(without_folder(cli.config), format="json", skip_unset=False))
         base = cli.model.base if isinstance(cli.model, TrainedStateModule) else None
         data = data_sha256(cli.datamodule)
         return {"config": config, "base": base, "code": code_sha256(), "data": data, "seed": seed}

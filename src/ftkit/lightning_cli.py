@@ -92,7 +92,7 @@ class RunConfig(SaveConfigCallback):
         target = Path(trainer.default_root_dir) / CONFIG_FILE
         if stage == "fit" or not target.exists():
             with atomic_write(target) as file:
-                file.write(self.parser.dump(without_folder(self.config), skip_none=False))
+                file.write(self.parser.dump(without_folder(self.config), skip_unset=False))
 
 
 class FtkitCLI(HookedCLI):

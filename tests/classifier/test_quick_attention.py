@@ -57,7 +57,7 @@ def test_products_take_the_place_of_the_fused_kernel_and_come_to_the_same(backbo
 @pytest.mark.parametrize("case", ["float32", "no gradient", "frozen", "long", "runs again"])
 def test_the_fused_kernel_stays_where_it_is_quick(case: str, backbone: Backbone) -> None:
     if case == "runs again":
-        backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
+        backbone.model.activation_checkpointing_enable({"use_reentrant": False})
     if case == "frozen":
         backbone.requires_grad_(False)
     with torch.set_grad_enabled(case != "no gradient"):

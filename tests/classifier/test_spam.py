@@ -377,7 +377,7 @@ def test_constructor_is_a_config_schema():
     parser.add_subclass_arguments(SpamDataModule, "data")
     arguments = ["--data=SpamDataModule", "--data.padding=64", "--data.evaluate_splits=[val,test]"]
     config = parser.parse_args([*arguments, "--data.fractions=[0.6,0.2]", "--data.split=balanced"])
-    data = parser.instantiate_classes(config).data
+    data = parser.instantiate(config).data
     assert (data.padding, data.evaluate_splits, data.fractions) == (64, ("val", "test"), (0.6, 0.2))
     assert parser.parse_string(parser.dump(config)) == config
     for wrong in ("--data.padding=shortest", "--data.evaluate_splits=[dev]", "--data.order=random"):

@@ -141,7 +141,7 @@ def test_gradient_checkpointing_and_dropout_need_the_whole_block() -> None:
     model = llama().train()
     block = model.layers[-1]
     assert internals.runs_at_one_position(model, block)
-    model.gradient_checkpointing_enable()
+    model.activation_checkpointing_enable()
     assert not internals.runs_at_one_position(model, block)
     assert internals.runs_at_one_position(model.eval(), block)
     dropping = llama(attention_dropout=0.1)

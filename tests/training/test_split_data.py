@@ -43,7 +43,7 @@ def test_every_data_module_has_the_common_options_with_their_help(module: type[S
         assert f"--data.{name} " in shown
     assert "The splits that ``test`` runs over" in shown
     given = parser.parse_object({"data": {**MODULES[module], **COMMON}})
-    data = parser.instantiate_classes(given).data
+    data = parser.instantiate(given).data
     assert (data.batch_size, data.seed, data.evaluate_splits, data.num_workers) == (3, 5, ("val", "test"), 1)
     assert "num_workers: 1" in parser.dump(given)
 
