@@ -19,6 +19,10 @@ def problem(path: str, said: str) -> str:
             "Expected a dot import path string: GPT2Clasifier",
             "model: no such class (got 'GPT2Clasifier'); fix: did you mean ftkit.GPT2Classifier?",
         ),
+        (
+            "Expected a dot import path string: WandbRnu",
+            "model: no such class (got 'WandbRnu'); fix: did you mean ftkit.WandbRun?",
+        ),
         ("Expected a dot import path string: Zebra", f"model: no such class (got 'Zebra'); fix: {OWN}"),
         (
             "Multiple subclasses with name A. Give the full class path to avoid ambiguity: x.A, y.A.",

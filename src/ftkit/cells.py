@@ -12,9 +12,10 @@ import lightning as L
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from ftkit.errors import InputError
-from ftkit.lightning_cli import FtkitCLI, config_arguments, without_folder
+from ftkit.lightning_cli import FtkitCLI
 from ftkit.lightning_exits import refusals_told, termination_told
 from ftkit.quiet import quiet_libraries, quiet_lightning
+from ftkit.run_config import config_arguments, without_folder
 from ftkit.run_folder import DEFAULT_FOLDER, RESULT_FILE
 from ftkit.training.checkpoint import TrainedStateModule
 from ftkit.training.environment import code_sha256, data_sha256

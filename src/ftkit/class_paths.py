@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+import ftkit
 from ftkit.errors import InputError
 
 _UNKNOWN_NAME = re.compile(r"Expected a dot import path string: (?P<given>\S+)")
@@ -39,39 +40,41 @@ def explain_class(message: str, key: str | None, paths: Sequence[str] = ()) -> I
         fix = f"give one of {match['paths']}"
         return InputError("several classes have this name", field=key, got=match["given"], fix=fix)
     if (match := _UNKNOWN_NAME.search(message)) and not _OR_A_NUMBER.search(message):
-        return InputError("no such class", field=key, got=match["given"], fix=nearest_class(match["given"], paths))
+        offered = [f"ftkit.{name}" for name in ftkit.__all__]  # also those that are not imported yet
+        fix = _nearest(match["given"], [*paths, *offered], _another(paths))
+        return InputError("no such class", field=key, got=match["given"], fix=fix)
     if match := _NOT_IN_MODULE.search(message):
         module = sys.modules.get(match["module"])
         close = get_close_matches(match["name"], {*dir(module), *getattr(module, "__all__", ())}, n=1)  # or lazy ones
-        fix = f"did you mean {match['module']}.{close[0]}?" if close else nearest_class(match["name"], paths)
+        fix = (
+            f"did you mean {match['module']}.{close[0]}?" if close else _nearest(match["name"], paths, _another(paths))
+        )
         return InputError(match[0], field=key, fix=fix)
     if match := _NO_IMPORT.search(message):
         missing = _NO_MODULE.search(match["said"])
         if missing and f"{match['given']}.".startswith(f"{missing['module']}."):
-            fix = nearest_class(match["given"], paths, f"modules are looked for in {Path.cwd()} and among the packages")
+            places = f"modules are looked for in {Path.cwd()} and among the packages"
+            fix = _nearest(match["given"], paths, places)
             return InputError(f"there is no module {missing['module']}", field=key, got=match["given"], fix=fix)
         return InputError(f"its module cannot be imported: {match['said']}", field=key, got=match["given"])
     if match := _ANOTHER_KIND.search(message):
         given = match["given"] or (_GIVEN.search(message) or {"given": ""})["given"]
-        return InputError(f"is no {match['base']}", field=key, got=given.strip(), fix=nearest_class(given, paths))
+        return InputError(f"is no {match['base']}", field=key, got=given.strip(), fix=_another(paths))
     return None
-
-
-def nearest_class(given: str, paths: Sequence[str], otherwise: str = "") -> str:
-    """Return which of the known classes may have been meant.
-
-    Args:
-        given: A class path, or the name of a class alone.
-        paths: The class paths that are known.
-        otherwise: What to say if none is near; ftkit's own classes, or how to name another, if empty.
-    """
-    names = {path.rpartition(".")[2]: path for path in reversed(paths)}
-    if close := get_close_matches(given.rpartition(".")[2], names, n=1):
-        return f"did you mean {names[close[0]]}?"
-    own = own_classes(paths)
-    return otherwise or f"name {f'{own}, or ' if own else ''}a class of your own with its module: my_module.MyClass"
 
 
 def own_classes(paths: Sequence[str]) -> str:
     """Return those that ftkit offers, as words."""
     return ", ".join(path for path in paths if re.fullmatch(r"ftkit\.\w+", path))
+
+
+def _nearest(given: str, paths: Sequence[str], otherwise: str) -> str:
+    """Which of the known classes may have been meant by a class path, or by the name of a class alone."""
+    names = {path.rpartition(".")[2]: path for path in reversed(paths)}
+    close = get_close_matches(given.rpartition(".")[2], names, n=1)
+    return f"did you mean {names[close[0]]}?" if close else otherwise
+
+
+def _another(paths: Sequence[str]) -> str:
+    own = own_classes(paths)
+    return f"name {f'{own}, or ' if own else ''}a class of your own with its module: my_module.MyClass"

@@ -9,8 +9,9 @@ from typing import Any
 import lightning as L
 import torch
 
-from ftkit.lightning_cli import FtkitCLI, config_arguments
+from ftkit.lightning_cli import FtkitCLI
 from ftkit.lightning_exits import refusals_told
+from ftkit.run_config import config_arguments
 from ftkit.training.checkpoint import AtomicCheckpointIO, trainable_parameters
 from ftkit.training.checks import CHECKS, Finding, images_counted
 from ftkit.training.peak_memory import peak_memory_mb, reset_peak_memory

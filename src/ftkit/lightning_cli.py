@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ import lightning as L
 import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from ftkit.classifier import gpt2_classifier, spam, text_classifier  # noqa: F401  their classes have short names
@@ -35,7 +35,8 @@ from ftkit.lightning_exits import (
 )
 from ftkit.lock import exclusive
 from ftkit.parsing import ErrorMixin
-from ftkit.run_folder import CONFIG_FILE, DEFAULT_FOLDER
+from ftkit.run_config import RunConfig
+from ftkit.run_folder import DEFAULT_FOLDER
 from ftkit.starting_point import (
     EVALUATION_OPTIONS,
     LIGHTNINGS_OWN_CHECKPOINTS,
@@ -45,24 +46,21 @@ from ftkit.starting_point import (
     refuse_other_options,
     refuse_trained,
 )
-from ftkit.storage import atomic_write, make_folder
-from ftkit.trainer_checks import check_options, check_seed, check_trainer
+from ftkit.storage import make_folder
+from ftkit.trainer_setup import check_optimizer, check_options, check_seed, check_trainer, trainer_options
 from ftkit.training.callback_checks import refuse_callbacks
 from ftkit.training.checkpoint import (
     DEFAULT_EPOCHS,
-    AtomicCheckpointIO,
     TrainedStateModule,
     commit_trained_on,
     find_checkpoint,
     read_checkpoint,
 )
-from ftkit.training.curves import CurvesLogger
 from ftkit.training.guards import DivergenceGuard, FiniteGuard
 from ftkit.training.interrupt import SafeStop
 from ftkit.training.lightning_internals import HookedCLI
 from ftkit.training.log_interval import LogInterval
 from ftkit.training.monitors import MonitorCheck
-from ftkit.training.optimizer import configured_optimizers
 from ftkit.training.recorder import RunRecorder
 from ftkit.training.resume import ExactResume, compare_settings, settings, stored_settings
 
@@ -79,20 +77,6 @@ MATMUL_HELP = "How exact float32 matrix products are: high (TF32) and medium (bf
 
 class Parser(ErrorMixin, LightningArgumentParser):
     """LightningCLI's parser with ftkit's errors."""
-
-
-class RunConfig(SaveConfigCallback):
-    """Writes the resolved ``config.yaml`` into the run folder; a ``test`` leaves that of its ``fit``.
-
-    The folder's own path is left out: folders are moved, and a second run should choose its own.
-    """
-
-    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Write the file, whole or not at all."""
-        target = Path(trainer.default_root_dir) / CONFIG_FILE
-        if stage == "fit" or not target.exists():
-            with atomic_write(target) as file:
-                file.write(self.parser.dump(without_folder(self.config), skip_unset=False))
 
 
 class FtkitCLI(HookedCLI):
@@ -199,7 +183,8 @@ class FtkitCLI(HookedCLI):
             super().instantiate_classes()
         except ValueError as error:
             raise self._refusal or error from None
-        self._check_optimizer()
+        model = self.chosen(self.config).model
+        check_optimizer(self.model, model.get("init_args", Namespace()))
         refuse_callbacks(self.trainer, self.model, isinstance(self.model, TrainedStateModule))
 
     @contextmanager
@@ -214,20 +199,6 @@ class FtkitCLI(HookedCLI):
                 raise
             raise self._refusal from error
 
-    def _check_optimizer(self) -> None:
-        """Refuse what torch, or training, would refuse only once the run folder is there.
-
-        Raises:
-            InputError: A value is out of range.
-        """
-        chosen = self.chosen(self.config).model.get("init_args", Namespace())
-        module: Any = self.chosen(self.config_init).model
-        own = isinstance(module, TrainedStateModule)  # which has both as attributes
-        if own and _is_of(chosen.get("optimizer"), "torch.optim."):
-            known = _is_of(chosen.get("scheduler"), "torch.optim.", "lightning.")
-            any_parameter = torch.nn.Parameter(torch.zeros(1))
-            configured_optimizers([any_parameter], module.optimizer, module.scheduler if known else None)
-
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer: curves as CSV beside whatever logger is named, and checkpoints written whole."""
         chosen = self.chosen(self.config_init).trainer
@@ -236,7 +207,6 @@ class FtkitCLI(HookedCLI):
             self._scratch = TemporaryDirectory(prefix="ftkit-fast-dev-run-")
         # Absolute, so that a checkpoint callback knows its own state again wherever the run is resumed from.
         folder = str(Path(self._scratch.name if self._scratch else chosen.default_root_dir).absolute())
-        kwargs["default_root_dir"] = folder
         training = self.subcommand in (None, "fit")
         if training and (chosen.max_epochs, chosen.max_steps, chosen.max_time) == (None, -1, None):
             epochs = getattr(self.model, "default_epochs", DEFAULT_EPOCHS)  # Lightning's are 1,000
@@ -244,16 +214,7 @@ class FtkitCLI(HookedCLI):
             rank_zero_info(f"Training for {epochs} epochs; --trainer.max_epochs changes it")
         if not training:  # where the run folder was moved; an evaluation ranks no checkpoints
             warnings.filterwarnings("ignore", message="The dirpath has changed")
-        if chosen.logger is not False:
-            others = [] if chosen.logger in (None, True) else chosen.logger
-            others = others if isinstance(others, list) else [others]
-            # First, for the first logger decides where checkpoints go; always, for reports read the curves.
-            curves = [CurvesLogger(folder)] if training else []
-            kwargs["logger"] = [*curves, *others]
-        if chosen.enable_model_summary is None:  # the line of what is trained says it, and knows adapters
-            kwargs["enable_model_summary"] = False
-        plugins = chosen.plugins or []
-        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        kwargs |= trainer_options(chosen, folder, training)
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
@@ -353,24 +314,3 @@ def find_own_modules() -> None:
     """Look for the modules of class paths in the current folder too, behind the packages, as ``python -m`` does."""
     if not sys.flags.safe_path and not {"", str(Path.cwd())} & set(sys.path):
         sys.path.append(str(Path.cwd()))
-
-
-def _is_of(chosen: Any, *packages: str) -> bool:
-    """Whether an option names a class of one of these packages."""
-    return bool(chosen) and str(chosen.get("class_path", "")).startswith(packages)
-
-
-def config_arguments(configs: Iterable[Path]) -> list[str]:
-    """Config files, in their order, as words of a command line."""
-    return [word for config in configs for word in ("--config", str(config))]
-
-
-def without_folder(config: Namespace) -> Namespace:
-    """A copy of a configuration that does not say where its output goes, nor whether it went on from there."""
-    copy = config.clone()
-    copy.trainer.default_root_dir = None
-    if copy.get("resume"):
-        copy.ckpt_path = None  # the one that was found
-    for name in (*RESUME_OPTIONS, *EVALUATION_OPTIONS):
-        copy.pop(name, None)
-    return copy

@@ -32,8 +32,9 @@ def data_show(config: list[Path], row: int = 0) -> str:
     from ftkit.classifier.spam import SpamDataModule
     from ftkit.classifier.text_classifier import TextClassifier
     from ftkit.errors import InputError
-    from ftkit.lightning_cli import FtkitCLI, config_arguments
+    from ftkit.lightning_cli import FtkitCLI
     from ftkit.rows.chat_template import supervision_line
+    from ftkit.run_config import config_arguments
     from ftkit.training.generative import GenerativeModule
 
     cli = FtkitCLI(config_arguments(config), run=False)

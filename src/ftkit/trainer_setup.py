@@ -1,4 +1,4 @@
-"""Refuse options of the trainer that would fail, or lose the run, only once it has been trained."""
+"""The options of the trainer: what ftkit adds, and what would fail, or lose the run, only once it has been trained."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from pathlib import PurePath
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ftkit.errors import InputError
+from ftkit.training.checkpoint import AtomicCheckpointIO, TrainedStateModule
+from ftkit.training.curves import CurvesLogger
 from ftkit.training.lightning_internals import starts_processes_from_memory
 from ftkit.training.monitors import metrics_in_name
+from ftkit.training.optimizer import configured_optimizers
 
 LARGEST_SEED = 2**32 - 1
 
@@ -44,6 +48,47 @@ def check_seed(seed: int | bool | None) -> None:
     """
     if not 0 <= int(seed or 0) <= LARGEST_SEED:
         raise InputError(f"must be from 0 to {LARGEST_SEED}", field="seed_everything", got=seed)
+
+
+def trainer_options(chosen: Any, folder: str, training: bool) -> dict[str, Any]:
+    """Return what ftkit puts in the place of the options that a user chose.
+
+    Args:
+        chosen: The options of the trainer.
+        folder: The run folder.
+        training: Whether this is a training; an evaluation leaves no curves.
+
+    Returns:
+        The run folder, the loggers with curves as CSV before them, the plugins with checkpoints that are written whole.
+    """
+    options: dict[str, Any] = {"default_root_dir": folder}
+    if chosen.logger is not False:
+        others = [] if chosen.logger in (None, True) else chosen.logger
+        others = others if isinstance(others, list) else [others]
+        # First, for the first logger decides where checkpoints go; always, for reports read the curves.
+        options["logger"] = [*([CurvesLogger(folder)] if training else []), *others]
+    if chosen.enable_model_summary is None:  # the line of what is trained says it, and knows adapters
+        options["enable_model_summary"] = False
+    plugins = chosen.plugins or []
+    options["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+    return options
+
+
+def check_optimizer(module: Any, chosen: Any) -> None:
+    """Refuse what torch, or training, would refuse only once the run folder is there.
+
+    Args:
+        module: The module; one of ftkit's has optimizer and scheduler as attributes.
+        chosen: Its options.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+    own = isinstance(module, TrainedStateModule)
+    if own and _is_of(chosen.get("optimizer"), "torch.optim."):
+        known = _is_of(chosen.get("scheduler"), "torch.optim.", "lightning.")
+        any_parameter = torch.nn.Parameter(torch.zeros(1))
+        configured_optimizers([any_parameter], module.optimizer, module.scheduler if known else None)
 
 
 def check_trainer(trainer: L.Trainer) -> None:
@@ -82,3 +127,8 @@ def _check_name(name: str, with_metric_names: bool) -> None:
             got=name,
             fix=f"use auto_insert_metric_name: false with filename: '{plain}'",
         )
+
+
+def _is_of(chosen: Any, *packages: str) -> bool:
+    """Whether an option names a class of one of these packages."""
+    return bool(chosen) and str(chosen.get("class_path", "")).startswith(packages)

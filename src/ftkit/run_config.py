@@ -1,0 +1,44 @@
+"""The ``config.yaml`` of a run: how it is written, and how config files are handed to a command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import lightning as L
+from jsonargparse import Namespace
+from lightning.pytorch.cli import SaveConfigCallback
+
+from ftkit.run_folder import CONFIG_FILE
+from ftkit.starting_point import EVALUATION_OPTIONS, RESUME_OPTIONS
+from ftkit.storage import atomic_write
+
+
+class RunConfig(SaveConfigCallback):
+    """Writes the resolved ``config.yaml`` into the run folder; a ``test`` leaves that of its ``fit``.
+
+    The folder's own path is left out: folders are moved, and a second run should choose its own.
+    """
+
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Write the file, whole or not at all."""
+        target = Path(trainer.default_root_dir) / CONFIG_FILE
+        if stage == "fit" or not target.exists():
+            with atomic_write(target) as file:
+                file.write(self.parser.dump(without_folder(self.config), skip_unset=False))
+
+
+def config_arguments(configs: Iterable[Path]) -> list[str]:
+    """Config files, in their order, as words of a command line."""
+    return [word for config in configs for word in ("--config", str(config))]
+
+
+def without_folder(config: Namespace) -> Namespace:
+    """A copy of a configuration that does not say where its output goes, nor whether it went on from there."""
+    copy = config.clone()
+    copy.trainer.default_root_dir = None
+    if copy.get("resume"):
+        copy.ckpt_path = None  # the one that was found
+    for name in (*RESUME_OPTIONS, *EVALUATION_OPTIONS):
+        copy.pop(name, None)
+    return copy
