@@ -49,7 +49,7 @@ TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plateau, every step": (steps(), {"module": Plateau}),
 }
 FAST = [
-    ("every step", 2), ("every step", 9), ("every other step, every row", 0), ("windows of two", 4),
+    ("every step", 2), ("every step", 9), ("every other step, every row", 0), ("windows of two", 3),
     ("no validation", 6), ("so many steps", 9), ("after validation", 1), ("after an epoch", 2), ("stopped early", 13),
     ("stopped early, after an epoch", 1), ("stopped early, after validation", 1), ("plateau, after an epoch", 1),
     ("plateau, every step", 6),
@@ -61,7 +61,7 @@ def train(folder: Path, name: str, resume: bool = False) -> Net:
     options = dict(options)
     module, stops = options.pop("module", Net), options.pop("stops", False)
     callbacks = [EarlyStopping("val/error", patience=1, min_delta=1e9)] if stops else []
-    resumable = ModelCheckpoint(folder / "checkpoints", filename="{step}", enable_version_counter=False, **saved)
+    resumable = ModelCheckpoint(folder / "checkpoints", filename="{epoch}-{step}", enable_version_counter=False, **saved)
     return run(folder, resume=resume, module=module, more=[*callbacks, resumable], **options)[0]
 
 

@@ -248,6 +248,31 @@ def test_counters_tell_where_the_loops_are() -> None:
     ]
 
 
+def test_a_checkpoint_callback_knows_which_step_it_saved_and_whether_it_waits(tmp_path: Path) -> None:
+    def look(trainer: L.Trainer, module: Module, *args: Any) -> None:
+        found.append([tuple(flag.values()) for flag in internals.checkpoint_flags(trainer).values()])
+
+    found: list[Any] = []
+    steps = ModelCheckpoint(tmp_path, filename="steps", every_n_train_steps=2, save_top_k=-1)
+    waiting = ModelCheckpoint(tmp_path, filename="val", every_n_train_steps=1, monitor="val", save_top_k=-1)
+    saved = {"callbacks": [steps, waiting], "enable_checkpointing": True}
+    module = fit(Hooks(on_train_batch_start=look, on_train_batch_end=look), limit_train_batches=2, **saved)
+    # Each batch from its start, and at its end before and, as it will be, after the callbacks.
+    assert found == [
+        [(0, False), (0, False)],
+        [(1, False), (1, False)],
+        [(0, False), (0, True)],
+        [(2, False), (0, True)],
+    ]
+    flags = internals.checkpoint_flags(module.trainer)
+    assert [flag["saved"] for flag in flags.values()] == [2, 0]
+    again = L.Trainer(callbacks=[ModelCheckpoint(tmp_path, every_n_train_steps=2)], accelerator="cpu", logger=False)
+    again.strategy.connect(module)
+    (key,) = internals.checkpoint_flags(again)
+    internals.restore_checkpoint_flags(again, {key: {"saved": 7, "waits": True}})
+    assert internals.checkpoint_flags(again) == {key: {"saved": 7, "waits": True}}
+
+
 class Save(L.Callback):
     """Saves a checkpoint in a hook, its loops changed by a function."""
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, _InstantiatorFn
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -329,6 +330,31 @@ def join_all_processes(strategy: ModelParallelStrategy) -> None:
     Assumes that ``_data_parallel_size`` and ``_tensor_parallel_size`` are read when its environment is set up.
     """
     strategy._data_parallel_size, strategy._tensor_parallel_size = strategy.num_nodes * strategy.num_processes, 1
+
+
+# Checkpoint callbacks
+
+
+def checkpoint_flags(trainer: L.Trainer) -> dict[str, dict[str, Any]]:
+    """Return, by callback, at which step it saved last, and whether it waits for a validation; its own state lacks it.
+
+    Assumes that a ModelCheckpoint keeps them as ``_last_global_step_saved``, once it has saved, and
+    ``_defer_save_until_validation``, and saves after steps by ``_every_n_train_steps`` in ``on_train_batch_end``.
+    """
+    flags = {}
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            saved, waits = callback._last_global_step_saved, callback._defer_save_until_validation
+            saves = running_hook(trainer.lightning_module) == "on_train_batch_end" and callback._every_n_train_steps > 0
+            flags[callback.state_key] = {"saved": trainer.global_step if saves and not waits else saved, "waits": waits}
+    return flags
+
+
+def restore_checkpoint_flags(trainer: L.Trainer, flags: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put back what :func:`checkpoint_flags` returned, so that no step is saved twice."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and (flag := flags.get(callback.state_key)):
+            callback._last_global_step_saved, callback._defer_save_until_validation = flag["saved"], flag["waits"]
 
 
 # The loops and their state in a checkpoint

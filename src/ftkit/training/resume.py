@@ -159,6 +159,7 @@ class ExactResume(L.Callback):
                 "logged": sorted(logged),
                 "callback": {name: value.cpu() for name, value in trainer.callback_metrics.items()},
             },
+            "checkpoints": internals.checkpoint_flags(trainer),
             "curves": [
                 {"rows": logger.rows, "to_come": internals.rows_to_come(trainer)} for logger in _curves(trainer)
             ],
@@ -177,12 +178,13 @@ class ExactResume(L.Callback):
         """
         if not state_dict or self._trainer is None or self._trainer.state.fn != "fit":
             return
-        if not state_dict.keys() >= {"settings", "over", "curves"}:
+        if not state_dict.keys() >= {"settings", "over", "checkpoints", "curves"}:
             raise InputError("the run to resume is of an earlier version of ftkit", field="resume", fix="train anew")
         self.changed = compare_settings(state_dict["settings"], self.settings, self.allow_changed)
         self._stored = state_dict
         for finder in [one for one in self._trainer.callbacks if isinstance(one, LearningRateFinder)]:  # type: ignore[attr-defined]
             self._trainer.callbacks.remove(finder)  # type: ignore[attr-defined]  # what it found is in the optimizer's state
+        internals.restore_checkpoint_flags(self._trainer, state_dict["checkpoints"])
         for logger, curves in zip(_curves(self._trainer), state_dict["curves"], strict=False):
             logger.go_on(**curves)
 
