@@ -61,7 +61,8 @@ def train(folder: Path, name: str, resume: bool = False) -> Net:
     options = dict(options)
     module, stops = options.pop("module", Net), options.pop("stops", False)
     callbacks = [EarlyStopping("val/error", patience=1, min_delta=1e9)] if stops else []
-    resumable = ModelCheckpoint(folder / "checkpoints", filename="{epoch}-{step}", enable_version_counter=False, **saved)
+    saved = {"filename": "{epoch}-{step}", "enable_version_counter": False, **saved}
+    resumable = ModelCheckpoint(folder / "checkpoints", **saved)
     return run(folder, resume=resume, module=module, more=[*callbacks, resumable], **options)[0]
 
 
