@@ -47,10 +47,10 @@ def debian(folder: Path) -> Path:
     words, jargon = folder / "usr/share/wordnet", folder / "usr/share/doc/jargon-text"
     words.mkdir(parents=True)
     jargon.mkdir(parents=True)
-    quotes = "\n".join(f'0001 n word | a word; "{text} he said"' for _, text in demo_messages(60))
+    quotes = "\n".join(f'0001 n word | a word; "{text} he said"' for _, text in demo_messages(2000))
     for part in ("noun", "verb", "adj", "adv"):
         (words / f"data.{part}").write_text(quotes.replace("he", part), encoding="utf-8")
-    paragraphs = "\n\n".join(f"{text}, as hackers have been known to say of it" for _, text in demo_messages(60))
+    paragraphs = "\n\n".join(f"{text}, as hackers have been known to say of it" for _, text in demo_messages(2000))
     (jargon / "jargon.txt.gz").write_bytes(gzip.compress(paragraphs.encode()))
     return folder
 
@@ -58,7 +58,7 @@ def debian(folder: Path) -> Path:
 def chatterbot(folder: Path) -> Path:
     english = folder / "chatterbot_corpus/data/english"
     english.mkdir(parents=True)
-    turns = [["How are you today?", text] for _, text in demo_messages(60)]
+    turns = [["How are you today?", text] for _, text in demo_messages(2000)]
     (english / "talk.yml").write_text(json.dumps({"conversations": turns}), encoding="utf-8")
     return folder
 
