@@ -30,13 +30,13 @@ BUGS: dict[str, tuple[Edits, str]] = {
         "tests/rows/test_supervision.py::test_the_answer_and_its_end_are_learnt_though_padding_has_the_same_id",
     ),
     "prompt in the loss": (
-        [("rows/supervision.py", "labels[index, len(prompt) : length] = torch.tensor(answer)",
-          "labels[index, :length] = torch.tensor([*prompt, *answer])")],
+        [("rows/supervision.py", "labels[index, start:stop] = input_ids[index, start:stop]",
+          "labels[index, :stop] = input_ids[index, :stop]")],
         "tests/vlm/test_chat.py::test_exactly_the_answers_and_their_ends_are_learnt[idefics3_folder]",
     ),
     "end token not learnt": (
-        [("rows/supervision.py", "labels[index, len(prompt) : length] = torch.tensor(answer)",
-          "labels[index, len(prompt) : length - 1] = torch.tensor(answer[:-1])")],
+        [("rows/supervision.py", "labels[index, start:stop] = input_ids[index, start:stop]",
+          "labels[index, start : stop - 1] = input_ids[index, start : stop - 1]")],
         "tests/vlm/test_chat.py::test_exactly_the_answers_and_their_ends_are_learnt[paligemma_folder]",
     ),
     "image dropped": (
@@ -64,13 +64,13 @@ BUGS: dict[str, tuple[Edits, str]] = {
         "tests/models/test_base_model.py::test_merged_is_adapted_also_with_an_adapter_on_a_tied_head",
     ),
     "decay on frozen weights": (
-        [("classifier/module.py", "        loss = mean = class_loss(",
+        [("classifier/text_classifier.py", "        loss = mean = class_loss(",
           "        [p.data.mul_(0.999) for p in self.parameters() if not p.requires_grad]\n"
           "        loss = mean = class_loss(")],
         "tests/test_doctor.py::test_a_sound_classifier_passes",
     ),
     "evaluation in train mode": (
-        [("classifier/module.py", "return self._predictions(batch, self(batch))",
+        [("classifier/text_classifier.py", "return self._predictions(batch, self(batch))",
           "return self._predictions(batch, self.train()(batch))")],
         "tests/training/test_checkpoint.py::test_a_loaded_classifier_repeats_the_test[dropout]",
     ),
