@@ -5,6 +5,7 @@ import logging
 from typing import Any
 
 import pytest
+from running_server import until
 
 CANARY = "correct-horse-battery-staple"
 JSON = {"content-type": "application/json"}
@@ -154,6 +155,7 @@ def test_no_log_quotes_a_request(server: Any, capfd: Any, caplog: Any, monkeypat
     reply = server.post("/v1/completions", content=completion(), headers=JSON)
     assert reply.status_code == 500
     assert CANARY not in reply.text
+    until(lambda: "unexpected: " in caplog.text)  # the answer may arrive before the log is written
     said = "".join(capfd.readouterr())
     assert CANARY not in said + caplog.text
     assert "unexpected: RuntimeError at test_bad_requests.py:" in caplog.text
