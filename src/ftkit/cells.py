@@ -39,7 +39,7 @@ class CellEngine:
         return CellEngine, (_unseen,)
 
     def identity(self, configs: Sequence[Path], seed: int) -> dict[str, Any]:
-        """What would be run: the resolved configuration without its output folder, base model, code, data and seed."""
+        """Return what would be run: resolved configuration without its output folder, base, code, data and seed."""
         cli = self._build(configs, seed, Path(DEFAULT_FOLDER))
         splits = getattr(cli.datamodule, "evaluate_splits", None)
         if splits is not None and "test" not in splits:

@@ -71,7 +71,7 @@ COMMANDS: Commands = {
         "prepare": Command("ftkit.vlm.commands:prepare", "bring a folder of pictures to RGB squares of one size"),
     },
     "data": {
-        "show": Command("ftkit.commands.data:data_show", "show a training row with the part that is learnt marked"),
+        "show": Command("ftkit.commands.data:data_show", "show a training row with supervised tokens highlighted"),
     },
     "model": {
         "show": Command("ftkit.commands.model:model_show", "show what a model is, what it costs, how it is prompted"),

@@ -1,4 +1,4 @@
-"""Whether a training converged, by what its run folder holds. This is the one place that says what that means.
+"""Decide from a run folder whether its training converged: the one definition of "not converged".
 
 A difference between two variants says something about the variants only if both were trained: with a learning rate that
 is too high for one of them, it says something about the rate. So no significance is claimed of a row of which a seed

@@ -54,7 +54,7 @@ def _figures(analysis: Analysis) -> Iterator[str]:
 
 
 def _method(results: Sequence[Result]) -> str:
-    """Where the intervals come from."""
+    """Say how the intervals were computed."""
     if any(result.splits["test"].ties is not None for result in results if "test" in result.splits):
         return "of pairs exact against a coin, a tie counting as half"
     return "Wilson"

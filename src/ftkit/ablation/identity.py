@@ -63,7 +63,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _base_options(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What the options say of the base model, without the contents of its files."""
+    """Return what the options say of the base model, without the contents of its files."""
     return {name: value for name, value in (identity.get("base") or {}).items() if name != "fingerprint"}
 
 

@@ -86,13 +86,12 @@ def load_decoder(
     if weights == "pretrained":
         kind = {"dtype": torch.float32, "output_loading_info": True}
         model = load_pretrained(AutoModel, name, revision, config=config, **kind, **options)
-        prepare_layers(model)
-        return model.train()
-    before = torch.get_rng_state()
-    model = AutoModel.from_config(config, dtype=torch.float32)  # draws from the global generator
-    if weights == "random":
-        torch.set_rng_state(before)
-        _draw_default_weights(model)
+    else:
+        before = torch.get_rng_state()
+        model = AutoModel.from_config(config, dtype=torch.float32)  # draws from the global generator
+        if weights == "random":
+            torch.set_rng_state(before)
+            _draw_default_weights(model)
     prepare_layers(model)
     return model.train()
 

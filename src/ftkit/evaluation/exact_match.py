@@ -13,7 +13,7 @@ from ftkit.evaluation.fields import Fields, Vocabulary
 from ftkit.evaluation.intervals import Interval
 from ftkit.evaluation.misses import Misses
 from ftkit.evaluation.predictions import PredictionBlock, stream_labeled
-from ftkit.evaluation.scan import MAX_SLICES, check_unique, slice_column, too_many_slices
+from ftkit.evaluation.scan import MAX_SLICES, check_unique, slice_codes
 from ftkit.evaluation.statistics import mcnemar_exact, wilson_interval
 from ftkit.normalize import normalize
 
@@ -166,9 +166,7 @@ def read_free_answers(path: str | Path, slice_by: str | None = None, normalize_l
         misses.add(zip(block.labels.take(missed).texts(), block.predictions.take(missed).texts(), strict=True))
         wrong += [_texts(block, row) for row in missed[: _SHOWN - len(wrong)].tolist()]
         if slice_by is not None:
-            groups.append(slices.encode(slice_column(path, block, slice_by), block.lines))
-            if slices.overflowed:
-                raise too_many_slices(path, slice_by)
+            groups.append(slice_codes(path, block, slice_by, slices))
     everyone = np.concatenate(identity)
     check_unique(path, everyone)
     return FreeAnswers(

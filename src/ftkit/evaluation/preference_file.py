@@ -17,7 +17,7 @@ import numpy as np
 from ftkit.errors import InputError
 from ftkit.evaluation.fields import NotANumberError, Vocabulary
 from ftkit.evaluation.predictions import PredictionBlock, stream_predictions
-from ftkit.evaluation.scan import MAX_SLICES, check_unique, slice_column, too_many_slices
+from ftkit.evaluation.scan import MAX_SLICES, check_unique, slice_codes
 
 CHOSEN, REJECTED, TIE = "chosen", "rejected", "tie"
 LOST, TIED, WON = 0, 1, 2  # pairs in halves: a tie is as good as a coin
@@ -113,9 +113,7 @@ def read_preferences(path: str | Path, slice_by: str | None = None) -> Preferenc
         for name, values in found.items():
             measures.setdefault(name, []).append(values)
         if slice_by is not None:
-            groups.append(slices.encode(slice_column(path, block, slice_by), block.lines))
-            if slices.overflowed:
-                raise too_many_slices(path, slice_by)
+            groups.append(slice_codes(path, block, slice_by, slices))
     everyone = np.concatenate(identity)
     check_unique(path, everyone)
     return Preferences(

@@ -154,6 +154,18 @@ def slice_column(path: Path, block: PredictionBlock, name: str) -> Fields:
     return block.extra[name]
 
 
+def slice_codes(path: Path, block: PredictionBlock, name: str, slices: Vocabulary) -> np.ndarray:
+    """Return the codes (rows of the block,) of what a column says, adding new values to ``slices``.
+
+    Raises:
+        InputError: There is no such column, or it has too many values to tell groups apart.
+    """
+    codes = slices.encode(slice_column(path, block, name), block.lines)
+    if slices.overflowed:
+        raise too_many_slices(path, name)
+    return codes
+
+
 def too_many_slices(path: Path, name: str | None) -> InputError:
     """The error for a slice column that tells no groups apart."""
     return InputError(

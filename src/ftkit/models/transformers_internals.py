@@ -29,6 +29,7 @@ __all__ = [
     "DynamicLayer",
     "NewGELUActivation",
     "SplitProjection",
+    "as_mask_4d",
     "attention_implementation",
     "attention_mask_4d",
     "block_arguments",
@@ -41,6 +42,7 @@ __all__ = [
     "run_block_at",
     "runs_at_one_position",
     "split_fused_projections",
+    "takes_mask_4d",
 ]
 
 Arguments = dict[str, Any]
@@ -142,14 +144,28 @@ def attention_mask_4d(model: PreTrainedModel, real: Tensor) -> Tensor:
     Raises:
         ValueError: The attention implementation takes no such mask.
     """
-    implementation = attention_implementation(model.config)
-    if implementation not in _TAKE_A_MASK:
+    if not takes_mask_4d(model.config):
+        implementation = attention_implementation(model.config)
         raise ValueError(f"attention implementation {implementation} takes no mask of four dimensions")
-    visible = real[:, None, None].expand(-1, 1, real.shape[1], -1)
-    if implementation == "sdpa":
+    return as_mask_4d(model.config, model.dtype, real[:, None, None].expand(-1, 1, real.shape[1], -1))
+
+
+def takes_mask_4d(config: PretrainedConfig) -> bool:
+    """Whether the attention implementation of a model takes any mask of four dimensions."""
+    return attention_implementation(config) in _TAKE_A_MASK
+
+
+def as_mask_4d(config: PretrainedConfig, dtype: torch.dtype, visible: Tensor) -> Tensor:
+    """Return which token sees which in the form that an attention implementation takes.
+
+    Args:
+        config: The text model's configuration; :func:`takes_mask_4d` holds.
+        dtype: The type of what is added to the scores.
+        visible: bool (B or 1, 1, T, T).
+    """
+    if attention_implementation(config) != "eager":
         return visible
-    lowest = torch.finfo(model.dtype).min
-    return torch.zeros_like(visible, dtype=model.dtype).masked_fill(~visible, lowest)
+    return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
 
 
 def runs_at_one_position(model: PreTrainedModel, block: nn.Module) -> bool:
@@ -157,7 +173,7 @@ def runs_at_one_position(model: PreTrainedModel, block: nn.Module) -> bool:
 
     Other attention implementations, quantized and sharded weights, dropout and gradient checkpointing need the whole.
     """
-    if not isinstance(block, GradientCheckpointingLayer) or attention_implementation(model.config) not in _TAKE_A_MASK:
+    if not isinstance(block, GradientCheckpointingLayer) or not takes_mask_4d(model.config):
         return False
     if block.training and (block.gradient_checkpointing or drops_out(block)):
         return False

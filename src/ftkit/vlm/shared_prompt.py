@@ -13,14 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from ftkit.models.base_model import plain_model
-from ftkit.models.transformers_internals import attention_implementation
+from ftkit.models.transformers_internals import as_mask_4d, takes_mask_4d
 
 TOKEN_TENSORS = ("input_ids", "attention_mask", "token_type_ids")
 _SHARED, _CHOSEN, _REJECTED, _PADDING = range(4)
 
 _FAMILIES = ("idefics3", "smolvlm", "paligemma")  # they hand positions and a mask of four dimensions on as they are
 _TEXT_MODELS = ("llama", "gemma", "gemma2")  # positions rotate, so they may start anywhere: PaliGemma's own begin at 1
-_ATTENTION = ("sdpa", "eager")  # they take any mask
 
 
 class SharedRows(NamedTuple):
@@ -70,7 +69,7 @@ def can_share(net: nn.Module, inputs: dict[str, Any]) -> bool:
     text = config.get_text_config()
     if config.model_type not in _FAMILIES or text.model_type not in _TEXT_MODELS:
         return False
-    if attention_implementation(text) not in _ATTENTION:
+    if not takes_mask_4d(text):
         return False
     width = inputs["input_ids"].shape[1]
     if (getattr(text, "sliding_window", None) or width) < width:
@@ -146,9 +145,7 @@ def run_shared(net: nn.Module, inputs: dict[str, Any]) -> tuple[dict[str, Any], 
     model = plain_model(net)
     text = {name: inputs[name] for name in TOKEN_TENSORS if name in inputs}
     rows = shared_rows(**text, image_token=model.config.image_token_id)
-    mask = rows.visible[:, None]  # (B, 1, S, S): the same for all heads
-    if attention_implementation(model.config.get_text_config()) == "eager":  # it adds its mask to the scores
-        lowest = torch.finfo(model.dtype).min
-        mask = torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, lowest)
+    # (B, 1, S, S): the same for all heads
+    mask = as_mask_4d(model.config.get_text_config(), model.dtype, rows.visible[:, None])
     rest = {name: value for name, value in inputs.items() if name not in text}
     return {**rest, "input_ids": rows.input_ids, "attention_mask": mask, "position_ids": rows.position_ids}, rows.place
