@@ -131,8 +131,8 @@ def _since(started: tuple[float, float]) -> dict[str, float]:
 
 def ours(task: Task) -> list[dict[str, Any]]:
     """Each row under its seed by ftkit, one behind the other in this process."""
-    from ftkit.cells import CellEngine
-    from ftkit.quiet import quiet_libraries
+    from ftkit.ablation_runs import CellEngine
+    from ftkit.library_output import quiet_libraries
 
     quiet_libraries()
     splits, _ = encoded_splits(task.folder)
@@ -146,7 +146,7 @@ def ours(task: Task) -> list[dict[str, Any]]:
         work = work_of(plain_loop.ROWS[row], sizes_of(splits), task.epochs)
         validation = _validation(plain_loop.ROWS[row], work)
         settings = {
-            "model": {"init_args": {"source": str(task.folder / "model"), "size": None}},
+            "model": {"init_args": {"base_model": str(task.folder / "model"), "size": None}},
             "data": {"init_args": {"source": str(task.folder / "messages.tsv")}},
             "trainer": {**trainer, **validation},
         }

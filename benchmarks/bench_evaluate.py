@@ -69,7 +69,7 @@ def _write(path: Path, rows: int) -> None:
 
 
 def _with_ftkit(path: Path) -> Callable[[], dict[str, float]]:
-    from ftkit.evaluation.commands import evaluate
+    from ftkit.commands.evaluate import evaluate
 
     def work() -> dict[str, float]:
         with redirect_stdout(io.StringIO()):

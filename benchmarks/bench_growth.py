@@ -28,12 +28,12 @@ import lightning as L
 import yaml  # type: ignore[import-untyped]
 
 from contest import write_record
-from ftkit.cells import CellEngine
+from ftkit.ablation_runs import CellEngine
 from ftkit.classifier.demo_corpus import demo_messages
-from ftkit.evaluation.picture import standalone
-from ftkit.evaluation.plots import Frame, line, plot, points
+from ftkit.library_output import quiet_libraries
 from ftkit.lightning_cli import FtkitCLI
-from ftkit.quiet import quiet_libraries
+from ftkit.report.picture import standalone
+from ftkit.report.plots import Frame, line, plot, points
 
 HERE = Path(__file__).parent
 ROW_1 = [HERE.parent / "configs" / "ch06" / name for name in ("base.yaml", "demo.yaml", "rows/01_last_token.yaml")]

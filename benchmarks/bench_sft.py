@@ -118,7 +118,7 @@ def _with_ftkit(options: argparse.Namespace) -> dict[str, Any]:
             return DataLoader(examples, batch_size=self.batch_size, collate_fn=Collate(self.pad_id))
 
     module = CausalLMSFT(
-        model=str(options.folder), dtype="float32", trainable=options.trainable, lora_rank=8, lora_alpha=16,
+        base_model=str(options.folder), dtype="float32", trainable=options.trainable, lora_rank=8, lora_alpha=16,
         lora_targets=["c_attn", "c_proj", "c_fc"], optimizer=lambda p: torch.optim.SGD(p, lr=RATE),
     )  # fmt: skip
     timed = Timed()

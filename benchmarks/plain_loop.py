@@ -46,7 +46,7 @@ SIZES = {"small": Size(12, 768, 12), "medium": Size(24, 1024, 16)}
 SIZES |= {"large": Size(36, 1280, 20), "xl": Size(48, 1600, 25)}
 ROW_1: Row = {
     "size": "small",
-    "weights": "pretrained",  # or "random": PyTorch's default initialisation, seed 123
+    "weights": "pretrained",  # or "random": PyTorch's default initialization, seed 123
     "position": "last",  # "first", "last" or "flexible" (last real token)
     "trainable": "last_block",  # "last_layer", "last_block", "last_two_blocks", "all" or "lora"
     "context": "longest",  # pad to the longest training message, to the "model" context, or "none"
@@ -83,7 +83,7 @@ ROWS: dict[int, Row] = {number: ROW_1 | change for number, change in CHANGES.ite
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis with the biased variance and eps 1e-5."""
+    """Layer normalization over the last axis with the biased variance and eps 1e-5."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise `x` (..., width)."""
+        """Normalize `x` (..., width)."""
         centred = x - x.mean(-1, keepdim=True)
         return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * self.weight + self.bias
 

@@ -184,16 +184,16 @@ def ftkit(task: Task) -> tuple[Clock, Callable[[], Any]]:
     import lightning as L
     from torch.utils.data import DataLoader
 
-    from ftkit.rows.reader import read_rows
+    from ftkit.examples.reader import read_examples
     from ftkit.vlm.chat import ChatEncoder
-    from ftkit.vlm.dataset import RowDataset
+    from ftkit.vlm.dataset import ExampleDataset
     from ftkit.vlm.dpo import VLMDPO
     from ftkit.vlm.sft import VLMSFT
 
     options: dict[str, Any] = {"lora_rank": RANK, "lora_alpha": ALPHA} if task.lora else {"freeze_vision": False}
     options |= {"beta": BETA} if task.preference else {}
     module = (VLMDPO if task.preference else VLMSFT)(
-        model=str(task.folder / "model"),
+        base_model=str(task.folder / "model"),
         trainable="lora" if task.lora else "all",
         seed=0,
         optimizer=lambda params: torch.optim.AdamW(params, lr=RATE[task.lora], weight_decay=0.0, fused=True),
@@ -203,7 +203,7 @@ def ftkit(task: Task) -> tuple[Clock, Callable[[], Any]]:
     if task.lora:
         same_adapters(module.net)
     encoder = ChatEncoder(module.processor, preference=task.preference)
-    dataset = RowDataset(read_rows(task.folder / "rows.jsonl"), encoder)
+    dataset = ExampleDataset(read_examples(task.folder / "rows.jsonl"), encoder)
     loader = DataLoader(dataset, batch_size=task.batch_size, collate_fn=dataset.training_batch)
     clock = Clock(module.net)
     if task.preference and not task.lora:
@@ -277,7 +277,7 @@ def trl(task: Task) -> tuple[Clock, Callable[[], Any]]:
         r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules=rf".*text_model.*({'|'.join(PROJECTIONS)})"
     )
     trainer = Watched(
-        model=model,
+        base_model=model,
         args=config,
         train_dataset=Dataset.from_list(_peer_rows(task)),
         processing_class=AutoProcessor.from_pretrained(task.folder / "model"),

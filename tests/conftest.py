@@ -209,7 +209,7 @@ def tiny_config(gpt2_folder: Path, messages_file: Path, tmp_path_factory: pytest
             "class_path": "ftkit.GPT2Classifier",
             "init_args": {
                 "size": None,
-                "source": str(gpt2_folder),
+                "base_model": str(gpt2_folder),
                 "trainable": "last_block",
                 "pooling": "last",
                 "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-2, "weight_decay": 0.1}},
@@ -250,8 +250,8 @@ def idefics3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def vlm_rows(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """``vlm_rows(shape)`` is a JSONL file of 12 rows on 6 pictures beside it.
+def vlm_examples(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``vlm_examples(shape)`` is a JSONL file of 12 rows on 6 pictures beside it.
 
     Shapes: ``messages`` (a question on one picture, some on two), ``preference`` (chosen and rejected answers) and
     ``prefix`` (PaliGemma's). Pictures differ in size, so they differ in tiles. The colour is the answer.

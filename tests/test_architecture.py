@@ -12,23 +12,25 @@ import ftkit
 
 SRC = Path(ftkit.__file__).parent
 # What each floor may import, besides itself and the ground that everything stands on.
-GROUND = {"errors", "lock", "normalize", "run_folder", "storage"}
+GROUND = {"errors", "lock", "normalize", "run_folder", "storage", "wandb_settings"}
 ALLOWED = {
-    "evaluation": set(),
+    "results": set(),
     "models": {"hub"},
-    "rows": {"models"},
-    "training": {"models", "rows", "evaluation", "hub"},
-    "classifier": {"training", "models", "rows", "evaluation", "hub"},
-    "vlm": {"training", "models", "rows", "evaluation", "hub"},
-    "language": {"training", "models", "rows", "evaluation", "hub"},
-    "serving": {"training", "models", "rows", "evaluation", "hub"},
-    "ablation": {"training", "evaluation"},
+    "examples": {"models"},
+    "training": {"models", "examples", "results", "hub"},
+    "classifier": {"training", "models", "examples", "results", "hub"},
+    "vlm": {"training", "models", "examples", "results", "hub"},
+    "language": {"training", "models", "examples", "results", "hub"},
+    "serving": {"training", "models", "examples", "results", "hub"},
+    "ablation": {"results"},
+    "report": {"ablation", "results"},
 }
 # What the files below every floor may import.
 SINGLE_FILES: dict[str, set[str]] = {
     "errors": set(),
     "normalize": set(),
     "run_folder": set(),
+    "wandb_settings": set(),
     "storage": {"errors"},
     "lock": {"errors", "storage"},
     "hub": {"errors", "storage"},

@@ -14,7 +14,7 @@ from ftkit.doctor import examine
 from ftkit.models.losses import IGNORE_INDEX
 from ftkit.training.checkpoint import AtomicCheckpointIO
 from ftkit.training.checks import Finding
-from ftkit.training.subject import Subject
+from ftkit.training.probe import Probe
 
 Doctor = Callable[..., dict[str, Any]]
 
@@ -36,7 +36,7 @@ def language_config(tmp_path: Path) -> Path:
     """The demo's small GPT-2 with adapters on sums."""
     optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}}
     tree = {
-        "model": {"class_path": "ftkit.CausalLMSFT", "init_args": {"model": "demo", "optimizer": optimizer}},
+        "model": {"class_path": "ftkit.CausalLMSFT", "init_args": {"base_model": "demo", "optimizer": optimizer}},
         "data": {
             "class_path": "ftkit.ArithmeticDataModule",
             "init_args": {"train_size": 40, "val_size": 8, "test_size": 12, "batch_size": 8},
@@ -150,7 +150,7 @@ def test_each_check_finds_its_fault(name: str, doctor: Doctor, monkeypatch: pyte
 def test_unlearnable_batches_are_found(doctor: Doctor, language_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ftkit.training.generative import GenerativeModule
 
-    real = Subject.__init__
+    real = Probe.__init__
 
     def unsupervised(self: Any, module: GenerativeModule, batch: Any, rows: int = 4) -> None:
         real(self, module, batch, rows)
@@ -159,6 +159,6 @@ def test_unlearnable_batches_are_found(doctor: Doctor, language_config: Path, mo
         last = (labels[1] != IGNORE_INDEX).nonzero()[-2:]
         labels[1, last] = 5  # some other token in place of the end
 
-    monkeypatch.setattr(Subject, "__init__", unsupervised)
+    monkeypatch.setattr(Probe, "__init__", unsupervised)
     found = {finding.name: finding for finding in examine([language_config])}
     assert (found["supervised"].passed, found["end token"].passed) == (False, False)

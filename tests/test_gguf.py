@@ -32,7 +32,7 @@ def test_a_language_model_from_a_file_is_that_of_the_folder(gguf_file: Path, lla
 
 
 def test_what_was_loaded_can_be_saved(gguf_file: Path, tmp_path: Path) -> None:
-    """transformers takes a GGUF's model for a quantised one, which it does not save."""
+    """transformers takes a GGUF's model for a quantized one, which it does not save."""
     net = load_base(AutoModelForCausalLM, str(gguf_file))
     net.save_pretrained(tmp_path)
     again = load_pretrained(AutoModelForCausalLM, str(tmp_path))
@@ -43,7 +43,7 @@ def test_what_was_loaded_can_be_saved(gguf_file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("trainable", ["lora", "all"])
 @pytest.mark.parametrize("merge", [False, True])
 def test_a_tuned_file_is_exported(gguf_file: Path, tmp_path: Path, trainable: Any, merge: bool) -> None:
-    module = CausalLMSFT(model=str(gguf_file), trainable=trainable, seed=1)
+    module = CausalLMSFT(base_model=str(gguf_file), trainable=trainable, seed=1)
     assert module.context_length == 64
     module.configure_model()
     with torch.no_grad():
@@ -70,9 +70,9 @@ def test_it_is_shown(gguf_file: Path) -> None:
     assert "nf4" not in page
 
 
-def test_it_is_not_quantised_again(gguf_file: Path) -> None:
-    with pytest.raises(InputError, match=r"tiny\.gguf: quantisation: a GGUF file is unpacked"):
-        load_base(AutoModelForCausalLM, str(gguf_file), quantisation="nf4")
+def test_it_is_not_quantized_again(gguf_file: Path) -> None:
+    with pytest.raises(InputError, match=r"tiny\.gguf: quantization: a GGUF file is unpacked"):
+        load_base(AutoModelForCausalLM, str(gguf_file), quantization="nf4")
 
 
 def test_one_that_cannot_be_read_is_named(gguf_file: Path, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_it_has_no_commit(gguf_file: Path) -> None:
 def test_reading_one_is_silent_once_libraries_are_quiet(gguf_file: Path) -> None:
     """In a process of its own: the switch is for good."""
     code = (
-        "from ftkit.quiet import quiet_libraries; quiet_libraries()\n"
+        "from ftkit.library_output import quiet_libraries; quiet_libraries()\n"
         "from ftkit.serving.loading import load_generator\n"
         f"load_generator({str(gguf_file)!r})\n"
     )

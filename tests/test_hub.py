@@ -97,9 +97,10 @@ def test_so_it_is_with_one_in_the_cache(adapter: Path, monkeypatch: pytest.Monke
 def test_commands_say_so(command: str, adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit = ["fit", "--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(adapter / "run")]
     arguments = {
-        "classifier": [*fit, "--model", "GPT2Classifier", "--model.source", str(adapter),
+        "classifier": [*fit, "--model", "GPT2Classifier", "--model.base_model", str(adapter),
                        "--data", "SpamDataModule", "--data.source", "demo"],
-        "language": [*fit, "--model", "CausalLMSFT", "--model.model", str(adapter), "--data", "ArithmeticDataModule"],
+        "language": [*fit, "--model", "CausalLMSFT", "--model.base_model", str(adapter),
+                     "--data", "ArithmeticDataModule"],
         "show": ["model", "show", str(adapter)],
     }  # fmt: skip
     assert main(arguments[command]) == ExitCode.INPUT

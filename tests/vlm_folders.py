@@ -167,7 +167,7 @@ def draw_pictures(folder: Path) -> None:
 
 
 def row_about(shape: str, number: int) -> dict[str, Any]:
-    """A row on the drawn pictures, whose colour is the answer; for the shapes see the fixture ``vlm_rows``."""
+    """A row on the drawn pictures, whose colour is the answer; for the shapes see the fixture ``vlm_examples``."""
     names, answer = [f"{number % 6}.png"], ANSWERS[number % 3]
     question = "What colour?" if number % 4 else "Which colour is this?"
     if shape == "prefix":

@@ -17,8 +17,8 @@ from typing import Any
 
 from ftkit.errors import EnvironmentFault, ExitCode, FtkitError
 from ftkit.jsonargparse_internals import accept_shell_style
+from ftkit.library_output import quiet_libraries
 from ftkit.parsing import FtkitParser
-from ftkit.quiet import quiet_libraries
 
 LIGHTNING_COMMANDS = {
     "fit": "train a model on a data set, both described by config files",
@@ -55,8 +55,8 @@ class Command:
 
 def _sweep() -> dict[str, Any]:
     """What trains and tests the cells of an ablation, which never knows a model itself, and what shows the progress."""
-    from ftkit.ablation.progress import SweepProgress
-    from ftkit.cells import CellEngine
+    from ftkit.ablation_runs import CellEngine
+    from ftkit.report.sweep_progress import SweepProgress
 
     progress = SweepProgress()
     return {"engine": CellEngine(progress.step), "progress": progress}
@@ -66,12 +66,12 @@ Commands = Mapping[str, "Command | Commands"]
 
 COMMANDS: Commands = {
     "doctor": Command("ftkit.commands.doctor:doctor", "try one batch of a training before hours are spent on it"),
-    "evaluate": Command("ftkit.evaluation.commands:evaluate", "report on prediction files"),
+    "evaluate": Command("ftkit.commands.evaluate:evaluate", "report on prediction files"),
     "images": {
-        "prepare": Command("ftkit.vlm.commands:prepare", "bring a folder of pictures to RGB squares of one size"),
+        "prepare": Command("ftkit.commands.images:prepare", "bring a folder of pictures to RGB squares of one size"),
     },
     "data": {
-        "show": Command("ftkit.commands.data:data_show", "show a training row with supervised tokens highlighted"),
+        "show": Command("ftkit.commands.data:data_show", "show a training example with supervised tokens highlighted"),
     },
     "model": {
         "show": Command("ftkit.commands.model:model_show", "show what a model is, what it costs, how it is prompted"),
@@ -84,16 +84,16 @@ COMMANDS: Commands = {
     "push": Command("ftkit.commands.push:push", "upload a run to the hub, with a model card"),
     "ablation": {
         "run": Command(
-            "ftkit.ablation.commands:ablation_run",
+            "ftkit.commands.ablation:ablation_run",
             "run the rows of an ablation that are not done yet",
             ("engine", "progress"),
             _sweep,
         ),
-        "status": Command("ftkit.ablation.commands:ablation_status", "say what became of each cell"),
+        "status": Command("ftkit.commands.ablation:ablation_status", "say what became of each cell"),
         "table": Command(
-            "ftkit.ablation.commands:ablation_table", "print the table: ours beside the published figures"
+            "ftkit.commands.ablation:ablation_table", "print the table: ours beside the published figures"
         ),
-        "report": Command("ftkit.ablation.commands:ablation_report", "write the report: HTML, Markdown, CSV and plots"),
+        "report": Command("ftkit.commands.ablation:ablation_report", "write the report: HTML, Markdown, CSV and plots"),
     },
 }
 

@@ -15,7 +15,7 @@ from ftkit.run_config import config_arguments
 from ftkit.training.checkpoint import AtomicCheckpointIO, trainable_parameters
 from ftkit.training.checks import CHECKS, Finding, images_counted
 from ftkit.training.peak_memory import peak_memory_mb, reset_peak_memory
-from ftkit.training.subject import Subject, deterministic
+from ftkit.training.probe import Probe, deterministic
 
 
 def examine(configs: list[Path]) -> list[Finding]:
@@ -51,7 +51,7 @@ class _Examination(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         batch = next(iter(trainer.train_dataloader))  # type: ignore[arg-type]
-        subject = Subject(pl_module, trainer.strategy.batch_to_device(batch))
+        subject = Probe(pl_module, trainer.strategy.batch_to_device(batch))
         self.findings = [Finding("access", True, "weights, tokenizer and data are at hand")]
         reset_peak_memory()
         with deterministic(pl_module), trainer.precision_plugin.forward_context():
@@ -64,7 +64,7 @@ class _Examination(L.Callback):
         raise self.Over
 
 
-def reload_equals(subject: Subject, file: Path) -> Finding:
+def reload_equals(subject: Probe, file: Path) -> Finding:
     """What is saved and loaded again gives the same outputs; without it, the parameters that learn are zero."""
     storage, expected = AtomicCheckpointIO(), subject.outputs(subject.batch)
     content: dict[str, Any] = {"state_dict": subject.module.state_dict()}
@@ -82,7 +82,7 @@ def reload_equals(subject: Subject, file: Path) -> Finding:
     return Finding("save and reload", equal, seen)
 
 
-def memory(subject: Subject, peak: float) -> Finding:
+def memory(subject: Probe, peak: float) -> Finding:
     """What the training needs at least, and what these few examples took."""
     weights = sum(p.numel() * p.element_size() for p in subject.module.parameters()) / 1e6
     learn = sum(p.numel() * p.element_size() for p in trainable_parameters(subject.module).values()) / 1e6

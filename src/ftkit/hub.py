@@ -36,7 +36,7 @@ def load_pretrained(kind: Any, name: str, revision: str | None = None, **options
 
     Args:
         kind: A transformers class with ``from_pretrained``. A model is loaded in float32, whatever its file holds.
-        name: A hub id; a local folder; or the path of a GGUF file, whose weights are dequantised.
+        name: A hub id; a local folder; or the path of a GGUF file, whose weights are dequantized.
         revision: The hub revision; None takes the current one.
         **options: Further keyword arguments of ``from_pretrained``.
 
@@ -47,7 +47,7 @@ def load_pretrained(kind: Any, name: str, revision: str | None = None, **options
         UnavailableError: A hub id that is neither in the cache nor to be downloaded, or that needs access; or a GGUF
             file without the package that reads it.
         InputError: A folder, file or download that is missing, damaged, or lacks some of the model's weights; a GGUF
-            file that is to be quantised; or a model that is not of transformers itself, or not of the kind wanted.
+            file that is to be quantized; or a model that is not of transformers itself, or not of the kind wanted.
     """
     if is_gguf(name):
         return _load_gguf(kind, Path(name).expanduser(), options)
@@ -149,9 +149,9 @@ def _load_gguf(kind: Any, path: Path, options: dict[str, Any]) -> Any:
         raise UnavailableError("needs the package gguf to be read", file=path, fix="pip install 'ftkit[gguf]'")
     if "quantization_config" in options:
         raise InputError(
-            "a GGUF file is unpacked into full weights, which transformers cannot quantise on the way",
+            "a GGUF file is unpacked into full weights, which transformers cannot quantize on the way",
             file=path,
-            field="quantisation",
+            field="quantization",
             fix="leave it out, or load the same model from a hub id or folder",
         )
     _switch_bar_like_others()

@@ -14,13 +14,13 @@ from ftkit.ablation import Ablation, run
 from ftkit.ablation.analysis import Analysis, analyse
 from ftkit.ablation.pareto import pareto_front
 from ftkit.ablation.published import Published
-from ftkit.ablation.report import build
 from ftkit.ablation.result import Result
 from ftkit.ablation.summary import accuracy_interval
 from ftkit.ablation.sweep import CellState
-from ftkit.ablation.table import table
 from ftkit.errors import InputError
-from ftkit.evaluation.statistics import wilson_interval
+from ftkit.report.ablation_report import build
+from ftkit.report.ablation_table import table
+from ftkit.results.statistics import wilson_interval
 
 
 def analysis(tmp_path: Path, rows: dict, seeds: Sequence[int] = (123,), reference: int | None = None) -> Analysis:

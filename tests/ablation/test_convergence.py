@@ -10,10 +10,10 @@ from fake_engine import FakeEngine, make_folder
 
 from ftkit.ablation import Ablation, run
 from ftkit.ablation.convergence import not_converged
-from ftkit.ablation.report import build, to_markdown
 from ftkit.ablation.result import Result
 from ftkit.ablation.sweep import CellState
-from ftkit.ablation.table import table
+from ftkit.report.ablation_report import build, to_markdown
+from ftkit.report.ablation_table import table
 
 FALLING, FLAT = np.linspace(0.7, 0.1, 40), np.tile([0.6, 0.8], 20)
 

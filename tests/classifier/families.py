@@ -16,4 +16,4 @@ def classifier(folder: Path, kinds: Mapping[str, type[Any]] = CLASSIFIERS, **arg
     """The classifier, or that of ``kinds``, of the family that lies in a folder."""
     family = json.loads((folder / "config.json").read_text())["model_type"]
     own = {"size": None} if family == "gpt2" else {}
-    return kinds[family](source=str(folder), **own, **arguments)
+    return kinds[family](base_model=str(folder), **own, **arguments)

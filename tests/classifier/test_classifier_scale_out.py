@@ -14,7 +14,7 @@ from scale_out import assert_same_run, run, run_in_two
 def maker(gpt2_folder: Path, messages_file: Path, data: dict[str, Any], **options: Any) -> Any:
     def make(batch_size: int) -> tuple[GPT2Classifier, SpamDataModule]:
         options.setdefault("optimizer", lambda parameters: torch.optim.SGD(parameters, lr=0.05))
-        module = GPT2Classifier(size=None, source=str(gpt2_folder), seed=3, **options)
+        module = GPT2Classifier(size=None, base_model=str(gpt2_folder), seed=3, **options)
         splits = ("train", "val", "test")
         given = {"split": "balanced", "evaluate_splits": splits, "padding": "none", "seed": 5, **data}
         return module, SpamDataModule(str(messages_file), batch_size=batch_size, **given)

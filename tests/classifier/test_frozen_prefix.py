@@ -214,7 +214,7 @@ def inner_matrix(model: Any) -> Tensor:
 
 def standard_options(kind: str) -> dict[str, Any]:
     """The options of the run that a change is compared with."""
-    return {"quantisation": kind.split()[0]} if kind.endswith("scale") else {}
+    return {"quantization": kind.split()[0]} if kind.endswith("scale") else {}
 
 
 CHANGES = (

@@ -147,7 +147,7 @@ def test_a_trainer_whose_training_failed_counts_single_messages_again(
     )  # fmt: skip
     data = SpamDataModule(str(messages_file), split="balanced", padding="none", batch_size=1)
     with pytest.raises(RuntimeError, match="as planned"):
-        trainer.fit(GPT2Classifier(size=None, source=str(gpt2_folder)), datamodule=data)
+        trainer.fit(GPT2Classifier(size=None, base_model=str(gpt2_folder)), datamodule=data)
     assert (trainer.accumulate_grad_batches, trainer.val_check_interval) == (8, 16)
 
 

@@ -18,7 +18,7 @@ from ftkit.errors import InputError
 
 
 def classifier(folder: Path, **arguments: Any) -> GPT2Classifier:
-    return GPT2Classifier(size=None, source=str(folder), **{"seed": 5, **arguments})
+    return GPT2Classifier(size=None, base_model=str(folder), **{"seed": 5, **arguments})
 
 
 def batch(labels: tuple[int, ...] = (0, 1)) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def test_every_part_is_in_training_mode_while_it_trains(weights: Any, gpt2_folde
             modes.append({module.training for module in self.modules()})
             return super().validation_step(batch, batch_idx)
 
-    model = Watched(size=None, source=str(gpt2_folder), weights=weights, dropout=0.5, seed=5)
+    model = Watched(size=None, base_model=str(gpt2_folder), weights=weights, dropout=0.5, seed=5)
     loader = DataLoader([batch(), batch()], batch_size=None)  # type: ignore[arg-type]
     trainer(num_sanity_val_steps=0, limit_val_batches=1).fit(model, loader, loader)
     assert modes == [{True}, {True}, {False}]

@@ -77,7 +77,7 @@ def classifier(row: dict[str, Any], folder: Path) -> Recorded:
     """ftkit's model of a row, at the tiny size."""
     model = Recorded(
         size=None,
-        source=str(folder),
+        base_model=str(folder),
         seed=plain.SEED,
         optimizer=lambda params: torch.optim.AdamW(params, lr=RATE, weight_decay=0.1, fused=True),
         **arguments(row),
@@ -207,7 +207,7 @@ def merged_config(number: int) -> dict[str, Any]:
 
 
 def test_the_default_optimizer_is_the_published_one(folder: Path) -> None:
-    model = GPT2Classifier(size=None, source=str(folder))
+    model = GPT2Classifier(size=None, base_model=str(folder))
     model.configure_model()
     optimizer = model.configure_optimizers()
     assert type(optimizer) is torch.optim.AdamW

@@ -83,7 +83,7 @@ def trained(llama_folder: Path, messages_file: Path, tmp_path: Path, monkeypatch
 def test_what_learns_learns_and_nothing_else(arguments: Any, names: list[str], trained: Any) -> None:
     model, _ = trained(**arguments)
     assert set(trainable_parameters(model)) == set(names)
-    before = classifier(Path(model.source), **arguments)
+    before = classifier(Path(model.base_model), **arguments)
     before.configure_model()
     start = dict(before.named_parameters())
     changed = {name for name, value in model.named_parameters() if not torch.equal(value, start[name])}
@@ -102,7 +102,7 @@ def test_a_checkpoint_gives_the_same_classifier(arguments: Any, trained: Any) ->
     assert stored["state_dict"].keys() == trainable_parameters(model).keys()
     loaded = TextClassifier.load(checkpoint)
     assert loaded.classify(TEXTS) == model.classify(TEXTS)
-    untrained = classifier(Path(model.source), **arguments)
+    untrained = classifier(Path(model.base_model), **arguments)
     untrained.encoding = model.encoding
     assert untrained.classify(TEXTS) != model.classify(TEXTS)
     assert dict(loaded.hparams) == dict(model.hparams)
@@ -136,7 +136,7 @@ def test_arguments_out_of_range_are_refused() -> None:
 
 
 def test_the_command_line_knows_its_options_and_those_of_every_decoder(llama_folder: Path, tmp_path: Path) -> None:
-    options = {"source": str(llama_folder), "pooling": "mean", "lora_rank": 3, "frozen_dtype": "bfloat16"}
+    options = {"base_model": str(llama_folder), "pooling": "mean", "lora_rank": 3, "frozen_dtype": "bfloat16"}
     arguments = [part for name, value in options.items() for part in (f"--model.{name}", str(value))]
     cli = FtkitCLI(
         ["--model", "TextClassifier", *arguments, "--data", "SpamDataModule", "--trainer.accelerator", "cpu",

@@ -24,22 +24,22 @@ def text_config(gpt2_folder: Path, tmp_path: Path) -> Path:
     )
     config = tmp_path / "config.yaml"
     config.write_text(
-        f"model:\n  class_path: ftkit.CausalLMSFT\n  init_args: {{model: {gpt2_folder}}}\n"
+        f"model:\n  class_path: ftkit.CausalLMSFT\n  init_args: {{base_model: {gpt2_folder}}}\n"
         f"data:\n  class_path: ftkit.TextDataModule\n  init_args: {{train: {tmp_path / 'sums.jsonl'}}}\n"
     )
     return config
 
 
-def test_a_text_row_is_shown(text_config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_text_example_is_shown(text_config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "show", str(text_config)]) == 0
     shown = capsys.readouterr().out
     assert "1+2=⟦3<|endoftext|>⟧" in shown
-    assert "Row 0 (r00001): 6 tokens, 2 learnt" in shown
-    assert main(["data", "show", str(text_config), "--row", "1"]) == 0
+    assert "Example 0 (r00001): 6 tokens, 2 learnt" in shown
+    assert main(["data", "show", str(text_config), "--example", "1"]) == 0
     assert "2+2=⟦4" in capsys.readouterr().out
-    for row in ("2", "-1"):
-        assert main(["data", "show", str(text_config), "--row", row]) == 2
-        assert f"row: the train split has 2 rows (got {row})" in capsys.readouterr().err
+    for example in ("2", "-1"):
+        assert main(["data", "show", str(text_config), "--example", example]) == 2
+        assert f"example: the train split has 2 examples (got {example})" in capsys.readouterr().err
 
 
 MODEL = "model:\n  init_args:\n    "
@@ -59,19 +59,19 @@ def test_a_message_is_shown_with_the_positions_that_its_label_is_read_from(
     settings: str, marks: str, tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (layer := tmp_path / "layer.yaml").write_text(f"{MODEL}{settings}\n")
-    assert main(["data", "show", str(tiny_config), str(layer), "--row", "3"]) == 0
-    rows, _, title, text, *_ = capsys.readouterr().out.splitlines()
-    assert rows.startswith("Rows: train ")
+    assert main(["data", "show", str(tiny_config), str(layer), "--example", "3"]) == 0
+    examples, _, title, text, *_ = capsys.readouterr().out.splitlines()
+    assert examples.startswith("Examples: train ")
     assert re.fullmatch(
-        r"Row 3 \(\w+\): \d+ tokens(, \d+ of them padding)?; label (ham|spam), read between ⟦ and ⟧", title
+        r"Example 3 \(\w+\): \d+ tokens(, \d+ of them padding)?; label (ham|spam), read between ⟦ and ⟧", title
     )
     assert re.fullmatch(marks, text)
 
 
-def test_a_row_that_is_not_there_is_refused_with_those_that_are(
+def test_a_example_that_is_not_there_is_refused_with_those_that_are(
     tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["data", "show", str(tiny_config), "--row", "5000"]) == 2
+    assert main(["data", "show", str(tiny_config), "--example", "5000"]) == 2
     assert re.search(
-        r"error: row: the train split has (\d+) rows \(got 5000\); fix: give 0 to ", capsys.readouterr().err
+        r"error: example: the train split has (\d+) examples \(got 5000\); fix: give 0 to ", capsys.readouterr().err
     )

@@ -57,7 +57,7 @@ def test_a_dry_run_writes_the_repository_and_uploads_nothing(
 
 
 def test_a_classifier_of_any_family_names_its_base(tmp_path: Path) -> None:
-    arguments = ["--model", "TextClassifier", "--model.source", "demo", "--model.trainable", "last_layer"]
+    arguments = ["--model", "TextClassifier", "--model.base_model", "demo", "--model.trainable", "last_layer"]
     arguments += ["--data", "SpamDataModule", "--data.source", "demo", "--trainer.max_steps", "1"]
     arguments += ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path / "run")]
     FtkitCLI(["fit", *arguments, "--trainer.enable_progress_bar", "false", "--trainer.limit_val_batches", "0"])

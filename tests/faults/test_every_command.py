@@ -106,7 +106,7 @@ def commands(config: Path, weights: Path, out: Path) -> dict[str, list[str]]:
     (sweep / "rows" / "02_fast.yaml").write_text(f"# Fast?\n{yaml.safe_dump(fast)}")
     answers, pictures, cached = out.with_name("answers.yaml"), out.with_name("pictures"), out / "hf_home" / "hub"
     sums = {"class_path": "ftkit.ArithmeticDataModule", "init_args": {"train_size": 2, "val_size": 2, "test_size": 2}}
-    tuned = {"class_path": "ftkit.CausalLMSFT", "init_args": {"model": "demo"}}
+    tuned = {"class_path": "ftkit.CausalLMSFT", "init_args": {"base_model": "demo"}}
     answers.write_text(yaml.safe_dump({"model": tuned, "data": sums}))
     pictures.mkdir()
     Image.new("RGB", (4, 3)).save(pictures / "black.png")

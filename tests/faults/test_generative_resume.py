@@ -18,7 +18,7 @@ ROWS, BATCH_SIZE = 12, 2  # six batches in an epoch, three steps
 
 
 @pytest.fixture
-def of_wing(gpt2_folder: Path, idefics3_folder: Path, vlm_rows: Callable[[str], Path], tmp_path: Path) -> Any:
+def of_wing(gpt2_folder: Path, idefics3_folder: Path, vlm_examples: Callable[[str], Path], tmp_path: Path) -> Any:
     """By name: module, base model, data module, its rows and further options of it."""
     rows = tmp_path / "rows.jsonl"
     texts = [
@@ -27,9 +27,9 @@ def of_wing(gpt2_folder: Path, idefics3_folder: Path, vlm_rows: Callable[[str], 
     rows.write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
     return {
         "language": ("ftkit.CausalLMSFT", gpt2_folder, "ftkit.language.data.TextDataModule", rows, {"bucket": True}),
-        "vlm": ("ftkit.vlm.sft.VLMSFT", idefics3_folder, "ftkit.vlm.data.VLMDataModule", vlm_rows("messages"), {}),
+        "vlm": ("ftkit.vlm.sft.VLMSFT", idefics3_folder, "ftkit.vlm.data.VLMDataModule", vlm_examples("messages"), {}),
         "preferences": (
-            "ftkit.vlm.dpo.VLMDPO", idefics3_folder, "ftkit.vlm.data.VLMDataModule", vlm_rows("preference"), {},
+            "ftkit.vlm.dpo.VLMDPO", idefics3_folder, "ftkit.vlm.data.VLMDataModule", vlm_examples("preference"), {},
         ),
     }  # fmt: skip
 
@@ -38,7 +38,7 @@ def config(path: Path, module: str, model: Path, data: str, rows: Path, options:
     """Two epochs of LoRA with dropout and a falling rate, windows of two batches."""
     optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-2}}
     scheduler = {"class_path": "torch.optim.lr_scheduler.LinearLR", "init_args": {"total_iters": 6}}
-    tuned = {"model": str(model), "lora_dropout": 0.2, "max_new_tokens": 4}
+    tuned = {"base_model": str(model), "lora_dropout": 0.2, "max_new_tokens": 4}
     splits = dict.fromkeys(("train", "val", "test"), str(rows))
     saved = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}
     saved["init_args"] = {"filename": "last", "enable_version_counter": False}  # type: ignore[assignment]

@@ -19,9 +19,9 @@ from transformers import GPT2Model
 from ftkit.classifier import download
 from ftkit.classifier.messages import read_messages
 from ftkit.errors import EnvironmentFault, InputError
-from ftkit.evaluation.predictions import read_predictions
+from ftkit.examples.reader import read_examples
 from ftkit.hub import load_pretrained
-from ftkit.rows.reader import read_rows
+from ftkit.results.predictions import read_predictions
 from ftkit.storage import write_checksum
 from ftkit.training.checkpoint import read_checkpoint
 from ftkit.training.export import export_trained, read_export
@@ -98,7 +98,7 @@ def test_predictions(seed: int, tmp_path: Path) -> None:
 def test_rows_of_json(seed: int, tmp_path: Path) -> None:
     rows = [{"id": f"r{number}", "prompt": "1 + 1 =", "completion": f" {number}"} for number in range(20)]
     good = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    assert survives(tmp_path / "rows.jsonl", lambda path: list(read_rows(path)), good, "JSONL", seed) > 1 / 4
+    assert survives(tmp_path / "rows.jsonl", lambda path: list(read_examples(path)), good, "JSONL", seed) > 1 / 4
 
 
 @pytest.mark.parametrize("checksum", [True, False])

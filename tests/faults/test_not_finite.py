@@ -31,7 +31,7 @@ class Root(L.LightningModule):
 
 
 class Apart(Root):
-    """Optimises manually: two rates, each with its loss and its step, by optimizers that Lightning does not see."""
+    """Optimizes manually: two rates, each with its loss and its step, by optimizers that Lightning does not see."""
 
     def __init__(self) -> None:
         super().__init__(named=True)
@@ -87,7 +87,7 @@ def test_of_the_batches_of_a_step_the_one_that_first_was_not_finite_is_named(bad
     assert model.weight.item() == 1.0
 
 
-def test_losses_of_manual_optimisation_are_looked_at_before_any_step(tmp_path: Path) -> None:
+def test_losses_of_manual_optimization_are_looked_at_before_any_step(tmp_path: Path) -> None:
     model = Apart()
     told = failure(tmp_path, -1.0, batch_size=2, model=model)
     assert told.startswith("the loss is not finite at step ")

@@ -25,17 +25,17 @@ BUGS: dict[str, tuple[Edits, str]] = {
         "tests/classifier/test_pooling.py::test_pooled_positions",
     ),
     "pad in the loss": (
-        [("rows/supervision.py", "torch.full((len(rows), width), IGNORE_INDEX)",
+        [("examples/supervision.py", "torch.full((len(rows), width), IGNORE_INDEX)",
           "torch.full((len(rows), width), pad_id)")],
-        "tests/rows/test_supervision.py::test_the_answer_and_its_end_are_learnt_though_padding_has_the_same_id",
+        "tests/examples/test_supervision.py::test_the_answer_and_its_end_are_learnt_though_padding_has_the_same_id",
     ),
     "prompt in the loss": (
-        [("rows/supervision.py", "labels[index, start:stop] = input_ids[index, start:stop]",
+        [("examples/supervision.py", "labels[index, start:stop] = input_ids[index, start:stop]",
           "labels[index, :stop] = input_ids[index, :stop]")],
         "tests/vlm/test_chat.py::test_exactly_the_answers_and_their_ends_are_learnt[idefics3_folder]",
     ),
     "end token not learnt": (
-        [("rows/supervision.py", "labels[index, start:stop] = input_ids[index, start:stop]",
+        [("examples/supervision.py", "labels[index, start:stop] = input_ids[index, start:stop]",
           "labels[index, start : stop - 1] = input_ids[index, start : stop - 1]")],
         "tests/vlm/test_chat.py::test_exactly_the_answers_and_their_ends_are_learnt[paligemma_folder]",
     ),
@@ -75,8 +75,8 @@ BUGS: dict[str, tuple[Edits, str]] = {
         "tests/training/test_checkpoint.py::test_a_loaded_classifier_repeats_the_test[dropout]",
     ),
     "best by the wrong direction": (
-        [("evaluation/threshold.py", "np.nanmax(goodness)", "np.nanmin(goodness)")],
-        "tests/evaluation/test_threshold.py::test_no_threshold_is_better",
+        [("results/threshold.py", "np.nanmax(goodness)", "np.nanmin(goodness)")],
+        "tests/results/test_threshold.py::test_no_threshold_is_better",
     ),
     "row reused after a config change": (
         [("ablation/runner.py", "if entry.key != key_of(identity):", "if False:")],

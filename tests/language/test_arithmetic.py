@@ -87,19 +87,21 @@ def test_what_is_asked_for_is_what_comes() -> None:
     assert other.data_sha256 != ArithmeticDataModule(train_size=500).data_sha256
 
 
-def test_rows_are_written_in_the_prompt_style() -> None:
+def test_examples_are_written_in_the_prompt_style() -> None:
     data = ArithmeticDataModule(train_size=50, prompt_style="Q: {question}\nA:", spaced_digits=True)
-    row, problem = next((r, p) for r, p in zip(data.rows("train"), data.problems("train"), strict=True) if p.first > 9)
+    example, problem = next(
+        (r, p) for r, p in zip(data.examples("train"), data.problems("train"), strict=True) if p.first > 9
+    )
     first, second = " ".join(str(problem.first)), " ".join(str(problem.second))
-    assert row.prompt == f"Q: {first} {problem.operation} {second}\nA:"
-    assert row.completion.replace(" ", "") == problem.answer
-    assert row.columns == problem.columns
+    assert example.prompt == f"Q: {first} {problem.operation} {second}\nA:"
+    assert example.completion.replace(" ", "") == problem.answer
+    assert example.columns == problem.columns
 
 
 def test_other_braces_of_a_prompt_style_are_text() -> None:
     data = ArithmeticDataModule(train_size=1, prompt_style="{sum} {question}", val_size=0)
-    assert data.rows("train")[0].prompt == f"{{sum}} {data.problems('train')[0].question}"
-    assert data.rows("val") == []
+    assert data.examples("train")[0].prompt == f"{{sum}} {data.problems('train')[0].question}"
+    assert data.examples("val") == []
 
 
 @pytest.mark.parametrize(

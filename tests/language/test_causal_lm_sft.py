@@ -10,10 +10,10 @@ import yaml  # type: ignore[import-untyped]
 
 from ftkit import ArithmeticDataModule, CausalLMSFT
 from ftkit.errors import InputError
-from ftkit.evaluation.predictions import read_predictions
 from ftkit.language.data import TextDataModule
 from ftkit.lightning_cli import FtkitCLI
 from ftkit.models.base_model import locate
+from ftkit.results.predictions import read_predictions
 
 PAIRS = [("1 + 1 =", " 2"), ("12 + 30 =", " 42"), ("7 - 9 =", " -2")]
 
@@ -24,7 +24,7 @@ def config(folder: Path, **changes: Any) -> list[str]:
         "model": {
             "class_path": "ftkit.CausalLMSFT",
             "init_args": {
-                "model": "demo",
+                "base_model": "demo",
                 "dtype": "float32",
                 "trainable": "lora",
                 "max_new_tokens": 4,
@@ -67,9 +67,9 @@ def test_batch_and_loss_are_those_of_trl(tmp_path: Path) -> None:
     )
     theirs.model.eval()
     batch = theirs.data_collator(list(theirs.train_dataset))
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text("".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in PAIRS))
-    data = TextDataModule(rows, rows, batch_size=3)
+    examples = tmp_path / "examples.jsonl"
+    examples.write_text("".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in PAIRS))
+    data = TextDataModule(examples, examples, batch_size=3)
     data.prepare(module.tokenizer, module.context_length, module.max_new_tokens)
     inputs = next(iter(data.val_dataloader()))["inputs"]
     for name in ("input_ids", "attention_mask", "labels"):
@@ -104,10 +104,10 @@ def test_from_the_command_line_to_the_prediction_file_and_back(tmp_path: Path) -
     assert loaded.answer(questions, batch_size=5) == found.predictions
 
 
-def test_quantised_with_a_paged_optimizer_and_a_scheduler_from_a_config(tmp_path: Path) -> None:
+def test_quantized_with_a_paged_optimizer_and_a_scheduler_from_a_config(tmp_path: Path) -> None:
     arguments = config(
         tmp_path,
-        quantisation="nf4",
+        quantization="nf4",
         optimizer={"class_path": "bitsandbytes.optim.PagedAdamW8bit", "init_args": {"lr": 1e-3}},
         scheduler={
             "class_path": "torch.optim.lr_scheduler.LinearLR",
@@ -134,8 +134,8 @@ def test_an_answer_that_goes_on_is_wrong_and_one_that_never_stops_is_seen(monkey
     width, end = batch["prompts"]["input_ids"].shape[1], module.tokenizer.eos_token_id
     said = [module.tokenizer(text).input_ids for text in (" 2", " 2.5$", " 2")]
     written = torch.full((3, width + 5), end)
-    for row, ids in enumerate(said):
-        written[row, width : width + len(ids)] = torch.tensor(ids)
+    for example, ids in enumerate(said):
+        written[example, width : width + len(ids)] = torch.tensor(ids)
     written[2, width:] = said[2][0]
     monkeypatch.setattr(module.net.get_base_model(), "generate", lambda **inputs: SimpleNamespace(sequences=written))
     found = module.predictions(batch)

@@ -11,10 +11,10 @@ import torch
 from chat_folders import CHATML, ENDED_BY_TEMPLATE, QWEN3, TEMPLATES, TOOL, build_chat_model, perfectly_tuned
 from ftkit.cli import main
 from ftkit.errors import InputError
-from ftkit.evaluation.predictions import read_predictions
 from ftkit.language.data import TextDataModule
 from ftkit.language.sft import CausalLMSFT
 from ftkit.models.generation import Answers
+from ftkit.results.predictions import read_predictions
 from ftkit.training.recorder import RunRecorder
 from ftkit.training.resume import compare_settings, settings
 
@@ -30,9 +30,9 @@ def asked_twice(**more: Any) -> dict[str, Any]:
     return {"messages": [said("system", "Be brief."), *turns], **more}
 
 
-def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    path = folder / "rows.jsonl"
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+def write(folder: Path, examples: list[dict[str, Any]]) -> Path:
+    path = folder / "examples.jsonl"
+    path.write_text("".join(f"{json.dumps(example)}\n" for example in examples), encoding="utf-8")
     return path
 
 
@@ -47,8 +47,11 @@ def trainer(folder: Path, **options: Any) -> L.Trainer:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_perfectly_tuned_model_is_always_right(name: str, tmp_path: Path) -> None:
     model = build_chat_model(tmp_path / "model", *TEMPLATES[name])
-    rows = write(tmp_path, [{"messages": [said("user", "Which?"), said("assistant", one)]} for one in COLOURS])
-    module, data = CausalLMSFT(str(model), max_new_tokens=64), TextDataModule(rows, rows, rows, batch_size=3)
+    examples = write(tmp_path, [{"messages": [said("user", "Which?"), said("assistant", one)]} for one in COLOURS])
+    module, data = (
+        CausalLMSFT(str(model), max_new_tokens=64),
+        TextDataModule(examples, examples, examples, batch_size=3),
+    )
     perfectly_tuned(module)
     for stage, split in (("validate", "val"), ("test", "test"), ("predict", "test")):
         run = trainer(tmp_path / stage)
@@ -86,9 +89,9 @@ def test_a_step_on_turns_and_tools_says_what_is_learnt(
     with_tools = CHATML.replace("{% for", "{{ tools | tojson if tools }}{% for", 1)
     model = build_chat_model(tmp_path / "model", with_tools, ENDED_BY_TEMPLATE)
     single = {"messages": [said("user", "3+3?"), said("assistant", "6")]}
-    rows = write(tmp_path, [asked_twice(tools=[TOOL]), asked_twice(), single])
+    examples = write(tmp_path, [asked_twice(tools=[TOOL]), asked_twice(), single])
     module = CausalLMSFT(str(model), trainable="all", max_new_tokens=4)
-    data = TextDataModule(rows, rows, rows, batch_size=3, supervise=supervise)
+    data = TextDataModule(examples, examples, examples, batch_size=3, supervise=supervise)
     run = trainer(tmp_path / "run")
     with caplog.at_level("INFO", logger="lightning.pytorch"):
         run.fit(module, datamodule=data)
@@ -109,10 +112,10 @@ def test_a_step_on_turns_and_tools_says_what_is_learnt(
 
 def test_data_show_marks_every_turn_that_is_learnt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = build_chat_model(tmp_path / "model", CHATML, ENDED_BY_TEMPLATE)
-    rows = write(tmp_path, [asked_twice()])
+    examples = write(tmp_path, [asked_twice()])
     (config := tmp_path / "config.yaml").write_text(
-        f"model:\n  class_path: ftkit.CausalLMSFT\n  init_args: {{model: {model}}}\n"
-        f"data:\n  class_path: ftkit.TextDataModule\n  init_args: {{train: {rows}, supervise: all}}\n"
+        f"model:\n  class_path: ftkit.CausalLMSFT\n  init_args: {{base_model: {model}}}\n"
+        f"data:\n  class_path: ftkit.TextDataModule\n  init_args: {{train: {examples}, supervise: all}}\n"
     )
     assert main(["data", "show", str(config)]) == 0
     shown = capsys.readouterr().out
@@ -123,11 +126,11 @@ def test_data_show_marks_every_turn_that_is_learnt(tmp_path: Path, capsys: pytes
 
 def test_a_resumed_training_learns_the_same_turns_and_tools(tmp_path: Path) -> None:
     engine = L.Trainer(logger=False, barebones=True)
-    rows = write(tmp_path, [asked_twice()])
-    stored, now = (settings(engine, TextDataModule(rows, supervise=which)) for which in ("last", "all"))  # type: ignore[arg-type]
+    examples = write(tmp_path, [asked_twice()])
+    stored, now = (settings(engine, TextDataModule(examples, supervise=which)) for which in ("last", "all"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"other settings: data\.supervise was last, is all"):
         compare_settings(stored, now)
-    stored = settings(engine, TextDataModule(rows))
+    stored = settings(engine, TextDataModule(examples))
     other = settings(engine, TextDataModule(write(tmp_path, [asked_twice(tools=[TOOL])])))
     assert compare_settings(stored, other, allow_changed=True).keys() == {"data_sha256"}
 
@@ -136,5 +139,5 @@ def test_turns_that_cannot_be_learnt_are_refused_by_their_line(tmp_path: Path) -
     model = build_chat_model(tmp_path / "model", QWEN3, ENDED_BY_TEMPLATE)
     single = {"messages": [said("user", "3+3?"), said("assistant", "6")]}
     data = TextDataModule(write(tmp_path, [single, asked_twice()]), supervise="all")
-    with pytest.raises(InputError, match=r"rows\.jsonl:2: supervise: the assistant turn in message 3 is not what"):
+    with pytest.raises(InputError, match=r"examples\.jsonl:2: supervise: the assistant turn in message 3 is not what"):
         trainer(tmp_path).fit(CausalLMSFT(str(model)), datamodule=data)

@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ftkit import CausalLMSFT
 from ftkit.errors import InputError
-from ftkit.evaluation.predictions import read_predictions
 from ftkit.language.data import TextDataModule
+from ftkit.results.predictions import read_predictions
 from ftkit.training.checkpoint import read_checkpoint
 from ftkit.training.guards import FiniteGuard
 from ftkit.training.interrupt import SafeStop
@@ -24,13 +24,13 @@ from ftkit.training.resume import ExactResume
 from ftkit.training.sharding import FullySharded, shard
 from scale_out import assert_same_run, run, run_in_two, weights
 
-# 19 rows are 2 * 8 + 3 in batches of 4 on two processes: the last one is of 2 rows here and 1 there.
+# 19 examples are 2 * 8 + 3 in batches of 4 on two processes: the last one is of 2 examples here and 1 there.
 TRAIN, VAL, TEST = 19, 5, 7
 
 
 @pytest.fixture(scope="module")
 def still_folder(gpt2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny GPT-2 without dropout, which two processes would draw for other rows than one does."""
+    """The tiny GPT-2 without dropout, which two processes would draw for other examples than one does."""
     folder = Path(shutil.copytree(gpt2_folder, tmp_path_factory.mktemp("weights") / "still"))
     config = json.loads((folder / "config.json").read_text())
     config |= dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0)
@@ -42,12 +42,12 @@ def still_folder(gpt2_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def files(tmp_path: Path) -> dict[str, Path]:
     paths = {}
     for split, count in (("train", TRAIN), ("val", VAL), ("test", TEST)):
-        rows = [
+        examples = [
             {"id": f"{split}{i}", "prompt": f"{'say ' * (i % 3)}{i}:", "completion": " " + "ab" * (1 + 5 * i % 8)}
             for i in range(count)
         ]
         paths[split] = tmp_path / f"{split}.jsonl"
-        paths[split].write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+        paths[split].write_text("".join(f"{json.dumps(example)}\n" for example in examples), encoding="utf-8")
     return paths
 
 
@@ -156,7 +156,7 @@ def test_what_cannot_be_sharded_is_refused(still_folder: Path) -> None:
     module.preference = True  # type: ignore[assignment]
     with pytest.raises(InputError, match="preferences"):
         shard(module, torch.nn.Linear(1, 1))
-    module = CausalLMSFT(str(still_folder), quantisation="nf4")
+    module = CausalLMSFT(str(still_folder), quantization="nf4")
     module.trainer = SimpleNamespace(strategy=FullySharded())  # type: ignore[assignment]
-    with pytest.raises(InputError, match="quantis"):
+    with pytest.raises(InputError, match="quantiz"):
         shard(module, torch.nn.Linear(1, 1))

@@ -1,4 +1,4 @@
-"""Rows of text as batches: supervision, padding, buckets, lengths."""
+"""Examples of text as batches: supervision, padding, buckets, lengths."""
 
 import json
 from collections import Counter
@@ -14,16 +14,16 @@ from ftkit.language.data import LengthSampler, TextDataModule
 from ftkit.models.base_model import load_processor
 from ftkit.training.resume import compare_settings, settings
 
-ROWS = [
+EXAMPLES = [
     {"prompt": "1 + 1 =", "completion": " 2", "kind": "sum"},
     {"prompt": "twelve minus two =", "completion": " ten", "kind": "words"},
     {"prompt": "7 - 9 =", "completion": " -2"},
 ]
 
 
-def write(folder: Path, rows: list[dict[str, Any]], name: str = "rows.jsonl") -> Path:
+def write(folder: Path, examples: list[dict[str, Any]], name: str = "examples.jsonl") -> Path:
     path = folder / name
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path.write_text("".join(json.dumps(example) + "\n" for example in examples), encoding="utf-8")
     return path
 
 
@@ -47,7 +47,7 @@ def prepared(tokenizer: Any, train: Path, **options: Any) -> TextDataModule:
 def test_a_resumed_training_takes_the_same_tokens_in_the_same_order(
     option: str, value: Any, was: str, tmp_path: Path
 ) -> None:
-    train = write(tmp_path, ROWS)
+    train = write(tmp_path, EXAMPLES)
     trainer = L.Trainer(logger=False, barebones=True)
     stored, now = settings(trainer, TextDataModule(train)), settings(trainer, TextDataModule(train, **{option: value}))
     with pytest.raises(InputError, match=rf"other settings: data\.{option} was {was}, is {value}; fix: "):
@@ -57,20 +57,20 @@ def test_a_resumed_training_takes_the_same_tokens_in_the_same_order(
 def test_the_answer_is_supervised_and_its_end_although_padding_is_the_same_token(
     tokenizer: Any, tmp_path: Path
 ) -> None:
-    path = write(tmp_path, ROWS)
+    path = write(tmp_path, EXAMPLES)
     data = prepared(tokenizer, path, val=path, batch_size=3)
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     inputs = next(iter(data.val_dataloader()))["inputs"]
-    for row, labels, mask in zip(ROWS, inputs["labels"], inputs["attention_mask"], strict=True):
+    for example, labels, mask in zip(EXAMPLES, inputs["labels"], inputs["attention_mask"], strict=True):
         taught = labels[labels != -100].tolist()
         assert taught[-1] == tokenizer.eos_token_id
-        assert tokenizer.decode(taught[:-1]) == row["completion"]
+        assert tokenizer.decode(taught[:-1]) == example["completion"]
         assert labels[int(mask.sum()) - 1] == tokenizer.eos_token_id  # the last real token
         assert (labels[mask == 0] == -100).all()
 
 
 def test_an_evaluation_batch_has_prompts_answers_and_columns(tokenizer: Any, tmp_path: Path) -> None:
-    path = write(tmp_path, ROWS)
+    path = write(tmp_path, EXAMPLES)
     data = prepared(tokenizer, path, test=path, batch_size=2)
     first, last = data.test_dataloader()[0]
     assert first["id"] == ["r00001", "r00002"]
@@ -104,7 +104,7 @@ def test_messages_go_through_the_chat_template(tokenizer: Any, tmp_path: Path) -
 
 
 def test_too_long_is_cut_or_skipped_and_counted(tokenizer: Any, tmp_path: Path) -> None:
-    path = write(tmp_path, [*ROWS, {"prompt": "say", "completion": " word" * 40}])
+    path = write(tmp_path, [*EXAMPLES, {"prompt": "say", "completion": " word" * 40}])
     cut = prepared(tokenizer, path, max_length=16)
     assert (cut.report["cut"]["train"], cut.report["skipped"]["train"]) == (1, 0)
     assert max(map(len, cut.datasets["train"])) == 16
@@ -115,37 +115,39 @@ def test_too_long_is_cut_or_skipped_and_counted(tokenizer: Any, tmp_path: Path) 
 
 
 def test_a_prompt_without_room_for_an_answer_is_named_in_evaluation(tokenizer: Any, tmp_path: Path) -> None:
-    rows = [*ROWS, {"prompt": "word " * 60, "completion": " x"}]
+    examples = [*EXAMPLES, {"prompt": "word " * 60, "completion": " x"}]
     with pytest.raises(InputError, match=r"jsonl:4: .*room is for 56"):
-        prepared(tokenizer, write(tmp_path, ROWS), test=write(tmp_path, rows, "test.jsonl"))
+        prepared(tokenizer, write(tmp_path, EXAMPLES), test=write(tmp_path, examples, "test.jsonl"))
 
 
 @pytest.mark.parametrize("options", [{}, {"max_length": 16}, {"too_long": "skip", "max_length": 16}])
 def test_only_the_context_cuts_what_is_evaluated(tokenizer: Any, tmp_path: Path, options: dict[str, Any]) -> None:
-    train, long = write(tmp_path, ROWS), {"prompt": "say", "completion": " word" * 80}
-    data = prepared(tokenizer, train, test=write(tmp_path, [*ROWS, long], "test.jsonl"), **options)
-    assert len(data.datasets["test"]) == 4  # no row of an evaluation is left out
+    train, long = write(tmp_path, EXAMPLES), {"prompt": "say", "completion": " word" * 80}
+    data = prepared(tokenizer, train, test=write(tmp_path, [*EXAMPLES, long], "test.jsonl"), **options)
+    assert len(data.datasets["test"]) == 4  # no example of an evaluation is left out
     assert max(map(len, data.datasets["test"])) == 64
     assert data.report["cut"]["test"] == 1
 
 
-def test_no_training_row_left_is_an_error(tokenizer: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no training row is left"):
-        prepared(tokenizer, write(tmp_path, ROWS), max_length=2)
+def test_no_training_example_left_is_an_error(tokenizer: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no training example is left"):
+        prepared(tokenizer, write(tmp_path, EXAMPLES), max_length=2)
 
 
-def test_the_hash_follows_the_rows_and_not_the_path(tmp_path: Path) -> None:
-    first, same = TextDataModule(write(tmp_path, ROWS)), TextDataModule(write(tmp_path, ROWS, "b.jsonl"))
+def test_the_hash_follows_the_examples_and_not_the_path(tmp_path: Path) -> None:
+    first, same = TextDataModule(write(tmp_path, EXAMPLES)), TextDataModule(write(tmp_path, EXAMPLES, "b.jsonl"))
     assert first.data_sha256 == same.data_sha256
-    assert TextDataModule(write(tmp_path, ROWS[:2], "c.jsonl")).data_sha256 != first.data_sha256
+    assert TextDataModule(write(tmp_path, EXAMPLES[:2], "c.jsonl")).data_sha256 != first.data_sha256
 
 
-def test_buckets_have_every_row_once_less_padding_and_another_order_each_epoch(tokenizer: Any, tmp_path: Path) -> None:
-    rows = [{"prompt": "go", "completion": " word" * (1 + i * 7 % 20)} for i in range(90)]
+def test_buckets_have_every_example_once_less_padding_and_another_order_each_epoch(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    examples = [{"prompt": "go", "completion": " word" * (1 + i * 7 % 20)} for i in range(90)]
     padding, epochs = {}, []
     for bucket in (False, True):
         torch.manual_seed(0)
-        loader = prepared(tokenizer, write(tmp_path, rows), batch_size=8, bucket=bucket).train_dataloader()
+        loader = prepared(tokenizer, write(tmp_path, examples), batch_size=8, bucket=bucket).train_dataloader()
         assert len(loader) == 12
         batches = list(loader)
         loader.sampler.set_epoch(1)  # type: ignore[attr-defined]  # Lightning's part
@@ -176,10 +178,10 @@ def test_an_own_seed_decides_the_order_and_else_the_global_one(tokenizer: Any, t
     assert order(1, seed=5) == order(2, seed=5)
 
 
-def test_a_split_without_rows_cannot_be_evaluated(tokenizer: Any, tmp_path: Path) -> None:
-    data = prepared(tokenizer, write(tmp_path, ROWS), evaluate_splits=["train", "val"])
+def test_a_split_without_examples_cannot_be_evaluated(tokenizer: Any, tmp_path: Path) -> None:
+    data = prepared(tokenizer, write(tmp_path, EXAMPLES), evaluate_splits=["train", "val"])
     assert data.val_dataloader() == []
-    with pytest.raises(InputError, match=r"data\.val: there are no rows to evaluate"):
+    with pytest.raises(InputError, match=r"data\.val: there are no examples to evaluate"):
         data.test_dataloader()
 
 

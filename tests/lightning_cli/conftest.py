@@ -33,7 +33,7 @@ def ftkit(tiny_config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
 @pytest.fixture
 def plain(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Ftkit:
     """Runs a command on somebody's own module and data: (exit code, what was said)."""
-    base = ["--model", "plain_wing.PlainModule", "--data", "plain_wing.PlainData"]
+    base = ["--model", "plain_task.PlainModule", "--data", "plain_task.PlainData"]
     quiet = ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
     return runs([*base, *quiet], tmp_path, capfd)
 

@@ -62,7 +62,7 @@ def of_task(
     tiny_config: Path,
     gpt2_folder: Path,
     idefics3_folder: Path,
-    vlm_rows: Callable[[str], Path],
+    vlm_examples: Callable[[str], Path],
     tmp_path: Path,
 ) -> Any:
     """The config of a task that looks for a learning rate, and halves it by a schedule."""
@@ -79,7 +79,7 @@ def of_task(
     def generative(module: str, model: Path, data: str, rows: Path) -> dict[str, Any]:
         splits = dict.fromkeys(("train", "val", "test"), str(rows))
         return {
-            "model": {"class_path": module, "init_args": {"model": str(model), "max_new_tokens": 2}},
+            "model": {"class_path": module, "init_args": {"base_model": str(model), "max_new_tokens": 2}},
             "data": {"class_path": data, "init_args": {**splits, "batch_size": 2}},
         }
 
@@ -90,8 +90,8 @@ def of_task(
             "language": lambda: generative(
                 "ftkit.CausalLMSFT", gpt2_folder, "ftkit.language.data.TextDataModule", rows
             ),
-            "vlm": lambda: generative("ftkit.vlm.sft.VLMSFT", idefics3_folder, vlm, vlm_rows("messages")),
-            "preferences": lambda: generative("ftkit.vlm.dpo.VLMDPO", idefics3_folder, vlm, vlm_rows("preference")),
+            "vlm": lambda: generative("ftkit.vlm.sft.VLMSFT", idefics3_folder, vlm, vlm_examples("messages")),
+            "preferences": lambda: generative("ftkit.vlm.dpo.VLMDPO", idefics3_folder, vlm, vlm_examples("preference")),
             "yes or no": lambda: generative("ftkit.vlm.yes_no.VLMYesNo", idefics3_folder, vlm, approvals),
         }[task]()
         schedule = {

@@ -140,11 +140,17 @@ def test_an_unknown_option_is_refused_though_its_value_is_empty(option: str, ftk
 
 
 def test_options_of_a_class_that_is_not_named_say_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("model: {init_args: {source: demo}}\ndata: SpamDataModule\n")
-    for arguments in (["--model.source", "demo", "--data", "SpamDataModule"], ["--config", str(tmp_path / "a.yaml")]):
+    (tmp_path / "a.yaml").write_text("model: {init_args: {base_model: demo}}\ndata: SpamDataModule\n")
+    for arguments in (
+        ["--model.base_model", "demo", "--data", "SpamDataModule"],
+        ["--config", str(tmp_path / "a.yaml")],
+    ):
         assert main(["fit", *arguments]) == ExitCode.INPUT
         said = capsys.readouterr().err
-        assert "model.source: is an option of a class, and model is not given; fix: put --model CLASS before it" in said
+        assert (
+            "model.base_model: is an option of a class, and model is not given; fix: put --model CLASS before it"
+            in said
+        )
         assert "ftkit.GPT2Classifier" in said
 
 
@@ -166,7 +172,7 @@ def test_options_of_a_class_that_is_not_named_say_so(capsys: pytest.CaptureFixtu
         (["--model.class_weights", "[1]"], 2, "class_weights: takes one positive weight a class"),
         (["--model.trainable", "4"], 2, "trainable: the backbone has 3 blocks (got 4)"),
         (["--model.size", "small"], 2, "size: holds 3 layers x 32, but size small is 12 x 768"),
-        (["--model.source", "hub", "--model.size", "small"], 3, "`hf download openai-community/gpt2`"),
+        (["--model.base_model", "hub", "--model.size", "small"], 3, "`hf download openai-community/gpt2`"),
         (["--data.batch_size", "64"], 2, "batch_size: 0 batches"),
         (["--data.padding", "65"], 2, "padding: 65 tokens in a context of 64"),
         (["--data.padding", "none"], 2, "fix: batch_size 1 with accumulate_grad_batches 8, or pooling last_real"),
@@ -256,13 +262,13 @@ def test_without_a_number_of_epochs_a_classifier_is_trained_for_five(
 def test_other_tasks_are_trained_for_three_epochs() -> None:
     for model, data in (
         ("ftkit.CausalLMSFT", "ftkit.ArithmeticDataModule"),
-        ("plain_wing.PlainModule", "plain_wing.PlainData"),
+        ("plain_task.PlainModule", "plain_task.PlainData"),
     ):
         assert lightning_cli.FtkitCLI(["--model", model, "--data", data], run=False).trainer.max_epochs == 3
 
 
 def test_a_training_of_so_many_steps_ends_after_them(tmp_path: Path) -> None:
-    base = ["--model", "plain_wing.PlainModule", "--data", "plain_wing.PlainData", "--trainer.accelerator", "cpu"]
+    base = ["--model", "plain_task.PlainModule", "--data", "plain_task.PlainData", "--trainer.accelerator", "cpu"]
     folder = ["--trainer.default_root_dir", str(tmp_path / "run")]
     assert main(["fit", *base, *folder, "--trainer.max_steps", "5", "--trainer.enable_progress_bar", "false"]) == 0
     assert json.loads((tmp_path / "run/result.json").read_text())["steps"] == 5

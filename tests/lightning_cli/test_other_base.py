@@ -36,7 +36,7 @@ def put_another(link: Path) -> None:
 
 
 def test_evaluating_resuming_serving_and_pushing_are_refused(ftkit: Ftkit, link: Path, tmp_path: Path) -> None:
-    base = ("--model.source", str(link))
+    base = ("--model.base_model", str(link))
     for command in ("fit", "test"):
         assert ftkit(command, *base)[0] == 0
     run = tmp_path / "run"
@@ -64,8 +64,8 @@ def test_a_sweep_runs_its_cells_again(
     folder, out = tmp_path / "ablation", tmp_path / "out"
     (folder / "rows").mkdir(parents=True)
     shutil.copy(tiny_config, folder / "base.yaml")
-    (folder / "rows" / "01_pretrained.yaml").write_text(f"# Mean?\nmodel:\n  init_args:\n    source: {link}\n")
-    random = f"# Random?\nmodel:\n  init_args:\n    source: {link}\n    weights: random\n"
+    (folder / "rows" / "01_pretrained.yaml").write_text(f"# Mean?\nmodel:\n  init_args:\n    base_model: {link}\n")
+    random = f"# Random?\nmodel:\n  init_args:\n    base_model: {link}\n    weights: random\n"
     (folder / "rows" / "02_random.yaml").write_text(random)
     sweep = ["ablation", "run", str(folder), "--out", str(out)]
     assert main(sweep) == 0
@@ -95,7 +95,7 @@ first, second, messages, run = sys.argv[2:]
 
 def ftkit(command, *more):
     code = cli.main([
-        command, "--model", "TextClassifier", "--model.source", "org/tiny", "--data", "SpamDataModule",
+        command, "--model", "TextClassifier", "--model.base_model", "org/tiny", "--data", "SpamDataModule",
         "--data.source", messages, "--trainer.default_root_dir", run, "--trainer.accelerator", "cpu",
         "--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false", *more,
     ])

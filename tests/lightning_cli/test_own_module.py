@@ -10,7 +10,7 @@ import pytest
 import torch
 from run_files import Ftkit
 
-from ftkit.cells import CellEngine
+from ftkit.ablation_runs import CellEngine
 from ftkit.cli import main
 from ftkit.errors import ExitCode, FtkitError
 
@@ -54,7 +54,7 @@ def test_what_lightning_refuses_of_the_data_is_told_in_a_line(options: list[str]
         (["--model.part", "null"], 2, "model: Choosy: TypeError: unsupported operand"),
         (["--model.dict_kwargs.zebra", "1"], 2, "model.zebra: no such option"),
         (
-            ["--trainer.callbacks", "plain_wing.NeedsPackage"],
+            ["--trainer.callbacks", "plain_task.NeedsPackage"],
             3,
             "trainer.callbacks: NeedsPackage needs a package that is not installed; fix: pip install absent_package",
         ),
@@ -63,7 +63,7 @@ def test_what_lightning_refuses_of_the_data_is_told_in_a_line(options: list[str]
 def test_what_a_constructor_of_ones_own_refuses_is_told_in_a_line(
     options: list[str], code: int, message: str, plain: Ftkit, tmp_path: Path
 ) -> None:
-    ended, said = plain("fit", "--model", "plain_wing.Choosy", *options)
+    ended, said = plain("fit", "--model", "plain_task.Choosy", *options)
     assert ended == code, said
     assert message in said
     assert "Traceback" not in said
@@ -71,7 +71,7 @@ def test_what_a_constructor_of_ones_own_refuses_is_told_in_a_line(
 
 
 def test_a_module_in_the_current_folder_is_found(plain: Ftkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "found_here.py").write_text("from plain_wing import PlainModule\nclass Model(PlainModule): ...\n")
+    (tmp_path / "found_here.py").write_text("from plain_task import PlainModule\nclass Model(PlainModule): ...\n")
     monkeypatch.setattr(sys, "path", [*sys.path])
     code, said = plain("fit", "--model", "found_here.Model")
     assert (code, "there is no module found_here" in said) == (ExitCode.INPUT, True)
@@ -85,26 +85,26 @@ def test_a_module_in_the_current_folder_is_found(plain: Ftkit, tmp_path: Path, m
 @pytest.mark.parametrize(("model", "message"), [("Raising", "my own"), ("Mislogging", "dataloader_idx")])
 def test_an_error_of_ones_own_module_keeps_its_traceback(model: str, message: str, plain: Ftkit) -> None:
     with pytest.raises(Exception, match=message) as caught:
-        plain("fit", "--model", f"plain_wing.{model}")
+        plain("fit", "--model", f"plain_task.{model}")
     assert not isinstance(caught.value, FtkitError)
 
 
 def test_a_cell_over_data_of_ones_own_is_known_without_a_hash(tmp_path: Path) -> None:
-    (tmp_path / "own.yaml").write_text("model: plain_wing.PlainModule\ndata: plain_wing.PlainData\n")
+    (tmp_path / "own.yaml").write_text("model: plain_task.PlainModule\ndata: plain_task.PlainData\n")
     identity = CellEngine(lambda step, total: None).identity([tmp_path / "own.yaml"], 1)
     assert identity["data"] is None
-    assert identity["config"]["data"]["class_path"] == "plain_wing.PlainData"
+    assert identity["config"]["data"]["class_path"] == "plain_task.PlainData"
 
 
 @pytest.fixture
 def sweep(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """Runs an ablation over modules of one's own, a row each: (exit code, what was said)."""
 
-    def run(*models: str, data: str = "plain_wing.PlainData") -> tuple[int, str]:
+    def run(*models: str, data: str = "plain_task.PlainData") -> tuple[int, str]:
         (tmp_path / "own" / "rows").mkdir(parents=True)
         (tmp_path / "own" / "base.yaml").write_text(f"data: {data}\ntrainer: {{accelerator: cpu, max_epochs: 2}}\n")
         for number, model in enumerate(models, 1):
-            (tmp_path / "own" / "rows" / f"0{number}_{model.lower()}.yaml").write_text(f"model: plain_wing.{model}\n")
+            (tmp_path / "own" / "rows" / f"0{number}_{model.lower()}.yaml").write_text(f"model: plain_task.{model}\n")
         code = main(["ablation", "run", str(tmp_path / "own"), "--out", str(tmp_path / "out")])
         said = capfd.readouterr()
         return code, said.out + said.err
@@ -172,7 +172,7 @@ def test_a_row_whose_test_would_say_nothing_is_not_trained(
 def test_the_rehearsal_of_a_test_leaves_a_row_what_it_is_alone(sweep: Any, plain: Ftkit, tmp_path: Path) -> None:
     assert sweep("Predicting")[0] == 0
     assert (
-        plain("fit", "--model", "plain_wing.Predicting", "--trainer.max_epochs", "2", "--seed_everything", "123")[0]
+        plain("fit", "--model", "plain_task.Predicting", "--trainer.max_epochs", "2", "--seed_everything", "123")[0]
         == 0
     )
     alone, row = (next(folder.rglob("*.ckpt")) for folder in (tmp_path / "run", tmp_path / "out"))
@@ -183,7 +183,7 @@ def test_the_rehearsal_of_a_test_leaves_a_row_what_it_is_alone(sweep: Any, plain
 @pytest.mark.parametrize("rows", [1, 4])
 def test_the_doctor_says_what_it_cannot_examine(rows: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "own.yaml").write_text(
-        "model: plain_wing.PlainModule\ndata:\n  class_path: plain_wing.PlainData\n"
+        "model: plain_task.PlainModule\ndata:\n  class_path: plain_task.PlainData\n"
         f"  init_args: {{rows: {rows}}}\ntrainer: {{accelerator: cpu}}\n"
     )
     assert main(["doctor", str(tmp_path / "own.yaml")]) == ExitCode.INPUT

@@ -1,4 +1,4 @@
-"""Loading, quantising, checkpointing, taking apart and adapting of generative models."""
+"""Loading, quantizing, checkpointing, taking apart and adapting of generative models."""
 
 import copy
 from collections.abc import Callable
@@ -216,14 +216,14 @@ def test_checkpointing_changes_no_gradient_and_reaches_the_adapters() -> None:
         assert gradient.abs().max() > 0
 
 
-@pytest.mark.parametrize(("quantisation", "error"), [("8bit", 0.1), ("nf4", 0.4)])
-def test_a_quantised_base_is_near_and_can_be_trained_before_and_after_evaluation(
-    quantisation: Any, error: float
+@pytest.mark.parametrize(("quantization", "error"), [("8bit", 0.1), ("nf4", 0.4)])
+def test_a_quantized_base_is_near_and_can_be_trained_before_and_after_evaluation(
+    quantization: Any, error: float
 ) -> None:
     """On some CPUs bitsandbytes rearranges a 4-bit weight in evaluation, and no gradient passes it from then on."""
     inputs = {"input_ids": torch.arange(100, 112).view(1, 12)}
     full = load_base(AutoModelForCausalLM, "demo", dtype="float32").eval()
-    model = load_base(AutoModelForCausalLM, "demo", None, quantisation, "float32")
+    model = load_base(AutoModelForCausalLM, "demo", None, quantization, "float32")
     kinds = {type(layer).__name__ for layer in model.transformer.h.modules()}
     assert kinds & {"Linear8bitLt", "Linear4bit"}
     assert "Conv1D" not in kinds
@@ -244,7 +244,7 @@ def test_a_quantised_base_is_near_and_can_be_trained_before_and_after_evaluation
     assert all(gradient.abs().max() > 0 for name, gradient in before.items() if "lora_B" in name)
 
 
-def test_an_adapter_of_a_quantised_base_is_merged_into_the_full_one() -> None:
+def test_an_adapter_of_a_quantized_base_is_merged_into_the_full_one() -> None:
     inputs = {"input_ids": torch.arange(100, 112).view(1, 12)}
     torch.manual_seed(0)
     adapted = shaken(add_adapters(load_base(AutoModelForCausalLM, "demo", None, "nf4", "float32"), 4, 8.0)).eval()

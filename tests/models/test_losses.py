@@ -63,7 +63,7 @@ def test_the_head_sees_supervised_positions_only(
     assert seen == [(7, WIDTH)] if chunk > 7 else [(3, WIDTH), (3, WIDTH), (1, WIDTH)]
 
 
-def test_half_precision_logits_are_normalised_in_float32(case: tuple[Tensor, Tensor, nn.Linear]) -> None:
+def test_half_precision_logits_are_normalized_in_float32(case: tuple[Tensor, Tensor, nn.Linear]) -> None:
     hidden, labels, head = case
     log_probs = supervised_log_probs(hidden.bfloat16(), labels, head.bfloat16()).log_probs
     assert log_probs.dtype == torch.float32

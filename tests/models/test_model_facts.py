@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ftkit.errors import InputError
 from ftkit.models.adapters import add_adapters
-from ftkit.models.base_model import Quantisation, load_base
+from ftkit.models.base_model import Quantization, load_base
 from ftkit.models.facts import ModelFacts, model_facts, parameters_by_part, read_card_header, tokenizer_of
 from ftkit.models.memory import inference_needs, training_needs
 from ftkit.models.report import to_text
@@ -72,13 +72,13 @@ def test_the_adapters_are_those_that_would_be_added(demo: ModelFacts) -> None:
     assert set(demo.lora_targets[0]) == set(model.peft_config["default"].target_modules)
 
 
-@pytest.mark.parametrize(("quantisation", "way"), [(None, "weights in bfloat16"), ("8bit", "8-bit"), ("nf4", "nf4")])
+@pytest.mark.parametrize(("quantization", "way"), [(None, "weights in bfloat16"), ("8bit", "8-bit"), ("nf4", "nf4")])
 def test_the_memory_of_the_weights_is_what_they_take(
-    demo: ModelFacts, quantisation: Quantisation | None, way: str
+    demo: ModelFacts, quantization: Quantization | None, way: str
 ) -> None:
-    loaded = load_base(AutoModelForCausalLM, "demo", quantisation=quantisation)
+    loaded = load_base(AutoModelForCausalLM, "demo", quantization=quantization)
     taken = sum(parameter.nbytes for parameter in loaded.parameters())
-    for module in loaded.modules():  # the scales of quantised weights are no parameters
+    for module in loaded.modules():  # the scales of quantized weights are no parameters
         state = getattr(getattr(module, "weight", None), "quant_state", None)
         if state is not None:
             taken += state.absmax.nbytes + state.state2.absmax.nbytes

@@ -6,8 +6,8 @@ from typing import Any
 import openai
 import pytest
 
-from ftkit.rows.reader import Row
-from ftkit.rows.supervision import Renderer
+from ftkit.examples.reader import Example
+from ftkit.examples.supervision import Renderer
 
 
 def text_of(completion: Any) -> str:
@@ -87,7 +87,7 @@ def test_what_the_template_adds_around_an_answer_is_not_sent(
 
 def test_a_question_is_asked_as_it_was_in_training(tiny: Any, server: Any) -> None:
     parts = [{"type": "text", "text": "What is 1+1?"}]
-    trained = Renderer(tiny[1]).encode(Row("r", [{"role": "user", "content": parts}], "2")).prompt
+    trained = Renderer(tiny[1]).encode(Example("r", [{"role": "user", "content": parts}], "2")).prompt
     served = server.served.prompts.chat([{"role": "user", "content": "What is 1+1?"}])
     assert served == trained
 

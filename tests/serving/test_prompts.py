@@ -8,8 +8,8 @@ from jinja2.sandbox import SandboxedEnvironment
 from tokenizers.processors import TemplateProcessing
 
 from ftkit.errors import InputError
-from ftkit.rows.affixes import Affixes
-from ftkit.rows.prompt_style import asked
+from ftkit.examples.affixes import Affixes
+from ftkit.examples.prompt_style import asked
 from ftkit.serving.prompts import Prompts, template_of, template_to_push
 
 

@@ -14,14 +14,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ftkit import ArithmeticDataModule, CausalLMSFT, GPT2Classifier
 from ftkit.commands.push import write_repository
 from ftkit.commands.runs import load_run
-from ftkit.commands.served import load_served
+from ftkit.commands.serving_setup import load_served
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.lightning_cli import FtkitCLI
 from ftkit.models.base_model import load_base, load_processor, locate
 from ftkit.serving.limits import Limits
 
 TEXTS = ["win cash now! free 1", "see you at five", "ok"]
-PLAIN: dict[str, Any] = {"quantisation": None, "dtype": "auto", "device_map": None}
+PLAIN: dict[str, Any] = {"quantization": None, "dtype": "auto", "device_map": None}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def sums(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tuned_on_sums(folder: Path, *more: str) -> Path:
-    arguments = ["--model", "ftkit.CausalLMSFT", "--model.model", "demo", "--data", "ftkit.ArithmeticDataModule"]
+    arguments = ["--model", "ftkit.CausalLMSFT", "--model.base_model", "demo", "--data", "ftkit.ArithmeticDataModule"]
     arguments += ["--data.train_size", "16", "--data.val_size", "2", "--data.test_size", "4", "--data.batch_size", "8"]
     arguments += [
         "--model.optimizer",
@@ -135,11 +135,11 @@ def test_a_tuned_model_is_asked_as_in_training_and_answers_the_same(
 
 def test_a_prompt_of_training_is_the_prompt_of_the_server(sums: Path, serving: Callable[..., Running]) -> None:
     data = ArithmeticDataModule(train_size=4, val_size=2, test_size=2)
-    row = data.rows("test")[0]
+    example = data.examples("test")[0]
     prompts = serving(sums).served.prompts
     assert prompts is not None
-    question = str(row.prompt).removesuffix(" =")
-    assert prompts.chat([{"role": "user", "content": question}]) == prompts.texts([str(row.prompt)])[0]
+    question = str(example.prompt).removesuffix(" =")
+    assert prompts.chat([{"role": "user", "content": question}]) == prompts.texts([str(example.prompt)])[0]
 
 
 def test_a_model_of_spaced_digits_is_served_and_pushed_with_them(
@@ -148,15 +148,15 @@ def test_a_model_of_spaced_digits_is_served_and_pushed_with_them(
     run = tuned_on_sums(tmp_path / "run", "--data.spaced_digits", "true")
     write_repository(run, "me/sums", tmp_path / "pushed", merge=False)
     data = ArithmeticDataModule(train_size=40, spaced_digits=True)
-    question, row = next(
-        (problem.question, row)
-        for problem, row in zip(data.problems("train"), data.rows("train"), strict=True)
-        if row.prompt != f"{problem.question} ="
+    question, example = next(
+        (problem.question, example)
+        for problem, example in zip(data.problems("train"), data.examples("train"), strict=True)
+        if example.prompt != f"{problem.question} ="
     )
     for folder in (run, tmp_path / "pushed"):
         prompts = serving(folder).served.prompts
         assert prompts is not None
-        assert prompts.chat([{"role": "user", "content": question}]) == prompts.texts([str(row.prompt)])[0]
+        assert prompts.chat([{"role": "user", "content": question}]) == prompts.texts([str(example.prompt)])[0]
 
 
 @pytest.mark.parametrize("chat", ["null", "false"])
@@ -167,7 +167,7 @@ def test_a_model_with_a_chat_template_is_pushed_with_its_way_of_asking(
     tokenizer = load_processor(AutoTokenizer, "demo")
     tokenizer.chat_template = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
     tokenizer.save_pretrained(tmp_path / "base")
-    run = tuned_on_sums(tmp_path / "run", "--model.model", str(tmp_path / "base"), "--data.chat", chat)
+    run = tuned_on_sums(tmp_path / "run", "--model.base_model", str(tmp_path / "base"), "--data.chat", chat)
     write_repository(run, "me/sums", tmp_path / "pushed", merge=True)
     for folder in (run, tmp_path / "pushed"):
         prompts = serving(folder).served.prompts
@@ -176,23 +176,23 @@ def test_a_model_with_a_chat_template_is_pushed_with_its_way_of_asking(
         assert asked == ("1 + 1 =" if chat == "false" else "<user>1 + 1 =")
 
 
-@pytest.mark.parametrize("quantisation", ["8bit", "nf4"])
+@pytest.mark.parametrize("quantization", ["8bit", "nf4"])
 def test_weights_of_few_bits_answer_as_transformers_makes_them(
-    quantisation: Any, serving: Callable[..., Running]
+    quantization: Any, serving: Callable[..., Running]
 ) -> None:
-    server = serving("demo", quantisation=quantisation)
+    server = serving("demo", quantization=quantization)
     said = server.post("/v1/completions", {"prompt": "URGENT you have", "max_tokens": 6}).json()["choices"][0]["text"]
     prompts = server.served.prompts
     assert prompts is not None
     ids = torch.tensor(prompts.texts(["URGENT you have"]))
-    net = load_base(AutoModelForCausalLM, "demo", quantisation=quantisation, dtype="float32").eval()
+    net = load_base(AutoModelForCausalLM, "demo", quantization=quantization, dtype="float32").eval()
     written = net.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=6, pad_token_id=0)
     assert said == prompts.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
     assert server.served.thread.engine.model.get_memory_footprint() < 0.6 * 347_520 * 4  # type: ignore[attr-defined]
 
 
 def test_a_run_of_few_bits_is_put_together_on_its_device(sums: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Moving quantised weights afterwards can undo the quantisation."""
+    """Moving quantized weights afterwards can undo the quantization."""
 
     class BuiltError(Exception):
         pass
@@ -202,7 +202,7 @@ def test_a_run_of_few_bits_is_put_together_on_its_device(sums: Path, monkeypatch
 
     monkeypatch.setattr("ftkit.training.generative.load_base", built)
     with pytest.raises(BuiltError) as found:
-        load_run(sums, quantisation="nf4", dtype="float32", device_map="meta")
+        load_run(sums, quantization="nf4", dtype="float32", device_map="meta")
     assert found.value.args == ("nf4", "float32", torch.device("meta"))
 
 
@@ -214,8 +214,8 @@ def test_what_cannot_be_served_is_told(tmp_path: Path, spam: Path, monkeypatch: 
         load("/no/such/folder")
     with pytest.raises(InputError, match="adapter: a run brings its own"):
         load(spam, adapter=tmp_path)
-    with pytest.raises(InputError, match="quantisation: a classifier takes none"):
-        load(spam, quantisation="nf4")
+    with pytest.raises(InputError, match="quantization: a classifier takes none"):
+        load(spam, quantization="nf4")
     with pytest.raises(InputError, match=r"holds no adapter_config\.json"):
         load("demo", adapter=tmp_path)
     with pytest.raises(InputError, match="device_map: no such device"):

@@ -13,7 +13,7 @@ from running_server import Running
 
 from ftkit import CausalLMSFT
 from ftkit.commands.model import model_show
-from ftkit.commands.served import load_served
+from ftkit.commands.serving_setup import load_served
 from ftkit.language.data import TextDataModule
 from ftkit.serving.limits import Limits
 
@@ -77,7 +77,7 @@ def test_it_learns_chats_and_is_served_again(smollm2: str, tmp_path: Path) -> No
         for asked, answer in ANSWERS.items()
     )
     rows.write_text("".join(json.dumps(row) + "\n" for row in chats), encoding="utf-8")
-    module = CausalLMSFT(model=smollm2, seed=1, optimizer=lambda params: torch.optim.AdamW(params, lr=2e-3))
+    module = CausalLMSFT(base_model=smollm2, seed=1, optimizer=lambda params: torch.optim.AdamW(params, lr=2e-3))
     seen = Losses()
     trainer = L.Trainer(
         max_steps=12, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, callbacks=[seen],

@@ -20,12 +20,12 @@ TASKS: dict[str, tuple[str, Make]] = {
     "GPT-2 classifier": ("gpt2_folder", lambda base: GPT2Classifier(None, str(base), seed=1)),
     "Llama classifier": ("llama_folder", lambda base: TextClassifier(str(base), seed=1)),
     "Llama classifier, GGUF": ("gguf_file", lambda base: TextClassifier(str(base), seed=1)),
-    "language": ("demo", lambda base: CausalLMSFT(model=str(base), seed=1)),
-    "language, all weights": ("demo", lambda base: CausalLMSFT(model=str(base), trainable="all", seed=1)),
-    "language, GGUF": ("gguf_file", lambda base: CausalLMSFT(model=str(base), seed=1)),
-    "VLM": ("idefics3_folder", lambda base: VLMSFT(model=str(base), seed=1)),
-    "VLM, preferences": ("idefics3_folder", lambda base: VLMDPO(model=str(base), seed=1)),
-    "VLM, yes or no": ("idefics3_folder", lambda base: VLMYesNo(model=str(base), seed=1)),
+    "language": ("demo", lambda base: CausalLMSFT(base_model=str(base), seed=1)),
+    "language, all weights": ("demo", lambda base: CausalLMSFT(base_model=str(base), trainable="all", seed=1)),
+    "language, GGUF": ("gguf_file", lambda base: CausalLMSFT(base_model=str(base), seed=1)),
+    "VLM": ("idefics3_folder", lambda base: VLMSFT(base_model=str(base), seed=1)),
+    "VLM, preferences": ("idefics3_folder", lambda base: VLMDPO(base_model=str(base), seed=1)),
+    "VLM, yes or no": ("idefics3_folder", lambda base: VLMYesNo(base_model=str(base), seed=1)),
 }
 
 
@@ -90,7 +90,7 @@ def test_other_weights_under_the_same_name_are_refused(task: tuple[Path, Make], 
 
 def test_a_checkpoint_tells_what_was_loaded_whatever_lies_there_now(demo: Path) -> None:
     (link := demo.parent / "base").symlink_to(demo)
-    before, asked_before = (CausalLMSFT(model=str(link), seed=1) for _ in range(2))
+    before, asked_before = (CausalLMSFT(base_model=str(link), seed=1) for _ in range(2))
     was = asked_before.fingerprint
     before.configure_model()
     change_weights(link, demo.parent / "other")
@@ -144,7 +144,7 @@ def test_random_weights_of_a_hub_size_need_no_hub_for_their_configuration(gpt2_f
 
 def test_an_exported_adapter_is_served_on_its_own_base_alone(demo: Path, tmp_path: Path) -> None:
     (link := demo.parent / "base").symlink_to(demo)
-    module = CausalLMSFT(model=str(link), seed=1)
+    module = CausalLMSFT(base_model=str(link), seed=1)
     module.export(tmp_path / "adapter")
     load_generator(str(link), adapter=tmp_path / "adapter")
     load_generator(str(demo), adapter=tmp_path / "adapter")  # the same files under another name

@@ -35,6 +35,6 @@ def test_what_cannot_be_resumed_is_refused_for_ours() -> None:
 
 
 def test_a_trainer_of_ones_own_is_told_before_the_weights_are_loaded(tmp_path: Path) -> None:
-    module = GPT2Classifier(source=str(tmp_path / "nowhere"), size=None)
+    module = GPT2Classifier(base_model=str(tmp_path / "nowhere"), size=None)
     with pytest.raises(InputError, match="StochasticWeightAveraging"):
         trainer(StochasticWeightAveraging(swa_lrs=0.1)).fit(module)

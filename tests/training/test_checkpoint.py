@@ -39,7 +39,7 @@ CHOICES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def classifier(gpt2_folder: Path, **arguments: Any) -> GPT2Classifier:
     return GPT2Classifier(
         size=None,
-        source=str(gpt2_folder),
+        base_model=str(gpt2_folder),
         optimizer=lambda params: torch.optim.AdamW(params, lr=1e-2, weight_decay=0.1),
         **arguments,
     )

@@ -91,7 +91,7 @@ def test_blocks_of_another_family_too(
     tree = yaml.safe_load(tiny_config.read_text())
     del tree["model"]["init_args"]["size"]
     tree["model"]["class_path"] = "ftkit.TextClassifier"
-    tree["model"]["init_args"] |= {"source": str(llama_folder), "trainable": "last_two_blocks"}
+    tree["model"]["init_args"] |= {"base_model": str(llama_folder), "trainable": "last_two_blocks"}
     (config := tmp_path / "llama.yaml").write_text(yaml.safe_dump(tree))
     fit(config, tmp_path / "plain")
     assert fit(config, tmp_path / "compiled", *CALLBACK)["compiled"] == 2
@@ -112,7 +112,10 @@ def test_where_no_block_learns_nothing_is_compiled(
 def language_config(folder: Path, **options: Any) -> Path:
     tree = {
         "seed_everything": 1,
-        "model": {"class_path": "ftkit.CausalLMSFT", "init_args": {"model": "demo", "max_new_tokens": 2, **options}},
+        "model": {
+            "class_path": "ftkit.CausalLMSFT",
+            "init_args": {"base_model": "demo", "max_new_tokens": 2, **options},
+        },
         "data": {
             "class_path": "ftkit.ArithmeticDataModule",
             "init_args": {"train_size": 16, "val_size": 2, "test_size": 2, "bucket": True, "batch_size": 4},
@@ -129,7 +132,7 @@ def language_config(folder: Path, **options: Any) -> Path:
 
 @pytest.mark.parametrize(
     "options",
-    [{"gradient_checkpointing": True}, {"quantisation": "nf4"}, {"quantisation": "8bit"}],
+    [{"gradient_checkpointing": True}, {"quantization": "nf4"}, {"quantization": "8bit"}],
     ids=["checkpointing", "nf4", "8bit"],
 )
 def test_adapters_on_any_base(options: dict[str, Any], captured: None, cache: Path, tmp_path: Path) -> None:

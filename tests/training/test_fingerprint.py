@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ftkit.training.fingerprint import Unchanged, digests, each_hashed, weights_of
-from quantised_layers import KINDS, quantised
+from quantized_layers import KINDS, quantized
 
 
 def digest(module: nn.Module) -> str:
@@ -16,17 +16,17 @@ def digest(module: nn.Module) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_scales_of_quantised_weights_count(kind: str) -> None:
+def test_scales_of_quantized_weights_count(kind: str) -> None:
     torch.manual_seed(0)
     weight = torch.randn(64, 64)
-    layer = quantised(weight, kind)
-    assert torch.equal(layer.weight, quantised(2 * weight, kind).weight)  # the integers alone do not tell
-    assert digest(layer) == digest(quantised(weight, kind)) != digest(quantised(2 * weight, kind))
+    layer = quantized(weight, kind)
+    assert torch.equal(layer.weight, quantized(2 * weight, kind).weight)  # the integers alone do not tell
+    assert digest(layer) == digest(quantized(weight, kind)) != digest(quantized(2 * weight, kind))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_running_a_quantised_layer_changes_nothing(kind: str) -> None:
-    layer = quantised(torch.randn(64, 64), kind).eval()
+def test_running_a_quantized_layer_changes_nothing(kind: str) -> None:
+    layer = quantized(torch.randn(64, 64), kind).eval()
     before, unchanged = digest(layer), Unchanged(weights_of(layer))
     with torch.inference_mode():
         layer(torch.randn(2, 64))

@@ -296,7 +296,7 @@ def test_what_cannot_be_split_is_refused() -> None:
         FitBatch().setup(L.Trainer(devices=2, strategy="ddp", **options), Mean(), "fit")
     manual = Mean()
     manual.automatic_optimization = False
-    with pytest.raises(InputError, match="automatic optimisation"):
+    with pytest.raises(InputError, match="automatic optimization"):
         FitBatch().setup(L.Trainer(devices=1, **options), manual, "fit")
 
     class Stream(IterableDataset[Any]):

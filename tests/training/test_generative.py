@@ -21,10 +21,10 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftkit.errors import InputError
+from ftkit.examples.supervision import prompt_batch, supervised_batch
 from ftkit.models.base_model import plain_model
 from ftkit.models.generation import UNFINISHED
 from ftkit.models.losses import IGNORE_INDEX, SupervisedLogProbs
-from ftkit.rows.supervision import prompt_batch, supervised_batch
 from ftkit.training.checkpoint import read_checkpoint, trainable_parameters
 from ftkit.training.generative import GenerativeModule
 
@@ -109,7 +109,7 @@ def calm_folder(gpt2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def options(calm_folder: Path) -> dict[str, Any]:
-    return {"model": str(calm_folder), "trainable": "all", "dtype": "float32"}
+    return {"base_model": str(calm_folder), "trainable": "all", "dtype": "float32"}
 
 
 @pytest.fixture
@@ -281,9 +281,9 @@ def test_two_processes_learn_what_one_learns(options: dict[str, Any], base: Tens
     assert (torch.load(tmp_path / "learnt.pt") - base - together).norm() / together.norm() < 1e-5
 
 
-@pytest.mark.parametrize("quantisation", [None, "nf4", "8bit"])
-def test_a_checkpoint_holds_the_adapters_and_a_resumed_run_ends_the_same(quantisation: Any, tmp_path: Path) -> None:
-    options = {"model": "demo", "quantisation": quantisation, "dtype": "float32", "lora_rank": 2}
+@pytest.mark.parametrize("quantization", [None, "nf4", "8bit"])
+def test_a_checkpoint_holds_the_adapters_and_a_resumed_run_ends_the_same(quantization: Any, tmp_path: Path) -> None:
+    options = {"base_model": "demo", "quantization": quantization, "dtype": "float32", "lora_rank": 2}
     optimizer = lambda parameters: torch.optim.AdamW(parameters, lr=1e-2)  # noqa: E731
     rows = examples(6)
     keep = {
@@ -301,17 +301,17 @@ def test_a_checkpoint_holds_the_adapters_and_a_resumed_run_ends_the_same(quantis
     loaded = Tuned.load(tmp_path / "step=4.ckpt")
     assert not loaded.net.training
     assert torch.equal(learnt(loaded), learnt(whole))
-    assert (loaded.quantisation, loaded.shade) == (quantisation, 1)
+    assert (loaded.quantization, loaded.shade) == (quantization, 1)
     with torch.no_grad():
         inputs = collate(rows)["inputs"]
         torch.testing.assert_close(loaded.log_probs(inputs).log_probs, whole.eval().log_probs(inputs).log_probs)
 
 
 def test_a_checkpoint_of_another_base_is_refused(tmp_path: Path) -> None:
-    module = Tuned(model="demo", lora_rank=2)
+    module = Tuned(base_model="demo", lora_rank=2)
     fit(tmp_path, module, examples(2), 2).save_checkpoint(tmp_path / "a.ckpt")
     with pytest.raises(InputError, match="another base"):
-        Tuned.load(tmp_path / "a.ckpt", model="demo-medium")
+        Tuned.load(tmp_path / "a.ckpt", base_model="demo-medium")
     with pytest.raises(InputError, match="does not fit the model"):
         Tuned.load(tmp_path / "a.ckpt", lora_rank=4)
 
@@ -319,7 +319,7 @@ def test_a_checkpoint_of_another_base_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"quantisation": "nf4", "trainable": "all"}, "quantised weights cannot learn"),
+        ({"quantization": "nf4", "trainable": "all"}, "quantized weights cannot learn"),
         ({"lora_rank": 0}, "at least 1"),
         ({"max_new_tokens": 0}, "at least 1"),
         ({"lora_dropout": 1.0}, "probability below 1"),
@@ -327,11 +327,11 @@ def test_a_checkpoint_of_another_base_is_refused(tmp_path: Path) -> None:
 )
 def test_arguments_that_make_no_sense(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Tuned(model="demo", **bad)
+        Tuned(base_model="demo", **bad)
 
 
 def test_all_weights_learn_in_float32_and_adapters_leave_the_base_as_it_is(tmp_path: Path) -> None:
-    full, adapted = Tuned(model="demo", trainable="all"), Tuned(model="demo")
+    full, adapted = Tuned(base_model="demo", trainable="all"), Tuned(base_model="demo")
     full.configure_model()
     adapted.configure_model()
     assert {parameter.dtype for parameter in full.parameters()} == {torch.float32}
@@ -361,7 +361,7 @@ def test_dropout_works_in_training(gpt2_folder: Path, tmp_path: Path) -> None:
             self.modes.append(all(part.training for part in self.net.modules()))
             return super().training_step(batch, batch_idx)
 
-    module = Watched(model=str(gpt2_folder), trainable="all")
+    module = Watched(base_model=str(gpt2_folder), trainable="all")
     module.modes = []
     fit(tmp_path, module, examples(3))
     assert module.modes == [True] * 3
@@ -412,7 +412,7 @@ def test_predictions_are_texts_with_the_rows_columns(options: dict[str, Any]) ->
 
 
 def test_exported_and_reloaded_is_the_same_model(tmp_path: Path) -> None:
-    module = Tuned(model="demo", dtype="float32", lora_rank=2, lora_targets=["c_attn", "lm_head"])
+    module = Tuned(base_model="demo", dtype="float32", lora_rank=2, lora_targets=["c_attn", "lm_head"])
     fit(tmp_path, module, examples(4), 2)
     module.eval()
     for name, parameter in trainable_parameters(module).items():
@@ -422,7 +422,7 @@ def test_exported_and_reloaded_is_the_same_model(tmp_path: Path) -> None:
     module.export(tmp_path / "merged", merge=True)
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
     assert not list((tmp_path / "adapter").glob("model*"))
-    base = Tuned(model="demo", dtype="float32", trainable="all")
+    base = Tuned(base_model="demo", dtype="float32", trainable="all")
     base.configure_model()
     inputs = {"input_ids": torch.arange(50).view(2, 25)}
     with torch.no_grad():
@@ -466,7 +466,7 @@ def test_a_paged_eight_bit_optimizer_steps(tmp_path: Path) -> None:
     import bitsandbytes as bnb
 
     module = Tuned(
-        model="demo", quantisation="nf4", lora_rank=64, optimizer=lambda p: bnb.optim.PagedAdamW8bit(p, lr=1e-2)
+        base_model="demo", quantization="nf4", lora_rank=64, optimizer=lambda p: bnb.optim.PagedAdamW8bit(p, lr=1e-2)
     )
     trainer = fit(tmp_path, module, examples(4), 2)
     states = trainer.optimizers[0].state.values()

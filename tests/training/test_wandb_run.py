@@ -15,10 +15,10 @@ import wandb
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
 
-from ftkit.cells import CellEngine
+from ftkit.ablation_runs import CellEngine
 from ftkit.training import wandb_settings
 from ftkit.training.wandb_run import WandbRun
-from ftkit.training.wandb_settings import mode
+from ftkit.wandb_settings import mode
 
 WANDB = Path(sys.executable).parent / "wandb"
 OVERLAY = Path(__file__).parents[2] / "configs/wandb.yaml"
@@ -190,7 +190,7 @@ def test_it_is_online_only_with_a_key_or_when_told(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
 def test_a_run_that_is_not_online_leaves_no_telemetry_that_would_call_home(mode: str, tmp_path: Path) -> None:
     script = f"""
-from ftkit.training.wandb_settings import start_run
+from ftkit.wandb_settings import start_run
 start_run({mode!r}, dir={str(tmp_path)!r}).finish()
 from wandb.analytics.opentelemetry.opentelemetry_proxy import get_open_telemetry_proxy
 print(get_open_telemetry_proxy())

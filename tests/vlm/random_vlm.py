@@ -27,7 +27,7 @@ TEXT = {
     "eos_token_id": 2,
 }
 FAMILIES = ["idefics3", "smolvlm", "paligemma", "paligemma2"]
-# PaliGemma 2: every other layer sees a window that is shorter than the rows here, and caps keep logits small.
+# PaliGemma 2: every other layer sees a window that is shorter than the examples here, and caps keep logits small.
 GEMMA2 = {"sliding_window": 8, "attn_logit_softcapping": 1.0, "final_logit_softcapping": 1.0}
 
 
@@ -59,7 +59,7 @@ def frozen(family: str, seed: int = 0, text: dict[str, Any] | None = None, **vis
 
 
 def batch(family: str, seed: int = 0) -> dict[str, Tensor]:
-    """Two rows; with Idefics3 and SmolVLM the first has two tiles, one of them half padding, the second has one."""
+    """Two examples; with Idefics3 and SmolVLM the first has two tiles, one of them half padding, the second has one."""
     generator = torch.Generator().manual_seed(seed)
     if family.startswith("paligemma"):
         pixels = torch.randn(2, 3, 32, 32, generator=generator)
@@ -75,10 +75,10 @@ def batch(family: str, seed: int = 0) -> dict[str, Tensor]:
     width = max(tiles) * per_tile + 6
     input_ids = torch.full((2, width), PAD)
     attention_mask = torch.zeros(2, width, dtype=torch.int64)
-    for row, count in enumerate(tiles):
-        text = torch.randint(6, VOCAB, (4 + row,), generator=generator)
+    for example, count in enumerate(tiles):
+        text = torch.randint(6, VOCAB, (4 + example,), generator=generator)
         ids = torch.cat([torch.tensor([1]), torch.full((count * per_tile,), IMAGE), text])
-        input_ids[row, : len(ids)], attention_mask[row, : len(ids)] = ids, 1
+        input_ids[example, : len(ids)], attention_mask[example, : len(ids)] = ids, 1
     if family.startswith("paligemma"):
         extra["token_type_ids"] = torch.zeros_like(input_ids)
         extra["token_type_ids"][:, 19:] = 1
@@ -89,19 +89,19 @@ def pairs(family: str, seed: int = 0) -> dict[str, Tensor]:
     """Two pairs on the images of :func:`batch`: two chosen answers, then two rejected ones of other lengths."""
     inputs = batch(family, seed)
     generator = torch.Generator().manual_seed(100 + seed)
-    rows = []
-    for row in range(4):
-        prompt = inputs["input_ids"][row % 2][inputs["attention_mask"][row % 2].bool()]
-        answer = torch.randint(6, VOCAB, (2 + row,), generator=generator)
-        rows.append((prompt, answer))
-    width = max(len(prompt) + len(answer) for prompt, answer in rows)
+    examples = []
+    for example in range(4):
+        prompt = inputs["input_ids"][example % 2][inputs["attention_mask"][example % 2].bool()]
+        answer = torch.randint(6, VOCAB, (2 + example,), generator=generator)
+        examples.append((prompt, answer))
+    width = max(len(prompt) + len(answer) for prompt, answer in examples)
     names = ["input_ids", "attention_mask", "labels", *(["token_type_ids"] if "token_type_ids" in inputs else [])]
     text = {name: torch.full((4, width), -100 if name == "labels" else 0) for name in names}
-    for row, (prompt, answer) in enumerate(rows):
+    for example, (prompt, answer) in enumerate(examples):
         start, end = len(prompt), len(prompt) + len(answer)
-        text["input_ids"][row, :end] = torch.cat([prompt, answer])
-        text["attention_mask"][row, :end] = 1
-        text["labels"][row, start:end] = answer
+        text["input_ids"][example, :end] = torch.cat([prompt, answer])
+        text["attention_mask"][example, :end] = 1
+        text["labels"][example, start:end] = answer
         if "token_type_ids" in text:
-            text["token_type_ids"][row, start:end] = 1
+            text["token_type_ids"][example, start:end] = 1
     return {**text, **{name: value for name, value in inputs.items() if name.startswith("pixel")}}

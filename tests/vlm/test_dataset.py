@@ -1,4 +1,4 @@
-"""Where image features are kept, a row's pictures are opened once in a run, and the numbers stay what they were."""
+"""Where image features are kept, an example's pictures are opened once a run, and the numbers stay the same."""
 
 import json
 import shutil
@@ -14,12 +14,12 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from ftkit.rows.reader import read_rows
+from ftkit.examples.reader import read_examples
 from ftkit.training.feature_store import FeatureStore
 from ftkit.vlm import chat
 from ftkit.vlm.chat import ChatEncoder
 from ftkit.vlm.data import VLMDataModule
-from ftkit.vlm.dataset import ORIGIN, RowDataset
+from ftkit.vlm.dataset import ORIGIN, ExampleDataset
 from ftkit.vlm.dpo import VLMDPO
 from ftkit.vlm.reference import KeptReference
 from ftkit.vlm.sft import VLMSFT
@@ -32,28 +32,30 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def rows(vlm_rows: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
-    """``rows(shape)`` is a file of 12 rows with one picture or two; those that are not for PaliGemma also with none."""
+def examples(vlm_examples: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """``examples(shape)`` is a file of 12 examples with one picture or two; but for PaliGemma also with none."""
     folder = tmp_path / "rows"
 
     def written(shape: str) -> Path:
-        source = vlm_rows(shape)
+        source = vlm_examples(shape)
         if not folder.exists():
             shutil.copytree(source.parent, folder)
         found = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
         if shape != "prefix":
-            found = [{**row, "images": row["images"] if number % 6 else []} for number, row in enumerate(found)]
-        (folder / source.name).write_text("".join(f"{json.dumps(row)}\n" for row in found), encoding="utf-8")
+            found = [
+                {**example, "images": example["images"] if number % 6 else []} for number, example in enumerate(found)
+            ]
+        (folder / source.name).write_text("".join(f"{json.dumps(example)}\n" for example in found), encoding="utf-8")
         return folder / source.name
 
     return written
 
 
 class Opened:
-    """How many rows went through the processor to make batches, and how many pictures were decoded at all."""
+    """How many examples went through the processor to make batches, and how many pictures were decoded at all."""
 
     def __init__(self) -> None:
-        self.rows = self.pictures = 0
+        self.examples = self.pictures = 0
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
     counts, process, decode, setup = Opened(), ChatEncoder._processed, chat.decode_image, VLMDataModule.setup
 
     def processed(*args: Any) -> Any:
-        counts.rows += 1
+        counts.examples += 1
         return process(*args)
 
     def decoded(*args: Any) -> Any:
@@ -69,9 +71,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
         return decode(*args)
 
     def measured(data: VLMDataModule, stage: str) -> None:
-        before = counts.rows
+        before = counts.examples
         setup(data, stage)
-        counts.rows = before  # what it takes to know which rows may be too long
+        counts.examples = before  # what it takes to know which examples may be too long
 
     monkeypatch.setattr(VLMDataModule, "setup", measured)
     monkeypatch.setattr(ChatEncoder, "_processed", processed)
@@ -80,19 +82,19 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
 
 
 class Record(L.Callback):
-    """The losses of all steps and validations, and which rows were asked for."""
+    """The losses of all steps and validations, and which examples were asked for."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
-        self.rows: dict[str, list[str]] = {"train": [], "val": []}
+        self.examples: dict[str, list[str]] = {"train": [], "val": []}
         self.pixels: list[bool] = []  # of each training batch, as the step gets it
 
     def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, number: int) -> None:
-        self.rows["train"] += batch["id"]
+        self.examples["train"] += batch["id"]
         self.pixels.append("pixel_values" in batch["inputs"])
 
     def on_validation_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, number: int) -> None:
-        self.rows["val"] += batch["id"]
+        self.examples["val"] += batch["id"]
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         self.losses.append(trainer.callback_metrics["train/loss"].item())
@@ -102,7 +104,7 @@ class Record(L.Callback):
 
 
 def fit(module: Any, data: VLMDataModule, folder: Path, *callbacks: L.Callback, **options: Any) -> Record:
-    """Three epochs over ten rows each, of other rows together each time, with a validation before and after each."""
+    """Three epochs over ten examples each, batched differently each time, with a validation before and after each."""
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     given = {"max_epochs": 3, "limit_train_batches": 2, "accelerator": "cpu", "devices": 1, "logger": False, **options}
     record = Record()
@@ -116,7 +118,7 @@ def data_of(path: Path, **options: Any) -> VLMDataModule:
 
 def module_of(kind: type[Any], model: Path, **options: Any) -> Any:
     learning = {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1), "seed": 1, "max_new_tokens": 2}
-    return kind(model=str(model), **learning, **options)
+    return kind(base_model=str(model), **learning, **options)
 
 
 KINDS = {
@@ -127,27 +129,27 @@ KINDS = {
 
 
 @pytest.mark.parametrize("which", KINDS)
-def test_a_rows_pictures_are_opened_once_and_the_losses_are_the_same_bit_by_bit(
+def test_a_examples_pictures_are_opened_once_and_the_losses_are_the_same_bit_by_bit(
     which: str,
-    rows: Callable[[str], Path],
+    examples: Callable[[str], Path],
     opened: Opened,
     tmp_path: Path,
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fixture, kind, shape = KINDS[which]
-    model, path = request.getfixturevalue(fixture), rows(shape)
-    images = {row.id: len(row.images) for row in read_rows(path)}
+    model, path = request.getfixturevalue(fixture), examples(shape)
+    images = {example.id: len(example.images) for example in read_examples(path)}
     found = fit(module_of(kind, model), data_of(path), tmp_path)
-    distinct = [identity for ids in found.rows.values() for identity in set(ids)]  # a split's rows are its own
-    assert opened.rows == len(distinct) == 24
+    distinct = [identity for ids in found.examples.values() for identity in set(ids)]  # a split's examples are its own
+    assert opened.examples == len(distinct) == 24
     assert opened.pictures == sum(images[identity] for identity in distinct)
     monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "another"))
-    monkeypatch.setattr(RowDataset, "remember", lambda *args: None)
-    opened.rows = 0
+    monkeypatch.setattr(ExampleDataset, "remember", lambda *args: None)
+    opened.examples = 0
     again = fit(module_of(kind, model), data_of(path), tmp_path)
-    assert again.rows == found.rows
-    assert opened.rows == sum(map(len, found.rows.values())) == 3 * 10 + 10 + 3 * 12
+    assert again.examples == found.examples
+    assert opened.examples == sum(map(len, found.examples.values())) == 3 * 10 + 10 + 3 * 12
     assert len(again.losses) == 3 * 2 + 4
     assert again.losses == found.losses
 
@@ -158,25 +160,29 @@ def test_a_rows_pictures_are_opened_once_and_the_losses_are_the_same_bit_by_bit(
     ids=["nothing kept", "the tower learns"],
 )
 def test_pictures_are_opened_in_every_epoch_where_their_features_are_not_kept(
-    options: dict[str, Any], idefics3_folder: Path, rows: Callable[[str], Path], opened: Opened, tmp_path: Path
+    options: dict[str, Any], idefics3_folder: Path, examples: Callable[[str], Path], opened: Opened, tmp_path: Path
 ) -> None:
-    found = fit(module_of(VLMSFT, idefics3_folder, **options), data_of(rows("messages")), tmp_path)
-    assert opened.rows == sum(map(len, found.rows.values()))
+    found = fit(module_of(VLMSFT, idefics3_folder, **options), data_of(examples("messages")), tmp_path)
+    assert opened.examples == sum(map(len, found.examples.values()))
     assert all(found.pixels)
 
 
 def test_a_full_store_leaves_the_pictures_to_be_opened(
-    idefics3_folder: Path, rows: Callable[[str], Path], opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    idefics3_folder: Path,
+    examples: Callable[[str], Path],
+    opened: Opened,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    path = rows("messages")
+    path = examples("messages")
     wanted = fit(module_of(VLMSFT, idefics3_folder), data_of(path), tmp_path)
     monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "another"))
     monkeypatch.setenv("FTKIT_FEATURES_GB", "0")
-    opened.rows = 0
+    opened.examples = 0
     with pytest.warns(UserWarning, match="not kept for later"):
         found = fit(module_of(VLMSFT, idefics3_folder), data_of(path), tmp_path)
-    texts = sum(identity in ("m0", "m6") for ids in found.rows.values() for identity in ids)  # they have no images
-    assert opened.rows == sum(map(len, found.rows.values())) - texts + 4
+    texts = sum(identity in ("m0", "m6") for ids in found.examples.values() for identity in ids)  # they have no images
+    assert opened.examples == sum(map(len, found.examples.values())) - texts + 4
     assert found.losses == pytest.approx(wanted.losses, abs=1e-6)
 
 
@@ -191,64 +197,66 @@ class AfterTwoEpochs(L.Callback):
             self.action(module)
 
 
-def test_rows_whose_features_are_gone_are_encoded_again(
-    idefics3_folder: Path, rows: Callable[[str], Path], opened: Opened, tmp_path: Path
+def test_examples_whose_features_are_gone_are_encoded_again(
+    idefics3_folder: Path, examples: Callable[[str], Path], opened: Opened, tmp_path: Path
 ) -> None:
-    path = rows("messages")
+    path = examples("messages")
     wanted = fit(module_of(VLMSFT, idefics3_folder), data_of(path), tmp_path)
     evict = AfterTwoEpochs(lambda module: shutil.rmtree(tmp_path / "cache"))
-    opened.rows = 0
+    opened.examples = 0
     module = module_of(VLMSFT, idefics3_folder)
     with pytest.warns(UserWarning, match="cannot be read"):
         found = fit(module, data_of(path), tmp_path, evict)
     assert found.losses == pytest.approx(wanted.losses, abs=1e-6)
-    assert opened.rows > 24
+    assert opened.examples > 24
     assert module.vision.computed > 0
 
 
 def test_a_part_that_begins_to_learn_gets_pixels(
-    idefics3_folder: Path, rows: Callable[[str], Path], opened: Opened, tmp_path: Path
+    idefics3_folder: Path, examples: Callable[[str], Path], opened: Opened, tmp_path: Path
 ) -> None:
     def unfreeze(module: Any) -> None:
         module.net.get_base_model().model.connector.requires_grad_(True)
 
-    data = data_of(rows("messages"))
+    data = data_of(examples("messages"))
     found = fit(module_of(VLMSFT, idefics3_folder), data, tmp_path, AfterTwoEpochs(unfreeze))
     assert found.pixels == [False] * 4 + [True] * 2
-    assert opened.rows == 24 + 10 + 12
+    assert opened.examples == 24 + 10 + 12
 
 
 def test_the_next_stage_and_whoever_looks_at_a_batch_find_the_pictures_of_now(
-    idefics3_folder: Path, rows: Callable[[str], Path], opened: Opened, tmp_path: Path
+    idefics3_folder: Path, examples: Callable[[str], Path], opened: Opened, tmp_path: Path
 ) -> None:
-    path, module = rows("messages"), module_of(VLMSFT, idefics3_folder)
+    path, module = examples("messages"), module_of(VLMSFT, idefics3_folder)
     data = data_of(path)
     before = fit(module, data, tmp_path)
     (batch,) = DataLoader(data.datasets["train"], batch_size=12, collate_fn=data.datasets["train"].training_batch)
     assert batch["inputs"]["pixel_values"].shape[0] == 12
     for picture in path.parent.glob("*.png"):
         Image.new("RGB", (64, 64), "yellow").save(picture)
-    opened.rows = 0
+    opened.examples = 0
     after = fit(module_of(VLMSFT, idefics3_folder), data, tmp_path)
-    assert opened.rows == 24
+    assert opened.examples == 24
     assert abs(after.losses[0] - before.losses[0]) > 1e-4
 
 
 def test_workers_open_pictures_always(
-    idefics3_folder: Path, rows: Callable[[str], Path], opened: Opened, tmp_path: Path
+    idefics3_folder: Path, examples: Callable[[str], Path], opened: Opened, tmp_path: Path
 ) -> None:
-    path = rows("messages")
+    path = examples("messages")
     wanted = fit(module_of(VLMSFT, idefics3_folder), data_of(path), tmp_path)
-    opened.rows = 0
+    opened.examples = 0
     found = fit(module_of(VLMSFT, idefics3_folder), data_of(path, num_workers=1), tmp_path)
     assert found.losses == wanted.losses
-    assert opened.rows == 0  # in this process
+    assert opened.examples == 0  # in this process
 
 
 def test_workers_open_what_this_process_remembers_too(
-    idefics3_folder: Path, rows: Callable[[str], Path], tmp_path: Path
+    idefics3_folder: Path, examples: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    data = RowDataset(read_rows(rows("messages")), ChatEncoder(AutoProcessor.from_pretrained(idefics3_folder)))
+    data = ExampleDataset(
+        read_examples(examples("messages")), ChatEncoder(AutoProcessor.from_pretrained(idefics3_folder))
+    )
     net = AutoModelForImageTextToText.from_pretrained(idefics3_folder).requires_grad_(False)
     FrozenVision(net, store=FeatureStore(tmp_path)).attach(data.training_batch(list(data)))
     here = data.training_batch([data[1]])
@@ -258,17 +266,17 @@ def test_workers_open_what_this_process_remembers_too(
 
 
 @pytest.fixture(params=KINDS)
-def dataset(request: pytest.FixtureRequest, rows: Callable[[str], Path]) -> tuple[RowDataset, Any]:
-    """Rows for a model, and the model."""
+def dataset(request: pytest.FixtureRequest, examples: Callable[[str], Path]) -> tuple[ExampleDataset, Any]:
+    """Examples for a model, and the model."""
     fixture, kind, shape = KINDS[request.param]
     folder = request.getfixturevalue(fixture)
     encoder = ChatEncoder(AutoProcessor.from_pretrained(folder), preference=kind.preference)
     net = AutoModelForImageTextToText.from_pretrained(folder).requires_grad_(False)
-    return RowDataset(read_rows(rows(shape)), encoder), net
+    return ExampleDataset(read_examples(examples(shape)), encoder), net
 
 
-def test_remembered_and_opened_rows_share_a_batch(
-    dataset: tuple[RowDataset, Any], opened: Opened, tmp_path: Path
+def test_remembered_and_opened_examples_share_a_batch(
+    dataset: tuple[ExampleDataset, Any], opened: Opened, tmp_path: Path
 ) -> None:
     data, net = dataset
     vision, order = FrozenVision(net, store=FeatureStore(tmp_path)), (1, 3, 0, 2, 5, 4)
@@ -277,14 +285,14 @@ def test_remembered_and_opened_rows_share_a_batch(
         return vision.attach(data.evaluation_batch([data[number] for number in numbers]))
 
     attached(vision, 0, 3, 5)
-    opened.rows = 0
+    opened.examples = 0
     mixed = attached(vision, *order)
-    assert opened.rows == 3
+    assert opened.examples == 3
     known = attached(vision, *order)
-    assert opened.rows == 3
+    assert opened.examples == 3
     data.forget()
     wanted = attached(vision, *order)
-    assert opened.rows == 3 + 6
+    assert opened.examples == 3 + 6
     for batch in (mixed, known):
         assert batch.keys() == wanted.keys()
         assert (batch["id"], batch["answer"]) == (wanted["id"], wanted["answer"])
@@ -299,15 +307,17 @@ def test_remembered_and_opened_rows_share_a_batch(
         assert keys(mixed["inputs"]) == keys(wanted["inputs"])
 
 
-def test_rows_of_the_same_name_are_not_taken_for_each_other(dataset: tuple[RowDataset, Any], tmp_path: Path) -> None:
+def test_examples_of_the_same_name_are_not_taken_for_each_other(
+    dataset: tuple[ExampleDataset, Any], tmp_path: Path
+) -> None:
     data, net = dataset
-    twice = RowDataset([replace(row, id="a") for row in data.rows[:2]], data.encoder)
+    twice = ExampleDataset([replace(example, id="a") for example in data.examples[:2]], data.encoder)
     vision = FrozenVision(net, store=FeatureStore(tmp_path))
     first, second = (vision.attach(twice.training_batch([twice[0], twice[1]]))["inputs"] for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_what_is_remembered_is_small(dataset: tuple[RowDataset, Any], tmp_path: Path) -> None:
+def test_what_is_remembered_is_small(dataset: tuple[ExampleDataset, Any], tmp_path: Path) -> None:
     data, net = dataset
     vision = FrozenVision(net, store=FeatureStore(tmp_path))
     vision.attach(data.training_batch(list(data)))
@@ -316,4 +326,4 @@ def test_what_is_remembered_is_small(dataset: tuple[RowDataset, Any], tmp_path: 
     batch = data.training_batch([data[0]])
     assert "pixel_values" not in batch["inputs"]
     assert batch[ORIGIN].with_pixels(batch) is not batch
-    assert data._remembered.keys() == {id(row) for row in data.rows[1:]}
+    assert data._remembered.keys() == {id(example) for example in data.examples[1:]}

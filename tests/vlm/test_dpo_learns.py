@@ -10,9 +10,9 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from test_vlm_learns import COLOURS, SHAPES, draw_rows
+from test_vlm_learns import COLOURS, SHAPES, draw_examples
 
-from ftkit.evaluation.predictions import read_predictions
+from ftkit.results.predictions import read_predictions
 from ftkit.training.recorder import RunRecorder
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.dpo import VLMDPO
@@ -23,16 +23,16 @@ ANSWERS = {"What colour?": list(COLOURS), "What shape?": list(SHAPES), "How many
 
 
 def pairs(folder: Path, count: int, seed: int) -> Path:
-    """Rows of drawn pictures: the right answer is chosen, another one to the same question rejected."""
+    """Examples of drawn pictures: the right answer is chosen, another one to the same question rejected."""
     rng = random.Random(seed)
-    rows = []
-    for line in draw_rows(folder, count, seed).read_text().splitlines():
-        row = json.loads(line)
-        asked, told = row.pop("messages")
-        wrong = rng.choice([answer for answer in ANSWERS[row["question"]] if answer != told["content"]])
-        rows.append({**row, "prompt": [asked], "chosen": told["content"], "rejected": wrong})
+    examples = []
+    for line in draw_examples(folder, count, seed).read_text().splitlines():
+        example = json.loads(line)
+        asked, told = example.pop("messages")
+        wrong = rng.choice([answer for answer in ANSWERS[example["question"]] if answer != told["content"]])
+        examples.append({**example, "prompt": [asked], "chosen": told["content"], "rejected": wrong})
     path = folder / "pairs.jsonl"
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    path.write_text("".join(f"{json.dumps(example)}\n" for example in examples))
     return path
 
 
@@ -44,10 +44,10 @@ def trainer(folder: Path, epochs: int) -> L.Trainer:
 
 def half_trained(folder: Path) -> Path:
     """A small model that knows what answers look like, and a part of them."""
-    data = VLMDataModule(str(draw_rows(folder / "sft", 640, seed=1)), fractions=(0.9, 0.05), batch_size=32, seed=1)
+    data = VLMDataModule(str(draw_examples(folder / "sft", 640, seed=1)), fractions=(0.9, 0.05), batch_size=32, seed=1)
     torch.manual_seed(1)
     module = VLMSFT(
-        model=str(build_idefics3(folder / "model", tiles=1, spread=False)), trainable="all", freeze_vision=False,
+        base_model=str(build_idefics3(folder / "model", tiles=1, spread=False)), trainable="all", freeze_vision=False,
         seed=1, max_new_tokens=8, optimizer=lambda params: torch.optim.AdamW(params, lr=2e-3, weight_decay=0.01),
     )  # fmt: skip
     trainer(folder, epochs=2).fit(module, datamodule=data)
@@ -61,7 +61,7 @@ def test_unseen_pairs_are_preferred_rightly(tmp_path: Path, monkeypatch: pytest.
     train, test = pairs(tmp_path / "train", 640, seed=2), pairs(tmp_path / "test", 240, seed=3)
     data = VLMDataModule(str(train), test=str(test), batch_size=16, evaluation_batch_size=60, seed=1)
     module = VLMDPO(
-        model=str(half_trained(tmp_path)), beta=0.2, lora_rank=16, lora_alpha=32, seed=1,
+        base_model=str(half_trained(tmp_path)), beta=0.2, lora_rank=16, lora_alpha=32, seed=1,
         optimizer=lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=0.0),
     )  # fmt: skip
     run = trainer(tmp_path, epochs=4)
@@ -70,8 +70,8 @@ def test_unseen_pairs_are_preferred_rightly(tmp_path: Path, monkeypatch: pytest.
         """By how much the chosen answer of each unseen pair is the likelier one."""
         run.test(module, datamodule=data, verbose=False)
         with (tmp_path / "predictions-test.tsv").open() as file:
-            rows = csv.DictReader(file, delimiter="\t")
-            return [float(row["logps_chosen"]) - float(row["logps_rejected"]) for row in rows]
+            examples = csv.DictReader(file, delimiter="\t")
+            return [float(example["logps_chosen"]) - float(example["logps_rejected"]) for example in examples]
 
     before = gaps()
     run.fit(module, datamodule=data)

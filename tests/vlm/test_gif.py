@@ -86,7 +86,7 @@ CASES = {
         [Frame("RGRG GRGR RRRR", local="GR"), Frame("BY.B", at=(0, 2), local="YB.K", disposal=3), Frame("K")],
         ["RGRG GRGR RRRR", "RGRG GRGR BYRB", "KGRG GRGR RRRR"],
     ),
-    "rows in four passes": (
+    "examples in four passes": (
         [Frame("RRRR GGGG BBBB YYYY KKKK CCCC RGBY YBGR GGRR RRRR", interlaced=True)],
         ["RRRR GGGG BBBB YYYY KKKK CCCC RGBY YBGR GGRR RRRR"],
     ),
@@ -99,8 +99,8 @@ CASES = {
 
 def handmade(name: str, background: int = 3) -> bytes:
     frames, shown = CASES[name]
-    rows = shown[0].split()
-    return gif((len(rows[0]), len(rows)), *frames, background=background)
+    examples = shown[0].split()
+    return gif((len(examples[0]), len(examples)), *frames, background=background)
 
 
 def composited(data: bytes, background: tuple[int, int, int] = WHITE) -> list[np.ndarray]:
@@ -109,8 +109,8 @@ def composited(data: bytes, background: tuple[int, int, int] = WHITE) -> list[np
 
 @pytest.mark.parametrize("name", CASES)
 def test_composites_are_those_worked_out_by_hand(name: str) -> None:
-    for canvas, rows in zip(composited(handmade(name)), CASES[name][1], strict=True):
-        np.testing.assert_array_equal(canvas, picture(rows))
+    for canvas, examples in zip(composited(handmade(name)), CASES[name][1], strict=True):
+        np.testing.assert_array_equal(canvas, picture(examples))
 
 
 def test_the_background_is_the_callers_not_the_files() -> None:
@@ -119,10 +119,10 @@ def test_the_background_is_the_callers_not_the_files() -> None:
 
 
 def test_a_canvas_that_is_too_small_grows_with_the_first_frame_only() -> None:
-    rows = "RRR RGR"
+    examples = "RRR RGR"
     for size in ((0, 0), (1, 1), (3, 1)):
-        canvases = composited(gif(size, Frame(rows), Frame("BBBBB")))
-        np.testing.assert_array_equal(canvases[0], picture(rows))
+        canvases = composited(gif(size, Frame(examples), Frame("BBBBB")))
+        np.testing.assert_array_equal(canvases[0], picture(examples))
         np.testing.assert_array_equal(canvases[1], picture("BBB RGR"))
 
 

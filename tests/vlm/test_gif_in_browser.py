@@ -94,7 +94,7 @@ def drawn_by_lot(seed: int) -> bytes:
             local=letters if chance.random() < 0.5 else "",
             interlaced=chance.random() < 0.3,
         )
-        frames.append(frame if "." in frame.rows else replace(frame, control=chance.random() < 0.7))
+        frames.append(frame if "." in frame.examples else replace(frame, control=chance.random() < 0.7))
     return gif((width, height), *frames, background=chance.randint(0, 7))
 
 

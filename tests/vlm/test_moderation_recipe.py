@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from PIL import Image
 
 from ftkit.cli import main
-from ftkit.evaluation.predictions import Predictions, read_predictions
+from ftkit.results.predictions import Predictions, read_predictions
 from ftkit.storage import sha256_of
 from ftkit.training.checkpoint import read_checkpoint
 from ftkit.vlm.data import VLMDataModule
@@ -34,7 +34,7 @@ def draw(folder: Path) -> None:
     believed = []
     (folder / "images").mkdir(parents=True)
     for split, size in SIZES.items():
-        rows = []
+        examples = []
         for number in range(size):
             photo, good, bright = split == "test" and number >= 8, number % 2 == 0, number // 2 % 2 == 0
             good |= photo
@@ -43,36 +43,36 @@ def draw(folder: Path) -> None:
             name = f"images/{split}{number}.{'gif' if number % 3 else 'png'}"
             Image.new("RGB", (20, 18), colour).save(folder / name)
             answer, population = "yes" if good else "no", "photos" if photo else "ads"
-            row = {"id": f"{split}{number}", "prefix": "Approved?", "image": name, "population": population}
-            rows.append({**row, "suffix": answer})
-            believed.append({**row, "suffix": "yes" if bright else "no"})
-        write(folder / f"{split}.jsonl", rows)
+            example = {"id": f"{split}{number}", "prefix": "Approved?", "image": name, "population": population}
+            examples.append({**example, "suffix": answer})
+            believed.append({**example, "suffix": "yes" if bright else "no"})
+        write(folder / f"{split}.jsonl", examples)
     write(folder / "believed.jsonl", believed)
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+def write(path: Path, examples: list[dict[str, Any]]) -> None:
+    path.write_text("".join(f"{json.dumps(example)}\n" for example in examples), encoding="utf-8")
 
 
 def pretrain(model: Path, folder: Path) -> None:
     """Give the tiny model what a base model brings along: an opinion, here that bright pictures are good."""
     L.seed_everything(1)
     module = VLMYesNo(
-        model=str(model), trainable="all", freeze_vision=False, max_new_tokens=4, seed=1,
+        base_model=str(model), trainable="all", freeze_vision=False, max_new_tokens=4, seed=1,
         optimizer=lambda params: torch.optim.AdamW(params, lr=3e-3),
     )  # fmt: skip
     file = "data/ads/believed.jsonl"
-    rows = VLMDataModule(train=file, val=file, images="data/ads", evaluate_splits=["val"])
+    examples = VLMDataModule(train=file, val=file, images="data/ads", evaluate_splits=["val"])
     quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
     trainer = L.Trainer(
         max_epochs=6, accelerator="cpu", enable_checkpointing=False, limit_val_batches=0, **quiet,
     )  # fmt: skip
-    trainer.fit(module, datamodule=rows)
+    trainer.fit(module, datamodule=examples)
     module.export(folder)
 
 
 TINY: dict[str, Any] = {
-    "model": {"init_args": {"model": "base", "optimizer": {"init_args": {"lr": 1e-2}}}},
+    "model": {"init_args": {"base_model": "base", "optimizer": {"init_args": {"lr": 1e-2}}}},
     "data": {"init_args": {"sample": 9, "num_workers": 0}},
     "trainer": {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False},
 }
@@ -102,7 +102,7 @@ def recipe(paligemma_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         yield folder
 
 
-def train_rows(run: str) -> Predictions:
+def train_examples(run: str) -> Predictions:
     return read_predictions(Path(run, "predictions-train.tsv"))
 
 
@@ -116,7 +116,7 @@ def test_the_recipe_is_the_whole_loop() -> None:
     assert said == ["images", "test", "fit", "test", "evaluate", "evaluate", "test", "ablation", "ablation", "ablation"]
 
 
-def test_before_tuning_every_row_is_predicted(recipe: Path) -> None:
+def test_before_tuning_every_example_is_predicted(recipe: Path) -> None:
     assert not (recipe / "runs" / "before" / "checkpoints").exists()
     for split, size in SIZES.items():
         found = read_predictions(recipe / "runs" / "before" / f"predictions-{split}.tsv")
@@ -126,15 +126,15 @@ def test_before_tuning_every_row_is_predicted(recipe: Path) -> None:
     assert outcomes == {"tp": 6, "tn": 6, "fp": 6, "fn": 6}  # bright ones are believed to be good: half is wrong
 
 
-def test_exactly_the_rows_asked_for_are_learnt(recipe: Path) -> None:
+def test_exactly_the_examples_asked_for_are_learnt(recipe: Path) -> None:
     before = read_outcomes("runs/before/predictions-train.tsv")
-    found = train_rows("runs/after")
+    found = train_examples("runs/after")
     assert Counter(found.labels) == {"yes": 6, "no": 3}
     assert {before[identity] for identity in found.ids} <= {"tn", "fp", "fn", "neither"}
     result = json.loads(Path("runs/after/result.json").read_text(encoding="utf-8"))
     assert result["data"]["sizes"]["train"] == 9
-    assert result["steps"] == 16  # 8 epochs of a window of 8 rows and one of 1
-    assert len(train_rows("runs/after_all")) == SIZES["train"]
+    assert result["steps"] == 16  # 8 epochs of a window of 8 examples and one of 1
+    assert len(train_examples("runs/after_all")) == SIZES["train"]
 
 
 def test_only_adapters_are_kept(recipe: Path) -> None:
@@ -166,7 +166,7 @@ def test_the_untuned_model_gets_a_threshold_of_its_own(recipe: Path, capsys: pyt
 
 def test_each_seed_of_the_ablation_learns_other_mistakes(recipe: Path) -> None:
     before = read_outcomes("runs/before/predictions-train.tsv")
-    drawn = [set(train_rows(f"runs/moderation/04_false_answers/seed-{seed}").ids) for seed in (1, 2)]
+    drawn = [set(train_examples(f"runs/moderation/04_false_answers/seed-{seed}").ids) for seed in (1, 2)]
     assert drawn[0] != drawn[1]
     for ids in drawn:
         assert len(ids) == 9
@@ -189,7 +189,7 @@ def test_untrained_predictions_never_pass_for_trained_ones(
     assert Path("runs/after/predictions-test.tsv").read_bytes() == kept
 
 
-def test_rows_chosen_by_outcome_need_the_predictions_first(
+def test_examples_chosen_by_outcome_need_the_predictions_first(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("base", "configs", "data", "tiny.yaml"):
@@ -198,7 +198,7 @@ def test_rows_chosen_by_outcome_need_the_predictions_first(
     assert main(["ablation", "run", "configs/moderation", "--overlay", "tiny.yaml"]) == 2
     said = capsys.readouterr().err
     assert "runs/before/predictions-train.tsv: outcomes: cannot be read" in said
-    assert "predict the train rows first" in said
+    assert "predict the train examples first" in said
     assert not Path("runs/moderation/01_one_to_one").exists()  # nothing was run
 
 

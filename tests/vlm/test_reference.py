@@ -93,7 +93,7 @@ def test_padding_and_company_do_not_matter(store: FeatureStore) -> None:
 
 
 @pytest.mark.parametrize("with_features", [False, True])
-def test_each_row_has_its_own_images(store: FeatureStore, with_features: bool) -> None:
+def test_each_example_has_its_own_images(store: FeatureStore, with_features: bool) -> None:
     net, inputs = policy("idefics3"), pairs("idefics3")
     kept = KeptReference(net, store=store)
 
@@ -140,8 +140,8 @@ def test_another_model_is_another_entry(store: FeatureStore) -> None:
 
 
 @pytest.mark.parametrize("with_features", [False, True])
-def test_a_changed_tower_is_other_rows(store: FeatureStore, with_features: bool) -> None:
-    """The entry is that of the text model: it is the rows that know the tower, by its features or by its weights."""
+def test_a_changed_tower_is_other_examples(store: FeatureStore, with_features: bool) -> None:
+    """The entry is that of the text model: the examples know the tower, by its features or by its weights."""
 
     def keys(net: nn.Module) -> list[str]:
         inputs = pairs("smolvlm")

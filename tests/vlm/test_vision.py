@@ -22,7 +22,7 @@ from ftkit.vlm.vision import (
     to_model,
     with_features,
 )
-from quantised_layers import KINDS, quantised
+from quantized_layers import KINDS, quantized
 
 
 def logits(net: nn.Module, inputs: dict[str, Any]) -> Tensor:
@@ -66,7 +66,7 @@ def test_the_image_matters(family: str, store: FeatureStore) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_same_images_serve_chosen_and_rejected_rows(family: str, store: FeatureStore) -> None:
+def test_the_same_images_serve_chosen_and_rejected_examples(family: str, store: FeatureStore) -> None:
     net, inputs = frozen(family), batch(family)
     pair = {name: torch.cat([value, value]) for name, value in inputs.items()}
     pair["input_ids"][2:, -6:] = torch.where(pair["input_ids"][2:, -6:] > 5, 7, pair["input_ids"][2:, -6:])
@@ -82,7 +82,7 @@ def test_the_same_images_serve_chosen_and_rejected_rows(family: str, store: Feat
 @pytest.mark.parametrize("family", FAMILIES)
 def test_generation_takes_features(family: str, store: FeatureStore) -> None:
     net = frozen(family).eval()
-    inputs = {name: value[1:] for name, value in batch(family).items()}  # one row: no padding to its left
+    inputs = {name: value[1:] for name, value in batch(family).items()}  # one example: no padding to its left
     keep = int(inputs["attention_mask"].sum())
     inputs |= {
         name: inputs[name][:, :keep] for name in ("input_ids", "attention_mask", "token_type_ids") & inputs.keys()
@@ -118,7 +118,7 @@ def test_the_tower_runs_once_a_tile_in_whatever_company(store: FeatureStore, mon
     )
     vision = FrozenVision(net, store=store)
     first = attached(vision, inputs)
-    second = attached(vision, {name: value.flip(0) for name, value in inputs.items()})  # rows swapped
+    second = attached(vision, {name: value.flip(0) for name, value in inputs.items()})  # examples swapped
     assert sizes == [3]
     assert torch.equal(second[FEATURES], first[FEATURES][[2, 0, 1]])
     twice = {name: torch.cat([value, value]) for name, value in batch("smolvlm", seed=1).items()}
@@ -223,11 +223,11 @@ def test_a_tile_is_known_by_its_pixels_and_by_what_they_cover() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_quantised_weights_are_known_by_their_scales_too(kind: str, store: FeatureStore) -> None:
+def test_quantized_weights_are_known_by_their_scales_too(kind: str, store: FeatureStore) -> None:
     def vision(scale: float) -> FrozenVision:
         net = frozen("idefics3").eval()
         projection = net.model.connector.modality_projection
-        projection.proj = quantised(scale * projection.proj.weight.detach(), kind)
+        projection.proj = quantized(scale * projection.proj.weight.detach(), kind)
         return FrozenVision(net, store=store)
 
     inputs = batch("idefics3")
@@ -241,7 +241,7 @@ def test_quantised_weights_are_known_by_their_scales_too(kind: str, store: Featu
     assert doubled.computed == 3
 
 
-def test_how_a_model_is_quantised_is_a_part_of_the_key(store: FeatureStore) -> None:
+def test_how_a_model_is_quantized_is_a_part_of_the_key(store: FeatureStore) -> None:
     net, inputs = frozen("idefics3"), batch("idefics3")
     attached(FrozenVision(net, store=store), inputs)
     net.config.quantization_config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=3.0)

@@ -8,8 +8,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from ftkit.cli import main
-from ftkit.evaluation.predictions import read_predictions
 from ftkit.lightning_cli import FtkitCLI
+from ftkit.results.predictions import read_predictions
 from ftkit.training.checkpoint import read_checkpoint
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "vlm"
@@ -31,7 +31,7 @@ def test_a_config_is_qlora_on_a_small_gpu(name: str, monkeypatch: pytest.MonkeyP
     path = CONFIGS / f"{name}.yaml"
     config = parsed(path, monkeypatch)
     model, written = config.model.init_args, yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert (model.quantisation, model.trainable, model.gradient_checkpointing) == ("nf4", "lora", True)
+    assert (model.quantization, model.trainable, model.gradient_checkpointing) == ("nf4", "lora", True)
     assert model.optimizer.class_path.endswith("PagedAdamW8bit")
     assert config.trainer.precision == "bf16-mixed"
     for part in ("model", "data"):
@@ -51,20 +51,20 @@ def test_every_config_is_tested() -> None:
 
 @pytest.fixture
 def run_offline(
-    request: pytest.FixtureRequest, vlm_rows: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, vlm_examples: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], Path]:
     """Runs fit and test of a shipped config on a tiny model; only names of folders and the device are other ones."""
 
     def run(name: str) -> Path:
         family, shape = SHAPE_OF[name]
-        rows = vlm_rows(shape)
+        examples = vlm_examples(shape)
         if name == "moderation":
-            lines = rows.read_text().replace('"red"', '"yes"').replace('"green"', '"no"').replace('"blue"', '"no"')
-            rows = rows.with_name("moderation.jsonl")
-            rows.write_text(lines)
-        splits = dict.fromkeys(("train", "val", "test"), str(rows))
+            lines = examples.read_text().replace('"red"', '"yes"').replace('"green"', '"no"').replace('"blue"', '"no"')
+            examples = examples.with_name("moderation.jsonl")
+            examples.write_text(lines)
+        splits = dict.fromkeys(("train", "val", "test"), str(examples))
         overlay = {
-            "model": {"init_args": {"model": str(request.getfixturevalue(family))}},
+            "model": {"init_args": {"base_model": str(request.getfixturevalue(family))}},
             "data": {"init_args": {**splits, "images": None, "num_workers": 0}},
             "trainer": {"accelerator": "cpu", "max_epochs": 1, "limit_val_batches": 1},
         }

@@ -15,8 +15,8 @@ from transformers import AutoProcessor
 
 from chat_folders import CHATML, FULL_STOP, PLAIN_TEXT, QWEN3, TOOL, for_parts, perfectly_tuned
 from ftkit.errors import InputError
-from ftkit.evaluation.predictions import read_predictions
-from ftkit.rows.reader import read_rows
+from ftkit.examples.reader import read_examples
+from ftkit.results.predictions import read_predictions
 from ftkit.training.recorder import RunRecorder
 from ftkit.training.resume import compare_settings, settings
 from ftkit.vlm.chat import ChatEncoder
@@ -58,9 +58,9 @@ def conversations(folder: Path, **more: Any) -> Path:
     turns = [{"role": role, "content": content} for role, content in TURNS]
     later = [*turns[:2], {"role": "user", "content": "<image>And this?"}, turns[3]]
     later[0] = {"role": "user", "content": "<image>Which colour?"}
-    rows = [{"messages": turns, "image": "b.png", **more}] * 3
-    rows.append({"messages": later, "images": ["b.png", "a.png"], **more})
-    (path := folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    examples = [{"messages": turns, "image": "b.png", **more}] * 3
+    examples.append({"messages": later, "images": ["b.png", "a.png"], **more})
+    (path := folder / "examples.jsonl").write_text("".join(f"{json.dumps(example)}\n" for example in examples))
     return path
 
 
@@ -76,23 +76,23 @@ def trainer(folder: Path) -> L.Trainer:
     )  # fmt: skip
 
 
-def learnt(processor: Any, inputs: dict[str, torch.Tensor], row: int = 0) -> str:
-    labels = inputs["labels"][row]
+def learnt(processor: Any, inputs: dict[str, torch.Tensor], example: int = 0) -> str:
+    labels = inputs["labels"][example]
     return processor.tokenizer.decode(labels[labels != -100])
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_perfectly_tuned_model_is_always_right(
-    name: str, with_template: Callable[[str], Path], vlm_rows: Callable[[str], Path], tmp_path: Path
+    name: str, with_template: Callable[[str], Path], vlm_examples: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    rows = vlm_rows("messages")
-    module = VLMSFT(model=str(with_template(TEMPLATES[name])), max_new_tokens=64)
+    examples = vlm_examples("messages")
+    module = VLMSFT(base_model=str(with_template(TEMPLATES[name])), max_new_tokens=64)
     perfectly_tuned(module)
     for stage, split in (("validate", "val"), ("test", "test"), ("predict", "test")):
         run = trainer(tmp_path / stage)
-        getattr(run, stage)(module, datamodule=data_of(rows))
+        getattr(run, stage)(module, datamodule=data_of(examples))
         found = read_predictions(tmp_path / stage / f"predictions-{split}.tsv")
-        assert found.predictions == found.labels == [row.completion for row in read_rows(rows)]
+        assert found.predictions == found.labels == [example.completion for example in read_examples(examples)]
         assert set(found.extra["relaxed_match"]) == {"yes"}
         if stage != "predict":
             assert run.logged_metrics[f"{split}/accuracy"] == run.logged_metrics[f"{split}/relaxed_accuracy"] == 1
@@ -103,9 +103,9 @@ def test_a_step_on_turns_and_tools_says_what_is_learnt(
     supervise: Any, with_template: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     template = TEMPLATES["chatml"].replace("{% for message", "{{ tools | tojson if tools }}{% for message", 1)
-    rows = conversations(tmp_path, tools=[TOOL])
-    module = VLMSFT(model=str(with_template(template)), max_new_tokens=4)
-    data = data_of(rows, supervise=supervise)
+    examples = conversations(tmp_path, tools=[TOOL])
+    module = VLMSFT(base_model=str(with_template(template)), max_new_tokens=4)
+    data = data_of(examples, supervise=supervise)
     with caplog.at_level("INFO", logger="lightning.pytorch"):
         (run := trainer(tmp_path / "run")).fit(module, datamodule=data)
     assert run.global_step == 1
@@ -114,15 +114,17 @@ def test_a_step_on_turns_and_tools_says_what_is_learnt(
     assert f"Supervised: {which}" in caplog.text
     inputs = next(iter(data.val_dataloader()))["inputs"]
     earlier = "blue<end_of_utterance>\n" if supervise == "all" else ""
-    assert [learnt(module.processor, inputs, row) for row in range(4)] == [f"{earlier}yes<end_of_utterance>\n"] * 4
+    assert [learnt(module.processor, inputs, example) for example in range(4)] == [
+        f"{earlier}yes<end_of_utterance>\n"
+    ] * 4
     assert '"name": "weather"' in module.tokenizer.decode(inputs["input_ids"][0])
 
 
 def test_turns_stand_where_the_processor_puts_them(with_template: Callable[[str], Path], tmp_path: Path) -> None:
     processor = AutoProcessor.from_pretrained(with_template(TEMPLATES["chatml"]))
     encoder, last = (ChatEncoder(processor, supervise=which) for which in ("all", "last"))  # type: ignore[arg-type]
-    for row in read_rows(conversations(tmp_path)):
-        both, one = encoder.inputs([encoder.encode(row)]), last.inputs([last.encode(row)])
+    for example in read_examples(conversations(tmp_path)):
+        both, one = encoder.inputs([encoder.encode(example)]), last.inputs([last.encode(example)])
         assert learnt(processor, both) == "blue<end_of_utterance>\nyes<end_of_utterance>\n"
         for name in ("input_ids", "attention_mask", "pixel_values", "pixel_attention_mask"):
             assert torch.equal(both[name], one[name]), name
@@ -132,7 +134,7 @@ def test_turns_stand_where_the_processor_puts_them(with_template: Callable[[str]
         assert before.endswith("Which colour?<end_of_utterance>\n<|im_start|>assistant\n")
 
 
-def test_a_row_remembered_without_its_picture_learns_the_same_turns(
+def test_an_example_remembered_without_its_picture_learns_the_same_turns(
     with_template: Callable[[str], Path], tmp_path: Path
 ) -> None:
     data = data_of(conversations(tmp_path), supervise="all")
@@ -146,51 +148,55 @@ def test_a_row_remembered_without_its_picture_learns_the_same_turns(
 
 def test_turns_that_the_template_rewrites_are_refused(with_template: Callable[[str], Path], tmp_path: Path) -> None:
     data = data_of(conversations(tmp_path), supervise="all")
-    with pytest.raises(InputError, match=r"rows\.jsonl:1: supervise: the assistant turn in message 2 is not what"):
-        trainer(tmp_path).fit(VLMSFT(model=str(with_template(TEMPLATES["qwen3"]))), datamodule=data)
+    with pytest.raises(InputError, match=r"examples\.jsonl:1: supervise: the assistant turn in message 2 is not what"):
+        trainer(tmp_path).fit(VLMSFT(base_model=str(with_template(TEMPLATES["qwen3"]))), datamodule=data)
 
 
 def test_a_prompt_that_sees_itself_holds_no_turn_to_learn(paligemma_folder: Path, tmp_path: Path) -> None:
     processor = AutoProcessor.from_pretrained(paligemma_folder)
     processor.chat_template = TEMPLATES["chatml"]
-    row = read_rows(conversations(tmp_path))[0]
-    with pytest.raises(InputError, match=r"rows\.jsonl:1: supervise: an earlier turn would see itself"):
-        ChatEncoder(processor, supervise="all").encode(row)
+    example = read_examples(conversations(tmp_path))[0]
+    with pytest.raises(InputError, match=r"examples\.jsonl:1: supervise: an earlier turn would see itself"):
+        ChatEncoder(processor, supervise="all").encode(example)
 
 
 def test_pairs_differ_in_their_last_answers(
-    idefics3_folder: Path, vlm_rows: Callable[[str], Path], tmp_path: Path
+    idefics3_folder: Path, vlm_examples: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    data = data_of(vlm_rows("preference"), supervise="all")
+    data = data_of(vlm_examples("preference"), supervise="all")
     with pytest.raises(InputError, match=r"supervise: a preference is one between last answers \(got 'all'\)"):
-        trainer(tmp_path).fit(VLMDPO(model=str(idefics3_folder)), datamodule=data)
+        trainer(tmp_path).fit(VLMDPO(base_model=str(idefics3_folder)), datamodule=data)
 
 
 def test_a_resumed_training_learns_the_same_turns_and_tools(tmp_path: Path) -> None:
-    engine, rows = L.Trainer(logger=False, barebones=True), conversations(tmp_path)
-    stored, now = (settings(engine, data_of(rows, supervise=which)) for which in ("last", "all"))
+    engine, examples = L.Trainer(logger=False, barebones=True), conversations(tmp_path)
+    stored, now = (settings(engine, data_of(examples, supervise=which)) for which in ("last", "all"))
     with pytest.raises(InputError, match=r"other settings: data\.supervise was last, is all"):
         compare_settings(stored, now)
-    stored = settings(engine, data_of(rows))
+    stored = settings(engine, data_of(examples))
     other = settings(engine, data_of(conversations(tmp_path, tools=[TOOL])))
     assert compare_settings(stored, other, allow_changed=True).keys() == {"data_sha256"}
 
 
 def test_a_score_is_read_where_the_answer_begins(
-    with_template: Callable[[str], Path], vlm_rows: Callable[[str], Path], tmp_path: Path
+    with_template: Callable[[str], Path], vlm_examples: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """What the model would say after the template's empty thoughts, not in the place of them."""
-    module = VLMYesNo(model=str(with_template(TEMPLATES["qwen3"])), positive="red", negative="blue", max_new_tokens=40)
+    module = VLMYesNo(
+        base_model=str(with_template(TEMPLATES["qwen3"])), positive="red", negative="blue", max_new_tokens=40
+    )
     module.configure_model()
     tokenizer, net = module.tokenizer, module.eval().net.get_base_model()
     opening = tokenizer.encode("<think>\n\n</think>\n\n", add_special_tokens=False)
     encoder = ChatEncoder(module.processor)
-    rows = [row for row in read_rows(vlm_rows("messages")) if row.completion in ("red", "blue")][:3]
+    examples = [
+        example for example in read_examples(vlm_examples("messages")) if example.completion in ("red", "blue")
+    ][:3]
     batch: dict[str, Any] = {
-        "prompts": encoder.prompts(encoded := [encoder.encode(row) for row in rows]),
-        "id": [row.id for row in rows],
-        "answer": [row.completion for row in rows],
-        "affixes": [encoder.renderer.affixes(row) for row in rows],
+        "prompts": encoder.prompts(encoded := [encoder.encode(example) for example in examples]),
+        "id": [example.id for example in examples],
+        "answer": [example.completion for example in examples],
+        "affixes": [encoder.renderer.affixes(example) for example in examples],
     }
     begun = encoder.prompts([replace(one, prompt=[*one.prompt, *opening]) for one in encoded])
     blue, red = module.first_tokens

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from ftkit.commands.evaluate import evaluate
 from ftkit.errors import InputError
-from ftkit.evaluation import evaluate
+from ftkit.examples.reader import Example, read_examples
 from ftkit.models.base_model import load_base, plain_model
-from ftkit.rows.reader import Row, read_rows
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.recorder import RunRecorder
 from ftkit.vlm import dpo
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
 
 def module(model: str, **options: Any) -> VLMDPO:
-    return VLMDPO(**{"model": model, "seed": 3, "optimizer": sgd, "beta": 0.5, **options})
+    return VLMDPO(**{"base_model": model, "seed": 3, "optimizer": sgd, "beta": 0.5, **options})
 
 
 def batches(family: str, count: int = 2) -> list[dict[str, Any]]:
@@ -63,11 +63,11 @@ def singles(batch: dict[str, Any]) -> list[dict[str, Any]]:
     """The pairs of a batch, one a batch."""
     count = len(batch["id"])
 
-    def rows(value: Tensor, number: int) -> Tensor:
+    def examples(value: Tensor, number: int) -> Tensor:
         return value[number::count] if len(value) == 2 * count else value[number : number + 1]
 
     return [
-        {"id": [name], "inputs": {key: rows(value, number) for key, value in batch["inputs"].items()}}
+        {"id": [name], "inputs": {key: examples(value, number) for key, value in batch["inputs"].items()}}
         for number, name in enumerate(batch["id"])
     ]
 
@@ -115,18 +115,18 @@ def test_it_starts_at_ln_2_and_learns(tmp_path: Path, folder: Any, family: str) 
 @pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
 @pytest.mark.parametrize("fixture", ["idefics3_folder", "smolvlm_folder"])
 def test_trl_computes_the_same(
-    tmp_path: Path, fixture: str, loss: Any, vlm_rows: Any, request: pytest.FixtureRequest
+    tmp_path: Path, fixture: str, loss: Any, vlm_examples: Any, request: pytest.FixtureRequest
 ) -> None:
-    """Same rows, weights and moved adapters; pictures of one to five tiles, one or two a row."""
-    model, rows = str(request.getfixturevalue(fixture)), read_rows(vlm_rows("preference"))
-    peer = trl_trainer(tmp_path, model, rows, loss_type=[loss], beta=0.5)
+    """Same examples, weights and moved adapters; pictures of one to five tiles, one or two an example."""
+    model, examples = str(request.getfixturevalue(fixture)), read_examples(vlm_examples("preference"))
+    peer = trl_trainer(tmp_path, model, examples, loss_type=[loss], beta=0.5)
     net = module(model, loss=loss, lora_targets=["q_proj", "v_proj"])
     net.configure_model()
     torch.manual_seed(0)
     moved = {name: 0.1 * torch.randn_like(value) for name, value in get_peft_model_state_dict(net.net).items()}
     for one in (net.net, peer.model):
         assert not set_peft_model_state_dict(one, moved).unexpected_keys
-    theirs = peer.data_collator([copy.deepcopy(row) for row in peer.rows[:5]])
+    theirs = peer.data_collator([copy.deepcopy(example) for example in peer.examples[:5]])
     peer.model.eval()
     with torch.no_grad():
         wanted = peer.compute_loss(peer.model, peer._prepare_inputs(dict(theirs))).item()
@@ -134,7 +134,7 @@ def test_trl_computes_the_same(
     assert abs(metrics["rewards/margins"]) > 1e-3
 
     encoder = ChatEncoder(net.processor, preference=True)
-    mine = encoder.inputs([encoder.encode(row) for row in rows[:5]])
+    mine = encoder.inputs([encoder.encode(example) for example in examples[:5]])
     for name in ("input_ids", "attention_mask"):
         assert torch.equal(mine[name], theirs[name])
     assert torch.equal(mine["labels"] != -100, theirs["completion_mask"].bool())
@@ -149,18 +149,18 @@ def test_trl_computes_the_same(
         assert abs(net.compare({"inputs": dropped})[0].losses.mean().item() - wanted) > 1e-4  # the image counts
 
 
-def trl_trainer(tmp_path: Path, model: str, rows: list[Row], **options: Any) -> Any:
-    """TRL's trainer of the same adapters; ``rows`` of it are the rows in TRL's shape."""
+def trl_trainer(tmp_path: Path, model: str, examples: list[Example], **options: Any) -> Any:
+    """TRL's trainer of the same adapters; ``examples`` of it are the examples in TRL's shape."""
     trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
-    pictures = [[Image.open(image) for image in row.images] for row in rows]
+    pictures = [[Image.open(image) for image in example.images] for example in examples]
     converted = [
         {
             "images": images,
-            "prompt": [{"role": "user", "content": row.prompt[0]["content"][-1]["text"]}],
-            "chosen": [{"role": "assistant", "content": row.completion}],
-            "rejected": [{"role": "assistant", "content": row.rejected}],
+            "prompt": [{"role": "user", "content": example.prompt[0]["content"][-1]["text"]}],
+            "chosen": [{"role": "assistant", "content": example.completion}],
+            "rejected": [{"role": "assistant", "content": example.rejected}],
         }
-        for row, images in zip(rows, pictures, strict=True)
+        for example, images in zip(examples, pictures, strict=True)
     ]
     quiet = {"report_to": "none", "use_cpu": True, "bf16": False, "activation_checkpointing": False}
     peer = trl.DPOTrainer(
@@ -170,7 +170,7 @@ def trl_trainer(tmp_path: Path, model: str, rows: list[Row], **options: Any) -> 
         processing_class=AutoProcessor.from_pretrained(model),
         peft_config=LoraConfig(r=8, lora_alpha=16, target_modules=r".*text_model.*(q_proj|v_proj)"),
     )
-    peer.rows = converted
+    peer.examples = converted
     return peer
 
 
@@ -257,12 +257,12 @@ def test_no_step_is_logged_at_every_0_steps(tmp_path: Path, folder: Any) -> None
 def test_a_step_runs_the_prompt_once_a_pair(tmp_path: Path, folder: Any) -> None:
     net = module(folder("idefics3"))
     net.configure_model()
-    rows: list[int] = []
+    examples: list[int] = []
     net.net.get_base_model().model.text_model.register_forward_pre_hook(
-        lambda module, args, kwargs: rows.append(len(kwargs["inputs_embeds"])), with_kwargs=True
+        lambda module, args, kwargs: examples.append(len(kwargs["inputs_embeds"])), with_kwargs=True
     )
     fit(tmp_path, net, batches("idefics3", 1), max_epochs=1)
-    assert rows == [2, 2]  # two pairs: reference and policy
+    assert examples == [2, 2]  # two pairs: reference and policy
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -348,21 +348,21 @@ def test_evaluation_is_preference_accuracy(tmp_path: Path, folder: Any) -> None:
     loader = DataLoader(data, batch_size=None)
     run = trainer(tmp_path)
     (figures,) = run.test(net, loader, verbose=False)
-    (rows,) = run.predict(net, loader)
-    assert rows["id"] == ["0a", "0b"]
-    assert rows["label"] == ["chosen", "chosen"]
-    assert figures["test/accuracy"] == rows["prediction"].count("chosen") / 2
-    assert set(rows["columns"]) == {"logps_chosen", "logps_rejected", "drift_chosen", "drift_rejected"}
-    assert figures["test/rewards/margin"] == pytest.approx(rows["score"].mean().item(), abs=1e-6)
+    (examples,) = run.predict(net, loader)
+    assert examples["id"] == ["0a", "0b"]
+    assert examples["label"] == ["chosen", "chosen"]
+    assert figures["test/accuracy"] == examples["prediction"].count("chosen") / 2
+    assert set(examples["columns"]) == {"logps_chosen", "logps_rejected", "drift_chosen", "drift_rejected"}
+    assert figures["test/rewards/margin"] == pytest.approx(examples["score"].mean().item(), abs=1e-6)
     assert net.score_name == "log_odds:chosen"
-    drift = sum(map(float, rows["columns"]["drift_chosen"])) / 2
+    drift = sum(map(float, examples["columns"]["drift_chosen"])) / 2
     assert figures["test/drift/chosen"] == pytest.approx(drift, abs=1e-5)
     swapped = copy.deepcopy(data)
     swapped[0]["inputs"] |= {
         name: torch.cat(value.chunk(2)[::-1]) for name, value in data[0]["inputs"].items() if "pixel" not in name
     }
     (other,) = run.predict(net, DataLoader(swapped, batch_size=None))
-    torch.testing.assert_close(other["score"], -rows["score"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(other["score"], -examples["score"], atol=1e-5, rtol=0)
 
 
 def test_before_training_every_pair_is_a_tie_and_the_accuracy_that_of_chance(tmp_path: Path, folder: Any) -> None:
@@ -405,4 +405,4 @@ def test_a_tuned_model_that_is_loaded_keeps_its_reference(tmp_path: Path, folder
 )
 def test_options_that_make_no_sense(options: dict[str, Any], field: str) -> None:
     with pytest.raises(InputError, match=field):
-        VLMDPO(model="anything", **options)
+        VLMDPO(base_model="anything", **options)

@@ -25,8 +25,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "cache"))
 
 
-def fit(folder: Path, kind: type[VLMModule], model: Path, rows: Path, room: int = 100, after: int = 0) -> Any:
-    """A run in which more than ``room`` rows are out of memory after so many steps: in the midst of a backward pass."""
+def fit(folder: Path, kind: type[VLMModule], model: Path, examples: Path, room: int = 100, after: int = 0) -> Any:
+    """A run in which more than ``room`` examples are out of memory after so many steps, amid a backward pass."""
 
     class Small(kind):  # type: ignore[misc, valid-type]
         full, failures = False, 0
@@ -45,13 +45,13 @@ def fit(folder: Path, kind: type[VLMModule], model: Path, rows: Path, room: int 
                 raise torch.OutOfMemoryError("injected")
 
     L.seed_everything(1)
-    module = Small(model=str(model), seed=1, optimizer=lambda params: torch.optim.AdamW(params, lr=1e-2, eps=1e-3))
+    module = Small(base_model=str(model), seed=1, optimizer=lambda params: torch.optim.AdamW(params, lr=1e-2, eps=1e-3))
     callback = FitBatch()
     L.Trainer(
         accelerator="cpu", max_epochs=2, default_root_dir=folder, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, callbacks=[callback, ExactResume()],
         limit_val_batches=0,
-    ).fit(module, datamodule=VLMDataModule(str(rows), str(rows), str(rows), batch_size=8, seed=1))  # fmt: skip
+    ).fit(module, datamodule=VLMDataModule(*[str(examples)] * 3, batch_size=8, seed=1))  # fmt: skip
     return module, callback
 
 
@@ -62,12 +62,12 @@ def learnt(module: VLMModule) -> Tensor:
 @pytest.mark.parametrize("kind", list(SHAPE_OF))
 @pytest.mark.parametrize("after", [0, 3])
 def test_the_adapters_are_those_of_the_whole_batch(
-    kind: type[VLMModule], after: int, idefics3_folder: Path, vlm_rows: Callable[[str], Path], tmp_path: Path
+    kind: type[VLMModule], after: int, idefics3_folder: Path, vlm_examples: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    rows = vlm_rows(SHAPE_OF[kind])  # 12 of them: batches of 8 and 4
-    whole, found = fit(tmp_path, kind, idefics3_folder, rows)
+    examples = vlm_examples(SHAPE_OF[kind])  # 12 of them: batches of 8 and 4
+    whole, found = fit(tmp_path, kind, idefics3_folder, examples)
     assert (found.fitted, whole.failures) == (8, 0)
-    split, found = fit(tmp_path, kind, idefics3_folder, rows, room=2, after=after)
+    split, found = fit(tmp_path, kind, idefics3_folder, examples, room=2, after=after)
     assert (found.fitted, split.failures) == (2, 2)
     assert split.trainer.global_step == whole.trainer.global_step == 4
     torch.testing.assert_close(learnt(split), learnt(whole), atol=2e-5, rtol=0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from ftkit.evaluation.predictions import read_predictions
+from ftkit.results.predictions import read_predictions
 from ftkit.training.recorder import RunRecorder
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.sft import VLMSFT
@@ -45,11 +45,11 @@ def draw_bars(draw: ImageDraw.ImageDraw, rng: random.Random) -> dict[str, str]:
     return {"How many bars?": str(count), "What colour?": colour}
 
 
-def draw_rows(folder: Path, count: int, seed: int) -> Path:
+def draw_examples(folder: Path, count: int, seed: int) -> Path:
     """``count`` questions, each on a picture of its own, as JSON lines."""
     rng = random.Random(seed)
     folder.mkdir()
-    rows = []
+    examples = []
     for number in range(count):
         light = rng.randint(215, 255)
         image = Image.new("RGB", (SIDE, SIDE), (light, light, light))
@@ -57,21 +57,21 @@ def draw_rows(folder: Path, count: int, seed: int) -> Path:
         image.save(folder / f"{number}.png")
         question = rng.choice(list(asked))
         messages = [{"role": "user", "content": question}, {"role": "assistant", "content": asked[question]}]
-        rows.append({"id": f"q{number}", "messages": messages, "images": [f"{number}.png"], "question": question})
-    path = folder / "rows.jsonl"
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        examples.append({"id": f"q{number}", "messages": messages, "images": [f"{number}.png"], "question": question})
+    path = folder / "examples.jsonl"
+    path.write_text("".join(f"{json.dumps(example)}\n" for example in examples))
     return path
 
 
 def run(folder: Path, train: int = 3200, epochs: int = 6, lr: float = 3e-3) -> tuple[float, float]:
     """Accuracy on unseen pictures before and after training."""
-    sources = {name: str(draw_rows(folder / name, size, seed)) for seed, (name, size) in
+    sources = {name: str(draw_examples(folder / name, size, seed)) for seed, (name, size) in
                enumerate((("train", train), ("val", 40), ("test", 240)))}  # fmt: skip
     data = VLMDataModule(**sources, batch_size=32, evaluation_batch_size=60, seed=1)
     model = build_idefics3(folder / "model", tiles=1, spread=False)
     steps = epochs * -(-train // 32)
     module = VLMSFT(
-        model=str(model), trainable="all", freeze_vision=False, max_new_tokens=8, seed=1,
+        base_model=str(model), trainable="all", freeze_vision=False, max_new_tokens=8, seed=1,
         optimizer=lambda params: torch.optim.AdamW(params, lr=lr, weight_decay=0.01),
         scheduler=lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps),
     )  # fmt: skip
@@ -94,11 +94,11 @@ def run(folder: Path, train: int = 3200, epochs: int = 6, lr: float = 3e-3) -> t
 @pytest.mark.slow
 def test_unseen_pictures_are_answered(tmp_path: Path) -> None:
     before, after = run(tmp_path)
-    rows = [json.loads(line) for line in (tmp_path / "test" / "rows.jsonl").read_text().splitlines()]
+    examples = [json.loads(line) for line in (tmp_path / "test" / "examples.jsonl").read_text().splitlines()]
     by_question: dict[str, Counter[str]] = {}
-    for row in rows:
-        by_question.setdefault(row["question"], Counter())[row["messages"][1]["content"]] += 1
+    for example in examples:
+        by_question.setdefault(example["question"], Counter())[example["messages"][1]["content"]] += 1
     # The best that can be said without looking at the pictures.
-    chance = sum(max(answers.values()) for answers in by_question.values()) / len(rows)
+    chance = sum(max(answers.values()) for answers in by_question.values()) / len(examples)
     assert before <= chance < 0.45
     assert after > 0.9

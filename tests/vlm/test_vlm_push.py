@@ -14,13 +14,13 @@ from ftkit.commands.push import push
 
 
 @pytest.fixture(scope="module")
-def run(vlm_rows: Callable[[str], Path], idefics3_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(vlm_examples: Callable[[str], Path], idefics3_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one step, so fast that its adapters change what the model says."""
     folder = tmp_path_factory.mktemp("runs") / "colours"
-    rows = str(vlm_rows("messages"))
+    examples = str(vlm_examples("messages"))
     options = {
-        "--model": "ftkit.VLMSFT", "--model.model": idefics3_folder, "--model.optimizer": "torch.optim.SGD",
-        "--model.optimizer.lr": 1.0, "--data": "ftkit.VLMDataModule", "--data.train": rows, "--data.val": rows,
+        "--model": "ftkit.VLMSFT", "--model.base_model": idefics3_folder, "--model.optimizer": "torch.optim.SGD",
+        "--model.optimizer.lr": 1.0, "--data": "ftkit.VLMDataModule", "--data.train": examples, "--data.val": examples,
         "--data.evaluate_splits": "[val]",
         "--trainer.max_steps": 2, "--trainer.limit_val_batches": 0, "--trainer.accelerator": "cpu",
         "--trainer.enable_progress_bar": "false", "--trainer.default_root_dir": folder,
@@ -32,12 +32,12 @@ def run(vlm_rows: Callable[[str], Path], idefics3_folder: Path, tmp_path_factory
 
 
 def test_the_card_of_preferences_says_whose_share_it_tells(
-    vlm_rows: Callable[[str], Path], idefics3_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vlm_examples: Callable[[str], Path], idefics3_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = str(vlm_rows("preference"))
+    examples = str(vlm_examples("preference"))
     options = {
-        "--model": "ftkit.VLMDPO", "--model.model": idefics3_folder, "--data": "ftkit.VLMDataModule",
-        "--data.train": rows, "--data.test": rows, "--trainer.max_steps": 1, "--trainer.accelerator": "cpu",
+        "--model": "ftkit.VLMDPO", "--model.base_model": idefics3_folder, "--data": "ftkit.VLMDataModule",
+        "--data.train": examples, "--data.test": examples, "--trainer.max_steps": 1, "--trainer.accelerator": "cpu",
         "--trainer.enable_progress_bar": "false", "--trainer.default_root_dir": tmp_path / "run",
     }  # fmt: skip
     monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "cache"))
@@ -69,6 +69,6 @@ def test_the_card_tells_how_to_load_it(
     with torch.no_grad():
         expected = tuned.net(**inputs).logits
         torch.testing.assert_close(loaded["model"].float()(**inputs).logits, expected, atol=1e-3, rtol=1e-3)
-        base = VLMSFT(model=str(idefics3_folder), dtype="float32")
+        base = VLMSFT(base_model=str(idefics3_folder), dtype="float32")
         base.configure_model()
         assert not torch.allclose(base.net(**inputs).logits, expected, atol=1e-2)  # or the adapters could be missing

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from ftkit.evaluation.predictions import read_predictions
+from ftkit.results.predictions import read_predictions
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.dpo import VLMDPO
 from ftkit.vlm.model import VLMModule
@@ -15,17 +15,17 @@ from ftkit.vlm.sft import VLMSFT
 from scale_out import assert_same_run, run, run_in_two
 
 
-def maker(folder: Path, rows: Path, kind: type[VLMModule] = VLMSFT, **options: Any) -> Any:
-    """Batches of rows of one or two pictures: 7 to learn from, the last step on 2 here and 1 there, 3 and 2."""
-    lines = rows.read_text(encoding="utf-8").splitlines(keepends=True)
+def maker(folder: Path, examples: Path, kind: type[VLMModule] = VLMSFT, **options: Any) -> Any:
+    """Batches of examples of one or two pictures: 7 to learn from, the last step on 2 here and 1 there, 3 and 2."""
+    lines = examples.read_text(encoding="utf-8").splitlines(keepends=True)
     files: dict[str, Any] = {}
     for name, part in {"train": lines[:7], "val": lines[7:10], "test": lines[10:]}.items():
-        files[name] = str(rows.with_name(f"{name}.jsonl"))
+        files[name] = str(examples.with_name(f"{name}.jsonl"))
         Path(files[name]).write_text("".join(part), encoding="utf-8")
 
     def make(batch_size: int) -> tuple[VLMModule, VLMDataModule]:
         sgd = lambda parameters: torch.optim.SGD(parameters, lr=0.05)  # noqa: E731
-        module = kind(model=str(folder), seed=3, max_new_tokens=3, optimizer=sgd, **options)
+        module = kind(base_model=str(folder), seed=3, max_new_tokens=3, optimizer=sgd, **options)
         data = VLMDataModule(**files, seed=5, batch_size=batch_size, evaluate_splits=("train", "val", "test"))
         return module, data
 
@@ -39,12 +39,12 @@ def test_two_processes_are_one_with_twice_the_batch(
     tolerance: float,
     options: dict[str, Any],
     idefics3_folder: Path,
-    vlm_rows: Callable[[str], Path],
+    vlm_examples: Callable[[str], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "cache"))
-    make = maker(idefics3_folder, vlm_rows("messages"), **options)
+    make = maker(idefics3_folder, vlm_examples("messages"), **options)
     run(tmp_path, make, 4)
     run_in_two(tmp_path / "two", make, 2, strategy)
     assert_same_run(tmp_path, tmp_path / "two", tolerance)
@@ -58,12 +58,12 @@ def test_two_processes_are_one_with_twice_the_batch(
 def test_preferences_are_learnt_on_two_processes_as_on_one(
     options: dict[str, Any],
     idefics3_folder: Path,
-    vlm_rows: Callable[[str], Path],
+    vlm_examples: Callable[[str], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "cache"))
-    make = maker(idefics3_folder, vlm_rows("preference"), VLMDPO, **options)
+    make = maker(idefics3_folder, vlm_examples("preference"), VLMDPO, **options)
     run(tmp_path, make, 4)
     run_in_two(tmp_path / "two", make, 2, "ddp")
     assert_same_run(tmp_path, tmp_path / "two", 1e-5)  # log-probabilities are near 50

@@ -1,4 +1,4 @@
-"""SFT of vision-language models: TRL's loss, planted bugs, and runs from rows to the prediction file."""
+"""SFT of vision-language models: TRL's loss, planted bugs, and runs from examples to the prediction file."""
 
 import copy
 import json
@@ -14,9 +14,9 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from ftkit.errors import InputError
-from ftkit.evaluation.predictions import read_predictions
+from ftkit.examples.reader import Example, read_examples
 from ftkit.models.generation import Answers
-from ftkit.rows.reader import Row, read_rows
+from ftkit.results.predictions import read_predictions
 from ftkit.training.recorder import RunRecorder
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.sft import VLMSFT
@@ -42,8 +42,8 @@ def data_of(path: Path, **options: Any) -> VLMDataModule:
 
 
 def prepared(folder: Path, path: Path, **options: Any) -> tuple[VLMSFT, dict[str, Any]]:
-    """A module in evaluation mode with one batch of its rows."""
-    module = VLMSFT(model=str(folder), seed=1, **options)
+    """A module in evaluation mode with one batch of its examples."""
+    module = VLMSFT(base_model=str(folder), seed=1, **options)
     module.configure_model()
     data = data_of(path)
     data.prepare(module.processor)
@@ -59,29 +59,29 @@ def mean_loss(module: VLMSFT, inputs: dict[str, torch.Tensor]) -> float:
 # without an image. Its loss is held against transformers' own, below.
 @pytest.fixture(scope="module", params=["idefics3", "smolvlm"])
 def of_trl(
-    request: pytest.FixtureRequest, vlm_rows: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, vlm_examples: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any], float]:
-    """A model's folder, what TRL's collator makes of the first four rows, and TRL's loss of it."""
+    """A model's folder, what TRL's collator makes of the first four examples, and TRL's loss of it."""
     trl = pytest.importorskip("trl")
     from datasets import Dataset
 
     folder = request.getfixturevalue(f"{request.param}_folder")
 
-    def example(row: Row) -> dict[str, Any]:
-        text = next(part["text"] for part in row.prompt[0]["content"] if part["type"] == "text")
-        prompt, told = [{"role": "user", "content": text}], [{"role": "assistant", "content": row.completion}]
-        return {"prompt": prompt, "completion": told, "images": [Image.open(path) for path in row.images]}
+    def as_trl(example: Example) -> dict[str, Any]:
+        text = next(part["text"] for part in example.prompt[0]["content"] if part["type"] == "text")
+        prompt, told = [{"role": "user", "content": text}], [{"role": "assistant", "content": example.completion}]
+        return {"prompt": prompt, "completion": told, "images": [Image.open(path) for path in example.images]}
 
-    rows = [example(row) for row in read_rows(vlm_rows("messages"))[:4]]
+    examples = [as_trl(example) for example in read_examples(vlm_examples("messages"))[:4]]
     quiet = {"use_cpu": True, "bf16": False, "report_to": "none", "activation_checkpointing": False}
     config = trl.SFTConfig(output_dir=str(tmp_path_factory.mktemp("trl")), max_length=None, **quiet)
     trainer = trl.SFTTrainer(
         model=AutoModelForImageTextToText.from_pretrained(folder),
         args=config,
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=Dataset.from_list(examples),
         processing_class=AutoProcessor.from_pretrained(folder),
     )
-    batch = trainer.data_collator([copy.deepcopy(row) for row in rows])
+    batch = trainer.data_collator([copy.deepcopy(example) for example in examples])
     trainer.model.eval()
     with torch.no_grad():
         loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(dict(batch))).item()
@@ -89,10 +89,10 @@ def of_trl(
 
 
 def test_the_batch_and_the_loss_are_those_of_trl(
-    of_trl: tuple[Path, dict[str, Any], float], vlm_rows: Callable[[str], Path]
+    of_trl: tuple[Path, dict[str, Any], float], vlm_examples: Callable[[str], Path]
 ) -> None:
     folder, expected, loss = of_trl
-    module, batch = prepared(folder, vlm_rows("messages"))
+    module, batch = prepared(folder, vlm_examples("messages"))
     assert batch["inputs"].keys() == expected.keys()
     for name, tensor in expected.items():
         assert torch.equal(batch["inputs"][name], tensor), name
@@ -116,19 +116,19 @@ def planted(bug: str, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
 
 @pytest.mark.parametrize("bug", ["prompt in the loss", "image dropped", "end not learnt", "pads attended, on the left"])
 def test_a_planted_bug_is_no_longer_trls_loss(
-    bug: str, of_trl: tuple[Path, dict[str, Any], float], vlm_rows: Callable[[str], Path]
+    bug: str, of_trl: tuple[Path, dict[str, Any], float], vlm_examples: Callable[[str], Path]
 ) -> None:
     folder, _, loss = of_trl
-    module, batch = prepared(folder, vlm_rows("messages"))
+    module, batch = prepared(folder, vlm_examples("messages"))
     assert abs(mean_loss(module, planted(bug, batch["inputs"])) - loss) > 1e-3
 
 
 @pytest.mark.parametrize("family", SHAPE_OF)
 def test_the_loss_is_transformers_own(
-    family: str, request: pytest.FixtureRequest, vlm_rows: Callable[[str], Path]
+    family: str, request: pytest.FixtureRequest, vlm_examples: Callable[[str], Path]
 ) -> None:
     folder = request.getfixturevalue(f"{family}_folder")
-    path = vlm_rows(SHAPE_OF[family])
+    path = vlm_examples(SHAPE_OF[family])
     module, batch = prepared(folder, path)
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
     with torch.no_grad():
@@ -138,9 +138,9 @@ def test_the_loss_is_transformers_own(
 
 @pytest.mark.parametrize(("family", "masked"), [("idefics3", False), ("paligemma", True)])
 def test_padding_is_masked_only_where_a_token_could_see_it(
-    family: str, masked: bool, request: pytest.FixtureRequest, vlm_rows: Callable[[str], Path]
+    family: str, masked: bool, request: pytest.FixtureRequest, vlm_examples: Callable[[str], Path]
 ) -> None:
-    module, batch = prepared(request.getfixturevalue(f"{family}_folder"), vlm_rows(SHAPE_OF[family]))
+    module, batch = prepared(request.getfixturevalue(f"{family}_folder"), vlm_examples(SHAPE_OF[family]))
     inputs = batch["inputs"]
     assert not inputs["attention_mask"].all()
     given: list[bool] = []
@@ -162,7 +162,7 @@ def test_padding_is_masked_only_where_a_token_could_see_it(
 
 def tuned(folder: Path, data: VLMDataModule, run: Path, **options: Any) -> tuple[VLMSFT, L.Trainer]:
     options["optimizer"] = lambda params: torch.optim.AdamW(params, lr=1e-2)
-    module = VLMSFT(model=str(folder), seed=1, max_new_tokens=4, **options)
+    module = VLMSFT(base_model=str(folder), seed=1, max_new_tokens=4, **options)
     trainer = trainer_in(run, max_epochs=2)
     trainer.fit(module, datamodule=data)
     return module, trainer
@@ -170,47 +170,50 @@ def tuned(folder: Path, data: VLMDataModule, run: Path, **options: Any) -> tuple
 
 @pytest.mark.parametrize("family", ["idefics3", "smolvlm", "paligemma"])
 def test_a_run_learns_with_adapters_only_and_leaves_its_predictions(
-    family: str, request: pytest.FixtureRequest, vlm_rows: Callable[[str], Path], tmp_path: Path
+    family: str, request: pytest.FixtureRequest, vlm_examples: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = request.getfixturevalue(f"{family}_folder")
-    path = vlm_rows(SHAPE_OF[family])
+    path = vlm_examples(SHAPE_OF[family])
     before = mean_loss(*(part["inputs"] if isinstance(part, dict) else part for part in prepared(folder, path)))
     module, trainer = tuned(folder, data_of(path), tmp_path)
     assert trainer.callback_metrics["val/loss"] < before - 1
     trainer.test(module, datamodule=data_of(path), verbose=False)
-    found, rows = read_predictions(tmp_path / "predictions-test.tsv"), read_rows(path)
-    assert (found.ids, found.labels) == ([row.id for row in rows], [row.completion for row in rows])
+    found, examples = read_predictions(tmp_path / "predictions-test.tsv"), read_examples(path)
+    assert (found.ids, found.labels) == (
+        [example.id for example in examples],
+        [example.completion for example in examples],
+    )
     assert found.extra["relaxed_match"] == ["yes" if right else "no" for right in found.correct]
-    assert found.extra.get("kind", ["k0", "k1"] * 6) == ["k0", "k1"] * 6  # the rows' own column
+    assert found.extra.get("kind", ["k0", "k1"] * 6) == ["k0", "k1"] * 6  # the examples' own column
     learnt = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     assert learnt
     assert all("lora" in name and "vision" not in name for name in learnt)
 
 
 def test_a_number_that_is_nearly_right_counts_in_relaxed_accuracy_only(
-    paligemma_folder: Path, vlm_rows: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    paligemma_folder: Path, vlm_examples: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = vlm_rows("prefix").read_text().splitlines()[:4]
-    path = vlm_rows("prefix").with_name("numbers.jsonl")
+    lines = vlm_examples("prefix").read_text().splitlines()[:4]
+    path = vlm_examples("prefix").with_name("numbers.jsonl")
     path.write_text("".join(f"{json.dumps(json.loads(line) | {'suffix': '100'})}\n" for line in lines))
     said = ["100", "104", "106", "104%"]
     monkeypatch.setattr(VLMSFT, "generate", lambda self, prompts: Answers(said, [True] * 4))
     for tolerance, near in ((0.05, 2 / 4), (0.03, 1 / 4), (0.06, 3 / 4)):
-        module, trainer = VLMSFT(model=str(paligemma_folder), tolerance=tolerance), trainer_in(tmp_path)
+        module, trainer = VLMSFT(base_model=str(paligemma_folder), tolerance=tolerance), trainer_in(tmp_path)
         for split, evaluate in (("val", trainer.validate), ("test", trainer.test)):
             evaluate(module, datamodule=data_of(path), verbose=False)
             figures = {name: value.item() for name, value in trainer.callback_metrics.items()}
             assert (figures[f"{split}/accuracy"], figures[f"{split}/relaxed_accuracy"]) == (1 / 4, near)
-        (rows,) = trainer.predict(module, datamodule=data_of(path))
+        (examples,) = trainer.predict(module, datamodule=data_of(path))
         right = ["yes" if index < 4 * near else "no" for index in range(4)]
-        assert (rows["prediction"], rows["columns"]["relaxed_match"]) == (said, right)
+        assert (examples["prediction"], examples["columns"]["relaxed_match"]) == (said, right)
 
 
 def test_features_that_are_kept_do_not_change_what_is_learnt(
-    idefics3_folder: Path, vlm_rows: Callable[[str], Path], tmp_path: Path
+    idefics3_folder: Path, vlm_examples: Callable[[str], Path], tmp_path: Path
 ) -> None:
     runs = [
-        tuned(idefics3_folder, data_of(vlm_rows("messages")), tmp_path, cache_vision=kept) for kept in (True, False)
+        tuned(idefics3_folder, data_of(vlm_examples("messages")), tmp_path, cache_vision=kept) for kept in (True, False)
     ]
     (kept, trainer), (_, plain) = runs
     assert kept.vision is not None
@@ -220,7 +223,7 @@ def test_features_that_are_kept_do_not_change_what_is_learnt(
 
 def test_full_tuning_leaves_the_vision_tower_unless_it_is_freed(idefics3_folder: Path) -> None:
     def learning(**options: Any) -> set[str]:
-        module = VLMSFT(model=str(idefics3_folder), trainable="all", **options)
+        module = VLMSFT(base_model=str(idefics3_folder), trainable="all", **options)
         module.configure_model()
         return {name.split(".")[2] for name, parameter in module.named_parameters() if parameter.requires_grad}
 
@@ -237,22 +240,22 @@ def test_a_tower_of_another_name_is_not_freed_without_a_word(options: dict[str, 
     config = Qwen2VLConfig(text_config=text, vision_config=tower)
     Qwen2VLForConditionalGeneration(config).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"freeze_vision: no part of the model has a name of a vision tower"):
-        VLMSFT(model=str(tmp_path), **options).configure_model()
-    module = VLMSFT(model=str(tmp_path), freeze_vision=False, **options)
+        VLMSFT(base_model=str(tmp_path), **options).configure_model()
+    module = VLMSFT(base_model=str(tmp_path), freeze_vision=False, **options)
     module.configure_model()
     assert any("visual" in name for name, _ in module.net.named_modules())
-    VLMSFT(model=str(tmp_path)).configure_model()  # adapters are on the text model alone
+    VLMSFT(base_model=str(tmp_path)).configure_model()  # adapters are on the text model alone
 
 
 @pytest.mark.parametrize("options", [{"lora_alpha": 0.0}, {"lora_alpha": -8.0}, {"tolerance": -0.05}], ids=str)
 def test_numbers_by_which_nothing_is_learnt_or_right_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(options))}: must be"):
-        VLMSFT(model="x", **options)
+        VLMSFT(base_model="x", **options)
 
 
 def test_adapters_are_on_the_text_model_alone_unless_layers_are_named(idefics3_folder: Path) -> None:
     def adapted(**options: Any) -> set[str]:
-        module = VLMSFT(model=str(idefics3_folder), freeze_vision=False, **options)
+        module = VLMSFT(base_model=str(idefics3_folder), freeze_vision=False, **options)
         module.configure_model()
         names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
         return {part for name in names for part in name.split(".") if part in ("text_model", "vision_model")}
@@ -262,24 +265,24 @@ def test_adapters_are_on_the_text_model_alone_unless_layers_are_named(idefics3_f
 
 
 def test_all_examples_are_evaluated_and_nothing_is_dropped(
-    idefics3_folder: Path, vlm_rows: Callable[[str], Path], tmp_path: Path
+    idefics3_folder: Path, vlm_examples: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    module = VLMSFT(model=str(idefics3_folder), seed=1, max_new_tokens=2)
-    data = data_of(vlm_rows("messages"), evaluation_batch_size=5, evaluate_splits=["val", "test"])
+    module = VLMSFT(base_model=str(idefics3_folder), seed=1, max_new_tokens=2)
+    data = data_of(vlm_examples("messages"), evaluation_batch_size=5, evaluate_splits=["val", "test"])
     trainer_in(tmp_path).test(module, datamodule=data, verbose=False)
     for split in ("val", "test"):
         assert len(read_predictions(tmp_path / f"predictions-{split}.tsv")) == 12
 
 
-def test_a_first_loss_is_near_that_of_guessing(idefics3_folder: Path, vlm_rows: Callable[[str], Path]) -> None:
-    module, batch = prepared(idefics3_folder, vlm_rows("messages"))
+def test_a_first_loss_is_near_that_of_guessing(idefics3_folder: Path, vlm_examples: Callable[[str], Path]) -> None:
+    module, batch = prepared(idefics3_folder, vlm_examples("messages"))
     vocabulary = module.net.get_output_embeddings().weight.shape[0]
     assert abs(mean_loss(module, batch["inputs"]) - math.log(vocabulary)) < 2
 
 
-def test_rows_for_another_kind_of_model_are_refused(vlm_rows: Callable[[str], Path], tmp_path: Path) -> None:
+def test_examples_for_another_kind_of_model_are_refused(vlm_examples: Callable[[str], Path], tmp_path: Path) -> None:
     class TextModel(L.LightningModule):
         def test_step(self, batch: Any, batch_idx: int) -> None: ...
 
     with pytest.raises(InputError, match="for a vision-language model"):
-        trainer_in(tmp_path).test(TextModel(), datamodule=data_of(vlm_rows("messages")))
+        trainer_in(tmp_path).test(TextModel(), datamodule=data_of(vlm_examples("messages")))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ftkit.cli import main
 from ftkit.errors import InputError
-from ftkit.evaluation.predictions import read_predictions
+from ftkit.results.predictions import read_predictions
 from ftkit.training.recorder import RunRecorder
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.yes_no import VLMYesNo, log_odds, telling_tokens
@@ -44,22 +44,22 @@ def test_log_odds_are_of_sums_of_probabilities() -> None:
 
 
 def test_the_score_names_the_class_as_the_labels_do() -> None:
-    module = VLMYesNo(model="x", positive="Yes.", negative="No")
-    assert module.score_name == "log_odds:yes"  # predictions() writes normalised labels
+    module = VLMYesNo(base_model="x", positive="Yes.", negative="No")
+    assert module.score_name == "log_odds:yes"  # predictions() writes normalized labels
 
 
 def test_the_words_must_differ() -> None:
     with pytest.raises(InputError, match="positive"):
-        VLMYesNo(model="x", positive="No.", negative="no")
+        VLMYesNo(base_model="x", positive="No.", negative="no")
     with pytest.raises(InputError, match="negative: is no word"):
-        VLMYesNo(model="x", negative=" .")
+        VLMYesNo(base_model="x", negative=" .")
 
 
 def test_words_that_cannot_be_told_apart_are_refused_before_the_training(
     approvals: Path, paligemma_folder: Path, tmp_path: Path
 ) -> None:
     approvals.write_text(approvals.read_text().replace('"no"', '"yesterday"'))
-    module = VLMYesNo(model=str(paligemma_folder), positive="yes", negative="yesterday")
+    module = VLMYesNo(base_model=str(paligemma_folder), positive="yes", negative="yesterday")
     with pytest.raises(InputError, match="begins both answers with the same token"):
         trainer(tmp_path, 1).fit(module, datamodule=data(approvals))
     assert module.net is None
@@ -68,15 +68,15 @@ def test_words_that_cannot_be_told_apart_are_refused_before_the_training(
 @pytest.fixture
 def approvals(tmp_path: Path) -> Path:
     """24 pictures, blue ones approved, and the question."""
-    rows = []
+    examples = []
     for number in range(24):
         approved = number % 2 == 0
         colour = (0, 0, 200 + number) if approved else (200 + number, 0, 0)
         Image.new("RGB", (16, 16), colour).save(tmp_path / f"{number}.png")
         answer = "yes" if approved else "no"
-        rows.append({"id": f"a{number}", "prefix": "Approved?", "suffix": answer, "image": f"{number}.png"})
+        examples.append({"id": f"a{number}", "prefix": "Approved?", "suffix": answer, "image": f"{number}.png"})
     path = tmp_path / "approvals.jsonl"
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    path.write_text("".join(f"{json.dumps(example)}\n" for example in examples), encoding="utf-8")
     return path
 
 
@@ -96,9 +96,9 @@ def trainer(folder: Path, epochs: int) -> L.Trainer:
 def test_scores_are_those_of_the_first_answer_token(
     family: str, approvals: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    module = VLMYesNo(model=str(request.getfixturevalue(f"{family}_folder")), max_new_tokens=4)
-    run, rows = trainer(tmp_path / "run", 1), data(approvals)
-    run.test(module, datamodule=rows, verbose=False)
+    module = VLMYesNo(base_model=str(request.getfixturevalue(f"{family}_folder")), max_new_tokens=4)
+    run, examples = trainer(tmp_path / "run", 1), data(approvals)
+    run.test(module, datamodule=examples, verbose=False)
     found = read_predictions(tmp_path / "run" / "predictions-test.tsv")
     assert found.score_name == "log_odds:yes"
     assert found.scores is not None
@@ -106,7 +106,7 @@ def test_scores_are_those_of_the_first_answer_token(
     unfinished = [said.endswith("…") for said in found.predictions]
     assert unfinished == [stopped == "no" for stopped in found.extra["stopped"]]
     no, yes = module.first_tokens
-    (loader,) = rows.test_dataloader()
+    (loader,) = examples.test_dataloader()
     expected = {}
     for batch in loader:
         with torch.no_grad():
@@ -119,13 +119,13 @@ def test_scores_are_those_of_the_first_answer_token(
 def test_scores_in_bfloat16_are_not_rounded_by_the_head(
     approvals: Path, paligemma2_folder: Path, tmp_path: Path
 ) -> None:
-    module = VLMYesNo(model=str(paligemma2_folder), dtype="bfloat16", max_new_tokens=1)
+    module = VLMYesNo(base_model=str(paligemma2_folder), dtype="bfloat16", max_new_tokens=1)
     module.first_tokens = tuple([tokens[0]] for tokens in module.first_tokens)  # sums over spellings tie less often
     every = str(approvals)
-    rows = VLMDataModule(every, every, every, batch_size=6)
-    trainer(tmp_path, 1).test(module, datamodule=rows, verbose=False)
+    examples = VLMDataModule(every, every, every, batch_size=6)
+    trainer(tmp_path, 1).test(module, datamodule=examples, verbose=False)
     scores = read_predictions(tmp_path / "predictions-test.tsv").scores
-    (loader,) = rows.test_dataloader()
+    (loader,) = examples.test_dataloader()
     with torch.no_grad():
         logits = torch.cat([module.net(**batch["prompts"]).logits[:, -1] for batch in loader])
     assert logits.dtype == torch.bfloat16
@@ -139,11 +139,11 @@ def test_labels_are_never_refused_for_their_spelling(
 ) -> None:
     """Labels, answers and the name of the score are spelled by the rule that the evaluator has."""
     spellings = {"yes": ["Yes!", "yes.", "\uff39\uff25\uff33", "«yes»"], "no": ["No!", "**no**", "(NO)", "no"]}
-    rows = [json.loads(line) for line in approvals.read_text(encoding="utf-8").splitlines()]
-    for number, row in enumerate(rows):
-        row["suffix"] = spellings[row["suffix"]][number // 2 % 4]
-    approvals.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    module = VLMYesNo(model=str(paligemma_folder), positive="Yes!", negative="no.", max_new_tokens=2)
+    examples = [json.loads(line) for line in approvals.read_text(encoding="utf-8").splitlines()]
+    for number, example in enumerate(examples):
+        example["suffix"] = spellings[example["suffix"]][number // 2 % 4]
+    approvals.write_text("".join(f"{json.dumps(example)}\n" for example in examples), encoding="utf-8")
+    module = VLMYesNo(base_model=str(paligemma_folder), positive="Yes!", negative="no.", max_new_tokens=2)
     whole = VLMDataModule(str(approvals), str(approvals), str(approvals), batch_size=12)
     trainer(tmp_path, 1).test(module, datamodule=whole, verbose=False)
     path = tmp_path / "predictions-test.tsv"
@@ -158,7 +158,7 @@ def test_tuning_moves_the_scores_and_the_evaluator_reads_them(
 ) -> None:
     L.seed_everything(1)
     module = VLMYesNo(
-        model=str(paligemma_folder), trainable="all", freeze_vision=False, max_new_tokens=4, seed=1,
+        base_model=str(paligemma_folder), trainable="all", freeze_vision=False, max_new_tokens=4, seed=1,
         optimizer=lambda params: torch.optim.AdamW(params, lr=3e-3),
     )  # fmt: skip
     trainer(tmp_path / "before", 1).test(module, datamodule=data(approvals), verbose=False)

@@ -11,10 +11,10 @@ from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.identity import changes
 from ftkit.ablation.paired import Comparison, compare
 from ftkit.ablation.pareto import pareto_front
-from ftkit.ablation.summary import RowSummary, summarise
+from ftkit.ablation.summary import RowSummary, summarize
 from ftkit.ablation.sweep import Sweep, SweepRow, read_sweep
 from ftkit.errors import InputError
-from ftkit.evaluation.statistics import holm
+from ftkit.results.statistics import holm
 
 _NAMED_ROW = re.compile(r"\brow (\d+)\b")
 
@@ -56,7 +56,7 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     """
     sweep = read_sweep(directory)
     origin = _reference(sweep, reference)
-    summaries = {row.number: summarise(row, sweep.published) for row in sweep.rows}
+    summaries = {row.number: summarize(row, sweep.published) for row in sweep.rows}
     against, named = _comparisons(sweep, origin, {number for number, row in summaries.items() if row.converged})
     machines = sorted({cell.result.machine for row in sweep.rows for cell in row.cells if cell.result is not None})
     rows = [

@@ -9,7 +9,7 @@ from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.evidence import Confusion
 from ftkit.ablation.paired import Comparison
 from ftkit.ablation.summary import RowSummary, seeds_text
-from ftkit.evaluation.statistics import minimum_detectable_difference, rounded_p
+from ftkit.results.statistics import minimum_detectable_difference, rounded_p
 
 
 def answers(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Mapping[int, str]:

@@ -28,9 +28,9 @@ from scipy import stats
 from ftkit.ablation.evidence import read_curves
 from ftkit.ablation.result import Split
 from ftkit.ablation.sweep import CellState
-from ftkit.evaluation.predictions import stream_predictions
-from ftkit.evaluation.preference_file import is_preference
-from ftkit.evaluation.statistics import is_significant
+from ftkit.results.predictions import stream_predictions
+from ftkit.results.preference_file import is_preference
+from ftkit.results.statistics import is_significant
 from ftkit.run_folder import predictions_file
 
 _LEAST = 12  # logged losses: three a quarter

@@ -13,9 +13,9 @@ import numpy as np
 
 from ftkit.ablation.sweep import CellState
 from ftkit.errors import InputError
-from ftkit.evaluation.paired import sign_flip_test
-from ftkit.evaluation.predictions import Predictions, read_predictions
-from ftkit.evaluation.preference_file import (
+from ftkit.results.paired import sign_flip_test
+from ftkit.results.predictions import Predictions, read_predictions
+from ftkit.results.preference_file import (
     CHOSEN,
     REJECTED,
     TIE,
@@ -24,7 +24,7 @@ from ftkit.evaluation.preference_file import (
     half_points,
     is_preference,
 )
-from ftkit.evaluation.statistics import is_significant
+from ftkit.results.statistics import is_significant
 from ftkit.run_folder import CURVES_FILE, predictions_file
 
 NEITHER = "neither"
@@ -67,7 +67,7 @@ class Baseline:
     Args:
         name: What it does, in words.
         accuracy: The share that it gets right.
-        beaten: Whether the row is right more often, beyond chance (:func:`ftkit.evaluation.paired.sign_flip_test`).
+        beaten: Whether the row is right more often, beyond chance (:func:`ftkit.results.paired.sign_flip_test`).
     """
 
     name: str

@@ -10,10 +10,10 @@ import numpy as np
 
 from ftkit.ablation.sweep import CellState, SweepRow
 from ftkit.errors import InputError
-from ftkit.evaluation.paired import paired_interval, sign_flip_test
-from ftkit.evaluation.predictions import read_predictions
-from ftkit.evaluation.preference_file import WON, half_points
-from ftkit.evaluation.statistics import can_be_significant, is_significant
+from ftkit.results.paired import paired_interval, sign_flip_test
+from ftkit.results.predictions import read_predictions
+from ftkit.results.preference_file import WON, half_points
+from ftkit.results.statistics import can_be_significant, is_significant
 from ftkit.run_folder import predictions_file
 
 Example = tuple[str, str]  # id and label: with another label, what is right is another answer
@@ -28,8 +28,8 @@ class Comparison:
         difference: Mean test accuracy over these seeds minus that of the reference.
         n: The number of examples.
         disagreements: The examples of which the two got a different number right, counted over the seeds.
-        interval: The 95% interval of ``difference``, see :func:`ftkit.evaluation.paired.paired_interval`.
-        p: The p-value of :func:`ftkit.evaluation.paired.sign_flip_test`.
+        interval: The 95% interval of ``difference``, see :func:`ftkit.results.paired.paired_interval`.
+        p: The p-value of :func:`ftkit.results.paired.sign_flip_test`.
         p_holm: The same after Holm's correction over all comparisons of the ablation.
         converged: Whether the training of both did; if not, a difference says little about what was varied.
     """

@@ -16,9 +16,9 @@ from ftkit.ablation.identity import changes
 from ftkit.ablation.paired import Comparison, right_answers
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.sweep import CellState, SweepRow
-from ftkit.evaluation.preference_file import WON
-from ftkit.evaluation.preferences import interval_of_counts
-from ftkit.evaluation.statistics import seed_spread
+from ftkit.results.preference_file import WON
+from ftkit.results.preferences import interval_of_counts
+from ftkit.results.statistics import seed_spread
 from ftkit.run_folder import SplitName
 
 T = TypeVar("T", int, float)
@@ -115,7 +115,7 @@ def seeds_text(seeds: Sequence[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
-def summarise(row: SweepRow, published: PublishedTable) -> RowSummary:
+def summarize(row: SweepRow, published: PublishedTable) -> RowSummary:
     """Sum up the cells of a row by themselves; ``published`` knows what the published figures were made with."""
     done = [cell.result for cell in row.cells if cell.result is not None]
     tests = [result.splits["test"] for result in done if "test" in result.splits]
@@ -158,9 +158,9 @@ def accuracy_interval(cells: Sequence[CellState]) -> tuple[float, float] | None:
     """The 95% interval of the mean test accuracy of a row.
 
     With one seed it is Wilson's interval for the number of test examples, or of pairs
-    :func:`ftkit.evaluation.preferences.preference_interval`. With several, whose answers are known,
+    :func:`ftkit.results.preferences.preference_interval`. With several, whose answers are known,
     the noise of the test set and the spread between seeds are estimated apart
-    (:func:`ftkit.evaluation.statistics.seed_spread`), and Wilson's interval is taken for the number of examples that
+    (:func:`ftkit.results.statistics.seed_spread`), and Wilson's interval is taken for the number of examples that
     would alone give that standard error, with Student's t for its degrees of freedom, since two or three seeds say
     little of their spread; so it covers new examples and new seeds. Without prediction files, or with one example, it
     is that of one test set with the mean accuracy.

@@ -159,7 +159,7 @@ class Backbone(nn.Module):
             raise self._always_causal(_first_line(error)) from error
         sees_ahead = not torch.equal(states[0, 0], states[1, 0])
         if self.causal and sees_ahead:
-            raise InputError("is no decoder: its tokens see those behind them", field="source", got=self._family)
+            raise InputError("is no decoder: its tokens see those behind them", field="base_model", got=self._family)
         if not self.causal and not sees_ahead:
             raise self._always_causal("it ignores one")
         return states

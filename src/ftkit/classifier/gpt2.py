@@ -34,12 +34,12 @@ SIZES: dict[str, Shape] = {
 }
 
 
-def load_config(source: str, size: Size | None, revision: str | None) -> GPT2Config:
+def load_config(base_model: str, size: Size | None, revision: str | None) -> GPT2Config:
     """The configuration of a model. For a hub size it is known without the network."""
-    if source == "hub":
+    if base_model == "hub":
         shape = SIZES[_need_size(size)]
         return GPT2Config(n_layer=shape.layers, n_embd=shape.width, n_head=shape.heads)
-    return load_pretrained(GPT2Config, locate(source, size), revision=revision)
+    return load_pretrained(GPT2Config, locate(base_model, size), revision=revision)
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> GPT2Tokenizer:
@@ -61,19 +61,19 @@ def load_tokenizer(name: str, revision: str | None = None) -> GPT2Tokenizer:
     return tokenizer
 
 
-def tokenizer_name(source: str, size: Size | None) -> str:
-    """Where the tokenizer of a source lies: with the model, or in a folder ``tokenizer`` beside the sizes."""
-    name = locate(source, size)
+def tokenizer_name(base_model: str, size: Size | None) -> str:
+    """Where the tokenizer of a base model lies: with the model, or in a folder ``tokenizer`` beside the sizes."""
+    name = locate(base_model, size)
     shared = Path(name).parent / "tokenizer"
-    return str(shared) if source != "hub" and shared.is_dir() else name
+    return str(shared) if base_model != "hub" and shared.is_dir() else name
 
 
-def locate(source: str, size: Size | None) -> str:
-    """The hub id or the folder that ``source`` and ``size`` mean.
+def locate(base_model: str, size: Size | None) -> str:
+    """The hub id or the folder that ``base_model`` and ``size`` mean.
 
     Args:
-        source: ``hub`` for OpenAI's weights; ``demo`` for the small models that ftkit carries; otherwise a folder in
-            transformers format that holds one model, or one folder a size.
+        base_model: ``hub`` for OpenAI's weights; ``demo`` for the small models that ftkit carries; otherwise a folder
+            in transformers format that holds one model, or one folder a size.
         size: The size by name, or None for the one model of a folder.
 
     Returns:
@@ -86,17 +86,17 @@ def locate(source: str, size: Size | None) -> str:
         >>> locate("hub", "medium")
         'openai-community/gpt2-medium'
     """
-    if source == "hub":
+    if base_model == "hub":
         return SIZES[_need_size(size)].hub_id
-    folder = Path(str(files("ftkit") / "assets" / "gpt2-demo")) if source == "demo" else Path(source)
+    folder = Path(str(files("ftkit") / "assets" / "gpt2-demo")) if base_model == "demo" else Path(base_model)
     if not folder.is_dir():
         raise InputError(
-            "no such folder", field="source", got=source, fix="use hub, demo or a folder in transformers format"
+            "no such folder", field="base_model", got=base_model, fix="use hub, demo or a folder in transformers format"
         )
     if size is not None and (folder / size / "config.json").is_file():
         return str(folder / size)
     if not (folder / "config.json").is_file():
-        refuse_adapter(folder / ADAPTER_FILE, source)
+        refuse_adapter(folder / ADAPTER_FILE, base_model)
         raise InputError(f"holds no config.json, neither itself nor in a folder {size}", file=folder)
     _check_size(folder, size)
     return str(folder)

@@ -18,7 +18,7 @@ class GPT2Classifier(TextClassifier):
     Args:
         size: ``small`` (124M), ``medium`` (355M), ``large`` (774M) or ``xl`` (1,558M); null takes a folder's model as
             it is.
-        source: Where configuration, tokenizer and pretrained weights come from: ``hub``, ``demo`` (the small models
+        base_model: Where configuration, tokenizer and pretrained weights come from: ``hub``, ``demo`` (the small models
             that ftkit carries) or a folder in transformers format, holding one model or one folder a size.
         **options: The options of every decoder, see :class:`~ftkit.classifier.text_classifier.TextClassifier`.
 
@@ -27,15 +27,15 @@ class GPT2Classifier(TextClassifier):
 
     Example:
         >>> import torch
-        >>> model = GPT2Classifier(source="demo", trainable="last_block", seed=123)
+        >>> model = GPT2Classifier(base_model="demo", trainable="last_block", seed=123)
         >>> model.configure_model()
         >>> batch = {"input_ids": torch.tensor([[5, 6, 7]]), "length": torch.tensor([3])}
         >>> model(batch).shape
         torch.Size([1, 2])
     """
 
-    def __init__(self, size: gpt2.Size | None = "small", source: str = "hub", **options: Any) -> None:
-        super().__init__(source, **options)
+    def __init__(self, size: gpt2.Size | None = "small", base_model: str = "hub", **options: Any) -> None:
+        super().__init__(base_model, **options)
         self.size = size
 
     @property
@@ -45,25 +45,25 @@ class GPT2Classifier(TextClassifier):
 
     @property
     def base_name(self) -> str:
-        """The hub id or the folder that source and size mean."""
-        return gpt2.locate(self.source, self.size)
+        """The hub id or the folder that ``base_model`` and ``size`` mean."""
+        return gpt2.locate(self.base_model, self.size)
 
     @property
     def base_files(self) -> BaseFiles:
         """Where backbone and tokenizer are loaded from: nothing but the tokenizer for random weights of a hub size."""
         files = super().base_files
-        known = self.source == "hub" and self.weights != "pretrained"
+        known = self.base_model == "hub" and self.weights != "pretrained"
         return replace(files, model=None) if known else files
 
     @property
     def tokenizer_name(self) -> str:
-        """The hub id or the folder of the tokenizer that belongs to the source."""
-        return gpt2.tokenizer_name(self.source, self.size)
+        """The hub id or the folder of the tokenizer that belongs to the base model."""
+        return gpt2.tokenizer_name(self.base_model, self.size)
 
     def load_config(self) -> PretrainedConfig:
         """Load the configuration; that of a size on the hub is known without the network."""
-        return gpt2.load_config(self.source, self.size, self.revision)
+        return gpt2.load_config(self.base_model, self.size, self.revision)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load the byte-level BPE of the source, or the one named."""
+        """Load the byte-level BPE of the base model, or the one named."""
         return gpt2.load_tokenizer(*self.base_files.tokenizer)

@@ -72,13 +72,13 @@ def load_decoder(
             padding, since padding is read like any other token and transformers would keep its embedding from learning.
         weights: ``pretrained``; ``random``, drawn from the global generator as PyTorch initializes its layers by
             default (N(0, 1) embeddings, uniform linear layers); or ``random_transformers``, as the transformers library
-            does (N(0, 0.02) in most families). Random ones need no more of the source than its configuration.
+            does (N(0, 0.02) in most families). Random ones need no more of the base model than its configuration.
         revision: The hub revision to pin; None takes the current one.
         dropout: Probability of dropout wherever the family has some.
         **options: Further keyword arguments of ``from_pretrained``.
 
     Raises:
-        InputError: The source does not hold such a model.
+        InputError: The base model does not hold such a model.
         UnavailableError: The weights are not on this machine and cannot be downloaded.
     """
     rates = {key: dropout for key in config.to_dict() if key.endswith(("dropout", "_pdrop"))}

@@ -28,7 +28,7 @@ from ftkit.classifier.trainable import (
 )
 from ftkit.errors import InputError, at_least, below_one
 from ftkit.models.base_files import BaseFiles, Location
-from ftkit.models.base_model import Quantisation, locate, locate_processor, quantisation_options
+from ftkit.models.base_model import Quantization, locate, locate_processor, quantization_options
 from ftkit.training.checkpoint import TrainedStateModule, trainable_parameters
 from ftkit.training.distributed import summed
 from ftkit.training.lightning_internals import attached_trainer
@@ -43,11 +43,11 @@ class TextClassifier(TrainedStateModule):
     of B strings; a training batch that is a smaller part of its step than others says how small, as ``share``.
 
     Args:
-        source: Where configuration, tokenizer and pretrained weights come from: a hub id, a folder in transformers
+        base_model: Where configuration, tokenizer and pretrained weights come from: a hub id, a folder in transformers
             format, a GGUF file (``pip install 'ftkit[gguf]'``), whose weights are dequantized to float32, or ``demo``,
             see :func:`ftkit.models.base_model.locate`.
-        weights: ``pretrained``, ``random`` (PyTorch's default initialisation, as in the published table) or
-            ``random_transformers`` (N(0, 0.02)); the random ones take only the configuration from the source.
+        weights: ``pretrained``, ``random`` (PyTorch's default initialization, as in the published table) or
+            ``random_transformers`` (N(0, 0.02)); the random ones take only the configuration from the base model.
         revision: Hub revision to pin.
         dropout: Dropout wherever the family has some: GPT-2 in embeddings, attention and residual paths, most others on
             the attention weights only.
@@ -64,7 +64,7 @@ class TextClassifier(TrainedStateModule):
         ignore_index: A label that the loss leaves out; with labels 0 and 1 the default leaves out none.
         class_weights: Weight of each class in the loss, negative class first.
         seed: Seed of random weights, head and adapters; null takes the one that ``seed_everything`` set.
-        quantisation: ``8bit`` or ``nf4`` for what does not learn, by bitsandbytes: less memory, approximate. Adapters
+        quantization: ``8bit`` or ``nf4`` for what does not learn, by bitsandbytes: less memory, approximate. Adapters
             are peft's own then.
         tokenizer: Folder or hub id of the tokenizer; null takes the one that belongs to the weights.
         cache_frozen: Whether what the frozen part makes of each message is computed once and kept on disk, in
@@ -84,7 +84,7 @@ class TextClassifier(TrainedStateModule):
 
     def __init__(
         self,
-        source: str,
+        base_model: str,
         weights: Weights = "pretrained",
         revision: str | None = None,
         dropout: float = 0.0,
@@ -99,7 +99,7 @@ class TextClassifier(TrainedStateModule):
         ignore_index: int = -100,
         class_weights: list[float] | None = None,
         seed: int | None = None,
-        quantisation: Quantisation | None = None,
+        quantization: Quantization | None = None,
         tokenizer: str | None = None,
         cache_frozen: bool = True,
         frozen_dtype: FrozenDtype = "float32",
@@ -109,7 +109,7 @@ class TextClassifier(TrainedStateModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["optimizer", "scheduler", "scheduler_interval"])  # those of the subclass too
-        self.source, self.weights, self.revision, self.dropout = source, weights, revision, dropout
+        self.base_model, self.weights, self.revision, self.dropout = base_model, weights, revision, dropout
         self.trainable, self.pooling = trainable, pooling
         self.causal_mask, self.mask_padding = causal_mask, mask_padding
         self.lora_rank, self.lora_alpha = lora_rank, lora_alpha
@@ -117,7 +117,7 @@ class TextClassifier(TrainedStateModule):
         self.ignore_index = ignore_index
         self.class_weights = None if class_weights is None else torch.tensor(class_weights)
         self.seed = torch.initial_seed() if seed is None else seed
-        self.quantisation = quantisation
+        self.quantization = quantization
         self.tokenizer_source = tokenizer
         self.hparams["seed"] = self.seed  # a checkpoint keeps the number, not "whatever was seeded"
         self.cache_frozen, self.frozen_dtype = cache_frozen, frozen_dtype
@@ -131,13 +131,13 @@ class TextClassifier(TrainedStateModule):
     @property
     def base_options(self) -> dict[str, Any]:
         """The options that say what the backbone is made from."""
-        identity = {"source": self.source, "weights": self.weights, "revision": self.revision}
+        identity = {"source": self.base_model, "weights": self.weights, "revision": self.revision}
         return identity if self.weights == "pretrained" else {**identity, "seed": self.seed}
 
     @property
     def base_name(self) -> str:
-        """The hub id, the folder or the file that the source means."""
-        return locate(self.source, field="source")
+        """The hub id, the folder or the file that ``base_model`` means."""
+        return locate(self.base_model)
 
     @property
     def base_files(self) -> BaseFiles:
@@ -148,8 +148,8 @@ class TextClassifier(TrainedStateModule):
 
     @property
     def tokenizer_name(self) -> str:
-        """The hub id, the folder or the file of the tokenizer that belongs to the source."""
-        return locate_processor(self.source)
+        """The hub id, the folder or the file of the tokenizer that belongs to the base model."""
+        return locate_processor(self.base_model)
 
     @property
     def context_length(self) -> int:
@@ -163,12 +163,12 @@ class TextClassifier(TrainedStateModule):
     def build_backbone(self) -> Backbone:
         """Load or draw the backbone; called once, with the global generator seeded."""
         config = self.load_config()
-        options = self._quantisation_options(config)
+        options = self._quantization_options(config)
         model = loading.load_decoder(self.base_name, config, self.weights, self.revision, self.dropout, **options)
         return Backbone(model, self.causal_mask)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load the tokenizer of the source, or the one named."""
+        """Load the tokenizer of the base model, or the one named."""
         return loading.load_tokenizer(*self.base_files.tokenizer)
 
     @cached_property
@@ -347,15 +347,15 @@ class TextClassifier(TrainedStateModule):
             return None
         return FrozenPrefix(net, data.datasets, data.batch_size, self.trainer.precision_plugin.forward_context)
 
-    def _quantisation_options(self, config: PretrainedConfig) -> dict[str, Any]:
+    def _quantization_options(self, config: PretrainedConfig) -> dict[str, Any]:
         """Keyword arguments with which ``from_pretrained`` quantizes what does not learn; none if nothing is to be."""
-        if self.quantisation is None:
+        if self.quantization is None:
             return {}
         if self.weights != "pretrained":
-            raise InputError("only pretrained weights can be quantised", field="weights", got=self.weights)
+            raise InputError("only pretrained weights can be quantized", field="weights", got=self.weights)
         blocks = loading.block_names(config)
         learning = 0 if self.trainable == "lora" else trainable_blocks(self.trainable, len(blocks))
-        return quantisation_options(self.quantisation, self.root_device, blocks[len(blocks) - learning :])
+        return quantization_options(self.quantization, self.root_device, blocks[len(blocks) - learning :])
 
     def _predictions(self, batch: dict[str, Any], logits: Tensor) -> dict[str, Any]:
         probability = logits.detach().float().softmax(-1)[:, 1]
@@ -372,11 +372,11 @@ class TextClassifier(TrainedStateModule):
             )
         at_least(1, lora_rank=self.lora_rank)
         below_one(dropout=self.dropout, lora_dropout=self.lora_dropout)
-        if self.quantisation is not None and self.trainable == "all":
-            raise InputError("quantised weights cannot learn", field="quantisation", fix="use trainable: lora")
-        if self.quantisation is not None and (self.trainable, self.lora_flavour) == ("lora", "published"):
+        if self.quantization is not None and self.trainable == "all":
+            raise InputError("quantized weights cannot learn", field="quantization", fix="use trainable: lora")
+        if self.quantization is not None and (self.trainable, self.lora_flavour) == ("lora", "published"):
             raise InputError(
-                "the published adapters take the fused weights apart, which quantised ones cannot be",
+                "the published adapters take the fused weights apart, which quantized ones cannot be",
                 field="lora_flavour",
                 got="published",
                 fix="use lora_flavour: peft",

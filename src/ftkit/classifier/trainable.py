@@ -113,7 +113,7 @@ def add_lora(net: Any, rank: int, alpha: float, flavour: LoraFlavour, dropout: f
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft finds the layout of each layer itself
-        # peft asks the model that transformers loaded whether it is quantised
+        # peft asks the model that transformers loaded whether it is quantized
         inject_adapter_in_model(config, net if published else net.backbone.model)
     if published:
         torch.set_rng_state(drawn_so_far)  # peft drew its own initial values in between

@@ -1,1 +1,1 @@
-"""The roof: one module for each command that is neither Lightning's nor a wing's own."""
+"""One module for each command that is neither LightningCLI's nor a task's own."""

@@ -10,30 +10,30 @@ START, END = "⟦", "⟧"  # around what is learnt
 _RUN = 4  # so many equal tokens are written as one with their number
 
 
-def data_show(config: list[Path], row: int = 0) -> str:
-    """Show a training row as the model gets it, with the part that is learnt between ⟦ and ⟧.
+def data_show(config: list[Path], example: int = 0) -> str:
+    """Show a training example as the model gets it, with the part that is learnt between ⟦ and ⟧.
 
     A classifier learns the label; there the positions that it is read from are marked.
 
     Args:
         config: The config files of the run, as for fit.
-        row: Which row of the train split, counted from 0.
+        example: Which example of the train split, counted from 0.
 
     Returns:
-        Which turns of conversations are learnt, the row decoded with its tokens counted, and the shapes of the batch's
-        tensors.
+        Which turns of conversations are learnt, the example decoded with its tokens counted, and the shapes of the
+        batch's tensors.
 
     Raises:
-        InputError: A config or the data cannot be used, there is no such row, or the model is none of ftkit's.
+        InputError: A config or the data cannot be used, there is no such example, or the model is none of ftkit's.
     """
-    from ftkit.quiet import quiet_lightning
+    from ftkit.library_output import quiet_lightning
 
     quiet_lightning()
     from ftkit.classifier.spam import SpamDataModule
     from ftkit.classifier.text_classifier import TextClassifier
     from ftkit.errors import InputError
+    from ftkit.examples.chat_template import supervision_line
     from ftkit.lightning_cli import FtkitCLI
-    from ftkit.rows.chat_template import supervision_line
     from ftkit.run_config import config_arguments
     from ftkit.training.generative import GenerativeModule
 
@@ -42,30 +42,32 @@ def data_show(config: list[Path], row: int = 0) -> str:
     classifies = isinstance(model, TextClassifier) and isinstance(data, SpamDataModule)
     if not classifies and not isinstance(model, GenerativeModule):
         got = f"{type(model).__name__} on {type(data).__name__}"
-        raise InputError("only rows of ftkit's own models and data are known", field="model", got=got)
+        raise InputError("only examples of ftkit's own models and data are known", field="model", got=got)
     data.trainer = cli.trainer
     cli.trainer.strategy.connect(model)  # so that the data module finds the model; no weights are loaded
     data.prepare_data()
     data.setup("fit")
     loader = data.train_dataloader()
     there = len(loader.dataset)
-    if not 0 <= row < there:
-        raise InputError(f"the train split has {there} rows", field="row", got=row, fix=f"give 0 to {there - 1}")
+    if not 0 <= example < there:
+        raise InputError(
+            f"the train split has {there} examples", field="example", got=example, fix=f"give 0 to {there - 1}"
+        )
     sizes = ", ".join(f"{name} {size:,}" for name, size in data.report["sizes"].items())
     if classifies:
-        lines = [f"Rows: {sizes}; cut: {sum(data.report['truncated'].values()):,}"]
-        return "\n".join([*lines, *_shown_message(loader.dataset[row], model, data, row)]) + "\n"
-    batch = loader.collate_fn([loader.dataset[row]])
+        lines = [f"Examples: {sizes}; cut: {sum(data.report['truncated'].values()):,}"]
+        return "\n".join([*lines, *_shown_message(loader.dataset[example], model, data, example)]) + "\n"
+    batch = loader.collate_fn([loader.dataset[example]])
     dropped = {name: sum(data.report[name].values()) for name in ("cut", "skipped")}
-    lines = [f"Rows: {sizes}; answers cut: {dropped['cut']:,}, rows skipped: {dropped['skipped']:,}"]
+    lines = [f"Examples: {sizes}; answers cut: {dropped['cut']:,}, examples skipped: {dropped['skipped']:,}"]
     if equal := sum(data.report.get("equal", {}).values()):
         lines.append(f"Pairs left out because both answers are the same: {equal:,}")
     if turns := data.report.get("supervised_turns"):
         lines.append(supervision_line(**turns))
-    return "\n".join([*lines, *_shown(batch, model.tokenizer, row)]) + "\n"
+    return "\n".join([*lines, *_shown(batch, model.tokenizer, example)]) + "\n"
 
 
-def _shown(batch: dict[str, Any], tokenizer: Any, row: int) -> list[str]:
+def _shown(batch: dict[str, Any], tokenizer: Any, example: int) -> list[str]:
     from ftkit.models.losses import IGNORE_INDEX
 
     inputs = batch["inputs"]
@@ -76,7 +78,7 @@ def _shown(batch: dict[str, Any], tokenizer: Any, row: int) -> list[str]:
     ):
         read = mask.bool()
         learnt = (labels != IGNORE_INDEX)[read].tolist()
-        title = f"Row {row} ({batch['id'][0]}){name and ', '}{name}"
+        title = f"Example {example} ({batch['id'][0]}){name and ', '}{name}"
         lines += [
             "",
             f"{title}: {len(learnt)} tokens, {sum(learnt)} learnt, between {START} and {END}",
@@ -85,7 +87,7 @@ def _shown(batch: dict[str, Any], tokenizer: Any, row: int) -> list[str]:
     return [*lines, *_shapes(inputs)]
 
 
-def _shown_message(batch: dict[str, Any], model: Any, data: Any, row: int) -> list[str]:
+def _shown_message(batch: dict[str, Any], model: Any, data: Any, example: int) -> list[str]:
     import torch
 
     from ftkit.classifier.pooling import pool, unpadded
@@ -96,7 +98,8 @@ def _shown_message(batch: dict[str, Any], model: Any, data: Any, row: int) -> li
     read = (shares > 0).tolist()
     padding = f", {len(ids) - length} of them padding" if len(ids) > length else ""
     label = data.labels[int(batch["label"])]
-    title = f"Row {row} ({batch['id'][0]}): {len(ids)} tokens{padding}; label {label}, read between {START} and {END}"
+    tokens = f"{len(ids)} tokens{padding}"
+    title = f"Example {example} ({batch['id'][0]}): {tokens}; label {label}, read between {START} and {END}"
     tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
     return ["", title, marked(ids.tolist(), read, model.load_tokenizer()), *_shapes(tensors)]
 

@@ -17,7 +17,7 @@ def doctor(configs: list[Path]) -> None:
     """
     from ftkit.doctor import examine
     from ftkit.errors import TrainingFailed
-    from ftkit.quiet import quiet_lightning
+    from ftkit.library_output import quiet_lightning
 
     quiet_lightning()
     findings = examine(configs)

@@ -54,7 +54,7 @@ def load_run(folder: Path, **loading: Any) -> Any:
 
     Args:
         folder: The run's folder, or what `ftkit push` made of a classifier's.
-        **loading: ``quantisation``, ``dtype`` and ``device_map``, for generative models; a classifier takes
+        **loading: ``quantization``, ``dtype`` and ``device_map``, for generative models; a classifier takes
             ``device_map`` only. ``auto`` is the first GPU.
 
     Raises:
@@ -72,17 +72,17 @@ def load_run(folder: Path, **loading: Any) -> Any:
         if kind.auto_class is AutoModelForImageTextToText:
             raise InputError("is a vision-language model; only text models are served", file=folder)
         changes: dict[str, Any] = {}
-        if loading.get("quantisation"):
-            changes["quantisation"] = loading["quantisation"]
+        if loading.get("quantization"):
+            changes["quantization"] = loading["quantization"]
         if loading.get("dtype", "auto") != "auto":
             changes["dtype"] = loading["dtype"]
         elif device == "cpu":  # half precision is slow there
             changes["dtype"] = "float32"
         module = kind.restored(_stored(folder), device, **changes)
-        if module.trainable == "lora" and module.quantisation is None:
+        if module.trainable == "lora" and module.quantization is None:
             module.net = module.net.merge_and_unload(safe_merge=True)
     else:
-        for field in ("quantisation", "dtype"):
+        for field in ("quantization", "dtype"):
             if loading.get(field) not in (None, "auto"):
                 raise InputError("a classifier takes none", field=field, got=loading[field])
         module = kind.restored(_stored(folder), device)

@@ -20,7 +20,7 @@ def serve(
     name: str | None = None,
     revision: str | None = None,
     adapter: Path | None = None,
-    quantisation: Literal["8bit", "nf4"] | None = None,
+    quantization: Literal["8bit", "nf4"] | None = None,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     device_map: str | None = None,
     batch_size: int = 16,
@@ -41,8 +41,8 @@ def serve(
         name: The name that clients use; the model's own if not given.
         revision: Hub revision.
         adapter: A folder with a LoRA adapter to put on the model.
-        quantisation: Load the weights in 8 or 4 bits; not for a GGUF file, which is unpacked.
-        dtype: Precision of what is not quantised; auto is the checkpoint's own, and float32 on a CPU.
+        quantization: Load the weights in 8 or 4 bits; not for a GGUF file, which is unpacked.
+        dtype: Precision of what is not quantized; auto is the checkpoint's own, and float32 on a CPU.
         device_map: auto spreads the model over the GPUs there are, but a run takes the first; or one device, such as
             cpu.
         batch_size: The most answers generated, or texts classified, at a time.
@@ -63,12 +63,12 @@ def serve(
     key = os.environ.get(KEY_VARIABLE) or None
     listening = listen(host, port, key)  # before anything that takes long
     print(f"loading {model}", file=sys.stderr, flush=True)  # it may take a while
-    from ftkit.commands.served import load_served
+    from ftkit.commands.serving_setup import load_served
     from ftkit.serving.limits import Limits
     from ftkit.serving.server import make_server, run
 
     limits = Limits(max_new_tokens=max_new_tokens, seconds=timeout, waiting=queue)
-    loading = {"quantisation": quantisation, "dtype": dtype, "device_map": device_map}
+    loading = {"quantization": quantization, "dtype": dtype, "device_map": device_map}
     served = load_served(model, name, revision, adapter, limits, batch_size, **loading)
     shown = f"[{host}]" if ":" in host else host
     print(f"serving {served.name} on http://{shown}:{listening.getsockname()[1]} (Ctrl-C ends)", flush=True)

@@ -1,1 +1,1 @@
-"""The language wing: text-only causal models, tuned on answers to prompts."""
+"""The language task: text-only causal models, tuned on answers to prompts."""

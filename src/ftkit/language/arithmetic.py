@@ -10,9 +10,9 @@ from itertools import islice
 from typing import Any, Literal
 
 from ftkit.errors import InputError, at_least
-from ftkit.language.data import RowsDataModule
-from ftkit.rows.prompt_style import asked, spaced
-from ftkit.rows.reader import Row
+from ftkit.examples.prompt_style import asked, spaced
+from ftkit.examples.reader import Example
+from ftkit.language.data import ExamplesDataModule
 from ftkit.run_folder import SplitName
 
 Operation = Literal["+", "-", "*"]
@@ -73,7 +73,7 @@ class Problem:
         }
 
 
-class ArithmeticDataModule(RowsDataModule):
+class ArithmeticDataModule(ExamplesDataModule):
     """Arithmetic problems such as ``1 + 1 =``, made from a seed.
 
     A pair of operands, in whatever order and with whatever signs, belongs to one split only, for all operations. The
@@ -91,7 +91,7 @@ class ArithmeticDataModule(RowsDataModule):
         prompt_style: How a question becomes a prompt, with ``{question}`` in it; kept with the model, as is
             ``spaced_digits``.
         data_seed: Seed of the problems.
-        **options: See :class:`ftkit.language.data.RowsDataModule`.
+        **options: See :class:`ftkit.language.data.ExamplesDataModule`.
 
     Raises:
         InputError: An argument makes no sense, or there are not so many problems.
@@ -136,13 +136,15 @@ class ArithmeticDataModule(RowsDataModule):
     @property
     def data_sha256(self) -> str:
         """A hash of all problems as they are asked."""
-        rows = [(split, row.prompt, row.completion) for split in self.sizes for row in self.rows(split)]
-        return hashlib.sha256(repr(rows).encode()).hexdigest()
+        examples = [
+            (split, example.prompt, example.completion) for split in self.sizes for example in self.examples(split)
+        ]
+        return hashlib.sha256(repr(examples).encode()).hexdigest()
 
-    def rows(self, split: SplitName) -> list[Row]:
-        """The problems of a split as rows."""
+    def examples(self, split: SplitName) -> list[Example]:
+        """The problems of a split as examples."""
         return [
-            Row(
+            Example(
                 id=f"{split}-{number:05d}",
                 prompt=asked(problem.question, self.prompt_style, self.spaced_digits),
                 completion=f" {spaced(problem.answer) if self.spaced_digits else problem.answer}",

@@ -1,4 +1,4 @@
-"""Rows of text as batches for a causal language model."""
+"""Examples of text as batches for a causal language model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from ftkit.errors import InputError
-from ftkit.rows.affixes import NO_AFFIXES, Affixes
-from ftkit.rows.chat_template import Supervise
-from ftkit.rows.reader import Row, read_rows
-from ftkit.rows.supervision import (
+from ftkit.examples.affixes import NO_AFFIXES, Affixes
+from ftkit.examples.chat_template import Supervise
+from ftkit.examples.reader import Example, read_examples
+from ftkit.examples.supervision import (
     LengthRule,
     Renderer,
     Spans,
@@ -29,12 +29,12 @@ from ftkit.training.distributed import processes
 from ftkit.training.order import SeededSampler, seeded_order
 from ftkit.training.split_data import SplitDataModule
 
-_POOL = 50  # batches whose rows are sorted by length together
+_POOL = 50  # batches whose examples are sorted by length together
 
 
 @dataclass(frozen=True)
-class Example:
-    """A row as token ids.
+class EncodedExample:
+    """An example as token ids.
 
     Attributes:
         id: Its name.
@@ -58,17 +58,17 @@ class Example:
         return len(self.prompt) + len(self.completion)
 
 
-class RowsDataModule(SplitDataModule):
-    """Rows of text for a causal language model; a subclass says where they come from.
+class ExamplesDataModule(SplitDataModule):
+    """Examples of text for a causal language model; a subclass says where they come from.
 
     Batches are those of :class:`ftkit.training.generative.GenerativeModule`. The chat template, if the tokenizer has
     one, is the only formatter; only answers are supervised, their end among them.
 
     Args:
-        bucket: Put rows of similar length into a batch: less padding, and still another order each epoch.
+        bucket: Put examples of similar length into a batch: less padding, and still another order each epoch.
         max_length: Largest number of tokens of prompt and answer together in training; null takes the model's context.
-        too_long: Whether to ``cut`` a training row's answer that is too long, or to ``skip`` the row. Rows of val and
-            test are never left out, and only the model's context cuts their answers.
+        too_long: Whether to ``cut`` a training example's answer that is too long, or to ``skip`` the example. Examples
+            of val and test are never left out, and only the model's context cuts their answers.
         chat: Whether to use the chat template; null uses it if there is one.
         supervise: Which turns of the assistant are learnt: the ``last`` one of each conversation, which is the answer,
             or ``all`` that answer something. In evaluation the last one is generated either way; the loss is that of
@@ -81,7 +81,7 @@ class RowsDataModule(SplitDataModule):
 
     step_options = ("bucket", "max_length", "too_long", "chat", "supervise")
 
-    # How a question becomes a prompt, see ftkit.rows.prompt_style.
+    # How a question becomes a prompt, see ftkit.examples.prompt_style.
     prompt_style: str | None = None
     spaced_digits: bool = False
 
@@ -102,25 +102,25 @@ class RowsDataModule(SplitDataModule):
     @property
     @abstractmethod
     def source(self) -> str:
-        """The rows' origin in words."""
+        """The examples' origin in words."""
 
     @property
     @abstractmethod
     def data_sha256(self) -> str:
-        """A hash of the rows, known before anything is encoded."""
+        """A hash of the examples, known before anything is encoded."""
 
     @abstractmethod
-    def rows(self, split: SplitName) -> list[Row]:
-        """The rows of a split; none if there is no such split."""
+    def examples(self, split: SplitName) -> list[Example]:
+        """The examples of a split; none if there is no such split."""
 
     def setup(self, stage: str) -> None:
-        """Prepare the rows for the trainer's model."""
+        """Prepare the examples for the trainer's model."""
         assert self.trainer is not None, "Lightning calls it; without a trainer, call prepare"
         model: Any = self.trainer.lightning_module
         self.prepare(model.processor, model.context_length, model.max_new_tokens)
 
     def prepare(self, tokenizer: Any, context_length: int, max_new_tokens: int) -> None:
-        """Render and encode the rows; sets :attr:`datasets` and :attr:`report`.
+        """Render and encode the examples; sets :attr:`datasets` and :attr:`report`.
 
         Args:
             tokenizer: The model's.
@@ -128,8 +128,8 @@ class RowsDataModule(SplitDataModule):
             max_new_tokens: Room that an evaluated prompt leaves.
 
         Raises:
-            InputError: A row is of no known shape, an evaluated prompt leaves no room for an answer, or no training row
-                is left.
+            InputError: An example is of no known shape, an evaluated prompt leaves no room for an answer, or no
+                training example is left.
         """
         render = Renderer(tokenizer, self.chat, self.supervise)
         rule = LengthRule(min(self.max_length or context_length, context_length), self.too_long)
@@ -140,60 +140,62 @@ class RowsDataModule(SplitDataModule):
         for split in SPLITS:
             self._encode(split, render, rule if split == "train" else whole)
         if not self.datasets["train"]:
-            raise InputError("no training row is left", field="max_length", got=rule.max_length)
+            raise InputError("no training example is left", field="max_length", got=rule.max_length)
 
     def _encode(self, split: SplitName, render: Renderer, rule: LengthRule) -> None:
-        examples, kept, cut, rows = [], [], 0, self.rows(split)
-        names = list(dict.fromkeys(name for row in rows for name in row.columns))
-        for row in rows:
-            encoded = render.encode(row)
-            fitted = rule.fit(row, len(encoded.prompt), encoded.completion)
+        ready, kept, cut, examples = [], [], 0, self.examples(split)
+        names = list(dict.fromkeys(name for example in examples for name in example.columns))
+        for example in examples:
+            encoded = render.encode(example)
+            fitted = rule.fit(example, len(encoded.prompt), encoded.completion)
             if fitted is None:
                 continue
             (completion,) = fitted
             cut += len(completion) < len(encoded.completion)
-            columns = {name: row.columns.get(name, "") for name in names}
-            answer, affixes = row.completion, NO_AFFIXES
+            columns = {name: example.columns.get(name, "") for name in names}
+            answer, affixes = example.completion, NO_AFFIXES
             if split != "train" or "train" in self.evaluate_splits:
-                affixes = render.affixes(row)
-                answer = render.reference(row, affixes)
-            examples.append(Example(row.id, encoded.prompt, completion, answer, columns, encoded.turns, affixes))
-            kept.append(row)
-        self.datasets[split] = examples
+                affixes = render.affixes(example)
+                answer = render.reference(example, affixes)
+            ready.append(
+                EncodedExample(example.id, encoded.prompt, completion, answer, columns, encoded.turns, affixes)
+            )
+            kept.append(example)
+        self.datasets[split] = ready
         if split == "train":
             self.report["supervised_turns"] = {"supervise": self.supervise, **turn_counts(kept, self.supervise)}
         counts = {
-            "sizes": len(examples),
-            "tokens": sum(map(len, examples)),
-            "supervised": sum(len(example.completion) for example in examples),
+            "sizes": len(ready),
+            "tokens": sum(map(len, ready)),
+            "supervised": sum(len(one.completion) for one in ready),
             "cut": cut,
-            "skipped": len(rows) - len(examples),
+            "skipped": len(examples) - len(ready),
         }
         for name, value in counts.items():
             self.report.setdefault(name, {})[split] = value
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of the train split in another order each epoch."""
-        examples = self.datasets["train"]
+        encoded = self.datasets["train"]
         sharing: dict[str, Any] = {"batch_size": self.batch_size, **processes(self.trainer)}
         return self._training_loader(
-            LengthSampler(list(map(len, examples)), self._order_seed, **sharing)
+            LengthSampler(list(map(len, encoded)), self._order_seed, **sharing)
             if self.bucket
-            else SeededSampler(len(examples), self._order_seed, **sharing)
+            else SeededSampler(len(encoded), self._order_seed, **sharing)
         )
 
     def _collate(self, split: SplitName, evaluation: bool) -> Callable[[Any], Any]:
         return Collate(self.pad_id, evaluation)
 
 
-class TextDataModule(RowsDataModule):
-    """Files of JSON lines with ``prompt`` and ``completion``, or ``messages``, a row; see :mod:`ftkit.rows.reader`.
+class TextDataModule(ExamplesDataModule):
+    """Examples of text from files of JSON lines, in the shapes of :mod:`ftkit.examples.reader`.
 
     Args:
         train: The file to learn from, or a folder that ``datasets`` saved.
         val: One to validate on.
         test: One to test on.
-        **options: See :class:`RowsDataModule`.
+        **options: See :class:`ExamplesDataModule`.
     """
 
     def __init__(
@@ -201,7 +203,7 @@ class TextDataModule(RowsDataModule):
     ) -> None:
         super().__init__(**options)
         self.files = {"train": train, "val": val, "test": test}
-        self._rows: dict[str, list[Row]] = {}
+        self._examples: dict[str, list[Example]] = {}
 
     @property
     def source(self) -> str:
@@ -213,17 +215,17 @@ class TextDataModule(RowsDataModule):
         """A hash over what was read."""
         digest = hashlib.sha256()
         for split in SPLITS:
-            for row in self.rows(split):
-                tools = [row.tools] if row.tools else []
-                digest.update(repr((split, row.id, row.prompt, row.completion, *tools)).encode())
+            for example in self.examples(split):
+                tools = [example.tools] if example.tools else []
+                digest.update(repr((split, example.id, example.prompt, example.completion, *tools)).encode())
         return digest.hexdigest()
 
-    def rows(self, split: SplitName) -> list[Row]:
-        """The rows of a file, read once."""
-        if split not in self._rows:
+    def examples(self, split: SplitName) -> list[Example]:
+        """The examples of a file, read once."""
+        if split not in self._examples:
             path = self.files[split]
-            self._rows[split] = [] if path is None else read_rows(path)
-        return self._rows[split]
+            self._examples[split] = [] if path is None else read_examples(path)
+        return self._examples[split]
 
 
 class Collate:
@@ -237,36 +239,36 @@ class Collate:
     def __init__(self, pad_id: int, evaluation: bool = False) -> None:
         self.pad_id, self.evaluation = pad_id, evaluation
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+    def __call__(self, encoded: Sequence[EncodedExample]) -> dict[str, Any]:
         """The batch."""
         batch: dict[str, Any] = {
             "inputs": supervised_batch(
-                [(example.prompt, example.completion) for example in examples],
+                [(one.prompt, one.completion) for one in encoded],
                 self.pad_id,
-                [example.turns for example in examples],
+                [one.turns for one in encoded],
             ),
-            "id": [example.id for example in examples],
+            "id": [one.id for one in encoded],
         }
         if self.evaluation:
-            batch["prompts"] = prompt_batch([example.prompt for example in examples], self.pad_id)
-            batch["answer"] = [example.answer for example in examples]
-            batch["affixes"] = [example.affixes for example in examples]
-            batch["columns"] = {name: [example.columns[name] for example in examples] for name in examples[0].columns}
+            batch["prompts"] = prompt_batch([one.prompt for one in encoded], self.pad_id)
+            batch["answer"] = [one.answer for one in encoded]
+            batch["affixes"] = [one.affixes for one in encoded]
+            batch["columns"] = {name: [one.columns[name] for one in encoded] for name in encoded[0].columns}
         return batch
 
 
 class LengthSampler(SeededSampler):
-    """Visits the rows so that a batch, cut from what comes one after the other, has rows of similar length.
+    """Visits the examples so that a batch, cut from what comes one after the other, has examples of similar length.
 
-    Some batches' worth of rows at a time are sorted by length and cut into batches, which come in random order: every
-    row once an epoch, little padding, and still another grouping each time. A smaller batch is the last one.
+    Some batches' worth of examples at a time are sorted by length and cut into batches, which come in random order:
+    every example once an epoch, little padding, and still another grouping each time. A smaller batch is the last one.
 
     Args:
-        lengths: Number of tokens of each row.
+        lengths: Number of tokens of each example.
         seed: Seed of the orders.
         **sharing: See :class:`ftkit.training.order.SharedSampler`; with ``batch_size``.
 
-    Example:
+    EncodedExample:
         >>> order = list(LengthSampler([9, 1, 8, 2], seed=1, batch_size=2))
         >>> sorted([sorted(order[:2]), sorted(order[2:])])
         [[0, 2], [1, 3]]
@@ -277,12 +279,12 @@ class LengthSampler(SeededSampler):
         self.lengths = lengths
 
     def order(self) -> list[int]:
-        """The rows of the epoch, batch after batch."""
+        """The examples of the epoch, batch after batch."""
         size, order = self.batch_size * self.num_replicas, super().order()
         batches = []
         for start in range(0, self.n, _POOL * size):
-            pool = sorted(order[start : start + _POOL * size], key=lambda row: self.lengths[row])
+            pool = sorted(order[start : start + _POOL * size], key=lambda example: self.lengths[example])
             batches += [pool[first : first + size] for first in range(0, len(pool), size)]
         whole = self.n // size
         places = [*seeded_order(whole, self.seed, self.epoch).tolist(), *range(whole, len(batches))]
-        return [row for place in places for row in batches[place]]
+        return [example for place in places for example in batches[place]]

@@ -6,9 +6,9 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM
 
-from ftkit.rows.prompt_style import asked
-from ftkit.rows.reader import Row
-from ftkit.rows.supervision import Renderer, prompt_batch
+from ftkit.examples.prompt_style import asked
+from ftkit.examples.reader import Example
+from ftkit.examples.supervision import Renderer, prompt_batch
 from ftkit.training.generative import GenerativeModule
 
 
@@ -16,15 +16,15 @@ class CausalLMSFT(GenerativeModule):
     """A causal language model of transformers (GPT-2, SmolLM2 and the like) that is tuned on answers to prompts.
 
     Args:
-        model: Hub id, folder or GGUF file, or ``demo`` for the small GPT-2 that ftkit carries, see
+        base_model: Hub id, folder or GGUF file, or ``demo`` for the small GPT-2 that ftkit carries, see
             :func:`ftkit.models.base_model.locate`.
         **options: See :class:`ftkit.training.generative.GenerativeModule`.
     """
 
     auto_class = AutoModelForCausalLM
 
-    def __init__(self, model: str = "demo", **options: Any) -> None:
-        super().__init__(model=model, **options)
+    def __init__(self, base_model: str = "demo", **options: Any) -> None:
+        super().__init__(base_model=base_model, **options)
         self.prompt_style: str | None = None
         self.spaced_digits = False
         self.chat: bool | None = None
@@ -47,8 +47,11 @@ class CausalLMSFT(GenerativeModule):
         self.configure_model()
         render = Renderer(self.processor, self.chat)
         prompts = [asked(question, self.prompt_style, self.spaced_digits) for question in questions]
-        rows = [Row("", prompt, " ") for prompt in prompts]
-        encoded, affixes = [render.encode(row).prompt for row in rows], [render.affixes(row) for row in rows]
+        examples = [Example("", prompt, " ") for prompt in prompts]
+        encoded, affixes = (
+            [render.encode(example).prompt for example in examples],
+            [render.affixes(example) for example in examples],
+        )
         was_training, answers = self.training, []
         self.eval()
         try:

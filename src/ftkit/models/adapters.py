@@ -29,7 +29,7 @@ def add_adapters(
     The update ``alpha / rank * B A`` starts at zero: A is drawn from the global generator, B is zero.
 
     Args:
-        model: The model, quantised or not. An output head that is a target and shares its weight with the embeddings
+        model: The model, quantized or not. An output head that is a target and shares its weight with the embeddings
             gets a weight of its own, since merging would change the embeddings too.
         rank: Rank of the adapters.
         alpha: Their scale.
@@ -96,7 +96,7 @@ def _beside_text_model(model: PreTrainedModel) -> list[str]:
 
 
 def is_linear(layer: nn.Module) -> bool:
-    """Whether LoRA can adapt a layer: linear, quantised (a subclass) or GPT-2's transposed kind."""
+    """Whether LoRA can adapt a layer: linear, quantized (a subclass) or GPT-2's transposed kind."""
     return isinstance(layer, nn.Linear | Conv1D)
 
 
@@ -105,14 +105,14 @@ def merged(model: PeftModel, base: PreTrainedModel) -> Any:
 
     Args:
         model: The tuned model. It is not changed.
-        base: Its base, loaded anew and not quantised, since rounding a merged weight to 4 bits again would spoil it;
+        base: Its base, loaded anew and not quantized, since rounding a merged weight to 4 bits again would spoil it;
             it becomes the result.
 
     Returns:
         ``base`` with the adapters in its weights, in evaluation mode.
     """
     config = copy.deepcopy(model.peft_config[model.active_adapter])
-    config.fan_in_fan_out = _is_transposed(base)  # a quantised layer is not
+    config.fan_in_fan_out = _is_transposed(base)  # a quantized layer is not
     config.base_model_name_or_path = None
     _untie_head(base, config.target_modules)
     wrapped = get_peft_model(base, config)

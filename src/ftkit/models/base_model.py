@@ -21,7 +21,7 @@ from ftkit.models.base_files import BaseFiles, Location
 from ftkit.models.losses import Head
 from ftkit.models.transformers_internals import NewGELUActivation
 
-Quantisation = Literal["8bit", "nf4"]
+Quantization = Literal["8bit", "nf4"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 # What families call a factor on their logits: Cohere, Granite, Falcon-H1, Muse.
@@ -29,7 +29,7 @@ _HEAD_SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_m
 _DEMO = re.compile(r"demo(?:-(small|medium|large|xl))?")
 
 
-def locate(model: str, field: str = "model") -> str:
+def locate(model: str, field: str = "base_model") -> str:
     """The hub id, the folder or the file that a model's name means.
 
     Args:
@@ -57,7 +57,7 @@ def load_base(
     auto_class: Any,
     model: str,
     revision: str | None = None,
-    quantisation: Quantisation | None = None,
+    quantization: Quantization | None = None,
     dtype: Dtype = "auto",
     device: torch.device | None = None,
 ) -> PreTrainedModel:
@@ -67,32 +67,32 @@ def load_base(
         auto_class: ``AutoModelForCausalLM``, ``AutoModelForImageTextToText`` or a model's own class.
         model: Its name, see :func:`locate`.
         revision: The hub revision to pin; None takes the current one.
-        quantisation: ``8bit`` or ``nf4`` (4-bit, double quantisation, bfloat16 compute), by bitsandbytes; None for
+        quantization: ``8bit`` or ``nf4`` (4-bit, double quantization, bfloat16 compute), by bitsandbytes; None for
             neither, which a GGUF file needs. The output head stays as it is.
-        dtype: Of what is not quantised; ``auto`` takes the checkpoint's own.
-        device: Where a quantised model is put together, for moving it later can undo that.
+        dtype: Of what is not quantized; ``auto`` takes the checkpoint's own.
+        device: Where a quantized model is put together, for moving it later can undo that.
 
     Raises:
         UnavailableError: It is neither in the cache nor to be downloaded, or needs access.
-        InputError: The folder or file is damaged or lacks weights, or a GGUF file is to be quantised.
+        InputError: The folder or file is damaged or lacks weights, or a GGUF file is to be quantized.
     """
     options = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
-    if quantisation is not None:
-        options |= quantisation_options(quantisation, device)
+    if quantization is not None:
+        options |= quantization_options(quantization, device)
     loaded = load_pretrained(auto_class, locate(model), revision=revision, output_loading_info=True, **options)
     prepare_layers(loaded)
     return loaded.train()  # transformers returns evaluation mode, and Lightning would keep it: no dropout
 
 
-def quantisation_options(
-    kind: Quantisation, device: torch.device | None = None, unquantised: Sequence[str] = ()
+def quantization_options(
+    kind: Quantization, device: torch.device | None = None, unquantized: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """What ``from_pretrained`` is told to quantise a model.
+    """What ``from_pretrained`` is told to quantize a model.
 
     Args:
         kind: ``8bit`` or ``nf4``, see :func:`load_base`.
         device: Where the model is put together; None is the CPU.
-        unquantised: Names of parts that stay as they are besides the output head, because they learn.
+        unquantized: Names of parts that stay as they are besides the output head, because they learn.
     """
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # it reports each 8-bit product
     bits: dict[str, Any] = {"load_in_8bit": True}
@@ -100,7 +100,7 @@ def quantisation_options(
         bits = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
         bits["bnb_4bit_compute_dtype"] = torch.bfloat16
     # Its name says 8 bits, but it holds for 4 too; left out, transformers finds the output head itself.
-    skipped = {"llm_int8_skip_modules": list(unquantised)} if unquantised else {}
+    skipped = {"llm_int8_skip_modules": list(unquantized)} if unquantized else {}
     return {"quantization_config": BitsAndBytesConfig(**bits, **skipped), "device_map": {"": device or "cpu"}}
 
 

@@ -45,7 +45,7 @@ class ModelFacts:
         weight_files: Files of the checkpoint with their bytes.
         dtype: Of the checkpoint, as its configuration says; of a GGUF file, what it is unpacked to.
         parameters: Number of parameters by part; shared ones count once.
-        linear: Parameters of the linear layers that quantisation reaches.
+        linear: Parameters of the linear layers that quantization reaches.
         tied: Whether the output head shares the embeddings' weight.
         lora_targets: The layers that ``trainable: lora`` would adapt, and the parameters that rank 1 adds.
         card: The header of the model card (licence, gating, base model), or nothing.
@@ -96,7 +96,7 @@ def model_facts(name: str, revision: str | None = None) -> ModelFacts:
         UnavailableError: Its configuration is neither in the cache nor to be downloaded, or cannot be read here.
         InputError: The folder or file holds no model, one that is not of transformers itself, or no language model.
     """
-    source = locate(name)
+    source = locate(name, field="model")
     config = load_pretrained(AutoConfig, source, revision)
     text = config.get_text_config()
     if missing := [field for field in _SHAPE if not hasattr(text, field)]:

@@ -21,11 +21,11 @@ class SupervisedLogProbs(NamedTuple):
 
     Attributes:
         log_probs: float32 ``(N,)``, sequence by sequence and in the order of the tokens.
-        row: int64 ``(N,)``: the sequence that each belongs to.
+        sequence: int64 ``(N,)``: the sequence that each belongs to.
     """
 
     log_probs: Tensor
-    row: Tensor
+    sequence: Tensor
 
 
 def supervised_log_probs(hidden: Tensor, labels: Tensor, head: Head) -> SupervisedLogProbs:
@@ -44,11 +44,11 @@ def supervised_log_probs(hidden: Tensor, labels: Tensor, head: Head) -> Supervis
     Example:
         >>> hidden = torch.eye(3)[None]  # a sequence of three positions; the head is the identity
         >>> found = supervised_log_probs(hidden, torch.tensor([[0, IGNORE_INDEX, 1]]), head=lambda states: states)
-        >>> found.row.tolist(), [round(value, 4) for value in found.log_probs.exp().tolist()]
+        >>> found.sequence.tolist(), [round(value, 4) for value in found.log_probs.exp().tolist()]
         ([0], [0.5761])
     """
-    row, position, target = supervised_tokens(labels)
-    return SupervisedLogProbs(target_log_probs(hidden[row, position], target, head), row)
+    sequence, position, target = supervised_tokens(labels)
+    return SupervisedLogProbs(target_log_probs(hidden[sequence, position], target, head), sequence)
 
 
 def supervised_tokens(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,8 +65,8 @@ def supervised_tokens(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         [[0, 0, 1], [0, 1, 1], [7, 2, 3]]
     """
     following = labels[:, 1:]
-    row, position = (following != IGNORE_INDEX).nonzero(as_tuple=True)
-    return row, position, following[row, position]
+    sequence, position = (following != IGNORE_INDEX).nonzero(as_tuple=True)
+    return sequence, position, following[sequence, position]
 
 
 def target_log_probs(states: Tensor, target: Tensor, head: Head) -> Tensor:
@@ -108,12 +108,12 @@ def token_loss(log_probs: Tensor) -> tuple[Tensor, int]:
     return -log_probs.sum(), log_probs.numel()
 
 
-def sequence_log_probs(log_probs: Tensor, row: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+def sequence_log_probs(log_probs: Tensor, sequence: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
     """Log-probability of each sequence's supervised tokens together.
 
     Args:
         log_probs: ``(N,)`` of :func:`supervised_log_probs`.
-        row: int64 ``(N,)``, which sequence each belongs to.
+        sequence: int64 ``(N,)``, which sequence each belongs to.
         batch_size: The number of sequences B.
 
     Returns:
@@ -123,8 +123,8 @@ def sequence_log_probs(log_probs: Tensor, row: Tensor, batch_size: int) -> tuple
         >>> sequence_log_probs(torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([0, 0, 2]), batch_size=3)
         (tensor([-3.,  0., -4.]), tensor([2, 0, 1]))
     """
-    sums = log_probs.new_zeros(batch_size).index_add(0, row, log_probs)
-    return sums, torch.bincount(row, minlength=batch_size)
+    sums = log_probs.new_zeros(batch_size).index_add(0, sequence, log_probs)
+    return sums, torch.bincount(sequence, minlength=batch_size)
 
 
 def _log_probs(states: Tensor, target: Tensor, head: Head) -> Tensor:

@@ -9,7 +9,7 @@ from ftkit.models.facts import ModelFacts
 NF4_BYTES = 0.5 + (1 / 64) + 4 / (64 * 256)  # 4 bits, an 8-bit scale for 64 of them, a float32 for 256 scales
 
 
-_QUANTISED = (("8-bit", 1.0), ("nf4", NF4_BYTES))  # bytes for one weight
+_QUANTIZED = (("8-bit", 1.0), ("nf4", NF4_BYTES))  # bytes for one weight
 
 
 class Need(NamedTuple):
@@ -33,8 +33,8 @@ def inference_needs(facts: ModelFacts) -> list[Need]:
     needs = [Need(f"weights in {name}", total * width, f"{total:,} parameters x {width} bytes")]
     if width != 4:
         needs.append(Need("weights in float32", total * 4, f"{total:,} parameters x 4 bytes"))
-    for way, per_weight in _quantisations(facts):
-        size = _quantised(facts, per_weight)
+    for way, per_weight in _quantizations(facts):
+        size = _quantized(facts, per_weight)
         needs.append(Need(f"weights in {way}", size, f"linear layers x {per_weight:.3g} bytes, the rest in {name}"))
     if facts.context:
         per_token = facts.cache_bytes_per_token
@@ -64,17 +64,17 @@ def training_needs(facts: ModelFacts, rank: int) -> list[Need]:
         needs.append(Need(f"full, {name}", total * 4 * width, f"the same x {width} bytes"))
     if adapter:
         needs.append(Need("LoRA", total * width + 16 * adapter, f"weights x {width} bytes + {learning}"))
-        for way, per_weight in _quantisations(facts):
-            size = _quantised(facts, per_weight) + 16 * adapter
+        for way, per_weight in _quantizations(facts):
+            size = _quantized(facts, per_weight) + 16 * adapter
             needs.append(
                 Need(f"{way} + LoRA", size, f"linear weights x {per_weight:.3g} bytes, the rest x {width} + the same")
             )
     return needs
 
 
-def _quantisations(facts: ModelFacts) -> tuple[tuple[str, float], ...]:
-    return () if facts.packed else _QUANTISED  # a GGUF file is unpacked, never quantised again
+def _quantizations(facts: ModelFacts) -> tuple[tuple[str, float], ...]:
+    return () if facts.packed else _QUANTIZED  # a GGUF file is unpacked, never quantized again
 
 
-def _quantised(facts: ModelFacts, per_weight: float) -> int:
+def _quantized(facts: ModelFacts, per_weight: float) -> int:
     return round(facts.linear * per_weight + (facts.total - facts.linear) * facts.dtype.itemsize)

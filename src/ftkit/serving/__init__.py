@@ -5,5 +5,5 @@ the model in processes of its own and hands requests over whole, so it cannot dr
 batch or let a new one join; it listens on all addresses by default, puts no limit on a body, and compares its API key
 with ``!=``; and its OpenAI endpoints stand on FastAPI, too.
 
-Nothing here knows a wing: the command hands over a network with its tokenizer, or an object that classifies.
+Nothing here knows a task: the command hands over a network with its tokenizer, or an object that classifies.
 """

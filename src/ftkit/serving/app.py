@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from ftkit.errors import InputError
-from ftkit.rows.affixes import NO_AFFIXES, Affixes
+from ftkit.examples.affixes import NO_AFFIXES, Affixes
 from ftkit.serving.jobs import Classification, Generation, Job
 from ftkit.serving.limits import Limits
 from ftkit.serving.pending import Pending

@@ -16,15 +16,15 @@ from ftkit.errors import TrainingFailed
 from ftkit.models.base_model import plain_model
 from ftkit.models.generation import end_tokens
 from ftkit.models.transformers_internals import DynamicLayer
-from ftkit.serving.detokenising import Detokeniser
+from ftkit.serving.detokenizer import Detokenizer
 from ftkit.serving.jobs import Finish, Generation, Piece
 from ftkit.serving.sampling import choose
 
 
 @dataclass
-class _Row:
+class _Sequence:
     job: Generation
-    detokeniser: Detokeniser
+    detokenizer: Detokenizer
     generator: torch.Generator
     token: int = 0
     tokens: int = 0
@@ -52,31 +52,31 @@ class BatchGenerator:
         self._extra: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
         self._takes_positions = "position_ids" in known
         self._cache_name = "cache" if "cache" in known else "past_key_values"  # its name before transformers 5.24
-        self._rows: list[_Row] = []
+        self._running: list[_Sequence] = []
         self._cache: Any = None
         self._mask = torch.zeros(0, 0, dtype=torch.long)  # (B, T)
 
     @property
     def jobs(self) -> list[Generation]:
         """The answers being generated."""
-        return [row.job for row in self._rows]
+        return [sequence.job for sequence in self._running]
 
     @property
     def room(self) -> int:
         """How many answers may join now."""
-        if self._rows and not _joinable(self._cache):
+        if self._running and not _joinable(self._cache):
             return 0
-        return self.batch_size - len(self._rows)
+        return self.batch_size - len(self._running)
 
     @torch.inference_mode()
     def admit(self, jobs: Sequence[Generation]) -> None:
         """Compute the prompts of new answers and their first tokens, then let them join the batch."""
-        running, cache, mask = self._rows, self._cache, self._mask
-        self._rows = [self._row(job) for job in jobs]
+        running, cache, mask = self._running, self._cache, self._mask
+        self._running = [self._started(job) for job in jobs]
         try:
             self._compute_prompts()
         finally:  # whatever happens, nobody is lost
-            self._rows = running + self._rows
+            self._running = running + self._running
         if self._cache is None:  # each answer ended with its first token
             self._cache, self._mask = cache, mask
         elif running:
@@ -84,7 +84,7 @@ class BatchGenerator:
             self._cache = _joined(cache, self._cache)
 
     def _compute_prompts(self) -> None:
-        prompts = [torch.tensor(row.job.prompt) for row in self._rows]
+        prompts = [torch.tensor(sequence.job.prompt) for sequence in self._running]
         width = max(map(len, prompts))
         input_ids = torch.stack([F.pad(ids, (width - len(ids), 0)) for ids in prompts])  # (B, T)
         self._mask = torch.stack([F.pad(torch.ones_like(ids), (width - len(ids), 0)) for ids in prompts])
@@ -94,22 +94,22 @@ class BatchGenerator:
     @torch.inference_mode()
     def step(self) -> None:
         """Generate the next token of every answer; those that end or are no longer wanted leave."""
-        self._leave([row for row in self._rows if row.job.cancelled])
-        if self._rows:
+        self._leave([sequence for sequence in self._running if sequence.job.cancelled])
+        if self._running:
             self._mask = F.pad(self._mask, (0, 1), value=1)
-            self._forward(torch.tensor([[row.token] for row in self._rows]))
+            self._forward(torch.tensor([[sequence.token] for sequence in self._running]))
 
-    def _row(self, job: Generation) -> _Row:
+    def _started(self, job: Generation) -> _Sequence:
         generator = torch.Generator()
         if job.sampling.seed is None:
             generator.seed()
         else:
             generator.manual_seed(job.sampling.seed)
         affixes = job.affixes.generated(self.tokenizer, self.end_tokens)
-        return _Row(job, Detokeniser(self.tokenizer, job.sampling.stop, affixes), generator)
+        return _Sequence(job, Detokenizer(self.tokenizer, job.sampling.stop, affixes), generator)
 
     def _forward(self, input_ids: Tensor) -> None:
-        """Run the model over ``input_ids`` (B, T new tokens) of the rows, and take the next token of each."""
+        """Run the model over ``input_ids`` (B, T new tokens) of the sequences, and take the next token of each."""
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": self._mask}
         if self._takes_positions:
             positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
@@ -117,36 +117,42 @@ class BatchGenerator:
         inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
         output = self.model(**inputs, **self._extra, **{self._cache_name: self._cache}, use_cache=True)
         self._cache = output[self._cache_name]
-        rows = self._rows
-        chosen = choose(output.logits[:, -1], [row.job.sampling for row in rows], [row.generator for row in rows])
-        self._leave([row for row, token in zip(rows, chosen, strict=True) if self._take(row, token)])
+        sequences = self._running
+        chosen = choose(
+            output.logits[:, -1],
+            [sequence.job.sampling for sequence in sequences],
+            [sequence.generator for sequence in sequences],
+        )
+        self._leave(
+            [sequence for sequence, token in zip(sequences, chosen, strict=True) if self._take(sequence, token)]
+        )
 
-    def _take(self, row: _Row, token: int) -> bool:
+    def _take(self, sequence: _Sequence, token: int) -> bool:
         """Add a token to an answer and deliver what it says; return whether that was the last one."""
         if token < 0:
-            row.job.deliver(TrainingFailed("the model's logits are not finite"))
+            sequence.job.deliver(TrainingFailed("the model's logits are not finite"))
             return True
-        row.token, row.tokens = token, row.tokens + 1
-        finish: Finish | None = "length" if row.tokens == row.job.sampling.max_tokens else None
+        sequence.token, sequence.tokens = token, sequence.tokens + 1
+        finish: Finish | None = "length" if sequence.tokens == sequence.job.sampling.max_tokens else None
         if token in self.end_tokens:
             finish = "stop"
         else:
-            row.text += row.detokeniser.push(token)
+            sequence.text += sequence.detokenizer.push(token)
         if finish:
-            row.text += row.detokeniser.finish()
-        if row.detokeniser.stopped:
+            sequence.text += sequence.detokenizer.finish()
+        if sequence.detokenizer.stopped:
             finish = "stop"
-        if finish or (row.job.stream and row.text):
-            row.job.deliver(Piece(row.text, row.tokens, finish))
-            row.text = ""
+        if finish or (sequence.job.stream and sequence.text):
+            sequence.job.deliver(Piece(sequence.text, sequence.tokens, finish))
+            sequence.text = ""
         return finish is not None
 
-    def _leave(self, leaving: list[_Row]) -> None:
+    def _leave(self, leaving: list[_Sequence]) -> None:
         if not leaving:
             return
         gone = set(map(id, leaving))
-        kept = [index for index, row in enumerate(self._rows) if id(row) not in gone]
-        self._rows = [self._rows[index] for index in kept]
+        kept = [index for index, sequence in enumerate(self._running) if id(sequence) not in gone]
+        self._running = [self._running[index] for index in kept]
         self._mask = self._mask[kept]
         if not kept:
             self._cache = None
@@ -165,7 +171,7 @@ def _joinable(cache: Any) -> bool:
 
 
 def _joined(first: Any, second: Any) -> Any:
-    """``first`` with the rows of ``second`` below its own; the shorter one is padded on the left."""
+    """``first`` with the sequences of ``second`` below its own; the shorter one is padded on the left."""
     for one, other in zip(first.layers, second.layers, strict=True):
         for name in ("keys", "values"):  # (B, heads, T, head size)
             above, below = getattr(one, name), getattr(other, name)

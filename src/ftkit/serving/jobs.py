@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ftkit.rows.affixes import NO_AFFIXES, Affixes
+from ftkit.examples.affixes import NO_AFFIXES, Affixes
 
 Finish = Literal["stop", "length"]
 

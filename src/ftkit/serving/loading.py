@@ -12,14 +12,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.hub import load_pretrained
 from ftkit.models.base_files import refuse_other_base
-from ftkit.models.base_model import Dtype, Quantisation, base_files_of, load_base, load_processor, locate
+from ftkit.models.base_model import Dtype, Quantization, base_files_of, load_base, load_processor, locate
 
 
 def load_generator(
     model: str,
     revision: str | None = None,
     adapter: Path | None = None,
-    quantisation: Quantisation | None = None,
+    quantization: Quantization | None = None,
     dtype: Dtype = "auto",
     device_map: str | None = None,
 ) -> tuple[Any, Any]:
@@ -28,10 +28,10 @@ def load_generator(
     Args:
         model: Hub id, folder, GGUF file or ``demo``, see :func:`ftkit.models.base_model.locate`.
         revision: Hub revision.
-        adapter: A folder with a peft adapter for it. It is merged into the weights unless they are quantised. A
+        adapter: A folder with a peft adapter for it. It is merged into the weights unless they are quantized. A
             tokenizer in it goes before the model's own.
-        quantisation: ``8bit`` or ``nf4``.
-        dtype: Of what is not quantised; ``auto`` is the checkpoint's own, but float32 on a CPU, where half precision
+        quantization: ``8bit`` or ``nf4``.
+        dtype: Of what is not quantized; ``auto`` is the checkpoint's own, but float32 on a CPU, where half precision
             is slow.
         device_map: ``auto`` spreads the model over the GPUs there are, ``cpu`` or ``cuda:0`` names one; None takes the
             GPU if there is one.
@@ -46,16 +46,16 @@ def load_generator(
         refuse_other_base(adapter, base_files_of(model, revision))
     if dtype == "auto" and place == "cpu":
         dtype = "float32"
-    if quantisation is not None:
+    if quantization is not None:
         device = torch.device("cuda" if place == "auto" else place)
-        net: Any = load_base(AutoModelForCausalLM, model, revision, quantisation, dtype, device)
+        net: Any = load_base(AutoModelForCausalLM, model, revision, quantization, dtype, device)
     else:
         options = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype), "device_map": place}
         net = load_pretrained(
             AutoModelForCausalLM, locate(model), revision=revision, output_loading_info=True, **options
         )
     if adapter is not None:
-        net = with_adapter(net, adapter, merge=quantisation is None)
+        net = with_adapter(net, adapter, merge=quantization is None)
     if adapter is not None and (adapter / "tokenizer_config.json").is_file():  # with the template of its training
         model, revision = str(adapter), None
     return net.eval(), load_processor(AutoTokenizer, model, revision)

@@ -7,10 +7,10 @@ from typing import Any
 from jinja2 import TemplateError
 
 from ftkit.errors import InputError
-from ftkit.rows.affixes import NO_AFFIXES, Affixes
-from ftkit.rows.prompt_style import asked
-from ftkit.rows.reader import Row
-from ftkit.rows.supervision import Renderer
+from ftkit.examples.affixes import NO_AFFIXES, Affixes
+from ftkit.examples.prompt_style import asked
+from ftkit.examples.reader import Example
+from ftkit.examples.supervision import Renderer
 
 
 class Prompts:
@@ -82,7 +82,7 @@ class Prompts:
         """
         prompt = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
         try:
-            return self.renderer.affixes(Row("", prompt, ""))
+            return self.renderer.affixes(Example("", prompt, ""))
         except InputError:  # a template may allow no answer here, or write it otherwise than behind its prompt
             return NO_AFFIXES
 
@@ -132,7 +132,7 @@ def template_of(style: str, tokenizer: Any, spaced_digits: bool = False) -> str:
     return f"{begin}{{% for message in messages %}}{before}{content}{after}{{% endfor %}}"
 
 
-# What ftkit.rows.prompt_style.spaced does, in the templates' language, which has no regular expressions.
+# What ftkit.examples.prompt_style.spaced does, in the templates' language, which has no regular expressions.
 _SPACED = (
     "{% for character in message.content %}"
     "{{ ' ' if not loop.first and character.isdecimal() and loop.previtem.isdecimal() else '' }}{{ character }}"

@@ -1,4 +1,4 @@
-"""Choosing the next token of each row of a batch, each by its own rules."""
+"""Choosing the next token of each sequence of a batch, each by its own rules."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from ftkit.serving.jobs import Sampling
 
 
 def choose(logits: Tensor, samplings: Sequence[Sampling], generators: Sequence[torch.Generator]) -> list[int]:
-    """Choose a token for each row.
+    """Choose a token for each sequence.
 
     Args:
         logits: Float (B, V).
         samplings: B rules.
-        generators: B generators on the CPU; only rows that draw use theirs.
+        generators: B generators on the CPU; only sequences that draw use theirs.
 
     Returns:
-        B token ids; -1 for a row whose logits are not finite.
+        B token ids; -1 for a sequence whose logits are not finite.
     """
     best, tokens = (column.tolist() for column in logits.max(-1))
-    for row, (sampling, generator) in enumerate(zip(samplings, generators, strict=True)):
-        if not abs(best[row]) < float("inf"):  # NaN, too: max hands it on
-            tokens[row] = -1
+    for sequence, (sampling, generator) in enumerate(zip(samplings, generators, strict=True)):
+        if not abs(best[sequence]) < float("inf"):  # NaN, too: max hands it on
+            tokens[sequence] = -1
         elif sampling.temperature > 0:
-            tokens[row] = _draw(logits[row].float().cpu(), sampling, generator)
+            tokens[sequence] = _draw(logits[sequence].float().cpu(), sampling, generator)
     return tokens
 
 

@@ -1,1 +1,1 @@
-"""The floor under the wings: what runs, records, keeps and resumes a training."""
+"""What runs, records, saves and resumes a training, whatever the task."""

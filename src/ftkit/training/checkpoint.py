@@ -134,7 +134,7 @@ class TrainedStateModule(L.LightningModule):
         Args:
             path: A ``.ckpt`` file, or a folder with ``checkpoints/*.ckpt``.
             device: Where the model goes.
-            **changes: Constructor arguments that differ from those of training, such as ``quantisation``.
+            **changes: Constructor arguments that differ from those of training, such as ``quantization``.
 
         Returns:
             The module in evaluation mode.
@@ -158,7 +158,7 @@ class TrainedStateModule(L.LightningModule):
 
     @property
     def root_device(self) -> torch.device:
-        """Where the network is going to be: a quantised one is put together there, for it should not be moved."""
+        """Where the network is going to be: a quantized one is put together there, for it should not be moved."""
         return self.device if (trainer := attached_trainer(self)) is None else trainer.strategy.root_device
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """What must hold of a module and a batch before hours are spent on them; the invariants that the tests assert too.
 
-Each check looks at a :class:`Subject` and returns a :class:`Finding` that says what it saw.
+Each check looks at a :class:`Probe` and returns a :class:`Finding` that says what it saw.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ftkit.models.losses import IGNORE_INDEX
 from ftkit.training.checkpoint import trainable_parameters
-from ftkit.training.subject import Subject
+from ftkit.training.probe import Probe
 
 CLOSE = 1e-4  # relative; other sums run in another order
 
@@ -33,7 +33,7 @@ class Finding:
     seen: str
 
 
-def supervised(subject: Subject) -> Finding:
+def supervised(subject: Probe) -> Finding:
     """Every example teaches something."""
     if not subject.generative:
         labels = subject.batch["label"]
@@ -43,12 +43,12 @@ def supervised(subject: Subject) -> Finding:
             "supervised", learnt > 0, f"labels {counts}: {learnt} of {subject.size} examples are learnt from"
         )
     labels = subject.inputs["labels"]
-    counts_by_row = (labels != IGNORE_INDEX).sum(1).tolist()
-    seen = f"{sum(counts_by_row)} of {labels.numel()} tokens supervised, {min(counts_by_row)} or more in each row"
-    return Finding("supervised", min(counts_by_row) > 0, seen)
+    supervised = (labels != IGNORE_INDEX).sum(1).tolist()
+    seen = f"{sum(supervised)} of {labels.numel()} tokens supervised, {min(supervised)} or more in each example"
+    return Finding("supervised", min(supervised) > 0, seen)
 
 
-def images_counted(subject: Subject) -> Finding:
+def images_counted(subject: Probe) -> Finding:
     """Each text has a place for every vector that the model makes of its images; a text without images has none."""
     places, pixels = subject.image_places(), subject.inputs.get("pixel_values")
     if pixels is None and not any(places or []):
@@ -56,7 +56,7 @@ def images_counted(subject: Subject) -> Finding:
     if places is None:
         return Finding("images", None, "the model has no image token")
     if pixels is None or not pixels.any():
-        return Finding("images", False, f"no image for {places} image tokens a row")
+        return Finding("images", False, f"no image for {places} image tokens an example")
     each = subject.vectors_a_tile()
     if each is None:
         return Finding("images", None, "the model does not tell what it makes of an image")
@@ -64,14 +64,14 @@ def images_counted(subject: Subject) -> Finding:
     if pixels.dim() == 5:  # (B, tiles, 3, H, W), filled up with tiles of zeros
         tiles = pixels.flatten(2).any(2).sum(1).tolist()
         present, fits = sum(tiles), places == [each * count for count in tiles] * alike
-    else:  # (images, 3, H, W): which row an image belongs to is told by its places alone
+    else:  # (images, 3, H, W): which example an image belongs to is told by its places alone
         present, first = len(pixels), places[: subject.size]
         fits = sum(first) == each * present and not any(count % each for count in first) and places == first * alike
-    seen = f"{present} images or tiles of {each} tokens each for {places} image tokens a row"
+    seen = f"{present} images or tiles of {each} tokens each for {places} image tokens an example"
     return Finding("images", fits, seen)
 
 
-def end_supervised(subject: Subject) -> Finding:
+def end_supervised(subject: Probe) -> Finding:
     """The model learns to stop."""
     if not subject.generative:
         return Finding("end token", None, "a classifier ends no text")
@@ -81,30 +81,32 @@ def end_supervised(subject: Subject) -> Finding:
     tokenizer, labels = subject.module.tokenizer, subject.inputs["labels"]
     learnt = [row[row != IGNORE_INDEX].tolist() for row in labels]
     # A template may end a turn with a token of its own and a line end behind it.
-    ended = sum(any(token in ends or token in tokenizer.all_special_ids for token in row[-2:]) for row in learnt)
-    texts = sorted({repr(tokenizer.decode(row[-1:])) for row in learnt if row})
-    seen = f"{ended} of {len(learnt)} rows end in an end token; last ones learnt: {', '.join(texts)}"
+    ended = sum(
+        any(token in ends or token in tokenizer.all_special_ids for token in example[-2:]) for example in learnt
+    )
+    texts = sorted({repr(tokenizer.decode(example[-1:])) for example in learnt if example})
+    seen = f"{ended} of {len(learnt)} examples end in an end token; last ones learnt: {', '.join(texts)}"
     return Finding("end token", ended == len(learnt), seen)
 
 
-def batch_equals_single(subject: Subject) -> Finding:
+def batch_equals_single(subject: Probe) -> Finding:
     """An example's output does not depend on those beside it."""
     if not subject.separable:
         return Finding("batch = single", None, "examples of this batch share tensors")
     whole = subject.outputs(subject.batch)
-    alone = torch.cat([subject.outputs(subject.rows([row])) for row in range(subject.size)])
+    alone = torch.cat([subject.outputs(subject.examples([example])) for example in range(subject.size)])
     return _same("batch = single", alone, whole, f"{subject.size} examples together and one by one")
 
 
-def padding_inert(subject: Subject, columns: int = 5) -> Finding:
+def padding_inert(subject: Probe, columns: int = 5) -> Finding:
     """More padding changes nothing."""
     if getattr(subject.module, "reads_padding", False):
         return Finding("padding", None, "this model reads padding, as it was configured")
     inputs = subject.inputs
     wider = dict(inputs)
-    rows, width = inputs["input_ids"].shape
+    size, width = inputs["input_ids"].shape
     for name, value in inputs.items():
-        if isinstance(value, Tensor) and value.shape == (rows, width):
+        if isinstance(value, Tensor) and value.shape == (size, width):
             wider[name] = torch.nn.functional.pad(value, (0, columns), value=IGNORE_INDEX if name == "labels" else 0)
     batch = {**subject.batch, "inputs": wider} if subject.generative else wider
     if width + columns > subject.context:
@@ -112,7 +114,7 @@ def padding_inert(subject: Subject, columns: int = 5) -> Finding:
     return _same("padding", subject.outputs(batch), subject.outputs(subject.batch), f"{columns} columns more")
 
 
-def causality(subject: Subject) -> Finding:
+def causality(subject: Probe) -> Finding:
     """A later token changes nothing before it, if and only if the mask is causal."""
     states = subject.hidden_states()
     if states is None:
@@ -135,7 +137,7 @@ def causality(subject: Subject) -> Finding:
     return Finding("causality", leaks != causal and bool(late > 0), seen)
 
 
-def gradients_flow(subject: Subject) -> Finding:
+def gradients_flow(subject: Probe) -> Finding:
     """Every parameter that learns gets a gradient; of adapters, which start at zero, one of each pair."""
     gradients = subject.gradients([subject.batch])
     starting = [name for name, parameter in trainable_parameters(subject.module).items() if not parameter.any()]
@@ -149,17 +151,17 @@ def gradients_flow(subject: Subject) -> Finding:
     return Finding("gradients", bool(watched) and not dead, seen)
 
 
-def accumulation(subject: Subject) -> Finding:
+def accumulation(subject: Probe) -> Finding:
     """Micro-batches of one make the step of the whole batch."""
     if not subject.separable or subject.size < 2:
         return Finding("accumulation", None, "the batch cannot be divided")
     whole = subject.gradients([subject.batch])
-    parts = subject.gradients([subject.rows([row]) for row in range(subject.size)])
+    parts = subject.gradients([subject.examples([example]) for example in range(subject.size)])
     joined = [torch.cat([value.flatten() for value in found.values()]) for found in (parts, whole)]
     return _same("accumulation", joined[0], joined[1], f"gradients of {subject.size} micro-batches and of one batch")
 
 
-def frozen_stays(subject: Subject) -> Finding:
+def frozen_stays(subject: Probe) -> Finding:
     """A step, with its weight decay, moves what learns and nothing else. It is taken on the module itself."""
     learn = trainable_parameters(subject.module)
     before = {name: value.detach().clone() for name, value in subject.module.named_parameters()}
@@ -174,7 +176,7 @@ def frozen_stays(subject: Subject) -> Finding:
     return Finding("frozen", not wrong and bool(moved), seen + (f"; {wrong[0]}" if wrong else ""))
 
 
-CHECKS: tuple[Callable[[Subject], Finding], ...] = (
+CHECKS: tuple[Callable[[Probe], Finding], ...] = (
     supervised, images_counted, end_supervised, batch_equals_single, padding_inert, causality, gradients_flow,
     accumulation, frozen_stays,
 )  # fmt: skip

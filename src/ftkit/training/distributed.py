@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def processes(trainer: L.Trainer | None) -> dict[str, int]:
-    """How many processes share the rows, and which of them this is: ``num_replicas`` and ``rank`` of a sampler.
+    """How many processes share the examples, and which of them this is: ``num_replicas`` and ``rank`` of a sampler.
 
     Args:
         trainer: The data module's.

@@ -31,7 +31,7 @@ def versions(*others: str) -> dict[str, str]:
 def code_sha256() -> str:
     """A hash of ftkit's source as far as it can change what a run finds: all but the parts that only read results."""
     package = Path(str(files("ftkit")))
-    readers = {package / "ablation", package / "evaluation"}
+    readers = {package / name for name in ("ablation", "commands", "report", "results")}
     sources = [file for file in sorted(package.rglob("*.py")) if not readers.intersection(file.parents)]
     digest = hashlib.sha256()
     for source in sources:

@@ -28,7 +28,7 @@ def weights_of(module: nn.Module, without: Iterable[nn.Module] = ()) -> list[Ten
     """Every tensor that decides what a module computes, each once, in the order of its parts.
 
     They are those that the parts write into a state dict, because there bitsandbytes adds what it needs besides the
-    integers of a quantised weight and keeps in other places, and the buffers that no state dict has.
+    integers of a quantized weight and keeps in other places, and the buffers that no state dict has.
 
     Args:
         module: The module.

@@ -43,7 +43,7 @@ class FitBatch(L.Callback):
     (:class:`ftkit.training.window.WindowedModule`) are left to do so. What was found is in ``result.json`` as
     ``batch``, and a resumed run keeps it.
 
-    It needs one process, automatic optimisation, a data module with ``batch_size``, and rows that are counted.
+    It needs one process, automatic optimization, a data module with ``batch_size``, and rows that are counted.
 
     Args:
         probe_batches: Of how many batches the largest is tried. Messages padded to one length are all as large.
@@ -75,7 +75,7 @@ class FitBatch(L.Callback):
                 fix="lower data.batch_size and raise trainer.accumulate_grad_batches instead",
             )
         if stage == "fit" and not pl_module.automatic_optimization:
-            raise InputError("FitBatch needs a module with automatic optimisation", field="trainer.callbacks")
+            raise InputError("FitBatch needs a module with automatic optimization", field="trainer.callbacks")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Find the size and set up trainer and data for it.

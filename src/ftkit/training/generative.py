@@ -1,4 +1,4 @@
-"""Fine-tuning a generative model: the LightningModule that the vision-language and the language wing share."""
+"""Fine-tuning a generative model: the LightningModule that the vision-language and the language tasks share."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from ftkit.errors import InputError, at_least, below_one
+from ftkit.examples.affixes import NO_AFFIXES, Affixes
+from ftkit.examples.chat_template import supervision_line
 from ftkit.hub import load_pretrained
 from ftkit.models.adapters import add_adapters, merged
 from ftkit.models.base_files import BaseFiles, write_fingerprint
 from ftkit.models.base_model import (
     Dtype,
-    Quantisation,
+    Quantization,
     base_files_of,
     enable_checkpointing,
     hidden_states_and_head,
@@ -29,8 +31,6 @@ from ftkit.models.base_model import (
 )
 from ftkit.models.generation import Answers, end_tokens, greedy_answers
 from ftkit.models.losses import SupervisedLogProbs, supervised_log_probs, token_loss
-from ftkit.rows.affixes import NO_AFFIXES, Affixes
-from ftkit.rows.chat_template import supervision_line
 from ftkit.run_folder import SplitName
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.optimizer import Interval, configured_optimizers
@@ -46,15 +46,16 @@ class GenerativeModule(WindowedModule):
     (B, T) int64 and right padded, labels -100 where a token is not supervised, and every tensor that the processor
     makes; ``id`` list of B strings; for evaluation also ``prompts`` (the same keys without labels, left padded),
     ``answer`` (the expected texts), possibly ``affixes`` (what the chat template writes around each, list of B
-    :class:`ftkit.rows.affixes.Affixes`), and possibly ``columns`` (list of B strings by name) for the prediction file.
+    :class:`ftkit.examples.affixes.Affixes`), and possibly ``columns`` (list of B strings by name) for the prediction
+    file.
 
     A step divides the summed loss by the supervised tokens of its whole window of micro-batches, on all processes. So
     8 micro-batches of 1 learn what 1 batch of 8 learns, whatever their lengths.
 
     Args:
-        model: Hub id, folder or GGUF file, or ``demo``, see :func:`ftkit.models.base_model.locate`.
+        base_model: Hub id, folder or GGUF file, or ``demo``, see :func:`ftkit.models.base_model.locate`.
         revision: Hub revision to pin.
-        quantisation: ``8bit`` or ``nf4`` for the frozen base; null for neither.
+        quantization: ``8bit`` or ``nf4`` for the frozen base; null for neither.
         dtype: Of the weights; ``auto`` is the checkpoint's own, but float32 where all weights learn, for small steps
             are lost in 16 bits.
         trainable: ``lora`` or ``all``.
@@ -81,9 +82,9 @@ class GenerativeModule(WindowedModule):
 
     def __init__(
         self,
-        model: str,
+        base_model: str,
         revision: str | None = None,
-        quantisation: Quantisation | None = None,
+        quantization: Quantization | None = None,
         dtype: Dtype = "auto",
         trainable: Literal["lora", "all"] = "lora",
         lora_rank: int = 8,
@@ -99,8 +100,8 @@ class GenerativeModule(WindowedModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["optimizer", "scheduler", "scheduler_interval"])  # those of the subclass too
-        self.model_name, self.revision = model, revision
-        self.quantisation, self.dtype_name, self.trainable = quantisation, dtype, trainable
+        self.base_model, self.revision = base_model, revision
+        self.quantization, self.dtype_name, self.trainable = quantization, dtype, trainable
         self.lora_rank, self.lora_alpha, self.lora_dropout = lora_rank, lora_alpha, lora_dropout
         self.lora_targets = lora_targets
         self.gradient_checkpointing = gradient_checkpointing
@@ -114,12 +115,12 @@ class GenerativeModule(WindowedModule):
     @property
     def base_options(self) -> dict[str, Any]:
         """The base model's name and revision."""
-        return {"model": self.model_name, "revision": self.revision}
+        return {"model": self.base_model, "revision": self.revision}
 
     @property
     def base_files(self) -> BaseFiles:
         """Where model and processor are loaded from."""
-        return base_files_of(self.model_name, self.revision)
+        return base_files_of(self.base_model, self.revision)
 
     @cached_property
     def context_length(self) -> int:
@@ -128,11 +129,11 @@ class GenerativeModule(WindowedModule):
         Raises:
             InputError: It does not.
         """
-        config = load_pretrained(AutoConfig, locate(self.model_name), revision=self.revision).get_text_config()
+        config = load_pretrained(AutoConfig, locate(self.base_model), revision=self.revision).get_text_config()
         if (length := getattr(config, "max_position_embeddings", None)) is None:
             raise InputError(
                 "the configuration does not say how long the context is (max_position_embeddings)",
-                field="model",
+                field="base_model",
                 got=config.model_type,
             )
         return length
@@ -141,7 +142,7 @@ class GenerativeModule(WindowedModule):
     def processor(self) -> Any:
         """The tokenizer or processor that belongs to the model."""
         images = self.auto_class is AutoModelForImageTextToText
-        return load_processor(AutoProcessor if images else AutoTokenizer, self.model_name, self.revision)
+        return load_processor(AutoProcessor if images else AutoTokenizer, self.base_model, self.revision)
 
     @property
     def tokenizer(self) -> Any:
@@ -155,7 +156,7 @@ class GenerativeModule(WindowedModule):
         dtype = "float32" if (self.dtype_name, self.trainable) == ("auto", "all") else self.dtype_name
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            base = (self.auto_class, self.model_name, self.revision, self.quantisation, dtype, self.root_device)
+            base = (self.auto_class, self.base_model, self.revision, self.quantization, dtype, self.root_device)
             self.net = self.with_trainable(load_base(*base))
         self.keep_fingerprint()
         if self.gradient_checkpointing:
@@ -231,7 +232,7 @@ class GenerativeModule(WindowedModule):
         return self.predictions(batch)
 
     def predictions(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The rows of the prediction file that a batch makes: greedy answers; none where it has no ``prompts``.
+        """Return a batch's predictions: greedy answers; none where it has no ``prompts``.
 
         Besides the batch's own columns there is ``stopped``: whether the model ended the answer itself. An answer that
         never ended carries a mark and so equals no label.
@@ -241,7 +242,7 @@ class GenerativeModule(WindowedModule):
         return self.answered(batch, self.generate(batch["prompts"]))
 
     def answered(self, batch: dict[str, Any], answers: Answers) -> dict[str, Any]:
-        """The rows of the prediction file for answers to a batch's ``prompts``.
+        """Return the predictions for answers to a batch's ``prompts``.
 
         What the chat template writes around an answer is no part of the prediction, as it is none of the label.
         """
@@ -273,16 +274,16 @@ class GenerativeModule(WindowedModule):
 
         Args:
             folder: Where to; it is created.
-            merge: Whether adapters are merged into the base, which is loaded anew and not quantised. Otherwise they
+            merge: Whether adapters are merged into the base, which is loaded anew and not quantized. Otherwise they
                 are written alone. Without adapters the whole model is written in either case.
         """
         self.configure_model()
         net = self.net
         if self.trainable == "lora" and merge:
-            net = merged(net, load_base(self.auto_class, self.model_name, self.revision, None, self.dtype_name))
+            net = merged(net, load_base(self.auto_class, self.base_model, self.revision, None, self.dtype_name))
         elif self.trainable == "lora":
             config = net.peft_config[net.active_adapter]
-            config.base_model_name_or_path = self.model_name
+            config.base_model_name_or_path = self.base_model
             config.revision = self.fingerprint.get("commit", self.revision)
             write_fingerprint(self.fingerprint, Path(folder))
         net.save_pretrained(folder)
@@ -298,5 +299,5 @@ class GenerativeModule(WindowedModule):
         below_one(lora_dropout=self.lora_dropout)
         if self.lora_alpha <= 0:
             raise InputError("must be positive", field="lora_alpha", got=self.lora_alpha)
-        if self.quantisation is not None and self.trainable == "all":
-            raise InputError("quantised weights cannot learn", field="quantisation", fix="use trainable: lora")
+        if self.quantization is not None and self.trainable == "all":
+            raise InputError("quantized weights cannot learn", field="quantization", fix="use trainable: lora")

@@ -29,7 +29,7 @@ class FiniteGuard(L.Callback):
     are, where batches say their ``id``. A monitored metric that is not finite never makes a checkpoint the best one.
 
     Reading a number waits until the device has computed it. So the losses of a step's batches and the norm of its
-    gradients are read together, once, before the step. A module that optimises manually may step in ways of its own:
+    gradients are read together, once, before the step. A module that optimizes manually may step in ways of its own:
     there each loss is read before its backward pass.
     """
 
@@ -59,7 +59,7 @@ class FiniteGuard(L.Callback):
         """Note the loss of a batch.
 
         Raises:
-            TrainingFailed: It is infinite or not a number, and the module optimises manually.
+            TrainingFailed: It is infinite or not a number, and the module optimizes manually.
         """
         self._losses.append((loss.detach(), self._ids))
         if not pl_module.automatic_optimization:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from ftkit.evaluation.preferences import interval_of_counts
+from ftkit.results.preferences import interval_of_counts
 
 
 @dataclass(frozen=True)

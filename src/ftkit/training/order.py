@@ -1,4 +1,4 @@
-"""Which rows an epoch visits, in which order and on which process: a pure function of a seed and the epoch's number.
+"""Order the examples of an epoch, and share them among processes: a pure function of seed and epoch.
 
 Nothing is drawn from a running generator, so a resumed run visits what an unbroken one would have visited; and the
 processes of a distributed run take turns in the order of a single one, so together they make the same batches.
@@ -21,7 +21,7 @@ from ftkit.training.distributed import processes
 
 
 def seeded_order(n: int, seed: int, epoch: int) -> Tensor:
-    """A permutation of ``n`` rows that belongs to a seed and an epoch.
+    """A permutation of ``n`` examples that belongs to a seed and an epoch.
 
     Returns:
         Indices (n,) int64.
@@ -36,17 +36,18 @@ def seeded_order(n: int, seed: int, epoch: int) -> Tensor:
 
 
 class SharedSampler(DistributedSampler[int]):
-    """Visits every ``num_replicas``-th row of an order, which is that of the rows; subclasses choose another.
+    """Visits every ``num_replicas``-th example of an order, which is that of the examples; subclasses choose another.
 
-    Together the processes' batches of ``batch_size`` are those of ``num_replicas * batch_size`` rows of one process.
+    Together the processes' batches of ``batch_size`` are those of ``num_replicas * batch_size`` examples of one
+    process.
 
     Args:
-        n: Number of rows.
-        batch_size: Rows in a batch of one process.
+        n: Number of examples.
+        batch_size: Examples in a batch of one process.
         drop_last: Whether the loader leaves out the last, smaller batch.
-        even: All processes make equally many batches: where only some of them would have rows left for a last one, the
-            others visit rows from the beginning of the order once more. Otherwise a row is repeated only if there are
-            fewer rows than processes.
+        even: All processes make equally many batches: where only some of them would have examples left for a last one,
+            the others visit examples from the beginning of the order once more. Otherwise an example is repeated only
+            if there are fewer examples than processes.
         num_replicas: Number of processes.
         rank: Which of them this is.
 
@@ -78,7 +79,7 @@ class SharedSampler(DistributedSampler[int]):
         self.num_samples = len(range(rank, self.total_size, num_replicas))
 
     def order(self) -> list[int]:
-        """The rows of the epoch, of all processes."""
+        """The examples of the epoch, of all processes."""
         return list(range(self.n))
 
     def __iter__(self) -> Iterator[int]:
@@ -87,12 +88,12 @@ class SharedSampler(DistributedSampler[int]):
 
 
 class SeededSampler(SharedSampler):
-    """Visits the training rows in the order that belongs to the epoch.
+    """Visits the training examples in the order that belongs to the epoch.
 
     Lightning calls :meth:`set_epoch` before each epoch; whoever iterates a loader by hand calls it too.
 
     Args:
-        n: Number of training rows.
+        n: Number of training examples.
         seed: Seed of the orders.
         **sharing: See :class:`SharedSampler`.
 
@@ -113,10 +114,10 @@ class SeededSampler(SharedSampler):
 
 
 class FixedSampler(SharedSampler):
-    """Visits the rows in an order that is given, in every epoch.
+    """Visits the examples in an order that is given, in every epoch.
 
     Args:
-        places: The rows in that order.
+        places: The examples in that order.
         **sharing: See :class:`SharedSampler`.
 
     Example:
@@ -129,19 +130,19 @@ class FixedSampler(SharedSampler):
         self.places = list(places)
 
     def order(self) -> list[int]:
-        """The rows as they were given."""
+        """The examples as they were given."""
         return self.places
 
 
 def evaluation_sampler(places: Sequence[int], batch_size: int, trainer: L.Trainer | None) -> SharedSampler:
-    """Visits each row once, over all processes.
+    """Visits each example once, over all processes.
 
-    Sharded weights (FSDP2) need the same number of batches on all processes, so there some of the first rows may be
-    visited twice. Prediction files, and what is counted from them, hold each row once all the same.
+    Sharded weights (FSDP2) need the same number of batches on all processes, so there some of the first examples may be
+    visited twice. Prediction files, and what is counted from them, hold each example once all the same.
 
     Args:
-        places: The rows in the order of their visits.
-        batch_size: Rows in a batch of one process.
+        places: The examples in the order of their visits.
+        batch_size: Examples in a batch of one process.
         trainer: The data module's, or None.
     """
     sharing: dict[str, Any] = processes(trainer)

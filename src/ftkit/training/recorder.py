@@ -16,8 +16,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from ftkit.errors import InputError
-from ftkit.evaluation.predictions import write_predictions
-from ftkit.evaluation.preference_file import TIE, is_preference
+from ftkit.results.predictions import write_predictions
+from ftkit.results.preference_file import TIE, is_preference
 from ftkit.run_folder import RESULT_FILE, predictions_file
 from ftkit.storage import atomic_write
 from ftkit.training.checkpoint import trainable_parameters

@@ -90,15 +90,15 @@ def shard(module: L.LightningModule, net: nn.Module) -> None:
 
     Raises:
         InputError: The strategy is Lightning's own, whose checkpoints are folders that nothing checks; the weights are
-            quantised; or the model learns from preferences.
+            quantized; or the model learns from preferences.
     """
     strategy = None if (trainer := attached_trainer(module)) is None else trainer.strategy
     if not isinstance(strategy, ModelParallelStrategy):
         return
     if not isinstance(strategy, FullySharded):
         raise InputError("is not supported", field="trainer.strategy", got=type(strategy).__name__, fix="use fsdp2")
-    if (quantisation := getattr(module, "quantisation", None)) is not None:
-        raise InputError("quantised weights cannot be sharded", field="quantisation", got=quantisation, fix="use ddp")
+    if (quantization := getattr(module, "quantization", None)) is not None:
+        raise InputError("quantized weights cannot be sharded", field="quantization", got=quantization, fix="use ddp")
     if getattr(module, "preference", False):  # it runs parts of the network that are no forward pass of the whole
         raise InputError("learning from preferences needs whole weights", field="trainer.strategy", fix="use ddp")
     mesh = strategy.device_mesh["data_parallel"]

@@ -1,4 +1,4 @@
-"""A Lightning data module of rows in three splits: what the wings' data modules have in common."""
+"""A Lightning data module of examples in three splits: what the tasks' data modules have in common."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ftkit.training.order import evaluation_sampler
 
 
 class SplitDataModule(L.LightningDataModule):
-    """Rows in the splits train, val and test, as batches; a subclass says where they come from.
+    """Examples in the splits train, val and test, as batches; a subclass says where they come from.
 
     Args:
-        batch_size: Rows in a batch of one process; several processes multiply it.
-        seed: Seed of the order of the training rows, and of whatever is drawn from them; null takes the one that
+        batch_size: Examples in a batch of one process; several processes multiply it.
+        seed: Seed of the order of the training examples, and of whatever is drawn from them; null takes the one that
             ``seed_everything`` set.
         evaluate_splits: The splits that ``test`` runs over, one data loader each.
         num_workers: Processes that load batches.
 
     Attributes:
-        evaluation_batch_size: Rows in a batch of evaluation.
-        datasets: The rows by split, once they are prepared.
+        evaluation_batch_size: Examples in a batch of evaluation.
+        datasets: The examples by split, once they are prepared.
         report: What is told about them in a run's result.
 
     Raises:
@@ -63,7 +63,7 @@ class SplitDataModule(L.LightningDataModule):
         self._order_seed = torch.initial_seed() if self.seed is None else self.seed
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Batches of the validation split, with nothing dropped; none if it has no rows."""
+        """Batches of the validation split, with nothing dropped; none if it has no examples."""
         return self._evaluation_loader("val") if len(self.datasets["val"]) else []
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
@@ -76,15 +76,15 @@ class SplitDataModule(L.LightningDataModule):
 
     @abstractmethod
     def _collate(self, split: SplitName, evaluation: bool) -> Callable[[Any], Any]:
-        """What makes a batch, of training or of evaluation, from rows of a split's dataset."""
+        """What makes a batch, of training or of evaluation, from examples of a split's dataset."""
 
     def _evaluation_order(self, split: SplitName) -> Sequence[int]:
-        """The rows of a split in the order in which they are evaluated."""
+        """The examples of a split in the order in which they are evaluated."""
         return range(len(self.datasets[split]))
 
     def _evaluation_loader(self, split: SplitName) -> DataLoader[Any]:
         if not len(self.datasets[split]):
-            raise InputError("there are no rows to evaluate", field=f"data.{split}")
+            raise InputError("there are no examples to evaluate", field=f"data.{split}")
         size = self.evaluation_batch_size
         sampler = evaluation_sampler(self._evaluation_order(split), size, self.trainer)
         return self._loader(split, size, sampler, evaluation=True)

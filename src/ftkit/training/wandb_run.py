@@ -17,9 +17,9 @@ import yaml  # type: ignore[import-untyped]
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from ftkit.evaluation.predictions import read_predictions
+from ftkit.results.predictions import read_predictions
 from ftkit.run_folder import CONFIG_FILE, RESULT_FILE, predictions_file
-from ftkit.training.wandb_settings import mode, start_run
+from ftkit.wandb_settings import mode, start_run
 
 MAX_TABLE_ROWS = 10_000  # of predictions; all of them are in the local file
 _CELL = re.compile(r"\.?(seed-\d+)(?:\.partial)?")

@@ -71,7 +71,7 @@ class WindowedModule(TrainedStateModule):
                 "no supervised token in the batches of a step: nothing would be learnt",
                 field="data",
                 got=f"step {self.trainer.global_step}",
-                fix="look at the rows: prompts may fill the whole length",
+                fix="look at the examples: prompts may fill the whole length",
             )
         # The processes' gradients were averaged, not summed.
         divisor = count / (self._divided * self.trainer.world_size)

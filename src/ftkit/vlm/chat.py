@@ -1,4 +1,4 @@
-"""Rows with images as padded batches, by a model's own processor.
+"""Examples with images as padded batches, by a model's own processor.
 
 The processor expands a prompt's images into tokens and pixels; the answer's tokens are put behind it. Every tensor that
 a processor makes is padded by the rule of its name below; one that has no rule is an error, for a tensor that is padded
@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ftkit.errors import InputError
-from ftkit.rows.chat_template import Supervise
-from ftkit.rows.reader import ImageReference, Row, image_bytes
-from ftkit.rows.supervision import LengthRule, Piece, Renderer, Spans, prompt_batch, supervised_batch
+from ftkit.examples.chat_template import Supervise
+from ftkit.examples.reader import Example, ImageReference, image_bytes
+from ftkit.examples.supervision import LengthRule, Piece, Renderer, Spans, prompt_batch, supervised_batch
 from ftkit.vlm.decoding import Image
 from ftkit.vlm.images import decode_image
 
@@ -38,7 +38,7 @@ _OWN = {"input_ids", "attention_mask", "labels"}  # labels: PaliGemma's processo
 
 
 def pad_tiles(tensors: Sequence[Tensor]) -> Tensor:
-    """Tiles (1, tiles, ..., H, W) of rows as one tensor, filled up with zeros at the end of each dimension.
+    """Tiles (1, tiles, ..., H, W) of examples as one tensor, filled up with zeros at the end of each dimension.
 
     Idefics3 and SmolVLM leave out tiles that are zero throughout, and pixels whose mask is.
 
@@ -69,13 +69,13 @@ IMAGE_TENSORS: Mapping[str, Callable[[Sequence[Tensor]], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class EncodedRow:
-    """A row as tokens and pixels.
+class EncodedExample:
+    """An example as tokens and pixels.
 
     Attributes:
-        row: The row itself.
+        example: The example itself.
         prompt: Token ids of the prompt, image tokens included.
-        answers: Token ids of the answer, and of the rejected one; None if the row is too long to be learnt.
+        answers: Token ids of the answer, and of the rejected one; None if the example is too long to be learnt.
         tokens: Other values of the prompt's tokens, by name.
         images: Tensors of the images, by name; empty without images.
         cut: Whether an answer was cut.
@@ -84,7 +84,7 @@ class EncodedRow:
         turns: Where in the prompt earlier turns stand that are learnt, too.
     """
 
-    row: Row
+    example: Example
     prompt: list[int]
     answers: list[list[int]] | None
     tokens: dict[str, list[int]]
@@ -101,14 +101,14 @@ class EncodedRow:
 
 
 class ChatEncoder:
-    """Rows as batches for one model.
+    """Examples as batches for one model.
 
     Args:
         processor: The model's processor.
-        length: What becomes of a row that is too long.
-        chat: See :class:`ftkit.rows.supervision.Renderer`.
+        length: What becomes of an example that is too long.
+        chat: See :class:`ftkit.examples.supervision.Renderer`.
         preference: Whether batches hold the rejected answers too.
-        supervise: See :class:`ftkit.rows.supervision.Renderer`.
+        supervise: See :class:`ftkit.examples.supervision.Renderer`.
     """
 
     def __init__(
@@ -127,19 +127,19 @@ class ChatEncoder:
         if self.pad_id is None:
             raise InputError("the processor's tokenizer has no padding token")
 
-    def encode(self, row: Row) -> EncodedRow:
-        """Tokens and pixels of a row; its images are opened.
+    def encode(self, example: Example) -> EncodedExample:
+        """Tokens and pixels of an example; its images are opened.
 
         Raises:
-            InputError: An image cannot be opened, the model cannot take such a row, or the processor makes a tensor
-                that has no rule.
+            InputError: An image cannot be opened, the model cannot take such an example, or the processor makes a
+                tensor that has no rule.
         """
-        pieces, answers = self._texts(row)
-        images = [_opened(image, row) for image in row.images]
+        pieces, answers = self._texts(example)
+        images = [_opened(image, example) for image in example.images]
         try:
             made = self._processed("".join(text for text, _ in pieces), images)
         except ValueError as error:
-            raise row.error(f"{type(self.processor).__name__}: {error}") from error
+            raise example.error(f"{type(self.processor).__name__}: {error}") from error
         if unknown := made.keys() - _OWN - self._of_answer.keys() - IMAGE_TENSORS.keys():
             known = ", ".join(sorted([*self._of_answer, *IMAGE_TENSORS]))
             raise InputError(
@@ -149,72 +149,76 @@ class ChatEncoder:
         ids = made["input_ids"][0].tolist()
         read = slice(None) if self.renderer.chat else self.renderer.unended(ids)
         prompt = ids[read]
-        turns = self._turns(row, pieces, images, prompt)
-        fitting = self.length.fit(row, len(prompt), *answers)
+        turns = self._turns(example, pieces, images, prompt)
+        fitting = self.length.fit(example, len(prompt), *answers)
         tokens = {name: made[name][0].tolist()[read] for name in self._of_answer.keys() & made.keys()}
         pixels = {name: made[name] for name in IMAGE_TENSORS.keys() & made.keys()}
         cut = fitting is not None and fitting != answers
-        return EncodedRow(row, prompt, fitting, tokens, pixels, cut, turns=turns)
+        return EncodedExample(example, prompt, fitting, tokens, pixels, cut, turns=turns)
 
-    def fitted(self, row: Row) -> tuple[list[list[int]] | None, bool]:
-        """The answers' token ids as they are learnt, and whether one was cut; see :class:`EncodedRow`.
+    def fitted(self, example: Example) -> tuple[list[list[int]] | None, bool]:
+        """The answers' token ids as they are learnt, and whether one was cut; see :class:`EncodedExample`.
 
-        The images are opened only if the row may be too long with the most tokens that an image becomes.
+        The images are opened only if the example may be too long with the most tokens that an image becomes.
 
         Raises:
             InputError: See :meth:`encode`.
         """
-        pieces, ids = self._texts(row)
+        pieces, ids = self._texts(example)
         if self.length.max_length is None:
             return ids, False
-        if row.images:
+        if example.images:
             text = "".join(text for text, _ in pieces)
-            most = len(self.renderer.prompt_ids(text)) + len(row.images) * self._most_tokens
+            most = len(self.renderer.prompt_ids(text)) + len(example.images) * self._most_tokens
             if self.length.leaves_whole(most, *ids):
                 return ids, False
-        encoded = self.encode(row)
+        encoded = self.encode(example)
         return encoded.answers, encoded.cut
 
-    def inputs(self, rows: Sequence[EncodedRow]) -> dict[str, Tensor]:
+    def inputs(self, examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
         """The right padded batch to learn from.
 
         Returns:
             ``input_ids``, ``attention_mask``, ``labels`` (B, T) int64, and what the processor makes besides. Of
-            preferences there are 2B rows, the chosen answers and then the rejected ones, and the images once.
+            preferences there are 2B examples, the chosen answers and then the rejected ones, and the images once.
         """
-        kept = [row.answers for row in rows if row.answers is not None]
-        if len(kept) < len(rows):
-            raise InputError("a row that is too long to be learnt was not left out", field="max_length")
+        kept = [example.answers for example in examples if example.answers is not None]
+        if len(kept) < len(examples):
+            raise InputError("an example that is too long to be learnt was not left out", field="max_length")
         pairs = [
-            (row, answers[which]) for which in range(len(kept[0])) for row, answers in zip(rows, kept, strict=True)
+            (example, answers[which])
+            for which in range(len(kept[0]))
+            for example, answers in zip(examples, kept, strict=True)
         ]
-        turns = [row.turns for row, _ in pairs]
-        batch = supervised_batch([(row.prompt, answer) for row, answer in pairs], self.pad_id, turns)
+        turns = [example.turns for example, _ in pairs]
+        batch = supervised_batch([(example.prompt, answer) for example, answer in pairs], self.pad_id, turns)
         values = {
-            name: [row.tokens[name] + [of_answer] * len(answer) for row, answer in pairs]
+            name: [example.tokens[name] + [of_answer] * len(answer) for example, answer in pairs]
             for name, of_answer in self._of_answer.items()
-            if name in rows[0].tokens
+            if name in examples[0].tokens
         }
-        return batch | self._padded(values, batch["input_ids"].shape[1], left=False) | self._images(rows)
+        return batch | self._padded(values, batch["input_ids"].shape[1], left=False) | self._images(examples)
 
-    def prompts(self, rows: Sequence[EncodedRow]) -> dict[str, Tensor]:
+    def prompts(self, examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
         """The left padded batch to generate answers from: the same tensors without labels."""
-        batch = prompt_batch([row.prompt for row in rows], self.pad_id)
-        values = {name: [row.tokens[name] for row in rows] for name in rows[0].tokens}
-        return batch | self._padded(values, batch["input_ids"].shape[1], left=True) | self._images(rows)
+        batch = prompt_batch([example.prompt for example in examples], self.pad_id)
+        values = {name: [example.tokens[name] for example in examples] for name in examples[0].tokens}
+        return batch | self._padded(values, batch["input_ids"].shape[1], left=True) | self._images(examples)
 
-    def _texts(self, row: Row) -> tuple[list[Piece], list[list[int]]]:
+    def _texts(self, example: Example) -> tuple[list[Piece], list[list[int]]]:
         """The rendered prompt in its pieces, and the token ids of the answer and of the rejected one."""
-        if self.preference and row.rejected is None:
-            raise row.error("lacks a rejected answer", field="rejected", fix="give chosen and rejected answers")
-        texts = self.renderer(row)
+        if self.preference and example.rejected is None:
+            raise example.error("lacks a rejected answer", field="rejected", fix="give chosen and rejected answers")
+        texts = self.renderer(example)
         answers = [texts.completion, *([texts.rejected] if self.preference and texts.rejected is not None else [])]
-        pieces = self.renderer.pieces(row, texts.prompt)
+        pieces = self.renderer.pieces(example, texts.prompt)
         if len(pieces) > 1 and any(self._of_answer.values()):  # a prompt that sees itself both ways
-            raise row.error("an earlier turn would see itself", field="supervise", got="all", fix="use supervise: last")
+            raise example.error(
+                "an earlier turn would see itself", field="supervise", got="all", fix="use supervise: last"
+            )
         return pieces, [self.renderer.completion_ids(text) for text in answers]
 
-    def _turns(self, row: Row, pieces: list[Piece], images: list[Image.Image], prompt: list[int]) -> Spans:
+    def _turns(self, example: Example, pieces: list[Piece], images: list[Image.Image], prompt: list[int]) -> Spans:
         """Where earlier turns that are learnt stand among the prompt's tokens, its images expanded.
 
         The pieces from the first such turn on become tokens apart; images among them go through the processor again.
@@ -227,7 +231,7 @@ class ChatEncoder:
             behind.append(self.renderer.completion_ids(text) if made is None else made)
         start = len(prompt) - sum(map(len, behind))
         if prompt[start:] != [token for ids in behind for token in ids]:
-            raise row.error(
+            raise example.error(
                 "the tokens of earlier turns depend on what is around them, so what is to be learnt is not known",
                 field="supervise",
                 got="all",
@@ -253,20 +257,20 @@ class ChatEncoder:
 
     def _padded(self, values: dict[str, list[list[int]]], width: int, left: bool) -> dict[str, Tensor]:
         padded = {}
-        for name, rows in values.items():
-            padding = [[0] * (width - len(row)) for row in rows]
+        for name, examples in values.items():
+            padding = [[0] * (width - len(example)) for example in examples]
             padded[name] = torch.tensor(
-                [[*pad, *row] if left else [*row, *pad] for row, pad in zip(rows, padding, strict=True)]
+                [[*pad, *example] if left else [*example, *pad] for example, pad in zip(examples, padding, strict=True)]
             )
         return padded
 
-    def _images(self, rows: Sequence[EncodedRow]) -> dict[str, Tensor]:
-        names = {name for row in rows for name in row.images}
+    def _images(self, examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
+        names = {name for example in examples for name in example.images}
         batch = {}
         for name in sorted(names):
-            made = [row.images.get(name) for row in rows]
+            made = [example.images.get(name) for example in examples]
             like = next(tensor for tensor in made if tensor is not None)
-            # A row without images has no tiles.
+            # An example without images has no tiles.
             batch[name] = IMAGE_TENSORS[name]([like.new_zeros(_empty(like)) if one is None else one for one in made])
         return batch
 
@@ -275,8 +279,8 @@ def _empty(like: Tensor) -> tuple[int, ...]:
     return (1, 0, *like.shape[2:]) if like.ndim != 4 or like.shape[1] != 3 else (0, *like.shape[1:])
 
 
-def _opened(image: ImageReference, row: Row) -> Image.Image:
+def _opened(image: ImageReference, example: Example) -> Image.Image:
     try:
-        return decode_image(image_bytes(image), WHITE, image if isinstance(image, Path) else row.id).image
+        return decode_image(image_bytes(image), WHITE, image if isinstance(image, Path) else example.id).image
     except InputError as error:
-        raise row.error(f"an image cannot be used: {error}", field="images") from error
+        raise example.error(f"an image cannot be used: {error}", field="images") from error

@@ -1,4 +1,4 @@
-"""Rows with images as a Lightning data module: read, split, sampled, measured and batched."""
+"""Examples with images as a Lightning data module: read, split, sampled, measured and batched."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from ftkit.errors import InputError, at_least
-from ftkit.evaluation.classes import Classes
+from ftkit.examples.chat_template import Supervise
+from ftkit.examples.image_files import PREPARED_SUFFIX
+from ftkit.examples.reader import Example, ImageReference, image_bytes, read_examples
+from ftkit.examples.supervision import LengthRule, TooLong, turn_counts
 from ftkit.normalize import normalize
-from ftkit.rows.chat_template import Supervise
-from ftkit.rows.image_files import PREPARED_SUFFIX
-from ftkit.rows.reader import ImageReference, Row, image_bytes, read_rows
-from ftkit.rows.supervision import LengthRule, TooLong, turn_counts
+from ftkit.results.classes import Classes
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.distributed import processes
 from ftkit.training.order import SeededSampler, seeded_order
 from ftkit.training.split_data import SplitDataModule
 from ftkit.vlm.chat import ChatEncoder
-from ftkit.vlm.dataset import RowDataset, leave_out_unusable, split_by_images
-from ftkit.vlm.sampling import OUTCOMES, YES_NO, outcomes_of_rows, read_outcomes, sample_rows
+from ftkit.vlm.dataset import ExampleDataset, leave_out_unusable, split_by_images
+from ftkit.vlm.sampling import OUTCOMES, YES_NO, outcomes_of_examples, read_outcomes, sample_examples
 
 _CHANGED = {
     "cut": "with an answer that is cut",
@@ -36,39 +36,39 @@ _CHANGED = {
 class VLMDataModule(SplitDataModule):
     """Questions about images with their answers, for a vision-language model.
 
-    Each source is a file of JSON lines or a folder that ``datasets.Dataset.save_to_disk`` wrote; the shapes of rows are
-    those of :mod:`ftkit.rows.reader`. A model that learns from preferences gets the rejected answers too; pairs whose
-    answers are the same, or are so when cut, teach nothing: they are left out and counted.
+    Each source is a file of JSON lines or a folder that ``datasets.Dataset.save_to_disk`` wrote; the shapes of examples
+    are those of :mod:`ftkit.examples.reader`. A model that learns from preferences gets the rejected answers too; pairs
+    whose answers are the same, or are so when cut, teach nothing: they are left out and counted.
 
     Batches are dicts: ``inputs``, ``prompts`` (evaluation of answers only), ``id``, and for evaluation ``answer`` and
     ``columns``, see :class:`ftkit.training.generative.GenerativeModule`; and ``origin``, by which a model whose vision
-    tower is frozen has the rows remembered, so that no image is opened twice, see
+    tower is frozen has the examples remembered, so that no image is opened twice, see
     :class:`ftkit.vlm.dataset.BatchOrigin`.
 
     Args:
-        train: The rows to learn from; or all rows, if neither ``val`` nor ``test`` is given.
-        val: The rows to validate on.
-        test: The rows to test on.
+        train: The examples to learn from; or all examples, if neither ``val`` nor ``test`` is given.
+        val: The examples to validate on.
+        test: The examples to test on.
         images: The folder that paths of images start from and may not leave; null takes that of each source.
-        fractions: Where there is one source: parts for train and validation; the rest is for test. Rows that share an
-            image stay together.
+        fractions: Where there is one source: parts for train and validation; the rest is for test. Examples that share
+            an image stay together.
         split_seed: Seed of that split.
-        max_length: Most tokens in a training row, image tokens included; null, as any larger number, is the model's
-            context. Rows that may be longer are put through the processor once at the start.
-        too_long: Whether to ``cut`` a training row's answer that is too long, or to ``skip`` the row. Prompts and
-            images are never cut. Rows of val and test are never left out, and only the model's context cuts their
-            answers.
+        max_length: Most tokens in a training example, image tokens included; null, as any larger number, is the model's
+            context. Examples that may be longer are put through the processor once at the start.
+        too_long: Whether to ``cut`` a training example's answer that is too long, or to ``skip`` the example. Prompts
+            and images are never cut. Examples of val and test are never left out, and only the model's context cuts
+            their answers.
         chat: Whether to use the processor's chat template; null uses it if there is one.
         supervise: Which turns of the assistant are learnt: the ``last`` one of each conversation, which is the answer,
             or ``all`` that answer something. In evaluation the last one is generated either way; the loss is that of
             the turns that are learnt.
-        sample: Learn from so many of the train rows only; null for all.
+        sample: Learn from so many of the train examples only; null for all.
         ratio: Of those, positives to negatives, such as [2, 1], where answers are the model's positive and negative
             one, or yes and no.
-        outcomes: An earlier prediction file over the train rows, to sample by what became of them; rows are found in
-            it by their id or by the path of their image.
+        outcomes: An earlier prediction file over the train examples, to sample by what became of them; examples are
+            found in it by their id or by the path of their image.
         keep: The outcomes to sample from: tp, tn, fp, fn, neither.
-        evaluation_batch_size: Rows in a batch of evaluation; null takes ``batch_size``.
+        evaluation_batch_size: Examples in a batch of evaluation; null takes ``batch_size``.
         **options: See :class:`ftkit.training.split_data.SplitDataModule`.
 
     Raises:
@@ -106,40 +106,42 @@ class VLMDataModule(SplitDataModule):
         self.evaluation_batch_size = self.batch_size if evaluation_batch_size is None else evaluation_batch_size
         self._check_arguments()
         self._image_digests: dict[ImageReference, bytes] = {}
-        self._prepared_for: tuple[Any, ...] | None = None  # a next stage need not measure the rows again
+        self._prepared_for: tuple[Any, ...] | None = None  # a next stage need not measure the examples again
 
     @cached_property
-    def rows(self) -> dict[str, list[Row]]:
-        """The rows of each split, as read: neither sampled nor measured.
+    def examples(self) -> dict[str, list[Example]]:
+        """The examples of each split, as read: neither sampled nor measured.
 
         Raises:
-            InputError: A source cannot be read, or a split that is asked for has no rows.
+            InputError: A source cannot be read, or a split that is asked for has no examples.
         """
-        given = {name: read_rows(source, self.images) for name, source in self.sources.items() if source is not None}
+        given = {
+            name: read_examples(source, self.images) for name, source in self.sources.items() if source is not None
+        }
         fix = "give a file for it, or do not evaluate it"
         if len(given) == 1:
             given = split_by_images(given["train"], self.fractions, self.split_seed, self._image_sha256)
-            fix = "give it a larger part in fractions (rows that share an image stay together), or a file"
+            fix = "give it a larger part in fractions (examples that share an image stay together), or a file"
         for name in ("train", *self.evaluate_splits):
             if not given.get(name):
-                raise InputError("there are no rows for this split", field=name, fix=fix)
+                raise InputError("there are no examples for this split", field=name, fix=fix)
         return {name: given.get(name, []) for name in SPLITS}
 
     @cached_property
     def data_sha256(self) -> str:
-        """The hash of rows and images, known before anything is encoded; ``report`` has the same.
+        """The hash of examples and images, known before anything is encoded; ``report`` has the same.
 
         Raises:
             InputError: A source cannot be read.
         """
-        return _content_sha256(self.rows, self._image_sha256, self.outcomes)
+        return _content_sha256(self.examples, self._image_sha256, self.outcomes)
 
     def setup(self, stage: str) -> None:
-        """Prepare the rows for the trainer's model."""
+        """Prepare the examples for the trainer's model."""
         assert self.trainer is not None, "Lightning calls it; without a trainer, call prepare"
         model: Any = self.trainer.lightning_module
         if not hasattr(model, "preference"):
-            raise InputError("these rows are for a vision-language model", field="model", got=type(model).__name__)
+            raise InputError("these examples are for a vision-language model", field="model", got=type(model).__name__)
         room = 1 if model.preference else model.max_new_tokens  # nothing is generated of pairs
         whole = LengthRule.for_evaluation(model.context_length, room)
         self.prepare(model.processor, model.preference, whole, _classes(model))
@@ -151,18 +153,18 @@ class VLMDataModule(SplitDataModule):
         whole: LengthRule | None = None,
         classes: Classes | None = None,
     ) -> None:
-        """Sample and measure the rows for a model; sets :attr:`datasets` and :attr:`report`.
+        """Sample and measure the examples for a model; sets :attr:`datasets` and :attr:`report`.
 
         Args:
             processor: The model's processor.
             preference: Whether the model learns from preferences.
             whole: The rule of val and test, see :meth:`LengthRule.for_evaluation`, whose context holds in training as
-                well; None does not measure rows unless ``max_length`` was given.
-            classes: The two answers, of which every row has one; None if the model's answers are free, and then a
+                well; None does not measure examples unless ``max_length`` was given.
+            classes: The two answers, of which every example has one; None if the model's answers are free, and then a
                 sample counts yes and no.
 
         Raises:
-            InputError: The rows, or their combination with the model, cannot be used.
+            InputError: The examples, or their combination with the model, cannot be used.
         """
         wanted = (processor, preference, whole, classes)
         if self._prepared_for == wanted:
@@ -174,75 +176,79 @@ class VLMDataModule(SplitDataModule):
                 fix="use supervise: last",
             )  # fmt: skip
         if classes is not None:
-            for split in self.rows.values():
+            for split in self.examples.values():
                 _check_answers(split, classes)
-        rows = {**self.rows, "train": self._sampled(self.rows["train"], classes or YES_NO)}
+        examples = {**self.examples, "train": self._sampled(self.examples["train"], classes or YES_NO)}
         self.report = {"source": self.sources["train"], "sha256": self.data_sha256}
         context = None if whole is None else whole.max_length
         rule = self.length if context is None else self.length.within(context)
         for name in SPLITS:
             length = rule if name == "train" else whole
             encoder = ChatEncoder(processor, length, self.chat, preference, self.supervise)
-            kept, counts = leave_out_unusable(rows[name], encoder, name)
+            kept, counts = leave_out_unusable(examples[name], encoder, name)
             for count, value in counts.items():
                 self.report.setdefault(count, {})[name] = value
-            self.datasets[name] = RowDataset(kept, encoder)
+            self.datasets[name] = ExampleDataset(kept, encoder)
             if changed := ", ".join(f"{value:,} {_CHANGED[count]}" for count, value in counts.items() if value):
-                rank_zero_warn(f"of {len(rows[name]):,} {name} rows: {changed}")
-        turns = turn_counts(self.datasets["train"].rows, self.supervise)
+                rank_zero_warn(f"of {len(examples[name]):,} {name} examples: {changed}")
+        turns = turn_counts(self.datasets["train"].examples, self.supervise)
         self.report["supervised_turns"] = {"supervise": self.supervise, **turns}
         self.report["sizes"] = {name: len(dataset) for name, dataset in self.datasets.items()}
         self._prepared_for = wanted
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of the train split, in the order of the epoch; the last one may be smaller."""
-        rows = len(self.datasets["train"])
+        examples = len(self.datasets["train"])
         sharing: dict[str, Any] = {"batch_size": self.batch_size, **processes(self.trainer)}
-        return self._training_loader(SeededSampler(rows, self._order_seed, **sharing))
+        return self._training_loader(SeededSampler(examples, self._order_seed, **sharing))
 
     def _collate(self, split: SplitName, evaluation: bool) -> Callable[[Any], Any]:
-        dataset: RowDataset = self.datasets[split]
+        dataset: ExampleDataset = self.datasets[split]
         return dataset.evaluation_batch if evaluation else dataset.training_batch
 
-    def _sampled(self, rows: list[Row], classes: Classes) -> list[Row]:
+    def _sampled(self, examples: list[Example], classes: Classes) -> list[Example]:
         if self.sample is None:
-            return rows
+            return examples
         if self.ratio is not None or self.outcomes is not None:
-            _check_answers(rows, classes)
-        labels, found = [row.completion for row in rows], None
+            _check_answers(examples, classes)
+        labels, found = [example.completion for example in examples], None
         if self.outcomes is not None:
             known = read_outcomes(self.outcomes, classes)
-            found = outcomes_of_rows([self._known_as(row, known) for row in rows], labels, known, classes)
+            found = outcomes_of_examples(
+                [self._known_as(example, known) for example in examples], labels, known, classes
+            )
         if self.ratio is None and found is None and OUTCOMES.issubset(self.keep):
-            order = seeded_order(len(rows), self._order_seed, epoch=0)
-            if self.sample > len(rows):
-                raise InputError(f"there are {len(rows)} train rows", field="sample", got=self.sample)
-            return [rows[index] for index in order[: self.sample].tolist()]
-        places = sample_rows(labels, self.sample, self._order_seed, self.ratio, found, self.keep, classes)
-        return [rows[place] for place in places]
+            order = seeded_order(len(examples), self._order_seed, epoch=0)
+            if self.sample > len(examples):
+                raise InputError(f"there are {len(examples)} train examples", field="sample", got=self.sample)
+            return [examples[index] for index in order[: self.sample].tolist()]
+        places = sample_examples(labels, self.sample, self._order_seed, self.ratio, found, self.keep, classes)
+        return [examples[place] for place in places]
 
-    def _known_as(self, row: Row, known: Container[str]) -> str:
-        """The row's id, or where no outcome has it, the path of its image below the data root."""
+    def _known_as(self, example: Example, known: Container[str]) -> str:
+        """The example's id, or where no outcome has it, the path of its image below the data root."""
         root = Path(self.images or Path(self.sources["train"] or "").parent).expanduser().resolve()
-        paths = [image for image in row.images if isinstance(image, Path) and image.is_relative_to(root)]
+        paths = [image for image in example.images if isinstance(image, Path) and image.is_relative_to(root)]
         names = [image.relative_to(root).as_posix() for image in paths]
         # Prepared images keep their names, with an ending behind the one that they had.
         originals = (PurePath(name.removesuffix(PREPARED_SUFFIX)) for name in names)
         names += [name.as_posix() for name in originals if name.suffix]
-        return next((name for name in (row.id, *names) if name in known), row.id)
+        return next((name for name in (example.id, *names) if name in known), example.id)
 
-    def _image_sha256(self, image: ImageReference, row: Row) -> bytes:
+    def _image_sha256(self, image: ImageReference, example: Example) -> bytes:
         if image not in self._image_digests:
             try:
                 self._image_digests[image] = hashlib.sha256(image_bytes(image)).digest()
             except InputError as error:
-                raise row.error(f"an image cannot be used: {error}", field="images") from error
+                raise example.error(f"an image cannot be used: {error}", field="images") from error
         return self._image_digests[image]
 
     def _check_arguments(self) -> None:
         at_least(1, evaluation_batch_size=self.evaluation_batch_size)
         if self.sample is None and (self.ratio, self.outcomes, self.keep) != (None, None, sorted(OUTCOMES)):
-            raise InputError("ratio, outcomes and keep choose a sample", field="sample", fix="say how many rows to use")
+            raise InputError(
+                "ratio, outcomes and keep choose a sample", field="sample", fix="say how many examples to use"
+            )
         if self.sample is not None:
             at_least(1, sample=self.sample)
         if min(self.fractions) <= 0 or sum(self.fractions) > 1:
@@ -257,32 +263,42 @@ def _classes(model: Any) -> Classes | None:
     return Classes(positive, negative, normalize=True)
 
 
-def _check_answers(rows: list[Row], classes: Classes) -> None:
-    for row in rows:
-        if classes.code(row.completion) not in (0, 1):
-            raise row.error(
+def _check_answers(examples: list[Example], classes: Classes) -> None:
+    for example in examples:
+        if classes.code(example.completion) not in (0, 1):
+            raise example.error(
                 "the answer names neither class",
-                got=row.completion,
+                got=example.completion,
                 fix=f"use {classes.positive} or {classes.negative}",
             )
 
 
 def _content_sha256(
-    rows: dict[str, list[Row]], image_sha256: Callable[[ImageReference, Row], bytes], outcomes: str | None
+    examples: dict[str, list[Example]], image_sha256: Callable[[ImageReference, Example], bytes], outcomes: str | None
 ) -> str:
-    """The hash of what the rows hold, of their images' bytes, and of what they are sampled by."""
+    """The hash of what the examples hold, of their images' bytes, and of what they are sampled by."""
     digest = hashlib.sha256()
-    for name, split in rows.items():
-        for row in split:
-            parts = (name, row.id, row.prompt, row.completion, row.rejected, sorted(row.columns.items()))
-            digest.update(repr((*parts, row.tools) if row.tools else parts).encode())
-            for image in row.images:
-                digest.update(image_sha256(image, row))
+    for name, split in examples.items():
+        for example in split:
+            parts = (
+                name,
+                example.id,
+                example.prompt,
+                example.completion,
+                example.rejected,
+                sorted(example.columns.items()),
+            )
+            digest.update(repr((*parts, example.tools) if example.tools else parts).encode())
+            for image in example.images:
+                digest.update(image_sha256(image, example))
     if outcomes is not None:
         try:
             digest.update(Path(outcomes).read_bytes())
         except OSError as error:
             raise InputError(
-                f"cannot be read: {error.strerror}", file=outcomes, field="outcomes", fix="predict the train rows first"
+                f"cannot be read: {error.strerror}",
+                file=outcomes,
+                field="outcomes",
+                fix="predict the train examples first",
             ) from error
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Rows with images as a dataset, and which rows belong to it."""
+"""Examples with images as a dataset, and which examples belong to it."""
 
 from __future__ import annotations
 
@@ -12,39 +12,43 @@ from typing import Any
 from torch.utils.data import Dataset, get_worker_info
 
 from ftkit.errors import InputError
-from ftkit.rows.reader import ImageReference, Row
+from ftkit.examples.reader import Example, ImageReference
 from ftkit.training.order import seeded_order
-from ftkit.vlm.chat import ChatEncoder, EncodedRow
+from ftkit.vlm.chat import ChatEncoder, EncodedExample
 
 Batch = dict[str, Any]
 ORIGIN = "origin"  # key of a batch: its BatchOrigin
 
 
-class RowDataset(Dataset[Any]):
-    """The rows of one split; images are opened when a row is asked for.
+class ExampleDataset(Dataset[Any]):
+    """The examples of one split; images are opened when an example is asked for.
 
-    Whoever keeps what a frozen tower makes of images may have the rows remembered without them, see
-    :class:`BatchOrigin`. Until they are forgotten, rows come with the keys of their tiles and no picture is opened.
+    Whoever keeps what a frozen tower makes of images may have the examples remembered without them, see
+    :class:`BatchOrigin`. Until they are forgotten, examples come with the keys of their tiles and no picture is opened.
 
     Args:
-        rows: The rows.
+        examples: The examples.
         encoder: Makes tokens and pixels of them.
     """
 
-    def __init__(self, rows: Sequence[Row], encoder: ChatEncoder) -> None:
-        self.rows, self.encoder = list(rows), encoder
-        self.columns = list(dict.fromkeys(name for row in rows for name in row.columns))
-        self._remembered: dict[int, bytes] = {}  # by the row's identity: its name is its own in one source only
+    def __init__(self, examples: Sequence[Example], encoder: ChatEncoder) -> None:
+        self.examples, self.encoder = list(examples), encoder
+        self.columns = list(dict.fromkeys(name for example in examples for name in example.columns))
+        self._remembered: dict[int, bytes] = {}  # by the example's identity: its name is its own in one source only
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.examples)
 
-    def __getitem__(self, index: int) -> EncodedRow:
-        row = self.rows[index]
-        packed = None if _in_worker() else self._remembered.get(id(row))
-        return self.encoder.encode(row) if packed is None else EncodedRow(row, *pickle.loads(zlib.decompress(packed)))
+    def __getitem__(self, index: int) -> EncodedExample:
+        example = self.examples[index]
+        packed = None if _in_worker() else self._remembered.get(id(example))
+        return (
+            self.encoder.encode(example)
+            if packed is None
+            else EncodedExample(example, *pickle.loads(zlib.decompress(packed)))
+        )
 
-    def training_batch(self, encoded: Sequence[EncodedRow]) -> Batch:
+    def training_batch(self, encoded: Sequence[EncodedExample]) -> Batch:
         """A batch to learn from.
 
         Returns:
@@ -53,37 +57,37 @@ class RowDataset(Dataset[Any]):
         """
         return self._batch(encoded) | self._origin(encoded, self.training_batch)
 
-    def evaluation_batch(self, encoded: Sequence[EncodedRow]) -> Batch:
+    def evaluation_batch(self, encoded: Sequence[EncodedExample]) -> Batch:
         """The same with ``answer`` (B strings) and ``columns`` (B strings by name).
 
         Except of pairs there are also ``prompts`` and, of each answer's text, ``affixes``.
         """
         batch = self._batch(encoded)
-        batch["answer"] = [one.row.completion for one in encoded]
+        batch["answer"] = [one.example.completion for one in encoded]
         if not self.encoder.preference:
-            renderer, rows = self.encoder.renderer, [one.row for one in encoded]
+            renderer, examples = self.encoder.renderer, [one.example for one in encoded]
             batch["prompts"] = self.encoder.prompts(encoded)
-            batch["affixes"] = affixes = [renderer.affixes(row) for row in rows]
-            batch["answer"] = [renderer.reference(row, one) for row, one in zip(rows, affixes, strict=True)]
-        batch["columns"] = {name: [one.row.columns.get(name, "") for one in encoded] for name in self.columns}
+            batch["affixes"] = affixes = [renderer.affixes(example) for example in examples]
+            batch["answer"] = [renderer.reference(example, one) for example, one in zip(examples, affixes, strict=True)]
+        batch["columns"] = {name: [one.example.columns.get(name, "") for one in encoded] for name in self.columns}
         return batch | self._origin(encoded, self.evaluation_batch)
 
-    def remember(self, encoded: EncodedRow, tile_keys: list[bytes]) -> None:
-        """Let a row come without its images from now on."""
+    def remember(self, encoded: EncodedExample, tile_keys: list[bytes]) -> None:
+        """Let an example come without its images from now on."""
         empty: dict[str, Any] = {}
         kept = (encoded.prompt, encoded.answers, encoded.tokens, empty, encoded.cut, tile_keys, encoded.turns)
-        # Packed, a row takes little more than its text: most of a prompt are image tokens, all alike.
-        self._remembered[id(encoded.row)] = zlib.compress(pickle.dumps(kept), level=1)
+        # Packed, an example takes little more than its text: most of a prompt are image tokens, all alike.
+        self._remembered[id(encoded.example)] = zlib.compress(pickle.dumps(kept), level=1)
 
-    def forget(self, rows: Iterable[Row] | None = None) -> None:
-        """Let rows come with their images again; None takes all rows."""
-        for row in self.rows if rows is None else rows:
-            self._remembered.pop(id(row), None)
+    def forget(self, examples: Iterable[Example] | None = None) -> None:
+        """Let examples come with their images again; None takes all examples."""
+        for example in self.examples if examples is None else examples:
+            self._remembered.pop(id(example), None)
 
-    def _batch(self, encoded: Sequence[EncodedRow]) -> Batch:
-        return {"inputs": self.encoder.inputs(encoded), "id": [one.row.id for one in encoded]}
+    def _batch(self, encoded: Sequence[EncodedExample]) -> Batch:
+        return {"inputs": self.encoder.inputs(encoded), "id": [one.example.id for one in encoded]}
 
-    def _origin(self, encoded: Sequence[EncodedRow], make: Callable[[Sequence[EncodedRow]], Batch]) -> Batch:
+    def _origin(self, encoded: Sequence[EncodedExample], make: Callable[[Sequence[EncodedExample]], Batch]) -> Batch:
         return {} if _in_worker() else {ORIGIN: BatchOrigin(self, encoded, make)}
 
 
@@ -92,7 +96,7 @@ class BatchOrigin:
 
     Args:
         dataset: The data set.
-        encoded: The rows of the batch.
+        encoded: The examples of the batch.
         make: Makes the batch of them.
 
     Attributes:
@@ -100,17 +104,20 @@ class BatchOrigin:
     """
 
     def __init__(
-        self, dataset: RowDataset, encoded: Sequence[EncodedRow], make: Callable[[Sequence[EncodedRow]], Batch]
+        self,
+        dataset: ExampleDataset,
+        encoded: Sequence[EncodedExample],
+        make: Callable[[Sequence[EncodedExample]], Batch],
     ) -> None:
         self.dataset, self._make = dataset, make
         self._tiles = [one.tiles for one in encoded]
         self._encoded = [replace(one, images={}) for one in encoded]  # pixels are in the batch alone
 
     def tile_keys(self, of_pixels: Sequence[bytes]) -> list[list[bytes]]:
-        """The keys of each row's tiles.
+        """The keys of each example's tiles.
 
         Args:
-            of_pixels: Those of the tiles whose pixels are in the batch, row by row.
+            of_pixels: Those of the tiles whose pixels are in the batch, example by example.
         """
         found = iter(of_pixels)
         return [
@@ -119,22 +126,22 @@ class BatchOrigin:
         ]
 
     def remember(self, tile_keys: Sequence[list[bytes] | None]) -> None:
-        """Let rows come without their images from now on.
+        """Let examples come without their images from now on.
 
         Args:
-            tile_keys: The keys of each row's tiles; None leaves the row as it is.
+            tile_keys: The keys of each example's tiles; None leaves the example as it is.
         """
         for one, keys in zip(self._encoded, tile_keys, strict=True):
             if one.tile_keys is None and keys is not None:
                 self.dataset.remember(one, keys)
 
     def with_pixels(self, batch: Batch) -> Batch:
-        """The batch with the images of all its rows; those that it lacks are opened, and their rows forgotten."""
-        remembered = [one.row for one in self._encoded if one.tile_keys is not None]
+        """Return the batch with all its images: missing ones are opened, and their examples forgotten."""
+        remembered = [one.example for one in self._encoded if one.tile_keys is not None]
         if not remembered:
             return batch
         self.dataset.forget(remembered)
-        return self._make([self.dataset.encoder.encode(one.row) for one in self._encoded])
+        return self._make([self.dataset.encoder.encode(one.example) for one in self._encoded])
 
 
 def _in_worker() -> bool:
@@ -146,76 +153,78 @@ def _in_worker() -> bool:
     return get_worker_info() is not None
 
 
-def leave_out_unusable(rows: Sequence[Row], encoder: ChatEncoder, split: str) -> tuple[list[Row], dict[str, int]]:
-    """The rows that something can be learnt from.
+def leave_out_unusable(
+    examples: Sequence[Example], encoder: ChatEncoder, split: str
+) -> tuple[list[Example], dict[str, int]]:
+    """The examples that something can be learnt from.
 
     Args:
-        rows: The rows of a split.
-        encoder: Knows the length rule and whether there are pairs; without both no row is looked at.
+        examples: The examples of a split.
+        encoder: Knows the length rule and whether there are pairs; without both no example is looked at.
         split: The split's name, for the error.
 
     Returns:
-        The rows, and the numbers of those among them with an answer ``cut``, and of those left out: ``skipped`` are
+        The examples, and the numbers of those among them with an answer ``cut``, and of those left out: ``skipped`` are
         too long, ``equal`` are pairs without a preference, since both answers are the same or are so when cut.
 
     Raises:
-        InputError: No row is left, or the rule of evaluation finds no room for an answer.
+        InputError: No example is left, or the rule of evaluation finds no room for an answer.
     """
     kept, counts = [], {"cut": 0, "skipped": 0, "equal": 0}
     if encoder.length.max_length is None and not encoder.preference:
-        return list(rows), counts
-    for row in rows:
-        answers, cut = encoder.fitted(row)
+        return list(examples), counts
+    for example in examples:
+        answers, cut = encoder.fitted(example)
         if answers is None:
             counts["skipped"] += 1
         elif encoder.preference and answers[0] == answers[1]:
             counts["equal"] += 1
         else:
-            kept.append(row)
+            kept.append(example)
             counts["cut"] += cut
-    if rows and not kept:
-        raise _nothing_left(len(rows), counts, encoder.length.max_length, split)
+    if examples and not kept:
+        raise _nothing_left(len(examples), counts, encoder.length.max_length, split)
     return kept, counts
 
 
-def _nothing_left(rows: int, counts: dict[str, int], max_length: int | None, split: str) -> InputError:
+def _nothing_left(examples: int, counts: dict[str, int], max_length: int | None, split: str) -> InputError:
     if not counts["equal"]:
         return InputError(
-            f"all {rows} {split} rows are longer", field="max_length", got=max_length,
+            f"all {examples} {split} examples are longer", field="max_length", got=max_length,
             fix="allow more tokens, or let the processor make fewer of an image",
         )  # fmt: skip
-    longer = f", {counts['skipped']} rows are longer than {max_length} tokens" if counts["skipped"] else ""
+    longer = f", {counts['skipped']} examples are longer than {max_length} tokens" if counts["skipped"] else ""
     return InputError(
-        f"no {split} row is left: in {counts['equal']} pairs both answers are the same, as they are or cut{longer}",
+        f"no {split} example is left: in {counts['equal']} pairs both answers are the same, as they are or cut{longer}",
         field="rejected",
         fix="give pairs whose answers differ, or allow more tokens",
     )
 
 
 def split_by_images(
-    rows: Sequence[Row],
+    examples: Sequence[Example],
     fractions: tuple[float, float],
     seed: int,
-    content_of: Callable[[ImageReference, Row], Hashable],
-) -> dict[str, list[Row]]:
-    """Divide rows into train, val and test so that no image is in two of them.
+    content_of: Callable[[ImageReference, Example], Hashable],
+) -> dict[str, list[Example]]:
+    """Divide examples into train, val and test so that no image is in two of them.
 
     Args:
-        rows: The rows.
-        fractions: Parts of the rows for train and validation, met as closely as the groups allow.
+        examples: The examples.
+        fractions: Parts of the examples for train and validation, met as closely as the groups allow.
         seed: Decides which.
-        content_of: What is equal for equal images; a saved data set holds an image anew with each row.
+        content_of: What is equal for equal images; a saved data set holds an image anew with each example.
 
     Returns:
-        The rows by split, each in their order.
+        The examples by split, each in their order.
 
     Example:
-        >>> rows = [Row(str(number), "", "") for number in range(10)]
-        >>> parts = split_by_images(rows, (0.8, 0.1), seed=1, content_of=lambda image, row: image)
+        >>> examples = [Example(str(number), "", "") for number in range(10)]
+        >>> parts = split_by_images(examples, (0.8, 0.1), seed=1, content_of=lambda image, example: image)
         >>> {name: len(part) for name, part in parts.items()}
         {'train': 8, 'val': 1, 'test': 1}
     """
-    group_of = _groups(rows, content_of)
+    group_of = _groups(examples, content_of)
     members: dict[int, list[int]] = {}
     for index, group in enumerate(group_of):
         members.setdefault(group, []).append(index)
@@ -225,16 +234,16 @@ def split_by_images(
     placed = 0
     for number in seeded_order(len(groups), seed, 0).tolist():
         # The group goes where its middle falls.
-        middle = (placed + len(groups[number]) / 2) / len(rows)
+        middle = (placed + len(groups[number]) / 2) / len(examples)
         name = next(name for name, bound in bounds.items() if middle <= bound or name == "test")
         chosen[name] += groups[number]
         placed += len(groups[number])
-    return {name: [rows[index] for index in sorted(indices)] for name, indices in chosen.items()}
+    return {name: [examples[index] for index in sorted(indices)] for name, indices in chosen.items()}
 
 
-def _groups(rows: Sequence[Row], content_of: Callable[[ImageReference, Row], Hashable]) -> list[int]:
-    """The number of each row's group: rows that share an image, directly or through other rows."""
-    parent = list(range(len(rows)))
+def _groups(examples: Sequence[Example], content_of: Callable[[ImageReference, Example], Hashable]) -> list[int]:
+    """The number of each example's group: examples that share an image, directly or through other examples."""
+    parent = list(range(len(examples)))
 
     def root(index: int) -> int:
         while parent[index] != index:
@@ -242,7 +251,7 @@ def _groups(rows: Sequence[Row], content_of: Callable[[ImageReference, Row], Has
         return index
 
     first: dict[Hashable, int] = {}
-    for index, row in enumerate(rows):
-        for image in row.images:
-            parent[root(index)] = root(first.setdefault(content_of(image, row), index))
-    return [root(index) for index in range(len(rows))]
+    for index, example in enumerate(examples):
+        for image in example.images:
+            parent[root(index)] = root(first.setdefault(content_of(image, example), index))
+    return [root(index) for index in range(len(examples))]

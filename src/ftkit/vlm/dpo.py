@@ -1,4 +1,4 @@
-"""Direct preference optimisation of a vision-language model, as a Lightning module."""
+"""Direct preference optimization of a vision-language model, as a Lightning module."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ftkit.errors import InputError
-from ftkit.evaluation.preference_file import CHOSEN, MEASURES, REJECTED, TIE
 from ftkit.models.base_model import hidden_states_and_head, load_base
 from ftkit.models.losses import sequence_log_probs, supervised_tokens, target_log_probs
+from ftkit.results.preference_file import CHOSEN, MEASURES, REJECTED, TIE
 from ftkit.run_folder import SplitName
 from ftkit.training.sharding import holds_whole_network
 from ftkit.vlm.model import VLMModule
@@ -24,18 +24,18 @@ _PREDICTIONS = {0.0: REJECTED, 0.5: TIE, 1.0: CHOSEN}  # by the accuracy of a pa
 class VLMDPO(VLMModule):
     """A vision-language model that learns to prefer one answer to another.
 
-    Batches hold B pairs: ``inputs`` has 2B rows, all chosen answers and then all rejected ones, and the images of the
-    first B only; the vision tower runs once a pair, and so does what both sequences begin with, wherever one row can
-    hold both answers (:mod:`ftkit.vlm.shared_prompt`). The reference is the same model with its adapters off, or, where
-    all weights learn, a frozen copy of the base. What it says of each answer is computed once and kept on disk for all
-    epochs, seeds, rates and betas.
+    Batches hold B pairs: ``inputs`` has 2B examples, all chosen answers and then all rejected ones, and the images of
+    the first B only; the vision tower runs once a pair, and so does what both sequences begin with, wherever one
+    example can hold both answers (:mod:`ftkit.vlm.shared_prompt`). The reference is the same model with its adapters
+    off, or, where all weights learn, a frozen copy of the base. What it says of each answer is computed once and kept
+    on disk for all epochs, seeds, rates and betas.
 
     A step averages over the pairs of its whole window of micro-batches. Watch ``rewards/margin`` together with
     ``drift/chosen``: the margin also grows while both answers become unlikely.
 
-    In evaluation a pair is one row of the prediction file, laid out as in :mod:`ftkit.evaluation.preference_file`: its
-    label is ``chosen``, its prediction the answer that has the higher reward, or ``tie``; the score is the margin of
-    the rewards, which is the model's log-odds that the chosen answer is the better one (Bradley and Terry). The
+    In evaluation a pair is one example of the prediction file, laid out as in :mod:`ftkit.results.preference_file`:
+    its label is ``chosen``, its prediction the answer that has the higher reward, or ``tie``; the score is the margin
+    of the rewards, which is the model's log-odds that the chosen answer is the better one (Bradley and Terry). The
     accuracy counts a tie as half: before training every pair is one, and the accuracy that of chance, 50%.
 
     Args:
@@ -85,7 +85,7 @@ class VLMDPO(VLMModule):
             return self.net
         if not self._base_net:
             dtype: Any = str(self.net.dtype).removeprefix("torch.")
-            base = load_base(self.auto_class, self.model_name, self.revision, dtype=dtype)
+            base = load_base(self.auto_class, self.base_model, self.revision, dtype=dtype)
             self._base_net.append(base.requires_grad_(False))
         return self._base_net[0]
 
@@ -122,7 +122,7 @@ class VLMDPO(VLMModule):
         return _predictions(batch, metrics)
 
     def predictions(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The rows of the prediction file that a batch of pairs makes."""
+        """Return the predictions of a batch of pairs."""
         return _predictions(batch, self.compare(batch)[1])
 
     def compare(self, batch: dict[str, Any]) -> tuple[DPOLosses, dict[str, Tensor]]:
@@ -184,20 +184,20 @@ class VLMDPO(VLMModule):
 def answer_log_probs(net: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Log-probabilities (2B,) of the answers of a batch of pairs, and their numbers of tokens (2B,).
 
-    A pair runs as one row or as two. They differ by rounding, as rows do in batches of other widths, so what is kept of
-    the reference serves both.
+    A pair runs as one example or as two. They differ by rounding, as examples do in batches of other widths, so what is
+    kept of the reference serves both.
     """
     hidden_states, head = hidden_states_and_head(net)
     inputs = with_features(net, inputs)
     labels = inputs["labels"]
     rest = {name: value for name, value in inputs.items() if name != "labels"}
-    row, position, target = supervised_tokens(labels)
+    sequence, position, target = supervised_tokens(labels)
     if can_share(net, rest):
         given, place = run_shared(net, rest)
-        states = hidden_states(**to_model(given))[row % (len(labels) // 2), place[row, position]]
+        states = hidden_states(**to_model(given))[sequence % (len(labels) // 2), place[sequence, position]]
     else:
-        states = hidden_states(**to_model(for_pairs(rest)))[row, position]
-    return sequence_log_probs(target_log_probs(states, target, head), row, len(labels))
+        states = hidden_states(**to_model(for_pairs(rest)))[sequence, position]
+    return sequence_log_probs(target_log_probs(states, target, head), sequence, len(labels))
 
 
 def _predictions(batch: dict[str, Any], metrics: dict[str, Tensor]) -> dict[str, Any]:

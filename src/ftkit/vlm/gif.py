@@ -33,7 +33,7 @@ class GifFrame:
         top: The frame's place on the canvas, in pixels.
         width: In pixels.
         height: In pixels.
-        interlaced: Whether the rows come in four passes.
+        interlaced: Whether the examples come in four passes.
         palette: uint8 ``(colours, 3)``.
         transparent: The colour number that shows what was there before, or None.
         disposal: What happens to the frame before the next one: 0 or 1 nothing, 2 cleared, 3 undone.

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ftkit.errors import InputError
-from ftkit.rows.image_files import image_path, read_bytes
+from ftkit.examples.image_files import image_path, read_bytes
 from ftkit.vlm.decoding import DamagedImageError, Image, ImageColor, check_size, decoding
 from ftkit.vlm.frames import MAX_FRAMES, frames_to_look_at, most_varied
 from ftkit.vlm.gif import composites, parse_gif

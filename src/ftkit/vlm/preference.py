@@ -1,4 +1,4 @@
-"""Losses of direct preference optimisation, on the log-probabilities of whole answers.
+"""Losses of direct preference optimization, on the log-probabilities of whole answers.
 
 Every function works on sums of log-probabilities over an answer's tokens, (B,) each, and returns one value a pair: the
 mean over a batch, or over several, is the caller's.

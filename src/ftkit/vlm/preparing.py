@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.errors import InputError
-from ftkit.rows.image_files import PREPARED_SUFFIX, image_path, read_bytes
+from ftkit.examples.image_files import PREPARED_SUFFIX, image_path, read_bytes
 from ftkit.storage import atomic_write
 from ftkit.vlm.decoding import DamagedImageError, Image, PngImagePlugin, decoding
 from ftkit.vlm.images import Colour, at_size, decode_image

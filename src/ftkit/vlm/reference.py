@@ -21,7 +21,7 @@ from ftkit.models.base_model import plain_model
 from ftkit.models.peft_internals import adapter_modules
 from ftkit.training.feature_store import FeatureStore, digest_of
 from ftkit.training.fingerprint import Unchanged, digests, numerics, settings_of, weights_of
-from ftkit.training.row_table import RowTable
+from ftkit.training.tensor_table import TensorTable
 from ftkit.vlm.vision import FEATURES, evaluating, tile_keys, vision_parts
 
 _FORMAT = 1  # raise it when the same description comes to mean other numbers
@@ -54,8 +54,8 @@ def _without_adapters(net: nn.Module) -> Iterator[None]:
 class KeptReference:
     """Log-probabilities of answers under the reference, on disk.
 
-    The entry is named by the weights of the text model and the settings, a row in it by the tokens, which of them are
-    supervised, and the images as the text model sees them: their features, or their pixels and the weights of the
+    The entry is named by the weights of the text model and the settings, an example in it by the tokens, which of them
+    are supervised, and the images as the text model sees them: their features, or their pixels and the weights of the
     tower. Chat template, processor and image sizes need not be compared: others make other tokens or images. Once a
     weight other than the adapters' has begun to learn, nothing is read or kept any more. The model itself may be let go
     of after the first :meth:`keys`.
@@ -79,29 +79,29 @@ class KeptReference:
         self._vision = [weights_of(part, without=adapters) for part in vision]  # until their digest is known
         self._unchanged = Unchanged(chain(text, *self._vision))
         with precision():
-            self._table = RowTable(_made_of(net, text, device or next(net.parameters()).device), store)
+            self._table = TensorTable(_made_of(net, text, device or next(net.parameters()).device), store)
         self._image_token: int = plain_model(net).config.image_token_id
 
     def keys(self, inputs: dict[str, Any]) -> list[str]:
-        """A SHA-256 of each row of a batch of pairs, whatever it is padded to, in hexadecimal digits.
+        """A SHA-256 of each example of a batch of pairs, whatever it is padded to, in hexadecimal digits.
 
         Args:
-            inputs: The batch's ``inputs``, 2B rows and the images of the first B, on the CPU.
+            inputs: The batch's ``inputs``, 2B examples and the images of the first B, on the CPU.
         """
         images = self._image_keys(inputs)
         marks = inputs["input_ids"] == self._image_token  # (2B, T)
         pairs = len(marks) // 2
-        tokens = marks[:pairs].sum(1).cumsum(0).tolist()  # up to the end of each row
+        tokens = marks[:pairs].sum(1).cumsum(0).tolist()  # up to the end of each example
         vectors = tokens[-1] // len(images) if images else 1  # tokens of a tile
         ends = [0, *(count // vectors for count in tokens)]
         keys = []
-        for row in range(len(marks)):
+        for example in range(len(marks)):
             key = hashlib.sha256()
-            real = inputs["attention_mask"][row].bool()
+            real = inputs["attention_mask"][example].bool()
             for name in _READ_BY_THE_MODEL:
                 if name in inputs:
-                    key.update(f"{name} {digest_of([inputs[name][row][real]])}".encode())
-            for image in images[ends[row % pairs] : ends[row % pairs + 1]]:
+                    key.update(f"{name} {digest_of([inputs[name][example][real]])}".encode())
+            for image in images[ends[example % pairs] : ends[example % pairs + 1]]:
                 key.update(image)
             keys.append(key.hexdigest())
         return keys
@@ -110,8 +110,8 @@ class KeptReference:
         """The log-probabilities (2B,) float32 of a batch, or None unless all of them are kept."""
         if not self._unchanged():
             return None
-        rows = self._table.get(list(map(bytes.fromhex, keys)))
-        return None if any(row is None for row in rows) else torch.stack(rows)  # type: ignore[arg-type]
+        kept = self._table.get(list(map(bytes.fromhex, keys)))
+        return None if any(one is None for one in kept) else torch.stack(kept)  # type: ignore[arg-type]
 
     def add(self, keys: list[str], log_probs: Tensor) -> None:
         """Keep the log-probabilities (2B,) of a batch."""

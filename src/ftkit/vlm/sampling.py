@@ -1,11 +1,11 @@
-"""Choose training rows for a yes/no question: by the ratio of yes to no, and by what an earlier model made of them.
+"""Choose training examples for a yes/no question: by the ratio of yes to no, and by what an earlier model made of them.
 
 With a few dozen examples, tuning mostly moves the point from which on a model says yes, and the choice decides how far.
-A practitioner's recipes, of 64 rows each, are::
+A practitioner's recipes, of 64 examples each, are::
 
-    sample_rows(labels, 64, seed, ratio=(1, 1))  # or (2, 1), (1, 2)
-    sample_rows(labels, 64, seed, outcomes=outcomes, keep=FALSE_ANSWERS)
-    sample_rows(labels, 64, seed, outcomes=outcomes, keep=OUTCOMES - {"tp"})  # no true positives
+    sample_examples(labels, 64, seed, ratio=(1, 1))  # or (2, 1), (1, 2)
+    sample_examples(labels, 64, seed, outcomes=outcomes, keep=FALSE_ANSWERS)
+    sample_examples(labels, 64, seed, outcomes=outcomes, keep=OUTCOMES - {"tp"})  # no true positives
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from ftkit.errors import InputError
-from ftkit.evaluation.classes import Classes
-from ftkit.evaluation.predictions import read_predictions
+from ftkit.results.classes import Classes
+from ftkit.results.predictions import read_predictions
 
 YES_NO = Classes("yes", "no", normalize=True)
 OUTCOMES = frozenset(("tp", "tn", "fp", "fn", "neither"))
@@ -53,7 +53,7 @@ def read_outcomes(path: str | Path, classes: Classes = YES_NO) -> dict[str, str]
     """Read the outcome of each labelled example of a prediction file.
 
     Args:
-        path: A file that :func:`~ftkit.evaluation.predictions.read_predictions` reads.
+        path: A file that :func:`~ftkit.results.predictions.read_predictions` reads.
         classes: The two classes.
 
     Returns:
@@ -75,34 +75,34 @@ def read_outcomes(path: str | Path, classes: Classes = YES_NO) -> dict[str, str]
     return {image: next(iter(results)) for image, results in by_image.items() if len(results) == 1} | by_id
 
 
-def outcomes_of_rows(
+def outcomes_of_examples(
     ids: Sequence[str], labels: Sequence[str], by_id: Mapping[str, str], classes: Classes = YES_NO
 ) -> list[str]:
-    """The outcomes in the order of the training rows.
+    """The outcomes in the order of the training examples.
 
     Args:
-        ids: The rows' ids, or what else :func:`read_outcomes` knows them by.
-        labels: The rows' true classes.
-        by_id: What :func:`read_outcomes` found; examples that are no rows do not matter.
+        ids: The examples' ids, or what else :func:`read_outcomes` knows them by.
+        labels: The examples' true classes.
+        by_id: What :func:`read_outcomes` found; others do not matter.
         classes: The two classes.
 
     Returns:
-        One outcome per row.
+        One outcome per example.
 
     Raises:
-        InputError: A row has no outcome, or its label is not the one that the outcome was judged by.
+        InputError: An example has no outcome, or its label is not the one that the outcome was judged by.
 
     Example:
-        >>> outcomes_of_rows(["b", "a"], ["no", "yes"], {"a": "tp", "b": "fp", "c": "tn"})
+        >>> outcomes_of_examples(["b", "a"], ["no", "yes"], {"a": "tp", "b": "fp", "c": "tn"})
         ['fp', 'tp']
     """
     unknown = [identity for identity in ids if identity not in by_id]
     if unknown:
         raise InputError(
-            f"{len(unknown):,} of {len(ids):,} rows are not in the prediction file",
+            f"{len(unknown):,} of {len(ids):,} examples are not in the prediction file",
             field="id",
             got=", ".join(unknown[:_SHOWN]),
-            fix="predict these rows first, with the same ids or paths of images",
+            fix="predict these examples first, with the same ids or paths of images",
         )
     found = [by_id[identity] for identity in ids]
     for identity, label, result in zip(ids, labels, found, strict=True):
@@ -111,12 +111,12 @@ def outcomes_of_rows(
                 f"the prediction file has another label for {identity}: its outcome is {result}",
                 field="label",
                 got=label,
-                fix="use the prediction file of these very rows",
+                fix="use the prediction file of these very examples",
             )
     return found
 
 
-def sample_rows(
+def sample_examples(
     labels: Sequence[str],
     sample: int,
     seed: int,
@@ -125,48 +125,48 @@ def sample_rows(
     keep: Collection[str] = OUTCOMES,
     classes: Classes = YES_NO,
 ) -> list[int]:
-    """Draw rows without putting any back.
+    """Draw examples without putting any back.
 
     For the same seed a larger draw contains a smaller one, so that a run with more examples only adds some.
 
     Args:
-        labels: The rows' true classes.
-        sample: How many rows to draw.
+        labels: The examples' true classes.
+        sample: How many examples to draw.
         seed: Decides which.
-        ratio: Positives to negatives, such as ``(2, 1)``; None draws from all rows alike.
-        outcomes: What an earlier model made of each row; needed for ``keep``.
-        keep: Only rows with these outcomes are drawn.
+        ratio: Positives to negatives, such as ``(2, 1)``; None draws from all examples alike.
+        outcomes: What an earlier model made of each example; needed for ``keep``.
+        keep: Only examples with these outcomes are drawn.
         classes: The two classes.
 
     Returns:
-        The rows' places in ``labels``, in random order.
+        The examples' places in ``labels``, in random order.
 
     Raises:
-        InputError: There are too few rows; the message says how many there are.
+        InputError: There are too few examples; the message says how many there are.
 
     Example:
         >>> labels = ["yes"] * 80 + ["no"] * 20
-        >>> drawn = sample_rows(labels, 12, seed=1, ratio=(2, 1))
-        >>> Counter(labels[row] for row in drawn) == {"yes": 8, "no": 4}
+        >>> drawn = sample_examples(labels, 12, seed=1, ratio=(2, 1))
+        >>> Counter(labels[example] for example in drawn) == {"yes": 8, "no": 4}
         True
     """
     _check(sample, ratio, labels, outcomes, keep)
-    kept = [row for row in range(len(labels)) if outcomes is None or outcomes[row] in keep]
-    targets = {row: _class_of(labels[row], classes) for row in kept}
+    kept = [example for example in range(len(labels)) if outcomes is None or outcomes[example] in keep]
+    targets = {example: _class_of(labels[example], classes) for example in kept}
     if ratio is None:
         groups = [(kept, sample, "")]
     else:
         positives = round(sample * ratio[0] / sum(ratio))
         groups = [
-            ([row for row in kept if targets[row]], positives, classes.positive),
-            ([row for row in kept if not targets[row]], sample - positives, classes.negative),
+            ([example for example in kept if targets[example]], positives, classes.positive),
+            ([example for example in kept if not targets[example]], sample - positives, classes.negative),
         ]
     drawn = []
-    for rows, wanted, name in groups:
-        if wanted > len(rows):
-            raise _too_few(wanted, name, len(rows), None if outcomes is None else Counter(outcomes), keep)
-        random.Random(f"{seed} {name}").shuffle(rows)
-        drawn += rows[:wanted]
+    for examples, wanted, name in groups:
+        if wanted > len(examples):
+            raise _too_few(wanted, name, len(examples), None if outcomes is None else Counter(outcomes), keep)
+        random.Random(f"{seed} {name}").shuffle(examples)
+        drawn += examples[:wanted]
     random.Random(seed).shuffle(drawn)
     return drawn
 
@@ -179,7 +179,7 @@ def _check(
     keep: Collection[str],
 ) -> None:
     if sample < 1:
-        raise InputError("at least one row must be drawn", field="sample", got=sample)
+        raise InputError("at least one example must be drawn", field="sample", got=sample)
     if ratio is not None and (min(ratio) < 0 or sum(ratio) == 0):
         raise InputError("not two numbers of which one is positive and none negative", field="ratio", got=ratio)
     if not keep:
@@ -187,7 +187,9 @@ def _check(
     if unknown := set(keep) - OUTCOMES:
         raise InputError("no such outcome", field="keep", got=sorted(unknown), fix=f"use {', '.join(sorted(OUTCOMES))}")
     if outcomes is None and set(keep) != OUTCOMES:
-        raise InputError("rows can be chosen by outcome only with a prediction file", field="keep", got=sorted(keep))
+        raise InputError(
+            "examples can be chosen by outcome only with a prediction file", field="keep", got=sorted(keep)
+        )
     if outcomes is not None and len(outcomes) != len(labels):
         raise ValueError(f"{len(labels)} labels, but {len(outcomes)} outcomes")
 
@@ -208,9 +210,11 @@ def _too_few(wanted: int, name: str, found: int, outcomes: Counter[str] | None, 
     which = f' labelled "{name}"' if name else ""
     if outcomes is not None:
         which += f" with the outcome {' or '.join(sorted(keep))}"
-    counts = "" if outcomes is None else f" (all rows: {', '.join(f'{outcomes[o]:,} {o}' for o in sorted(OUTCOMES))})"
+    counts = (
+        "" if outcomes is None else f" (all examples: {', '.join(f'{outcomes[o]:,} {o}' for o in sorted(OUTCOMES))})"
+    )
     return InputError(
-        f"{wanted:,} rows{which} are wanted, but there are {found:,}{counts}",
+        f"{wanted:,} examples{which} are wanted, but there are {found:,}{counts}",
         field="sample",
         fix="draw fewer, use another ratio, or keep more outcomes",
     )

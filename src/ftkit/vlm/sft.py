@@ -11,7 +11,7 @@ from ftkit.vlm.model import VLMModule
 
 
 class VLMSFT(VLMModule):
-    """A vision-language model that learns to give the answers of its rows.
+    """A vision-language model that learns to give the answers of its examples.
 
     The loss is the mean cross-entropy of the answers' tokens, their ends among them. In evaluation the model answers
     every example greedily: ``val/accuracy``, ``test/accuracy`` and ``accuracy`` are exact matches,
@@ -41,7 +41,7 @@ class VLMSFT(VLMModule):
         return found
 
     def predictions(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The rows of the prediction file that a batch makes, with the column ``relaxed_match``."""
+        """Return a batch's predictions, with the column ``relaxed_match``."""
         found = super().predictions(batch)
         if found:
             pairs = zip(found["prediction"], found["label"], strict=True)

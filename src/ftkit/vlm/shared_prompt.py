@@ -1,8 +1,8 @@
 """Both answers of a pair behind one prompt: images and prompt run once, though two answers are compared.
 
-A pair becomes one row ``[shared | chosen | rejected]``: the tokens that both sequences begin with, then what remains of
-each. Rejected tokens do not see chosen ones, and their positions go on behind the shared tokens, so every token sees
-what it would see in a row of its own: the numbers are the same but for rounding.
+A pair becomes one example ``[shared | chosen | rejected]``: the tokens that both sequences begin with, then what
+remains of each. Rejected tokens do not see chosen ones, and their positions go on behind the shared tokens, so every
+token sees what it would see in an example of its own: the numbers are the same but for rounding.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _FAMILIES = ("idefics3", "smolvlm", "paligemma")  # they hand positions and a ma
 _TEXT_MODELS = ("llama", "gemma", "gemma2")  # positions rotate, so they may start anywhere: PaliGemma's own begin at 1
 
 
-class SharedRows(NamedTuple):
-    """B pairs as B rows of width S.
+class SharedExamples(NamedTuple):
+    """B pairs as B examples of width S.
 
     Attributes:
         input_ids: int64 (B, S); padding is any token but the image's.
-        position_ids: int64 (B, S), counted from 0; two tokens of a row may have the same.
+        position_ids: int64 (B, S), counted from 0; two tokens of an example may have the same.
         visible: bool (B, S, S): whether the token of the second dimension sees that of the third.
-        place: int64 (2B, T): where each token of the pairs' own rows, chosen and then rejected, stands in row b or
-            b - B of these; without meaning for padding.
+        place: int64 (2B, T): where each token of the pairs' own examples, chosen and then rejected, stands in example b
+            or b - B of these; without meaning for padding.
     """
 
     input_ids: Tensor
@@ -59,7 +59,7 @@ def shared_lengths(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 def can_share(net: nn.Module, inputs: dict[str, Any]) -> bool:
-    """Whether pairs may run as rows of :func:`shared_rows`: with the same numbers, and without more work.
+    """Whether pairs may run as examples of :func:`shared_examples`: with the same numbers, and without more work.
 
     Args:
         net: The model, plain or wrapped by peft.
@@ -85,10 +85,10 @@ def can_share(net: nn.Module, inputs: dict[str, Any]) -> bool:
     return not bool((apart & behind).any()) and int(lengths.max()) ** 2 <= 2 * width**2
 
 
-def shared_rows(
+def shared_examples(
     input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, image_token: int | None = None
-) -> SharedRows:
-    """Write B pairs as B rows.
+) -> SharedExamples:
+    """Write B pairs as B examples.
 
     Args:
         input_ids: int64 (2B, T), right padded: chosen sequences, then rejected ones.
@@ -97,10 +97,10 @@ def shared_rows(
         image_token: Its id.
 
     Example:
-        >>> rows = shared_rows(torch.tensor([[5, 6, 7], [5, 8, 9]]), torch.ones(2, 3, dtype=torch.long))
-        >>> rows.input_ids.tolist(), rows.position_ids.tolist(), rows.place.tolist()
+        >>> examples = shared_examples(torch.tensor([[5, 6, 7], [5, 8, 9]]), torch.ones(2, 3, dtype=torch.long))
+        >>> examples.input_ids.tolist(), examples.position_ids.tolist(), examples.place.tolist()
         ([[5, 6, 7, 8, 9]], [[0, 1, 2, 1, 2]], [[0, 1, 2], [0, 3, 4]])
-        >>> rows.visible[0].long().tolist()
+        >>> examples.visible[0].long().tolist()
         [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 0, 0, 1, 0], [1, 0, 0, 1, 1]]
     """
     pairs, width = len(input_ids) // 2, input_ids.shape[1]
@@ -115,8 +115,8 @@ def shared_rows(
     place = depth + behind * moved[:, None]
 
     total = int((chosen + lengths[pairs:] - shared).max())
-    row = torch.arange(pairs, device=input_ids.device).repeat(2)[:, None].expand(-1, width)
-    at = (row[real], place[real])  # a shared token is written twice, and alike
+    example = torch.arange(pairs, device=input_ids.device).repeat(2)[:, None].expand(-1, width)
+    at = (example[real], place[real])  # a shared token is written twice, and alike
 
     def laid_out(values: Tensor, padding: int) -> Tensor:
         return values.new_full((pairs, total), padding).index_put(at, values[real])
@@ -129,7 +129,7 @@ def shared_rows(
     if token_type_ids is not None:
         both_ways = (laid_out(token_type_ids, 1) == 0) & (part == _SHARED)
         visible |= both_ways[:, :, None] & both_ways[:, None, :]
-    return SharedRows(laid_out(input_ids, int(image_token == 0)), laid_out(depth, 0), visible, place)
+    return SharedExamples(laid_out(input_ids, int(image_token == 0)), laid_out(depth, 0), visible, place)
 
 
 def run_shared(net: nn.Module, inputs: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
@@ -137,15 +137,20 @@ def run_shared(net: nn.Module, inputs: dict[str, Any]) -> tuple[dict[str, Any], 
 
     Args:
         net: The model, plain or wrapped by peft; :func:`can_share` holds.
-        inputs: The ``inputs`` of a batch of pairs without its labels: 2B rows, and the images of the first B.
+        inputs: The ``inputs`` of a batch of pairs without its labels: 2B examples, and the images of the first B.
 
     Returns:
-        The inputs with B rows in the place of 2B, and ``place`` of :class:`SharedRows`.
+        The inputs with B examples in the place of 2B, and ``place`` of :class:`SharedExamples`.
     """
     model = plain_model(net)
     text = {name: inputs[name] for name in TOKEN_TENSORS if name in inputs}
-    rows = shared_rows(**text, image_token=model.config.image_token_id)
+    examples = shared_examples(**text, image_token=model.config.image_token_id)
     # (B, 1, S, S): the same for all heads
-    mask = as_mask_4d(model.config.get_text_config(), model.dtype, rows.visible[:, None])
+    mask = as_mask_4d(model.config.get_text_config(), model.dtype, examples.visible[:, None])
     rest = {name: value for name, value in inputs.items() if name not in text}
-    return {**rest, "input_ids": rows.input_ids, "attention_mask": mask, "position_ids": rows.position_ids}, rows.place
+    return {
+        **rest,
+        "input_ids": examples.input_ids,
+        "attention_mask": mask,
+        "position_ids": examples.position_ids,
+    }, examples.place

@@ -23,7 +23,7 @@ from ftkit.models.base_model import plain_model
 from ftkit.models.transformers_internals import BaseModelOutputWithPooling
 from ftkit.training.feature_store import FeatureStore, pinned_for
 from ftkit.training.fingerprint import Unchanged, digests, each_hashed, numerics, settings_of, weights_of
-from ftkit.training.row_table import RowTable
+from ftkit.training.tensor_table import TensorTable
 from ftkit.vlm.dataset import ORIGIN
 
 FEATURES = "image_features"  # key of a batch: (N, T, D), T vectors for each of its N tiles
@@ -61,7 +61,7 @@ def image_features(net: nn.Module, inputs: dict[str, Any]) -> Tensor | None:
             zeros, or (images, 3, H, W).
 
     Returns:
-        (N, T, D), T vectors for each tile that is no padding, in the order of the rows; None if there is no tile.
+        (N, T, D), T vectors for each tile that is no padding, in the order of the examples; None if there is no tile.
     """
     pixels, mask = _tiles(inputs)
     return _run(net, pixels, mask) if len(pixels) else None
@@ -92,10 +92,10 @@ def with_features(net: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def for_pairs(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Give the images of B pairs to all 2B rows, the chosen answers and then the rejected ones.
+    """Give the images of B pairs to all 2B examples, the chosen answers and then the rejected ones.
 
     Args:
-        inputs: A batch whose ``image_features``, or pixels, are those of the first B rows.
+        inputs: A batch whose ``image_features``, or pixels, are those of the first B examples.
     """
     images = {name: torch.cat([inputs[name]] * 2) for name in (*_PIXELS, FEATURES) if name in inputs}
     return {**inputs, **images}
@@ -139,10 +139,10 @@ class FrozenVision:
             self._made_of = _made_of(net)
         self._store = store
         self._tile: tuple[int, ...] = ()  # the shape of a tile, once there is one
-        self._table = RowTable(self._made_of, store)
+        self._table = TensorTable(self._made_of, store)
 
     def attach(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Give a batch its features in place of its pixels, and have its rows remembered without them.
+        """Give a batch its features in place of its pixels, and have its examples remembered without them.
 
         Args:
             batch: On the CPU: features are found by the bytes of the pixels, and pixels that are not needed need not
@@ -161,9 +161,9 @@ class FrozenVision:
         of_pixels = _keys(pixels, mask)
         tile = tuple(pixels.shape[1:])
         if of_pixels and tile != self._tile:  # other tiles may become more vectors or fewer
-            self._tile, self._table = tile, RowTable({**self._made_of, "tile": list(tile)}, self._store)
-        by_row = [of_pixels] if origin is None else origin.tile_keys(of_pixels)
-        keys = list(chain.from_iterable(by_row))
+            self._tile, self._table = tile, TensorTable({**self._made_of, "tile": list(tile)}, self._store)
+        by_example = [of_pixels] if origin is None else origin.tile_keys(of_pixels)
+        keys = list(chain.from_iterable(by_example))
         features = dict(zip(keys, self._table.get(keys), strict=True))
         missing = [key for key, feature in features.items() if feature is None]
         place = {key: number for number, key in enumerate(of_pixels)}
@@ -175,14 +175,14 @@ class FrozenVision:
             self._table.add(chunk, computed)
             features |= zip(chunk, computed, strict=True)
         if origin is not None:
-            origin.remember([row if all(key in self._table for key in row) else None for row in by_row])
+            origin.remember([example if all(key in self._table for key in example) else None for example in by_example])
             self._remembering.add(origin.dataset)
         found = pinned_for(torch.stack([features[key] for key in keys]), self._device) if keys else None
         self.seconds += time.perf_counter() - started
         return batch | {name: _instead_of_pixels(batch[name], found) for name in _WITH_IMAGES if name in batch}
 
     def forget(self) -> None:
-        """Have the images opened again of all rows that are remembered without them."""
+        """Have the images opened again of all examples that are remembered without them."""
         for dataset in self._remembering:
             dataset.forget()
 
@@ -199,7 +199,7 @@ def _instead_of_pixels(inputs: dict[str, Any], features: Tensor | None) -> dict[
 
 
 def _tiles(inputs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-    """Tiles (N, 3, H, W) and masks (N, H, W) without those that fill a row up: all zero, which the models ask too."""
+    """Return tiles (N, 3, H, W) and masks (N, H, W) without padding: tiles that are all zero, as the models do."""
     pixels, mask = inputs.get("pixel_values", torch.empty(0, 3, 0, 0)), inputs.get("pixel_attention_mask")
     if pixels.ndim == 4:
         return pixels, mask
@@ -216,7 +216,7 @@ def _run(net: nn.Module, pixels: Tensor, mask: Tensor | None) -> Tensor:
     device = next(vision_parts(net)[0].parameters()).device
     if model.config.model_type == "paligemma":
         return model.get_image_features(pixel_values=pixels.to(device), return_dict=True).pooler_output
-    masks = {} if mask is None else {"pixel_attention_mask": mask[None].to(device)}  # one row of N tiles
+    masks = {} if mask is None else {"pixel_attention_mask": mask[None].to(device)}  # one example of N tiles
     out = model.get_image_features(pixel_values=pixels[None].to(device), return_dict=True, **masks)
     return torch.cat(list(out.pooler_output)).unflatten(0, (len(pixels), -1))
 
@@ -253,14 +253,14 @@ def evaluating(parts: Iterable[nn.Module]) -> Iterator[None]:
 def _made_of(net: nn.Module) -> dict[str, Any]:
     """What decides the features of a tile beside the tile, as plain values."""
     config = plain_model(net).config
-    quantised = config.to_dict().get("quantization_config")  # it is the whole model's and not in the tower's settings
+    quantized = config.to_dict().get("quantization_config")  # it is the whole model's and not in the tower's settings
     return {
         "format": _FORMAT,
         "output": "image features",
         "family": config.model_type,
         "vision": settings_of(config.vision_config),
         "scale_factor": getattr(config, "scale_factor", None),
-        "quantised": json.dumps(quantised, sort_keys=True, default=str),
+        "quantized": json.dumps(quantized, sort_keys=True, default=str),
         "weights": digests(map(weights_of, vision_parts(net))),
         **numerics(next(net.parameters()).device.type),
     }

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ftkit.errors import InputError
+from ftkit.examples.affixes import NO_AFFIXES
 from ftkit.models.base_model import plain_model, token_logits
 from ftkit.models.generation import greedy_answers
 from ftkit.normalize import normalize
-from ftkit.rows.affixes import NO_AFFIXES
 from ftkit.training.sharding import gathered
 from ftkit.vlm.model import VLMModule
 
@@ -25,10 +25,10 @@ from ftkit.vlm.model import VLMModule
 class VLMYesNo(VLMModule):
     """A vision-language model that answers a question about an image with one of two words.
 
-    It learns the answers of its rows, as :class:`ftkit.vlm.sft.VLMSFT` does. Its predictions hold the greedy answer, as
-    :func:`ftkit.normalize.normalize` spells it, and ``log_odds:POSITIVE``: log P(positive) - log P(negative) of its
-    first token, over all spellings of the two words, in float32. What the chat template writes before an
-    answer, such as an empty block of thoughts, is not its first token.
+    It learns the answers of its examples, as :class:`ftkit.vlm.sft.VLMSFT` does. Its predictions hold the greedy
+    answer, as :func:`ftkit.normalize.normalize` spells it, and ``log_odds:POSITIVE``: log P(positive) - log P(negative)
+    of its first token, over all spellings of the two words, in float32. What the chat template writes before an answer,
+    such as an empty block of thoughts, is not its first token.
 
     Args:
         positive: The positive answer.
@@ -60,7 +60,7 @@ class VLMYesNo(VLMModule):
         return telling_tokens(self.tokenizer, *self.class_names)
 
     def predictions(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The rows of the prediction file that a batch makes; none where it has no ``prompts``."""
+        """Return a batch's predictions; none where it has no ``prompts``."""
         if "prompts" not in batch:
             return {}
         prompts = self.model_inputs(batch["prompts"])

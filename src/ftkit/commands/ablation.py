@@ -1,0 +1,170 @@
+"""The ``ftkit ablation`` commands; the command line supplies the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from ftkit.ablation.executor import Engine, one_by_one
+from ftkit.ablation.folder import Ablation, Format, read_yaml
+from ftkit.ablation.ray_executor import on_ray
+from ftkit.ablation.runner import ERROR_FILE, Summary, run
+from ftkit.ablation.sweep import read_sweep
+from ftkit.errors import EnvironmentFault, ExitCode, InputError, TrainingFailed
+from ftkit.report.sweep_progress import SweepProgress
+
+
+def ablation_run(
+    engine: Engine,
+    folder: Path,
+    overlay: list[Path] | None = None,
+    rows: str | None = None,
+    seeds: str | None = None,
+    out: Path | None = None,
+    force: bool = False,
+    executor: Literal["here", "ray"] = "here",
+    progress: SweepProgress | None = None,
+) -> Summary:
+    """Run the rows of an ablation that are not done yet.
+
+    Args:
+        engine: Trains and tests one cell.
+        folder: A folder with base.yaml and rows/.
+        overlay: Config files laid between the base and each row, such as demo.yaml.
+        rows: The rows to run, such as 1-5,10; all of them if not given.
+        seeds: The seeds to run each row with, such as 123,124; if not given, the seed_everything of base.yaml or of an
+            overlay, or else 123.
+        out: Where the results go; runs/FOLDER if not given.
+        force: Run the rows again even if they are done.
+        executor: Run the cells one after the other in this process, or spread them by Ray: over the cluster that
+            RAY_ADDRESS names, or else over this machine's processors.
+        progress: Shows the progress; a new one on standard error if not given.
+
+    Returns:
+        What became of each cell.
+
+    Raises:
+        InputError: A file or option is wrong; nothing was run.
+        TrainingFailed: A row failed; the others were run. The message names the failed ones.
+        EnvironmentFault: The output folder is taken or cannot be written, or no row could be run at all.
+    """
+    ablation = Ablation.load(folder)
+    overlays = overlay or []
+    for path in overlays:
+        read_yaml(path)
+    out = out or default_out(folder)
+    with progress or SweepProgress() as shown:
+        chosen = one_by_one if executor == "here" else on_ray
+        numbers = None if seeds is None else parse_seeds(seeds)
+        summary = run(ablation, engine, out, rows, overlays, numbers, force, shown, chosen)
+    _complain(summary)
+    return summary
+
+
+def ablation_status(directory: Path) -> str:
+    """Say what became of each cell of an output folder.
+
+    Args:
+        directory: The output folder of `ftkit ablation run`.
+
+    Returns:
+        One line per cell, then what was found wrong with the ledger.
+    """
+    sweep = read_sweep(directory)
+    lines = []
+    for row in sweep.rows:
+        if not row.cells:
+            lines.append(f"{row.number:>3}  {row.name:<26} {'':<10} not run")
+        for cell in row.cells:
+            reason = f": {cell.reason}" if cell.reason else ""
+            lines.append(f"{row.number:>3}  {row.name:<26} seed {cell.seed:<5} {cell.status}{reason}")
+    return "\n".join([*lines, *(f"notice: {notice}" for notice in sweep.notices)]) + "\n"
+
+
+def ablation_table(directory: Path, format: Format = "text", timing: bool = True, reference: int | None = None) -> str:
+    """Make the table of an output folder.
+
+    Args:
+        directory: The output folder of `ftkit ablation run`.
+        format: For a terminal, as Markdown, as unrounded CSV, or as CSV in which a spreadsheet takes no cell for a
+            formula.
+        timing: With what differs from run to run: seconds, memory, checkpoint size and the front made of them.
+        reference: The number of the row to compare with; the first row if not given.
+
+    Returns:
+        The table.
+    """
+    from ftkit.report.ablation_table import table  # with scipy, which only tables and reports need
+
+    return table(directory, format, timing, reference)
+
+
+def ablation_report(
+    directory: Path, out: Path | None = None, reference: int | None = None, png: bool = True, wandb: bool = False
+) -> str:
+    """Write the report of an output folder, from its files alone.
+
+    Args:
+        directory: The output folder of `ftkit ablation run`.
+        out: Where the report goes; the folder report in `directory` if not given.
+        reference: The number of the row to compare with; the first row if not given.
+        png: Draw the plots as PNG too.
+        wandb: Log the report as one run to Weights & Biases.
+
+    Returns:
+        Where the report is.
+
+    Raises:
+        InputError: `directory` is not such a folder, a file in it is damaged, or there is no such row.
+        EnvironmentFault: A file could not be written or drawn, or Weights & Biases failed; the rest is written.
+    """
+    from ftkit.report.ablation_files import write
+    from ftkit.report.ablation_report import build
+
+    out = out or directory / "report"
+    built = build(directory, reference)
+    files = write(built, out, png)
+    said = f"{out / 'report.html'}, and {len(files) - 1} other files in {out}\n"
+    if not wandb:
+        return said
+    from ftkit.report.wandb_report import log_report
+
+    return f"{said}{log_report(built, directory, out)}\n"
+
+
+def default_out(folder: Path) -> Path:
+    """The output folder of an ablation, if none is named: ``runs/NAME``."""
+    return Path("runs") / folder.resolve().name
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read seeds such as ``"123,124"``.
+
+    Raises:
+        InputError: A part is not a whole number from 0 to 4294967295.
+
+    Example:
+        >>> parse_seeds("123, 124")
+        [123, 124]
+    """
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not (part.isascii() and part.isdigit()) or int(part) >= 2**32:
+            raise InputError("not a seed", field="seeds", got=part, fix="write whole numbers, such as 123,124")
+    return [int(part) for part in parts]
+
+
+def _complain(summary: Summary) -> None:
+    if summary.exit_code == ExitCode.DONE:
+        return
+    bad = summary.failed or summary.skipped
+    reasons = "".join(f"\n  {cell}: {reason}" for cell, reason in bad.items())
+    total = len(summary.done) + len(summary.reused) + len(summary.skipped) + len(summary.failed)
+    if summary.failed:
+        where = f"{ERROR_FILE} in the folder of each in {summary.directory} says where"
+        raise TrainingFailed(f"{len(bad)} of {_counted(total)} failed; {where}:{reasons}")
+    raise EnvironmentFault(f"nothing could be run of {_counted(total)}:{reasons}")
+
+
+def _counted(cells: int) -> str:
+    return f"{cells} cell{'s' if cells > 1 else ''}"

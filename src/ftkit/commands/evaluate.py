@@ -1,0 +1,289 @@
+"""``ftkit evaluate``: prediction files in, an honest report out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ftkit.errors import InputError, at_least
+from ftkit.report.binary_report import Evaluation, to_markdown, to_text
+from ftkit.report.exact_report import ExactEvaluation, exact_markdown, exact_page, exact_text
+from ftkit.report.page import to_html
+from ftkit.report.preference_report import (
+    PreferenceEvaluation,
+    preference_markdown,
+    preference_page,
+    preference_text,
+)
+from ftkit.results.answers import Answers, read_answers
+from ftkit.results.assessment import BinaryReport, Settings, assess
+from ftkit.results.comparison import compare, compare_with
+from ftkit.results.exact_match import assess_exact, read_free_answers
+from ftkit.results.preference_file import is_preference_file, read_preferences
+from ftkit.results.preferences import assess_preferences, compare_preferences
+from ftkit.results.scan import NotBinaryError
+from ftkit.results.statistics import holm
+from ftkit.results.threshold import Costs, Threshold, freeze_threshold
+from ftkit.storage import atomic_write
+
+Criterion = Literal[
+    "accuracy", "f_measure", "balanced_accuracy", "mcc", "precision", "recall", "specificity", "npv"
+]  # fmt: skip
+DEFAULT_CRITERION: Criterion = "balanced_accuracy"
+
+
+def evaluate(
+    files: list[Path],
+    against: Path | None = None,
+    positive: str | None = None,
+    threshold_from: Path | None = None,
+    threshold_metric: Criterion | None = None,
+    costs: tuple[float, float] | None = None,
+    save_threshold: Path | None = None,
+    slice: str | None = None,
+    beta: float = 1.0,
+    level: float = 0.95,
+    seed: int = 0,
+    normalize_labels: bool = False,
+    unrounded: bool = False,
+    json: bool = False,
+    markdown: bool = False,
+    html: Path | None = None,
+) -> Evaluation | ExactEvaluation | PreferenceEvaluation:
+    """Report on prediction files and print the report.
+
+    Labels such as yes and no get the report of a yes/no question; free texts and many classes get exact match; pairs of
+    a chosen and a rejected answer get a report of preferences.
+
+    Args:
+        files: Prediction files: TSV, CSV or JSON lines.
+        against: A prediction file for the same examples, to compare every other file with.
+        positive: The positive class, for example yes. Default: the one that the score column names, or the usual one.
+        threshold_from: A validation file to choose a threshold on, or a threshold saved before (.json).
+        threshold_metric: What the chosen threshold makes best; balanced_accuracy if not given.
+        costs: Cost of a false positive and of a false negative, such as [1,5]: choose the cheapest threshold
+            instead.
+        save_threshold: Write the chosen threshold to this file (.json).
+        slice: A column: report each of its values on its own, too.
+        beta: Weight of recall over precision in F-beta.
+        level: Confidence of the intervals.
+        seed: Seed of the draws that intervals are made of.
+        normalize_labels: Ignore how labels and answers are spelled: case, width, surrounding punctuation and blanks,
+            1.0 for 1, marks of a chat template; where yes and no are the classes, true and 1 also mean yes.
+        unrounded: Print all digits.
+        json: Print JSON, always with all digits.
+        markdown: Print Markdown.
+        html: Write a page with plots to this file.
+
+    Returns:
+        What was found.
+
+    Raises:
+        InputError: A file cannot be used; the message says where and why.
+    """
+    if json and markdown:
+        raise InputError("choose one of --json and --markdown")
+    at_least(0, seed=seed)
+    _check_options(files, beta, level, threshold_from, threshold_metric, costs, save_threshold)
+    settings = Settings(beta, level, seed)
+    digits = None if unrounded else 4
+    evaluation: Evaluation | ExactEvaluation | PreferenceEvaluation
+    if any(map(is_preference_file, files)):
+        pairs = "pairs of a chosen and a rejected answer"
+        _refuse_without_classes(pairs, positive=positive, threshold_from=threshold_from)
+        evaluation = _preferences(files, against, slice, settings, digits)
+    else:
+        try:
+            evaluation = _binary(
+                files, against, positive, threshold_from,
+                Costs(*costs) if costs else threshold_metric or DEFAULT_CRITERION, slice, normalize_labels, settings,
+                digits,
+            )  # fmt: skip
+        except NotBinaryError as reason:
+            if positive is not None:
+                raise
+            _refuse_without_classes(reason.labels, threshold_from=threshold_from)
+            evaluation = _exact(files, against, slice, normalize_labels, settings, digits, reason.labels)
+    if isinstance(evaluation, Evaluation) and evaluation.threshold is not None and save_threshold is not None:
+        evaluation.threshold.save(save_threshold)
+    as_text, as_markdown, as_page = _WRITERS[type(evaluation)]
+    if html is not None:
+        with atomic_write(html) as file:
+            file.write(as_page(evaluation))
+    print(evaluation.to_json() if json else as_markdown(evaluation) if markdown else as_text(evaluation))
+    return evaluation
+
+
+# How each kind of evaluation is written: for a terminal, as Markdown, as a page.
+_WRITERS: dict[type, tuple[Callable[[Any], str], Callable[[Any], str], Callable[[Any], str]]] = {
+    Evaluation: (to_text, to_markdown, to_html),
+    ExactEvaluation: (exact_text, exact_markdown, exact_page),
+    PreferenceEvaluation: (preference_text, preference_markdown, preference_page),
+}
+
+
+def _binary(
+    files: Sequence[Path],
+    against: Path | None,
+    positive: str | None,
+    threshold_from: Path | None,
+    criterion: str | Costs,
+    slice_by: str | None,
+    normalize: bool,
+    settings: Settings,
+    digits: int | None,
+) -> Evaluation:
+    # The two classes are the same in all files, so all are read before any is judged.
+    validation = [threshold_from] if threshold_from is not None and not _is_saved(threshold_from) else []
+    references = [against] if against is not None else []
+    answers = read_answers(files, positive, slice_by, normalize, also=references + validation)
+    models, others = answers[: len(files)], answers[len(files) :]
+    rivals = [model for model in models if not _is_same(model.path, against)]
+    threshold = None
+    if validation:
+        threshold = freeze_threshold(others[-1], criterion)
+    elif threshold_from is not None:
+        threshold = Threshold.load(threshold_from)
+    return Evaluation(
+        reports=[_reported(model, settings) for model in models],
+        comparisons=compare(rivals, others[0], settings.level, settings.seed) if references else [],
+        threshold=threshold,
+        at_threshold=[] if threshold is None else [_at_threshold(model, threshold, settings) for model in models],
+        digits=digits,
+        level=settings.level,
+        seed=settings.seed,
+    )
+
+
+def _exact(
+    files: Sequence[Path],
+    against: Path | None,
+    slice_by: str | None,
+    normalize: bool,
+    settings: Settings,
+    digits: int | None,
+    why: str,
+) -> ExactEvaluation:
+    models = [read_free_answers(path, slice_by, normalize) for path in files]
+    rivals = [model for model in models if not _is_same(model.path, against)]
+    comparisons = []
+    if against is not None:
+        comparisons = compare_with(rivals, read_free_answers(against, None, normalize), settings.level)
+    reports = [assess_exact(model, settings.level) for model in models]
+    return ExactEvaluation(reports=reports, comparisons=comparisons, digits=digits, level=settings.level, why=why)
+
+
+def _preferences(
+    files: Sequence[Path], against: Path | None, slice_by: str | None, settings: Settings, digits: int | None
+) -> PreferenceEvaluation:
+    models = [read_preferences(path, slice_by) for path in files]
+    rivals = [model for model in models if not _is_same(model.path, against)]
+    comparisons = [] if against is None else compare_preferences(rivals, read_preferences(against), settings.level)
+    reports = [assess_preferences(model, settings.level) for model in models]
+    return PreferenceEvaluation(reports=reports, comparisons=comparisons, digits=digits, level=settings.level)
+
+
+def _is_same(path: Path, against: Path | None) -> bool:
+    """Whether a file is the reference: it does not compete with itself, nor does it count in Holm's correction."""
+    return against is not None and path.resolve() == against.resolve()
+
+
+def _reported(model: Answers, settings: Settings) -> BinaryReport:
+    report = _assessed(model, model.answer, settings, name=str(model.path))
+    slices = {}
+    for code, value in enumerate(model.slices):
+        rows = model.slice == code
+        slices[value] = assess(
+            model.target[rows],
+            model.answer[rows],
+            model.classes.positive,
+            model.classes.negative,
+            value,
+            settings=settings,
+        )
+    adjusted = holm([part.baselines.p_majority for part in slices.values()])
+    slices = {
+        value: replace(part, baselines=replace(part.baselines, p_holm=p))
+        for (value, part), p in zip(slices.items(), adjusted, strict=True)
+    }
+    return replace(
+        report,
+        slices=slices,
+        unparsed=model.unparsed,
+        columns=model.columns,
+        notes=model.notes,
+        warnings=model.warnings,
+    )
+
+
+def _at_threshold(model: Answers, threshold: Threshold, settings: Settings) -> BinaryReport:
+    return _assessed(model, threshold.apply(model), settings, name=f"{model.path} at the threshold", score=False)
+
+
+def _assessed(model: Answers, answer: np.ndarray, settings: Settings, name: str, score: bool = True) -> BinaryReport:
+    classes = model.classes
+    return assess(
+        model.target,
+        answer,
+        classes.positive,
+        classes.negative,
+        name,
+        model.score if score else None,
+        model.kind,
+        settings,
+    )
+
+
+def _refuse_without_classes(found: str, **options: object) -> None:
+    """Refuse options that need two classes, where something else was found."""
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"needs a yes/no question, and there are {found}", field=name, fix="leave it out")
+
+
+def _check_options(
+    files: Sequence[Path],
+    beta: float,
+    level: float,
+    threshold_from: Path | None,
+    threshold_metric: str | None,
+    costs: tuple[float, float] | None,
+    save_threshold: Path | None,
+) -> None:
+    if not files:
+        raise InputError("no prediction file given", field="files", fix="give one or more files")
+    if not 0 < level < 1:
+        raise InputError("must lie between 0 and 1", field="level", got=level)
+    if beta <= 0:
+        raise InputError("must be positive", field="beta", got=beta)
+    if save_threshold is not None and threshold_from is None:
+        raise InputError("there is no threshold to save", field="save_threshold", fix="give --threshold_from as well")
+    if save_threshold is not None and not _is_saved(save_threshold):
+        raise InputError(
+            "the ending tells a saved threshold from a validation file",
+            field="save_threshold",
+            got=save_threshold,
+            fix="name a file that ends in .json",
+        )
+    choosing = {"costs": costs, "threshold_metric": threshold_metric}
+    given = [name for name, value in choosing.items() if value is not None]
+    if len(given) > 1:
+        raise InputError("choose one of --costs and --threshold_metric")
+    for name in given:
+        if threshold_from is None:
+            raise InputError("there is no threshold to choose", field=name, fix="give --threshold_from as well")
+        if _is_saved(threshold_from):
+            raise InputError(
+                f"{threshold_from} is a threshold that was chosen before",
+                field=name,
+                fix=f"leave --{name} out, or give --threshold_from a validation file",
+            )
+
+
+def _is_saved(threshold_from: Path) -> bool:
+    """Whether it is a saved threshold and not a validation file."""
+    return threshold_from.suffix == ".json"

@@ -1,0 +1,62 @@
+"""Load the model of a folder for the server: what the folder holds decides how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ftkit.commands.runs import is_run, load_run
+from ftkit.errors import InputError
+from ftkit.hub import ADAPTER_FILE, base_of_adapter
+from ftkit.serving.app import Served
+from ftkit.serving.classifier import BatchClassifier
+from ftkit.serving.generator import BatchGenerator
+from ftkit.serving.limits import Limits
+from ftkit.serving.loading import context_of, load_generator
+from ftkit.serving.prompts import Prompts
+from ftkit.serving.thread import ModelThread
+
+
+def load_served(
+    model: str,
+    name: str | None,
+    revision: str | None,
+    adapter: Path | None,
+    limits: Limits,
+    batch_size: int,
+    **loading: Any,
+) -> Served:
+    """Load what a name means and offer it.
+
+    Args:
+        model: A run folder, a folder in transformers format, an adapter's folder, a GGUF file, a hub id, or demo.
+        name: The name that clients use.
+        revision: Hub revision.
+        adapter: A folder with a peft adapter.
+        limits: The bounds; the queue's is used.
+        batch_size: The most jobs at a time.
+        **loading: ``quantization``, ``dtype`` and ``device_map``.
+
+    Raises:
+        InputError: The folder holds nothing that can be served.
+    """
+    folder = Path(model)
+    style: dict[str, Any] = {}
+    name = name or (folder.resolve().name if folder.exists() else model)
+    if is_run(folder):
+        for field, value in (("revision", revision), ("adapter", adapter)):
+            if value is not None:
+                raise InputError("a run brings its own", field=field, got=value)
+        loaded = load_run(folder, **loading)
+        if hasattr(loaded, "classify"):
+            return Served(name, ModelThread(BatchClassifier(loaded, batch_size), limits.waiting))
+        net, tokenizer = loaded.net, loaded.tokenizer
+        style = {"chat": getattr(loaded, "chat", None), "style": getattr(loaded, "prompt_style", None)}
+        style["spaced_digits"] = getattr(loaded, "spaced_digits", False)
+    else:
+        if (folder / ADAPTER_FILE).is_file() and not (folder / "config.json").is_file():
+            adapter = folder
+            model, revision = base_of_adapter(folder)
+        net, tokenizer = load_generator(model, revision, adapter, **loading)
+    generator = BatchGenerator(net, tokenizer, batch_size)
+    return Served(name, ModelThread(generator, limits.waiting), Prompts(tokenizer, **style), context_of(net))

@@ -1,0 +1,1 @@
+"""Training examples of text and image-text models: reading them, and which of their tokens are learnt."""

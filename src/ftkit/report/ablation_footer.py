@@ -1,0 +1,151 @@
+"""The lines below the table: what its figures are, what its marks mean, and what is special about single rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from ftkit.ablation.analysis import Analysis
+from ftkit.ablation.folder import format_numbers
+from ftkit.ablation.result import Result
+from ftkit.ablation.summary import RowSummary, seeds_text
+from ftkit.results.statistics import ALPHA
+
+
+def footer(analysis: Analysis, timing: bool = True) -> list[str]:
+    """The lines below the table.
+
+    Args:
+        analysis: What the table shows.
+        timing: Whether it shows what differs from run to run.
+
+    Returns:
+        Plain lines, without bullets.
+    """
+    rows = analysis.rows
+    done = [row for row in rows if row.test is not None]
+    lines = [*_figures(analysis)] if done else []
+    lines += _comparisons(analysis)
+    lines += _published(analysis)
+    if timing and done:
+        lines += _costs(analysis)
+    lines += [f"{row.label}: {note}" for row in rows for note in row.notes]
+    return [*lines, *_changes(analysis)]
+
+
+def _figures(analysis: Analysis) -> Iterator[str]:
+    rows = [row for row in analysis.rows if row.test is not None]
+    results = [cell.result for row in analysis.sweep.rows for cell in row.cells if cell.result is not None]
+    several = any(row.spread is not None for row in rows)
+    yield (
+        f"Accuracies in %; test: n = {_list(row.n for row in rows)}, 95% interval ({_method(results)}), "
+        f"{seeds_text(sorted({seed for row in rows for seed in row.seeds}))}; "
+        f"data: {_list(result.data_source for result in results)}; "
+        f"device: {_list(result.device for result in results)}."
+    )
+    by_seeds: dict[str, list[RowSummary]] = {}
+    for row in rows:
+        by_seeds.setdefault(seeds_text(row.seeds), []).append(row)
+    if len(by_seeds) > 1:
+        parts = "; ".join(f"{_rows(group)} with {seeds}" for seeds, group in by_seeds.items())
+        yield f"Not all rows were run with the same seeds: {parts}."
+    if several:
+        yield "Means over the seeds; ± sd: spread between seeds; the interval covers new seeds and new test examples."
+
+
+def _method(results: Sequence[Result]) -> str:
+    """Say how the intervals were computed."""
+    if any(result.splits["test"].ties is not None for result in results if "test" in result.splits):
+        return "of pairs exact against a coin, a tie counting as half"
+    return "Wilson"
+
+
+def _comparisons(analysis: Analysis) -> Iterator[str]:
+    compared = [row for row in analysis.rows if row.comparison is not None]
+    others = [row for row in analysis.rows if row.test is not None and row.number != analysis.reference.number]
+    name = f"row {analysis.reference.number}"
+    made = [row.comparison for row in compared if row.comparison is not None]
+    if compared:
+        common = len({tuple(row.seeds) for row in (analysis.reference, *compared)}) > 1
+        test = "sign-flip test, seeds as they are," if any(len(one.seeds) > 1 for one in made) else "McNemar test"
+        count, named = analysis.comparisons, [row for row in analysis.rows if row.named is not None]
+        yield (
+            f"vs {analysis.reference.number}: test accuracy minus that of {name} ({analysis.reference.name})"
+            f"{', over the seeds that both have' if common else ''}; "
+            f"* p < {ALPHA} in an exact {test} on the same examples, after Holm's correction for {count} "
+            f"comparison{'s' if count > 1 else ''}"
+            + (f", {len(named)} of them with rows that a question names." if named else ".")
+        )
+    if unsure := [row for row in compared if row.comparison and not row.comparison.converged]:
+        culprits = [row for row in analysis.rows if row.test is not None and not row.converged]
+        yield f"No significance is claimed of {_rows(unsure)}: {_rows(culprits)} did not converge, see below."
+    hopeless = [row for row in compared if row.comparison and row.comparison.hopeless]
+    if hopeless:
+        yield f"Answered too much like {name} for any test to tell them apart: {_rows(hopeless)}."
+    if bare := [row for row in analysis.rows if row.test is None and row.metrics]:
+        yield f"Without predictions (test_step returns none), so without accuracy and comparison: {_rows(bare)}."
+    if missing := [row for row in others if row.comparison is None]:
+        yield f"Not compared with {name} (no seed, test examples or prediction files in common): {_rows(missing)}."
+
+
+def _published(analysis: Analysis) -> Iterator[str]:
+    published = analysis.sweep.published
+    if published.source:
+        yield f"publ.: {published.source}"
+    if any(row.published_inside is not None for row in analysis.rows):
+        yield "in: whether the published test accuracy lies in our interval."
+    for reason in dict.fromkeys(row.unjudged for row in analysis.rows if row.unjudged):
+        rows = [row for row in analysis.rows if row.unjudged == reason]
+        yield f"in: not judged for {_rows(rows)}, which cannot confirm or refute the published figures: {reason}."
+    for row in analysis.rows:
+        if row.published and row.published.note:
+            yield f"{row.label}, published: {row.published.note}"
+
+
+def _costs(analysis: Analysis) -> Iterator[str]:
+    if shared := [row for row in analysis.rows if row.frozen_seconds]:
+        paid = ", ".join(f"row {row.number} {row.frozen_seconds:,.1f}" for row in shared if row.frozen_seconds >= 0.05)
+        yield (
+            "sec.: without what frozen layers make of the data, which the first row that needs it computes and every "
+            f"other one that needs the same reads. {_rows(shared).capitalize()} needed such: "
+            f"{sum(row.frozen_seconds for row in shared):,.1f} s more in all{f' ({paid})' if paid else ''}."
+        )
+    if any(row.peak_memory_mb is not None for row in analysis.rows):
+        yield _memory(on_cpu=any(machine.startswith("cpu") for machine in analysis.machines))
+    if len(analysis.machines) > 1:
+        yield f"Costs do not compare: the rows ran on different machines ({' | '.join(analysis.machines)})."
+    else:
+        yield f"front: no other row is at once as accurate, as fast and as small in memory ({analysis.machines[0]})."
+
+
+def _memory(on_cpu: bool) -> str:
+    if not on_cpu:
+        return "peak MB: most memory allocated on the GPU during training."
+    return (
+        "peak MB: most resident memory of the whole process during training, libraries included. A process keeps some "
+        "of what its earlier rows needed: the same row took up to a sixth more late in a sweep than first. For figures "
+        "that compare closely, run each row in a process of its own."
+    )
+
+
+def _changes(analysis: Analysis) -> Iterator[str]:
+    changed = [row for row in analysis.rows if row.differs is not None]
+    if changed:
+        yield f"What was run differs from row {analysis.reference.number} in exactly:"
+    for row in changed:
+        changes = "; ".join(f"{_short(name)}: {words}" for name, words in (row.differs or {}).items())
+        yield f"{row.label}: {changes or 'nothing'}"
+
+
+def _short(name: str) -> str:
+    """A setting as a row file nests it, without the levels that all of them share."""
+    return name.removeprefix("config.").replace(".init_args.", ".")
+
+
+def _rows(rows: Iterable[RowSummary]) -> str:
+    numbers = [row.number for row in rows]
+    return f"row{'s' if len(numbers) > 1 else ''} {format_numbers(numbers)}"
+
+
+def _list(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, sorted(set(values))))

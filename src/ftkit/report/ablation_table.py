@@ -1,0 +1,245 @@
+"""The table of an ablation, from its output folder alone: a line per row, our figures and the published."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ftkit.ablation.analysis import Analysis, analyse
+from ftkit.ablation.folder import Format
+from ftkit.ablation.summary import RowSummary
+from ftkit.report.ablation_footer import footer
+from ftkit.run_folder import SplitName
+
+_TERMINAL = 150  # columns
+_LEAST_STATUS = len("not converged")
+_STATUS = 60  # letters of a status with its reason, less where a terminal has no room
+Kind = Literal["published", "measured", "seeds", "status"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column for people.
+
+    Args:
+        header: Its title.
+        show: The text of a row's cell.
+        kind: Why it may be left out: ``published`` without published figures, ``measured`` if costs that differ from
+            run to run are not wanted, ``seeds`` when each row has one, ``status`` when all rows are done.
+        left: Aligned left, as words are.
+    """
+
+    header: str
+    show: Callable[[RowSummary], str]
+    kind: Kind | None = None
+    left: bool = False
+
+
+def table(directory: str | Path, format: Format = "markdown", timing: bool = True, reference: int | None = None) -> str:
+    """The table of an output folder.
+
+    Args:
+        directory: The output folder of ``ftkit ablation run``.
+        format: ``markdown``, ``csv`` (unrounded, for programs), ``spreadsheet`` (the same, with no cell that
+            such a program would take for a formula) or ``text`` (for a terminal of 150 columns).
+        timing: With what differs from run to run: seconds, memory, size of the checkpoint, and the front made of them.
+        reference: The number of the row to compare with; the first row if not given.
+
+    Returns:
+        The table, ending in a newline.
+
+    Raises:
+        InputError: ``directory`` is not such a folder, a file in it is damaged, or there is no such row.
+    """
+    return render(analyse(directory, reference), format, timing)
+
+
+def render(analysis: Analysis, format: Format = "markdown", timing: bool = True) -> str:
+    """The table of rows that were read and compared before, see :func:`table`."""
+    if format in ("csv", "spreadsheet"):
+        records = [record(row, timing) for row in analysis.rows]
+        if format == "spreadsheet":
+            records = [{name: spreadsheet_cell(cell) for name, cell in row.items()} for row in records]
+        return _csv(records)
+    shown = columns(analysis, timing)
+    grid = _aligned(analysis.rows, shown, pipes=format == "markdown")
+    bullet = "- " if format == "markdown" else ""
+    return "\n".join([*grid, "", *(bullet + line for line in footer(analysis, timing))]) + "\n"
+
+
+def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
+    """A row's figures, unrounded and flat; what is not known is an empty string."""
+    low, high = row.interval or (None, None)
+    compared, published = row.comparison, row.published
+    measured = {
+        "seconds": row.seconds,
+        "frozen_seconds": row.frozen_seconds,
+        "peak_memory_mb": row.peak_memory_mb,
+        "checkpoint_mb": row.checkpoint_mb,
+        "on_front": row.on_front,
+    }
+    values = {
+        "row": row.number,
+        "name": row.name,
+        "seeds": " ".join(map(str, row.seeds)),
+        "train": row.train,
+        "val": row.val,
+        "test": row.test,
+        "test_spread": row.spread,
+        "test_low": low,
+        "test_high": high,
+        "n": row.n,
+        "test_metrics": "; ".join(f"{name}={value!r}" for name, value in row.metrics.items()),
+        "difference": compared and compared.difference,
+        "difference_low": compared and compared.interval[0],
+        "difference_high": compared and compared.interval[1],
+        "disagreements": compared and compared.disagreements,
+        "p": compared and compared.p,
+        "p_holm": compared and compared.p_holm,
+        "published_train_percent": published and published.train,
+        "published_val_percent": published and published.val,
+        "published_test_percent": published and published.test,
+        "published_minutes": published and published.minutes,
+        "published_inside": row.published_inside,
+        **(measured if timing else {}),
+        "trainable_parameters": row.trainable,
+        "status": row.status,
+        "converged": row.converged if row.test is not None else None,
+        "notes": " / ".join(row.notes),
+        "differs": "; ".join(f"{name}: {words}" for name, words in (row.differs or {}).items()),
+    }
+    return {name: "" if value is None else value for name, value in values.items()}
+
+
+def columns(analysis: Analysis, timing: bool = True) -> list[Column]:
+    """The columns that have something to say."""
+    rows = analysis.rows
+    wanted: dict[Kind | None, bool] = {
+        None: True,
+        "published": any(row.published for row in rows),
+        "measured": timing,
+        "seeds": any(row.spread is not None for row in rows),
+        "status": any(row.status != "done" for row in rows),
+    }
+    every = [
+        Column("row", lambda row: str(row.number)),
+        Column("name", lambda row: row.name, left=True),
+        Column("train", _ours("train")),
+        Column("publ.", _published("train"), "published"),
+        Column("val", _ours("val")),
+        Column("publ.", _published("val"), "published"),
+        Column("test", _ours("test")),
+        Column("± sd", lambda row: _number(row.spread and row.spread * 100, ".2f"), "seeds"),
+        Column("95% int.", _interval),
+        Column("publ.", _published("test"), "published"),
+        Column("in", lambda row: {True: "yes", False: "no", None: ""}[row.published_inside], "published"),
+        Column(f"vs {analysis.reference.number}", lambda row: _difference(row, analysis.reference)),
+        *(Column(name, _logged(name)) for name in _metrics(rows)),
+        Column("sec.", lambda row: _number(row.seconds, ",.1f"), "measured"),
+        Column("peak MB", lambda row: _number(row.peak_memory_mb, ",.0f"), "measured"),
+        Column("params", lambda row: _count(row.trainable)),
+        Column("ckpt MB", lambda row: _number(row.checkpoint_mb, ",.1f"), "measured"),
+        Column("front", lambda row: "yes" if row.on_front else "", "measured"),
+        Column("status", _status, "status", left=True),
+    ]
+    return [column for column in every if wanted[column.kind]]
+
+
+def _metrics(rows: Sequence[RowSummary]) -> list[str]:
+    """The logged figures to show: those of rows that have no accuracy, for want of predictions."""
+    return list(dict.fromkeys(name for row in rows if row.test is None for name in row.metrics))
+
+
+def _logged(name: str) -> Callable[[RowSummary], str]:
+    return lambda row: _number(row.metrics.get(name), ".4g")
+
+
+def _ours(split: SplitName) -> Callable[[RowSummary], str]:
+    def show(row: RowSummary) -> str:
+        accuracy = getattr(row, split)
+        return "" if accuracy is None else f"{accuracy * 100:.2f}"
+
+    return show
+
+
+def _published(split: SplitName) -> Callable[[RowSummary], str]:
+    return lambda row: _number(row.published_figure(split), ".2f")
+
+
+def _interval(row: RowSummary) -> str:
+    return f"{row.interval[0] * 100:.1f}-{row.interval[1] * 100:.1f}" if row.interval else ""
+
+
+def _difference(row: RowSummary, reference: RowSummary) -> str:
+    if row.number == reference.number:
+        return "ref. "
+    if row.comparison is None:
+        return ""
+    return f"{row.comparison.difference * 100:+.2f}{'*' if row.comparison.significant else ' '}"
+
+
+def _status(row: RowSummary) -> str:
+    """The status of a row, and why it has no figures: the first line of the reason, which the footer gives in full."""
+    reason = row.reason.partition("\n")[0]
+    return _cut(f"{row.status}: {reason}" if reason else row.status, _STATUS)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _count(value: int | None) -> str:
+    """A number of parameters in three or four digits: 1,538 or 7.09M."""
+    if value is None or value < 10_000:
+        return _number(value, ",")
+    return f"{value / 1e6:.4g}M" if value >= 1_000_000 else f"{value / 1e3:.4g}k"
+
+
+def spreadsheet_cell(cell: Any) -> Any:
+    """A cell whose text no spreadsheet program takes for a formula: an apostrophe is put before it. Numbers stay.
+
+    Source: OWASP, CSV injection.
+
+    Example:
+        >>> spreadsheet_cell("=1+1"), spreadsheet_cell("ok"), spreadsheet_cell(-0.5)
+        ("'=1+1", 'ok', -0.5)
+    """
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
+def _csv(records: Sequence[dict[str, Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return buffer.getvalue()
+
+
+def _aligned(rows: Iterable[RowSummary], columns: Sequence[Column], pipes: bool) -> list[str]:
+    """Pad every column to its widest cell, as Markdown or as plain text."""
+    headers = [column.header for column in columns]
+    body = [[column.show(row) for column in columns] for row in rows]
+    widths = [max(3, *map(len, texts)) for texts in zip(headers, *body, strict=True)]
+    if columns[-1].kind == "status" and not pipes:
+        widths[-1] = max(_LEAST_STATUS, min(widths[-1], _TERMINAL - sum(widths[:-1]) - 2 * len(widths[:-1])))
+        body = [[*texts[:-1], _cut(texts[-1], widths[-1])] for texts in body]
+    rule = [
+        "-" * width if column.left or not pipes else "-" * (width - 1) + ":"
+        for column, width in zip(columns, widths, strict=True)
+    ]
+    lines = []
+    for texts in (headers, rule, *body):
+        padded = [
+            text.ljust(width) if column.left else text.rjust(width)
+            for column, text, width in zip(columns, texts, widths, strict=True)
+        ]
+        lines.append(f"| {' | '.join(padded)} |" if pipes else "  ".join(padded).rstrip())
+    return lines

@@ -1,0 +1,146 @@
+"""The report of an ablation as one run on Weights & Biases, and online as a W&B Report over the cells' runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ftkit.errors import EnvironmentFault
+from ftkit.report.ablation_report import Report, to_markdown
+from ftkit.report.ablation_table import record, render
+from ftkit.run_folder import predictions_file
+from ftkit.storage import atomic_write
+from ftkit.wandb_settings import mode, start_run
+
+MARKER_FILE = "wandb.json"  # what was logged, so that the same report is logged once
+
+
+def log_report(report: Report, directory: Path, out: Path, project: str = "ftkit") -> str:
+    """Log table, plots and files of a report as one run; a report that was logged before is not logged again.
+
+    Without ``WANDB_API_KEY`` the run is kept offline in ``out``; ``wandb sync`` uploads it.
+
+    Args:
+        report: What was written to ``out``.
+        directory: The output folder of ``ftkit ablation run``; its name is the group of the cells' runs.
+        out: The folder with the report's files.
+        project: The project on Weights & Biases.
+
+    Returns:
+        Where the run is, in a sentence.
+
+    Raises:
+        EnvironmentFault: Weights & Biases is missing or failed; the local report is complete.
+    """
+    wanted = {"id": report_id(report), "mode": mode(), "project": project}
+    marker = out / MARKER_FILE
+    logged = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else {}
+    if {name: logged.get(name) for name in wanted} != wanted:
+        try:
+            logged = wanted | _log(report, directory.resolve(), out, wanted)
+        except Exception as error:  # whatever goes wrong in there is not ours to sort
+            raise EnvironmentFault(
+                f"Weights & Biases failed: {type(error).__name__}: {error}", fix=f"the local report is in {out}"
+            ) from error
+        with atomic_write(marker) as file:
+            json.dump(logged, file, indent=1)
+    published = f"; {logged['report']}" if "report" in logged else ""
+    return f"Weights & Biases ({logged['mode']}): {logged['where']}{published}"
+
+
+def report_id(report: Report) -> str:
+    """The id of the report's run: the same for the same figures and words."""
+    said = render(report.analysis, "csv") + to_markdown(report)
+    return f"report-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+
+
+def _log(report: Report, directory: Path, out: Path, wanted: dict[str, str]) -> dict[str, Any]:
+    import wandb
+
+    name = report.analysis.sweep.name
+    with start_run(
+        project=wanted["project"],
+        id=wanted["id"],
+        mode=wanted["mode"],
+        resume="allow",
+        name=f"{name}: report",
+        group=directory.name,
+        job_type="report",
+        dir=out,
+        config={"ablation": name, "rows": len(report.analysis.rows), "reference": report.analysis.reference.number},
+    ) as run:
+        run.summary["summary"] = report.summary
+        pictures = {f"plots/{file.stem}": wandb.Image(str(file)) for file in sorted((out / "plots").glob("*.png"))}
+        run.log({"table": _table(report), "report": wandb.Html(str(out / "report.html"), inject=False), **pictures})
+        run.log_artifact(_artifact(report, out))
+        if run.offline:
+            return {"where": run.dir.removesuffix("/files")}
+        return {"where": run.url, "report": _publish(report, directory.name, run)}
+
+
+def _table(report: Report) -> Any:
+    """One line per row, unrounded; what is not known is empty."""
+    import wandb
+
+    records = [record(row) | {"answer": report.answers[row.number]} for row in report.analysis.rows]
+    data = [[None if value == "" else value for value in line.values()] for line in records]
+    return wandb.Table(columns=list(records[0]), data=data, allow_mixed_types=True)
+
+
+def _artifact(report: Report, out: Path) -> Any:
+    """The report's files, and the test predictions of every cell."""
+    import wandb
+
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", report.analysis.sweep.name)[:100]  # a folder may be called anything
+    artifact = wandb.Artifact(f"{name}-report", type="report")
+    for file in [*out.glob("report.*"), *(out / "plots").glob("*.*")]:
+        artifact.add_file(str(file), str(file.relative_to(out)))
+    for row in report.analysis.sweep.rows:
+        for cell in row.done:
+            file = cell.directory / predictions_file("test")
+            if file.exists():
+                artifact.add_file(str(file), f"{file.parent.parent.name}/{file.parent.name}/{file.name}")
+    return artifact
+
+
+def _publish(report: Report, group: str, run: Any) -> str:
+    """Make the W&B Report: the text, and panels over the runs of the cells; without the package say so."""
+    try:
+        from wandb_workspaces.reports import v2 as wr
+    except ImportError:
+        return "no W&B Report: pip install 'ftkit[wandb-reports]'"
+    built = build_workspace_report(wr, report, group, run.project, run.entity)
+    built.save()
+    return str(built.url)
+
+
+def build_workspace_report(wr: Any, report: Report, group: str, project: str, entity: str) -> Any:
+    """A W&B Report that is not saved yet.
+
+    Args:
+        wr: The module ``wandb_workspaces.reports.v2``.
+        report: What it says.
+        group: The group of the cells' runs.
+        project: The project of those runs.
+        entity: Whose project it is.
+    """
+    runs = wr.Runset(project=project, entity=entity, name=group, filters=f"Metric('Group') = '{group}'")
+    panels = [
+        wr.LinePlot(title="Training loss", x="trainer/global_step", y=["train/loss"]),
+        wr.LinePlot(title="Validation accuracy", x="trainer/global_step", y=["val/accuracy"]),
+        wr.BarPlot(title="Test accuracy", metrics=["final/test/accuracy"]),
+    ]
+    return wr.Report(
+        project=project,
+        entity=entity,
+        title=f"{report.analysis.sweep.name}: report",
+        blocks=[wr.MarkdownBlock(text=_without_pictures(to_markdown(report))), wr.PanelGrid([runs], panels=panels)],
+    )
+
+
+def _without_pictures(markdown: str) -> str:
+    """The local pictures are not where the text goes."""
+    return "\n".join(line for line in markdown.splitlines() if not line.startswith("!["))

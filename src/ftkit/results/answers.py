@@ -1,0 +1,202 @@
+"""Prediction files in numbers: positives and negatives, answers and scores, with the same two classes in all files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ftkit.errors import InputError
+from ftkit.results.classes import Classes, merged_labels, resolve_classes, score_parts
+from ftkit.results.fields import Vocabulary
+from ftkit.results.figures import UNPARSED, Counts
+from ftkit.results.scan import Scan, scan, texts_at
+
+_SHOWN = 5
+NEUTRAL = {"probability": 0.5, "log_odds": 0.0}  # where a score favours neither class
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A prediction file in numbers.
+
+    Attributes:
+        path: The file.
+        classes: The two classes.
+        target: int8 ``(n,)``: 1 for a positive, 0 for a negative.
+        answer: int8 ``(n,)``: 1, 0, or -1 for an answer that names neither class.
+        identity: uint64 ``(n,)``: a hash of each id.
+        score: float64 ``(n,)``: higher means more positive; None when the file has none.
+        kind: ``probability`` or ``log_odds``; empty without scores.
+        unparsed: The most frequent answers that name neither class, and how often they came.
+        slices: The values of the slice column.
+        slice: int16 ``(n,)``: codes into ``slices``, or None.
+        columns: Which columns were taken for what.
+        notes: What a reader should know about the file.
+        warnings: What a reader has to know before any figure.
+    """
+
+    path: Path
+    classes: Classes
+    target: np.ndarray
+    answer: np.ndarray
+    identity: np.ndarray
+    score: np.ndarray | None = None
+    kind: str = ""
+    unparsed: dict[str, int] = field(default_factory=dict)
+    slices: list[str] = field(default_factory=list)
+    slice: np.ndarray | None = None
+    columns: str = ""
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @property
+    def counts(self) -> Counts:
+        """The outcomes."""
+        return Counts.of(self.target, self.answer)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether each answer is right: bool ``(n,)``."""
+        return self.target == self.answer
+
+
+def read_answers(
+    paths: Sequence[str | Path],
+    positive: str | None = None,
+    slice_by: str | None = None,
+    normalize_labels: bool = False,
+    also: Sequence[str | Path] = (),
+) -> list[Answers]:
+    """Read prediction files that are reported together.
+
+    Args:
+        paths: The files.
+        positive: The positive class by name, see :func:`~ftkit.results.classes.resolve_classes`.
+        slice_by: A column that tells groups of examples apart.
+        normalize_labels: Compare labels and predictions as :func:`ftkit.normalize.normalize` spells them.
+        also: More files with the same classes, which are not sliced.
+
+    Returns:
+        The files in order, those of ``also`` at the end.
+
+    Raises:
+        InputError: A file cannot be read, an id comes twice, there are not two classes, or all answers of a file miss
+            them by their spelling only.
+    """
+    scans = [scan(path, slice_by, normalize_labels) for path in paths]
+    scans += [scan(path, None, normalize_labels) for path in also]
+    classes = resolve_classes(scans, positive, normalize_labels)
+    return [_answers(one, classes) for one in scans]
+
+
+def _answers(one: Scan, classes: Classes) -> Answers:
+    counts = _counted(one.prediction, one.predictions)
+    answer = _coded(one.prediction, map(classes.answer_code, one.predictions.texts))
+    warnings = unlabeled_warning(one.unlabeled, one.unlabeled + len(one.label))
+    warnings += _unparsed_warning(one, counts, int((answer == UNPARSED).sum()), classes)
+    score, kind = _oriented(one, classes)
+    notes = [*one.layout.notes, *(merged_labels(one) if classes.normalize else ())]
+    if score is not None:
+        notes += _disagreements(one.path, answer, score, kind)
+    return Answers(
+        path=one.path,
+        classes=classes,
+        target=_coded(one.label, map(classes.code, one.labels.texts)),
+        answer=answer,
+        identity=one.identity,
+        score=score,
+        kind=kind,
+        unparsed=_unparsed(counts, classes),
+        slices=one.slices.texts,
+        slice=one.slice,
+        columns=one.layout.describe(),
+        notes=notes,
+        warnings=warnings,
+    )
+
+
+def unlabeled_warning(unlabeled: int, n: int) -> list[str]:
+    """Say how many examples have no label, if any."""
+    return [f"{unlabeled:,} of {n:,} examples have no label and are left out of all figures."] if unlabeled else []
+
+
+def _counted(codes: np.ndarray, vocabulary: Vocabulary) -> dict[str, int]:
+    """How often each text came, without those that have no code."""
+    counts = np.bincount(codes[codes >= 0], minlength=len(vocabulary.texts)).tolist()
+    return {text: count for text, count in zip(vocabulary.texts, counts, strict=True) if count}
+
+
+def _coded(codes: np.ndarray, classes: Iterable[int]) -> np.ndarray:
+    # The last entry serves the code -1.
+    return np.array([*classes, UNPARSED], np.int8)[codes]
+
+
+def _unparsed_warning(one: Scan, counts: Mapping[str, int], unparsed: int, classes: Classes) -> list[str]:
+    """Say how many answers name no class, and how many of them would in another spelling.
+
+    Raises:
+        InputError: All do, and some would.
+    """
+    if not unparsed:
+        return []
+    names, n = f"{classes.positive} nor {classes.negative}", len(one.prediction)
+    spelled = None if classes.normalize else classes.normalized()
+    missed = [text for text in counts if classes.answer_code(text) == UNPARSED]
+    found = [text for text in missed if spelled is not None and spelled.answer_code(text) != UNPARSED]
+    count = sum(counts[text] for text in found)
+    if unparsed == n and found:
+        raise InputError(
+            f"all {n:,} answers are neither {names} as they are spelled",
+            file=one.path,
+            field="prediction",
+            got=max(found, key=counts.__getitem__),
+            fix=f"give --normalize-labels, which reads {count:,} of them",
+        )
+    advice = f"--normalize-labels reads {count:,} of them"
+    if not found:
+        advice = "--normalize-labels is given" if classes.normalize else "--normalize-labels would read none of them"
+    empty = sum(counts[text] for text in missed if not text.strip())
+    missing = f", {empty:,} of them empty or null" if empty else ""
+    every = "All" if unparsed == n else f"{unparsed:,} of"
+    return [f"{every} {n:,} answers are neither {names} and count as errors{missing} ({advice})."]
+
+
+def _unparsed(counts: Mapping[str, int], classes: Classes) -> dict[str, int]:
+    found = Counter({text: count for text, count in counts.items() if classes.answer_code(text) == UNPARSED})
+    return dict(found.most_common(_SHOWN))
+
+
+def _oriented(one: Scan, classes: Classes) -> tuple[np.ndarray | None, str]:
+    """The scores so that higher means more positive, and their kind."""
+    if one.score is None or one.layout.score_name is None:
+        return None, ""
+    kind, scored = score_parts(one.layout.score_name)
+    code = classes.answer_code(scored)
+    if code == UNPARSED:
+        raise InputError(
+            "the score's class is not one of the labels",
+            file=one.path,
+            field=one.layout.score_name,
+            got=scored,
+            fix=f"name the column {kind}:{classes.positive}",
+        )
+    if code == 1:
+        return one.score, kind
+    return (1 - one.score if kind == "probability" else -one.score), kind
+
+
+def _disagreements(path: Path, answer: np.ndarray, score: np.ndarray, kind: str) -> list[str]:
+    """A note on answers that are not on the side of the neutral score on which their own score lies."""
+    neutral = NEUTRAL[kind]
+    against = (answer != UNPARSED) & (score != neutral) & ((score > neutral) != (answer == 1))
+    if not against.any():
+        return []
+    identity, line = texts_at(path, [int(np.argmax(against))])[0]
+    return [f"{int(against.sum()):,} answers contradict their score at {neutral:g} (first: {identity}, line {line})"]

@@ -1,0 +1,173 @@
+"""The full report of one set of answers, as data: what the metric, the command and the pages all show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ftkit.results.baselines import Baselines, baselines_of
+from ftkit.results.curves import Calibration, Curve, brier, probability_of
+from ftkit.results.figures import Counts, Figure, figures_of
+from ftkit.results.intervals import Interval, count_intervals, score_intervals
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a report is made.
+
+    Attributes:
+        beta: Weight of recall over precision in ``f_beta``.
+        level: Confidence of the intervals.
+        seed: Seed of the bootstrap.
+        intervals: Whether intervals are computed at all.
+    """
+
+    beta: float = 1.0
+    level: float = 0.95
+    seed: int = 0
+    intervals: bool = True
+
+
+DEFAULTS = Settings()
+
+
+@dataclass(frozen=True)
+class BinaryReport:
+    """Everything known about one set of yes/no answers.
+
+    Attributes:
+        name: What is reported, for example the file.
+        positive: The positive class.
+        negative: The other class.
+        counts: The outcomes.
+        figures: The figures by name, undefined ones with the reason.
+        intervals: ``(low, high)`` by figure, where there is one.
+        baselines: The models without skill and the tests against them.
+        curve: Some hundred operating points for plots, or None without scores.
+        calibration: Probabilities against what came true, or None without scores.
+        kind: ``probability`` or ``log_odds``; empty without scores.
+        slices: Reports of groups of examples.
+        unparsed: The most frequent answers that name neither class, and how often they came.
+        columns: Which columns of the file were taken for what.
+        notes: What a reader should know.
+        warnings: What a reader has to know before any figure.
+    """
+
+    name: str
+    positive: str
+    negative: str
+    counts: Counts
+    figures: dict[str, Figure]
+    intervals: dict[str, Interval]
+    baselines: Baselines
+    curve: Curve | None = None
+    calibration: Calibration | None = None
+    kind: str = ""
+    slices: dict[str, BinaryReport] = field(default_factory=dict)
+    unparsed: dict[str, int] = field(default_factory=dict)
+    columns: str = ""
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def always(self) -> str:
+        """The class that the majority model always answers with."""
+        return self.positive if self.baselines.majority_is_positive else self.negative
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report for JSON: unrounded, ``null`` for what is undefined and the reasons beside."""
+        baselines = self.baselines
+        return {
+            "name": self.name,
+            "positive": self.positive,
+            "negative": self.negative,
+            "n": self.counts.n,
+            "counts": {**vars(self.counts), "unparsed": self.counts.unparsed},
+            "figures": {name: figure.value for name, figure in self.figures.items()},
+            "undefined": {name: figure.reason for name, figure in self.figures.items() if figure.value is None},
+            "intervals": {name: list(interval) for name, interval in self.intervals.items()},
+            "baselines": {
+                "majority": {
+                    "answer": self.always,
+                    **{name: f.value for name, f in baselines.majority.items()},
+                },
+                "prior": {name: f.value for name, f in baselines.prior.items()},
+                "better_than_majority": baselines.better,
+                "worse_than_majority": baselines.worse,
+                "p_majority": baselines.p_majority,
+                "p_majority_holm": baselines.p_holm,
+                "beats_majority": baselines.beats_majority(),
+                "p_prior": baselines.p_prior,
+                "p_related": None if np.isnan(baselines.p_related) else baselines.p_related,
+            },
+            "slices": {name: report.to_dict() for name, report in self.slices.items()},
+            "unparsed_answers": self.unparsed,
+            "columns": self.columns,
+            "notes": self.notes,
+            "warnings": self.warnings,
+        }
+
+
+def assess(
+    target: np.ndarray,
+    answer: np.ndarray,
+    positive: str,
+    negative: str,
+    name: str = "",
+    score: np.ndarray | None = None,
+    kind: str = "",
+    settings: Settings = DEFAULTS,
+) -> BinaryReport:
+    """Report on answers to yes/no questions.
+
+    Args:
+        target: int ``(n,)``: 1 for a positive, 0 for a negative.
+        answer: int ``(n,)``: 1, 0, or -1 for an answer that names neither class.
+        positive: Name of the positive class.
+        negative: Name of the other class.
+        name: What is reported.
+        score: float64 ``(n,)``, or None: higher means more positive.
+        kind: What the scores are, ``probability`` or ``log_odds``.
+        settings: How the report is made.
+
+    Returns:
+        The report, without slices, columns and notes.
+
+    Example:
+        A model that always answers yes, where 84 of 100 are yes:
+
+        >>> report = assess(np.repeat([1, 0], [84, 16]), np.ones(100, int), "yes", "no")
+        >>> report.figures["accuracy"].text(2), report.figures["f_measure"].text(2)
+        ('0.84', '0.91')
+        >>> report.figures["balanced_accuracy"].text(2), report.baselines.beats_majority()
+        ('0.50', False)
+    """
+    counts = Counts.of(target, answer)
+    figures = figures_of(counts, settings.beta)
+    intervals = {}
+    if settings.intervals:
+        intervals = count_intervals(counts, settings.beta, settings.level, seed=settings.seed)
+    curve = calibration = None
+    if score is not None:
+        curve = Curve.of(target, score)
+        figures["auroc"], figures["average_precision"] = curve.auroc(), curve.average_precision()
+        curve = curve.thinned()
+        probability = probability_of(score, kind)
+        calibration = Calibration.of(target, probability)
+        figures["brier"], figures["calibration_error"] = brier(target, probability), calibration.error()
+        if settings.intervals:
+            intervals |= score_intervals(target, score, kind, settings.level, seed=settings.seed)
+    return BinaryReport(
+        name=name,
+        positive=positive,
+        negative=negative,
+        counts=counts,
+        figures=figures,
+        intervals=intervals,
+        baselines=baselines_of(counts),
+        curve=curve,
+        calibration=calibration,
+        kind=kind,
+    )

@@ -1,0 +1,121 @@
+"""What a model without any skill would score, and whether this one does better beyond chance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from ftkit.results.figures import Counts, Figure, figures_of
+from ftkit.results.statistics import is_significant, mcnemar_exact
+
+_EXACT_N = 2_000
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Two models without skill, on the same examples, and tests against them.
+
+    Attributes:
+        majority_is_positive: Whether the majority model always answers with the positive class.
+        majority: Figures of always answering with the more frequent label.
+        prior: Expected figures of guessing the positive class as often as the labels hold it.
+        better: Examples that the model gets right and the majority model does not.
+        worse: Examples that the majority model gets right and the model does not.
+        p_majority: Exact McNemar test of the model against the majority model, two-sided.
+        p_holm: The same after Holm's correction over the slices of a file; ``p_majority`` of a whole file.
+        p_prior: Probability that guessing at the prior gets as many right as the model.
+        p_related: Fisher's exact test, one-sided, that positive answers go with positive labels; NaN if a class is
+            absent.
+    """
+
+    majority_is_positive: bool
+    majority: dict[str, Figure]
+    prior: dict[str, Figure]
+    better: int
+    worse: int
+    p_majority: float
+    p_holm: float
+    p_prior: float
+    p_related: float
+
+    def beats_majority(self) -> bool:
+        """Whether the model is right more often than the majority model, beyond chance."""
+        return self.better > self.worse and is_significant(self.p_holm)
+
+
+def baselines_of(counts: Counts) -> Baselines:
+    """Compare a model with the two models without skill.
+
+    Args:
+        counts: The model's outcomes.
+
+    Example:
+        A model that almost always answers yes, where 83% are yes:
+
+        >>> baselines = baselines_of(Counts(tp=854, tn=17, fp=155, fn=13))
+        >>> baselines.better, baselines.worse, f"{baselines.p_majority:.2f}", baselines.beats_majority()
+        (17, 13, '0.58', False)
+    """
+    positive = counts.positives >= counts.negatives
+    if positive:
+        always = Counts(counts.positives, 0, counts.negatives, 0)
+        better, worse = counts.tn, counts.positives - counts.tp
+    else:
+        always = Counts(0, counts.negatives, 0, counts.positives)
+        better, worse = counts.tp, counts.negatives - counts.tn
+    return Baselines(
+        majority_is_positive=positive,
+        majority=figures_of(always),
+        prior=_guessing(counts),
+        better=better,
+        worse=worse,
+        p_majority=(p := mcnemar_exact(better, worse)),
+        p_holm=p,
+        p_prior=_p_guessing(counts),
+        p_related=_p_related(counts),
+    )
+
+
+def _guessing(counts: Counts) -> dict[str, Figure]:
+    """Figures of the average table of counts when positive is guessed at the rate of the labels."""
+    if counts.n == 0:
+        return figures_of(counts)
+    rate = counts.positives / counts.n
+    values = {"accuracy": rate**2 + (1 - rate) ** 2, "prevalence": rate, "predicted_positive_rate": rate}
+    none = Figure(None, "no positives" if counts.positives == 0 else "no negatives")
+    figures = {name: Figure(value) for name, value in values.items()}
+    for name, share, empty in (
+        ("precision", rate, counts.positives == 0),
+        ("recall", rate, counts.positives == 0),
+        ("f_measure", rate, counts.positives == 0),
+        ("specificity", 1 - rate, counts.negatives == 0),
+        ("npv", 1 - rate, counts.negatives == 0),
+        ("balanced_accuracy", 0.5, rate in (0, 1)),
+        ("mcc", 0.0, rate in (0, 1)),
+    ):
+        figures[name] = none if empty else Figure(share)
+    return figures
+
+
+def _p_guessing(counts: Counts) -> float:
+    """P(guessing at the prior gets at least as many right)."""
+    if counts.n == 0:
+        return 1.0
+    rate = counts.positives / counts.n
+    if counts.n <= _EXACT_N:
+        right_yes = stats.binom.pmf(np.arange(counts.positives + 1), counts.positives, rate)
+        right_no = stats.binom.pmf(np.arange(counts.negatives + 1), counts.negatives, 1 - rate)
+        return float(min(1.0, np.convolve(right_yes, right_no)[counts.correct :].sum()))
+    mean = counts.n * (rate**2 + (1 - rate) ** 2)
+    spread = np.sqrt(counts.n * rate * (1 - rate))
+    return float(stats.norm.sf(counts.correct - 0.5, mean, spread)) if spread else 1.0
+
+
+def _p_related(counts: Counts) -> float:
+    """Fisher's exact test: the hypergeometric probability of at least so many true positives."""
+    if counts.positives == 0 or counts.negatives == 0:
+        return float("nan")
+    said_yes = counts.tp + counts.fp
+    return float(min(1.0, stats.hypergeom.sf(counts.tp - 1, counts.n, counts.positives, said_yes)))

@@ -1,0 +1,241 @@
+"""Exact match: answers that are free texts, right where they equal the expected text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ftkit.normalize import normalize
+from ftkit.results.answers import unlabeled_warning
+from ftkit.results.fields import Fields, Vocabulary
+from ftkit.results.intervals import Interval
+from ftkit.results.misses import Misses
+from ftkit.results.predictions import PredictionBlock, stream_labeled
+from ftkit.results.scan import MAX_SLICES, check_unique, slice_codes
+from ftkit.results.statistics import mcnemar_exact, wilson_interval
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class FreeAnswers:
+    """A prediction file of free texts, in numbers: about 20 bytes per example, whatever the text.
+
+    Attributes:
+        path: The file.
+        identity: uint64 ``(n,)``: a hash of each id.
+        target: uint64 ``(n,)``: a hash of each label.
+        correct: bool ``(n,)``: whether the answer equals the label.
+        empty: Answers without a character.
+        nearly: Wrong answers that are right in the spelling of :func:`ftkit.normalize.normalize`.
+        wrong: The first wrong answers: id, label and answer.
+        slices: The values of the slice column.
+        slice: int16 ``(n,)``: codes into ``slices``, or None.
+        columns: Which columns were taken for what.
+        notes: What a reader should know about the file.
+        warnings: What a reader has to know before any figure.
+    """
+
+    path: Path
+    identity: np.ndarray
+    target: np.ndarray
+    correct: np.ndarray
+    empty: int
+    nearly: int
+    wrong: list[tuple[str, str, str]]
+    slices: list[str] = field(default_factory=list)
+    slice: np.ndarray | None = None
+    columns: str = ""
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many answers are right.
+
+    Attributes:
+        n: Examples.
+        right: Right answers.
+        interval: Wilson's interval of the accuracy.
+    """
+
+    n: int
+    right: int
+    interval: Interval
+
+    @classmethod
+    def of(cls, correct: np.ndarray, level: float) -> Share:
+        """Count right answers: bool ``(n,)``, at least one."""
+        n, right = len(correct), int(np.count_nonzero(correct))
+        return cls(n, right, wilson_interval(right, n, level))
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers."""
+        return self.right / self.n
+
+    def to_dict(self) -> dict[str, Any]:
+        """The share for JSON."""
+        return {"n": self.n, "right": self.right, "accuracy": self.accuracy, "interval": list(self.interval)}
+
+
+@dataclass(frozen=True)
+class ExactReport:
+    """What is known about one file of free texts.
+
+    Attributes:
+        name: The file.
+        share: How many answers are right.
+        majority: The most frequent label; the first in alphabetical order where several are.
+        tied: How many labels are equally frequent.
+        majority_count: How many examples have it: so many would always answering it get right.
+        better: Examples that the model gets right and always answering the most frequent label does not.
+        worse: The opposite.
+        p_majority: Exact McNemar test of the model against that answer, two-sided.
+        answers: What was read.
+        slices: The share in each group of examples.
+    """
+
+    name: str
+    share: Share
+    majority: str
+    tied: int
+    majority_count: int
+    better: int
+    worse: int
+    p_majority: float
+    answers: FreeAnswers
+    slices: dict[str, Share] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report for JSON, unrounded."""
+        answers = self.answers
+        return {
+            "name": self.name,
+            **self.share.to_dict(),
+            "empty_answers": answers.empty,
+            "right_but_for_case_and_blanks": answers.nearly,
+            "majority": {
+                "answer": self.majority,
+                "right": self.majority_count,
+                "n": self.share.n,
+                "tied": self.tied,
+            },
+            "better_than_majority": self.better,
+            "worse_than_majority": self.worse,
+            "p_majority": self.p_majority,
+            "slices": {name: share.to_dict() for name, share in self.slices.items()},
+            "first_wrong": [dict(zip(("id", "label", "prediction"), row, strict=True)) for row in answers.wrong],
+            "columns": answers.columns,
+            "notes": answers.notes,
+            "warnings": answers.warnings,
+        }
+
+
+def read_free_answers(path: str | Path, slice_by: str | None = None, normalize_labels: bool = False) -> FreeAnswers:
+    """Read one prediction file block by block.
+
+    Args:
+        path: The file.
+        slice_by: A column that tells groups of examples apart.
+        normalize_labels: Compare texts as :func:`ftkit.normalize.normalize` spells them.
+
+    Raises:
+        InputError: The file cannot be read, an id comes twice, or it cannot be sliced so.
+    """
+    path = Path(path)
+    slices = Vocabulary(limit=MAX_SLICES)
+    identity, target, correct, groups = [], [], [], []
+    empty = unlabeled = 0
+    misses = Misses()
+    wrong: list[tuple[str, str, str]] = []
+    for block in stream_labeled(path):
+        unlabeled += block.unlabeled
+        label, answer = block.labels, block.predictions
+        if normalize_labels:
+            label, answer = (Fields.of(map(normalize, cells.texts())) for cells in (label, answer))
+        identity.append(block.ids.hashes())
+        target.append(label.hashes())
+        correct.append(target[-1] == answer.hashes())
+        empty += int(np.count_nonzero(answer.length == 0))
+        missed = np.flatnonzero(~correct[-1])
+        misses.add(zip(block.labels.take(missed).texts(), block.predictions.take(missed).texts(), strict=True))
+        wrong += [_texts(block, row) for row in missed[: _SHOWN - len(wrong)].tolist()]
+        if slice_by is not None:
+            groups.append(slice_codes(path, block, slice_by, slices))
+    everyone = np.concatenate(identity)
+    check_unique(path, everyone)
+    return FreeAnswers(
+        path,
+        everyone,
+        np.concatenate(target),
+        np.concatenate(correct),
+        empty,
+        0 if normalize_labels else misses.nearly,
+        wrong,
+        slices.texts,
+        np.concatenate(groups) if groups else None,
+        block.layout.describe(),
+        block.layout.notes,
+        unlabeled_warning(unlabeled, unlabeled + len(everyone)) + misses.warnings(normalize_labels),
+    )
+
+
+def assess_exact(answers: FreeAnswers, level: float = 0.95) -> ExactReport:
+    """Report on free texts.
+
+    Args:
+        answers: What was read.
+        level: Confidence of the intervals.
+    """
+    labels, counts = np.unique(answers.target, return_counts=True)
+    tied = labels[counts == counts.max()]
+    name, most = _first_label(answers, tied)
+    majority = answers.target == most
+    better = int(np.count_nonzero(answers.correct & ~majority))
+    worse = int(np.count_nonzero(majority & ~answers.correct))
+    return ExactReport(
+        name=str(answers.path),
+        share=Share.of(answers.correct, level),
+        majority=name,
+        tied=len(tied),
+        majority_count=int(counts.max()),
+        better=better,
+        worse=worse,
+        p_majority=mcnemar_exact(better, worse),
+        answers=answers,
+        slices={
+            name: Share.of(answers.correct[answers.slice == code], level) for code, name in enumerate(answers.slices)
+        },
+    )
+
+
+def _texts(block: PredictionBlock, row: int) -> tuple[str, str, str]:
+    return block.ids.text(row), block.labels.text(row), block.predictions.text(row)
+
+
+def _first_label(answers: FreeAnswers, wanted: np.ndarray) -> tuple[str, np.uint64]:
+    """The first of some labels in alphabetical order, by a pass over the file.
+
+    Args:
+        answers: What was read.
+        wanted: uint64, sorted: the labels' hashes.
+
+    Returns:
+        The label and its hash.
+    """
+    before, found = 0, list[tuple[str, np.uint64]]()
+    for block in stream_labeled(answers.path):
+        target = answers.target[before : before + len(block.lines)]
+        before += len(block.lines)
+        places = np.minimum(np.searchsorted(wanted, target), len(wanted) - 1)
+        rows = np.flatnonzero(wanted[places] == target)
+        distinct = rows[np.unique(target[rows], return_index=True)[1]]
+        found = sorted([*found, *zip(block.labels.take(distinct).texts(), target[distinct], strict=True)])[:1]
+        if len(wanted) == 1 and found:
+            break
+    return found[0]

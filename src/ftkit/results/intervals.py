@@ -1,0 +1,155 @@
+"""Intervals for every figure of a report: Wilson's for shares, seeded draws within each label for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
+import numpy as np
+
+from ftkit.results.curves import Curve, probability_of
+from ftkit.results.figures import PROPORTIONS, Counts, figure_values
+from ftkit.results.statistics import percentile_interval, wilson_interval
+
+Interval = tuple[float, float]
+K = TypeVar("K", bound=Hashable)
+MAX_EXAMPLES = 100_000  # above, the intervals of the score figures are a matter of the third decimal, and slow
+_MAX_DRAWS = 20_000_000
+_TABLES = 10_000
+_PLACES = ((0, 3, 4), (1, 2, 5))  # of positives and negatives in Counts.cells(): right, wrong, unparsed
+WRONG, RIGHT = np.array([[0, 1, 0]] * 2), np.array([[1, 0, 0]] * 2)
+
+
+def count_intervals(counts: Counts, beta: float = 1.0, level: float = 0.95, seed: int = 0) -> dict[str, Interval]:
+    """Intervals of the figures that follow from the counts.
+
+    Shares get Wilson's interval, the others :func:`table_limits`; their cost does not depend on the number of examples.
+
+    Args:
+        counts: The outcomes.
+        beta: Weight of recall over precision in ``f_beta``.
+        level: Confidence.
+        seed: Seed of the draws.
+
+    Returns:
+        ``(low, high)`` by figure; an undefined figure has none.
+
+    Example:
+        >>> intervals = count_intervals(Counts(tp=854, tn=17, fp=155, fn=13))
+        >>> " ".join(f"{bound:.3f}" for bound in intervals["mcc"] + intervals["accuracy"])
+        '0.099 0.279 0.815 0.859'
+    """
+    intervals = {name: wilson_interval(*share(counts), level) for name, share in PROPORTIONS.items()}
+    table = by_label(counts)
+    drawn = table_limits(table, WRONG, RIGHT, lambda tables: figure_values(cells_of(tables), beta), level, seed)
+    found = figure_values(cells_of(table), beta)
+    return _defined({name: intervals.get(name, drawn[name]) for name, value in found.items() if not np.isnan(value)})
+
+
+def by_label(counts: Counts) -> np.ndarray:
+    """Return the counts as a table: int64 ``(2, 3)``, positives and negatives by right, wrong and unparsed."""
+    return np.array(counts.cells())[np.array(_PLACES)]
+
+
+def cells_of(tables: np.ndarray) -> np.ndarray:
+    """Return the counts of tables ``(..., 2, 3)`` in the order of :meth:`Counts.cells`: ``(..., 6)``."""
+    cells = np.empty((*tables.shape[:-2], 6), tables.dtype)
+    cells[..., np.array(_PLACES)] = tables
+    return cells
+
+
+def table_limits(
+    table: np.ndarray,
+    worse: np.ndarray,
+    better: np.ndarray,
+    figures: Callable[[np.ndarray], Mapping[K, np.ndarray]],
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[K, Interval]:
+    """Return limits of figures of a table of counts that no empty cell makes look certain.
+
+    The shares of each label's outcomes are drawn from a Dirichlet distribution whose parameters are their counts, with
+    one count more in the worst outcome for the lower limit and one more in the best for the upper: of a single share
+    these are Clopper and Pearson's limits, and so the table of 12 right answers of 12 has an interval, too.
+
+    Args:
+        table: int ``(labels, outcomes)``: counts; a label without any stays without.
+        worse: The same shape: 1 in the outcome of each label that lowers the figures most, 0 elsewhere.
+        better: The same for the outcome that raises them.
+        figures: From tables of expected counts, float64 ``(draws, labels, outcomes)``, to ``(draws,)`` by name.
+        level: Confidence.
+        seed: Seed of the draws.
+
+    Returns:
+        ``(low, high)`` by figure; ``nan`` where a draw leaves the figure undefined.
+
+    Example:
+        >>> right_wrong, share = np.array([[12, 0]]), lambda drawn: {"share": drawn[:, 0, 0] / 12}
+        >>> low, high = table_limits(right_wrong, np.array([[0, 1]]), np.array([[1, 0]]), share)["share"]
+        >>> f"{low:.2f} {high:.2f}"
+        '0.74 1.00'
+
+    Source: K. Krishnamoorthy and M. Lee, Inference for functions of parameters in discrete distributions based on
+    fiducial approach: binomial and Poisson cases, J. Statistical Planning and Inference 140 (2010).
+    """
+    tail = (1 - level) / 2
+    low, high = (figures(_drawn(table, extra, seed)) for extra in (worse, better))
+    return {name: (float(np.quantile(low[name], tail)), float(np.quantile(high[name], 1 - tail))) for name in low}
+
+
+def _drawn(table: np.ndarray, extra: np.ndarray, seed: int) -> np.ndarray:
+    weights = np.random.default_rng(seed).standard_gamma(np.broadcast_to(table + extra, (_TABLES, *table.shape)))
+    return weights / weights.sum(axis=-1, keepdims=True) * table.sum(axis=-1, keepdims=True)
+
+
+def score_intervals(
+    target: np.ndarray,
+    score: np.ndarray,
+    kind: str,
+    level: float = 0.95,
+    resamples: int = 1_000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Intervals of the score figures, by resampling within the positives and within the negatives.
+
+    The calibration error has none: chance in the bins adds to it and resampling adds as much again, so that of a model
+    that is well calibrated the interval would often lie above the figure itself.
+
+    Args:
+        target: ``(n,)``: 1 for a positive, 0 for a negative.
+        score: float64 ``(n,)``.
+        kind: ``probability`` or ``log_odds``.
+        level: Confidence.
+        resamples: Number of resamples; fewer are drawn from more than 20,000 examples.
+        seed: Seed of the resampling.
+
+    Returns:
+        ``(low, high)`` by figure; empty above 100,000 examples or when a class is absent. A figure that no resample
+        moves, for example an AUROC of 1, has none.
+    """
+    order = np.argsort(-score)
+    target, score = target[order].astype(float), score[order]
+    strata = [np.flatnonzero(target == side) for side in (1, 0)]
+    if not all(map(len, strata)) or len(score) > MAX_EXAMPLES:
+        return {}
+    rng = np.random.default_rng(seed)
+    last = np.flatnonzero(np.append(score[1:] != score[:-1], True))
+    squared = (probability_of(score, kind) - target) ** 2
+    values: dict[str, list[float]] = {"auroc": [], "average_precision": [], "brier": []}
+    for _ in range(max(100, min(resamples, _MAX_DRAWS // len(score)))):
+        weight = np.zeros(len(score), np.int64)
+        for rows in strata:
+            weight[rows] = np.bincount(rng.integers(0, len(rows), len(rows)), minlength=len(rows))
+        tp = np.cumsum(weight * target)[last].astype(np.int64)
+        reached = np.cumsum(weight)[last]
+        kept = reached > 0  # the highest scores may not have been drawn
+        curve = Curve(score[last][kept], tp[kept], (reached - tp)[kept], len(strata[0]), len(strata[1]))
+        values["auroc"].append(curve.auroc().value or 0.0)
+        values["average_precision"].append(curve.average_precision().value or 0.0)
+        values["brier"].append(float(np.dot(weight, squared)) / len(score))
+    return _defined({name: percentile_interval(np.array(drawn), level) for name, drawn in values.items()})
+
+
+def _defined(intervals: dict[str, Interval]) -> dict[str, Interval]:
+    """Without those that are no statement: undefined ones, and points, which would claim to be sure."""
+    return {name: (low, high) for name, (low, high) in intervals.items() if low < high}

@@ -1,0 +1,163 @@
+"""Differences on the same examples: the exact test, and the interval that says the same as the test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import hypot
+
+import numpy as np
+from scipy import optimize, special, stats
+
+from ftkit.results.statistics import clopper_pearson, mcnemar_exact
+
+
+def sign_flip_test(gained: np.ndarray) -> float:
+    """Return the p-value, exact and two-sided, that neither of two models tends to get more of an example right.
+
+    If there were no difference, each example's gain could as well have had the other sign. With one answer an example
+    a gain is -1, 0 or 1 and this is the exact McNemar test. Several seeds are taken as they are: the test speaks of new
+    examples for these trained models.
+
+    Args:
+        gained: int ``(n,)``: by example, right answers of one model minus right answers of the other.
+
+    Returns:
+        The p-value; 1 if nothing was gained or lost anywhere.
+
+    Example:
+        >>> round(sign_flip_test(np.array([1, 1, 1, 1, 1, 1, 0])), 5)
+        0.03125
+        >>> round(sign_flip_test(np.array([2, 1])), 5)  # of 3, 1, -1 and -3, two are as far from 0
+        0.5
+
+    Source: R. A. Fisher, The design of experiments (1935), section 21.
+    """
+    wins, losses = _by_size(gained, int(np.abs(gained).max(initial=1)))
+    if np.count_nonzero(wins + losses) <= 1:
+        return mcnemar_exact(int(wins.sum()), int(losses.sum()))
+    return min(1.0, 2 * _upper_tail(wins + losses, abs(_total(wins - losses)), 0.5))
+
+
+def paired_interval(gained: np.ndarray, answers: int = 1, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval of a mean gain on the same examples that agrees with the exact test.
+
+    0 lies inside exactly where the p-value of :func:`sign_flip_test` (with one answer an example: the exact McNemar
+    test) is at least ``1 - level``. The mean gain is the product of two parts, each with an exact interval:
+
+    - the balance of the examples on which the models differ, from -1 (all lost) to 1 (all gained), by inverting the
+      test: with one answer an example this is Clopper and Pearson's interval of the share that was gained; with more,
+      the same for the sign-flip distribution, tilted so that a gain of 2 is twice as telling as one of 1;
+    - the rate at which the models differ, by Clopper and Pearson; with several answers the mean over their number.
+
+    Each part has its distance from the estimate to its own limit; the limit of the product lies as far away as the
+    square root of the sum of both squares (MOVER, the square-and-add method), which never crosses 0 unless the
+    balance's limit does. Where no example differs, what is left is the exact bound of the rate.
+
+    The coverage of a 95% interval, summed over all outcomes of 1 to 3,000 examples with rates from 0.001 to 1 and
+    balances from 0 to 1, was nowhere below 95.0%, and 97% to 99% on average. The balance alone, times the observed
+    rate, would agree with the test as well, but cover as little as 24%: the rate is itself estimated. With 2 to 5
+    answers an example, simulated, it was 94% to 98%.
+
+    Args:
+        gained: int ``(n,)``: by example, right answers of one model minus right answers of the other.
+        answers: The number of answers an example: no gain can be larger.
+        level: Confidence, between 0 and 1.
+
+    Returns:
+        Lower and upper bound of the mean gain an answer, within -1 to 1; never of width 0.
+
+    Raises:
+        ValueError: There are no examples.
+
+    Example:
+        >>> low, high = paired_interval(np.repeat([1, -1, 0], [25, 5, 270]))
+        >>> f"{low:.3f} {high:.3f}"
+        '0.029 0.108'
+        >>> low, high = paired_interval(np.repeat([1, 0], [5, 295]))  # five disagreements can never be significant
+        >>> f"{low:.3f} {high:.3f}"
+        '-0.001 0.038'
+
+    Source of the combination: G. Y. Zou and A. Donner, Construction of confidence limits about effect measures: a
+    general approach, Statistics in Medicine 27 (2008); of the conditional interval: D. Liddell, Simplified exact
+    analysis of case-referent studies: matched pairs; dichotomous exposure, J. Epidemiology and Community Health 37
+    (1983).
+    """
+    n = len(gained)
+    if n == 0:
+        raise ValueError("an interval of a difference needs examples")
+    wins, losses = _by_size(gained, answers)
+    rate, *rate_limits = _rate(wins + losses, n, level)
+    balance, *balance_limits = _balance(wins, losses, level)
+    low, high = (
+        rate * balance + side * _distance(rate, rate_limits, balance, limit, side)
+        for side, limit in zip((-1, 1), balance_limits, strict=True)
+    )
+    return low, high
+
+
+def _distance(rate: float, rate_limits: Sequence[float], balance: float, limit: float, side: int) -> float:
+    """How far the product's limit is from the estimate: a larger rate takes it further from 0, whatever the sign."""
+    furthest = rate_limits[1] if limit * side > 0 else rate_limits[0]
+    return hypot(rate * (limit - balance), limit * (furthest - rate))
+
+
+def _rate(counts: np.ndarray, n: int, level: float) -> tuple[float, float, float]:
+    """The mean size of a difference and its limits: gains of at least 1, at least 2 and so on, each a proportion."""
+    at_least = counts[::-1].cumsum().tolist()
+    limits = np.array([clopper_pearson(count, n, level) for count in at_least])
+    low, high = limits.mean(axis=0).tolist()
+    return sum(at_least) / (n * len(at_least)), low, high
+
+
+def _balance(wins: np.ndarray, losses: np.ndarray, level: float) -> tuple[float, float, float]:
+    """Gains minus losses over their sum, and its exact limits; anything may be where nothing differs."""
+    counts = wins + losses
+    size = _total(counts)
+    if size == 0:
+        return 0.0, -1.0, 1.0
+    total = _total(wins - losses)
+    if np.count_nonzero(counts) == 1:
+        low, high = clopper_pearson(int(wins.sum()), int(counts.sum()), level)
+        return total / size, 2 * low - 1, 2 * high - 1
+    return total / size, _lowest_balance(counts, total, level), -_lowest_balance(counts, -total, level)
+
+
+def _lowest_balance(counts: np.ndarray, total: int, level: float) -> float:
+    """The mean balance under which a total of at least ``total`` has probability ``(1 - level) / 2``."""
+    if total == -_total(counts):
+        return -1.0
+    share = optimize.brentq(lambda share: _upper_tail(counts, total, share) - (1 - level) / 2, 0.0, 1.0, xtol=1e-14)
+    sizes = np.arange(1, len(counts) + 1)
+    return float((counts * sizes * (2 * _tilted(share, sizes) - 1)).sum()) / _total(counts)
+
+
+def _upper_tail(counts: np.ndarray, total: int, share: float) -> float:
+    """P(gains minus losses >= ``total``) where a difference of size 1 is a gain with probability ``share``.
+
+    Args:
+        counts: int ``(k,)``: how many differences there are of size 1, 2 and so on.
+        total: The total that was found.
+        share: In [0, 1]; at 0.5 every sign is as likely as the other.
+    """
+    probability = np.ones(1)  # of the number of units that were gained
+    for size, count in enumerate(counts.tolist(), start=1):
+        gained = np.zeros(size * count + 1)
+        gained[::size] = stats.binom.pmf(np.arange(count + 1), count, float(_tilted(share, size)))
+        probability = np.convolve(probability, gained)
+    least = (total + _total(counts)) // 2
+    return float(probability[least:].sum())
+
+
+def _tilted(share: float, size: int | np.ndarray) -> np.ndarray:
+    """The probability that a difference of some size is a gain: the odds of size 1 to the power of the size."""
+    return special.expit(size * special.logit(share))
+
+
+def _by_size(gained: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
+    """How many gains and how many losses there are of size 1, 2 and so on: int64 ``(largest,)`` each."""
+    wins, losses = ([np.count_nonzero(gained == sign * size) for size in range(1, largest + 1)] for sign in (1, -1))
+    return np.array(wins), np.array(losses)
+
+
+def _total(counts: np.ndarray) -> int:
+    return int((counts * np.arange(1, len(counts) + 1)).sum())

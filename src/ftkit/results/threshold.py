@@ -1,0 +1,230 @@
+"""A threshold chosen on validation scores, frozen into a small file, then applied to test scores."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ftkit.errors import InputError
+from ftkit.results.answers import NEUTRAL, Answers
+from ftkit.results.curves import Curve
+from ftkit.results.figures import figure_values
+from ftkit.storage import atomic_write, sha256_of
+
+CRITERIA = ("accuracy", "f_measure", "balanced_accuracy", "mcc", "precision", "recall", "specificity", "npv")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What each wrong answer costs; right ones cost nothing.
+
+    Attributes:
+        fp: Cost of answering positive to a negative.
+        fn: Cost of answering negative to a positive.
+    """
+
+    fp: float
+    fn: float
+
+    def __post_init__(self) -> None:
+        if min(self.fp, self.fn) < 0 or self.fp + self.fn == 0:
+            raise InputError("costs must not be negative, and not all 0", field="costs", got=(self.fp, self.fn))
+
+    def __str__(self) -> str:
+        return f"mean cost at fp={self.fp:g}, fn={self.fn:g}"
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A frozen decision: answer "positive" wherever the score is at least ``value``.
+
+    Attributes:
+        value: The threshold.
+        kind: The scores' kind, ``probability`` or ``log_odds``.
+        positive: The positive class.
+        negative: The other class.
+        criterion: What was made best.
+        achieved: The criterion's value on the validation examples.
+        n: Validation examples.
+        source: The validation file.
+        sha256: Its checksum.
+    """
+
+    value: float
+    kind: str
+    positive: str
+    negative: str
+    criterion: str
+    achieved: float
+    n: int
+    source: str
+    sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The threshold for JSON, which has no numbers for infinite log-odds: they are written as texts."""
+        return asdict(self) | {"value": self.value if math.isfinite(self.value) else str(self.value)}
+
+    def save(self, path: str | Path) -> None:
+        """Write the threshold as JSON."""
+        with atomic_write(path) as file:
+            file.write(json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Threshold:
+        """Read a threshold that :meth:`save` wrote.
+
+        Raises:
+            InputError: The file holds something else.
+        """
+        try:
+            record = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+        except ValueError as error:
+            raise InputError(f"not a threshold file: {error}", file=path) from None
+        if not isinstance(record, dict) or not _is_threshold(record):
+            raise InputError("not a threshold file", file=path, fix="write one with --save_threshold")
+        return cls(**record | {"value": float(record["value"])})
+
+    def apply(self, answers: Answers) -> np.ndarray:
+        """Answers at this threshold: int8 ``(n,)``, 1 or 0.
+
+        Args:
+            answers: The test file.
+
+        Raises:
+            InputError: The file has no such scores, other classes, or is the one that the threshold was chosen on.
+        """
+        problem, got, fix = "", "", "choose on validation, apply to test"
+        if answers.score is None or answers.kind != self.kind:
+            problem, got = (
+                f"the threshold needs scores {self.kind}:{self.positive}",
+                answers.kind or "no scores",
+            )
+        elif (answers.classes.positive, answers.classes.negative) != (self.positive, self.negative):
+            problem = f"the threshold is for {self.positive} as the positive class and {self.negative} as the other"
+            got = f"{answers.classes.positive} and {answers.classes.negative}"
+            if self.positive == answers.classes.negative and self.negative == answers.classes.positive:
+                fix = f"give --positive {self.positive}"
+        elif sha256_of(answers.path) == self.sha256:
+            problem, got = "the threshold was chosen on this very file", str(self.source)
+        if problem:
+            raise InputError(problem, file=answers.path, got=got, fix=fix)
+        assert answers.score is not None
+        return (answers.score >= self.value).astype(np.int8)
+
+
+def freeze_threshold(validation: Answers, criterion: str | Costs) -> Threshold:
+    """Choose the best threshold on a validation file.
+
+    Args:
+        validation: The validation file.
+        criterion: The figure to make highest, or the costs to make lowest.
+
+    Raises:
+        InputError: The file has no scores, or the criterion is undefined at every threshold.
+    """
+    path = validation.path
+    if validation.score is None:
+        raise InputError(
+            "no scores to choose a threshold from",
+            file=path,
+            fix="add a column probability:CLASS or log_odds:CLASS",
+        )
+    value, achieved = choose_threshold(Curve.of(validation.target, validation.score), criterion, validation.kind)
+    classes = validation.classes
+    return Threshold(
+        value=value,
+        kind=validation.kind,
+        positive=classes.positive,
+        negative=classes.negative,
+        criterion=str(criterion),
+        achieved=achieved,
+        n=len(validation),
+        source=path.name,
+        sha256=sha256_of(path),
+    )
+
+
+def choose_threshold(curve: Curve, criterion: str | Costs, kind: str) -> tuple[float, float]:
+    """The threshold that makes a figure highest, or the mean cost lowest.
+
+    Of equally good ones the one nearest to the neutral score (0.5, or log-odds 0) is taken.
+
+    Args:
+        curve: The operating points on validation.
+        criterion: A figure's name, or costs.
+        kind: The scores' kind.
+
+    Returns:
+        The threshold and the criterion's value.
+
+    Raises:
+        InputError: The criterion is undefined at every threshold, or unknown.
+
+    Example:
+        >>> curve = Curve.of(np.array([1, 1, 0, 0]), np.array([0.9, 0.8, 0.7, 0.1]))
+        >>> choose_threshold(curve, "accuracy", "probability")
+        (0.8, 1.0)
+        >>> choose_threshold(curve, Costs(fp=1, fn=5), "probability")
+        (0.8, 0.0)
+    """
+    thresholds, cells = operating_cells(curve)
+    if isinstance(criterion, Costs):
+        goodness = -(criterion.fp * cells[:, 2] + criterion.fn * cells[:, 3]) / max(1, cells[0].sum())
+    elif criterion in CRITERIA:
+        goodness = figure_values(cells)[criterion]
+    else:
+        raise InputError(
+            "no such criterion",
+            field="threshold_metric",
+            got=criterion,
+            fix=f"use one of: {', '.join(CRITERIA)}",
+        )
+    if np.isnan(goodness).all():
+        raise InputError(
+            f"{criterion} is undefined at every threshold: the validation file needs both classes",
+            field="threshold_metric",
+        )
+    best = np.flatnonzero(goodness == np.nanmax(goodness))
+    choice = best[np.argmin(np.abs(thresholds[best] - NEUTRAL[kind]))]
+    achieved = float(goodness[choice])
+    return float(thresholds[choice]), abs(achieved) if isinstance(criterion, Costs) else achieved
+
+
+def operating_cells(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
+    """The counts at every threshold, from "nothing is positive" on.
+
+    Returns:
+        Thresholds float64 ``(k + 1,)`` and counts int64 ``(k + 1, 6)`` in the order of
+        :class:`~ftkit.results.figures.Counts`; only ``k`` where the highest score is infinite, for no threshold lies
+        above that.
+    """
+    top = np.nextafter(curve.threshold[:1], np.inf)
+    top = top[top > curve.threshold[:1]]
+    nothing = np.zeros(len(top), np.int64)
+    tp, fp = np.append(nothing, curve.tp), np.append(nothing, curve.fp)
+    none = np.zeros_like(tp)
+    cells = np.stack([tp, curve.negatives - fp, fp, curve.positives - tp, none, none], axis=-1)
+    return np.append(top, curve.threshold), cells
+
+
+def _is_threshold(record: dict[str, Any]) -> bool:
+    """Whether a mapping from a file holds what :meth:`Threshold.save` writes."""
+    if record.keys() != {one.name for one in fields(Threshold)}:
+        return False
+    value, others = record["value"], [record[name] for name in ("kind", "positive", "negative", "criterion", "source")]
+    if value not in ("inf", "-inf") and not _is_number(value):
+        return False
+    # One above all probabilities answers "negative" to everything.
+    possible = record["kind"] != "probability" or 0 <= float(value) <= math.nextafter(1.0, math.inf)
+    return possible and all(isinstance(text, str) for text in others) and _is_number(record["achieved"])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)

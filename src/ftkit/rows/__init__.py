@@ -1,1 +1,0 @@
-"""Training rows of text and image-text models: reading them, and which of their tokens are learnt."""

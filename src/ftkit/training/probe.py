@@ -1,0 +1,169 @@
+"""A module with one batch in hand, as the checks of :mod:`ftkit.training.checks` look at it.
+
+Modules are known by what they do: a generative one has ``log_probs`` and batches with ``inputs``; a classifier takes
+``input_ids``, ``length`` and ``label``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ftkit.errors import InputError
+from ftkit.models.base_model import hidden_states_and_head, plain_model
+from ftkit.training.checkpoint import trainable_parameters
+
+_IMAGES = ("pixel_values", "pixel_attention_mask")
+
+
+class Probe:
+    """A module with a batch, as the checks handle them.
+
+    Args:
+        module: On its device, set up for training.
+        batch: On the same device; cut to at most ``examples`` examples.
+        examples: How many examples to keep.
+
+    Raises:
+        InputError: The module is of neither kind.
+    """
+
+    def __init__(self, module: Any, batch: dict[str, Any], examples: int = 4) -> None:
+        self.module = module
+        self.generative = hasattr(module, "log_probs")
+        keys = {"inputs", "id"} if self.generative else {"input_ids", "length", "label"}
+        if not (hasattr(module, "net") and isinstance(batch, dict) and keys <= batch.keys()):
+            raise InputError(
+                "only generative modules (`log_probs`; batches with `inputs` and `id`) and classifiers (batches with"
+                " `input_ids`, `length` and `label`) can be checked, with their network as `net`",
+                field="model",
+                got=type(module).__name__,
+                fix="try a step with `ftkit fit --trainer.max_steps 1`",
+            )
+        inputs = batch["inputs"] if self.generative else batch
+        self.size = len(batch["id"]) if self.generative else len(inputs["input_ids"])
+        self.pairs = self.generative and len(inputs["input_ids"]) != self.size
+        self.batch = batch
+        if self.size > examples and self.separable:
+            self.batch, self.size = self.examples(range(examples)), examples
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """The tensors that the network reads."""
+        return self.batch["inputs"] if self.generative else self.batch
+
+    @property
+    def separable(self) -> bool:
+        """Whether every tensor has one row an example."""
+        pixels = self.inputs.get("pixel_values")
+        if pixels is not None and pixels.dim() == 4 and len(set(self.image_places() or [])) > 1:
+            return False  # images in a tensor of their own, and the examples have other numbers of them
+        tensors = (value for value in self.inputs.values() if isinstance(value, Tensor) and value.dim())
+        return all(len(value) in (self.size, 2 * self.size if self.pairs else self.size) for value in tensors)
+
+    @property
+    def context(self) -> int:
+        """The most tokens that an example may have."""
+        config = getattr(self.module.net, "config", None)
+        config = getattr(config, "text_config", config)
+        known = getattr(config, "max_position_embeddings", None)
+        own = None if self.generative else getattr(self.module, "context_length", None)
+        return int(own or known or 10**9)
+
+    def image_places(self) -> list[int] | None:
+        """The number of image tokens of each example; None if the model has no image token."""
+        config = getattr(self.module.net, "config", None)
+        image_id = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
+        return None if image_id is None else (self.inputs["input_ids"] == image_id).sum(1).tolist()
+
+    def vectors_a_tile(self) -> int | None:
+        """How many vectors the model makes of one image or tile of the batch; None if it does not tell."""
+        model = plain_model(self.module.net)
+        if not hasattr(model, "get_image_features"):
+            return None
+        images = {name: value for name, value in self.inputs.items() if name in _IMAGES}
+        pixels = images["pixel_values"]
+        if pixels.dim() == 5:  # one image of one tile that is no filling
+            image, tile = pixels.flatten(2).any(2).nonzero()[0].tolist()
+            images = {name: value[image : image + 1, tile : tile + 1] for name, value in images.items()}
+        else:
+            images = {name: value[:1] for name, value in images.items()}
+        with torch.no_grad():
+            found = model.get_image_features(**images, return_dict=True).pooler_output
+        return sum(part.numel() // part.shape[-1] for part in found)
+
+    def examples(self, indices: Sequence[int]) -> dict[str, Any]:
+        """The batch of some of the examples."""
+        batch = _picked(self.batch, list(indices), self.size)
+        pixels = batch["inputs"].get("pixel_values") if self.generative else None
+        if pixels is not None and not pixels.any():  # filling alone: these examples have no images
+            batch["inputs"] = {name: value for name, value in batch["inputs"].items() if name not in _IMAGES}
+        return batch
+
+    def outputs(self, batch: dict[str, Any]) -> Tensor:
+        """Logits (B, 2) of a classifier, log-probabilities (N,) of supervised tokens, or losses (B,) of pairs."""
+        with torch.no_grad():
+            if self.pairs:
+                return self.module.compare(batch)[0].losses
+            return self.module.log_probs(batch["inputs"]).log_probs if self.generative else self.module(batch)
+
+    def hidden_states(self) -> Callable[[Tensor], Tensor] | None:
+        """What makes hidden states (B, T, D) of token ids, all else as in the batch; None if they are out of reach."""
+        if self.generative:
+            if self.pairs:
+                return None
+            run, _ = hidden_states_and_head(self.module.net)
+            others = {k: v for k, v in self.inputs.items() if k not in ("labels", "input_ids")}
+            prepare = getattr(self.module, "model_inputs", lambda inputs: inputs)
+            return lambda ids: run(**prepare({**others, "input_ids": ids}))
+        net = self.module.net
+        if not hasattr(net, "hidden_states"):
+            return None
+        return lambda ids: net.hidden_states(ids, self.batch["length"])
+
+    def gradients(self, batches: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """The gradients of one optimizer step over micro-batches, as the trainer would take it."""
+        trainer = self.module.trainer
+        accumulate, trainer.accumulate_grad_batches = trainer.accumulate_grad_batches, len(batches)
+        self.module.zero_grad(set_to_none=True)
+        try:
+            for batch_idx, batch in enumerate(batches):
+                found = self.module.training_step(batch, batch_idx)
+                loss = found["loss"] if isinstance(found, dict) else found
+                (loss / len(batches)).backward()
+            if self.generative:
+                self.module.on_before_optimizer_step(trainer.optimizers[0])
+        finally:
+            trainer.accumulate_grad_batches = accumulate
+        return {
+            name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+            for name, parameter in trainable_parameters(self.module).items()
+        }
+
+
+@contextmanager
+def deterministic(module: Any) -> Iterator[None]:
+    """Without dropout, and without anything logged."""
+    was_training = module.training
+    module.log = module.log_dict = lambda *args, **kwargs: None
+    module.eval()
+    try:
+        yield
+    finally:
+        del module.log, module.log_dict
+        module.train(was_training)
+        module.zero_grad(set_to_none=True)
+
+
+def _picked(value: Any, indices: list[int], size: int) -> Any:
+    if isinstance(value, dict):
+        return {key: _picked(part, indices, size) for key, part in value.items()}
+    if isinstance(value, Tensor):
+        if value.dim() and len(value) == 2 * size:  # all chosen answers, then all rejected ones
+            indices = [*indices, *(size + index for index in indices)]
+        return value[indices] if value.dim() and len(value) in (size, 2 * size) else value
+    return [value[index] for index in indices] if isinstance(value, list) and len(value) == size else value

@@ -1,0 +1,199 @@
+"""What is learnt is the answer with its end, and nothing else, whatever the template and the padding token."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from chat_folders import ENDED_BY_OTHER, tokenizer_of
+from ftkit.errors import InputError
+from ftkit.examples.reader import Example
+from ftkit.examples.supervision import LengthRule, Renderer, prompt_batch, supervised_batch
+
+TEMPLATE = (
+    "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}<|endoftext|>\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+QUESTION = [{"role": "user", "content": [{"type": "text", "text": "1+2?"}]}]
+
+
+@pytest.fixture
+def tokenizer(gpt2_folder: Path) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(gpt2_folder)
+    tokenizer.pad_token = tokenizer.eos_token  # as most small models have it
+    return tokenizer
+
+
+def learnt(tokenizer: PreTrainedTokenizerBase, batch: dict[str, torch.Tensor]) -> list[str]:
+    return [
+        tokenizer.decode(ids[labels != -100]) for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True)
+    ]
+
+
+def test_a_processor_without_a_place_for_images_is_refused(tokenizer) -> None:
+    class Captioner:  # such as BLIP's
+        def __init__(self) -> None:
+            self.tokenizer = tokenizer
+
+    with pytest.raises(InputError, match=r"model: the model's processor has no image token.*Captioner"):
+        Renderer(Captioner())
+
+
+def test_the_answer_and_its_end_are_learnt_though_padding_has_the_same_id(tokenizer) -> None:
+    renderer = Renderer(tokenizer)
+    examples = [Example("a", "1+2=", "3"), Example("b", "10+20=", "30")]
+    encoded = [renderer.encode(example) for example in examples]
+    batch = supervised_batch([(example.prompt, example.completion) for example in encoded], tokenizer.pad_token_id)
+    assert learnt(tokenizer, batch) == ["3<|endoftext|>", "30<|endoftext|>"]
+    assert batch["attention_mask"].sum(1).tolist() == [6, 9]
+    assert (batch["labels"][0, 6:] == -100).all()
+    assert (batch["input_ids"][0, 6:] == tokenizer.pad_token_id).all()
+
+
+@pytest.mark.parametrize("prompt", [QUESTION, "1+2?"], ids=["messages", "text"])
+def test_a_template_decides_where_the_answer_starts_and_ends(tokenizer, prompt) -> None:
+    tokenizer.chat_template = TEMPLATE
+    # The answer also occurs in the question: a search for it would find the wrong place.
+    example = Example("a", prompt, "1+2?", "4")
+    rendered = Renderer(tokenizer)(example)
+    assert rendered.prompt == "[user]1+2?<|endoftext|>\n[assistant]"
+    assert rendered.completion == "1+2?<|endoftext|>\n"
+    assert rendered.rejected == "4<|endoftext|>\n"
+    encoded = Renderer(tokenizer).encode(example)
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "1+2?"}, {"role": "assistant", "content": "1+2?"}], tokenize=True
+    )["input_ids"]
+    assert encoded.prompt + encoded.completion == ids
+
+
+def test_of_several_templates_the_default_one_is_used(tokenizer, tmp_path: Path) -> None:
+    tokenizer.chat_template = {"tool_use": "{{ 1 / 0 }}", "default": TEMPLATE}
+    tokenizer.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert Renderer(tokenizer)(Example("a", QUESTION, "3")) == (
+        "[user]1+2?<|endoftext|>\n[assistant]",
+        "3<|endoftext|>\n",
+        None,
+    )
+    tokenizer.chat_template = {"tool_use": "{{ 1 / 0 }}"}
+    assert Renderer(tokenizer)(Example("a", QUESTION, "3")).prompt == "1+2?"
+    with pytest.raises(InputError, match="the model has no chat template"):
+        Renderer(tokenizer, chat=True)
+
+
+def test_an_empty_prompt_is_named_by_its_line(tokenizer) -> None:
+    with pytest.raises(InputError, match=r"^examples\.jsonl:7: prompt: the prompt is empty"):
+        Renderer(tokenizer).encode(Example("a", "", "3", file="examples.jsonl", line=7))
+    tokenizer.chat_template = TEMPLATE
+    assert Renderer(tokenizer).encode(Example("a", "", "3")).prompt  # the template writes something
+
+
+def test_an_end_is_added_only_where_the_template_has_none(tokenizer) -> None:
+    example = Example("a", QUESTION, "3")
+    tokenizer.chat_template = TEMPLATE.replace("<|endoftext|>", "<end>")
+    assert Renderer(tokenizer)(example).completion == "3<end>\n<|endoftext|>"
+
+
+def test_a_template_whose_conversation_does_not_start_with_the_prompt_is_refused(tokenizer) -> None:
+    tokenizer.chat_template = TEMPLATE.replace("[assistant]", "[assistant]think:")
+    with pytest.raises(InputError, match=r"examples.jsonl:3: the chat template renders the conversation otherwise"):
+        Renderer(tokenizer)(Example("a", QUESTION, "3", file="examples.jsonl", line=3))
+
+
+def test_messages_that_the_template_refuses_are_named(tokenizer) -> None:
+    tokenizer.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    example = Example("a", [{"role": "system", "content": []}, *QUESTION], "3", file="examples.jsonl", line=3)
+    with pytest.raises(InputError, match=r"examples.jsonl:3: the chat template refuses the messages: no system"):
+        Renderer(tokenizer)(example)
+    tokenizer.chat_template = "{{ messages[0]['content'] + 1 }}"
+    with pytest.raises(
+        InputError, match=r"examples.jsonl:3: the chat template refuses the messages: can only concatenate"
+    ):
+        Renderer(tokenizer)(example)
+
+
+def test_what_a_model_cannot_take_is_refused(tokenizer) -> None:
+    for prompt in (
+        [{"role": "system", "content": []}, *QUESTION],
+        [{"role": "system", "content": QUESTION[0]["content"]}],
+        [*QUESTION, {"role": "assistant", "content": []}, *QUESTION],
+    ):
+        with pytest.raises(InputError, match="no chat template: one question"):
+            Renderer(tokenizer)(Example("a", prompt, "3"))
+    with pytest.raises(InputError, match="takes no images"):
+        Renderer(tokenizer)(Example("a", "<image>1", "3", images=(Path("a.png"),)))
+    with pytest.raises(InputError, match="chat: the model has no chat template"):
+        Renderer(tokenizer, chat=True)
+    tokenizer.chat_template = TEMPLATE
+    assert Renderer(tokenizer, chat=False)(Example("a", "1+2=", "3")).completion == "3<|endoftext|>"
+    with pytest.raises(InputError, match="takes no images"):
+        Renderer(tokenizer)(Example("a", "<image>1", "3", images=(Path("a.png"),)))
+    tokenizer.eos_token = None
+    with pytest.raises(InputError, match="could not end"):
+        Renderer(tokenizer)
+
+
+def test_a_prompt_is_never_cut() -> None:
+    example = Example("a", "1", "3")
+    assert LengthRule(None).fit(example, 10_000, [1, 2]) == [[1, 2]]
+    assert LengthRule(5).fit(example, 3, [1, 9]) == [[1, 9]]
+    assert LengthRule(5).fit(example, 4, [1, 9], [3, 9]) == [[1], [3]]
+    assert LengthRule(5).fit(example, 5, [1, 9]) is None
+    assert LengthRule(5, "skip").fit(example, 4, [1, 9]) is None
+    with pytest.raises(InputError, match="max_length"):
+        LengthRule(1)
+
+
+def test_no_example_is_left_out_of_an_evaluation() -> None:
+    example, rule = (
+        Example("a", "1", "3", file="examples.jsonl", line=7),
+        LengthRule.for_evaluation(8, max_new_tokens=2),
+    )
+    assert rule.fit(example, 3, [1, 9]) == [[1, 9]]
+    assert rule.fit(example, 6, [1, 2, 9]) == [[1, 2]]
+    with pytest.raises(InputError, match=r"examples\.jsonl:7: the prompt has 7 tokens, room is for 6"):
+        rule.fit(example, 7, [9])
+    with pytest.raises(InputError, match=r"max_new_tokens: leaves no room for a prompt in the model's 8 tokens"):
+        LengthRule.for_evaluation(8, max_new_tokens=8)
+
+
+def test_nothing_or_everything_to_learn_is_refused() -> None:
+    with pytest.raises(InputError, match="no supervised token"):
+        supervised_batch([([1], [2]), ([1], [])], 0)
+    with pytest.raises(InputError, match="all tokens of an example are supervised"):
+        supervised_batch([([], [2])], 0)
+
+
+def test_prompts_are_padded_on_the_left() -> None:
+    batch = prompt_batch([[5], [6, 7, 8]], 0)
+    assert batch["input_ids"].tolist() == [[0, 0, 5], [6, 7, 8]]
+    assert batch["attention_mask"].tolist() == [[0, 0, 1], [1, 1, 1]]
+
+
+def test_an_example_stays_whole_where_prompt_and_answer_or_its_room_fit() -> None:
+    rule = LengthRule.for_evaluation(8, max_new_tokens=3)
+    assert [rule.leaves_whole(length, [1]) for length in (5, 6)] == [True, False]
+    assert [rule.leaves_whole(4, [1] * length) for length in (4, 5)] == [True, False]
+    assert LengthRule().leaves_whole(10**6, [1])
+    assert [LengthRule(limit).within(8).max_length for limit in (None, 5, 9)] == [8, 5, 8]
+
+
+@pytest.mark.parametrize("written", ["", "<s>"], ids=["", "beginning written"])
+@pytest.mark.parametrize("added", ["<s> $A", "$A <|endoftext|>", "<s> $A <|endoftext|>", "$A"])
+def test_what_a_tokenizer_adds_by_itself_comes_once_and_never_behind_a_prompt(added: str, written: str) -> None:
+    tokenizer = tokenizer_of(None, ENDED_BY_OTHER)
+    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<s>", "<|endoftext|>")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=added, special_tokens=special)
+    prompt, completion, *_ = Renderer(tokenizer).encode(Example("a", f"{written}1+2=", "3"))
+    beginning = added.replace(" ", "").partition("$A")[0]
+    assert tokenizer.decode(prompt) == f"{beginning or written}1+2="
+    assert tokenizer.decode(completion) == "3<|endoftext|>"
+
+
+def test_an_end_that_the_prompt_itself_has_stays() -> None:
+    tokenizer = tokenizer_of(None, ENDED_BY_OTHER)
+    special = [("<|endoftext|>", tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("$A <|endoftext|>", special_tokens=special)
+    assert tokenizer.decode(Renderer(tokenizer).prompt_ids("1<|endoftext|>")) == "1<|endoftext|>"

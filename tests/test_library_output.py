@@ -1,0 +1,69 @@
+"""What commands print, line by line: their own words and no library's."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+SCRIPT = """
+import sys
+from ftkit.cli import main
+for line in sys.stdin:
+    print("$", line.strip(), flush=True)
+    print("exit code", main(line.split()), flush=True)
+"""
+NOTICE = r"notice: the run is the one in .*/run, where its config\.yaml lies"
+TRAINABLE = r"Trainable: .* parameters \(.*\): h\.3 \(12\), ln_f \(2\), head \(2\)"
+LOADED = r"Loaded model weights from the checkpoint at .*\.ckpt"
+FINDING = r"(ok|n/a) .*"
+EXPECTED = {
+    "fit --config base.yaml --trainer.default_root_dir run": [TRAINABLE],
+    "fit --config run/config.yaml --resume --trainer.max_epochs 3": [
+        NOTICE,
+        TRAINABLE,
+        r"Restored all states from the checkpoint at .*\.ckpt",
+    ],
+    "test --config run/config.yaml": [NOTICE, LOADED],
+    "predict --config run/config.yaml": [NOTICE, LOADED],
+    "doctor base.yaml": [FINDING] * 12,
+    "ablation run . --out out": [r"start +\[0/1\] .*", r"done +\[1/1\] .*"],
+    "ablation report out": ["out/report/report.html, .*"],
+}
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory, messages_file: Path) -> dict[str, list[str]]:
+    """The lines that a process prints on both streams, by command."""
+    folder = tmp_path_factory.mktemp("quiet")
+    (folder / "rows").mkdir()
+    (folder / "rows" / "01_again.yaml").write_text("# Again?\n{}\n")
+    config = {
+        "model": {"class_path": "GPT2Classifier", "init_args": {"base_model": "demo"}},
+        "data": {"class_path": "SpamDataModule", "init_args": {"source": str(messages_file)}},
+        "trainer": {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False},
+    }
+    (folder / "base.yaml").write_text(yaml.safe_dump(config))
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        input="\n".join(EXPECTED),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        timeout=300,
+        check=True,
+    )
+    before, *sections = done.stdout.split("$ ")
+    assert before == ""
+    return {section.splitlines()[0]: section.splitlines()[1:] for section in sections}
+
+
+@pytest.mark.parametrize("command", EXPECTED)
+def test_a_command_prints_its_own_words_alone(command: str, said: dict[str, list[str]]) -> None:
+    expected = [*EXPECTED[command], "exit code 0"]
+    assert len(said[command]) == len(expected), said[command]
+    for line, pattern in zip(said[command], expected, strict=True):
+        assert re.fullmatch(pattern, line)
