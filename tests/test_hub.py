@@ -143,7 +143,7 @@ def raising(error: Exception) -> Any:
     ("error", "message"),
     [
         (RuntimeError("Error(s) in loading state_dict\nsize mismatch"), r"Error\(s\) in loading state_dict; fix"),
-        (KeyError("decoder"), "'decoder'; fix: name a model of another kind; or, .*cache delete --names org/x"),
+        (KeyError("decoder"), "'decoder'; fix: name a model of another kind; or, .*`hf cache rm model/org/x`"),
         (ValueError("Unrecognized configuration class"), "Unrecognized configuration class"),
         (ValueError("Transformers does not recognize this architecture"), "Transformers does not recognize this"),
     ],
@@ -225,7 +225,7 @@ def test_the_commit_of_a_cached_model_is_known(cache: Path, gpt2_folder: Path) -
 def test_a_damaged_download_and_a_model_of_another_kind_are_named(cache: Path) -> None:
     (file,) = cache.rglob("model.safetensors")
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"org/tiny: cannot be loaded: .*`ftkit cache delete --names org/tiny"):
+    with pytest.raises(InputError, match=r"org/tiny: cannot be loaded: .*`hf cache rm model/org/tiny`"):
         load_pretrained(GPT2Model, "org/tiny", cache_dir=cache)
     (file.parent / "config.json").write_text(json.dumps({"model_type": "vit"}))
     with pytest.raises(InputError, match=r"org/tiny: cannot be loaded: Unrecognized configuration class .*ViTConfig"):

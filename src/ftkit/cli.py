@@ -76,10 +76,6 @@ COMMANDS: Commands = {
     "model": {
         "show": Command("ftkit.commands.model:model_show", "show what a model is, what it costs, how it is prompted"),
     },
-    "cache": {
-        "list": Command("ftkit.commands.cache:cache_list", "list the hub's cache: models, sizes, revisions"),
-        "delete": Command("ftkit.commands.cache:cache_delete", "delete models from the hub's cache"),
-    },
     "serve": Command("ftkit.commands.serve:serve", "answer over HTTP with a run, a folder or a model of the hub"),
     "push": Command("ftkit.commands.push:push", "upload a run to the hub, with a model card"),
     "ablation": {
@@ -101,7 +97,6 @@ GROUPS = {
     "images": "pictures for vision-language models",
     "data": "what a model learns from",
     "model": "what a model is",
-    "cache": "the models in the hub's cache",
     "ablation": "many variants of a training, compared",
 }
 

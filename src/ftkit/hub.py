@@ -272,7 +272,7 @@ def _explained(error: Exception, name: str, local: bool, cached_only: bool) -> E
             fix="check the name and the revision; a private model needs a valid HF_TOKEN",
         )
     if isinstance(error, (SafetensorError, RuntimeError, KeyError)) or _UNKNOWN_KIND.search(str(error)):
-        damaged = f"`ftkit cache delete --names {name} --yes` and try again"
+        damaged = f"`hf cache rm model/{name}` and try again"
         fix = f"name a model of another kind; or, if its files are damaged, {damaged}"
         return InputError(f"cannot be loaded: {_first_line(error)}", file=name, fix=fix)
     return error

@@ -76,7 +76,7 @@ for name, arguments in json.load(open(sys.argv[1])).items():
 CODES = {
     "doctor": 0, "data show": 0, "images prepare": 0, "model show": 0, "fit": 0, "validate": 0, "test": 0, "predict": 0,
     "evaluate": 0, "ablation run": 4, "ablation status": 0, "ablation table": 0, "ablation report": 0, "push": 0,
-    "serve": 143, "cache list": 0, "cache delete": 0, "error": 2, "error, debug": 2, "wandb fit": 0, "wandb test": 0,
+    "serve": 143, "error": 2, "error, debug": 2, "wandb fit": 0, "wandb test": 0,
     "push, no network": 3, "hub model": 3,
 }  # fmt: skip
 ONLINE = {"push, no network", "hub model"}  # they would use it
@@ -104,13 +104,12 @@ def commands(config: Path, weights: Path, out: Path) -> dict[str, list[str]]:
     fast = {"model": {"init_args": {"optimizer": {"init_args": {"lr": 1e30}}}}}
     (sweep / "rows" / "01_last.yaml").write_text("# Last?\n{}\n")
     (sweep / "rows" / "02_fast.yaml").write_text(f"# Fast?\n{yaml.safe_dump(fast)}")
-    answers, pictures, cached = out.with_name("answers.yaml"), out.with_name("pictures"), out / "hf_home" / "hub"
+    answers, pictures = out.with_name("answers.yaml"), out.with_name("pictures")
     sums = {"class_path": "ftkit.ArithmeticDataModule", "init_args": {"train_size": 2, "val_size": 2, "test_size": 2}}
     tuned = {"class_path": "ftkit.CausalLMSFT", "init_args": {"base_model": "demo"}}
     answers.write_text(yaml.safe_dump({"model": tuned, "data": sums}))
     pictures.mkdir()
     Image.new("RGB", (4, 3)).save(pictures / "black.png")
-    (cached / "models--org--tiny" / "snapshots" / ("0" * 40)).mkdir(parents=True)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     run, logged_run, swept = str(out / "run"), str(out / "wandb-run"), str(out / "sweep")
@@ -136,8 +135,6 @@ def commands(config: Path, weights: Path, out: Path) -> dict[str, list[str]]:
         "ablation report": ["ablation", "report", swept],
         "push": ["push", run, "me/spam", "--dry_run", str(out / "repository")],
         "serve": ["serve", run, "--port", str(port)],
-        "cache list": ["cache", "list"],
-        "cache delete": ["cache", "delete", "--names", "org/tiny", "--yes"],
         "error": lightning("fit", run, broken),
         "error, debug": ["--debug", *lightning("fit", run, broken)],
         "wandb fit": lightning("fit", logged_run, offline),
