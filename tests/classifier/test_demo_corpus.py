@@ -7,22 +7,11 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from ftkit.classifier import demo_phrases, demo_topics
-from ftkit.classifier.demo_corpus import demo_messages
+from ftkit.classifier.demo_corpus import demo_messages, templates
 
 DEFAULT_SHA256 = "e1ade0c726ef90cc19ac2a72e08ac473c10872ff93a9f323664406f564707ebd"
-TOPIC_TEMPLATES = [
-    template
-    for topics in (demo_topics.HAM_TOPICS, demo_topics.SPAM_TOPICS)
-    for sentences in topics.values()
-    for template in sentences
-]
 TEMPLATES = [
-    *TOPIC_TEMPLATES,
-    *demo_phrases.NEUTRAL,
-    *demo_phrases.AMBIGUOUS,
-    *demo_phrases.OPENERS,
-    *(phrase for phrases in demo_phrases.SLOTS.values() for phrase in phrases),
+    template for name in ("ham", "spam", "both", "slots") for lines in templates(name).values() for template in lines
 ]
 
 
@@ -110,7 +99,7 @@ def test_some_templates_stand_on_both_sides():
 
 def test_templates_are_well_formed():
     for template in TEMPLATES:
-        assert set(re.findall(r"\{(\w+)\}", template)) <= set(demo_phrases.SLOTS), template
+        assert set(re.findall(r"\{(\w+)\}", template)) <= set(templates("slots")), template
         flat = re.sub(r"\([^()]*\)", "", template)
         assert not re.search(r"[()|]", flat), f"choices are one level deep and closed: {template}"
 
@@ -120,5 +109,5 @@ def test_only_numbers_and_domains_reserved_for_fiction():
     for domain in re.findall(r"[\w.-]+\.(?:com|org|net|example|co|uk|info|biz)\b", text):
         assert re.search(r"(^|\.)(example\.(com|org|net)|example)$", domain), domain
     reserved = r"07700 ?900###|0808 ?1 ?57 ?0 ?###|555-01##|020 7946 0###|055[567]#"
-    for number in demo_phrases.SLOTS["phone"] + demo_phrases.SLOTS["short"]:
+    for number in templates("slots")["phone"] + templates("slots")["short"]:
         assert re.fullmatch(reserved, number), number

@@ -1,17 +1,16 @@
-"""The demo corpus: made-up short messages, ham and spam, written by a grammar.
+"""The demo corpus: made-up short messages, ham and spam, written by the grammar in ``assets/demo-corpus``.
 
-It stands in for the SMS Spam Collection where nothing can be downloaded. No message was ever sent by anybody, and a figure
-measured on it says nothing about real spam.
+It stands in for the SMS Spam Collection where nothing can be downloaded. No message was ever sent by anybody, and a
+figure measured on it says nothing about real spam.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
+from importlib import resources
 from random import Random
-
-from ftkit.classifier.demo_phrases import AMBIGUOUS, NEUTRAL, OPENERS, SLOTS
-from ftkit.classifier.demo_topics import HAM_TOPICS, SPAM_TOPICS
 
 _SLOT = re.compile(r"\{(\w+)\}")
 _CHOICE = re.compile(r"\(([^()]*)\)")
@@ -21,11 +20,12 @@ _SMS_CHARACTERS = 160
 _AMBIGUOUS_SHARE = 0.03
 
 _ABBREVIATIONS = {
-    "you": "u", "your": "ur", "are": "r", "to": "2", "for": "4", "please": "pls", "tomorrow": "tmrw", "tonight": "2nite",
-    "thanks": "thx", "and": "n", "see": "c", "be": "b", "with": "wiv", "what": "wot", "love": "luv", "because": "cos",
-    "text": "txt", "message": "msg", "the": "da", "have": "hav", "great": "gr8", "before": "b4", "when": "wen", "that": "dat",
-    "later": "l8r", "about": "bout", "just": "jus", "okay": "k", "ok": "k", "good": "gd", "people": "ppl", "week": "wk",
-    "going": "goin", "today": "2day", "back": "bk", "how": "hw", "now": "nw", "not": "nt", "from": "frm", "will": "wil",
+    "you": "u", "your": "ur", "are": "r", "to": "2", "for": "4", "please": "pls", "tomorrow": "tmrw",
+    "tonight": "2nite", "thanks": "thx", "and": "n", "see": "c", "be": "b", "with": "wiv", "what": "wot",
+    "love": "luv", "because": "cos", "text": "txt", "message": "msg", "the": "da", "have": "hav", "great": "gr8",
+    "before": "b4", "when": "wen", "that": "dat", "later": "l8r", "about": "bout", "just": "jus", "okay": "k",
+    "ok": "k", "good": "gd", "people": "ppl", "week": "wk", "going": "goin", "today": "2day", "back": "bk",
+    "how": "hw", "now": "nw", "not": "nt", "from": "frm", "will": "wil",
 }  # fmt: skip
 _ENDINGS = (".", ".", ".", "", "!", "!!", "..", "...", " :-)", " x")
 _JOINTS = (". ", ". ", ", ", "! ", " ", "... ", " - ", ".. ", "\u2026 ", " & ")
@@ -57,6 +57,30 @@ def demo_messages(n: int = 1494, seed: int = 123) -> list[tuple[str, str]]:
     return messages
 
 
+@cache
+def templates(name: str) -> dict[str, tuple[str, ...]]:
+    """Read a file of the grammar, whose notation is described in ``slots.txt``.
+
+    Args:
+        name: ``ham`` or ``spam``, by topic; ``both``: openers, neutral and ambiguous sentences; or ``slots``.
+
+    Returns:
+        The lines of each section, without comments and blank lines.
+
+    Example:
+        >>> templates("slots")["short"]
+        ('0555#', '0556#', '0557#')
+    """
+    text = resources.files("ftkit").joinpath("assets", "demo-corpus", f"{name}.txt").read_text(encoding="utf-8")
+    sections: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("["):
+            lines = sections.setdefault(line.strip("[]"), [])
+        elif line and not line.startswith("# "):
+            lines.append(line)
+    return {section: tuple(lines) for section, lines in sections.items()}
+
+
 def _new_text(write: Callable[[Random], list[str]], rng: Random, seen: set[str]) -> str:
     while True:
         text = _scribble([_expand(sentence, rng) for sentence in write(rng)], rng)
@@ -69,17 +93,18 @@ def _new_text(write: Callable[[Random], list[str]], rng: Random, seen: set[str])
 def _ham(rng: Random) -> list[str]:
     """Choose the templates of a genuine message, one for each sentence."""
     if rng.random() < _AMBIGUOUS_SHARE:
-        return [rng.choice(AMBIGUOUS)]
-    return _greet(_insert_neutral(_on_one_topic(HAM_TOPICS, rng), rng), rng)
+        return [rng.choice(templates("both")["ambiguous"])]
+    return _greet(_insert_neutral(_on_one_topic(templates("ham"), rng), rng), rng)
 
 
 def _spam(rng: Random) -> list[str]:
     """Choose the templates of an unsolicited message; one in five begins like a genuine one."""
     if rng.random() < _AMBIGUOUS_SHARE:
-        return [rng.choice(AMBIGUOUS)]
-    body = _on_one_topic(SPAM_TOPICS, rng)
+        return [rng.choice(templates("both")["ambiguous"])]
+    body = _on_one_topic(templates("spam"), rng)
     if rng.random() < 0.2:
-        body.insert(0, rng.choice(HAM_TOPICS[rng.choice(list(HAM_TOPICS))]))
+        ham = templates("ham")
+        body.insert(0, rng.choice(ham[rng.choice(list(ham))]))
     return _greet(_insert_neutral(body, rng), rng)
 
 
@@ -91,13 +116,14 @@ def _on_one_topic(topics: dict[str, tuple[str, ...]], rng: Random) -> list[str]:
 def _insert_neutral(body: list[str], rng: Random) -> list[str]:
     """Put no, one or two sentences of small talk anywhere into ``body``."""
     for _ in range(rng.choices((0, 1, 2), (0.55, 0.3, 0.15))[0]):
-        body.insert(rng.randint(0, len(body)), rng.choice(NEUTRAL))
+        body.insert(rng.randint(0, len(body)), rng.choice(templates("both")["neutral"]))
     return body
 
 
 def _greet(body: list[str], rng: Random) -> list[str]:
     if rng.random() < 0.5:
-        body[0] = f"{rng.choice(OPENERS)} {body[0]}"
+        openers = templates("both")["openers"]
+        body[0] = f"{rng.choice(openers)} {body[0]}"
     if rng.random() < 0.25:
         body.append("{bye}")
     return body
@@ -108,13 +134,13 @@ def _expand(template: str, rng: Random) -> str:
     text = template
     while _CHOICE.search(text) or _SLOT.search(text):
         text = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), text)
-        text = _SLOT.sub(lambda match: rng.choice(SLOTS[match[1]]), text)
+        text = _SLOT.sub(lambda match: rng.choice(templates("slots")[match[1]]), text)
     text = _DIGIT.sub(lambda match: str(rng.randint(match[0] == "^", 9)), text)
     return " ".join(text.split()).replace(" ,", ",").replace(" !", "!").replace(" .", ".")
 
 
 def _scribble(sentences: list[str], rng: Random) -> str:
-    """Join sentences the way one thumb would: abbreviations, typos, case and punctuation differ from writer to writer."""
+    """Join sentences as one writer types: abbreviations, typos, case and punctuation differ from writer to writer."""
     abbreviate = rng.choice((0.0, 0.0, 0.1, 0.3, 0.6))
     typo = rng.choice((0.0, 0.0, 0.01, 0.03, 0.06))
     capitalise = rng.random() < 0.6
