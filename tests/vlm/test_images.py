@@ -15,6 +15,7 @@ from handmade_gif import Frame, gif, picture
 from PIL import Image, ImageFile
 
 from ftkit.errors import EnvironmentFault, InputError
+from ftkit.vlm.frames import most_varied
 from ftkit.vlm.images import at_size, decode_image, image_path, open_image, parse_colour, read_image
 from mutations import mutations
 
@@ -168,6 +169,43 @@ class TestOrientation:
         np.testing.assert_array_equal(decoded(data), np.asarray(noise()))
 
 
+# Frames, and what a viewer shows after each of them on a white page.
+COMPOSITES = {
+    "a frame stays (disposal 1)": (
+        [Frame("RRRR RRRR RRRR", disposal=1), Frame("GG", at=(1, 1), disposal=1), Frame("B", at=(3, 2))],
+        ["RRRR RRRR RRRR", "RRRR RGGR RRRR", "RRRR RGGR RRRB"],
+    ),
+    "a frame stays when nothing is said (disposal 0)": (
+        [Frame("RRRR RRRR RRRR"), Frame("GG", at=(1, 1)), Frame("B", at=(3, 2))],
+        ["RRRR RRRR RRRR", "RRRR RGGR RRRR", "RRRR RGGR RRRB"],
+    ),
+    "a frame is undone (disposal 3)": (
+        [Frame("RRRR GGGG BBBB", disposal=1), Frame("YY YY", at=(1, 1), disposal=3), Frame("K", at=(0, 0))],
+        ["RRRR GGGG BBBB", "RRRR GYYG BYYB", "KRRR GGGG BBBB"],
+    ),
+    "4 is an old writer's 3": (
+        [Frame("RRRR RRRR RRRR", disposal=1), Frame("GG", at=(1, 1), disposal=4), Frame("B")],
+        ["RRRR RRRR RRRR", "RRRR RGGR RRRR", "BRRR RRRR RRRR"],
+    ),
+    "transparent pixels show what was there": (
+        [Frame("RRRR RRRR RRRR", disposal=1), Frame("G..G .GG.", at=(0, 1))],
+        ["RRRR RRRR RRRR", "RRRR GRRG RGGR"],
+    ),
+    "the first frame is transparent in part": (
+        [Frame("R..R .... R..R", disposal=1), Frame(".GG.", at=(0, 1))],
+        ["RWWR WWWW RWWR", "RWWR WGGW RWWR"],
+    ),
+    "palettes of their own": (
+        [Frame("RGRG GRGR RRRR", local="GR"), Frame("BY.B", at=(0, 2), local="YB.K", disposal=3), Frame("K")],
+        ["RGRG GRGR RRRR", "RGRG GRGR BYRB", "KGRG GRGR RRRR"],
+    ),
+    "examples in four passes": (
+        [Frame("RRRR GGGG BBBB YYYY KKKK CCCC RGBY YBGR GGRR RRRR", interlaced=True)],
+        ["RRRR GGGG BBBB YYYY KKKK CCCC RGBY YBGR GGRR RRRR"],
+    ),
+}
+
+
 class TestAnimation:
     BLANK, PARTLY, BUSY = Frame("WWWW WWWW"), Frame("RG", at=(1, 0)), Frame("BY CK", at=(2, 0))
 
@@ -175,6 +213,15 @@ class TestAnimation:
         opened = decode_image(gif((4, 2), self.BLANK, self.PARTLY, self.BUSY), WHITE, "x")
         np.testing.assert_array_equal(np.asarray(opened.image), picture("WRBY WWCK"))
         assert (opened.format, opened.frame, opened.frames, opened.note) == ("GIF", 2, 3, "")
+
+    @pytest.mark.parametrize("name", COMPOSITES)
+    def test_it_is_one_of_those_worked_out_by_hand(self, name: str) -> None:
+        frames, shown = COMPOSITES[name]
+        rows = shown[0].split()
+        opened = decode_image(gif((len(rows[0]), len(rows)), *frames, background=3), WHITE, "x")
+        number, expected, _ = most_varied(map(picture, shown))
+        assert opened.frame == number
+        np.testing.assert_array_equal(np.asarray(opened.image), expected)
 
     def test_what_follows_does_not_change_it(self) -> None:
         frames = Frame("WWWW", disposal=1), Frame("RGBY", disposal=1), Frame("KK", disposal=1), Frame("KKKK")
@@ -211,7 +258,7 @@ class TestAnimation:
 
     @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
     def test_of_large_animations_fewer_frames_are_looked_at(self, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ftkit.vlm.frames._FRAME_PIXELS", 2 * 24 * 32)
+        monkeypatch.setattr("ftkit.vlm.images.FRAME_PIXELS", 2 * 24 * 32)
         data = encoded(Image.new("RGB", (32, 24)), form, save_all=True, append_images=[noise(seed=n) for n in range(4)])
         opened = decode_image(data, WHITE, "x")
         assert (opened.frame, opened.frames) == (1, 5)
@@ -222,7 +269,7 @@ class TestAnimation:
         self, pixels: int, looked_at: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A canvas of 2 pixels, then frames of 8 pixels of which 2 are seen."""
-        monkeypatch.setattr("ftkit.vlm.frames._FRAME_PIXELS", pixels)
+        monkeypatch.setattr("ftkit.vlm.images.FRAME_PIXELS", pixels)
         frames = Frame("RR"), Frame("RRRR RRRR"), Frame("RRRR RRRR"), Frame("RGBY RGBY")
         opened = decode_image(gif((2, 1), *frames), WHITE, "x")
         assert (opened.frame, opened.frames) == (0, 4)  # the last would be the most varied
@@ -243,6 +290,20 @@ class TestDamage:
         for end in {*range(1, len(data), 97), len(data) - 20, len(data) - 3}:
             with pytest.raises(InputError, match=r"^cut\.bin"):
                 decode_image(data[:end], WHITE, "cut.bin")
+
+    @pytest.mark.parametrize("name", COMPOSITES)
+    def test_a_cut_of_an_animation_is_noticed_wherever_it_is(self, name: str) -> None:
+        frames, shown = COMPOSITES[name]
+        rows = shown[0].split()
+        data = gif((len(rows[0]), len(rows)), *frames)
+        for end in range(6, len(data)):
+            with pytest.raises(InputError, match=r"^cut\.bin"):
+                decode_image(data[:end], WHITE, "cut.bin")
+
+    def test_a_gif_of_too_many_bytes_is_not_walked_through(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ftkit.vlm.images._MAX_GIF_BYTES", 50)
+        with pytest.raises(InputError, match="more than 50 bytes"):
+            decode_image(gif((1, 1), Frame("R")), WHITE, "x")
 
     @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
     @pytest.mark.parametrize("form", FORMATS)

@@ -13,8 +13,7 @@ import numpy as np
 from ftkit.errors import InputError
 from ftkit.examples.image_files import image_path, read_bytes
 from ftkit.vlm.decoding import DamagedImageError, Image, ImageColor, check_size, decoding
-from ftkit.vlm.frames import MAX_FRAMES, frames_to_look_at, most_varied
-from ftkit.vlm.gif import composites, parse_gif
+from ftkit.vlm.frames import FRAME_PIXELS, MAX_FRAMES, most_varied
 
 Colour = tuple[int, int, int]
 _SIGNATURES = {
@@ -25,6 +24,7 @@ _SIGNATURES = {
     "BMP": re.compile(rb"BM"),
 }
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_MAX_GIF_BYTES = 64 * 2**20  # counting the frames of 64 MB takes seconds at worst
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -102,7 +102,7 @@ def decode_image(data: bytes, background: Colour, name: str | Path) -> OpenedIma
     if form is None:
         raise InputError(f"this is not a {', '.join(_SIGNATURES)} file", file=name, got=bytes(data[:8]))
     try:
-        return _decode_gif(data, background) if form == "GIF" else _decode(data, form, background)
+        return _decode(data, form, background)
     except DamagedImageError as error:
         raise InputError(str(error), file=name, field=form) from error
 
@@ -139,47 +139,42 @@ def at_size(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BICUBIC)
 
 
-def _decode_gif(data: bytes, background: Colour) -> OpenedImage:
-    gif = parse_gif(data, keep=MAX_FRAMES)
-    # A frame may be larger than the canvas, and is unpacked whole before it is cut.
-    looked_at = frames_to_look_at(max(gif.width * gif.height, frame.width * frame.height) for frame in gif.frames)
-    del gif.frames[looked_at:]
-    number, frame = most_varied(composites(gif, background))
-    return OpenedImage(Image.fromarray(frame), "GIF", number, gif.count, _frame_note(len(gif.frames), gif.count))
-
-
 def _decode(data: bytes, form: str, background: Colour) -> OpenedImage:
-    if form == "PNG" and _PNG_END not in data:  # Pillow does not miss it
-        raise DamagedImageError("the picture is cut off: the end of the PNG is missing")
+    _refuse_cut(data, form)
     with decoding():
         image = Image.open(io.BytesIO(data), formats=[form])
     check_size(*image.size)
-    # A second frame in a JPEG is a depth or brightness map.
-    frames = getattr(image, "n_frames", 1) if form in ("PNG", "WEBP") else 1
-    if frames > 1:
-        looked_at = frames_to_look_at([image.width * image.height] * frames)
-        number, frame = most_varied(_composites(image, looked_at, background))
-        rgb, note = Image.fromarray(frame), _frame_note(looked_at, frames)
-    else:
-        number, note = 0, ""
-        with decoding():
-            image.load()
-            rgb = _to_rgb(image, background)
-    rgb, rotation_note = _upright(image, rgb)
+    with decoding():  # a second frame in a JPEG is a depth or brightness map
+        frames = getattr(image, "n_frames", 1) if form in ("GIF", "PNG", "WEBP") else 1
+    composites = _composites(image, frames, background)
+    number, frame, looked_at = most_varied(composites) if frames > 1 else (0, next(composites), 1)
+    note = "" if looked_at == frames else f"only the first {looked_at:,} of {frames:,} frames were looked at"
+    rgb, rotation_note = _upright(image, Image.fromarray(frame))
     return OpenedImage(rgb, form, number, frames, "; ".join(filter(None, (note, rotation_note))))
 
 
+def _refuse_cut(data: bytes, form: str) -> None:
+    """Refuse what Pillow takes for a shorter animation."""
+    if form == "GIF" and len(data) > _MAX_GIF_BYTES:
+        raise DamagedImageError(f"the GIF has more than {_MAX_GIF_BYTES:,} bytes: {len(data):,}")
+    if (form == "PNG" and _PNG_END not in data) or (form == "GIF" and not data.rstrip(b"\0\r\n ").endswith(b";")):
+        raise DamagedImageError(f"the picture is cut off: the end of the {form} is missing")
+
+
 def _composites(image: Image.Image, frames: int, background: Colour) -> Iterator[np.ndarray]:
-    for number in range(frames):
+    """Yield frame after frame as Pillow composes it, until there are enough; the first one always."""
+    pixels = 0
+    for number in range(min(frames, MAX_FRAMES)):
         with decoding():
             image.seek(number)
+        check_size(*image.size)  # a frame of a GIF may be larger than its canvas
+        pixels += image.width * image.height
+        if number and pixels > FRAME_PIXELS:
+            return
+        with decoding():
             image.load()
             frame = np.asarray(_to_rgb(image, background))
         yield frame
-
-
-def _frame_note(looked_at: int, frames: int) -> str:
-    return "" if looked_at == frames else f"only the first {looked_at:,} of {frames:,} frames were looked at"
 
 
 def _to_rgb(image: Image.Image, background: Colour) -> Image.Image:
