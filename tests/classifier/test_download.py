@@ -1,10 +1,8 @@
 import hashlib
 import http.server
 import io
-import stat
 import struct
 import threading
-import warnings
 import zipfile
 
 import pytest
@@ -15,15 +13,11 @@ from ftkit.errors import EnvironmentFault, UnavailableError
 CONTENT = b"ham\tmade up for a test\nspam\tWIN now\n" * 40
 
 
-def make_zip(*members: tuple[str, bytes], link: bool = False) -> bytes:
+def make_zip(*members: tuple[str, bytes]) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # zipfile warns of a duplicate name
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members:
-            info = zipfile.ZipInfo(name)
-            info.external_attr = (stat.S_IFLNK if link else stat.S_IFREG) << 16
-            info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, data)
+            archive.writestr(name, data)
     return buffer.getvalue()
 
 
@@ -46,7 +40,6 @@ def server(monkeypatch):
         def log_message(self, *args):
             pass
 
-    monkeypatch.setattr(download, "MEMBER_SIZE", len(CONTENT))
     monkeypatch.setattr(download, "MEMBER_SHA256", hashlib.sha256(CONTENT).hexdigest())
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -121,16 +114,11 @@ BAD = {
     "empty": (b"", "not a usable zip file"),
     "truncated": (GOOD[:-30], "not a usable zip file"),
     "damaged": (damaged(), "not a usable zip file"),
-    "parent": (make_zip((download.MEMBER, CONTENT), ("../evil", b"x")), "unexpected name '../evil'"),
-    "absolute": (make_zip((download.MEMBER, CONTENT), ("/etc/evil", b"x")), "unexpected name '/etc/evil'"),
-    "unexpected": (make_zip((download.MEMBER, CONTENT), ("setup.py", b"x")), "unexpected name 'setup.py'"),
-    "duplicate": (make_zip((download.MEMBER, CONTENT), (download.MEMBER, CONTENT)), "twice"),
-    "symlink": (make_zip((download.MEMBER, CONTENT), link=True), "is a symbolic link"),
-    "missing": (make_zip(("readme", b"about")), "lacks SMSSpamCollection"),
-    "bomb": (bomb(), "declares 10,000,001 bytes"),
+    "missing": (make_zip(("readme", b"about")), "not a usable zip file"),
+    "bomb": (bomb(), "hash of downloaded file"),
     "lying bomb": (lying_bomb(), "not a usable zip file"),
-    "short": (make_zip((download.MEMBER, CONTENT[:-1])), "bytes instead of"),
-    "other": (make_zip((download.MEMBER, CONTENT.replace(b"WIN", b"won"))), "SHA-256"),
+    "short": (make_zip((download.MEMBER, CONTENT[:-1])), "hash of downloaded file"),
+    "other": (make_zip((download.MEMBER, CONTENT.replace(b"WIN", b"won"))), "hash of downloaded file"),
 }
 
 
