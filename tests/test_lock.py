@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -106,3 +107,29 @@ def test_a_folder_that_cannot_be_made_is_the_environments_fault(tmp_path: Path) 
     for folder in (tmp_path / "file/out", Path("/proc/out")):
         with pytest.raises(EnvironmentFault, match="cannot be written"), exclusive(folder):
             pass
+
+
+def test_the_target_of_a_link_in_place_of_the_lock_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / LOCK_FILE).symlink_to("precious")
+    with pytest.raises(EnvironmentFault, match="cannot be written"), exclusive(tmp_path):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_full_disk_is_told_and_the_lock_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(EnvironmentFault, match="the disk is full"), exclusive(tmp_path):
+            pass
+    with exclusive(tmp_path) as notice:
+        assert notice is None
+
+
+def test_the_same_process_does_not_take_it_twice(tmp_path: Path) -> None:
+    message = f"process {os.getpid()} on"
+    with exclusive(tmp_path), pytest.raises(EnvironmentFault, match=message), exclusive(tmp_path):
+        pass
