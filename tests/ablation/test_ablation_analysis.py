@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_engine import FakeEngine, make_folder, predict, result
 from scipy import stats
 
+from fake_engine import FakeEngine, make_folder, predict, result
 from ftkit.ablation import Ablation, run
 from ftkit.ablation.analysis import Analysis, analyse
 from ftkit.ablation.pareto import pareto_front

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-from fake_engine import make_folder
 
+from fake_engine import make_folder
 from ftkit.ablation import Ablation
 from ftkit.ablation.published import Published
 from ftkit.errors import InputError

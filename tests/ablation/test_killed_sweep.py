@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-import fake_engine
 import pytest
-from fake_engine import FakeEngine, make_folder
 
+import fake_engine
+from fake_engine import FakeEngine, make_folder
 from ftkit.ablation import Ablation, Event, run
 from ftkit.errors import EnvironmentFault
 from ftkit.report.ablation_table import table

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_engine import FakeEngine, make_folder
 
+from fake_engine import FakeEngine, make_folder
 from ftkit.ablation import Ablation, Event, read_sweep, run
 from ftkit.ablation.ray_executor import ATTEMPTS, on_ray
 from ftkit.errors import EnvironmentFault, ExitCode
@@ -30,7 +30,7 @@ def local_cluster(tmp_path_factory: pytest.TempPathFactory) -> None:
 def test_ray_leaves_what_one_process_leaves_and_redoes_the_cell_of_a_dead_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the workers import the engine from here
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # the workers import the engine from here
     ablation = Ablation.load(make_folder(tmp_path / "rows", ROWS))
     events: list[Event] = []
     handlers: list[object] = []

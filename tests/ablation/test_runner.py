@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-from fake_engine import FakeEngine, make_folder
 
+from fake_engine import FakeEngine, make_folder
 from ftkit.ablation import Ablation, Event, Summary, run
 from ftkit.ablation.executor import Engine
 from ftkit.ablation.ledger import Ledger

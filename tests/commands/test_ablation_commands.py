@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_engine import FakeEngine, make_folder
 from rich.console import Console
 
+from fake_engine import FakeEngine, make_folder
 from ftkit.ablation import Ablation
 from ftkit.ablation.sweep import read_sweep
 from ftkit.commands.ablation import ablation_run, ablation_table, default_out

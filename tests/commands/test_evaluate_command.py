@@ -1,13 +1,12 @@
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from jsonargparse import ArgumentParser
-from test_figures import RECORD
 
+from evaluated_files import RECORD, HtmlChecker
 from ftkit.commands.evaluate import evaluate
 from ftkit.errors import InputError
 from ftkit.results import scan as scan_module
@@ -260,35 +259,11 @@ def test_markdown_tables_are_whole(scored, capsys):
         assert len(widths) == 1
 
 
-class _Checker(HTMLParser):
-    VOID = ("meta", "link", "circle", "line", "rect", "polyline", "br")
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.plots, self.text = [], 0, []
-
-    def handle_starttag(self, tag, attrs):
-        for name, value in attrs:
-            assert not (name in ("src", "href") and not value.startswith("data:")), value
-            if name == "points":
-                assert "nan" not in value.lower()
-        if tag not in self.VOID:
-            self.open.append(tag)
-        self.plots += tag == "svg"
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
 def test_the_page_is_whole_and_fetches_nothing(scored, tmp_path):
     one, two, val = scored("a.tsv", 2, 1), scored("b.tsv", 1, 2), scored("val.tsv", 2, 3, n=300)
     evaluate([one, two], against=two, threshold_from=val, slice="population", html=tmp_path / "out.html")
     page = (tmp_path / "out.html").read_text()
-    checker = _Checker()
+    checker = HtmlChecker()
     checker.feed(page)
     assert checker.open == []
     assert checker.plots == 2 + 3 + 2 + 1  # confusion each, ROC, PR, calibration, thresholds each, prevalence
@@ -300,7 +275,7 @@ def test_the_page_is_whole_and_fetches_nothing(scored, tmp_path):
 @pytest.mark.parametrize("counts", [(21, 0, 0, 4), (0, 0, 0, 3), (840, 0, 160, 0), (0, 5, 18, 41), (0, 3, 0, 0)])
 def test_pages_of_degenerate_files(count_file, tmp_path, counts):
     evaluate([count_file("a.tsv", *counts)], html=tmp_path / "out.html")
-    checker = _Checker()
+    checker = HtmlChecker()
     checker.feed((tmp_path / "out.html").read_text())
     assert checker.open == []
     assert checker.plots >= 1

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade_gif import Frame, gif
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -22,6 +21,7 @@ from ftkit.errors import ExitCode, InputError
 from ftkit.storage import sha256_of
 from ftkit.vlm.images import open_image
 from ftkit.vlm.preparing import Prepared, Settings, prepare_one
+from handmade_gif import Frame, gif
 
 BLANK, BUSY = Frame("WWWW WWWW"), Frame("RGBY CKRG")
 

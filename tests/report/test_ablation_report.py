@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_engine import FakeEngine, make_folder
 
+from fake_engine import FakeEngine, make_folder
 from ftkit.ablation import Ablation, run
 from ftkit.ablation.answers import answers as answer_rows
 from ftkit.ablation.answers import compared

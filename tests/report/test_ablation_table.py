@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from fake_engine import FakeEngine, make_folder
 
+from fake_engine import FakeEngine, make_folder
 from ftkit.ablation import Ablation, read_sweep, run
 from ftkit.ablation.ledger import Entry, Ledger
 from ftkit.commands.ablation import ablation_status

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_engine import FakeEngine, make_folder
 
+from fake_engine import FakeEngine, make_folder
 from ftkit.ablation import Ablation, run
 from ftkit.report.ablation_page import to_html
 from ftkit.report.ablation_report import build

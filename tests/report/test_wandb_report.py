@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import wandb
-from fake_engine import FakeEngine, make_folder
 
+from fake_engine import FakeEngine, make_folder
 from ftkit.ablation import Ablation, run
 from ftkit.cli import main
 from ftkit.errors import EnvironmentFault, ExitCode

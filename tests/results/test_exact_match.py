@@ -5,8 +5,8 @@ import re
 
 import numpy as np
 import pytest
-from test_evaluate_command import _Checker
 
+from evaluated_files import HtmlChecker
 from ftkit.commands.evaluate import evaluate
 from ftkit.errors import InputError
 from ftkit.report.binary_report import Evaluation
@@ -237,7 +237,7 @@ def test_markdown_and_page_are_whole(sums, text_file, tmp_path, capsys):
     assert out.startswith("# Exact match\n\n## Answers that equal the expected text")
     for table in re.findall(r"(?:^\|.*\n)+", out, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.strip().split("\n")}) == 1
-    checker = _Checker()
+    checker = HtmlChecker()
     checker.feed((tmp_path / "out.html").read_text())
     assert checker.open == []
     assert checker.plots == 1

@@ -73,7 +73,7 @@ def test_batches_of_training_and_of_evaluation() -> None:
     ]
     assert list(data.val_dataloader()) == [("val", True, [0, 1, 2, 3]), ("val", True, [4])]
     assert [len(loader) for loader in data.test_dataloader()] == [2, 3]
-    with pytest.raises(InputError, match=r"data\.test: there are no rows to evaluate"):
+    with pytest.raises(InputError, match=r"data\.test: there are no examples to evaluate"):
         data.predict_dataloader()
     data.datasets["val"] = []
     assert data.val_dataloader() == []

@@ -15,8 +15,8 @@ import wandb
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
 
+from ftkit import wandb_settings
 from ftkit.ablation_runs import CellEngine
-from ftkit.training import wandb_settings
 from ftkit.training.wandb_run import WandbRun
 from ftkit.wandb_settings import mode
 

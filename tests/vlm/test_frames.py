@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from handmade_gif import picture
 
 from ftkit.vlm.frames import colour_entropy, most_varied
+from handmade_gif import picture
 
 
 @pytest.mark.parametrize(

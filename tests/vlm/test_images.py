@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade_gif import Frame, gif, picture
 from PIL import Image, ImageFile
 
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.vlm.frames import most_varied
 from ftkit.vlm.images import at_size, decode_image, image_path, open_image, parse_colour, read_image
+from handmade_gif import Frame, gif, picture
 from mutations import mutations
 
 WHITE = (255, 255, 255)
