@@ -247,7 +247,7 @@ def test_thousands_of_different_answers_do_not_hide_a_class(text_file):
     rambling = [f"{k}\tyes\tI cannot say, number {k}\n" for k in range(1500)]
     path = text_file("id\tlabel\tprediction\n" + "".join(rambling) + "x\tno\tno\ny\tno\tyes\nz\tyes\tno\n")
     assert str(evaluate([path]).reports[0].counts) == "Tp=0 Tn=1 Fp=1 Fn=1 unparsed=1500"
-    assert len(scan_module.scan(path).predictions.texts) == 1000
+    assert len(scan_module.scan(path).predictions) == 1000
 
 
 def test_markdown_tables_are_whole(scored, capsys):

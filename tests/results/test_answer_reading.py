@@ -9,8 +9,8 @@ import pytest
 from ftkit.cli import main
 from ftkit.commands.evaluate import evaluate
 from ftkit.errors import InputError
-from ftkit.results import blocks
 from ftkit.results import scan as scan_module
+from ftkit.results import table_files
 from ftkit.results.predictions import read_predictions
 
 
@@ -103,7 +103,7 @@ def test_spellings_are_read_however_many_answers_came_before(table):
         ["True" if k % 2 else "False" for k in range(3000)], [*(f"hm {k}" for k in range(1200)), *answers[1200:]]
     )
     assert counted(path, normalize_labels=True)[0] == "Tp=600 Tn=300 Fp=600 Fn=300 unparsed=1200"
-    assert len(scan_module.scan(path, normalize_labels=True).predictions.texts) == 1000
+    assert len(scan_module.scan(path, normalize_labels=True).predictions) == 1000
 
 
 # Each case: labels and answers of a file whose classes differ by what spelling ignores, or are called by one word.
@@ -213,8 +213,8 @@ def test_examples_are_named_by_their_own_lines_where_some_have_no_label(text_fil
     head = "id\tlabel\tprediction\tprobability:no\tsite\n"
     path = text_file(head + "".join([*rows[:70], rows[70].replace("0.9", "0.1"), *rows[71:]]))
     twice = text_file(head + "".join(rows) + rows[65], "b.tsv")
-    for size in (blocks.BLOCK_BYTES, 64):
-        monkeypatch.setattr(blocks, "BLOCK_BYTES", size)
+    for size in (table_files.BLOCK_BYTES, 64):
+        monkeypatch.setattr(table_files, "BLOCK_BYTES", size)
         report = evaluate([path], slice="site").reports[0]
         assert (report.counts.n, report.slices["x"].counts.n) == (60, 60)
         assert report.notes == ["1 answers contradict their score at 0.5 (first: 70, line 72)"]
@@ -240,7 +240,7 @@ def test_a_null_stops_no_file(text_file, missing):
         assert (
             "1 of 3 answers are neither yes nor no and count as errors, 1 of them empty or null" in report.warnings[1]
         )
-        assert read_predictions(path).predictions.count("") == 1
+        assert read_predictions(path).predictions.count(None) == 1
 
 
 def test_the_record_counts_as_its_own_scripts_do(text_file, capsys):
@@ -280,8 +280,8 @@ LONG = {
 @pytest.mark.parametrize("name", LONG)
 @pytest.mark.parametrize("free", [True, False])
 def test_an_id_that_comes_twice_in_two_blocks_is_refused(text_file, monkeypatch, name, free):
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 256)
-    monkeypatch.setattr(blocks, "_ROWS_PER_BLOCK", 20)
+    monkeypatch.setattr(table_files, "BLOCK_BYTES", 256)
+    monkeypatch.setattr(table_files, "BLOCK_ROWS", 20)
     rows = [(f"id-{k}", f"text {k}" if free else "yes" if k % 2 else "no", "yes") for k in range(200)]
     path = text_file(LONG[name]([*rows, rows[7]]), name)
     line = 1 + (name != "a.jsonl")

@@ -202,7 +202,7 @@ CSV = {
     ),
     "lone CR": (
         'id,label,prediction\n"a",yes,n\ro\n',
-        "{f}:2: not readable as CSV: new-line character seen in unquoted field",
+        "{f}:3: expected 3 columns, found 1; fix: every row needs as many columns as the first line",
     ),
 }
 

@@ -55,10 +55,10 @@ def _learned_nothing(train: Split, predictions: Path) -> str:
         return ""
     labels: Counter[str] = Counter()
     pairs = True
-    for block in stream_predictions(predictions):
-        texts = block.labels.texts()
+    for batch in stream_predictions(predictions):
+        texts = batch.labels.to_pylist()
         labels.update(texts)
-        pairs = pairs and is_preference(texts, block.predictions.texts())
+        pairs = pairs and is_preference(texts, batch.predictions.to_pylist())
     (label, most), name = labels.most_common(1)[0], "a coin"
     right, n, share = train.correct, train.n - (train.ties or 0), 0.5
     if not pairs:

@@ -128,7 +128,8 @@ def read_confusion(cells: Sequence[CellState]) -> Confusion | None:
     paths = (cell.directory / predictions_file("test") for cell in cells)
     files = [read_predictions(path) for path in paths if path.exists()]
     for one in files:
-        pairs.update(zip(one.labels, one.predictions, strict=True))
+        both = zip(one.labels, one.predictions, strict=True)
+        pairs.update((label or "", answer or "") for label, answer in both)
         positive = (one.score_name or "").partition(":")[2] or positive
     if files and all(is_preference(one.labels, one.predictions) for one in files):
         counts = [[pairs[CHOSEN, outcome] for outcome in (CHOSEN, REJECTED, TIE)]]

@@ -16,7 +16,7 @@ from ftkit.results.preference_file import WON, half_points
 from ftkit.results.statistics import can_be_significant, is_significant
 from ftkit.run_folder import predictions_file
 
-Example = tuple[str, str]  # id and label: with another label, what is right is another answer
+Example = tuple[str, str | None]  # id and label: with another label, what is right is another answer
 
 
 @dataclass(frozen=True)

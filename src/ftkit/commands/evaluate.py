@@ -60,7 +60,7 @@ def evaluate(
     a chosen and a rejected answer get a report of preferences.
 
     Args:
-        files: Prediction files: TSV, CSV or JSON lines.
+        files: Prediction files: TSV, CSV, JSON lines (also gzipped) or Parquet.
         against: A prediction file for the same examples, to compare every other file with.
         positive: The positive class, for example yes. Default: the one that the score column names, or the usual one.
         threshold_from: A validation file to choose a threshold on, or a threshold saved before (.json).

@@ -11,50 +11,33 @@ import numpy as np
 
 from ftkit.errors import InputError
 from ftkit.results.classes import Classes, merged_labels, resolve_classes, score_parts
-from ftkit.results.fields import Vocabulary
 from ftkit.results.figures import UNPARSED, Counts
-from ftkit.results.scan import Scan, scan, texts_at
+from ftkit.results.predictions import examples_at, stream_labeled
+from ftkit.results.scan import AnswerFile, Scan, scan
 
 _SHOWN = 5
 NEUTRAL = {"probability": 0.5, "log_odds": 0.0}  # where a score favours neither class
 
 
-@dataclass(frozen=True)
-class Answers:
-    """A prediction file in numbers.
+@dataclass(frozen=True, kw_only=True)
+class Answers(AnswerFile):
+    """A file of answers to yes/no questions, in numbers.
 
     Attributes:
-        path: The file.
         classes: The two classes.
         target: int8 ``(n,)``: 1 for a positive, 0 for a negative.
         answer: int8 ``(n,)``: 1, 0, or -1 for an answer that names neither class.
-        identity: uint64 ``(n,)``: a hash of each id.
         score: float64 ``(n,)``: higher means more positive; None when the file has none.
         kind: ``probability`` or ``log_odds``; empty without scores.
         unparsed: The most frequent answers that name neither class, and how often they came.
-        slices: The values of the slice column.
-        slice: int16 ``(n,)``: codes into ``slices``, or None.
-        columns: Which columns were taken for what.
-        notes: What a reader should know about the file.
-        warnings: What a reader has to know before any figure.
     """
 
-    path: Path
     classes: Classes
     target: np.ndarray
     answer: np.ndarray
-    identity: np.ndarray
     score: np.ndarray | None = None
     kind: str = ""
     unparsed: dict[str, int] = field(default_factory=dict)
-    slices: list[str] = field(default_factory=list)
-    slice: np.ndarray | None = None
-    columns: str = ""
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.target)
 
     @property
     def counts(self) -> Counts:
@@ -97,40 +80,26 @@ def read_answers(
 
 
 def _answers(one: Scan, classes: Classes) -> Answers:
-    counts = _counted(one.prediction, one.predictions)
-    answer = _coded(one.prediction, map(classes.answer_code, one.predictions.texts))
-    warnings = unlabeled_warning(one.unlabeled, one.unlabeled + len(one.label))
-    warnings += _unparsed_warning(one, counts, int((answer == UNPARSED).sum()), classes)
+    counts = np.bincount(one.prediction[one.prediction >= 0], minlength=len(one.predictions)).tolist()
+    counted = {text: count for text, count in zip(one.predictions, counts, strict=True) if count}
+    answer = _coded(one.prediction, map(classes.answer_code, one.predictions))
     score, kind = _oriented(one, classes)
-    notes = [*one.layout.notes, *(merged_labels(one) if classes.normalize else ())]
+    notes = [*one.file.notes, *(merged_labels(one) if classes.normalize else ())]
     if score is not None:
-        notes += _disagreements(one.path, answer, score, kind)
+        notes += _disagreements(one.file.path, answer, score, kind)
     return Answers(
-        path=one.path,
+        **vars(one.file)
+        | {
+            "notes": notes,
+            "warnings": one.file.warnings + _unparsed_warning(one, counted, int((answer == UNPARSED).sum()), classes),
+        },
         classes=classes,
-        target=_coded(one.label, map(classes.code, one.labels.texts)),
+        target=_coded(one.label, map(classes.code, one.labels)),
         answer=answer,
-        identity=one.identity,
         score=score,
         kind=kind,
-        unparsed=_unparsed(counts, classes),
-        slices=one.slices.texts,
-        slice=one.slice,
-        columns=one.layout.describe(),
-        notes=notes,
-        warnings=warnings,
+        unparsed=_unparsed(counted, classes),
     )
-
-
-def unlabeled_warning(unlabeled: int, n: int) -> list[str]:
-    """Say how many examples have no label, if any."""
-    return [f"{unlabeled:,} of {n:,} examples have no label and are left out of all figures."] if unlabeled else []
-
-
-def _counted(codes: np.ndarray, vocabulary: Vocabulary) -> dict[str, int]:
-    """How often each text came, without those that have no code."""
-    counts = np.bincount(codes[codes >= 0], minlength=len(vocabulary.texts)).tolist()
-    return {text: count for text, count in zip(vocabulary.texts, counts, strict=True) if count}
 
 
 def _coded(codes: np.ndarray, classes: Iterable[int]) -> np.ndarray:
@@ -154,7 +123,7 @@ def _unparsed_warning(one: Scan, counts: Mapping[str, int], unparsed: int, class
     if unparsed == n and found:
         raise InputError(
             f"all {n:,} answers are neither {names} as they are spelled",
-            file=one.path,
+            file=one.file.path,
             field="prediction",
             got=max(found, key=counts.__getitem__),
             fix=f"give --normalize-labels, which reads {count:,} of them",
@@ -182,7 +151,7 @@ def _oriented(one: Scan, classes: Classes) -> tuple[np.ndarray | None, str]:
     if code == UNPARSED:
         raise InputError(
             "the score's class is not one of the labels",
-            file=one.path,
+            file=one.file.path,
             field=one.layout.score_name,
             got=scored,
             fix=f"name the column {kind}:{classes.positive}",
@@ -198,5 +167,6 @@ def _disagreements(path: Path, answer: np.ndarray, score: np.ndarray, kind: str)
     against = (answer != UNPARSED) & (score != neutral) & ((score > neutral) != (answer == 1))
     if not against.any():
         return []
-    identity, line = texts_at(path, [int(np.argmax(against))])[0]
-    return [f"{int(against.sum()):,} answers contradict their score at {neutral:g} (first: {identity}, line {line})"]
+    identity, row, table = examples_at(stream_labeled(path), [int(np.argmax(against))])[0]
+    first = f"first: {identity}, line {table.line_of(row)}"
+    return [f"{int(against.sum()):,} answers contradict their score at {neutral:g} ({first})"]

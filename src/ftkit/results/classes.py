@@ -15,6 +15,7 @@ from ftkit.normalize import normalize
 from ftkit.results.figures import UNPARSED
 from ftkit.results.layout import SCORE_NAME
 from ftkit.results.pairs import MEANING, is_paired, opposite, positive_of
+from ftkit.results.predictions import examples_at, stream_labeled
 from ftkit.results.scan import NotBinaryError, Scan
 
 _SLIPS = 0.1  # up to this share of other labels, a yes/no question has slips of the pen in it
@@ -95,13 +96,13 @@ def resolve_classes(scans: Sequence[Scan], positive: str | None = None, normaliz
     clean: Callable[[str], str] = normalize if normalize_labels else str
     totals: Counter[str] = Counter()
     for one in scans:
-        for text, count in zip(one.labels.texts, np.bincount(one.label).tolist(), strict=True):
+        for text, count in zip(one.labels, np.bincount(one.label).tolist(), strict=True):
             totals[clean(text)] += count
     if normalize_labels:
         _check_apart(scans, totals)
-    predicted = {clean(text) for one in scans for text in one.predictions.texts}
+    predicted = {clean(text) for one in scans for text in one.predictions}
     if positive is None and not any(one.layout.score_name for one in scans):
-        _check_binary(scans[0].path, totals, predicted)
+        _check_binary(scans[0].file.path, totals, predicted)
     positive = clean(positive) if positive is not None else _default_positive(scans, totals, predicted, clean)
     others = [label for label, _ in totals.most_common() if label != positive]
     others.sort(key=lambda label: positive_of(positive, label) is None)  # its usual partner first
@@ -110,7 +111,7 @@ def resolve_classes(scans: Sequence[Scan], positive: str | None = None, normaliz
     if positive not in totals and not alone:
         raise InputError(
             "no label is the positive class",
-            file=scans[0].path,
+            file=scans[0].file.path,
             field="positive",
             got=positive,
             fix=f"use {' or '.join(others[:_FREQUENT])}{_or_normalize(positive, others)}",
@@ -128,7 +129,7 @@ def resolve_classes(scans: Sequence[Scan], positive: str | None = None, normaliz
 def merged_labels(one: Scan) -> list[str]:
     """Say which labels of a file are read as one class when spelling is ignored."""
     spellings = defaultdict(list)
-    for text in one.labels.texts:
+    for text in one.labels:
         spellings[normalize(text)].append(text)
     return [
         f"the labels {', '.join(map(repr, sorted(texts)))} are read as one class"
@@ -139,11 +140,11 @@ def merged_labels(one: Scan) -> list[str]:
 
 def _check_apart(scans: Sequence[Scan], totals: Counter[str]) -> None:
     """Refuse to make one class of two that the file tells apart, such as C and c."""
-    written = sorted({text for one in scans for text in one.labels.texts})
+    written = sorted({text for one in scans for text in one.labels})
     if len(totals) == 1 and len(written) > 1 and not is_paired(written[0]):
         raise InputError(
             f"all labels are one class when spelling is ignored: {', '.join(map(repr, written[:_FREQUENT]))}",
-            file=scans[0].path,
+            file=scans[0].file.path,
             field="label",
             fix="leave --normalize-labels out",
         )
@@ -187,7 +188,7 @@ def _default_positive(
         return usual
     raise InputError(
         "which class is the positive one?",
-        file=scans[0].path,
+        file=scans[0].file.path,
         field="positive",
         got=", ".join(sorted(labels[:_FREQUENT])),
         fix=f"give {' or '.join(f'--positive {label}' for label in sorted(labels[:_FREQUENT]))}",
@@ -208,15 +209,11 @@ def _unseen_negative(positive: str, predicted: set[str]) -> str:
 
 
 def _unknown_label(scans: Sequence[Scan], clean: Callable[[str], str], allowed: set[str]) -> InputError:
-    unknown = (
-        (one, text, line)
-        for one in scans
-        for text, line in zip(one.labels.texts, one.labels.lines, strict=True)
-        if clean(text) not in allowed
-    )
-    one, text, line = next(unknown)
+    unknown = ((one, code, text) for one in scans for code, text in enumerate(one.labels) if clean(text) not in allowed)
+    one, code, text = next(unknown)
+    ((_, row, table),) = examples_at(stream_labeled(one.file.path), [int(np.argmax(one.label == code))])
     fix = f"use {' or '.join(sorted(allowed))}{_or_normalize(text, allowed)}"
-    return InputError("unknown label", file=one.path, line=line, field="label", got=text, fix=fix)
+    return InputError("unknown label", file=table.path, line=table.line_of(row), field="label", got=text, fix=fix)
 
 
 def _or_normalize(text: str, allowed: Iterable[str]) -> str:

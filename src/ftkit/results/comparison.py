@@ -15,7 +15,7 @@ from ftkit.results.answers import Answers
 from ftkit.results.figures import figure_values
 from ftkit.results.intervals import Interval, table_limits
 from ftkit.results.paired import paired_interval, sign_flip_test
-from ftkit.results.scan import texts_at
+from ftkit.results.predictions import examples_at, stream_labeled
 from ftkit.results.statistics import (
     Reach,
     can_be_significant,
@@ -75,7 +75,7 @@ class Answered(Protocol):
 
     Attributes:
         path: The file.
-        identity: uint64 ``(n,)``: a hash of each id.
+        identity: int64 ``(n,)``: a hash of each id.
         target: ``(n,)``: the label of each example as a number, the same in all files.
         correct: ``(n,)``: whether each answer is right, bool, or how much of it, int8.
     """
@@ -154,21 +154,23 @@ def _compared(
 def _shared(model: Answered, reference: Answered) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the shared ids in both files."""
     _, mine, theirs = np.intersect1d(model.identity, reference.identity, assume_unique=True, return_indices=True)
+    order = np.argsort(mine)  # that of the hashes is another one in each run
+    mine, theirs = mine[order], theirs[order]
     if not len(mine):
         raise InputError(
             f"no id in common with {reference.path}",
             file=model.path,
             field="id",
-            got=texts_at(model.path, [0])[0][0],
+            got=examples_at(stream_labeled(model.path), [0])[0][0],
             fix="compare predictions for the same examples",
         )
     if (differing := model.target[mine] != reference.target[theirs]).any():
         rows = mine[differing]
-        identity, line = texts_at(model.path, [int(rows.min())])[0]
+        identity, row, table = examples_at(stream_labeled(model.path), [int(rows.min())])[0]
         raise InputError(
             f"{len(rows)} labels differ from those in {reference.path}",
             file=model.path,
-            line=line,
+            line=table.line_of(row),
             field="label",
             got=identity,
             fix="compare predictions for the same labels",
@@ -220,7 +222,9 @@ def _left_over(answers: Answered, shared: np.ndarray) -> tuple[int, list[str]]:
     left = np.ones(len(answers.identity), bool)
     left[shared] = False
     rows = np.flatnonzero(left)
-    return len(rows), [text for text, _ in texts_at(answers.path, rows[:_SHOWN].tolist())] if len(rows) else []
+    if not len(rows):
+        return 0, []
+    return len(rows), [text for text, *_ in examples_at(stream_labeled(answers.path), rows[:_SHOWN].tolist())]
 
 
 def _or_none(value: float) -> float | None:

@@ -7,50 +7,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ftkit.normalize import normalize
-from ftkit.results.answers import unlabeled_warning
-from ftkit.results.fields import Fields, Vocabulary
 from ftkit.results.intervals import Interval
 from ftkit.results.misses import Misses
-from ftkit.results.predictions import PredictionBlock, stream_labeled
-from ftkit.results.scan import MAX_SLICES, check_unique, slice_codes
+from ftkit.results.predictions import PredictionBatch, identities, stream_labeled
+from ftkit.results.scan import AnswerFile, gather
 from ftkit.results.statistics import mcnemar_exact, wilson_interval
 
 _SHOWN = 5
 
 
-@dataclass(frozen=True)
-class FreeAnswers:
+@dataclass(frozen=True, kw_only=True)
+class FreeAnswers(AnswerFile):
     """A prediction file of free texts, in numbers: about 20 bytes per example, whatever the text.
 
     Attributes:
-        path: The file.
-        identity: uint64 ``(n,)``: a hash of each id.
-        target: uint64 ``(n,)``: a hash of each label.
+        target: int64 ``(n,)``: a hash of each label.
         correct: bool ``(n,)``: whether the answer equals the label.
-        empty: Answers without a character.
+        empty: Answers that are missing or without a character.
         nearly: Wrong answers that are right in the spelling of :func:`ftkit.normalize.normalize`.
         wrong: The first wrong answers: id, label and answer.
-        slices: The values of the slice column.
-        slice: int16 ``(n,)``: codes into ``slices``, or None.
-        columns: Which columns were taken for what.
-        notes: What a reader should know about the file.
-        warnings: What a reader has to know before any figure.
     """
 
-    path: Path
-    identity: np.ndarray
     target: np.ndarray
     correct: np.ndarray
     empty: int
     nearly: int
     wrong: list[tuple[str, str, str]]
-    slices: list[str] = field(default_factory=list)
-    slice: np.ndarray | None = None
-    columns: str = ""
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -147,41 +133,28 @@ def read_free_answers(path: str | Path, slice_by: str | None = None, normalize_l
     Raises:
         InputError: The file cannot be read, an id comes twice, or it cannot be sliced so.
     """
-    path = Path(path)
-    slices = Vocabulary(limit=MAX_SLICES)
-    identity, target, correct, groups = [], [], [], []
-    empty = unlabeled = 0
-    misses = Misses()
+    empty, misses = 0, Misses()
     wrong: list[tuple[str, str, str]] = []
-    for block in stream_labeled(path):
-        unlabeled += block.unlabeled
-        label, answer = block.labels, block.predictions
+
+    def keep(batch: PredictionBatch) -> dict[str, np.ndarray]:
+        nonlocal empty, wrong
+        label, answer = batch.labels, pc.fill_null(batch.predictions, "")
         if normalize_labels:
-            label, answer = (Fields.of(map(normalize, cells.texts())) for cells in (label, answer))
-        identity.append(block.ids.hashes())
-        target.append(label.hashes())
-        correct.append(target[-1] == answer.hashes())
-        empty += int(np.count_nonzero(answer.length == 0))
-        missed = np.flatnonzero(~correct[-1])
-        misses.add(zip(block.labels.take(missed).texts(), block.predictions.take(missed).texts(), strict=True))
-        wrong += [_texts(block, row) for row in missed[: _SHOWN - len(wrong)].tolist()]
-        if slice_by is not None:
-            groups.append(slice_codes(path, block, slice_by, slices))
-    everyone = np.concatenate(identity)
-    check_unique(path, everyone)
+            label, answer = (pa.array(map(normalize, cells.to_pylist()), pa.string()) for cells in (label, answer))
+        correct = pc.equal(label, answer).to_numpy(zero_copy_only=False)
+        empty += pc.sum(pc.equal(answer, "")).as_py()
+        missed = np.flatnonzero(~correct)
+        texts = [pc.fill_null(column, "").take(missed) for column in (batch.ids, batch.labels, batch.predictions)]
+        misses.add(zip(texts[1].to_pylist(), texts[2].to_pylist(), strict=True))
+        wrong += zip(*(column.slice(0, _SHOWN - len(wrong)).to_pylist() for column in texts), strict=True)
+        return {"target": identities(label), "correct": correct}
+
+    found = gather(path, slice_by, keep)
     return FreeAnswers(
-        path,
-        everyone,
-        np.concatenate(target),
-        np.concatenate(correct),
-        empty,
-        0 if normalize_labels else misses.nearly,
-        wrong,
-        slices.texts,
-        np.concatenate(groups) if groups else None,
-        block.layout.describe(),
-        block.layout.notes,
-        unlabeled_warning(unlabeled, unlabeled + len(everyone)) + misses.warnings(normalize_labels),
+        **vars(found.file) | {"warnings": found.file.warnings + misses.warnings(normalize_labels)} | found.columns,
+        empty=empty,
+        nearly=0 if normalize_labels else misses.nearly,
+        wrong=wrong,
     )
 
 
@@ -208,34 +181,28 @@ def assess_exact(answers: FreeAnswers, level: float = 0.95) -> ExactReport:
         worse=worse,
         p_majority=mcnemar_exact(better, worse),
         answers=answers,
-        slices={
-            name: Share.of(answers.correct[answers.slice == code], level) for code, name in enumerate(answers.slices)
-        },
+        slices={name: Share.of(correct, level) for name, correct in answers.by_slice(answers.correct).items()},
     )
 
 
-def _texts(block: PredictionBlock, row: int) -> tuple[str, str, str]:
-    return block.ids.text(row), block.labels.text(row), block.predictions.text(row)
-
-
-def _first_label(answers: FreeAnswers, wanted: np.ndarray) -> tuple[str, np.uint64]:
+def _first_label(answers: FreeAnswers, wanted: np.ndarray) -> tuple[str, np.int64]:
     """The first of some labels in alphabetical order, by a pass over the file.
 
     Args:
         answers: What was read.
-        wanted: uint64, sorted: the labels' hashes.
+        wanted: int64, sorted: the labels' hashes.
 
     Returns:
         The label and its hash.
     """
-    before, found = 0, list[tuple[str, np.uint64]]()
-    for block in stream_labeled(answers.path):
-        target = answers.target[before : before + len(block.lines)]
-        before += len(block.lines)
+    before, found = 0, list[tuple[str, np.int64]]()
+    for batch in stream_labeled(answers.path):
+        target = answers.target[before : before + len(batch.rows)]
+        before += len(batch.rows)
         places = np.minimum(np.searchsorted(wanted, target), len(wanted) - 1)
         rows = np.flatnonzero(wanted[places] == target)
         distinct = rows[np.unique(target[rows], return_index=True)[1]]
-        found = sorted([*found, *zip(block.labels.take(distinct).texts(), target[distinct], strict=True)])[:1]
+        found = sorted([*found, *zip(batch.labels.take(distinct).to_pylist(), target[distinct], strict=True)])[:1]
         if len(wanted) == 1 and found:
             break
     return found[0]

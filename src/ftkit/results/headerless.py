@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+
+import pyarrow as pa
 
 from ftkit.errors import InputError
 from ftkit.normalize import normalize
-from ftkit.results.blocks import Block
-from ftkit.results.fields import Fields
-from ftkit.results.layout import NAMES, Layout
+from ftkit.results.layout import NAMES, Layout, RowError
 from ftkit.results.pairs import answer_words
 
 _TRUTH = {"true": 0, "false": 1}  # places in a pair of words, as :func:`answer_words` gives them
@@ -78,50 +79,49 @@ def layout_of_rows(rows: list[list[str]], path: Path) -> Layout:
     )
 
 
-def expected_answers(layout: Layout, block: Block, path: Path) -> Fields:
-    """Read the expected answers of a block of such a table, in the words of the answers.
+def expected_answers(layout: Layout, batch: pa.RecordBatch, error: RowError) -> pa.Array:
+    """Read the expected answers of some rows of such a table, in the words of the answers.
 
     Args:
         layout: What :func:`layout_of_rows` found.
-        block: Some rows.
-        path: The file, for messages.
+        batch: The rows.
+        error: Makes the error for a row of them.
 
     Returns:
-        One of the two words per row; empty where the row has no expected answer.
+        One of the two words per row; null where the row has no expected answer.
 
     Raises:
         InputError: A cell is neither, or a row contradicts itself.
     """
-    assert layout.words is not None
-    meanings, places = _meanings(layout.words), (layout.label, *layout.agreeing)
-    known: dict[tuple[str, ...], str] = {}
+    places = (layout.label, *layout.agreeing)
+    known: dict[tuple[str | None, ...], str | None] = {}
     labels = []
-    rows = zip(*(block.columns[place].texts() for place in places), strict=True)
-    for cells, line in zip(rows, block.lines.tolist(), strict=True):
-        if (label := known.get(cells)) is None:
-            label = known[cells] = _expected_answer(cells, places, layout, meanings, path, line)
-        labels.append(label)
-    return Fields.of(labels)
+    for row, cells in enumerate(zip(*(batch.column(place).to_pylist() for place in places), strict=True)):
+        if cells not in known:
+            known[cells] = _expected_answer(layout, places, cells, partial(error, row))
+        labels.append(known[cells])
+    return pa.array(labels, pa.string())
 
 
 def _expected_answer(
-    cells: tuple[str, ...], places: tuple[int, ...], layout: Layout, meanings: dict[str, int], path: Path, line: int
-) -> str:
+    layout: Layout, places: Sequence[int], cells: Sequence[str | None], error: Callable[..., InputError]
+) -> str | None:
     assert layout.words is not None
-    given = [(layout.names[place], cell) for place, cell in zip(places, cells, strict=True) if cell.strip()]
+    meanings = _meanings(layout.words)
+    given = [(layout.names[place], cell) for place, cell in zip(places, cells, strict=True) if cell and cell.strip()]
     for name, cell in given:
         if normalize(cell) not in meanings:
             fix = f"write True or False, {layout.words[0]} or {layout.words[1]}, or name the columns in a header"
-            raise InputError("this is no expected answer", file=path, line=line, field=name, got=cell, fix=fix)
+            raise error("this is no expected answer", field=name, got=cell, fix=fix)
     found = {meanings[normalize(cell)] for _, cell in given}
     if len(found) > 1:
         said = " and ".join(f"{name} says {cell}" for name, cell in given)
         fix = "correct the row, or name the columns in a header if others are meant"
-        raise InputError(f"two expected answers: {said}", file=path, line=line, fix=fix)
+        raise error(f"two expected answers: {said}", fix=fix)
     # A cell in the words of the answers stays as it is written, so that no other spelling goes unnoticed.
     spoken = set(map(normalize, layout.words)) - _TRUTH.keys()
     own = next((cell for _, cell in given if normalize(cell) in spoken), None)
-    return own or (layout.words[found.pop()] if found else "")
+    return own or (layout.words[found.pop()] if found else None)
 
 
 def _columns(rows: list[list[str]]) -> tuple[list[tuple[str, ...]], tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,8 @@ NAMES = {
 }
 REQUIRED = frozenset(name for names in NAMES.values() for name in names)
 NULLABLE = REQUIRED - {*NAMES["id"]}  # nobody has judged the example, or the model gave no answer
+# Makes the error for a row of a batch, counted from 0, whose line it finds out: error(row, problem, field=...).
+RowError = Callable[..., InputError]
 _NAMELESS_SCORES = ("score", "probability", "prob", "log_odds", "logit", "margin")
 
 
@@ -26,7 +29,7 @@ class Layout:
     Attributes:
         prediction: The predicted class or the model's answer.
         label: The true class.
-        id: The example's id; None when rows are known by their line only.
+        id: The example's id; None when examples are known by their number only.
         words: Of a table without a header: what a label of True and of False stands for, such as yes and no.
         truth: Whether the labels are True and False.
         agreeing: Of such a table: other columns of expected answers, which have to agree with the label.
@@ -56,7 +59,7 @@ class Layout:
             >>> layout_of_names(["id", "label", "prediction"], Path("a.tsv")).describe()
             'id = "id", label = "label", prediction = "prediction"'
         """
-        parts = [f"id = {self._name(self.id)}" if self.id is not None else "id = the line number"]
+        parts = [f"id = {self._name(self.id)}" if self.id is not None else "id = the example's number"]
         meant = f" (True: {self.words[0]}, False: {self.words[1]})" if self.words and self.truth else ""
         parts.append(f"label = {self._name(self.label)}{meant}")
         parts.append(f"prediction = {self._name(self.prediction)}")
@@ -72,7 +75,7 @@ class Layout:
         return self.names[column]
 
 
-def layout_of_names(names: list[str], path: Path, line: int = 1) -> Layout:
+def layout_of_names(names: list[str], path: Path, line: int | None = 1) -> Layout:
     """The layout that a header or the keys of a JSON object give; their order does not matter.
 
     Raises:
@@ -114,6 +117,13 @@ def layout_of_names(names: list[str], path: Path, line: int = 1) -> Layout:
         names=[f'"{name}"' for name in names],
         notes=notes,
     )
+
+
+def would_be_lost(key: str, keys: list[str]) -> bool:
+    """Whether a key of a JSON object is an id or a score, and the first object of the file has none."""
+    if SCORE_NAME.fullmatch(key):
+        return not any(map(SCORE_NAME.fullmatch, keys))
+    return key in NAMES["id"] and not set(NAMES["id"]) & set(keys)
 
 
 def _first(names: list[str], wanted: tuple[str, ...]) -> int | None:

@@ -142,7 +142,7 @@ def assess_preferences(preferences: Preferences, level: float = 0.95) -> Prefere
         preferences: What was read.
         level: Confidence of the intervals.
     """
-    parts = {name: preferences.correct[preferences.slice == code] for code, name in enumerate(preferences.slices)}
+    parts = preferences.by_slice(preferences.correct)
     slices = {name: Outcomes.of(part, level) for name, part in parts.items()}
     adjusted = holm([outcomes.p for outcomes in slices.values()])
     return PreferenceReport(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ftkit.errors import InputError
 from ftkit.normalize import normalize
-from ftkit.results.fields import Fields, Vocabulary
 from ftkit.results.layout import Layout
 from ftkit.results.pairs import MEANING
-from ftkit.results.predictions import PredictionBlock, duplicate_id, stream_labeled
+from ftkit.results.predictions import PredictionBatch, check_unique, identities, stream_labeled
 
 MAX_LABELS = 50
 MAX_SLICES = 50
@@ -33,41 +34,176 @@ class NotBinaryError(InputError):
         self.labels = labels
 
 
-@dataclass
-class Scan:
-    """What one pass over a prediction file keeps.
+class Vocabulary:
+    """Numbers the distinct texts of a column in the order in which they appear.
+
+    Args:
+        known: Texts that get the first codes.
+        limit: No more than so many distinct texts get a code of their own; the others share the code -1.
+
+    Attributes:
+        texts: The distinct texts by code.
+        overflowed: Whether some text has the code -1.
+
+    Example:
+        >>> vocabulary = Vocabulary()
+        >>> vocabulary.encode(pa.array(["no", "yes", "no"])).tolist(), vocabulary.texts
+        ([0, 1, 0], ['no', 'yes'])
+    """
+
+    def __init__(self, known: Iterable[str] = (), limit: int = 1_000) -> None:
+        self.limit = limit
+        self.overflowed = False
+        self._codes = {text: code for code, text in enumerate(known)}
+
+    @property
+    def texts(self) -> list[str]:
+        """The distinct texts by code."""
+        return list(self._codes)
+
+    def encode(self, cells: pa.Array, clean: Callable[[str], str] = str) -> np.ndarray:
+        """Return the codes of texts, int16 ``(rows,)``; what is missing counts as empty.
+
+        Args:
+            cells: The texts.
+            clean: What to make of a text first.
+        """
+        encoded = pc.fill_null(cells, "").dictionary_encode()
+        codes = [self._code(clean(text)) for text in encoded.dictionary.to_pylist()]
+        return np.array(codes, np.int16)[encoded.indices.to_numpy()]
+
+    def _code(self, text: str) -> int:
+        if text not in self._codes and len(self._codes) >= self.limit:
+            self.overflowed = True
+            return -1
+        return self._codes.setdefault(text, len(self._codes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerFile:
+    """What is known of the labelled examples of a prediction file of any kind.
 
     Attributes:
         path: The file.
+        identity: int64 ``(n,)``: a hash of each id.
+        slices: The values of the slice column.
+        slice: int16 ``(n,)``: codes into ``slices``, or None.
+        columns: Which columns were taken for what.
+        notes: What a reader should know about the file.
+        warnings: What a reader has to know before any figure.
+    """
+
+    path: Path
+    identity: np.ndarray
+    slices: list[str] = field(default_factory=list)
+    slice: np.ndarray | None = None
+    columns: str = ""
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.identity)
+
+    def by_slice(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the values ``(n,)`` of each group of examples."""
+        return {name: values[self.slice == code] for code, name in enumerate(self.slices)}
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What one pass over a prediction file keeps.
+
+    Attributes:
+        file: What is kept of every file.
+        layout: Which column holds what.
+        columns: ``(n,)`` each, by name: what the caller wanted kept.
+    """
+
+    file: AnswerFile
+    layout: Layout
+    columns: dict[str, np.ndarray]
+
+
+def gather(
+    path: str | Path, slice_by: str | None, keep: Callable[[PredictionBatch], Mapping[str, np.ndarray]]
+) -> Gathered:
+    """Read one prediction file batch by batch.
+
+    Args:
+        path: The file.
+        slice_by: A column that tells groups of examples apart.
+        keep: From a batch to what is kept of it, ``(rows,)`` each, by name.
+
+    Raises:
+        InputError: The file cannot be read, an id comes twice, there is no such column, or it has too many values.
+    """
+    path, unlabeled = Path(path), 0
+    slices = Vocabulary(limit=MAX_SLICES)
+    parts: dict[str, list[np.ndarray]] = {"identity": []}
+    for batch in stream_labeled(path):
+        unlabeled += batch.unlabeled
+        kept = {"identity": identities(batch.ids), **keep(batch)}
+        if slice_by is not None:
+            kept["slice"] = _slice_codes(batch, slice_by, slices)
+        for name, part in kept.items():
+            parts.setdefault(name, []).append(part)
+    # One column at a time, so that only one is held twice.
+    columns = {name: np.concatenate(parts.pop(name)) for name in list(parts)}
+    identity, layout = columns.pop("identity"), batch.layout
+    check_unique(stream_labeled(path), identity)
+    left_out = f"{unlabeled:,} of {unlabeled + len(identity):,} examples have no label and are left out of all figures."
+    file = AnswerFile(
+        path=path,
+        identity=identity,
+        slices=slices.texts,
+        slice=columns.pop("slice", None),
+        columns=layout.describe(),
+        notes=layout.notes,
+        warnings=[left_out] if unlabeled else [],
+    )
+    return Gathered(file, layout, columns)
+
+
+def _slice_codes(batch: PredictionBatch, name: str, slices: Vocabulary) -> np.ndarray:
+    """Return the codes (rows of the batch,) of what a column says, adding new values to ``slices``."""
+    path, extra = batch.table.path, batch.extra
+    if name not in extra:
+        fix = f"use one of: {', '.join(extra)}" if extra else "add a column behind the others"
+        raise InputError("no such column to slice by", file=path, field=name, fix=fix)
+    codes = slices.encode(extra[name])
+    if slices.overflowed:
+        problem = f"more than {MAX_SLICES} different values to slice by"
+        raise InputError(problem, file=path, field=name, fix="slice by a column with few values")
+    return codes
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A prediction file whose labels are few classes.
+
+    Attributes:
+        file: What is known of every file.
         layout: Which column holds what.
         labels: The distinct labels.
         predictions: The distinct predictions.
         label: int16 ``(n,)``: codes into ``labels``.
         prediction: int16 ``(n,)``: codes into ``predictions``; -1 for what got no code.
-        identity: uint64 ``(n,)``: a hash of each id.
         score: float64 ``(n,)``, or None.
-        slices: The distinct values of the slice column.
-        slice: int16 ``(n,)``: codes into ``slices``, or None.
-        unlabeled: Examples without a label, which are left out of all the above.
     """
 
-    path: Path
+    file: AnswerFile
     layout: Layout
-    labels: Vocabulary
-    predictions: Vocabulary
+    labels: list[str]
+    predictions: list[str]
     label: np.ndarray
     prediction: np.ndarray
-    identity: np.ndarray
     score: np.ndarray | None = None
-    slices: Vocabulary = field(default_factory=Vocabulary)
-    slice: np.ndarray | None = None
-    unlabeled: int = 0
 
 
 def scan(
     path: str | Path, slice_by: str | None = None, normalize_labels: bool = False, known: Iterable[str] = ()
 ) -> Scan:
-    """Read one prediction file block by block.
+    """Read one prediction file with few different labels.
 
     Args:
         path: The file.
@@ -79,135 +215,22 @@ def scan(
         InputError: The file cannot be read, an id comes twice, there is no such column, or it or the label has too
             many values.
     """
-    path = Path(path)
-    labels, predictions, slices = (
-        Vocabulary(limit=MAX_LABELS),
-        Vocabulary(known),
-        Vocabulary(limit=MAX_SLICES),
-    )
-    unlabeled = 0
-    parts: dict[str, list[np.ndarray]] = {
-        "label": [],
-        "prediction": [],
-        "identity": [],
-        "score": [],
-        "slice": [],
-    }
-    for block in stream_labeled(path):
-        layout = block.layout
-        unlabeled += block.unlabeled
-        answers = block.predictions
-        if normalize_labels:
-            answers = Fields.of(map(normalize, answers.texts()))
-        parts["label"].append(labels.encode(block.labels, block.lines))
-        parts["prediction"].append(predictions.encode(answers, block.lines))
-        parts["identity"].append(block.ids.hashes())
-        if block.scores is not None:
-            parts["score"].append(block.scores)
-        if slice_by is not None:
-            parts["slice"].append(slices.encode(slice_column(path, block, slice_by), block.lines))
-        if labels.overflowed or slices.overflowed:
-            raise _too_many(path, layout, labels, slice_by)
+    labels, predictions = Vocabulary(limit=MAX_LABELS), Vocabulary(known)
+
+    def keep(batch: PredictionBatch) -> dict[str, np.ndarray]:
+        kept = {
+            "label": labels.encode(batch.labels),
+            "prediction": predictions.encode(batch.predictions, normalize if normalize_labels else str),
+        }
+        if labels.overflowed:
+            # A score column says that there is a positive class; without one, free texts may be meant.
+            error = NotBinaryError(f"more than {MAX_LABELS} different labels", batch.table.path)
+            raise error if batch.scores is None else InputError(str(error))
+        return kept if batch.scores is None else {**kept, "score": batch.scores}
+
+    kept = gather(path, slice_by, keep)
     wanted = {*map(normalize, labels.texts), *MEANING} if normalize_labels else set(labels.texts)
     if predictions.overflowed and not wanted <= set(predictions.texts):
         # A class may have come up only after the answers that took all codes: once more, with the classes first.
         return scan(path, slice_by, normalize_labels, known=sorted(wanted))
-    # One column at a time, so that only one is held twice.
-    column = {name: np.concatenate(parts.pop(name)) for name in list(parts) if parts[name]}
-    check_unique(path, column["identity"])
-    return Scan(
-        path,
-        layout,
-        labels,
-        predictions,
-        column["label"],
-        column["prediction"],
-        column["identity"],
-        column.get("score"),
-        slices,
-        column.get("slice"),
-        unlabeled,
-    )
-
-
-def texts_at(path: Path, rows: Sequence[int]) -> list[tuple[str, int]]:
-    """Ids and line numbers of some rows, counted from 0, by another pass over the file."""
-    found: dict[int, tuple[str, int]] = {}
-    before = 0
-    for block in stream_labeled(path):
-        here = [row for row in rows if before <= row < before + len(block.lines)]
-        found.update({row: (block.ids.text(row - before), int(block.lines[row - before])) for row in here})
-        before += len(block.lines)
-        if len(found) == len(set(rows)):
-            break
-    return [found[row] for row in rows]
-
-
-def slice_column(path: Path, block: PredictionBlock, name: str) -> Fields:
-    """The column to slice by.
-
-    Raises:
-        InputError: There is none of this name.
-    """
-    if name not in block.extra:
-        raise _no_such_column(path, name, block.layout)
-    return block.extra[name]
-
-
-def slice_codes(path: Path, block: PredictionBlock, name: str, slices: Vocabulary) -> np.ndarray:
-    """Return the codes (rows of the block,) of what a column says, adding new values to ``slices``.
-
-    Raises:
-        InputError: There is no such column, or it has too many values to tell groups apart.
-    """
-    codes = slices.encode(slice_column(path, block, name), block.lines)
-    if slices.overflowed:
-        raise too_many_slices(path, name)
-    return codes
-
-
-def too_many_slices(path: Path, name: str | None) -> InputError:
-    """The error for a slice column that tells no groups apart."""
-    return InputError(
-        f"more than {MAX_SLICES} different values to slice by",
-        file=path,
-        field=name,
-        fix="slice by a column with few values",
-    )
-
-
-def check_unique(path: Path, identity: np.ndarray) -> None:
-    """Refuse a file in which an id comes twice.
-
-    Args:
-        path: The file.
-        identity: uint64 ``(n,)``: a hash of each id.
-
-    Raises:
-        InputError: Two lines share an id; both are named.
-    """
-    ordered = np.sort(identity)
-    if not (ordered[1:] == ordered[:-1]).any():
-        return
-    order = np.argsort(identity, kind="stable")
-    pairs = np.flatnonzero(identity[order][1:] == identity[order][:-1])
-    first, second = min(zip(order[pairs], order[pairs + 1], strict=True), key=lambda pair: pair[1])
-    (text, line), (_, second_line) = texts_at(path, [int(first), int(second)])
-    raise duplicate_id(path, text, line, second_line)
-
-
-def _no_such_column(path: Path, name: str, layout: Layout) -> InputError:
-    return InputError(
-        "no such column to slice by",
-        file=path,
-        field=name,
-        fix=f"use one of: {', '.join(layout.extra)}" if layout.extra else "add a column behind the others",
-    )
-
-
-def _too_many(path: Path, layout: Layout, labels: Vocabulary, slice_by: str | None) -> InputError:
-    if not labels.overflowed:
-        return too_many_slices(path, slice_by)
-    # A score column says that there is a positive class; without one, free texts may be meant.
-    error = NotBinaryError(f"more than {MAX_LABELS} different labels", path)
-    return error if layout.score_name is None else InputError(str(error))
+    return Scan(kept.file, kept.layout, labels.texts, predictions.texts, **kept.columns)

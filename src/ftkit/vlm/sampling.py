@@ -64,12 +64,12 @@ def read_outcomes(path: str | Path, classes: Classes = YES_NO) -> dict[str, str]
     """
     found = read_predictions(path)
     by_id, by_image = dict[str, str](), defaultdict[str, set[str]](set)
-    images = found.extra.get("image", found.ids)
+    images: Sequence[str | None] = found.extra.get("image", [*found.ids])
     try:
         for identity, image, label, answer in zip(found.ids, images, found.labels, found.predictions, strict=True):
-            if label.strip():
-                by_id[identity] = outcome(label, answer, classes)
-                by_image[PurePath(image).as_posix()].add(by_id[identity])
+            if label and label.strip():
+                by_id[identity] = outcome(label, answer or "", classes)
+                by_image[PurePath(image or identity).as_posix()].add(by_id[identity])
     except InputError as error:
         raise InputError(str(error), file=path) from error
     return {image: next(iter(results)) for image, results in by_image.items() if len(results) == 1} | by_id

@@ -1,0 +1,224 @@
+"""Read TSV, CSV, JSON lines and Parquet files as Arrow batches of text columns."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv, parquet
+
+from ftkit.errors import InputError
+from ftkit.results.layout import NULLABLE, REQUIRED, would_be_lost
+from ftkit.results.text_files import MAX_ROW_BYTES, SEPARATORS, delimited_rows, json_objects, opened, text_lines
+
+BLOCK_BYTES = 1 << 21
+BLOCK_ROWS = 20_000
+FORMATS = {".tsv": "tsv", ".csv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A table in a file of any length.
+
+    Attributes:
+        path: The file.
+        form: ``tsv``, ``csv``, ``json`` or ``parquet``.
+        width: The number of columns.
+        names: Their names; None of TSV and CSV, whose first row may be a header or an example.
+    """
+
+    path: Path
+    form: str
+    width: int
+    names: list[str] | None = None
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Read the table in order, in memory that does not grow with the file.
+
+        Yields:
+            Some rows; each column is of type string and named by its number. What is missing is null: null in JSON and
+            Parquet, an empty cell without quotes in TSV and CSV.
+
+        Raises:
+            InputError: The file is damaged or no table; the message names the line.
+        """
+        return {"parquet": _parquet_batches, "json": _json_batches}.get(self.form, _delimited_batches)(self)
+
+    def line_of(self, row: int) -> int:
+        """Return the line on which a row begins, both counted from 1; of Parquet the row itself."""
+        if self.form == "parquet":
+            return row
+        rows = json_objects(self.path) if self.form == "json" else delimited_rows(self.path, self.form)
+        return next(islice(rows, row - 1, None))[0]
+
+    def batch(self, columns: list[pa.Array]) -> pa.RecordBatch:
+        """Return a batch of such columns."""
+        return pa.record_batch(columns, [str(place) for place in range(self.width)])
+
+
+def open_table(path: Path) -> TableFile:
+    """Find out a table's format and columns.
+
+    Args:
+        path: The file. Its ending (.tsv, .csv, .jsonl, .ndjson, .parquet; of text also with .gz behind it) or else
+            its first line says the format.
+
+    Raises:
+        InputError: The file cannot be read, is empty or no table.
+    """
+    form = FORMATS.get(Path(path.name.removesuffix(".gz")).suffix.lower()) or _sniffed(path)
+    if form == "parquet":
+        with opened(path) as file:
+            try:
+                names = parquet.ParquetFile(file).schema_arrow.names
+            except (pa.ArrowInvalid, OSError) as error:
+                raise InputError(f"not a Parquet file: {error}", file=path) from None
+        return TableFile(path, form, len(names), names)
+    first: Any = next(json_objects(path) if form == "json" else delimited_rows(path, form), None)
+    if first is None:
+        raise InputError("the file is empty", file=path, fix="give a file with one row per example")
+    return TableFile(path, form, len(first[1]), list(first[1]) if form == "json" else None)
+
+
+def _sniffed(path: Path) -> str:
+    with opened(path) as file:
+        if file.read(4) == b"PAR1":
+            return "parquet"
+    first = next((text for _, text in text_lines(path) if text.strip()), "").strip()
+    if first.startswith("[{") or first == "[":
+        raise InputError("a JSON list", file=path, fix="write one object per line, without brackets and commas around")
+    return "json" if first.startswith("{") else "csv" if "," in first and "\t" not in first else "tsv"
+
+
+def _delimited_batches(table: TableFile) -> Iterator[pa.RecordBatch]:
+    names, checked, separator = [str(place) for place in range(table.width)], False, SEPARATORS[table.form]
+    try:
+        with csv.open_csv(
+            str(table.path),
+            read_options=csv.ReadOptions(column_names=names, block_size=BLOCK_BYTES),
+            parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), null_values=[""],
+                strings_can_be_null=True, quoted_strings_can_be_null=False,
+            ),
+        ) as reader:  # fmt: skip
+            for batch in reader:
+                if any(map(_is_damaged, batch.columns)):
+                    raise _fault(table, "a NUL byte or a cell over 1 MB")
+                if not checked and any(_holds_rows(column, separator) for column in batch.columns):
+                    # Arrow takes what follows a closed quote for a part of its cell, and so may swallow rows.
+                    _check_rows(table)
+                    checked = True
+                yield batch
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _fault(table, str(error).partition("\n")[0]) from None
+
+
+def _is_damaged(column: pa.Array) -> bool:
+    data = column.buffers()[2]
+    long = (pc.max(pc.binary_length(column)).as_py() or 0) > MAX_ROW_BYTES
+    return data is not None and (long or re.search(b"\0", data) is not None)
+
+
+def _holds_rows(column: pa.Array, separator: str) -> bool:
+    """Whether a cell holds both the end of a line and a separator, as one does that has swallowed other cells."""
+    data = column.buffers()[2]
+    # A search for one byte is as fast as memory; that for either of two is not.
+    if data is None or not (re.search(b"\n", data) or re.search(b"\r", data)):
+        return False
+    return pc.any(pc.match_substring_regex(column, f"(?s)[\r\n].*{separator}|{separator}.*[\r\n]")).as_py() is True
+
+
+def _check_rows(table: TableFile) -> None:
+    """Read the file once in plain Python.
+
+    Raises:
+        InputError: A row breaks the rules of CSV, or has another number of columns than the first one.
+    """
+    for line, row in delimited_rows(table.path, table.form):
+        if len(row) != table.width:
+            problem = f"expected {table.width} columns, found {len(row)}"
+            fix = "every row needs as many columns as the first line"
+            raise InputError(problem, file=table.path, line=line, fix=fix)
+
+
+def _fault(table: TableFile, problem: str) -> InputError:
+    """Return the error for what Arrow found, with the line where it is."""
+    try:
+        _check_rows(table)
+    except InputError as error:
+        return error
+    return InputError(f"cannot be read: {problem}", file=table.path)
+
+
+def _parquet_batches(table: TableFile) -> Iterator[pa.RecordBatch]:
+    try:
+        with parquet.ParquetFile(table.path) as file:
+            for batch in file.iter_batches(BLOCK_ROWS):
+                yield table.batch([_as_text(column) for column in batch.columns])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"cannot be read: {error}", file=table.path) from None
+
+
+def _as_text(column: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    kind = column.type
+    if pa.types.is_floating(kind):
+        text = pc.cast(column, pa.string())
+        return pc.if_else(pc.match_substring_regex(text, r"^-?\d+$"), pc.binary_join_element_wise(text, "0", "."), text)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
+        return pc.cast(column, pa.string())
+    return pa.array(map(_cell, column.to_pylist()), pa.string())
+
+
+def _json_batches(table: TableFile) -> Iterator[pa.RecordBatch]:
+    """Arrow's own reader of JSON would not keep 7, 1.0 and true as texts, nor read them in one column with texts."""
+    keys, rows = table.names or [], json_objects(table.path)
+    while part := list(islice(rows, BLOCK_ROWS)):
+        for line, record in part:
+            _check_keys(record, keys, table.path, line)
+        cells = [[_cell(record.get(key)) for _, record in part] for key in keys]
+        try:
+            yield table.batch([pa.array(column, pa.string()) for column in cells])
+        except UnicodeEncodeError:
+            raise _no_text(table, part) from None
+
+
+def _no_text(table: TableFile, part: list[tuple[int, dict[str, Any]]]) -> InputError:
+    cells = ((line, key, str(_cell(record.get(key)))) for line, record in part for key in table.names or [])
+    line, key, got = next(cell for cell in cells if re.search("[\ud800-\udfff]", cell[2]))
+    problem = "not valid text: half of a surrogate pair"
+    return InputError(problem, file=table.path, line=line, field=key, got=got)
+
+
+def _check_keys(record: dict[str, Any], keys: list[str], path: Path, line: int) -> None:
+    """Refuse an object that lacks what the first one has and cannot do without, or has what would be lost.
+
+    Raises:
+        InputError: So it is.
+    """
+    for key in keys:
+        if key in NULLABLE and key in record:
+            if record[key] != record[key]:
+                record[key] = None  # pandas writes what is missing as NaN
+        elif key in REQUIRED and record.get(key) is None:
+            raise InputError("missing", file=path, line=line, field=key, fix="give it in every object")
+    for key in record.keys() - set(keys):
+        if would_be_lost(key, keys):
+            problem = "not in the first object"
+            raise InputError(problem, file=path, line=line, field=key, fix="give it in every object")
+
+
+def _cell(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    is_json = isinstance(value, int | float | list | dict) and not isinstance(value, bool)
+    return json.dumps(value, ensure_ascii=False, default=str) if is_json else str(value)
