@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ftkit.language.arithmetic import ArithmeticDataModule
     from ftkit.language.data import TextDataModule
     from ftkit.language.sft import CausalLMSFT
+    from ftkit.results.binary import BinaryEvaluator
     from ftkit.training.wandb_run import WandbRun
     from ftkit.vlm.data import VLMDataModule
     from ftkit.vlm.dpo import VLMDPO
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ArithmeticDataModule": "ftkit.language.arithmetic",
+    "BinaryEvaluator": "ftkit.results.binary",
     "CausalLMSFT": "ftkit.language.sft",
     "GPT2Classifier": "ftkit.classifier.gpt2_classifier",
     "SpamDataModule": "ftkit.classifier.spam",
@@ -37,6 +39,7 @@ __all__ = [
     "VLMDPO",
     "VLMSFT",
     "ArithmeticDataModule",
+    "BinaryEvaluator",
     "CausalLMSFT",
     "GPT2Classifier",
     "SpamDataModule",

@@ -89,7 +89,12 @@ def explain(message: str, known: list[str], type_of: Callable[[str], Any] = lamb
         if nested := _NESTED.search(message):
             message = nested["message"]
     key = ".".join(keys) or None
-    if key and (match := _EXPLAINED.search(message)):  # the innermost parser has already explained itself
+    unusable = explain_class(message, key, class_paths(type_of(key)) if key else ())
+    explained = list(_EXPLAINED.finditer(message))  # by inner parsers: one for each type that was tried
+    explained.sort(key=lambda match: "did you mean" not in match["message"])
+    sure = unusable is not None and "did you mean" in str(unusable)
+    if key and explained and ("did you mean" in explained[0]["message"] or not sure):
+        match = explained[0]
         if _NO_CLASS in match["message"]:
             own = own_classes(class_paths(type_of(key)))
             fix = f"put --{key} CLASS before it, or class_path beside it in a file" + (f": one of {own}" if own else "")
@@ -106,7 +111,7 @@ def explain(message: str, known: list[str], type_of: Callable[[str], Any] = lamb
         kind, value = _plain(match["kind"]), match["value"].strip()
         quotes = _quotes(key, value, type_of(key)) if kind == "str" and key else None
         return InputError(f"expected {kind}", field=key, got=value, fix=quotes)
-    if unusable := explain_class(message, key, class_paths(type_of(key)) if key else ()):
+    if unusable:
         return unusable
     if key and (given := _GIVEN.search(message)):
         kinds = dict.fromkeys(_plain(kind) for kind in _CHOICES.findall(message))

@@ -8,7 +8,9 @@ import lightning as L
 import pytest
 import torch
 from PIL import Image
+from torchmetrics.classification import BinaryAUROC
 
+from ftkit import BinaryEvaluator
 from ftkit.cli import main
 from ftkit.errors import InputError
 from ftkit.results.predictions import read_predictions
@@ -170,3 +172,20 @@ def test_tuning_moves_the_scores_and_the_evaluator_reads_them(
     assert after["figures"]["auroc"] == 1.0
     assert after["counts"]["tp"] + after["counts"]["tn"] == 6
     assert before["counts"] != after["counts"]
+
+
+def test_validation_logs_what_the_evaluator_finds_in_the_file(
+    approvals: Path, paligemma_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = {"auroc": BinaryAUROC(), "all": BinaryEvaluator()}
+    module = VLMYesNo(base_model=str(paligemma_folder), max_new_tokens=2, metrics=metrics)
+    every = str(approvals)
+    run = trainer(tmp_path, 1)
+    run.limit_val_batches = 1.0
+    (logged,) = run.validate(module, datamodule=VLMDataModule(every, every, every, batch_size=5), verbose=False)
+    assert main(["evaluate", str(tmp_path / "predictions-val.tsv"), "--positive", "yes", "--json"]) == 0
+    (file,) = json.loads(capsys.readouterr().out)["files"]
+    assert file["counts"]["unparsed"] == logged["val/all_unparsed_positive"] + logged["val/all_unparsed_negative"]
+    assert file["figures"]["accuracy"] == pytest.approx(logged["val/accuracy"])
+    assert file["figures"]["auroc"] == pytest.approx(logged["val/auroc"], abs=1e-6)
+    assert file["figures"]["auroc"] == pytest.approx(logged["val/all_auroc"], abs=1e-6)

@@ -29,14 +29,15 @@ from ftkit.classifier.trainable import (
 from ftkit.errors import InputError, at_least, below_one
 from ftkit.models.base_files import BaseFiles, Location
 from ftkit.models.base_model import Quantization, locate, locate_processor, quantization_options
-from ftkit.training.checkpoint import TrainedStateModule, trainable_parameters
+from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.distributed import summed
 from ftkit.training.lightning_internals import attached_trainer
+from ftkit.training.measured import MeasuredModule, Metrics
 from ftkit.training.optimizer import Interval, configured_optimizers
 from ftkit.training.sharding import holds_whole_network, shard
 
 
-class TextClassifier(TrainedStateModule):
+class TextClassifier(MeasuredModule):
     """A decoder-only transformer of any family as a two-class text classifier.
 
     Batches are dicts: ``input_ids`` (B, T) int64 right padded, ``length`` (B,) int64, ``label`` (B,) int64, ``id`` list
@@ -75,6 +76,8 @@ class TextClassifier(TrainedStateModule):
         optimizer: Makes the optimizer from the parameters that learn.
         scheduler: Makes a learning-rate scheduler from the optimizer.
         scheduler_interval: Whether the scheduler is stepped with each optimizer ``step`` or after each ``epoch``.
+        metrics: What validation and test log besides loss and accuracy, see
+            :class:`ftkit.training.measured.MeasuredModule`.
 
     Raises:
         InputError: An argument, or a combination of arguments, makes no sense.
@@ -106,9 +109,11 @@ class TextClassifier(TrainedStateModule):
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=5e-5, weight_decay=0.1, fused=True),
         scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: Interval = "step",
+        metrics: Metrics | None = None,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters(ignore=["optimizer", "scheduler", "scheduler_interval"])  # those of the subclass too
+        super().__init__(metrics)
+        # Those of the subclass too.
+        self.save_hyperparameters(ignore=["optimizer", "scheduler", "scheduler_interval", "metrics"])
         self.base_model, self.weights, self.revision, self.dropout = base_model, weights, revision, dropout
         self.trainable, self.pooling = trainable, pooling
         self.causal_mask, self.mask_padding = causal_mask, mask_padding
@@ -229,7 +234,7 @@ class TextClassifier(TrainedStateModule):
         shard(self, self.net)
 
     @property
-    def class_names(self) -> tuple[str, str]:
+    def class_names(self) -> tuple[str, str]:  # type: ignore[override]
         """Names of the negative and the positive class."""
         return ("0", "1") if self.encoding is None else self.encoding.labels
 

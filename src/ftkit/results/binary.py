@@ -33,7 +33,8 @@ class BinaryEvaluator(Metric):
     Args:
         positive: Name of the positive class.
         negative: Name of the other class.
-        threshold: A probability of at least this is a positive answer. (For torchmetrics it must be above.)
+        threshold: A probability of at least this is a positive answer. (For torchmetrics it must be above.) Null takes
+            the answers where they are given beside the probabilities, and 0.5 where they are not.
         beta: Weight of recall in ``f_beta``.
         prefix: Put in front of every name, for example ``val/``.
 
@@ -62,14 +63,14 @@ class BinaryEvaluator(Metric):
         self,
         positive: str = "yes",
         negative: str = "no",
-        threshold: float = 0.5,
+        threshold: float | None = None,
         beta: float = 1.0,
         prefix: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if positive == negative:
-            raise ValueError(f"the two classes need different names (got {positive!r} twice)")
+            raise InputError("the two classes need different names", field="positive", got=positive)
         self.positive, self.negative = positive, negative
         self.threshold, self.beta, self.prefix = threshold, beta, prefix
         for name in _STATES:
@@ -91,7 +92,7 @@ class BinaryEvaluator(Metric):
                 positive, 0 negative, -1 neither) or as strings.
             target: int or bool ``(B,)``: 1 for a positive, 0 for a negative; or class names.
             ids: int ``(B,)`` or strings: which examples these are.
-            answers: With probabilities in ``preds``: the answers, where they do not follow from the threshold.
+            answers: With probabilities in ``preds``: the answers, as above. A threshold that was given replaces them.
 
         Raises:
             InputError: A probability is NaN or outside [0, 1], a label is neither class, or the lengths differ.
@@ -101,8 +102,11 @@ class BinaryEvaluator(Metric):
             raise InputError("a label is neither class", field="target", fix=f"use {self.positive} and {self.negative}")
         if isinstance(preds, Tensor) and preds.is_floating_point():
             _check_probabilities(preds)
-            scores = preds.detach().double().flatten()
-            codes = (scores >= self.threshold).to(torch.int8) if answers is None else self._codes(answers)
+            scores = in_double(preds.detach()).flatten()
+            if answers is None or self.threshold is not None:
+                codes = (scores >= (0.5 if self.threshold is None else self.threshold)).to(torch.int8)
+            else:
+                codes = self._codes(answers)
         else:
             scores, codes = None, self._codes(preds)
         identity = None if ids is None else _identities(ids).to(self.device)
@@ -112,7 +116,7 @@ class BinaryEvaluator(Metric):
         n = len(labels)
         self.target.append(labels.to(self.device))
         self.answer.append(codes.to(self.device))
-        self.probability.append((labels * float("nan") if scores is None else scores).double().to(self.device))
+        self.probability.append((in_double(labels * float("nan")) if scores is None else scores).to(self.device))
         self.identity.append(torch.zeros(n, dtype=torch.int64, device=self.device) if identity is None else identity)
         self.scored += 0 if scores is None else n
         self.identified += 0 if identity is None else n
@@ -179,6 +183,11 @@ class BinaryEvaluator(Metric):
             return codes.to(torch.int8)
         table = {self.positive: 1, self.negative: 0}
         return torch.tensor([table.get(value, UNPARSED) for value in values], dtype=torch.int8)
+
+
+def in_double(values: Tensor) -> Tensor:
+    """Convert to float64, or to float32 on Apple's GPUs, which have nothing wider."""
+    return values.float() if values.device.type == "mps" else values.double()
 
 
 def _check_probabilities(preds: Tensor) -> None:

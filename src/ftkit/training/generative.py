@@ -99,7 +99,8 @@ class GenerativeModule(WindowedModule):
         scheduler_interval: Interval = "step",
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["optimizer", "scheduler", "scheduler_interval"])  # those of the subclass too
+        # Those of the subclass too.
+        self.save_hyperparameters(ignore=["optimizer", "scheduler", "scheduler_interval", "metrics"])
         self.base_model, self.revision = base_model, revision
         self.quantization, self.dtype_name, self.trainable = quantization, dtype, trainable
         self.lora_rank, self.lora_alpha, self.lora_dropout = lora_rank, lora_alpha, lora_dropout

@@ -18,11 +18,12 @@ from ftkit.examples.affixes import NO_AFFIXES
 from ftkit.models.base_model import plain_model, token_logits
 from ftkit.models.generation import greedy_answers
 from ftkit.normalize import normalize
+from ftkit.training.measured import MeasuredModule, Metrics
 from ftkit.training.sharding import gathered
 from ftkit.vlm.model import VLMModule
 
 
-class VLMYesNo(VLMModule):
+class VLMYesNo(MeasuredModule, VLMModule):
     """A vision-language model that answers a question about an image with one of two words.
 
     It learns the answers of its examples, as :class:`ftkit.vlm.sft.VLMSFT` does. Its predictions hold the greedy
@@ -33,14 +34,18 @@ class VLMYesNo(VLMModule):
     Args:
         positive: The positive answer.
         negative: The negative answer.
+        metrics: What validation and test log besides loss and accuracy, see
+            :class:`ftkit.training.measured.MeasuredModule`.
         **options: Those of :class:`ftkit.vlm.model.VLMModule`.
 
     Raises:
         InputError: The two words are the same or empty, or, once a stage starts, begin with the same tokens.
     """
 
-    def __init__(self, positive: str = "yes", negative: str = "no", **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(
+        self, positive: str = "yes", negative: str = "no", metrics: Metrics | None = None, **options: Any
+    ) -> None:
+        super().__init__(metrics=metrics, **options)
         for field, word in (("positive", positive), ("negative", negative)):
             if not normalize(word).strip("."):
                 raise InputError("is no word", field=field, got=word)

@@ -1,0 +1,108 @@
+"""Metrics as an argument of a module: one clone a split, over what the evaluation steps return."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+
+from ftkit.errors import InputError
+from ftkit.normalize import normalize
+from ftkit.results.binary import BinaryEvaluator, in_double
+from ftkit.results.figures import UNPARSED
+from ftkit.run_folder import SPLITS
+from ftkit.training.checkpoint import TrainedStateModule
+
+Metrics: TypeAlias = Metric | MetricCollection | dict[str, Metric]
+
+_LOGGED_BY_MODULES = {"loss", "accuracy"}
+
+
+class MeasuredModule(TrainedStateModule):
+    """A two-class module that logs metrics of its choice for every evaluated split, as ``SPLIT/NAME``.
+
+    The metrics are given what the evaluation steps return for the prediction file, see
+    :class:`ftkit.training.recorder.RunRecorder`: ``preds``, the probability of the positive class, float (B,), and
+    ``target``, int64 (B,), 1 for the positive class. Metrics whose ``update`` takes them also get ``answers``, int64
+    (B,), the predicted class, -1 for neither, and ``ids``, list of B str. They are computed once an evaluation, over
+    all processes; no checkpoint holds them.
+
+    Args:
+        metrics: Any torchmetrics metric, or several: a ``MetricCollection``, or a mapping of names to metrics. The
+            names ``loss`` and ``accuracy`` are taken by the module. Null takes :class:`ftkit.BinaryEvaluator`.
+        **options: Those of the next class.
+
+    Raises:
+        InputError: A metric has one of the module's own names.
+    """
+
+    class_names: tuple[str, str]  # negative, positive
+
+    def __init__(self, metrics: Metrics | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.metrics = nn.ModuleDict(_clones(BinaryEvaluator() if metrics is None else metrics))
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget an earlier evaluation, also one that was interrupted."""
+        for _, collection in self._collections():
+            collection.reset()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Measure a batch of the validation split."""
+        self._measure(("val",), outputs, dataloader_idx)
+
+    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Measure a batch of one of the tested splits."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        self._measure(getattr(datamodule, "evaluate_splits", ("test",)), outputs, dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of what was evaluated; an undefined figure is NaN.
+
+        Raises:
+            InputError: A metric is more than a number.
+        """
+        for prefix, collection in self._collections():
+            figures = collection.compute() if any(one.update_called for one in collection.values()) else {}
+            for name, value in figures.items():
+                if getattr(value, "numel", lambda: 0)() != 1:
+                    got, fix = type(value).__name__, "use one that comes to a number, such as an area"
+                    raise InputError("is more than a number", field=f"metrics: {name}", got=got, fix=fix)
+                if name.removeprefix(prefix) not in _LOGGED_BY_MODULES:
+                    self.log(name, value)
+
+    on_test_epoch_end = on_validation_epoch_end
+
+    def _measure(self, splits: tuple[str, ...], outputs: Any, place: int) -> None:
+        if place >= len(splits) or not isinstance(outputs, Mapping) or "id" not in outputs:
+            return
+        # In float64 a sigmoid keeps the order of log-odds up to 36.
+        preds = outputs["probability"] if "probability" in outputs else in_double(outputs["score"]).sigmoid()
+        target, answers = (self._codes(outputs[name]) for name in ("label", "prediction"))
+        dict(self._collections())[f"{splits[place]}/"].update(preds, target, ids=outputs["id"], answers=answers)
+
+    def _collections(self) -> ItemsView[str, Any]:
+        return self.metrics.items()
+
+    def _codes(self, classes: Tensor | list[str]) -> Tensor:
+        """Classes (B,) as int64: 1 positive, 0 negative, -1 neither."""
+        if isinstance(classes, Tensor):
+            return classes
+        known = {normalize(name): code for code, name in enumerate(self.class_names)}
+        return torch.tensor([known.get(name, UNPARSED) for name in classes], device=self.device)
+
+
+def _clones(metrics: Metrics) -> dict[str, MetricCollection]:
+    """A collection for each split by its prefix, such as ``val/``."""
+    if not isinstance(metrics, MetricCollection):
+        # Groups are found by comparing the states after one batch, where different metrics can agree by chance.
+        several: Any = metrics if isinstance(metrics, dict) else [metrics]
+        metrics = MetricCollection(several, compute_groups=False)
+    if taken := _LOGGED_BY_MODULES.intersection(metrics.keys(keep_base=True)):
+        raise InputError("is logged by the module itself", field=f"metrics.{taken.pop()}", fix="choose another name")
+    return {f"{split}/": metrics.clone(prefix=f"{split}/") for split in SPLITS}
