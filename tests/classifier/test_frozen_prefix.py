@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 from watched_runs import CACHED, SETTINGS, Messages, Watched, assert_same, classifier, entries, run, trainer
@@ -88,7 +89,7 @@ def test_one_computation_serves_the_rows_that_differ_behind_it(folder: Path, cac
 def test_only_real_tokens_are_kept_where_nothing_else_is_read(folder: Path, cache: Path) -> None:
     data = Messages()
     run(folder, data, pooling="last_real")
-    sizes = sorted(path.stat().st_size for path in cache.glob("*/rows.bin"))
+    sizes = sorted(load_file(path)["rows"].nbytes for path in cache.glob("*.safetensors"))
     width = AutoConfig.from_pretrained(folder).hidden_size
     assert sizes == sorted(int(dataset.length.sum()) * width * 4 for dataset in data.datasets.values())
 

@@ -138,7 +138,7 @@ def run(
 
 
 def entries(cache: Path) -> set[str]:
-    return {path.name for path in cache.glob("*") if path.is_dir()}
+    return {path.name for path in cache.glob("*.safetensors")}
 
 
 def assert_same(got: Watched, wanted: Watched, atol: float = 1e-6) -> None:

@@ -1,12 +1,11 @@
-"""Outputs of frozen layers on disk: computed once, and shared by every run and process that would compute the same.
+"""Cache outputs of frozen layers on disk: computed once, shared by every run and process that would compute the same.
 
-An entry is a folder named by the SHA-256 of what made its numbers, so another weight, text or precision is another
-entry and nothing has to be invalidated. It is built beside its place and renamed: it is whole or not there.
+An entry is a safetensors file named by the SHA-256 of what made its numbers, so another weight, text or precision is
+another entry and nothing has to be invalidated. It is written beside its place and renamed: it is whole or not there.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -18,11 +17,13 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -32,9 +33,9 @@ from ftkit.storage import PARTIAL_SUFFIX, cache_folder
 DEFAULT_MAX_GB = 20.0
 MAX_GB_VARIABLE = "FTKIT_FEATURES_GB"
 
-DESCRIPTION = "about.json"
-_DATA, _LOCK_SUFFIX = "rows.bin", ".lock"
 _CHUNK = 1 << 24  # bytes read at a time for a checksum
+_CRC_BYTES = 4
+_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}  # of safetensors
 _log = logging.getLogger(__name__)
 
 
@@ -42,27 +43,35 @@ class Features:
     """One entry of a store: for each example some vectors, read through a memory map.
 
     Args:
-        folder: The entry's folder.
+        path: The entry's file. Its tensors are ``lengths``, ``rows``, which holds the vectors of all examples in order
+            of length, and ``crc32``, the checksum of all bytes before its own.
 
     Attributes:
         lengths: How many vectors each example has, (N,) int64.
 
     Raises:
-        ValueError: A file is missing, cut short, damaged, or that of another entry.
+        ValueError: The file is missing, cut short, damaged, or that of another entry.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, path: Path) -> None:
         try:
-            about = read_description(folder)
-            self._width, self._dtype = about["width"], getattr(torch, about["dtype"])
-            self.lengths = torch.tensor(about["lengths"], dtype=torch.int64)
-            self._file = (folder / _DATA).open("rb")
-            size, checksum = about["bytes"], about["crc32"]
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{folder} cannot be read: {error}") from error
-        if size != os.fstat(self._file.fileno()).st_size or checksum != _crc32(folder / _DATA):
-            raise ValueError(f"{folder / _DATA} is not what was written")
-        self._starts = _starts(self.lengths)
+            self._file = path.open("rb")  # so that the entry can be read even if it is deleted meanwhile
+            if not _is_intact(self._file):
+                raise ValueError("it is not what was written")
+            with safe_open(path, "pt") as content:
+                made_of = json.loads(content.metadata()["made_of"])
+                self.lengths: Tensor = content.get_tensor("lengths").clone()
+                rows = content.get_slice("rows")
+                self._shape, self._dtype = rows.get_shape(), rows[:1].dtype
+        except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
+        if key_of(made_of) != path.stem:
+            raise ValueError(f"{path} is another entry")
+        self._offset = self._file.tell() - _CRC_BYTES - math.prod(self._shape) * self._dtype.itemsize
+        order = self.lengths.argsort(stable=True)
+        ordered = self.lengths[order]
+        self._starts = torch.empty_like(self.lengths)
+        self._starts[order] = ordered.cumsum(0) - ordered
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -80,8 +89,8 @@ class Features:
         wanted = self.lengths[list(examples)].tolist() if lengths is None else lengths
         # Mapped for this batch only: pages that stay mapped would count as this process's memory.
         mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY)
-        rows = torch.frombuffer(mapped, dtype=self._dtype).view(-1, self._width)
-        starts = self._starts[list(examples)].tolist()
+        values = torch.frombuffer(mapped, dtype=self._dtype, offset=self._offset, count=math.prod(self._shape))
+        rows, starts = values.view(self._shape), self._starts[list(examples)].tolist()
         taken = [rows[start : start + length] for start, length in zip(starts, wanted, strict=True)]
         return pad_sequence(taken, batch_first=True)
 
@@ -111,12 +120,12 @@ class FeatureStore:
         self.max_bytes = 1e9 * (_max_gb() if max_gb is None else max_gb)
 
     def find(self, made_of: Mapping[str, Any]) -> Features | None:
-        """The entry that ``made_of`` describes, or None if there is none or it is damaged."""
-        place = self.folder / key_of(made_of)
-        if not place.is_dir():
+        """Return the entry that ``made_of`` describes, or None if there is none or it is damaged."""
+        path = self._path(made_of)
+        if not path.exists():
             return None
         try:
-            return Features(place)
+            return Features(path)
         except ValueError as error:
             warnings.warn(f"{error}; it is computed again", stacklevel=2)
             return None
@@ -139,49 +148,56 @@ class FeatureStore:
         Returns:
             The entry; None, after a warning, if it cannot be kept: no room, or a folder that cannot be written.
         """
+        path = self._path(made_of)
+        partial = path.with_suffix(f".{os.getpid()}{PARTIAL_SUFFIX}")
         try:
-            with self.locked(place := self.folder / key_of(made_of)):
+            with self._locked(path.stem):
                 if found := self.find(made_of):
                     return found
-                self._remove_leftovers(place)
-                partial = place.with_name(f"{place.name}.{os.getpid()}{PARTIAL_SUFFIX}")
-                partial.mkdir()
+                self._remove_leftovers(path)
                 try:
-                    about = self._write_rows(partial / _DATA, lengths, batch_size, compute)
-                    _write_text(partial / DESCRIPTION, described(made_of, about))
-                    partial.rename(place)
+                    self._write(partial, made_of, lengths, batch_size, compute)
+                    partial.rename(path)
                 finally:
-                    shutil.rmtree(partial, ignore_errors=True)
-                return Features(place)
+                    partial.unlink(missing_ok=True)
+                return Features(path)
         except (OSError, EnvironmentFault) as error:
             warnings.warn(f"outputs of frozen layers are computed again in every step: {error}", stacklevel=2)
             return None
 
-    def _write_rows(
-        self, path: Path, lengths: Sequence[int], batch_size: int, compute: Callable[[list[int]], Tensor]
-    ) -> dict[str, Any]:
-        """Write the rows in order of length, a batch at a time; returns what a reader must know of them."""
+    def _path(self, made_of: Mapping[str, Any]) -> Path:
+        return self.folder / f"{key_of(made_of)}.safetensors"
+
+    def _write(
+        self,
+        path: Path,
+        made_of: Mapping[str, Any],
+        lengths: Sequence[int],
+        batch_size: int,
+        compute: Callable[[list[int]], Tensor],
+    ) -> None:
+        """Write an entry as it is computed, the vectors in order of length and a batch at a time."""
         checksum, order = 0, torch.tensor(lengths).argsort(stable=True).tolist()
         with path.open("wb") as file:
             for start in range(0, len(order), batch_size):
                 examples = order[start : start + batch_size]
                 vectors = compute(examples).detach().cpu()
+                parts = [row[: lengths[example]] for row, example in zip(vectors, examples, strict=True)]
+                written: list[bytes | memoryview] = [_bytes_of(part) for part in parts]
                 if not start:
-                    width, dtype = vectors.shape[2], vectors.dtype
-                    needed = sum(lengths) * width * dtype.itemsize
-                    self.check_room(needed)
+                    written.insert(0, _header(made_of, lengths, vectors))
+                    size = len(written[0]) + sum(lengths) * vectors[0, 0].nbytes + _CRC_BYTES
+                    self.check_room(size)
                     if hasattr(os, "posix_fallocate"):  # a full disk shows now, and not after the work
-                        os.posix_fallocate(file.fileno(), 0, needed)
-                for row, example in zip(vectors, examples, strict=True):
-                    data = row[: lengths[example]].contiguous().flatten().view(torch.uint8).numpy().data
-                    file.write(data)
-                    checksum = zlib.crc32(data, checksum)
-            if file.tell() != needed:
-                raise ValueError(f"{file.tell():,} bytes were computed instead of {needed:,}")
+                        os.posix_fallocate(file.fileno(), 0, size)
+                for part in written:
+                    file.write(part)
+                    checksum = zlib.crc32(part, checksum)
+            file.write(checksum.to_bytes(_CRC_BYTES))
+            if file.tell() != size:
+                raise ValueError(f"{file.tell():,} bytes were computed instead of {size:,}")
             file.flush()
             os.fsync(file.fileno())
-        name = str(dtype).removeprefix("torch.")
-        return {"width": width, "dtype": name, "bytes": needed, "crc32": checksum, "lengths": list(lengths)}
 
     def check_room(self, needed: int) -> int:
         """Refuse to write so much.
@@ -195,7 +211,7 @@ class FeatureStore:
         Raises:
             EnvironmentFault: The store would exceed its bound, or the disk its free half.
         """
-        used = sum(map(_size, self.folder.glob(f"*/{_DATA}")))
+        used = sum(map(_size, self.folder.iterdir()))
         if used + needed > self.max_bytes:
             raise EnvironmentFault(
                 f"they need {needed / 1e9:.3g} GB, and {used / 1e9:.3g} of {self.max_bytes / 1e9:g} GB are taken",
@@ -212,29 +228,33 @@ class FeatureStore:
         return int(min(self.max_bytes - used, free / 2))
 
     @contextmanager
-    def locked(self, place: Path) -> Iterator[None]:
-        """Hold one entry for this process. The kernel lets go of it when the process ends, however it ends.
-
-        Args:
-            place: The entry's folder in the store; it need not be there.
-        """
+    def _locked(self, key: str) -> Iterator[None]:
+        """Hold one entry for this process. The kernel lets go of it when the process ends, however it ends."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with place.with_name(place.name + _LOCK_SUFFIX).open("w") as file:
-            if not _try_lock(file.fileno()):
-                _log.info("another process computes the same outputs of frozen layers: waiting for it")
-                started = time.perf_counter()
-                fcntl.flock(file, fcntl.LOCK_EX)
-                _log.info("waited %.0f s", time.perf_counter() - started)
+        lock = self._lock(key)
+        try:
+            held = lock.acquire(blocking=False)
+        except Timeout:
+            _log.info("another process computes the same outputs of frozen layers: waiting for it")
+            started = time.perf_counter()
+            held = lock.acquire()
+            _log.info("waited %.0f s", time.perf_counter() - started)
+        with held:
             yield
 
-    def _remove_leftovers(self, place: Path) -> None:
-        """Remove what is damaged in ``place``, and what killed processes left half built: nobody holds its lock."""
-        for folder in (place, *self.folder.glob(f"{place.name}.*{PARTIAL_SUFFIX}")):
-            shutil.rmtree(folder, ignore_errors=True)
+    def _lock(self, key: str) -> FileLock:
+        return FileLock(self.folder / f"{key}.lock")
+
+    def _remove_leftovers(self, path: Path) -> None:
+        """Remove a damaged entry, whose lock this process holds, and what killed processes left half built."""
+        path.unlink(missing_ok=True)
         for partial in self.folder.glob(f"*{PARTIAL_SUFFIX}"):
-            with (self.folder / (partial.name.partition(".")[0] + _LOCK_SUFFIX)).open("w") as file:
-                if _try_lock(file.fileno()):
-                    shutil.rmtree(partial, ignore_errors=True)
+            key = partial.name.partition(".")[0]
+            if key == path.stem:
+                partial.unlink(missing_ok=True)
+            else:
+                with suppress(Timeout), self._lock(key).acquire(blocking=False):
+                    partial.unlink(missing_ok=True)
 
 
 def _max_gb() -> float:
@@ -249,7 +269,7 @@ def _max_gb() -> float:
 
 
 def key_of(made_of: Mapping[str, Any]) -> str:
-    """The SHA-256 of the canonical JSON of ``made_of``: the order of its keys does not matter, every value does.
+    """Return the SHA-256 of the canonical JSON of ``made_of``: the order of its keys does not matter, every value does.
 
     Example:
         >>> key_of({"depth": 11, "mask": None}) == key_of({"mask": None, "depth": 11})
@@ -259,37 +279,8 @@ def key_of(made_of: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def described(made_of: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    """Return the description of an entry as JSON, with a checksum of its own.
-
-    Args:
-        made_of: What decides the numbers; its :func:`key_of` names the entry.
-        facts: What a reader must know of the numbers, such as their shape and type.
-    """
-    about = {"made_of": dict(made_of), **facts}
-    return json.dumps({"sha256": key_of(about), "about": about})
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """Read what :func:`described` made, from the folder of an entry.
-
-    Raises:
-        ValueError: It is damaged, or describes another entry than the folder's name says.
-        OSError: It cannot be read.
-    """
-    try:
-        content = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        about = content["about"]
-        intact = content["sha256"] == key_of(about) and key_of(about["made_of"]) == folder.name
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{DESCRIPTION} is damaged, or of an earlier version: {error}") from error
-    if not intact:
-        raise ValueError(f"the checksum of {DESCRIPTION} does not match")
-    return dict(about)
-
-
 def digest_of(tensors: Iterable[Tensor]) -> str:
-    """The SHA-256 of tensors, in order: types, shapes and bytes.
+    """Return the SHA-256 of tensors, in order: types, shapes and bytes.
 
     Example:
         >>> digest_of([torch.zeros(2)]) == digest_of([torch.zeros(2, 1)])
@@ -297,15 +288,41 @@ def digest_of(tensors: Iterable[Tensor]) -> str:
     """
     digest = hashlib.sha256()
     for tensor in tensors:
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{values.dtype} {tuple(values.shape)} ".encode())
-        digest.update(values.flatten().view(torch.uint8).numpy().data)
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(_bytes_of(tensor.detach().cpu()))
     return digest.hexdigest()
 
 
 def pinned_for(features: Tensor, device: torch.device) -> Tensor:
-    """Features in pinned memory, if they go to a GPU: what a loader pinned did not have them yet."""
+    """Pin features in memory if they go to a GPU: what a loader pinned did not have them yet."""
     return features.pin_memory() if device.type == "cuda" else features
+
+
+def _header(made_of: Mapping[str, Any], lengths: Sequence[int], vectors: Tensor) -> bytes:
+    """Return what stands before the rows in an entry, in the format of safetensors: the header and the lengths."""
+    size, width = sum(lengths), vectors.shape[2]
+    places = [0, 8 * len(lengths), 8 * len(lengths) + size * vectors[0, 0].nbytes]
+    places.append(places[2] + _CRC_BYTES)
+    tensors = {
+        "lengths": {"dtype": "I64", "shape": [len(lengths)], "data_offsets": places[:2]},
+        "rows": {"dtype": _DTYPES[vectors.dtype], "shape": [size, width], "data_offsets": places[1:3]},
+        "crc32": {"dtype": "U8", "shape": [_CRC_BYTES], "data_offsets": places[2:]},
+    }
+    text = json.dumps({"__metadata__": {"made_of": json.dumps(made_of)}, **tensors}).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + bytes(_bytes_of(torch.tensor(lengths, dtype=torch.int64)))
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return tensor.contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def _is_intact(file: IO[bytes]) -> bool:
+    """Compare the last bytes of a file with the checksum of all before them."""
+    checksum, left = 0, os.fstat(file.fileno()).st_size - _CRC_BYTES
+    while left > 0 and (chunk := file.read(min(_CHUNK, left))):
+        checksum, left = zlib.crc32(chunk, checksum), left - len(chunk)
+    return left == 0 and file.read() == checksum.to_bytes(_CRC_BYTES)
 
 
 def _size(path: Path) -> int:
@@ -313,35 +330,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:  # another process has just removed or renamed it
         return 0
-
-
-def _starts(lengths: Tensor) -> Tensor:
-    """Where the rows of each example begin in the file, which holds them in order of length."""
-    order = lengths.argsort(stable=True)
-    ordered = lengths[order]
-    starts = torch.empty_like(lengths)
-    starts[order] = ordered.cumsum(0) - ordered
-    return starts
-
-
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _crc32(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            checksum = zlib.crc32(chunk, checksum)
-    return checksum
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

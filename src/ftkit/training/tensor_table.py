@@ -1,29 +1,27 @@
-"""Rows that are computed when they are first asked for, and kept: one file that runs and processes append to.
+"""Cache tensors by key in an SQLite file that runs and processes share.
 
 :class:`ftkit.training.feature_store.FeatureStore` keeps what can be computed at one go, because all examples are known
-before. Here they come batch by batch, and the same one may come from several data sets: a row is found by a digest of
-what it was made from.
+before. Here they come batch by batch, and the same one may come from several data sets: a tensor is found by a digest
+of what it was made from.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import shutil
+import sqlite3
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
 
-import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from ftkit.errors import EnvironmentFault
-from ftkit.storage import atomic_write
-from ftkit.training.feature_store import DESCRIPTION, FeatureStore, described, key_of, read_description
+from ftkit.training.feature_store import FeatureStore, key_of
 
-KEY_BYTES = 32  # a SHA-256
-_CRC_BYTES = 4
+_WAIT = 60.0  # seconds for another process's transaction, which takes milliseconds
+_DAMAGED = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}  # the first: not the table we made
 # How much may be appended before the room is looked at again: so much, and at most this part of it. Other processes do
 # not see what is granted but not yet written, so by so much each of them may exceed the bound.
 _GRANT = 1 << 26  # bytes
@@ -31,19 +29,17 @@ _SHARE = 8
 
 
 class TensorTable:
-    """Tensors of one shape and type, by key, in an entry of a store.
+    """Tensors by key, in an entry of a store.
 
-    A record is its key, its row and a checksum of both and of the entry's name. Whoever appends holds the entry's lock,
-    and first cuts off what a killed process left of a record; a record whose checksum is wrong counts as missing and is
-    written anew. An entry that cannot be read, or that was deleted under a run, counts as empty and is begun anew by
-    who appends next.
+    Each is kept with a checksum of itself, its key and the entry's name; one whose checksum is wrong counts as missing
+    and is written anew. A file that cannot be read, or that was deleted under a run, counts as empty and is begun anew.
 
     Args:
-        made_of: What decides all rows, as plain values; the rest is in the keys.
+        made_of: What decides all tensors, as plain values; the rest is in the keys.
         store: Where the entry lies; None takes the default one.
 
     Example:
-        >>> import hashlib, tempfile
+        >>> import hashlib, tempfile, torch
         >>> from pathlib import Path
         >>> table = TensorTable({"weights": "5f3a"}, FeatureStore(Path(tempfile.mkdtemp())))
         >>> cat, dog = (hashlib.sha256(text).digest() for text in (b"cat", b"dog"))
@@ -54,112 +50,99 @@ class TensorTable:
 
     def __init__(self, made_of: Mapping[str, Any], store: FeatureStore | None = None) -> None:
         self.store = FeatureStore() if store is None else store
-        self._made_of = dict(made_of)
-        self._folder = self.store.folder / key_of(made_of)
-        self._seed = zlib.crc32(self._folder.name.encode())  # a record of another entry is none of this one
-        self._data, self._about = self._folder / "rows.bin", self._folder / DESCRIPTION
+        self.path = self.store.folder / f"{key_of(made_of)}.sqlite"
+        self._seed = zlib.crc32(self.path.name.encode())  # a value of another entry is none of this one
+        self._known: set[bytes] = set()
         self._full = False
         self._granted = 0  # bytes for which there is room
-        self._forget()
 
     def __contains__(self, key: bytes) -> bool:
-        """Whether a row was there when the entry was last looked at."""
-        return key in self._offsets
+        """Whether a tensor was there when it was last read or added."""
+        return key in self._known
 
     def get(self, keys: Sequence[bytes]) -> list[Tensor | None]:
-        """Read rows.
+        """Read tensors.
 
         Args:
-            keys: Digests of :data:`KEY_BYTES` bytes.
+            keys: Digests.
 
         Returns:
-            For each key a copy of its row, or None if there is none.
+            For each key its tensor, or None if there is none.
         """
-        if (file := self._open("rb")) is None:
-            return [None] * len(keys)
-        with file:
-            return [self._read(file.fileno(), key) for key in keys]
+        found: list[bytes | None] = [None] * len(keys)
+        try:
+            if self.path.exists():
+                with self._open() as connection:
+                    found = [self._read(connection, key) for key in keys]
+            elif self._known:
+                raise sqlite3.OperationalError("it is gone")
+        except sqlite3.Error as error:
+            self._tell(error)
+        if b"" in found:
+            warnings.warn(f"a tensor in {self.path} is not what was written; it is computed again", stacklevel=2)
+        for key, value in zip(keys, found, strict=True):
+            (self._known.add if value else self._known.discard)(key)
+        return [load(value)["value"] if value else None for value in found]
 
-    def add(self, keys: Sequence[bytes], rows: Tensor) -> None:
-        """Keep rows that are not kept yet. If they cannot be kept, that is said once and nothing more is tried.
+    def add(self, keys: Sequence[bytes], values: Tensor) -> None:
+        """Keep tensors that are not kept yet. If they cannot be kept, that is said once and nothing more is tried.
 
         Args:
-            keys: Digests of :data:`KEY_BYTES` bytes.
-            rows: (N, ...), of the shape and type of all earlier ones.
-
-        Raises:
-            ValueError: Their shape or type is another one.
+            keys: Digests.
+            values: (N, ...), one for each key.
         """
         if self._full:
             return
-        rows = rows.detach().cpu().contiguous()
+        saved = {key: save({"value": one}) for key, one in zip(keys, values.detach().cpu().contiguous(), strict=True)}
         try:
-            with self.store.locked(self._folder), self._open("r+b") or self._create(rows) as file:
-                if (tuple(rows.shape[1:]), rows.dtype) != (self._shape, self._dtype):
-                    raise ValueError(f"rows of {rows.dtype} {tuple(rows.shape[1:])}, not {self._dtype} {self._shape}")
-                fresh = {key: row for key, row in zip(keys, rows, strict=True) if key not in self._offsets}
-                self._take_room(len(fresh) * self._record)
-                self._append(file, fresh)
-        except (OSError, EnvironmentFault) as error:
+            self.store.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self._write(saved)
+            except sqlite3.Error as error:
+                if not _is_damage(error):
+                    raise
+                self._tell(error)
+                self._write(saved)
+        except (OSError, sqlite3.Error, EnvironmentFault) as error:
             self._full = True
             warnings.warn(f"what is computed from now on is not kept for later: {error}", stacklevel=2)
 
-    def _forget(self) -> None:
-        """Know nothing of the entry."""
-        self._written: tuple[int, ...] = ()  # which description was read
-        self._shape: tuple[int, ...] = ()
-        self._dtype = torch.float32
-        self._record = 0  # bytes of a record
-        self._offsets: dict[bytes, int] = {}
-        self._scanned = 0  # bytes of the file that are in _offsets
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """Open the file for one transaction: kept open, it would not survive a fork or its deletion."""
+        with closing(sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous = OFF")  # what a power failure damages is computed again
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS tensors (key BLOB PRIMARY KEY, value BLOB, checksum INTEGER)"
+            )
+            yield connection
 
-    def _open(self, mode: str) -> IO[bytes] | None:
-        """Open the file of rows, and take note of them; None if there is no entry, or none that can be read."""
-        if not self._written and not self._about.exists():
-            return None
-        try:
-            self._read_description()
-            file = self._data.open(mode)
-            self._scan(file.fileno())
-        except (OSError, ValueError, LookupError) as error:
-            # Of this line, so that it is shown once and not for reading and for appending.
-            warnings.warn(f"{self._folder} cannot be read: {error}; its rows are computed again", stacklevel=1)
-            self._forget()
-            return None
-        return file
+    def _read(self, connection: sqlite3.Connection, key: bytes) -> bytes | None:
+        """Return what is kept of a key; None if nothing is, and no bytes if it is damaged."""
+        query = "SELECT value, checksum FROM tensors WHERE key = ?"
+        for value, checksum in connection.execute(query, (key,)):
+            return value if isinstance(value, bytes) and self._checksum(key, value) == checksum else b""
+        return None
 
-    def _create(self, rows: Tensor) -> IO[bytes]:
-        """Begin the entry anew, and write down the shape of its rows, which holds for good."""
-        shutil.rmtree(self._folder, ignore_errors=True)  # what is damaged, or was never finished
-        self._folder.mkdir()
-        file = self._data.open("w+b")  # before the description: who sees that finds both
-        row = {"shape": list(rows.shape[1:]), "dtype": str(rows.dtype).removeprefix("torch.")}
-        with atomic_write(self._about) as about:
-            about.write(described(self._made_of, {"row": row}))
-        self._read_description()
-        return file
+    def _write(self, saved: Mapping[bytes, bytes]) -> None:
+        with self._open() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            fresh = {key: value for key, value in saved.items() if not self._read(connection, key)}
+            self._take_room(sum(map(len, fresh.values())))
+            entries = [(key, value, self._checksum(key, value)) for key, value in fresh.items()]
+            connection.executemany("INSERT OR REPLACE INTO tensors VALUES (?, ?, ?)", entries)
+            connection.execute("COMMIT")
+        self._known |= saved.keys()
 
-    def _read_description(self) -> None:
-        """Learn the shape, unless it is known: the entry may have been begun anew since."""
-        status = self._about.stat()
-        written = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        if written == self._written:
-            return
-        self._forget()
-        row = read_description(self._folder)["row"]
-        self._shape, self._dtype = tuple(row["shape"]), getattr(torch, row["dtype"])
-        self._record = KEY_BYTES + math.prod(self._shape) * self._dtype.itemsize + _CRC_BYTES
-        self._written = written
+    def _checksum(self, key: bytes, value: bytes) -> int:
+        return zlib.crc32(value, zlib.crc32(key, self._seed))
 
-    def _scan(self, descriptor: int) -> None:
-        """Take note of whole records that were appended since."""
-        size = os.fstat(descriptor).st_size
-        if size < self._scanned:  # it was cut
-            self._offsets, self._scanned = {}, 0
-        whole = size // self._record * self._record
-        for offset in range(self._scanned, whole, self._record):
-            self._offsets[os.pread(descriptor, KEY_BYTES, offset)] = offset
-        self._scanned = whole
+    def _tell(self, error: sqlite3.Error) -> None:
+        """Say that the file cannot be read, and delete it if it is damaged."""
+        if _is_damage(error):
+            for suffix in ("-journal", ""):
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        warnings.warn(f"{self.path} cannot be read: {error}; its tensors are computed again", stacklevel=3)
 
     def _take_room(self, needed: int) -> None:
         """Look at the whole store, which takes longer than appending, only where what was granted is used up."""
@@ -167,26 +150,6 @@ class TensorTable:
             self._granted = max(needed, min(_GRANT, self.store.check_room(needed) // _SHARE))
         self._granted -= needed
 
-    def _append(self, file: IO[bytes], rows: Mapping[bytes, Tensor]) -> None:
-        """Write records behind those that were noted, and note them."""
-        file.truncate(self._scanned)  # a killed process may have left a part of a record
-        file.seek(self._scanned)
-        for key, row in rows.items():
-            values = row.flatten().view(torch.uint8).numpy().data
-            checksum = zlib.crc32(values, zlib.crc32(key, self._seed))
-            for part in (key, values, checksum.to_bytes(_CRC_BYTES)):
-                file.write(part)
-        file.flush()
-        self._scan(file.fileno())
 
-    def _read(self, descriptor: int, key: bytes) -> Tensor | None:
-        if (offset := self._offsets.get(key)) is None:
-            return None
-        record = memoryview(os.pread(descriptor, self._record, offset))
-        content, checksum = record[:-_CRC_BYTES], record[-_CRC_BYTES:]
-        if content[:KEY_BYTES] != key or zlib.crc32(content, self._seed).to_bytes(_CRC_BYTES) != checksum:
-            warnings.warn(f"a row of {self._data} is not what was written; it is computed again", stacklevel=3)
-            del self._offsets[key]
-            return None
-        values = bytearray(content[KEY_BYTES:])
-        return torch.frombuffer(values, dtype=self._dtype).reshape(self._shape)
+def _is_damage(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED  # errors of the module itself have no code
