@@ -5,7 +5,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from ftkit.errors import InputError
 from ftkit.results.answers import read_answers
-from ftkit.results.comparison import compare
+from ftkit.results.comparison import compare, corrected
 from ftkit.results.predictions import write_predictions
 from ftkit.results.statistics import minimum_detectable_difference
 
@@ -38,7 +38,7 @@ def _aligned(answers):
 
 def test_a_better_model_is_found_whatever_the_order(files):
     good, bad = files(good=0.95, bad=0.7)
-    (found,) = compare([good], bad)
+    found = compare(good, bad)
     (target, a), (_, b) = _aligned(good), _aligned(bad)
     only_a, only_b = int(np.sum((a == target) & (b != target))), int(np.sum((a != target) & (b == target)))
     assert (found.n, found.only_model, found.only_reference) == (300, only_a, only_b)
@@ -58,8 +58,8 @@ def test_a_better_model_is_found_whatever_the_order(files):
 
 def test_holm_counts_the_comparisons(files):
     a, b, c, reference = files(a=0.8, b=0.82, c=0.95, reference=0.8)
-    alone = [compare([model], reference)[0].p for model in (a, b, c)]
-    together = compare([a, b, c], reference)
+    alone = [compare(model, reference).p for model in (a, b, c)]
+    together = corrected([compare(model, reference) for model in (a, b, c)])
     assert [one.p for one in together] == alone
     assert together[2].p_holm == pytest.approx(3 * alone[2])
     assert all(one.p_holm >= one.p for one in together)
@@ -70,7 +70,7 @@ def test_holm_counts_the_comparisons(files):
 
 def test_a_model_against_itself(files):
     model, same = files(model=0.8) * 2
-    (found,) = compare([model], same)
+    found = compare(model, same)
     assert (found.only_model, found.only_reference, found.p) == (0, 0, 1.0)
     assert found.reach.possible is False
     low, high = found.intervals["accuracy"]
@@ -87,7 +87,7 @@ def test_no_interval_claims_what_the_exact_test_cannot_show(tmp_path, positives,
     for name, predictions in (("model", labels), ("reference", reference)):
         write_predictions(tmp_path / f"{name}.tsv", map(str, range(30)), labels, predictions)
     model, other = read_answers([tmp_path / "model.tsv", tmp_path / "reference.tsv"])
-    (found,) = compare([model], other)
+    found = compare(model, other)
     assert found.intervals.keys() == found.differences.keys()
     for name, (low, high) in found.intervals.items():
         assert low < 0 < found.differences[name] < high
@@ -97,7 +97,7 @@ def test_ids_that_only_one_file_has_are_counted_and_named(tmp_path):
     write_predictions(tmp_path / "a.tsv", [f"a{k}" for k in range(7)] + ["x"], ["yes"] * 8, ["yes"] * 8)
     write_predictions(tmp_path / "b.tsv", ["x", "b0"], ["yes"] * 2, ["no"] * 2)
     a, b = read_answers([tmp_path / "a.tsv", tmp_path / "b.tsv"])
-    (found,) = compare([a], b)
+    found = compare(a, b)
     assert (found.n, found.only_model) == (1, 1)
     assert found.missing == (7, ["a0", "a1", "a2", "a3", "a4"])
     assert found.missing_in_model == (1, ["b0"])
@@ -114,12 +114,12 @@ def test_files_about_other_examples_or_labels_are_refused(tmp_path):
         write_predictions(tmp_path / f"{name}.tsv", ids, labels, labels)
     a, b, c = read_answers([tmp_path / f"{name}.tsv" for name in "abc"])
     with pytest.raises(InputError) as caught:
-        compare([a], b)
+        compare(a, b)
     assert str(caught.value) == (
         f"{a.path}: id: no id in common with {b.path} (got '1'); fix: compare predictions for the same examples"
     )
     with pytest.raises(InputError) as caught:
-        compare([a], c)
+        compare(a, c)
     assert str(caught.value) == (
         f"{a.path}:3: label: 1 labels differ from those in {c.path} (got '2'); fix: compare predictions for the same "
         "labels"

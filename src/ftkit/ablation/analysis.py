@@ -9,12 +9,12 @@ from pathlib import Path
 
 from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.identity import changes
-from ftkit.ablation.paired import Comparison, compare
 from ftkit.ablation.pareto import pareto_front
+from ftkit.ablation.run_answers import compare, over_seeds
 from ftkit.ablation.summary import RowSummary, summarize
 from ftkit.ablation.sweep import Sweep, SweepRow, read_sweep
 from ftkit.errors import InputError
-from ftkit.results.statistics import holm
+from ftkit.results.comparison import Comparison, corrected
 
 _NAMED_ROW = re.compile(r"\brow (\d+)\b")
 
@@ -88,17 +88,23 @@ def _comparisons(
     others = [row for row in sweep.rows if row is not origin]
     pairs = [(row, origin) for row in others]
     pairs += [(row, other) for row in others for other in others if other is not row and _names(row, other)]
-    made = [(row, other, found) for row, other in pairs if (found := compare(row, other)) is not None]
-    corrected = holm([found.p for _, _, found in made])
+    made = [(row, other, found) for row, other in pairs if (found := _compared(row, other)) is not None]
     against: dict[int, Comparison] = {}
     named: dict[int, tuple[int, Comparison]] = {}
-    for (row, other, found), p_holm in zip(made, corrected, strict=True):
-        judged = replace(found, p_holm=p_holm, converged={row.number, other.number} <= set(converged))
+    for (row, other, _), found in zip(made, corrected([found for _, _, found in made]), strict=True):
+        judged = replace(found, converged={row.number, other.number} <= set(converged))
         if other is origin:
             against[row.number] = judged
         else:
             named[row.number] = other.number, judged
     return against, named
+
+
+def _compared(row: SweepRow, other: SweepRow) -> Comparison | None:
+    """Compare two rows over the seeds that both have."""
+    seeds = sorted({cell.seed for cell in row.done} & {cell.seed for cell in other.done})
+    ours, theirs = (over_seeds([cell.answers for cell in one.done if cell.seed in seeds]) for one in (row, other))
+    return compare(ours, theirs, seeds)
 
 
 def _names(row: SweepRow, other: SweepRow) -> bool:

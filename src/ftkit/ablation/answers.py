@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.evidence import Confusion
-from ftkit.ablation.paired import Comparison
 from ftkit.ablation.summary import RowSummary, seeds_text
-from ftkit.results.statistics import minimum_detectable_difference, rounded_p
+from ftkit.results.comparison import Comparison
+from ftkit.results.statistics import rounded_p
 
 
 def answers(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Mapping[int, str]:
@@ -35,27 +35,26 @@ def _sentences(analysis: Analysis, row: RowSummary, confusion: Confusion | None)
     if row.number == analysis.reference.number:
         sentences.insert(0, "The reference.")
     elif row.comparison is not None:
-        sentences.append(compared(row, analysis.reference, row.comparison, analysis.comparisons))
+        sentences.append(compared(row, analysis.reference, row.comparison))
     else:
         sentences.append(f"It cannot be compared with row {analysis.reference.number} on the same examples.")
     if row.named is not None:
         number, comparison = row.named
         other = next(other for other in analysis.rows if other.number == number)
-        sentences.append(compared(row, other, comparison, analysis.comparisons))
+        sentences.append(compared(row, other, comparison))
     if row.notes:
         complete = row.status in ("done", "not converged")
         sentences.append(f"{'Mind' if complete else 'Incomplete'}: {'; '.join(row.notes)}.")
     return sentences
 
 
-def compared(row: RowSummary, other: RowSummary, comparison: Comparison, tests: int) -> str:
+def compared(row: RowSummary, other: RowSummary, comparison: Comparison) -> str:
     """A paired comparison in a sentence.
 
     Args:
         row: The row.
         other: What it is compared with.
         comparison: How it went.
-        tests: The number of comparisons that were made together.
     """
     name, n = f"row {other.number} ({other.name})", comparison.n
     if not comparison.disagreements:
@@ -79,11 +78,10 @@ def compared(row: RowSummary, other: RowSummary, comparison: Comparison, tests: 
     sentence = f"It cannot be told apart from {name} with {n:,} examples: {seen}, {_p(comparison.p_holm)} after Holm."
     if comparison.hopeless:
         return f"{sentence} The two differ on {comparison.disagreements}, too few for any test to be significant."
-    if len(seeds) == 1:
-        least = minimum_detectable_difference(n, comparison.disagreements / n, comparisons=tests)
-        if not math.isnan(least):
-            sentence += f" A true difference of {least * 100:.1f} points would be found in 4 of 5 such tables."
-    return sentence
+    if math.isnan(comparison.detectable):
+        return sentence
+    least = f"{comparison.detectable * 100:.1f} points"
+    return f"{sentence} A true difference of {least} would be found in 4 of 5 such tables."
 
 
 def _accuracy(row: RowSummary, confusion: Confusion | None) -> str:

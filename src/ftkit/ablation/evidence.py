@@ -11,24 +11,15 @@ from statistics import fmean
 
 import numpy as np
 
+from ftkit.ablation.run_answers import MOST_CLASSES, RunAnswers
 from ftkit.ablation.sweep import CellState
 from ftkit.errors import InputError
 from ftkit.results.paired import sign_flip_test
-from ftkit.results.predictions import Predictions, read_predictions
-from ftkit.results.preference_file import (
-    CHOSEN,
-    REJECTED,
-    TIE,
-    TIED,
-    WON,
-    half_points,
-    is_preference,
-)
+from ftkit.results.preference_file import CHOSEN, REJECTED, TIE, TIED, WON
 from ftkit.results.statistics import is_significant
-from ftkit.run_folder import CURVES_FILE, predictions_file
+from ftkit.run_folder import CURVES_FILE
 
 NEITHER = "neither"
-_MOST_CLASSES = 8  # with more labels, such as the results of sums, a table of answers is no picture
 
 
 @dataclass(frozen=True)
@@ -123,19 +114,18 @@ def read_confusion(cells: Sequence[CellState]) -> Confusion | None:
     Raises:
         InputError: A prediction file is damaged.
     """
-    pairs: Counter[tuple[str, str]] = Counter()
-    positive = ""
-    paths = (cell.directory / predictions_file("test") for cell in cells)
-    files = [read_predictions(path) for path in paths if path.exists()]
+    files = [cell.answers for cell in cells if cell.answers is not None]
+    if not all(one.pairs for one in files):
+        return None
+    pairs = Counter[tuple[str, str]]()
     for one in files:
-        both = zip(one.labels, one.predictions, strict=True)
-        pairs.update((label or "", answer or "") for label, answer in both)
-        positive = (one.score_name or "").partition(":")[2] or positive
-    if files and all(is_preference(one.labels, one.predictions) for one in files):
+        pairs.update(one.pairs)
+    if files and all(one.preferences for one in files):
         counts = [[pairs[CHOSEN, outcome] for outcome in (CHOSEN, REJECTED, TIE)]]
         return Confusion([CHOSEN], [CHOSEN, REJECTED, TIE], counts, _baseline(files, None))
+    positive = next((one.positive for one in reversed(files) if one.positive), "")
     classes = {label for label, _ in pairs} | ({positive} if positive else set())
-    if not 0 < len(classes) <= _MOST_CLASSES:
+    if not 0 < len(classes) <= MOST_CLASSES:
         return None
     if len(classes) == 1:  # of one label alone nobody knows what the other would be called
         classes |= {answer for _, answer in pairs}
@@ -150,16 +140,15 @@ def read_confusion(cells: Sequence[CellState]) -> Confusion | None:
     return Confusion(labels, labels, counts, baseline)
 
 
-def _baseline(files: Sequence[Predictions], majority: str | None) -> Baseline:
+def _baseline(files: Sequence[RunAnswers], majority: str | None) -> Baseline:
     """The baseline of a row, one file a seed, tested on the same examples; of pairs, which have no majority, a coin."""
-    gained: Counter[str] = Counter()
-    halves = 0  # that the baseline gets right
-    for one in files:
-        points = half_points(one.labels, one.predictions, one.scores, one.score_name)
-        for identity, label, point in zip(one.ids, one.labels, points.tolist(), strict=True):
-            without_skill = TIED if majority is None else WON * (label == majority)
-            halves += without_skill
-            gained[identity] += point - without_skill
-    beaten = gained.total() > 0 and is_significant(sign_flip_test(np.array(list(gained.values()))))
+    points, target, identity = (
+        np.concatenate([getattr(one, name) for one in files]) for name in ("correct", "target", "identity")
+    )
+    without_skill = np.full(len(points), TIED) if majority is None else WON * (target == hash(majority))
+    examples, places = np.unique(identity, return_inverse=True)
+    gained = np.zeros(len(examples), np.int64)
+    np.add.at(gained, places, points - without_skill)
+    beaten = bool(gained.sum() > 0) and is_significant(sign_flip_test(gained))
     name = "a coin" if majority is None else f"always answering {majority}"
-    return Baseline(name, halves / (WON * sum(map(len, files))), beaten)
+    return Baseline(name, float(without_skill.sum()) / (WON * len(points)), beaten)

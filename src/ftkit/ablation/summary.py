@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TypeVar
 
-import numpy as np
 from scipy import stats
 
 from ftkit.ablation.convergence import not_converged
 from ftkit.ablation.identity import changes
-from ftkit.ablation.paired import Comparison, right_answers
 from ftkit.ablation.published import Published, PublishedTable
+from ftkit.ablation.run_answers import over_seeds
 from ftkit.ablation.sweep import CellState, SweepRow
+from ftkit.results.comparison import Comparison
 from ftkit.results.preference_file import WON
 from ftkit.results.preferences import interval_of_counts
 from ftkit.results.statistics import seed_spread
@@ -178,9 +178,9 @@ def accuracy_interval(cells: Sequence[CellState]) -> tuple[float, float] | None:
         return interval_of_counts(tests[0].n, tests[0].correct, tests[0].ties)
     mean, n = fmean(test.accuracy for test in tests), float(tests[0].n)
     degrees_of_freedom = math.inf
-    answers = right_answers(cells)
+    answers = over_seeds([cell.answers for cell in cells])
     if answers is not None and len(answers) > 1:
-        spread = seed_spread(np.stack(list(answers.values()), axis=1) / WON)
+        spread = seed_spread(answers.correct / WON)
         degrees_of_freedom = spread.degrees_of_freedom
         n = mean * (1 - mean) / spread.standard_error**2 if spread.standard_error else n
     return _wilson(mean, n, float(stats.t.isf(0.025, degrees_of_freedom)))

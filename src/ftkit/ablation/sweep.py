@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from ftkit.ablation.folder import Ablation
 from ftkit.ablation.ledger import Ledger
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.result import Result
+from ftkit.ablation.run_answers import RunAnswers, read_run_answers
 from ftkit.errors import InputError
 from ftkit.lock import running_since
-from ftkit.run_folder import RESULT_FILE
+from ftkit.run_folder import RESULT_FILE, predictions_file
 from ftkit.storage import atomic_write
 
 DESCRIPTION_FILE = "ablation.json"
@@ -41,6 +43,17 @@ class CellState:
     result: Result | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
     time: str = ""
+
+    @cached_property
+    def answers(self) -> RunAnswers | None:
+        """How it answered the test examples; None if it left no prediction file.
+
+        Raises:
+            InputError: The prediction file is damaged or does not fit ``result.json``.
+        """
+        path = self.directory / predictions_file("test")
+        counted = None if self.result is None else self.result.splits.get("test")
+        return read_run_answers(path, counted) if path.exists() else None
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from ftkit.report.preference_report import (
 )
 from ftkit.results.answers import Answers, read_answers
 from ftkit.results.assessment import BinaryReport, Settings, assess
-from ftkit.results.comparison import compare, compare_with
+from ftkit.results.comparison import compare, corrected
 from ftkit.results.exact_match import assess_exact, read_free_answers
 from ftkit.results.preference_file import is_preference_file, read_preferences
-from ftkit.results.preferences import assess_preferences, compare_preferences
+from ftkit.results.preferences import assess_preferences
 from ftkit.results.scan import NotBinaryError
 from ftkit.results.statistics import holm
 from ftkit.results.threshold import Costs, Threshold, freeze_threshold
@@ -150,7 +150,9 @@ def _binary(
         threshold = Threshold.load(threshold_from)
     return Evaluation(
         reports=[_reported(model, settings) for model in models],
-        comparisons=compare(rivals, others[0], settings.level, settings.seed) if references else [],
+        comparisons=corrected([compare(rival, others[0], settings.level, settings.seed) for rival in rivals])
+        if references
+        else [],
         threshold=threshold,
         at_threshold=[] if threshold is None else [_at_threshold(model, threshold, settings) for model in models],
         digits=digits,
@@ -172,7 +174,8 @@ def _exact(
     rivals = [model for model in models if not _is_same(model.path, against)]
     comparisons = []
     if against is not None:
-        comparisons = compare_with(rivals, read_free_answers(against, None, normalize), settings.level)
+        reference = read_free_answers(against, None, normalize)
+        comparisons = corrected([compare(rival, reference, settings.level) for rival in rivals])
     reports = [assess_exact(model, settings.level) for model in models]
     return ExactEvaluation(reports=reports, comparisons=comparisons, digits=digits, level=settings.level, why=why)
 
@@ -182,7 +185,10 @@ def _preferences(
 ) -> PreferenceEvaluation:
     models = [read_preferences(path, slice_by) for path in files]
     rivals = [model for model in models if not _is_same(model.path, against)]
-    comparisons = [] if against is None else compare_preferences(rivals, read_preferences(against), settings.level)
+    comparisons = []
+    if against is not None:
+        reference = read_preferences(against)
+        comparisons = corrected([compare(rival, reference, settings.level) for rival in rivals])
     reports = [assess_preferences(model, settings.level) for model in models]
     return PreferenceEvaluation(reports=reports, comparisons=comparisons, digits=digits, level=settings.level)
 

@@ -10,22 +10,27 @@ from pathlib import Path
 import numpy as np
 
 from ftkit.errors import InputError
+from ftkit.results.answer_file import AnswerFile, Differences
 from ftkit.results.classes import Classes, merged_labels, resolve_classes, score_parts
-from ftkit.results.figures import UNPARSED, Counts
+from ftkit.results.figures import UNPARSED, Counts, figure_values
+from ftkit.results.intervals import table_limits
 from ftkit.results.predictions import examples_at, stream_labeled
-from ftkit.results.scan import AnswerFile, Scan, scan
+from ftkit.results.scan import Scan, scan
 
 _SHOWN = 5
+_COMPARED = ("f_measure", "balanced_accuracy", "mcc")  # besides the accuracy
+# Of each label, (answer here, answer there): only the other is right, or only this one.
+_LOST = np.array([[[0, 0, 0], [0, 0, 0], [0, 1, 0]], [[0, 0, 0], [0, 0, 1], [0, 0, 0]]]).reshape(2, 9)
+_WON = _LOST.reshape(2, 3, 3).swapaxes(1, 2).reshape(2, 9)
 NEUTRAL = {"probability": 0.5, "log_odds": 0.0}  # where a score favours neither class
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answers(AnswerFile):
-    """A file of answers to yes/no questions, in numbers.
+    """A file of answers to yes/no questions, in numbers; ``target`` is 1 for a positive, 0 for a negative.
 
     Attributes:
         classes: The two classes.
-        target: int8 ``(n,)``: 1 for a positive, 0 for a negative.
         answer: int8 ``(n,)``: 1, 0, or -1 for an answer that names neither class.
         score: float64 ``(n,)``: higher means more positive; None when the file has none.
         kind: ``probability`` or ``log_odds``; empty without scores.
@@ -33,7 +38,6 @@ class Answers(AnswerFile):
     """
 
     classes: Classes
-    target: np.ndarray
     answer: np.ndarray
     score: np.ndarray | None = None
     kind: str = ""
@@ -44,10 +48,22 @@ class Answers(AnswerFile):
         """The outcomes."""
         return Counts.of(self.target, self.answer)
 
-    @property
-    def correct(self) -> np.ndarray:
-        """Whether each answer is right: bool ``(n,)``."""
-        return self.target == self.answer
+    def differences(self, other: Answers, mine: np.ndarray, theirs: np.ndarray, level: float, seed: int) -> Differences:
+        """Return the differences of F-measure, balanced accuracy and Matthews coefficient, NaN where one is undefined.
+
+        Args:
+            other: The other file.
+            mine: int64 ``(shared,)``: the shared examples in this file.
+            theirs: The same examples in the other file.
+            level: Confidence of the intervals.
+            seed: Seed of the draws that they are made of.
+        """
+        target, answer, theirs = self.target[mine], self.answer[mine], other.answer[theirs]
+        # (2, 9): examples by label (0, 1), answer here and answer there (-1, 0, 1 each)
+        table = np.bincount((target * 9 + (answer + 1) * 3 + theirs + 1).astype(np.int8), minlength=18).reshape(2, 9)
+        found = {name: float(value) for name, value in _figure_differences(table).items()}
+        limits = table_limits(table, _LOST, _WON, _figure_differences, level, seed)
+        return found, {name: limits[name] for name in found if not np.isnan([found[name], *limits[name]]).any()}
 
 
 def read_answers(
@@ -82,23 +98,23 @@ def read_answers(
 def _answers(one: Scan, classes: Classes) -> Answers:
     counts = np.bincount(one.prediction[one.prediction >= 0], minlength=len(one.predictions)).tolist()
     counted = {text: count for text, count in zip(one.predictions, counts, strict=True) if count}
+    target = _coded(one.label, map(classes.code, one.labels))
     answer = _coded(one.prediction, map(classes.answer_code, one.predictions))
+    warnings = one.common["warnings"] + _unparsed_warning(one, counted, int((answer == UNPARSED).sum()), classes)
     score, kind = _oriented(one, classes)
-    notes = [*one.file.notes, *(merged_labels(one) if classes.normalize else ())]
+    notes = one.common["notes"] + (merged_labels(one) if classes.normalize else [])
     if score is not None:
-        notes += _disagreements(one.file.path, answer, score, kind)
+        notes += _disagreements(one.path, answer, score, kind)
+    found = Counter({text: count for text, count in counted.items() if classes.answer_code(text) == UNPARSED})
     return Answers(
-        **vars(one.file)
-        | {
-            "notes": notes,
-            "warnings": one.file.warnings + _unparsed_warning(one, counted, int((answer == UNPARSED).sum()), classes),
-        },
+        **one.common | {"notes": notes, "warnings": warnings},
         classes=classes,
-        target=_coded(one.label, map(classes.code, one.labels)),
+        target=target,
         answer=answer,
+        correct=target == answer,
         score=score,
         kind=kind,
-        unparsed=_unparsed(counted, classes),
+        unparsed=dict(found.most_common(_SHOWN)),
     )
 
 
@@ -123,7 +139,7 @@ def _unparsed_warning(one: Scan, counts: Mapping[str, int], unparsed: int, class
     if unparsed == n and found:
         raise InputError(
             f"all {n:,} answers are neither {names} as they are spelled",
-            file=one.file.path,
+            file=one.path,
             field="prediction",
             got=max(found, key=counts.__getitem__),
             fix=f"give --normalize-labels, which reads {count:,} of them",
@@ -137,11 +153,6 @@ def _unparsed_warning(one: Scan, counts: Mapping[str, int], unparsed: int, class
     return [f"{every} {n:,} answers are neither {names} and count as errors{missing} ({advice})."]
 
 
-def _unparsed(counts: Mapping[str, int], classes: Classes) -> dict[str, int]:
-    found = Counter({text: count for text, count in counts.items() if classes.answer_code(text) == UNPARSED})
-    return dict(found.most_common(_SHOWN))
-
-
 def _oriented(one: Scan, classes: Classes) -> tuple[np.ndarray | None, str]:
     """The scores so that higher means more positive, and their kind."""
     if one.score is None or one.layout.score_name is None:
@@ -151,7 +162,7 @@ def _oriented(one: Scan, classes: Classes) -> tuple[np.ndarray | None, str]:
     if code == UNPARSED:
         raise InputError(
             "the score's class is not one of the labels",
-            file=one.file.path,
+            file=one.path,
             field=one.layout.score_name,
             got=scored,
             fix=f"name the column {kind}:{classes.positive}",
@@ -170,3 +181,15 @@ def _disagreements(path: Path, answer: np.ndarray, score: np.ndarray, kind: str)
     identity, row, table = examples_at(stream_labeled(path), [int(np.argmax(against))])[0]
     first = f"first: {identity}, line {table.line_of(row)}"
     return [f"{int(against.sum()):,} answers contradict their score at {neutral:g} ({first})"]
+
+
+def _figure_differences(table: np.ndarray) -> dict[str, np.ndarray]:
+    answers = table.reshape(*table.shape[:-1], 3, 3)
+    mine, theirs = (figure_values(_cells(answers.sum(axis=axis))) for axis in (-1, -2))
+    return {name: mine[name] - theirs[name] for name in _COMPARED}
+
+
+def _cells(by_answer: np.ndarray) -> np.ndarray:
+    """Counts in the order of :class:`Counts` from ``(..., label, answer)`` with answers -1, 0, 1."""
+    places = [(1, 2), (0, 1), (0, 2), (1, 1), (1, 0), (0, 0)]
+    return np.stack([by_answer[..., label, answer] for label, answer in places], axis=-1)

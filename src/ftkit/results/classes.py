@@ -102,7 +102,7 @@ def resolve_classes(scans: Sequence[Scan], positive: str | None = None, normaliz
         _check_apart(scans, totals)
     predicted = {clean(text) for one in scans for text in one.predictions}
     if positive is None and not any(one.layout.score_name for one in scans):
-        _check_binary(scans[0].file.path, totals, predicted)
+        _check_binary(scans[0].path, totals, predicted)
     positive = clean(positive) if positive is not None else _default_positive(scans, totals, predicted, clean)
     others = [label for label, _ in totals.most_common() if label != positive]
     others.sort(key=lambda label: positive_of(positive, label) is None)  # its usual partner first
@@ -111,7 +111,7 @@ def resolve_classes(scans: Sequence[Scan], positive: str | None = None, normaliz
     if positive not in totals and not alone:
         raise InputError(
             "no label is the positive class",
-            file=scans[0].file.path,
+            file=scans[0].path,
             field="positive",
             got=positive,
             fix=f"use {' or '.join(others[:_FREQUENT])}{_or_normalize(positive, others)}",
@@ -144,7 +144,7 @@ def _check_apart(scans: Sequence[Scan], totals: Counter[str]) -> None:
     if len(totals) == 1 and len(written) > 1 and not is_paired(written[0]):
         raise InputError(
             f"all labels are one class when spelling is ignored: {', '.join(map(repr, written[:_FREQUENT]))}",
-            file=scans[0].file.path,
+            file=scans[0].path,
             field="label",
             fix="leave --normalize-labels out",
         )
@@ -188,7 +188,7 @@ def _default_positive(
         return usual
     raise InputError(
         "which class is the positive one?",
-        file=scans[0].file.path,
+        file=scans[0].path,
         field="positive",
         got=", ".join(sorted(labels[:_FREQUENT])),
         fix=f"give {' or '.join(f'--positive {label}' for label in sorted(labels[:_FREQUENT]))}",
@@ -211,7 +211,7 @@ def _unseen_negative(positive: str, predicted: set[str]) -> str:
 def _unknown_label(scans: Sequence[Scan], clean: Callable[[str], str], allowed: set[str]) -> InputError:
     unknown = ((one, code, text) for one in scans for code, text in enumerate(one.labels) if clean(text) not in allowed)
     one, code, text = next(unknown)
-    ((_, row, table),) = examples_at(stream_labeled(one.file.path), [int(np.argmax(one.label == code))])
+    ((_, row, table),) = examples_at(stream_labeled(one.path), [int(np.argmax(one.label == code))])
     fix = f"use {' or '.join(sorted(allowed))}{_or_normalize(text, allowed)}"
     return InputError("unknown label", file=table.path, line=table.line_of(row), field="label", got=text, fix=fix)
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ftkit.normalize import normalize
+from ftkit.results.answer_file import AnswerFile, gather
 from ftkit.results.intervals import Interval
 from ftkit.results.misses import Misses
 from ftkit.results.predictions import PredictionBatch, identities, stream_labeled
-from ftkit.results.scan import AnswerFile, gather
 from ftkit.results.statistics import mcnemar_exact, wilson_interval
 
 _SHOWN = 5
@@ -22,18 +22,14 @@ _SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class FreeAnswers(AnswerFile):
-    """A prediction file of free texts, in numbers: about 20 bytes per example, whatever the text.
+    """A prediction file of free texts, in numbers; ``target`` is a hash of each label.
 
     Attributes:
-        target: int64 ``(n,)``: a hash of each label.
-        correct: bool ``(n,)``: whether the answer equals the label.
         empty: Answers that are missing or without a character.
         nearly: Wrong answers that are right in the spelling of :func:`ftkit.normalize.normalize`.
         wrong: The first wrong answers: id, label and answer.
     """
 
-    target: np.ndarray
-    correct: np.ndarray
     empty: int
     nearly: int
     wrong: list[tuple[str, str, str]]
@@ -151,7 +147,9 @@ def read_free_answers(path: str | Path, slice_by: str | None = None, normalize_l
 
     found = gather(path, slice_by, keep)
     return FreeAnswers(
-        **vars(found.file) | {"warnings": found.file.warnings + misses.warnings(normalize_labels)} | found.columns,
+        **found.common | {"warnings": found.common["warnings"] + misses.warnings(normalize_labels)},
+        target=found.columns["target"],
+        correct=found.columns["correct"],
         empty=empty,
         nearly=0 if normalize_labels else misses.nearly,
         wrong=wrong,
@@ -181,7 +179,7 @@ def assess_exact(answers: FreeAnswers, level: float = 0.95) -> ExactReport:
         worse=worse,
         p_majority=mcnemar_exact(better, worse),
         answers=answers,
-        slices={name: Share.of(correct, level) for name, correct in answers.by_slice(answers.correct).items()},
+        slices={name: Share.of(answers.correct[rows], level) for name, rows in answers.by_slice().items()},
     )
 
 

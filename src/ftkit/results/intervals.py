@@ -9,9 +9,8 @@ import numpy as np
 
 from ftkit.results.curves import Curve, probability_of
 from ftkit.results.figures import PROPORTIONS, Counts, figure_values
-from ftkit.results.statistics import percentile_interval, wilson_interval
+from ftkit.results.statistics import Interval, percentile_interval, wilson_interval
 
-Interval = tuple[float, float]
 K = TypeVar("K", bound=Hashable)
 MAX_EXAMPLES = 100_000  # above, the intervals of the score figures are a matter of the third decimal, and slow
 _MAX_DRAWS = 20_000_000

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ftkit.errors import InputError
+from ftkit.results.answer_file import AnswerFile, Differences, gather
 from ftkit.results.predictions import PredictionBatch, numbers_of, stream_predictions
-from ftkit.results.scan import AnswerFile, gather
+from ftkit.results.statistics import mean_interval
 
 CHOSEN, REJECTED, TIE = "chosen", "rejected", "tie"
 LOST, TIED, WON = 0, 1, 2  # pairs in halves: a tie is as good as a coin
@@ -29,20 +30,31 @@ _OUTCOMES = {CHOSEN: WON, TIE: TIED, REJECTED: LOST}
 
 @dataclass(frozen=True, kw_only=True)
 class Preferences(AnswerFile):
-    """A preference file in numbers.
+    """A preference file in numbers; ``correct`` is 2 where the chosen answer is preferred, 1 for a tie, else 0.
 
     Attributes:
-        correct: int8 ``(n,)``: 2 where the chosen answer is preferred, 1 for a tie, 0 where the rejected one is.
         measures: float64 ``(n,)`` by name: ``margin`` and the columns of the file that are in ``MEASURES``.
     """
 
-    correct: np.ndarray
     measures: dict[str, np.ndarray]
+    answers: int = WON
 
-    @property
-    def target(self) -> np.ndarray:
-        """The labels as numbers, all the same: uint8 ``(n,)``."""
-        return np.zeros(len(self), np.uint8)
+    def differences(
+        self, other: Preferences, mine: np.ndarray, theirs: np.ndarray, level: float, seed: int
+    ) -> Differences:
+        """Return the mean differences of the measures that both files have, pair by pair.
+
+        Args:
+            other: The other file.
+            mine: int64 ``(shared,)``: the shared pairs in this file.
+            theirs: The same pairs in the other file.
+            level: Confidence of the intervals.
+            seed: Not used.
+        """
+        both = [name for name in self.measures if name in other.measures]
+        found = {name: mean_interval(self.measures[name][mine] - other.measures[name][theirs], level) for name in both}
+        intervals = {name: interval for name, (_, interval) in found.items() if interval is not None}
+        return {name: mean for name, (mean, _) in found.items()}, intervals
 
 
 def is_preference(labels: Iterable[str | None], predictions: Iterable[str | None]) -> bool:
@@ -98,7 +110,8 @@ def read_preferences(path: str | Path, slice_by: str | None = None) -> Preferenc
         return {**measures, "correct": _outcomes(batch, measures.get("margin"))}
 
     found = gather(path, slice_by, keep)
-    return Preferences(**vars(found.file), correct=found.columns.pop("correct"), measures=found.columns)
+    correct, n = found.columns.pop("correct"), len(found.common["identity"])
+    return Preferences(**found.common, target=np.zeros(n, np.uint8), correct=correct, measures=found.columns)
 
 
 def _outcomes(batch: PredictionBatch, margin: np.ndarray | None) -> np.ndarray:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from ftkit.results.comparison import Comparison, Differences, compare_with
 from ftkit.results.intervals import Interval
 from ftkit.results.paired import paired_interval
 from ftkit.results.preference_file import LOST, TIED, WON, Preferences
-from ftkit.results.statistics import clopper_pearson, holm, mcnemar_exact, wilson_interval
+from ftkit.results.statistics import clopper_pearson, holm, mcnemar_exact, mean_interval, wilson_interval
 
 
 @dataclass(frozen=True)
@@ -142,8 +139,7 @@ def assess_preferences(preferences: Preferences, level: float = 0.95) -> Prefere
         preferences: What was read.
         level: Confidence of the intervals.
     """
-    parts = preferences.by_slice(preferences.correct)
-    slices = {name: Outcomes.of(part, level) for name, part in parts.items()}
+    slices = {name: Outcomes.of(preferences.correct[rows], level) for name, rows in preferences.by_slice().items()}
     adjusted = holm([outcomes.p for outcomes in slices.values()])
     return PreferenceReport(
         name=str(preferences.path),
@@ -154,35 +150,3 @@ def assess_preferences(preferences: Preferences, level: float = 0.95) -> Prefere
             name: replace(outcomes, p_holm=p) for (name, outcomes), p in zip(slices.items(), adjusted, strict=True)
         },
     )
-
-
-def compare_preferences(models: Sequence[Preferences], reference: Preferences, level: float = 0.95) -> list[Comparison]:
-    """Compare preferences on the same pairs, for example after a training with before it.
-
-    The test is exact (:func:`ftkit.results.paired.sign_flip_test`): a pair that went from lost to won counts twice
-    as much as one that went from tied to won. Measures that both files have are compared pair by pair, too.
-    """
-
-    def differ(model: Preferences, other: Preferences, mine: np.ndarray, theirs: np.ndarray) -> Differences:
-        both = [name for name in model.measures if name in other.measures]
-        found = {name: mean_interval(model.measures[name][mine] - other.measures[name][theirs], level) for name in both}
-        intervals = {name: interval for name, (_, interval) in found.items() if interval is not None}
-        return {name: mean for name, (mean, _) in found.items()}, intervals
-
-    return compare_with(models, reference, level, differ, answers=WON)
-
-
-def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, Interval | None]:
-    """Return a mean and its interval by Student's t; None where it would be no statement, as of equal values.
-
-    Example:
-        >>> mean, (low, high) = mean_interval(np.array([1.0, 2.0, 3.0]))
-        >>> f"{mean:.2f} {low:.2f} {high:.2f}"
-        '2.00 -0.48 4.48'
-    """
-    mean, n = float(values.mean()), len(values)
-    spread = float(values.std(ddof=1)) if n > 1 and np.isfinite(values).all() else 0.0
-    if not spread:
-        return mean, None
-    half = float(stats.t.isf((1 - level) / 2, n - 1)) * spread / n**0.5
-    return mean, (mean - half, mean + half)

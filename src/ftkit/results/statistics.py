@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
+Interval = tuple[float, float]
 ALPHA = 0.05  # the level of significance of every verdict
 
 
-def wilson_interval(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson_interval(correct: int, n: int, level: float = 0.95) -> Interval:
     """Wilson's score interval of a proportion.
 
     Args:
@@ -49,7 +50,7 @@ def is_significant(p: float) -> bool:
     return p < ALPHA
 
 
-def clopper_pearson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def clopper_pearson(correct: int, n: int, level: float = 0.95) -> Interval:
     """Return the exact interval of a proportion: the inversion of the exact binomial test.
 
     Args:
@@ -95,10 +96,26 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
     return float(stats.binomtest(int(only_a), int(only_a + only_b), 0.5).pvalue)
 
 
-def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+def percentile_interval(values: np.ndarray, level: float = 0.95) -> Interval:
     """The central part of bootstrap values; ``(nan, nan)`` if the figure was undefined in some resample."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, Interval | None]:
+    """Return a mean and its interval by Student's t; None where it would be no statement, as of equal values.
+
+    Example:
+        >>> mean, (low, high) = mean_interval(np.array([1.0, 2.0, 3.0]))
+        >>> f"{mean:.2f} {low:.2f} {high:.2f}"
+        '2.00 -0.48 4.48'
+    """
+    mean, n = float(values.mean()), len(values)
+    spread = float(values.std(ddof=1)) if n > 1 and np.isfinite(values).all() else 0.0
+    if not spread:
+        return mean, None
+    half = float(stats.t.isf((1 - level) / 2, n - 1)) * spread / n**0.5
+    return mean, (mean - half, mean + half)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,0 +1,111 @@
+"""How the runs of a row answered the test examples, one prediction file a seed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ftkit.ablation.result import Split
+from ftkit.errors import InputError
+from ftkit.results import comparison
+from ftkit.results.answer_file import AnswerFile
+from ftkit.results.comparison import Comparison
+from ftkit.results.predictions import read_predictions
+from ftkit.results.preference_file import TIED, WON, half_points, is_preference
+
+MOST_CLASSES = 8  # with more labels, such as the results of sums, a table of answers is no picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunAnswers(AnswerFile):
+    """The answers of one run; ``correct`` is in halves: 2 for a right one, 1 for a tie of a pair of preferences.
+
+    Attributes:
+        pairs: How often each label got each answer; empty with more than 8 labels.
+        positive: The class that the scores are of; empty without scores.
+        preferences: Whether the examples are pairs of a chosen and a rejected answer.
+    """
+
+    pairs: Counter[tuple[str, str]]
+    positive: str
+    preferences: bool
+    answers: int = WON
+
+
+def read_run_answers(path: Path, counted: Split | None) -> RunAnswers:
+    """Read the prediction file of a run.
+
+    Args:
+        path: The file.
+        counted: What ``result.json`` says of it, if there is one.
+
+    Raises:
+        InputError: The file is damaged or does not fit ``result.json``.
+    """
+    found = read_predictions(path)
+    labels, answers = ([text or "" for text in column] for column in (found.labels, found.predictions))
+    points = half_points(labels, answers, found.scores, found.score_name)
+    right = int(np.count_nonzero(points == WON))
+    if counted is not None and (len(points), right) != (counted.n, counted.correct):
+        raise InputError(
+            f"{right} of {len(points)} right, but result.json says {counted.correct} of {counted.n}",
+            file=path,
+            fix="run the row again with --force",
+        )
+    return RunAnswers(
+        path=path,
+        identity=np.array([hash(text) for text in found.ids]),
+        target=np.array([hash(text) for text in labels]),
+        correct=points,
+        pairs=Counter(zip(labels, answers, strict=True) if len(set(labels)) <= MOST_CLASSES else ()),
+        positive=(found.score_name or "").partition(":")[2],
+        preferences=is_preference(labels, answers),
+    )
+
+
+def over_seeds(runs: Sequence[RunAnswers | None]) -> AnswerFile | None:
+    """Put the answers of several seeds together.
+
+    Args:
+        runs: One a seed; None where a seed left no prediction file.
+
+    Returns:
+        The examples, sorted, with ``correct``, int ``(seeds, n)``, in halves; None if there are no runs, a file is
+        missing, or the seeds had different examples or labels.
+    """
+    known = [run for run in runs if run is not None]
+    if not known or len(known) < len(runs):
+        return None
+    orders = [np.argsort(run.identity) for run in known]
+    both = [np.stack([run.identity[order], run.target[order]]) for run, order in zip(known, orders, strict=True)]
+    if any(not np.array_equal(one, both[0]) for one in both):
+        return None
+    points = np.stack([run.correct[order] for run, order in zip(known, orders, strict=True)])
+    return AnswerFile(path=known[0].path, identity=both[0][0], target=both[0][1], correct=points, answers=WON)
+
+
+def compare(ours: AnswerFile | None, theirs: AnswerFile | None, seeds: Sequence[int]) -> Comparison | None:
+    """Compare what two rows answered with the same seeds: ours minus theirs.
+
+    Args:
+        ours: What :func:`over_seeds` returned for a row.
+        theirs: The same for its reference.
+        seeds: The seeds of both.
+
+    Returns:
+        The comparison, or None if one of them has no answers or they were tested on different examples or labels.
+    """
+    if ours is None or theirs is None:
+        return None
+    if not (np.array_equal(ours.identity, theirs.identity) and np.array_equal(ours.target, theirs.target)):
+        return None
+    unit = 1 if TIED in ours.correct or TIED in theirs.correct else WON  # halves only where there are any
+    a, b = (
+        replace(one, correct=one.correct.sum(axis=0) // unit, answers=WON * len(seeds) // unit)
+        for one in (ours, theirs)
+    )
+    return replace(comparison.compare(a, b), seeds=seeds)
