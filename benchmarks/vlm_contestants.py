@@ -185,9 +185,9 @@ def ftkit(task: Task) -> tuple[Clock, Callable[[], Any]]:
     from torch.utils.data import DataLoader
 
     from ftkit.examples.reader import read_examples
-    from ftkit.vlm.chat import ChatEncoder
     from ftkit.vlm.dataset import ExampleDataset
     from ftkit.vlm.dpo import VLMDPO
+    from ftkit.vlm.encoder import ChatEncoder
     from ftkit.vlm.sft import VLMSFT
 
     options: dict[str, Any] = {"lora_rank": RANK, "lora_alpha": ALPHA} if task.lora else {"freeze_vision": False}

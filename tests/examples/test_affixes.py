@@ -7,7 +7,7 @@ import pytest
 from chat_folders import CHATML, ENDED_BY_OTHER, ENDED_BY_TEMPLATE, QWEN3, TEMPLATES, tokenizer_of
 from ftkit.examples.affixes import Affixes
 from ftkit.examples.reader import Example
-from ftkit.examples.supervision import Renderer
+from ftkit.examples.renderer import Renderer
 from ftkit.models.generation import text_until_end
 
 EXAMPLE = Example("a", "What colour?", "blue")

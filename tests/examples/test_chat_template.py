@@ -8,9 +8,10 @@ import pytest
 
 from chat_folders import CHATML, ENDED_BY_OTHER, ENDED_BY_TEMPLATE, PLAIN_TEXT, QWEN3, TOOL, tokenizer_of
 from ftkit.errors import InputError
-from ftkit.examples.chat_template import supervision_line
+from ftkit.examples.padding import supervised_batch
 from ftkit.examples.reader import Example, Message
-from ftkit.examples.supervision import Renderer, supervised_batch, turn_counts
+from ftkit.examples.renderer import Renderer
+from ftkit.examples.supervision import supervision_line, turn_counts
 
 
 def said(role: str, text: str) -> Message:
@@ -94,8 +95,8 @@ def test_a_template_that_rewrites_earlier_turns_is_refused_with_the_reason(templ
     tokenizer = tokenizer_of(template, ENDED_BY_TEMPLATE)
     with pytest.raises(
         InputError,
-        match=r"examples\.jsonl:7: supervise: the assistant turn in message 3 is not what the chat template writes"
-        r" of it as the last answer, so it cannot be learnt in its place \(got 'all'\); fix: use supervise: last",
+        match=r"examples\.jsonl:7: supervise: the assistant turn in message 3 differs from how the chat"
+        r" template writes a last answer, so it cannot be supervised \(got 'all'\); fix: use supervise: last",
     ):
         Renderer(tokenizer, supervise="all").encode(EXAMPLE)
     assert learnt(tokenizer, EXAMPLE)[1][0].endswith("6<|im_end|>\n")  # as ever
@@ -142,9 +143,9 @@ def test_the_template_for_tools_is_used_where_a_model_has_one() -> None:
 
 
 def test_tools_that_would_be_dropped_are_refused() -> None:
-    with pytest.raises(InputError, match=r"examples\.jsonl:7: tools: the model's chat template does not write tools"):
+    with pytest.raises(InputError, match=r"examples\.jsonl:7: tools: the model's prompts cannot hold tools"):
         Renderer(tokenizer_of(CHATML, ENDED_BY_TEMPLATE))(WITH_TOOLS)
-    with pytest.raises(InputError, match=r"examples\.jsonl:7: tools: the model has no chat template"):
+    with pytest.raises(InputError, match=r"examples\.jsonl:7: tools: the model's prompts cannot hold tools"):
         Renderer(tokenizer_of(None, ENDED_BY_OTHER))(replace(WITH_TOOLS, prompt="1+1="))
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from ftkit.errors import InputError
 from ftkit.examples import image_files
-from ftkit.examples.files import StoredImage
 from ftkit.examples.reader import Example, count_places, image_bytes, read_examples
+from ftkit.examples.records import StoredImage
 from ftkit.results.predictions import read_predictions, write_predictions
 
 
@@ -117,23 +117,23 @@ FAULTS = [
     ({"messages": [{"role": "judge", "content": "?"}, ANSWER]}, "messages\\[0\\]: unknown role"),
     ({"messages": [user(text("a"), {"type": "video"}), ANSWER]}, "unknown part"),
     ({"prompt": "a", "completion": " "}, "completion: the answer is empty"),
-    ({"prompt": "a", "completion": "<image>"}, "the answer holds <image>"),
+    ({"prompt": "a", "completion": "<image>"}, "the answer holds an image, or the text <image>"),
     ({"prompt": "a", "completion": "\ud800"}, "surrogate"),
     ({"chosen": [user("a"), ANSWER], "rejected": [user("b"), ANSWER]}, "differ before the last message"),
-    ({"prefix": "a", "suffix": "b", "image": "pictures/none.png"}, "images\\[0\\]: .*the picture does not exist"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures/none.png"}, "images\\[0\\]: .*the image does not exist"),
     (
         {"prefix": "a", "suffix": "b", "images": ["pictures/a.png", "../outside.png"]},
-        "images\\[1\\]: .*lies outside the data folder",
+        "images\\[1\\]: .*is outside the data folder",
     ),
-    ({"prefix": "a", "suffix": "b", "image": "pictures/link.png"}, "lies outside the data folder"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures/link.png"}, "is outside the data folder"),
     ({"prefix": "a", "suffix": "b", "image": "https://example.org/a.png"}, "never fetched"),
     ({"prefix": "a", "suffix": "b", "image": 5}, "must be the path"),
-    ({"prefix": "a", "suffix": "b", "image": "pictures"}, "the picture is not a file"),
-    ({"prefix": "a", "suffix": "b", "image": "pictures/pipe.png"}, "the picture is not a file"),
-    ({"prefix": "a", "suffix": "b", "image": "pictures/\0.png"}, "cannot be a picture's path"),
-    ({"prefix": "a", "suffix": "b", "image": "pictures/round.png"}, "cannot be a picture's path"),
-    ({"prefix": "a", "suffix": "b", "image": "a" * 300}, "cannot be a picture's path"),
-    ({"prefix": "a", "suffix": "b", "image": "pictures/link.gif"}, "lies outside the data folder"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures"}, "the image is not a file"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures/pipe.png"}, "the image is not a file"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures/\0.png"}, "cannot be the path of an image"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures/round.png"}, "cannot be the path of an image"),
+    ({"prefix": "a", "suffix": "b", "image": "a" * 300}, "cannot be the path of an image"),
+    ({"prefix": "a", "suffix": "b", "image": "pictures/link.gif"}, "is outside the data folder"),
     ({"prefix": "<image>a", "suffix": "b", "images": ["pictures/a.png"] * 2}, "2 images for 1 places"),
     ({"prefix": "a", "suffix": "b", "image": "pictures/a.png", "images": []}, "both image and images"),
     (
@@ -221,7 +221,7 @@ def test_a_saved_data_set_gives_the_same_examples(folder: Path) -> None:
     assert example.columns == {"kind": "count"}  # other images are no text
     with pytest.raises(InputError, match=r"several splits; fix: name one of them: .*splits/train"):
         read_examples(folder / "splits")
-    with pytest.raises(InputError, match="no saved data set"):
+    with pytest.raises(InputError, match="not a saved data set"):
         read_examples(folder / "pictures")
     bare = table.select_columns(["images"])
     bare.save_to_disk(folder / "bare")
@@ -254,7 +254,7 @@ def by_path(path: str | None) -> dict[str, Any]:
 
 
 UNSAFE = [
-    ("/dev/zero", "lies outside the data folder"),
+    ("/dev/zero", "is outside the data folder"),
     ("pipe.png", "is not a file"),
     ("gone.png", "does not exist"),
     ("https://example.org/a.png", "never fetched"),
@@ -321,7 +321,7 @@ def test_tools_of_a_saved_data_set_have_no_entries_of_others(folder: Path) -> No
 
 @pytest.mark.parametrize("given", ["hammer, saw", "{}", ["weather"], [{}], {"name": "weather"}, 1], ids=str)
 def test_tools_that_are_no_functions_are_named(folder: Path, given: Any) -> None:
-    with pytest.raises(InputError, match=r"examples\.jsonl:1: tools: (is no JSON|must be a list of functions).*rename"):
+    with pytest.raises(InputError, match=r"jsonl:1: tools: (is not JSON|must be a list of functions).*rename"):
         read_one(folder, {"prompt": "1+2=", "completion": "3", "tools": given})
 
 

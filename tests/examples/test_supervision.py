@@ -1,4 +1,4 @@
-"""What is learnt is the answer with its end, and nothing else, whatever the template and the padding token."""
+"""What is supervised is the answer with its end, and nothing else, whatever the template and the padding token."""
 
 from pathlib import Path
 
@@ -9,8 +9,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from chat_folders import ENDED_BY_OTHER, tokenizer_of
 from ftkit.errors import InputError
+from ftkit.examples.length import LengthRule
+from ftkit.examples.padding import prompt_batch, supervised_batch
 from ftkit.examples.reader import Example
-from ftkit.examples.supervision import LengthRule, Renderer, prompt_batch, supervised_batch
+from ftkit.examples.renderer import Renderer
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}<|endoftext|>\n{% endfor %}"
@@ -26,7 +28,7 @@ def tokenizer(gpt2_folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def learnt(tokenizer: PreTrainedTokenizerBase, batch: dict[str, torch.Tensor]) -> list[str]:
+def supervised(tokenizer: PreTrainedTokenizerBase, batch: dict[str, torch.Tensor]) -> list[str]:
     return [
         tokenizer.decode(ids[labels != -100]) for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True)
     ]
@@ -46,7 +48,7 @@ def test_the_answer_and_its_end_are_learnt_though_padding_has_the_same_id(tokeni
     examples = [Example("a", "1+2=", "3"), Example("b", "10+20=", "30")]
     encoded = [renderer.encode(example) for example in examples]
     batch = supervised_batch([(example.prompt, example.completion) for example in encoded], tokenizer.pad_token_id)
-    assert learnt(tokenizer, batch) == ["3<|endoftext|>", "30<|endoftext|>"]
+    assert supervised(tokenizer, batch) == ["3<|endoftext|>", "30<|endoftext|>"]
     assert batch["attention_mask"].sum(1).tolist() == [6, 9]
     assert (batch["labels"][0, 6:] == -100).all()
     assert (batch["input_ids"][0, 6:] == tokenizer.pad_token_id).all()
@@ -98,7 +100,7 @@ def test_an_end_is_added_only_where_the_template_has_none(tokenizer) -> None:
 
 def test_a_template_whose_conversation_does_not_start_with_the_prompt_is_refused(tokenizer) -> None:
     tokenizer.chat_template = TEMPLATE.replace("[assistant]", "[assistant]think:")
-    with pytest.raises(InputError, match=r"examples.jsonl:3: the chat template renders the conversation otherwise"):
+    with pytest.raises(InputError, match=r"examples.jsonl:3: the chat template renders the conversation differently"):
         Renderer(tokenizer)(Example("a", QUESTION, "3", file="examples.jsonl", line=3))
 
 
@@ -120,7 +122,7 @@ def test_what_a_model_cannot_take_is_refused(tokenizer) -> None:
         [{"role": "system", "content": QUESTION[0]["content"]}],
         [*QUESTION, {"role": "assistant", "content": []}, *QUESTION],
     ):
-        with pytest.raises(InputError, match="no chat template: one question"):
+        with pytest.raises(InputError, match="no chat template, so it takes a single user message"):
             Renderer(tokenizer)(Example("a", prompt, "3"))
     with pytest.raises(InputError, match="takes no images"):
         Renderer(tokenizer)(Example("a", "<image>1", "3", images=(Path("a.png"),)))
@@ -153,7 +155,7 @@ def test_no_example_is_left_out_of_an_evaluation() -> None:
     )
     assert rule.fit(example, 3, [1, 9]) == [[1, 9]]
     assert rule.fit(example, 6, [1, 2, 9]) == [[1, 2]]
-    with pytest.raises(InputError, match=r"examples\.jsonl:7: the prompt has 7 tokens, room is for 6"):
+    with pytest.raises(InputError, match=r"examples\.jsonl:7: the prompt has 7 tokens, but only 6 fit"):
         rule.fit(example, 7, [9])
     with pytest.raises(InputError, match=r"max_new_tokens: leaves no room for a prompt in the model's 8 tokens"):
         LengthRule.for_evaluation(8, max_new_tokens=8)

@@ -25,29 +25,28 @@ BUGS: dict[str, tuple[Edits, str]] = {
         "tests/classifier/test_pooling.py::test_pooled_positions",
     ),
     "pad in the loss": (
-        [("examples/supervision.py", "torch.full((len(rows), width), IGNORE_INDEX)",
-          "torch.full((len(rows), width), pad_id)")],
+        [("examples/padding.py", "padded(labels, IGNORE_INDEX)", "padded(labels, pad_id)")],
         "tests/examples/test_supervision.py::test_the_answer_and_its_end_are_learnt_though_padding_has_the_same_id",
     ),
     "prompt in the loss": (
-        [("examples/supervision.py", "labels[index, start:stop] = input_ids[index, start:stop]",
-          "labels[index, :stop] = input_ids[index, :stop]")],
-        "tests/vlm/test_chat.py::test_exactly_the_answers_and_their_ends_are_learnt[idefics3_folder]",
+        [("examples/padding.py", "supervised[start:stop] = ids[start:stop]",
+          "supervised[:stop] = ids[:stop]")],
+        "tests/vlm/test_encoder.py::test_exactly_the_answers_and_their_ends_are_learnt[idefics3_folder]",
     ),
     "end token not learnt": (
-        [("examples/supervision.py", "labels[index, start:stop] = input_ids[index, start:stop]",
-          "labels[index, start : stop - 1] = input_ids[index, start : stop - 1]")],
-        "tests/vlm/test_chat.py::test_exactly_the_answers_and_their_ends_are_learnt[paligemma_folder]",
+        [("examples/padding.py", "supervised[start:stop] = ids[start:stop]",
+          "supervised[start : stop - 1] = ids[start : stop - 1]")],
+        "tests/vlm/test_encoder.py::test_exactly_the_answers_and_their_ends_are_learnt[paligemma_folder]",
     ),
     "image dropped": (
-        [("vlm/chat.py", "pixels = {name: made[name] for name in IMAGE_TENSORS.keys() & made.keys()}",
+        [("vlm/encoder.py", "pixels = {name: made[name] for name in IMAGE_TENSORS.keys() & made.keys()}",
           "pixels: dict[str, Tensor] = {}")],
-        "tests/vlm/test_chat.py::test_prompts_and_pixels_are_those_of_the_processor",
+        "tests/vlm/test_encoder.py::test_prompts_and_pixels_are_those_of_the_processor",
     ),
-    "picture blank": (
-        [("vlm/chat.py", "images = [_opened(image, row) for image in row.images]",
-          "images = [Image.new('RGB', _opened(image, row).size) for image in row.images]")],
-        "tests/vlm/test_chat.py::test_prompts_and_pixels_are_those_of_the_processor",
+    "image blank": (
+        [("vlm/encoder.py", "images = [_opened(image, example) for image in example.images]",
+          "images = [Image.new('RGB', _opened(image, example).size) for image in example.images]")],
+        "tests/vlm/test_encoder.py::test_prompts_and_pixels_are_those_of_the_processor",
     ),
     "pads attended": (
         [("training/generative.py", 'if "token_type_ids" not in read:', "if True:")],

@@ -139,5 +139,5 @@ def test_turns_that_cannot_be_learnt_are_refused_by_their_line(tmp_path: Path) -
     model = build_chat_model(tmp_path / "model", QWEN3, ENDED_BY_TEMPLATE)
     single = {"messages": [said("user", "3+3?"), said("assistant", "6")]}
     data = TextDataModule(write(tmp_path, [single, asked_twice()]), supervise="all")
-    with pytest.raises(InputError, match=r"examples\.jsonl:2: supervise: the assistant turn in message 3 is not what"):
+    with pytest.raises(InputError, match=r"examples\.jsonl:2: supervise: the assistant turn in message 3 differs"):
         trainer(tmp_path).fit(CausalLMSFT(str(model)), datamodule=data)

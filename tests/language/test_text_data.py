@@ -116,7 +116,7 @@ def test_too_long_is_cut_or_skipped_and_counted(tokenizer: Any, tmp_path: Path) 
 
 def test_a_prompt_without_room_for_an_answer_is_named_in_evaluation(tokenizer: Any, tmp_path: Path) -> None:
     examples = [*EXAMPLES, {"prompt": "word " * 60, "completion": " x"}]
-    with pytest.raises(InputError, match=r"jsonl:4: .*room is for 56"):
+    with pytest.raises(InputError, match=r"jsonl:4: .*only 56 fit"):
         prepared(tokenizer, write(tmp_path, EXAMPLES), test=write(tmp_path, examples, "test.jsonl"))
 
 

@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from ftkit.examples.reader import Example
-from ftkit.examples.supervision import Renderer
+from ftkit.examples.renderer import Renderer
 
 
 def text_of(completion: Any) -> str:

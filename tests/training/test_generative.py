@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftkit.errors import InputError
-from ftkit.examples.supervision import prompt_batch, supervised_batch
+from ftkit.examples.padding import prompt_batch, supervised_batch
 from ftkit.models.base_model import plain_model
 from ftkit.models.generation import UNFINISHED
 from ftkit.models.losses import IGNORE_INDEX, SupervisedLogProbs

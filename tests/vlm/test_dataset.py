@@ -16,11 +16,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ftkit.examples.reader import read_examples
 from ftkit.training.feature_store import FeatureStore
-from ftkit.vlm import chat
-from ftkit.vlm.chat import ChatEncoder
+from ftkit.vlm import encoder
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.dataset import ORIGIN, ExampleDataset
 from ftkit.vlm.dpo import VLMDPO
+from ftkit.vlm.encoder import ChatEncoder
 from ftkit.vlm.reference import KeptReference
 from ftkit.vlm.sft import VLMSFT
 from ftkit.vlm.vision import FEATURES, FrozenVision
@@ -60,7 +60,7 @@ class Opened:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
-    counts, process, decode, setup = Opened(), ChatEncoder._processed, chat.decode_image, VLMDataModule.setup
+    counts, process, decode, setup = Opened(), ChatEncoder._processed, encoder.decode_image, VLMDataModule.setup
 
     def processed(*args: Any) -> Any:
         counts.examples += 1
@@ -77,7 +77,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
 
     monkeypatch.setattr(VLMDataModule, "setup", measured)
     monkeypatch.setattr(ChatEncoder, "_processed", processed)
-    monkeypatch.setattr(chat, "decode_image", decoded)
+    monkeypatch.setattr(encoder, "decode_image", decoded)
     return counts
 
 

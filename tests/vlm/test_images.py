@@ -456,8 +456,9 @@ class TestPaths:
                 open_image(address, folder)
 
     @pytest.mark.parametrize(("path", "message"), [
-        ("gone.png", "does not exist"), ("sub", "is not a file"), ("pipe", "is not a file"), ("a\0b", "picture's path"),
-        ("x" * 5_000, "picture's path"), ("round", "picture's path"), ("", "is not a file"),
+        ("gone.png", "does not exist"), ("sub", "is not a file"), ("pipe", "is not a file"),
+        ("a\0b", "the path of an image"), ("x" * 5_000, "the path of an image"), ("round", "the path of an image"),
+        ("", "is not a file"),
     ])  # fmt: skip
     def test_what_is_no_file(self, root: Path, path: str, message: str) -> None:
         os.mkfifo(root / "pipe")  # opening it would wait for ever

@@ -19,9 +19,9 @@ from ftkit.examples.reader import read_examples
 from ftkit.results.predictions import read_predictions
 from ftkit.training.recorder import RunRecorder
 from ftkit.training.resume import compare_settings, settings
-from ftkit.vlm.chat import ChatEncoder
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.dpo import VLMDPO
+from ftkit.vlm.encoder import ChatEncoder
 from ftkit.vlm.sft import VLMSFT
 from ftkit.vlm.yes_no import VLMYesNo, opening_tokens
 
@@ -148,7 +148,7 @@ def test_an_example_remembered_without_its_picture_learns_the_same_turns(
 
 def test_turns_that_the_template_rewrites_are_refused(with_template: Callable[[str], Path], tmp_path: Path) -> None:
     data = data_of(conversations(tmp_path), supervise="all")
-    with pytest.raises(InputError, match=r"examples\.jsonl:1: supervise: the assistant turn in message 2 is not what"):
+    with pytest.raises(InputError, match=r"examples\.jsonl:1: supervise: the assistant turn in message 2 differs"):
         trainer(tmp_path).fit(VLMSFT(base_model=str(with_template(TEMPLATES["qwen3"]))), datamodule=data)
 
 

@@ -12,11 +12,11 @@ from lightning import Trainer
 from transformers import AutoProcessor
 
 from ftkit.errors import InputError
+from ftkit.examples.length import LengthRule
 from ftkit.examples.reader import Example, image_bytes
-from ftkit.examples.supervision import LengthRule
 from ftkit.results.predictions import write_predictions
 from ftkit.training.resume import compare_settings, settings
-from ftkit.vlm import chat
+from ftkit.vlm import encoder as encoders
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.dataset import split_by_images
 from ftkit.vlm.sft import VLMSFT
@@ -117,9 +117,7 @@ def test_examples_are_evaluated_up_to_the_models_context_and_no_further(
     assert (data.report["cut"]["train"], data.report["cut"]["test"]) == (longer, longer)
     assert data.datasets["test"][longest].answers[0] == examples[longest].answers[0][:2]
     assert data.report["sizes"]["test"] == len(examples) == 12
-    with pytest.raises(
-        InputError, match=rf"messages\.jsonl:\d+: the prompt has {prompts[longest]} tokens, room is for"
-    ):
+    with pytest.raises(InputError, match=rf"messages\.jsonl:\d+: the prompt has {prompts[longest]} tokens, but only"):
         prepared(processor, **sources, max_length=1000, whole=LengthRule.for_evaluation(context, 3))
 
 
@@ -160,8 +158,8 @@ def test_pictures_are_opened_only_of_examples_that_may_be_too_long(
 ) -> None:
     processor = AutoProcessor.from_pretrained(request.getfixturevalue(f"{family}_folder"))
     opened: list[Any] = []
-    decode = chat.decode_image
-    monkeypatch.setattr(chat, "decode_image", lambda *args: opened.append(args) or decode(*args))
+    decode = encoders.decode_image
+    monkeypatch.setattr(encoders, "decode_image", lambda *args: opened.append(args) or decode(*args))
     sources = in_three(vlm_examples("prefix" if family == "paligemma" else "messages"))
     data = prepared(processor, **sources, whole=LengthRule.for_evaluation(512, 8))
     assert data.report["cut"] == data.report["skipped"] == dict.fromkeys(("train", "val", "test"), 0)

@@ -12,7 +12,7 @@ import yaml  # type: ignore[import-untyped]
 from torch import Tensor
 
 from ftkit.doctor import examine
-from ftkit.vlm.chat import ChatEncoder
+from ftkit.vlm.encoder import ChatEncoder
 
 RUNS = [
     ("VLMSFT", "idefics3_folder", "messages"),

@@ -25,8 +25,8 @@ from ftkit.models.base_model import load_base, plain_model
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.recorder import RunRecorder
 from ftkit.vlm import dpo
-from ftkit.vlm.chat import ChatEncoder
 from ftkit.vlm.dpo import VLMDPO
+from ftkit.vlm.encoder import ChatEncoder
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:

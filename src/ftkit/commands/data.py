@@ -32,7 +32,7 @@ def data_show(config: list[Path], example: int = 0) -> str:
     from ftkit.classifier.spam import SpamDataModule
     from ftkit.classifier.text_classifier import TextClassifier
     from ftkit.errors import InputError
-    from ftkit.examples.chat_template import supervision_line
+    from ftkit.examples.supervision import supervision_line
     from ftkit.lightning_cli import FtkitCLI
     from ftkit.run_config import config_arguments
     from ftkit.training.generative import GenerativeModule

@@ -1,1 +1,1 @@
-"""Training examples of text and image-text models: reading them, and which of their tokens are learnt."""
+"""Training examples of text and image-text models: reading them, rendering them, and which tokens are supervised."""

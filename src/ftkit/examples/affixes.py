@@ -1,4 +1,4 @@
-"""What a chat template writes around an answer, and generated answers without it.
+"""What a chat template writes around an answer, and how to remove it from generated answers.
 
 Qwen3 puts an empty block of thoughts before an answer, other templates end a turn with plain text. A model that was
 tuned on such a target writes the same, so a generated answer can equal the expected one only without it.
@@ -14,7 +14,7 @@ from ftkit.models.generation import text_until_end
 
 
 class Affixes(NamedTuple):
-    """The text around an answer.
+    """Hold the text around an answer.
 
     Attributes:
         before: From the end of the prompt to the answer.
@@ -26,7 +26,7 @@ class Affixes(NamedTuple):
 
     @classmethod
     def of(cls, one: str, other: str) -> Affixes:
-        """Return what two answers are wrapped in, given both wrapped; they differ in the first and last character.
+        """Return what is around two answers, given both with it; the answers differ in the first and last character.
 
         Example:
             >>> Affixes.of("<think></think>A<end>", "<think></think>B<end>")
@@ -37,7 +37,7 @@ class Affixes(NamedTuple):
         return cls(_shared(one, other), _shared(one[::-1], other[::-1])[::-1])
 
     def generated(self, tokenizer: Any, ends: Collection[int]) -> Affixes:
-        """Return what a model leaves of them that writes them: nothing behind its end, and no special tokens.
+        """Return them as a model generates them: nothing behind its end token, and no special tokens.
 
         Args:
             tokenizer: The model's.
@@ -47,7 +47,7 @@ class Affixes(NamedTuple):
         return Affixes(*(text_until_end(ids, ends, tokenizer)[0] for ids in tokens))
 
     def taken_off(self, text: str) -> str:
-        r"""Return a generated answer without them, if it has them, and without outer blanks.
+        r"""Return a generated answer without them, if it has them, and without outer whitespace.
 
         Args:
             text: What a model wrote; the affixes are those that :meth:`generated` returns.
@@ -65,5 +65,5 @@ NO_AFFIXES = Affixes()
 
 
 def _shared(one: str, other: str) -> str:
-    """What two texts begin with."""
+    """Return what two texts begin with."""
     return "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -1,4 +1,4 @@
-"""Where a picture's bytes may come from: a regular file inside the data folder, of a bounded size."""
+"""Where an image's bytes may come from: a regular file inside the data folder, of a bounded size."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from ftkit.errors import InputError
 
 PREPARED_SUFFIX = ".png"  # what `ftkit images prepare` adds to a file's name
-MAX_BYTES = 256 * 2**20  # the largest picture as an uncompressed BMP has 200 MB
+MAX_BYTES = 256 * 2**20  # the largest image as an uncompressed BMP has 200 MB
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|(data|file|https?|ftp):", re.IGNORECASE)
 
 
 def image_path(path: str | Path, root: str | Path | None = None) -> Path:
-    """Find a picture's file without leaving the data folder.
+    """Find an image's file without leaving the data folder.
 
-    In a folder written by ``ftkit images prepare`` a picture is found by its original name, too.
+    In a folder written by ``ftkit images prepare`` an image is also found by its original name.
 
     Args:
         path: As in :func:`ftkit.vlm.images.open_image`.
@@ -26,31 +26,28 @@ def image_path(path: str | Path, root: str | Path | None = None) -> Path:
         The file, links resolved.
 
     Raises:
-        InputError: It is an address on the web, lies outside ``root``, or does not exist.
+        InputError: It is a URL, lies outside ``root``, or does not exist.
     """
     if _URL.match(str(path)):
-        raise InputError(
-            "pictures are never fetched from an address", file=path, fix="download it and name the file instead"
-        )
+        fix = "download it and name the file instead"
+        raise InputError("images are never fetched from a URL", file=path, fix=fix)
     try:
-        found = (Path(root or ".") / path).resolve()
-        inside = root is None or found.is_relative_to(Path(root).resolve())
-        if inside and not found.exists():
+        found, folder = (Path(root or ".") / path).resolve(), Path(root or "/").resolve()
+        if found.is_relative_to(folder) and not found.exists():
             found = found.with_name(found.name + PREPARED_SUFFIX).resolve()
-            inside = root is None or found.is_relative_to(Path(root).resolve())
-        missing = not found.is_file()
+        inside, missing = found.is_relative_to(folder), not found.is_file()
     except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, links that go round
-        raise InputError(f"cannot be a picture's path: {error}", field="image", got=str(path)) from error
+        raise InputError(f"cannot be the path of an image: {error}", field="image", got=str(path)) from error
     if not inside:
-        raise InputError("the picture lies outside the data folder", file=path, fix=f"copy it into {root}")
+        raise InputError("the image is outside the data folder", file=path, fix=f"copy it into {root}")
     if missing:
         kind = "is not a file" if found.exists() else "does not exist"
-        raise InputError(f"the picture {kind}", file=path, fix=f"relative paths start in {root or Path.cwd()}")
+        raise InputError(f"the image {kind}", file=path, fix=f"relative paths start in {root or Path.cwd()}")
     return found
 
 
 def read_bytes(path: Path, name: str | Path | None = None) -> bytes:
-    """The bytes of a file, if they can be those of a picture.
+    """Return the bytes of a file, if they can be those of an image.
 
     Args:
         path: The file.
@@ -63,7 +60,7 @@ def read_bytes(path: Path, name: str | Path | None = None) -> bytes:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a device or a pipe may never end
-            raise InputError("the picture is not a file", file=name)
+            raise InputError("the image is not a file", file=name)
         check_bytes(found.st_size, name)
         with path.open("rb") as file:
             return file.read(MAX_BYTES)
@@ -72,11 +69,11 @@ def read_bytes(path: Path, name: str | Path | None = None) -> bytes:
 
 
 def check_bytes(size: int, name: str | Path | None = None) -> None:
-    """Refuse a picture that has no bytes, or too many.
+    """Refuse an image that has no bytes, or too many.
 
     Args:
         size: Their number.
-        name: What messages call the picture.
+        name: What messages call the image.
 
     Raises:
         InputError: It is refused.

@@ -1,4 +1,4 @@
-"""How a question became a prompt in training, for whoever asks the tuned model later."""
+"""How training makes a prompt of a question, so that the tuned model is asked in the same way later."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 
 
 def asked(question: str, style: str | None = None, spaced_digits: bool = False) -> str:
-    """A question as a prompt.
+    """Return a question as a prompt.
 
     Args:
         question: The question.
         style: A text with ``{question}`` in it; None takes the question as it is.
-        spaced_digits: Whether digits stand apart, see :func:`spaced`.
+        spaced_digits: Whether digits are separated by spaces, see :func:`spaced`.
 
     Example:
         >>> asked("47 + 5", "{question} =", spaced_digits=True)
@@ -21,7 +21,7 @@ def asked(question: str, style: str | None = None, spaced_digits: bool = False) 
 
 
 def spaced(text: str) -> str:
-    """A text with a blank between digits that stand together.
+    """Return a text with a space between adjacent digits.
 
     Example:
         >>> spaced("-120")

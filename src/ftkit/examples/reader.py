@@ -19,23 +19,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ftkit.errors import InputError
-from ftkit.examples.files import StoredImage, json_records, saved_records
 from ftkit.examples.image_files import image_path, read_bytes
-from ftkit.examples.tools import read_tools, tool_fields
+from ftkit.examples.records import StoredImage, json_records, saved_records
+from ftkit.examples.tools import Refuse, read_tools, tool_fields
 
 PLACEHOLDER = "<image>"  # in the texts of an example, whatever the model's own image token is
 ROLES = ("system", "user", "assistant", "tool")
 Part = dict[str, str]  # {"type": "text", "text": ...} or {"type": "image"}
 Message = dict[str, Any]  # {"role": str, "content": list[Part]}, and what tool_fields returns
 
-_SHAPES = ({"messages"}, {"prompt", "completion"}, {"chosen", "rejected"}, {"prefix", "suffix"})
-_OWN = {"id", "image", "images", "tools", "prompt", *(name for shape in _SHAPES for name in shape)}
+_SHAPES = (("messages",), ("prompt", "completion"), ("chosen", "rejected"), ("prefix", "suffix"))
+_OWN = {"id", "image", "images", "tools", *(name for shape in _SHAPES for name in shape)}
 # Columns that a prediction file has of its own, or makes of what a model returns.
 _OF_PREDICTIONS = re.compile(r"label|prediction|score|probability|stopped|(probability|log_odds):.+", re.DOTALL)
 
@@ -49,7 +49,7 @@ class Example:
     Args:
         id: Its unique name.
         prompt: The messages before the answer, with parts as content; or a text with ``<image>`` for each image.
-        completion: The answer to learn; of a preference example the chosen one.
+        completion: The answer to train on; of a preference example the chosen one.
         rejected: The answer to avoid, of a preference example.
         images: Its images, in the order of their places in the prompt.
         columns: The other columns, as text; none of images.
@@ -69,7 +69,7 @@ class Example:
     tools: list[dict[str, Any]] = field(default_factory=list)
 
     def error(self, problem: str, **details: Any) -> InputError:
-        """An error about this example, which says where the example is."""
+        """Return an error about this example, which says where the example is."""
         return InputError(problem, file=self.file or None, line=self.line or None, **details)
 
 
@@ -85,7 +85,8 @@ def read_examples(source: str | Path, image_root: str | Path | None = None) -> l
 
     Raises:
         InputError: The source cannot be read, or an example is of no known shape, has an image that is missing, outside
-            ``image_root`` or an address, or other numbers of images and places for them. The message names the line.
+            ``image_root`` or an address, or its numbers of images and of places for them differ. The message names the
+            line.
         EnvironmentFault: A data set is given and the package ``datasets`` is missing.
 
     Example:
@@ -99,167 +100,142 @@ def read_examples(source: str | Path, image_root: str | Path | None = None) -> l
     path = Path(source).expanduser()
     saved = path.is_dir()
     root = Path(image_root).expanduser() if image_root is not None else path if saved else path.parent
-    examples: list[Example] = []
-    seen: dict[str, int] = {}
+    examples: dict[str, Example] = {}
     for line, record in saved_records(path) if saved else json_records(path):
-        example = _example(record, str(path), line, root)
-        if (first := seen.setdefault(example.id, line)) != line:
-            raise example.error(f"the id comes twice, first in line {first}", field="id", got=example.id)
-        examples.append(example)
+        example = _example(record, Example("", "", "", file=str(path), line=line), root)
+        if (first := examples.setdefault(example.id, example)) is not example:
+            raise example.error(f"the id comes twice, first in line {first.line}", field="id", got=example.id)
     if not examples:
         raise InputError("holds no examples", file=path)
-    return examples
+    return list(examples.values())
 
 
-def _example(record: dict[str, Any], file: str, line: int, root: Path) -> Example:
-    bare = Example("", "", "", file=file, line=line)  # for its errors
+def _example(record: dict[str, Any], bare: Example, root: Path) -> Example:
+    """Return the example of a record; ``bare`` has its place only."""
     record = {key: value for key, value in record.items() if value is not None}
-    identity = record.get("id", f"r{line:05d}")
+    identity = record.get("id", f"r{bare.line:05d}")
     if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
         raise bare.error("must be a text or a whole number", field="id", got=identity)
-    prompt, completion, rejected = _by_shape(record, bare)
-    prompt, inline = _placed_images(prompt)
+    prompt, completion, rejected = _by_shape(record, bare.error)
     if {"image", "images"} <= record.keys():
         raise bare.error("the example has both image and images", field="images", fix="give one of them")
+    inline = [part.pop("image") for part in _parts_of(prompt) if "image" in part]
     given = record.get("images", record.get("image", inline))
     if inline and given is not inline:
-        raise bare.error(
-            "images inside the messages and beside them", field="images", got=given, fix="give one of them"
-        )
+        fix = "give one of them"
+        raise bare.error("images inside the messages and beside them", field="images", got=given, fix=fix)
     given = given if isinstance(given, list) else [given]
-    images = tuple(_image(value, number, root, bare) for number, value in enumerate(given))
+    images = tuple(_image(value, f"images[{number}]", root, bare.error) for number, value in enumerate(given))
     columns = {
         f"data_{key}" if _OF_PREDICTIONS.fullmatch(key) else key: _cell(value)
         for key, value in record.items()
         if key not in _OWN and not _holds_images(value)
     }
-    bare = replace(
-        bare, id=str(identity), images=images, columns=columns, tools=read_tools(record.get("tools", []), bare.error)
-    )
-    example = replace(bare, completion=completion, rejected=rejected, prompt=prompt)
-    return replace(example, prompt=_with_places(example))
+    prompt = _with_places(prompt, len(images), bare.error)
+    tools = read_tools(record.get("tools", []), bare.error)
+    return replace(
+        bare, id=str(identity), prompt=prompt, completion=completion, rejected=rejected, images=images, columns=columns,
+        tools=tools,
+    )  # fmt: skip
 
 
-def _by_shape(record: dict[str, Any], example: Example) -> tuple[Any, str, str | None]:
-    """The prompt (not yet with places for images), the answer and the rejected answer of a record."""
-    found = [shape for shape in _SHAPES if shape <= record.keys()]
+def _by_shape(record: dict[str, Any], refuse: Refuse) -> tuple[Any, str, str | None]:
+    """Return the prompt (not yet with places for images), the answer and the rejected answer of a record."""
+    found = [shape for shape in _SHAPES if set(shape) <= record.keys()]
     if len(found) != 1:
-        shapes = ", ".join(" + ".join(sorted(shape)) for shape in _SHAPES)
-        problem = "the example has no known shape" if not found else "the example has several shapes"
-        raise example.error(problem, got=sorted(record), fix=f"give one of: {shapes}")
-    if "messages" in found[0]:
-        *before, answer = _messages(record["messages"], "messages", example)
-        _check_asked(before, "messages", example)
-        return before, _answer([answer], "messages", example), None
-    if "prefix" in found[0]:
-        return _text(record["prefix"], "prefix", example), _answer(record["suffix"], "suffix", example), None
-    if "completion" in found[0]:
-        return _prompt(record["prompt"], example), _answer(record["completion"], "completion", example), None
-    chosen, rejected = record["chosen"], record["rejected"]
-    if "prompt" in record:
-        prompt = _prompt(record["prompt"], example)
-    else:
-        *prompt, chosen = _messages(chosen, "chosen", example)
-        *other, rejected = _messages(rejected, "rejected", example)
+        problem = "the example has several shapes" if found else "the example has no known shape"
+        raise refuse(problem, got=sorted(record), fix=f"give one of: {', '.join(' + '.join(one) for one in _SHAPES)}")
+    names = found[0]
+    if "messages" in names:
+        return *_conversation(record["messages"], "messages", refuse), None
+    if "chosen" in names and "prompt" not in record:
+        prompt, chosen = _conversation(record["chosen"], "chosen", refuse)
+        other, rejected = _conversation(record["rejected"], "rejected", refuse)
         if prompt != other:
-            raise example.error("chosen and rejected differ before the last message", fix="give the prompt apart")
-        _check_asked(prompt, "chosen", example)
-        chosen, rejected = [chosen], [rejected]
-    return prompt, _answer(chosen, "chosen", example), _answer(rejected, "rejected", example)
+            raise refuse("chosen and rejected differ before the last message", fix="give the prompt apart")
+        return prompt, chosen, rejected
+    if "prefix" in names:
+        return _text(record["prefix"], "prefix", refuse), _answer(record["suffix"], "suffix", refuse), None
+    asked = record["prompt"]
+    asked = _text(asked, "prompt", refuse) if isinstance(asked, str) else _messages(asked, "prompt", refuse)
+    answers = [_answer(record[name], name, refuse) for name in names if name != "prompt"]
+    return asked, answers[0], answers[1] if len(answers) == 2 else None
 
 
-def _check_asked(before: list[Message], name: str, example: Example) -> None:
+def _conversation(value: Any, name: str, refuse: Refuse) -> tuple[list[Message], str]:
+    """Return the messages before the answer, and the answer."""
+    *before, answer = _messages(value, name, refuse)
     if not before:
-        raise example.error(
-            "there is no message before the answer", field=name, fix="begin with a question of the user"
-        )
+        raise refuse("there is no message before the answer", field=name, fix="begin with a question of the user")
+    return before, _answer([answer], name, refuse)
 
 
-def _prompt(value: Any, example: Example) -> str | list[Message]:
-    return _text(value, "prompt", example) if isinstance(value, str) else _messages(value, "prompt", example)
-
-
-def _answer(value: Any, name: str, example: Example) -> str:
-    """The text of an answer, given as such or as one message of the assistant."""
-    if isinstance(value, str):
-        text = _text(value, name, example)
-    else:
-        messages = _messages(value, name, example)
+def _answer(value: Any, name: str, refuse: Refuse) -> str:
+    """Return the text of an answer, given as such or as one message of the assistant."""
+    parts: list[Part] = [{"type": "text", "text": value}]
+    if not isinstance(value, str):
+        messages = _messages(value, name, refuse)
         if len(messages) != 1 or messages[0]["role"] != "assistant":
             got = [message["role"] for message in messages]
-            raise example.error("the answer must be one message of the assistant", field=name, got=got)
+            raise refuse("the answer must be one message of the assistant", field=name, got=got)
         if "tool_calls" in messages[0]:
             problem = "the answer is a call of a function, which only earlier turns may be"
-            raise example.error(problem, field=name, fix="write the call as the text that the model is to say")
-        if any(part["type"] != "text" for part in messages[0]["content"]):
-            raise example.error("the answer holds an image", field=name)
-        text = "".join(part["text"] for part in messages[0]["content"])
+            raise refuse(problem, field=name, fix="write the call as the text that the model is to say")
+        parts = messages[0]["content"]
+    text = _text(text_of(parts), name, refuse)
     if not text.strip():
-        raise example.error("the answer is empty", field=name)
+        raise refuse("the answer is empty", field=name)
     if PLACEHOLDER in text:
-        raise example.error(f"the answer holds {PLACEHOLDER}", field=name)
+        raise refuse(f"the answer holds an image, or the text {PLACEHOLDER}", field=name)
     return text
 
 
-def _messages(value: Any, name: str, example: Example) -> list[Message]:
+def _messages(value: Any, name: str, refuse: Refuse) -> list[Message]:
     if not isinstance(value, list) or not value:
-        raise example.error("must be a list of messages", field=name, got=value)
+        raise refuse("must be a list of messages", field=name, got=value)
     messages = []
     for number, message in enumerate(value):
         where = f"{name}[{number}]"
         given = {key: part for key, part in message.items() if part is not None} if isinstance(message, dict) else {}
         if given.get("role", ROLES[0]) not in ROLES:
-            raise example.error("unknown role", field=where, got=given["role"], fix=f"use {', '.join(ROLES)}")
-        calls = tool_fields(given, where, example.error) if "role" in given else {}
+            raise refuse("unknown role", field=where, got=given["role"], fix=f"use {', '.join(ROLES)}")
+        calls = tool_fields(given, where, refuse) if "role" in given else {}
         if "tool_calls" in calls:
             given.setdefault("content", [])
         if given.keys() - calls.keys() != {"role", "content"}:
-            raise example.error("a message has a role and a content, nothing else", field=where, got=message)
-        messages.append({"role": given["role"], "content": _parts(given["content"], where, example), **calls})
+            raise refuse("a message has a role and a content, nothing else", field=where, got=message)
+        messages.append({"role": given["role"], "content": _parts(given["content"], where, refuse), **calls})
     return messages
 
 
-def _parts(content: Any, where: str, example: Example) -> list[dict[str, Any]]:
+def _parts(content: Any, where: str, refuse: Refuse) -> list[Part]:
+    """Return the parts of a message, with ``<image>`` in texts turned into parts of their own."""
     if isinstance(content, str):
-        return [{"type": "text", "text": _text(content, where, example)}]
+        content = [{"type": "text", "text": content}]
     if not isinstance(content, list):
-        raise example.error("the content must be a text or a list of parts", field=where, got=content)
-    parts: list[dict[str, Any]] = []
+        raise refuse("the content must be a text or a list of parts", field=where, got=content)
+    parts: list[Part] = []
     for part in content:
         known = {key: value for key, value in part.items() if value is not None} if isinstance(part, dict) else {}
         if known.keys() == {"type", "text"} and known["type"] == "text":
-            parts.append({"type": "text", "text": _text(known["text"], where, example)})
+            parts += split_places(_text(known["text"], where, refuse))
         elif known.get("type") == "image" and known.keys() <= {"type", "image"}:
             parts.append(known)
         else:
-            raise example.error("unknown part of a message", field=where, got=part, fix="use the types text and image")
+            raise refuse("unknown part of a message", field=where, got=part, fix="use the types text and image")
     return parts
 
 
-def _text(value: Any, name: str, example: Example) -> str:
+def _text(value: Any, name: str, refuse: Refuse) -> str:
     if not isinstance(value, str):
-        raise example.error("must be a text", field=name, got=value)
+        raise refuse("must be a text", field=name, got=value)
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise example.error("holds half of a surrogate pair, which is no character", field=name, got=value)
+        raise refuse("holds half of a surrogate pair, which is not a character", field=name, got=value)
     return value
 
 
-def _placed_images(prompt: str | list[Message]) -> tuple[str | list[Message], list[Any]]:
-    """The prompt with bare places for images, and the images that were given inside it."""
-    if isinstance(prompt, str):
-        return prompt, []
-    inline = [part["image"] for message in prompt for part in message["content"] if "image" in part]
-    return [{**message, "content": list(_split_parts(message["content"]))} for message in prompt], inline
-
-
-def _split_parts(parts: list[dict[str, Any]]) -> Iterator[Part]:
-    """The parts with ``<image>`` in texts turned into parts of their own."""
-    for part in parts:
-        yield from [{"type": "image"}] if part["type"] == "image" else split_places(part["text"])
-
-
 def split_places(text: str) -> list[Part]:
-    """The parts of a text with ``<image>`` in it.
+    """Return the parts of a text with ``<image>`` in it.
 
     Example:
         >>> split_places("<image>How many?")
@@ -272,45 +248,55 @@ def split_places(text: str) -> list[Part]:
     return parts
 
 
-def _with_places(example: Example) -> str | list[Message]:
-    """The prompt with a place for each image: where it says, or before the first question."""
-    places = count_places(example.prompt)
-    if places == len(example.images):
-        return example.prompt
+def text_of(parts: Iterable[Part]) -> str:
+    """Return the parts of a message as one text, with ``<image>`` for each image.
+
+    Example:
+        >>> text_of(split_places("<image>How many?"))
+        '<image>How many?'
+    """
+    return "".join(PLACEHOLDER if part["type"] == "image" else part["text"] for part in parts)
+
+
+def _with_places(prompt: str | list[Message], images: int, refuse: Refuse) -> str | list[Message]:
+    """Return the prompt with a place for each image: where it says, or before the first question."""
+    places = count_places(prompt)
+    if places == images:
+        return prompt
     if places:
-        problem = f"{len(example.images)} images for {places} places in the prompt"
-        raise example.error(problem, field="images", fix=f'one {PLACEHOLDER} or {{"type": "image"}} for each image')
-    if isinstance(example.prompt, str):
-        return PLACEHOLDER * len(example.images) + example.prompt
-    first = next((number for number, message in enumerate(example.prompt) if message["role"] == "user"), None)
+        problem = f"{images} images for {places} places in the prompt"
+        raise refuse(problem, field="images", fix=f'one {PLACEHOLDER} or {{"type": "image"}} for each image')
+    if isinstance(prompt, str):
+        return PLACEHOLDER * images + prompt
+    first = next((number for number, message in enumerate(prompt) if message["role"] == "user"), None)
     if first is None:
-        raise example.error("images, and no message of the user to put them in", field="images")
-    prompt = list(example.prompt)
-    prompt[first] = {"role": "user", "content": [{"type": "image"}] * len(example.images) + prompt[first]["content"]}
-    return prompt
+        raise refuse("there are images, but no user message to put them in", field="images")
+    content = [{"type": "image"}] * images + prompt[first]["content"]
+    return [*prompt[:first], {"role": "user", "content": content}, *prompt[first + 1 :]]
 
 
 def count_places(prompt: str | list[Message]) -> int:
-    """How many places for images a prompt has."""
-    if isinstance(prompt, str):
-        return prompt.count(PLACEHOLDER)
-    return sum(part["type"] == "image" for message in prompt for part in message["content"])
+    """Return how many places for images a prompt has."""
+    return prompt.count(PLACEHOLDER) if isinstance(prompt, str) else text_of(_parts_of(prompt)).count(PLACEHOLDER)
 
 
-def _image(value: Any, number: int, root: Path, example: Example) -> ImageReference:
-    name = f"images[{number}]"
+def _parts_of(prompt: str | list[Message]) -> list[Part]:
+    return [] if isinstance(prompt, str) else [part for message in prompt for part in message["content"]]
+
+
+def _image(value: Any, name: str, root: Path, refuse: Refuse) -> ImageReference:
     if isinstance(value, StoredImage):
         return value
     if not isinstance(value, str) or not value:
-        raise example.error("must be the path of an image", field=name, got=value)
+        raise refuse("must be the path of an image", field=name, got=value)
     try:
         return image_path(value, root)
     except InputError as error:
-        raise example.error(str(error), field=name) from error
+        raise refuse(str(error), field=name) from error
 
 
 def image_bytes(image: ImageReference) -> bytes:
-    """The bytes of an image's file.
+    """Return the bytes of an image's file.
 
     Raises:
         InputError: The file is gone, no regular file, empty, too large, or cannot be read.
@@ -319,7 +305,7 @@ def image_bytes(image: ImageReference) -> bytes:
 
 
 def _holds_images(value: Any) -> bool:
-    """Whether a column of a saved data set is of images, such as masks, which are no text."""
+    """Return whether a column of a saved data set is of images, such as masks, which are not text."""
     return any(isinstance(one, StoredImage) for one in (value if isinstance(value, list) else [value]))
 
 

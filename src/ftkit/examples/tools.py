@@ -8,7 +8,7 @@ from typing import Any
 
 from ftkit.errors import InputError
 
-Refuse = Callable[..., InputError]  # what makes the error of an example
+Refuse = Callable[..., InputError]  # makes an error that names the example
 
 _FIX = 'give a JSON schema for each, [{"type": "function", "function": {"name": ...}}], or rename the column'
 _FIELDS = {"assistant": {"tool_calls"}, "tool": {"tool_call_id", "name"}}
@@ -18,16 +18,16 @@ def read_tools(value: Any, refuse: Refuse) -> list[dict[str, Any]]:
     """Return the functions of an example.
 
     Args:
-        value: A list of JSON schemas, or a text that holds one, for a table's columns have no room for schemas.
+        value: A list of JSON schemas, or a text that holds one, because a table's columns cannot hold schemas.
         refuse: Makes an error that names the example.
 
     Raises:
-        InputError: It is no such list.
+        InputError: It is not such a list.
     """
     try:
         tools = json.loads(value) if isinstance(value, str) else _without_null(value)
     except (ValueError, RecursionError) as error:
-        raise refuse(f"is no JSON: {error}", field="tools", got=value, fix=_FIX) from error
+        raise refuse(f"is not JSON: {error}", field="tools", got=value, fix=_FIX) from error
     if not _are_objects(tools):
         raise refuse("must be a list of functions", field="tools", got=value, fix=_FIX)
     return tools
@@ -58,7 +58,7 @@ def _are_objects(value: Any) -> bool:
 
 
 def _without_null(value: Any) -> Any:
-    """A value without the entries that a saved data set adds, for all its examples have the same ones."""
+    """Return a value without the nulls that a saved data set adds, because all its examples have the same keys."""
     if isinstance(value, dict):
         return {key: _without_null(part) for key, part in value.items() if part is not None}
     return [_without_null(part) for part in value] if isinstance(value, list) else value

@@ -13,17 +13,11 @@ from torch.utils.data import DataLoader
 
 from ftkit.errors import InputError
 from ftkit.examples.affixes import NO_AFFIXES, Affixes
-from ftkit.examples.chat_template import Supervise
+from ftkit.examples.length import LengthRule, TooLong
+from ftkit.examples.padding import Spans, prompt_batch, supervised_batch
 from ftkit.examples.reader import Example, read_examples
-from ftkit.examples.supervision import (
-    LengthRule,
-    Renderer,
-    Spans,
-    TooLong,
-    prompt_batch,
-    supervised_batch,
-    turn_counts,
-)
+from ftkit.examples.renderer import Renderer
+from ftkit.examples.supervision import Supervise, turn_counts
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.distributed import processes
 from ftkit.training.order import SeededSampler, seeded_order

@@ -6,9 +6,10 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM
 
+from ftkit.examples.padding import prompt_batch
 from ftkit.examples.prompt_style import asked
 from ftkit.examples.reader import Example
-from ftkit.examples.supervision import Renderer, prompt_batch
+from ftkit.examples.renderer import Renderer
 from ftkit.training.generative import GenerativeModule
 
 

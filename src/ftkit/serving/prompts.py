@@ -10,7 +10,7 @@ from ftkit.errors import InputError
 from ftkit.examples.affixes import NO_AFFIXES, Affixes
 from ftkit.examples.prompt_style import asked
 from ftkit.examples.reader import Example
-from ftkit.examples.supervision import Renderer
+from ftkit.examples.renderer import Renderer
 
 
 class Prompts:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 
 from ftkit.errors import InputError, at_least, below_one
 from ftkit.examples.affixes import NO_AFFIXES, Affixes
-from ftkit.examples.chat_template import supervision_line
+from ftkit.examples.supervision import supervision_line
 from ftkit.hub import load_pretrained
 from ftkit.models.adapters import add_adapters, merged
 from ftkit.models.base_files import BaseFiles, write_fingerprint

@@ -12,18 +12,18 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from ftkit.errors import InputError, at_least
-from ftkit.examples.chat_template import Supervise
 from ftkit.examples.image_files import PREPARED_SUFFIX
+from ftkit.examples.length import LengthRule, TooLong
 from ftkit.examples.reader import Example, ImageReference, image_bytes, read_examples
-from ftkit.examples.supervision import LengthRule, TooLong, turn_counts
+from ftkit.examples.supervision import Supervise, turn_counts
 from ftkit.normalize import normalize
 from ftkit.results.classes import Classes
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.distributed import processes
 from ftkit.training.order import SeededSampler, seeded_order
 from ftkit.training.split_data import SplitDataModule
-from ftkit.vlm.chat import ChatEncoder
 from ftkit.vlm.dataset import ExampleDataset, leave_out_unusable, split_by_images
+from ftkit.vlm.encoder import ChatEncoder
 from ftkit.vlm.sampling import OUTCOMES, YES_NO, outcomes_of_examples, read_outcomes, sample_examples
 
 _CHANGED = {

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, get_worker_info
 from ftkit.errors import InputError
 from ftkit.examples.reader import Example, ImageReference
 from ftkit.training.order import seeded_order
-from ftkit.vlm.chat import ChatEncoder, EncodedExample
+from ftkit.vlm.encoder import ChatEncoder, EncodedExample
 
 Batch = dict[str, Any]
 ORIGIN = "origin"  # key of a batch: its BatchOrigin
@@ -52,8 +52,8 @@ class ExampleDataset(Dataset[Any]):
         """A batch to learn from.
 
         Returns:
-            ``inputs``, see :meth:`ftkit.vlm.chat.ChatEncoder.inputs`; ``id``, a list of B strings; and, unless a worker
-            makes the batch, ``origin``, a :class:`BatchOrigin`.
+            ``inputs``, see :meth:`ftkit.vlm.encoder.ChatEncoder.inputs`; ``id``, a list of B strings; and, unless a
+            worker makes the batch, ``origin``, a :class:`BatchOrigin`.
         """
         return self._batch(encoded) | self._origin(encoded, self.training_batch)
 

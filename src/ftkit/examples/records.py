@@ -1,4 +1,4 @@
-"""The records of a file of JSON lines or of a saved ``datasets`` data set, each with its line."""
+"""Records of a file of JSON lines or of a saved ``datasets`` data set, each with its line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ftkit.examples.image_files import check_bytes
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image whose bytes a ``datasets`` data set holds; they are read when they are needed.
+    """Refer to an image whose bytes a ``datasets`` data set holds; they are read when they are needed.
 
     Args:
         table: The data set, with its images undecoded.
-        example: The example's number.
+        example: The index of the example.
         column: The column that holds the image, or a list of images.
         position: The place in that list; None where the column holds one image.
     """
@@ -29,7 +29,7 @@ class StoredImage:
     position: int | None
 
     def read(self) -> bytes:
-        """The bytes of the image.
+        """Return the bytes of the image.
 
         Raises:
             InputError: There are none, or too many.
@@ -41,13 +41,13 @@ class StoredImage:
 
 
 def json_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file of JSON lines in UTF-8, with or without a byte order mark; blank lines are left out.
+    """Read the objects of a file of JSON lines in UTF-8, with or without a byte order mark; blank lines are skipped.
 
     Yields:
         The line, counted from 1, and the object.
 
     Raises:
-        InputError: The file cannot be read, or a line is no JSON object.
+        InputError: The file cannot be read, or a line is not a JSON object.
     """
     try:
         data = path.read_bytes()
@@ -69,7 +69,7 @@ def json_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def saved_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The examples of a folder that ``datasets.Dataset.save_to_disk`` wrote.
+    """Read the examples of a folder that ``datasets.Dataset.save_to_disk`` wrote.
 
     Images are :class:`StoredImage` where the data set holds their bytes, and otherwise the paths that it holds.
 
@@ -89,7 +89,9 @@ def saved_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         table = datasets.load_from_disk(str(path))
     except (OSError, ValueError) as error:
-        raise InputError(f"is no saved data set: {error}", file=path, fix="Dataset.save_to_disk writes one") from error
+        raise InputError(
+            f"is not a saved data set: {error}", file=path, fix="Dataset.save_to_disk writes one"
+        ) from error
     if isinstance(table, datasets.DatasetDict):
         raise InputError("holds several splits", file=path, fix=f"name one of them: {path / next(iter(table))}")
     undecoded, columns = table, []

@@ -12,9 +12,10 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ftkit.errors import InputError
+from ftkit.examples.length import LengthRule
 from ftkit.examples.reader import Example, read_examples
-from ftkit.examples.supervision import LengthRule
-from ftkit.vlm.chat import ChatEncoder, pad_tiles
+from ftkit.vlm.encoder import ChatEncoder
+from ftkit.vlm.tensors import pad_tiles
 from vlm_folders import build_gemma3
 
 SHAPE_OF = {

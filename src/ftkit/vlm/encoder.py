@@ -1,71 +1,31 @@
-"""Examples with images as padded batches, by a model's own processor.
+"""Examples with images as tokens and pixels, by a model's own processor.
 
-The processor expands a prompt's images into tokens and pixels; the answer's tokens are put behind it. Every tensor that
-a processor makes is padded by the rule of its name below; one that has no rule is an error, for a tensor that is padded
-wrongly or left out trains a model on something else without a word.
+The processor expands a prompt's images into tokens and pixels; the answer's tokens are put behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ftkit.errors import InputError
-from ftkit.examples.chat_template import Supervise
+from ftkit.examples.length import LengthRule
+from ftkit.examples.padding import Spans, padded, prompt_batch, supervised_batch
 from ftkit.examples.reader import Example, ImageReference, image_bytes
-from ftkit.examples.supervision import LengthRule, Piece, Renderer, Spans, prompt_batch, supervised_batch
+from ftkit.examples.renderer import Renderer
+from ftkit.examples.supervision import Supervise
 from ftkit.vlm.decoding import Image
 from ftkit.vlm.images import decode_image
+from ftkit.vlm.tensors import IMAGE_TENSORS, TOKEN_VALUES, image_batch
 
 WHITE = (255, 255, 255)
-# Tensors with a value a token: what a token of the answer has, by processor, as a name does not mean the same to all.
-# Padding has 0.
-TOKEN_VALUES: Mapping[str, Mapping[str, int]] = {
-    "token_type_ids": {
-        "PaliGemmaProcessor": 1,  # 0 sees everything before the answer, 1 only what is before it
-        "Gemma3Processor": 0,  # 1 is an image, whose tokens see each other
-    }
-}
 _OWN = {"input_ids", "attention_mask", "labels"}  # labels: PaliGemma's processor makes some; these are ours
-
-
-def pad_tiles(tensors: Sequence[Tensor]) -> Tensor:
-    """Tiles (1, tiles, ..., H, W) of examples as one tensor, filled up with zeros at the end of each dimension.
-
-    Idefics3 and SmolVLM leave out tiles that are zero throughout, and pixels whose mask is.
-
-    Example:
-        >>> pad_tiles([torch.ones(1, 1, 2, 2), torch.ones(1, 3, 1, 2)]).shape
-        torch.Size([2, 3, 2, 2])
-    """
-    shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
-    missing = [[wanted - size for wanted, size in zip(shape, tensor.shape, strict=True)] for tensor in tensors]
-    # F.pad takes (before, after) of the last dimension first.
-    return torch.cat(
-        [
-            F.pad(tensor, [part for size in reversed(sizes) for part in (0, size)])
-            for tensor, sizes in zip(tensors, missing, strict=True)
-        ]
-    )
-
-
-def _pixels(tensors: Sequence[Tensor]) -> Tensor:
-    tiled = tensors[0].ndim == 5  # (1, tiles, 3, H, W) of Idefics3; (images, 3, H, W) of PaliGemma
-    return pad_tiles(tensors) if tiled else torch.cat(list(tensors))
-
-
-IMAGE_TENSORS: Mapping[str, Callable[[Sequence[Tensor]], Tensor]] = {
-    "pixel_values": _pixels,
-    "pixel_attention_mask": pad_tiles,
-}
 
 
 @dataclass(frozen=True)
@@ -75,13 +35,13 @@ class EncodedExample:
     Attributes:
         example: The example itself.
         prompt: Token ids of the prompt, image tokens included.
-        answers: Token ids of the answer, and of the rejected one; None if the example is too long to be learnt.
+        answers: Token ids of the answer, and of the rejected one; None if the example is too long to train on.
         tokens: Other values of the prompt's tokens, by name.
         images: Tensors of the images, by name; empty without images.
         cut: Whether an answer was cut.
-        tile_keys: Where ``images`` were left out because what a frozen tower makes of them is kept: what it is kept by,
-            see :func:`ftkit.vlm.vision.tile_keys`.
-        turns: Where in the prompt earlier turns stand that are learnt, too.
+        tile_keys: Where ``images`` were left out because a frozen tower's features of them are cached: their keys, see
+            :func:`ftkit.vlm.vision.tile_keys`.
+        turns: Where in the prompt earlier supervised turns stand.
     """
 
     example: Example
@@ -96,19 +56,19 @@ class EncodedExample:
     @property
     def tiles(self) -> int:
         """How many tiles there are in ``images``; an image that is not cut into tiles is one."""
-        pixels = self.images.get("pixel_values")  # see _pixels for its shapes
+        pixels = self.images.get("pixel_values")  # (1, tiles, 3, H, W) or (images, 3, H, W)
         return 0 if pixels is None else len(pixels.flatten(0, -4))
 
 
 class ChatEncoder:
-    """Examples as batches for one model.
+    """Encodes examples, and batches of them, for one model.
 
     Args:
         processor: The model's processor.
-        length: What becomes of an example that is too long.
-        chat: See :class:`ftkit.examples.supervision.Renderer`.
+        length: What is done with an example that is too long.
+        chat: See :class:`ftkit.examples.renderer.Renderer`.
         preference: Whether batches hold the rejected answers too.
-        supervise: See :class:`ftkit.examples.supervision.Renderer`.
+        supervise: See :class:`ftkit.examples.renderer.Renderer`.
     """
 
     def __init__(
@@ -128,7 +88,7 @@ class ChatEncoder:
             raise InputError("the processor's tokenizer has no padding token")
 
     def encode(self, example: Example) -> EncodedExample:
-        """Tokens and pixels of an example; its images are opened.
+        """Return tokens and pixels of an example; its images are opened.
 
         Raises:
             InputError: An image cannot be opened, the model cannot take such an example, or the processor makes a
@@ -157,7 +117,7 @@ class ChatEncoder:
         return EncodedExample(example, prompt, fitting, tokens, pixels, cut, turns=turns)
 
     def fitted(self, example: Example) -> tuple[list[list[int]] | None, bool]:
-        """The answers' token ids as they are learnt, and whether one was cut; see :class:`EncodedExample`.
+        """Return the answers' token ids as they are trained on, and whether one was cut; see :class:`EncodedExample`.
 
         The images are opened only if the example may be too long with the most tokens that an image becomes.
 
@@ -176,7 +136,7 @@ class ChatEncoder:
         return encoded.answers, encoded.cut
 
     def inputs(self, examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
-        """The right padded batch to learn from.
+        """Return the right padded batch to train on.
 
         Returns:
             ``input_ids``, ``attention_mask``, ``labels`` (B, T) int64, and what the processor makes besides. Of
@@ -184,7 +144,7 @@ class ChatEncoder:
         """
         kept = [example.answers for example in examples if example.answers is not None]
         if len(kept) < len(examples):
-            raise InputError("an example that is too long to be learnt was not left out", field="max_length")
+            raise InputError("an example that is too long to train on was not left out", field="max_length")
         pairs = [
             (example, answers[which])
             for which in range(len(kept[0]))
@@ -192,20 +152,19 @@ class ChatEncoder:
         ]
         turns = [example.turns for example, _ in pairs]
         batch = supervised_batch([(example.prompt, answer) for example, answer in pairs], self.pad_id, turns)
-        values = {
-            name: [example.tokens[name] + [of_answer] * len(answer) for example, answer in pairs]
-            for name, of_answer in self._of_answer.items()
-            if name in examples[0].tokens
-        }
-        return batch | self._padded(values, batch["input_ids"].shape[1], left=False) | self._images(examples)
+        for name in examples[0].tokens:
+            of_answer = self._of_answer[name]
+            batch[name] = padded([example.tokens[name] + [of_answer] * len(answer) for example, answer in pairs], 0)
+        return batch | image_batch([example.images for example in examples])
 
     def prompts(self, examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
-        """The left padded batch to generate answers from: the same tensors without labels."""
+        """Return the left padded batch to generate answers from: the same tensors without labels."""
         batch = prompt_batch([example.prompt for example in examples], self.pad_id)
-        values = {name: [example.tokens[name] for example in examples] for name in examples[0].tokens}
-        return batch | self._padded(values, batch["input_ids"].shape[1], left=True) | self._images(examples)
+        for name in examples[0].tokens:
+            batch[name] = padded([example.tokens[name] for example in examples], 0, "left")
+        return batch | image_batch([example.images for example in examples])
 
-    def _texts(self, example: Example) -> tuple[list[Piece], list[list[int]]]:
+    def _texts(self, example: Example) -> tuple[list[tuple[str, bool]], list[list[int]]]:
         """The rendered prompt in its pieces, and the token ids of the answer and of the rejected one."""
         if self.preference and example.rejected is None:
             raise example.error("lacks a rejected answer", field="rejected", fix="give chosen and rejected answers")
@@ -218,13 +177,16 @@ class ChatEncoder:
             )
         return pieces, [self.renderer.completion_ids(text) for text in answers]
 
-    def _turns(self, example: Example, pieces: list[Piece], images: list[Image.Image], prompt: list[int]) -> Spans:
-        """Where earlier turns that are learnt stand among the prompt's tokens, its images expanded.
+    def _turns(
+        self, example: Example, pieces: list[tuple[str, bool]], images: list[Image.Image], prompt: list[int]
+    ) -> Spans:
+        """Where earlier supervised turns stand among the prompt's tokens, its images expanded.
 
-        The pieces from the first such turn on become tokens apart; images among them go through the processor again.
+        The pieces from the first such turn on are tokenized separately; images among them go through the processor
+        again.
         """
         image_token = str(self.renderer.image_token)
-        behind, left = [], iter(images[pieces[0].text.count(image_token) :])
+        behind, left = [], iter(images[pieces[0][0].count(image_token) :])
         for text, _ in pieces[1:]:
             shown = list(islice(left, text.count(image_token)))
             made = self._processed(text, shown)["input_ids"][0].tolist() if shown else None
@@ -232,14 +194,14 @@ class ChatEncoder:
         start = len(prompt) - sum(map(len, behind))
         if prompt[start:] != [token for ids in behind for token in ids]:
             raise example.error(
-                "the tokens of earlier turns depend on what is around them, so what is to be learnt is not known",
+                "the tokens of earlier turns depend on what is around them, so it is not known which to supervise",
                 field="supervise",
                 got="all",
                 fix="use supervise: last",
             )
         turns = []
-        for (_, learnt), ids in zip(pieces[1:], behind, strict=True):
-            turns += [(start, start + len(ids))] * learnt
+        for (_, supervised), ids in zip(pieces[1:], behind, strict=True):
+            turns += [(start, start + len(ids))] * supervised
             start += len(ids)
         return turns
 
@@ -254,29 +216,6 @@ class ChatEncoder:
         if self.renderer.chat:
             options["add_special_tokens"] = False  # the template has written them
         return self.processor(text=[prompt], return_tensors="pt", **options)
-
-    def _padded(self, values: dict[str, list[list[int]]], width: int, left: bool) -> dict[str, Tensor]:
-        padded = {}
-        for name, examples in values.items():
-            padding = [[0] * (width - len(example)) for example in examples]
-            padded[name] = torch.tensor(
-                [[*pad, *example] if left else [*example, *pad] for example, pad in zip(examples, padding, strict=True)]
-            )
-        return padded
-
-    def _images(self, examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
-        names = {name for example in examples for name in example.images}
-        batch = {}
-        for name in sorted(names):
-            made = [example.images.get(name) for example in examples]
-            like = next(tensor for tensor in made if tensor is not None)
-            # An example without images has no tiles.
-            batch[name] = IMAGE_TENSORS[name]([like.new_zeros(_empty(like)) if one is None else one for one in made])
-        return batch
-
-
-def _empty(like: Tensor) -> tuple[int, ...]:
-    return (1, 0, *like.shape[2:]) if like.ndim != 4 or like.shape[1] != 3 else (0, *like.shape[1:])
 
 
 def _opened(image: ImageReference, example: Example) -> Image.Image:
