@@ -107,11 +107,13 @@ def test_a_template_whose_conversation_does_not_start_with_the_prompt_is_refused
 def test_messages_that_the_template_refuses_are_named(tokenizer) -> None:
     tokenizer.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     example = Example("a", [{"role": "system", "content": []}, *QUESTION], "3", file="examples.jsonl", line=3)
-    with pytest.raises(InputError, match=r"examples.jsonl:3: the chat template refuses the messages: no system"):
+    with pytest.raises(
+        InputError, match=r"examples.jsonl:3: messages: the chat template refuses the messages: no system"
+    ):
         Renderer(tokenizer)(example)
     tokenizer.chat_template = "{{ messages[0]['content'] + 1 }}"
     with pytest.raises(
-        InputError, match=r"examples.jsonl:3: the chat template refuses the messages: can only concatenate"
+        InputError, match=r"examples.jsonl:3: messages: the chat template refuses the messages: can only concatenate"
     ):
         Renderer(tokenizer)(example)
 

@@ -119,7 +119,7 @@ def test_a_prompt_that_does_not_fit_is_told_with_all_numbers(server: Any) -> Non
     assert reply.status_code == 400
     assert reply.json()["error"]["code"] == "context_length_exceeded"
     assert reply.json()["error"]["message"] == (
-        "the prompt has 60 tokens and 5 more were asked for; the context holds 64"
+        "the prompt has 60 tokens and 5 more were requested; the context holds 64"
     )
     assert server.post("/v1/completions", {"prompt": "x" * 60, "max_tokens": 4}).status_code == 200
     filled = server.post("/v1/completions", {"prompt": "x" * 60})

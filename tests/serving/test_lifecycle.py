@@ -65,7 +65,7 @@ def test_a_request_for_more_answers_than_may_ever_wait_is_400_with_both_numbers(
     assert reply.status_code == 400
     assert "retry-after" not in reply.headers  # it would be in vain
     assert reply.json()["error"]["message"] == (
-        "4 answers were asked for at once, and no more than 3 may wait; fix: ask for fewer in one request"
+        "4 answers were requested at once, but the queue holds 3; fix: request fewer at a time"
     )
     assert asked(server, 2, n=3).status_code == 200
 

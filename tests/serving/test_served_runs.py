@@ -172,7 +172,7 @@ def test_a_model_with_a_chat_template_is_pushed_with_its_way_of_asking(
     for folder in (run, tmp_path / "pushed"):
         prompts = serving(folder).served.prompts
         assert prompts is not None
-        asked = prompts.tokenizer.decode(prompts.chat([{"role": "user", "content": "1 + 1"}]))
+        asked = prompts.renderer.tokenizer.decode(prompts.chat([{"role": "user", "content": "1 + 1"}]))
         assert asked == ("1 + 1 =" if chat == "false" else "<user>1 + 1 =")
 
 
@@ -187,7 +187,7 @@ def test_weights_of_few_bits_answer_as_transformers_makes_them(
     ids = torch.tensor(prompts.texts(["URGENT you have"]))
     net = load_base(AutoModelForCausalLM, "demo", quantization=quantization, dtype="float32").eval()
     written = net.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=6, pad_token_id=0)
-    assert said == prompts.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+    assert said == prompts.renderer.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
     assert server.served.thread.engine.model.get_memory_footprint() < 0.6 * 347_520 * 4  # type: ignore[attr-defined]
 
 

@@ -28,7 +28,8 @@ class Numbers(SplitDataModule):
         self.datasets = {"train": list(range(10)), "val": list(range(5)), "test": []}
 
     def train_dataloader(self) -> Any:
-        return self._training_loader(RandomSampler(self.datasets["train"]))
+        sampler = RandomSampler(self.datasets["train"])
+        return self._loader("train", self.batch_size, sampler, evaluation=False)
 
     def _collate(self, split: str, evaluation: bool) -> Any:
         return lambda rows: (split, evaluation, rows)

@@ -15,11 +15,12 @@ from ftkit.errors import InputError
 from ftkit.examples.length import LengthRule
 from ftkit.examples.reader import Example, image_bytes
 from ftkit.results.predictions import write_predictions
+from ftkit.run_folder import SPLITS
 from ftkit.training.resume import compare_settings, settings
 from ftkit.vlm import encoder as encoders
 from ftkit.vlm.data import VLMDataModule
-from ftkit.vlm.dataset import split_by_images
 from ftkit.vlm.sft import VLMSFT
+from ftkit.vlm.splits import split_by_images
 from ftkit.vlm.yes_no import VLMYesNo
 
 
@@ -237,8 +238,8 @@ def test_equal_images_of_a_saved_data_set_stay_together(vlm_examples: Callable[[
     }
     table = datasets.Dataset.from_dict({**columns, "image": [str(pictures[number % 6]) for number in range(30)]})
     table.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "saved")
-    examples = VLMDataModule(train=str(tmp_path / "saved"), fractions=(0.5, 0.2)).examples
-    seen = [{image_bytes(image) for example in part for image in example.images} for part in examples.values()]
+    data = VLMDataModule(train=str(tmp_path / "saved"), fractions=(0.5, 0.2))
+    seen = [{image_bytes(image) for example in data.examples(split) for image in example.images} for split in SPLITS]
     assert list(map(len, seen)) == [3, 1, 2]
     assert len(set.union(*seen)) == 6
 
@@ -402,7 +403,7 @@ def test_a_picture_that_is_gone_when_the_examples_are_hashed_is_named_by_its_exa
 
     shutil.copytree(vlm_examples("messages").parent, tmp_path / "rows")
     data = VLMDataModule(**in_three(tmp_path / "rows" / "messages.jsonl"))
-    assert data.examples["train"]
+    assert data.examples("train")
     (tmp_path / "rows" / "0.png").unlink()
     with pytest.raises(InputError, match=r"messages\.jsonl:\d+: images: .*0\.png: the file cannot be read"):
         _ = data.data_sha256

@@ -158,7 +158,8 @@ class ChatTemplate:
     def _asked(self, example: Example) -> str:
         messages = _messages(example)
         if not self.chat and (roles := [message["role"] for message in messages]) != ["user"]:
-            raise example.error("the model has no chat template, so it takes a single user message", got=roles)
+            problem = "the model has no chat template, so it takes a single user message"
+            raise example.error(problem, field="messages", got=roles)
         return self._render(messages, example, add_generation_prompt=True)
 
     def _completion(self, example: Example, prompt: str, answer: str) -> str:
@@ -188,7 +189,7 @@ class ChatTemplate:
                 messages, chat_template=template, tokenize=False, **tools, **options
             )
         except (TemplateError, TypeError) as error:  # such as: roles must alternate
-            raise example.error(f"the chat template refuses the messages: {error}") from error
+            raise example.error(f"the chat template refuses the messages: {error}", field="messages") from error
 
     def _own_image_token(self, example: Example) -> InputError:
         return example.error(f"the text itself holds the model's image token {self.image_token}")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ftkit.errors import InputError, at_least
 from ftkit.examples.prompt_style import asked, spaced
 from ftkit.examples.reader import Example
-from ftkit.language.data import ExamplesDataModule
+from ftkit.language.data import LanguageDataModule
 from ftkit.run_folder import SplitName
 
 Operation = Literal["+", "-", "*"]
@@ -73,7 +73,7 @@ class Problem:
         }
 
 
-class ArithmeticDataModule(ExamplesDataModule):
+class ArithmeticDataModule(LanguageDataModule):
     """Arithmetic problems such as ``1 + 1 =``, made from a seed.
 
     A pair of operands, in whatever order and with whatever signs, belongs to one split only, for all operations. The
@@ -91,7 +91,7 @@ class ArithmeticDataModule(ExamplesDataModule):
         prompt_style: How a question becomes a prompt, with ``{question}`` in it; kept with the model, as is
             ``spaced_digits``.
         data_seed: Seed of the problems.
-        **options: See :class:`ftkit.language.data.ExamplesDataModule`.
+        **options: See :class:`ftkit.language.data.LanguageDataModule`.
 
     Raises:
         InputError: An argument makes no sense, or there are not so many problems.
@@ -132,14 +132,6 @@ class ArithmeticDataModule(ExamplesDataModule):
         signs = ", also negative" if self.negative else ""
         carry = {None: "", True: ", with carry", False: ", without carry"}[self.carry]
         return f"made-up arithmetic {' '.join(self.operations)}, {self.digits} digits at most{signs}{carry}"
-
-    @property
-    def data_sha256(self) -> str:
-        """A hash of all problems as they are asked."""
-        examples = [
-            (split, example.prompt, example.completion) for split in self.sizes for example in self.examples(split)
-        ]
-        return hashlib.sha256(repr(examples).encode()).hexdigest()
 
     def examples(self, split: SplitName) -> list[Example]:
         """The problems of a split as examples."""

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader
+from torch.utils.data import Sampler
 
 from ftkit.errors import InputError
 from ftkit.examples.affixes import NO_AFFIXES, Affixes
-from ftkit.examples.length import LengthRule, TooLong
+from ftkit.examples.length import LengthRule
 from ftkit.examples.padding import Spans, prompt_batch, supervised_batch
 from ftkit.examples.reader import Example, read_examples
 from ftkit.examples.renderer import Renderer
-from ftkit.examples.supervision import Supervise, turn_counts
 from ftkit.run_folder import SPLITS, SplitName
-from ftkit.training.distributed import processes
+from ftkit.training.example_data import ExampleDataModule
 from ftkit.training.order import SeededSampler, seeded_order
-from ftkit.training.split_data import SplitDataModule
 
 _POOL = 50  # batches whose examples are sorted by length together
 
@@ -32,11 +28,11 @@ class EncodedExample:
 
     Attributes:
         id: Its name.
-        prompt: Token ids that are read only.
-        completion: Token ids that are learnt.
+        prompt: Token ids of the prompt.
+        completion: Token ids of the answer; they are supervised.
         answer: The expected text.
         columns: Its further columns in the prediction file.
-        turns: Where in the prompt earlier turns stand that are learnt, too.
+        turns: Where in the prompt earlier supervised turns stand.
         affixes: What the chat template writes around an answer; known where one is generated.
     """
 
@@ -52,60 +48,26 @@ class EncodedExample:
         return len(self.prompt) + len(self.completion)
 
 
-class ExamplesDataModule(SplitDataModule):
+class LanguageDataModule(ExampleDataModule):
     """Examples of text for a causal language model; a subclass says where they come from.
-
-    Batches are those of :class:`ftkit.training.generative.GenerativeModule`. The chat template, if the tokenizer has
-    one, is the only formatter; only answers are supervised, their end among them.
 
     Args:
         bucket: Put examples of similar length into a batch: less padding, and still another order each epoch.
-        max_length: Largest number of tokens of prompt and answer together in training; null takes the model's context.
-        too_long: Whether to ``cut`` a training example's answer that is too long, or to ``skip`` the example. Examples
-            of val and test are never left out, and only the model's context cuts their answers.
-        chat: Whether to use the chat template; null uses it if there is one.
-        supervise: Which turns of the assistant are learnt: the ``last`` one of each conversation, which is the answer,
-            or ``all`` that answer something. In evaluation the last one is generated either way; the loss is that of
-            the turns that are learnt.
-        **options: See :class:`ftkit.training.split_data.SplitDataModule`.
+        **options: See :class:`ftkit.training.example_data.ExampleDataModule`.
 
     Raises:
         InputError: An argument makes no sense.
     """
 
-    step_options = ("bucket", "max_length", "too_long", "chat", "supervise")
+    step_options = ("bucket", *ExampleDataModule.step_options)
 
     # How a question becomes a prompt, see ftkit.examples.prompt_style.
     prompt_style: str | None = None
     spaced_digits: bool = False
 
-    def __init__(
-        self,
-        bucket: bool = False,
-        max_length: int | None = None,
-        too_long: TooLong = "cut",
-        chat: bool | None = None,
-        supervise: Supervise = "last",
-        **options: Any,
-    ) -> None:
+    def __init__(self, bucket: bool = False, **options: Any) -> None:
         super().__init__(**options)
-        LengthRule(max_length)
-        self.bucket, self.max_length, self.too_long, self.chat = bucket, max_length, too_long, chat
-        self.supervise: Supervise = supervise
-
-    @property
-    @abstractmethod
-    def source(self) -> str:
-        """The examples' origin in words."""
-
-    @property
-    @abstractmethod
-    def data_sha256(self) -> str:
-        """A hash of the examples, known before anything is encoded."""
-
-    @abstractmethod
-    def examples(self, split: SplitName) -> list[Example]:
-        """The examples of a split; none if there is no such split."""
+        self.bucket = bucket
 
     def setup(self, stage: str) -> None:
         """Prepare the examples for the trainer's model."""
@@ -126,7 +88,7 @@ class ExamplesDataModule(SplitDataModule):
                 training example is left.
         """
         render = Renderer(tokenizer, self.chat, self.supervise)
-        rule = LengthRule(min(self.max_length or context_length, context_length), self.too_long)
+        rule = self.length.within(context_length)
         whole = LengthRule.for_evaluation(context_length, max_new_tokens)
         self.pad_id = int(tokenizer.pad_token_id)
         self.note_seed()
@@ -156,40 +118,32 @@ class ExamplesDataModule(SplitDataModule):
             )
             kept.append(example)
         self.datasets[split] = ready
-        if split == "train":
-            self.report["supervised_turns"] = {"supervise": self.supervise, **turn_counts(kept, self.supervise)}
-        counts = {
-            "sizes": len(ready),
-            "tokens": sum(map(len, ready)),
-            "supervised": sum(len(one.completion) for one in ready),
-            "cut": cut,
-            "skipped": len(examples) - len(ready),
-        }
-        for name, value in counts.items():
-            self.report.setdefault(name, {})[split] = value
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of the train split in another order each epoch."""
-        encoded = self.datasets["train"]
-        sharing: dict[str, Any] = {"batch_size": self.batch_size, **processes(self.trainer)}
-        return self._training_loader(
-            LengthSampler(list(map(len, encoded)), self._order_seed, **sharing)
-            if self.bucket
-            else SeededSampler(len(encoded), self._order_seed, **sharing)
+        self._count(
+            split,
+            kept,
+            tokens=sum(map(len, ready)),
+            supervised=sum(len(one.completion) for one in ready),
+            cut=cut,
+            skipped=len(examples) - len(ready),
         )
+
+    def _training_sampler(self, **sharing: Any) -> Sampler[int]:
+        if not self.bucket:
+            return super()._training_sampler(**sharing)
+        return LengthSampler(list(map(len, self.datasets["train"])), self._order_seed, **sharing)
 
     def _collate(self, split: SplitName, evaluation: bool) -> Callable[[Any], Any]:
         return Collate(self.pad_id, evaluation)
 
 
-class TextDataModule(ExamplesDataModule):
+class TextDataModule(LanguageDataModule):
     """Examples of text from files of JSON lines, in the shapes of :mod:`ftkit.examples.reader`.
 
     Args:
-        train: The file to learn from, or a folder that ``datasets`` saved.
+        train: The file to train on, or a folder that ``datasets`` saved.
         val: One to validate on.
         test: One to test on.
-        **options: See :class:`ExamplesDataModule`.
+        **options: See :class:`LanguageDataModule`.
     """
 
     def __init__(
@@ -201,21 +155,11 @@ class TextDataModule(ExamplesDataModule):
 
     @property
     def source(self) -> str:
-        """The train file."""
+        """The name of the train file."""
         return str(self.files["train"])
 
-    @property
-    def data_sha256(self) -> str:
-        """A hash over what was read."""
-        digest = hashlib.sha256()
-        for split in SPLITS:
-            for example in self.examples(split):
-                tools = [example.tools] if example.tools else []
-                digest.update(repr((split, example.id, example.prompt, example.completion, *tools)).encode())
-        return digest.hexdigest()
-
     def examples(self, split: SplitName) -> list[Example]:
-        """The examples of a file, read once."""
+        """Return the examples of a file, which is read once."""
         if split not in self._examples:
             path = self.files[split]
             self._examples[split] = [] if path is None else read_examples(path)
@@ -234,7 +178,7 @@ class Collate:
         self.pad_id, self.evaluation = pad_id, evaluation
 
     def __call__(self, encoded: Sequence[EncodedExample]) -> dict[str, Any]:
-        """The batch."""
+        """Return the batch."""
         batch: dict[str, Any] = {
             "inputs": supervised_batch(
                 [(one.prompt, one.completion) for one in encoded],
@@ -262,7 +206,7 @@ class LengthSampler(SeededSampler):
         seed: Seed of the orders.
         **sharing: See :class:`ftkit.training.order.SharedSampler`; with ``batch_size``.
 
-    EncodedExample:
+    Example:
         >>> order = list(LengthSampler([9, 1, 8, 2], seed=1, batch_size=2))
         >>> sorted([sorted(order[:2]), sorted(order[2:])])
         [[0, 2], [1, 3]]
@@ -273,7 +217,7 @@ class LengthSampler(SeededSampler):
         self.lengths = lengths
 
     def order(self) -> list[int]:
-        """The examples of the epoch, batch after batch."""
+        """Return the examples of the epoch, batch after batch."""
         size, order = self.batch_size * self.num_replicas, super().order()
         batches = []
         for start in range(0, self.n, _POOL * size):

@@ -1,4 +1,4 @@
-"""The address to listen on: this machine's own unless there is a key, and taken before the model is loaded."""
+"""The address to listen on: only this machine's unless there is a key, and bound before the model is loaded."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def listen(host: str, port: int, key: str | None) -> socket.socket:
-    """Take an address; connections wait until the server runs.
+    """Bind an address; connections wait until the server runs.
 
     Args:
         host: The address to listen on.
-        port: The port; 0 takes a free one.
-        key: The API key; without one only this machine may ask.
+        port: The port; 0 chooses a free one.
+        key: The API key; without one only this machine may connect.
 
     Raises:
-        InputError: The address is open to others and there is no key, or it is no address.
+        InputError: The address is open to other machines and there is no key, or it is not an address.
         EnvironmentFault: The port is in use or not allowed.
     """
     if not is_loopback(host) and not key:
         raise InputError(
-            "would answer to other machines without a key", field="host", got=host, fix="set FTKIT_API_KEY to a secret"
+            "an address open to other machines needs a key", field="host", got=host, fix="set FTKIT_API_KEY to a secret"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     no_address = InputError("no such address", field="host", got=host)
@@ -40,12 +40,12 @@ def listen(host: str, port: int, key: str | None) -> socket.socket:
         if isinstance(error.__context__, socket.gaierror):  # which create_server makes an error like the others
             raise no_address from error
         in_use = error.errno == errno.EADDRINUSE
-        problem = "is in use" if in_use else f"cannot be listened on: {error.strerror}"
+        problem = "is in use" if in_use else f"cannot be bound: {error.strerror}"
         raise EnvironmentFault(f"port {port} on {host} {problem}", fix="choose another --port") from error
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address.
+    """Return whether only this machine can reach an address.
 
     Example:
         >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
@@ -59,7 +59,7 @@ def is_loopback(host: str) -> bool:
 
 
 def hosts_of(host: str) -> Collection[str] | None:
-    """The names that clients may call a server by; None for any, where an open address stands for many names."""
+    """Return the host names that clients may use; None for any, where the address is open to all interfaces."""
     if is_loopback(host):
         return {*LOOPBACK_NAMES, host}
     with suppress(ValueError):

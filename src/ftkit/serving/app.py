@@ -1,4 +1,4 @@
-"""The HTTP application: OpenAI's endpoints over the model's thread."""
+"""The HTTP application: OpenAI's endpoints for the model that a thread runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ftkit.serving.thread import ModelDied, ModelThread, QueueFull
 
 @dataclass(frozen=True)
 class Served:
-    """A model as it is offered.
+    """Describe a model that is served.
 
     Args:
         name: The name that clients use.
@@ -48,7 +48,7 @@ def make_app(served: Served, limits: Limits) -> FastAPI:
 
     Args:
         served: The model.
-        limits: The bounds on requests.
+        limits: The limits on requests.
     """
 
     @asynccontextmanager
@@ -127,7 +127,7 @@ async def _generate(
 
 
 async def _events(pending: Pending, reply: Reply, prompt_tokens: int | None) -> AsyncIterator[bytes]:
-    """Server-sent events of a stream; ``prompt_tokens`` is given where the client wants the usage."""
+    """Yield the server-sent events of a stream; ``prompt_tokens`` is given where the client wants the usage."""
     tokens: dict[int, int] = {}
     try:
         async for index, piece in pending:
@@ -137,7 +137,7 @@ async def _events(pending: Pending, reply: Reply, prompt_tokens: int | None) -> 
         if prompt_tokens is not None:
             yield _event(reply.usage_chunk(usage(prompt_tokens, sum(tokens.values()))))
         yield b"data: [DONE]\n\n"
-    except ApiError as error:  # the status has been sent: tell it inside the stream
+    except ApiError as error:  # the status has been sent, so the error goes into the stream
         yield _event(error.body)
     finally:
         pending.cancel()
@@ -172,18 +172,19 @@ def _check_model(served: Served, name: str | None) -> None:
 
 
 def _new_tokens(served: Served, limits: Limits, prompt: int, wanted: int | None) -> int:
-    """How many tokens an answer may have.
+    """Return how many tokens an answer may have.
 
     Raises:
-        ApiError: More were asked for than are allowed or fit; the message has both numbers.
+        ApiError: More were requested than are allowed or fit; the message has both numbers.
     """
     assert served.context is not None
     if wanted is not None and wanted > limits.max_new_tokens:
-        raise ApiError(400, f"{wanted} new tokens were asked for, {limits.max_new_tokens} may be", param="max_tokens")
+        problem = f"{wanted} new tokens were requested, but {limits.max_new_tokens} are allowed"
+        raise ApiError(400, problem, param="max_tokens")
     if prompt + (wanted or 1) > served.context:
         raise ApiError(
             400,
-            f"the prompt has {prompt} tokens and {wanted or 1} more were asked for; the context holds {served.context}",
+            f"the prompt has {prompt} tokens and {wanted or 1} more were requested; the context holds {served.context}",
             param="max_tokens",
             code="context_length_exceeded",
         )
@@ -199,9 +200,9 @@ async def _input_error(request: Request, error: Any) -> Response:
 
 
 async def _invalid(request: Request, error: Any) -> Response:
-    """What is wrong with a body, without quoting what was sent; of several errors the innermost.
+    """Say what is wrong with a body, without quoting it; of several errors the innermost.
 
-    Where several types can be chosen, each has its error; that of the chosen one says more than "not this type".
+    Where several types are possible, each has an error; that of the chosen one says more than "not this type".
     """
     found = [(_place(one["loc"]), not one["type"].endswith("_type"), one["msg"]) for one in error.errors()]
     place, _, message = max(found, key=lambda it: (len(it[0]), it[1]))
@@ -212,12 +213,12 @@ async def _invalid(request: Request, error: Any) -> Response:
 
 
 def _place(location: Sequence[Any]) -> list[str]:
-    """The fields and indices of a pydantic location; where types can be chosen it also has names of types."""
+    """Return the fields and indices of a pydantic location, which can also hold names of types."""
     return [str(part) for part in location[1:] if str(part).replace("_", "a").isalnum() and part != "str"]
 
 
 async def _http_error(app: FastAPI, request: Request, error: Any) -> Response:
     if error.status_code == 404:
         paths = sorted(path for path in app.openapi()["paths"])
-        return ApiError(404, f"no such endpoint; there are {', '.join(paths)}").response()
+        return ApiError(404, f"no such endpoint; use one of {', '.join(paths)}").response()
     return ApiError(error.status_code, str(error.detail), headers=error.headers).response()

@@ -1,4 +1,4 @@
-"""Classifying for many requests at once."""
+"""Classify the texts of many requests at once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ftkit.serving.jobs import Classification
 
 
 class Classifies(Protocol):
-    """What a model needs to be served as a classifier."""
+    """Describe what a model needs to be served as a classifier."""
 
     def classify(self, texts: list[str], batch_size: int = 8) -> list[dict[str, Any]]:
-        """For each text a dict with ``label`` and ``probability``."""
+        """Return for each text a dict with ``label`` and ``probability``."""
 
 
 class BatchClassifier:
-    """Classifies the texts that wait, all at once.
+    """Classifies the waiting texts in batches.
 
     Args:
         model: The classifier.

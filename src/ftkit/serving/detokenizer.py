@@ -1,4 +1,4 @@
-"""Token ids into text as they come: whole characters only, nothing behind a stop string, nothing of the template."""
+"""Decode token ids as they come: whole characters only, nothing behind a stop string, nothing of the template."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _INCOMPLETE = "\ufffd"
 
 
 class Detokenizer:
-    """Turns the tokens of one answer into text, piece by piece; the pieces joined are the whole answer.
+    """Decodes the tokens of one answer piece by piece; the pieces joined are the whole answer.
 
     Tokens that end inside a character, and text that may be the beginning of a stop string or of what is left out, are
-    held back. Each call decodes a few last tokens only: what a token says can depend on the one before (a leading
-    blank), never on more.
+    held back. Each call decodes a few last tokens only: the text of a token can depend on the one before (a
+    leading space), never on more.
 
     Args:
         tokenizer: A transformers tokenizer.
@@ -28,7 +28,7 @@ class Detokenizer:
         self._before, self._after = affixes
         self.stopped = False
         self._ids: list[int] = []
-        self._context = self._read = 0  # the tokens decoded along, and those whose text was given out
+        self._context = self._read = 0  # the tokens decoded as context, and those whose text was returned
         self._held = ""
 
     def push(self, token: int) -> str:
@@ -42,7 +42,7 @@ class Detokenizer:
         return self._until_stop(text[len(known) :])
 
     def finish(self) -> str:
-        """The text that was held back, when no more tokens come."""
+        """Return the text that was held back, when no more tokens come."""
         if self.stopped:
             return ""
         known = self._decode(self._ids[self._context : self._read])
@@ -70,7 +70,7 @@ class Detokenizer:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of ``text`` that begins ``stop``.
+    """Return the length of the longest end of ``text`` that begins ``stop``.
 
     Example:
         >>> _overlap("one, tw", "two"), _overlap("one", "two")

@@ -1,4 +1,4 @@
-"""Generating for many requests at once: a running batch that requests join and leave at any token."""
+"""Generate for many requests at once: a running batch that requests join and leave at any token."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ class BatchGenerator:
 
     @torch.inference_mode()
     def admit(self, jobs: Sequence[Generation]) -> None:
-        """Compute the prompts of new answers and their first tokens, then let them join the batch."""
+        """Compute the prompts and first tokens of new answers, then add them to the batch."""
         running, cache, mask = self._running, self._cache, self._mask
         self._running = [self._started(job) for job in jobs]
         try:
             self._compute_prompts()
-        finally:  # whatever happens, nobody is lost
+        finally:  # whatever happens, no request is lost
             self._running = running + self._running
         if self._cache is None:  # each answer ended with its first token
             self._cache, self._mask = cache, mask
@@ -93,7 +93,7 @@ class BatchGenerator:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Generate the next token of every answer; those that end or are no longer wanted leave."""
+        """Generate the next token of every answer; those that end or are cancelled leave the batch."""
         self._leave([sequence for sequence in self._running if sequence.job.cancelled])
         if self._running:
             self._mask = F.pad(self._mask, (0, 1), value=1)
@@ -128,7 +128,7 @@ class BatchGenerator:
         )
 
     def _take(self, sequence: _Sequence, token: int) -> bool:
-        """Add a token to an answer and deliver what it says; return whether that was the last one."""
+        """Add a token to an answer and deliver its text; return whether that was the last one."""
         if token < 0:
             sequence.job.deliver(TrainingFailed("the model's logits are not finite"))
             return True
@@ -166,12 +166,12 @@ class BatchGenerator:
 
 
 def _joinable(cache: Any) -> bool:
-    """Whether a cache keeps every position of every layer, so that another can be put beside it."""
+    """Return whether a cache keeps every position of every layer, so that another can be joined to it."""
     return isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def _joined(first: Any, second: Any) -> Any:
-    """``first`` with the sequences of ``second`` below its own; the shorter one is padded on the left."""
+    """Return ``first`` with the sequences of ``second`` below its own; the shorter one is padded on the left."""
     for one, other in zip(first.layers, second.layers, strict=True):
         for name in ("keys", "values"):  # (B, heads, T, head size)
             above, below = getattr(one, name), getattr(other, name)

@@ -1,4 +1,4 @@
-"""What the event loop asks of the model's thread, and what comes back."""
+"""The jobs that requests give to the model's thread, and their results."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Finish = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next tokens of one answer are chosen.
+    """Say how the next tokens of one answer are chosen.
 
     Args:
         max_tokens: The most tokens to generate.
-        temperature: 0 takes the likeliest token; above, tokens are drawn from the softmax of logits / temperature.
-        top_p: Draw from the likeliest tokens that hold this share of the probability.
-        top_k: Draw from this many likeliest tokens; 0 from all.
+        temperature: 0 takes the most likely token; above, tokens are drawn from the softmax of logits / temperature.
+        top_p: Draw from the most likely tokens that hold this share of the probability.
+        top_k: Draw from this many most likely tokens; 0 from all.
         stop: The answer ends before the first of these strings.
-        seed: Seed of the drawing; None draws a new one.
+        seed: Seed of the sampling; None takes a new one.
     """
 
     max_tokens: int
@@ -34,7 +34,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of an answer.
+    """Hold a part of an answer.
 
     Args:
         text: New text.
@@ -49,7 +49,7 @@ class Piece:
 
 @dataclass(eq=False)
 class Job:
-    """Something for the model's thread to do.
+    """Describe work for the model's thread.
 
     Args:
         deliver: Called in the model's thread with each result, or with the exception that ended the job.
@@ -62,7 +62,7 @@ class Job:
 
 @dataclass(eq=False)
 class Generation(Job):
-    """One answer to generate; delivers :class:`Piece`.
+    """Ask for one answer; delivers :class:`Piece`.
 
     Args:
         prompt: Token ids, at least one.
@@ -79,6 +79,6 @@ class Generation(Job):
 
 @dataclass(eq=False)
 class Classification(Job):
-    """One text to classify; delivers a dict with ``label`` and ``probability``."""
+    """Ask for the class of one text; delivers a dict with ``label`` and ``probability``."""
 
     text: str

@@ -1,22 +1,13 @@
-"""Bounds on everything that a request can ask for."""
+"""What requests may use: time, size, and places in the queue."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-MAX_CHOICES = 8
-MAX_MESSAGES = 256
-MAX_TEXTS = 64
-MAX_STOPS = 4
-MAX_STOP_LENGTH = 64
-MAX_TEMPERATURE = 2.0
-MAX_TOP_K = 1_000
-MAX_NUMBER = 2**31 - 1
-
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request, and all together, may use.
+    """Bound what one request, and all together, may use.
 
     Args:
         max_new_tokens: The most tokens that a request may ask for.
@@ -24,8 +15,8 @@ class Limits:
         body_bytes: Largest body.
         body_seconds: Time to send head and body.
         seconds: Time for an answer, waiting included.
-        waiting: The most answers that wait for their turn.
-        drain_seconds: Time that running answers get when the server is told to end.
+        waiting: The most answers in the queue.
+        drain_seconds: Time that running answers get when the server is told to stop.
     """
 
     max_new_tokens: int = 1024

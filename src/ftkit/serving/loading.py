@@ -1,4 +1,4 @@
-"""Loading a causal language model to be served: a folder or hub id, adapters on it, 8-bit or 4-bit, on a device."""
+"""Load a causal language model to be served: a folder or hub id, with an adapter, in 8 or 4 bits, on a device."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def load_generator(
         model: Hub id, folder, GGUF file or ``demo``, see :func:`ftkit.models.base_model.locate`.
         revision: Hub revision.
         adapter: A folder with a peft adapter for it. It is merged into the weights unless they are quantized. A
-            tokenizer in it goes before the model's own.
+            tokenizer in it takes precedence over the model's own.
         quantization: ``8bit`` or ``nf4``.
-        dtype: Of what is not quantized; ``auto`` is the checkpoint's own, but float32 on a CPU, where half precision
-            is slow.
+        dtype: Of the weights that are not quantized; ``auto`` is the checkpoint's own, but float32 on a CPU, where half
+            precision is slow.
         device_map: ``auto`` spreads the model over the GPUs there are, ``cpu`` or ``cuda:0`` names one; None takes the
             GPU if there is one.
 
     Raises:
-        InputError: A folder is damaged or is no model, or the adapter was trained on another one.
-        UnavailableError: The model is neither in the cache nor to be downloaded.
-        EnvironmentFault: The device is not there.
+        InputError: A folder is damaged or is not a model, or the adapter was trained on another one.
+        UnavailableError: The model is not in the cache and cannot be downloaded.
+        EnvironmentFault: There is no such device.
     """
     place = chosen_device(device_map)
     if adapter is not None:
@@ -77,7 +77,7 @@ def with_adapter(net: Any, adapter: Path, merge: bool) -> Any:
 
 
 def context_of(net: Any) -> int:
-    """The most tokens of prompt and answer together.
+    """Return the most tokens of prompt and answer together.
 
     Raises:
         InputError: The configuration does not say.
@@ -89,7 +89,7 @@ def context_of(net: Any) -> int:
 
 
 def chosen_device(device_map: str | None) -> str:
-    """The device map to load with: ``auto`` means the CPU where there is no GPU.
+    """Return the device map to load with: ``auto`` means the CPU where there is no GPU.
 
     Raises:
         EnvironmentFault: A GPU was named and there is none.

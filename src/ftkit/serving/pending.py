@@ -1,4 +1,4 @@
-"""What a request waits for: the bridge from the model's thread to the event loop."""
+"""The results that a request waits for: the bridge from the model's thread to the event loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ftkit.serving.thread import ModelDied
 
 
 class Pending:
-    """The results of the jobs of one request, as they come.
+    """Collects the results of one request's jobs as they come.
 
     Args:
         seconds: Time for all of them.
@@ -29,7 +29,7 @@ class Pending:
         self._expected = 0
 
     def expect(self) -> Callable[[Any], None]:
-        """The ``deliver`` of one more job, to be called in the model's thread."""
+        """Return the ``deliver`` of one more job, to be called in the model's thread."""
         index, self._expected = self._expected, self._expected + 1
 
         def deliver(result: Any) -> None:
@@ -38,12 +38,12 @@ class Pending:
         return deliver
 
     def cancel(self) -> None:
-        """Let the model's thread drop what is not done."""
+        """Let the model's thread drop unfinished jobs."""
         for job in self.jobs:
             job.cancelled = True
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, Any]]:
-        """Number of the job and result, in the order they come, until every job is done.
+        """Yield the number of a job and a result of it, in the order they come, until every job is done.
 
         Raises:
             ApiError: A job failed, or time is up.
@@ -61,10 +61,10 @@ class Pending:
             yield index, result
 
     async def all_or_disconnect(self, request: Request) -> list[Any]:
-        """All results, one a job; if the client goes away before, the jobs are dropped.
+        """Return all results, one a job; if the client disconnects first, the jobs are dropped.
 
         Raises:
-            ApiError: A job failed, time is up, or nobody waits any more.
+            ApiError: A job failed, time is up, or the client disconnected.
         """
         collecting = asyncio.ensure_future(self._all())
         leaving = asyncio.ensure_future(_disconnect(request))
@@ -72,7 +72,7 @@ class Pending:
             await asyncio.wait({collecting, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if collecting.done():
                 return collecting.result()
-            raise ApiError(499, "the client went away")
+            raise ApiError(499, "the client disconnected")
         finally:
             self.cancel()
             collecting.cancel()

@@ -1,10 +1,8 @@
-"""Requests as prompts, by the same renderer as in training."""
+"""Requests as prompts, made by the same renderer as in training."""
 
 from __future__ import annotations
 
 from typing import Any
-
-from jinja2 import TemplateError
 
 from ftkit.errors import InputError
 from ftkit.examples.affixes import NO_AFFIXES, Affixes
@@ -14,13 +12,13 @@ from ftkit.examples.renderer import Renderer
 
 
 class Prompts:
-    """Makes token ids of what a request says.
+    """Turns requests into token ids.
 
     Args:
         tokenizer: The model's tokenizer.
         chat: Whether training used the chat template; None if it did where there is one.
         style: How training made a prompt of a single question, with ``{question}`` in it; None takes it as it is.
-        spaced_digits: Whether digits stood apart in training.
+        spaced_digits: Whether training separated digits by spaces.
 
     Raises:
         InputError: It has no end token, so an answer could not end.
@@ -29,11 +27,11 @@ class Prompts:
     def __init__(
         self, tokenizer: Any, chat: bool | None = None, style: str | None = None, spaced_digits: bool = False
     ) -> None:
-        self.tokenizer, self.renderer = tokenizer, Renderer(tokenizer, chat)
+        self.renderer = Renderer(tokenizer, chat)
         self.style, self.spaced_digits = style, spaced_digits
 
     def texts(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of texts to go on with, as they are; the tokenizer adds its own beginning.
+        """Return token ids of texts to be continued, as they are; the tokenizer adds its own beginning.
 
         Raises:
             InputError: A text has no tokens.
@@ -44,7 +42,7 @@ class Prompts:
         return encoded
 
     def chat(self, messages: list[dict[str, str]]) -> list[int]:
-        """Token ids of a conversation up to where the model answers; without a template one question as it is.
+        """Return token ids of a conversation up to where the model answers; without a template one question as it is.
 
         Args:
             messages: Dicts with ``role`` and ``content``.
@@ -53,48 +51,36 @@ class Prompts:
             InputError: The model's template cannot render these messages.
         """
         if len(messages) == 1 and messages[0]["role"] == "user":
-            prompt = asked(messages[0]["content"], self.style, self.spaced_digits)
-            messages = [{**messages[0], "content": prompt}]
-        if self.renderer.chat:
-            try:
-                text = self.tokenizer.apply_chat_template(
-                    messages, chat_template=self.renderer.template, tokenize=False, add_generation_prompt=True
-                )
-            except (TemplateError, TypeError) as error:  # such as: roles must alternate
-                raise InputError(f"the chat template refuses the messages: {error}", field="messages") from error
-        elif len(messages) == 1 and messages[0]["role"] == "user":
-            text = messages[0]["content"]
-        else:
-            raise InputError(
-                "the model has no chat template: it takes one message of the user",
-                field="messages",
-                fix="or use /v1/completions",
-            )
-        if not (ids := self.renderer.prompt_ids(text)):
+            question = asked(messages[0]["content"], self.style, self.spaced_digits)
+            messages = [{**messages[0], "content": question}]
+        if not (ids := self.renderer.prompt_ids(self.renderer.prompt(_example(messages)))):
             raise InputError("the messages have no tokens", field="messages")
         return ids
 
     def affixes(self, messages: list[dict[str, str]]) -> Affixes:
-        """What the template writes around an answer to a conversation; nothing where it cannot render one.
+        """Return what the template writes around an answer to a conversation; nothing where it cannot render one.
 
         Args:
             messages: Dicts with ``role`` and ``content``.
         """
-        prompt = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
         try:
-            return self.renderer.affixes(Example("", prompt, ""))
-        except InputError:  # a template may allow no answer here, or write it otherwise than behind its prompt
+            return self.renderer.affixes(_example(messages))
+        except InputError:  # a template may allow no answer here, or write it differently from what follows its prompt
             return NO_AFFIXES
 
 
+def _example(messages: list[dict[str, str]]) -> Example:
+    return Example("", [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages], "")
+
+
 def template_to_push(tokenizer: Any, chat: bool | None, style: str | None, spaced_digits: bool = False) -> Any:
-    """The chat template by which others ask a question as training did: the tokenizer's own where that is enough.
+    """Return the chat template by which others ask a question as training did: the tokenizer's own where possible.
 
     Args:
         tokenizer: Of the model.
         chat: Whether training used the chat template; None if it did where there is one.
         style: How training made a prompt of a question; None took it as it is.
-        spaced_digits: Whether digits stood apart.
+        spaced_digits: Whether it separated digits by spaces.
     """
     renderer = Renderer(tokenizer, chat)
     if renderer.chat and renderer.template and style:
@@ -105,7 +91,7 @@ def template_to_push(tokenizer: Any, chat: bool | None, style: str | None, space
 
 
 def styled(template: str, style: str, spaced_digits: bool = False) -> str:
-    """A chat template that puts each question into a prompt style and goes on as another one."""
+    """Return a chat template that puts each question into a prompt style and then continues as another template."""
     before, _, after = (repr(part) for part in style.partition("{question}"))
     content = _SPACED if spaced_digits else "{{ message.content }}"
     return (
@@ -118,12 +104,12 @@ def styled(template: str, style: str, spaced_digits: bool = False) -> str:
 
 
 def template_of(style: str, tokenizer: Any, spaced_digits: bool = False) -> str:
-    """A chat template that makes of one question what a prompt style makes of it, for libraries that know no styles.
+    """Return a chat template that writes one question in a prompt style, for libraries without prompt styles.
 
     Args:
         style: A text with ``{question}`` in it.
         tokenizer: Of the model; what it puts before a text, the template puts there, too.
-        spaced_digits: Whether digits stand apart.
+        spaced_digits: Whether digits are separated by spaces.
     """
     before, _, after = style.partition("{question}")
     begin = "{{ bos_token }}" if getattr(tokenizer, "add_bos_token", False) and tokenizer.bos_token else ""

@@ -1,4 +1,4 @@
-"""Answers and errors in OpenAI's form."""
+"""Answers and errors in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kind = Literal["text_completion", "chat.completion"]
 
 
 class Json(Response):
-    """A JSON body; what cannot be written as UTF-8, such as half a character from a request, becomes ``?``."""
+    """Send a JSON body; what cannot be written as UTF-8, such as half a surrogate pair, becomes ``?``."""
 
     media_type = "application/json"
 
@@ -24,18 +24,18 @@ class Json(Response):
 
 
 def encoded(content: Any) -> bytes:
-    """``content`` as JSON in UTF-8."""
+    """Return ``content`` as JSON in UTF-8."""
     return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", errors="replace")
 
 
 class ApiError(Exception):
-    """An error that goes to the client.
+    """Tell the client of an error.
 
     Args:
         status: HTTP status.
         message: What is wrong.
         param: The field at fault.
-        code: A word for programs.
+        code: A machine-readable code.
         headers: Further headers.
     """
 
@@ -53,12 +53,12 @@ class ApiError(Exception):
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
     def response(self) -> Response:
-        """The error as a response."""
+        """Return the error as a response."""
         return Json(self.body, status_code=self.status, headers=self.headers)
 
 
 class Reply:
-    """The frame of one answer: its id, time and model, whole or as chunks of a stream.
+    """Builds one answer in OpenAI's format, whole or as chunks of a stream, with one id and time.
 
     Args:
         kind: Completion or chat.
@@ -71,7 +71,7 @@ class Reply:
         self.frame = {"id": f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
 
     def whole(self, texts: Sequence[str], finishes: Sequence[str | None], usage: Mapping[str, int]) -> dict[str, Any]:
-        """The complete answer."""
+        """Return the complete answer."""
         choices = [
             self._choice(index, finish, {"message": {"role": "assistant", "content": text}}, text)
             for index, (text, finish) in enumerate(zip(texts, finishes, strict=True))
@@ -79,14 +79,14 @@ class Reply:
         return {**self.frame, "object": self.kind, "choices": choices, "usage": usage}
 
     def chunk(self, index: int, text: str, finish: str | None, first: bool) -> dict[str, Any]:
-        """A part of the answer ``index``."""
+        """Return a part of the answer ``index``."""
         delta: dict[str, Any] = {"role": "assistant"} if first else {}
         if text or first:
             delta["content"] = text
         return {**self._chunk_frame, "choices": [self._choice(index, finish, {"delta": delta}, text)]}
 
     def usage_chunk(self, usage: Mapping[str, int]) -> dict[str, Any]:
-        """The chunk without a choice that ends a stream whose client asked for the usage."""
+        """Return the chunk without a choice that ends a stream whose client asked for the usage."""
         return {**self._chunk_frame, "choices": [], "usage": usage}
 
     @property
@@ -100,7 +100,7 @@ class Reply:
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    """Counts of tokens.
+    """Return the counts of tokens.
 
     Example:
         >>> usage(3, 4)

@@ -1,4 +1,4 @@
-"""Choosing the next token of each sequence of a batch, each by its own rules."""
+"""Choose the next token of each sequence of a batch, each by its own rules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def choose(logits: Tensor, samplings: Sequence[Sampling], generators: Sequence[t
 
     Args:
         logits: Float (B, V).
-        samplings: B rules.
+        samplings: The rules of the B sequences.
         generators: B generators on the CPU; only sequences that draw use theirs.
 
     Returns:
@@ -23,7 +23,7 @@ def choose(logits: Tensor, samplings: Sequence[Sampling], generators: Sequence[t
     """
     best, tokens = (column.tolist() for column in logits.max(-1))
     for sequence, (sampling, generator) in enumerate(zip(samplings, generators, strict=True)):
-        if not abs(best[sequence]) < float("inf"):  # NaN, too: max hands it on
+        if not abs(best[sequence]) < float("inf"):  # NaN, too: max returns it
             tokens[sequence] = -1
         elif sampling.temperature > 0:
             tokens[sequence] = _draw(logits[sequence].float().cpu(), sampling, generator)
@@ -31,7 +31,7 @@ def choose(logits: Tensor, samplings: Sequence[Sampling], generators: Sequence[t
 
 
 def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """Draw a token from ``logits`` (V,) float32; those below top-k or outside top-p never come."""
+    """Draw a token from ``logits`` (V,) float32; never one outside top-k or top-p."""
     ordered, indices = logits.sort(descending=True, stable=True)
     if sampling.top_k:
         ordered = ordered[: sampling.top_k]
@@ -40,7 +40,7 @@ def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int
     probabilities = ((ordered - ordered[0]).double() / sampling.temperature).softmax(-1).float()
     if sampling.top_p < 1:
         before = probabilities.cumsum(-1) - probabilities
-        probabilities[before >= sampling.top_p] = 0  # the likeliest one always stays
+        probabilities[before >= sampling.top_p] = 0  # the most likely one always stays
         if not probabilities[0] > 0:
             return int(indices[0])
     return int(indices[torch.multinomial(probabilities, 1, generator=generator)])

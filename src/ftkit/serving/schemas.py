@@ -1,4 +1,4 @@
-"""What a request may say, strictly: unknown fields, wrong types and values out of bounds are refused by name."""
+"""Request bodies, checked strictly: unknown fields, wrong types and values out of bounds are refused by name."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ftkit.serving.jobs import Sampling
-from ftkit.serving.limits import (
-    MAX_CHOICES,
-    MAX_MESSAGES,
-    MAX_NUMBER,
-    MAX_STOP_LENGTH,
-    MAX_STOPS,
-    MAX_TEMPERATURE,
-    MAX_TEXTS,
-    MAX_TOP_K,
-)
+
+MAX_CHOICES = 8
+MAX_MESSAGES = 256
+MAX_TEXTS = 64
+MAX_STOPS = 4
+MAX_STOP_LENGTH = 64
+MAX_TEMPERATURE = 2.0
+MAX_TOP_K = 1_000
+MAX_NUMBER = 2**31 - 1
 
 Text = Annotated[str, Field(min_length=1)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
@@ -27,7 +26,7 @@ class _Strict(BaseModel):
 
 
 class StreamOptions(_Strict):
-    """Options of a stream."""
+    """Check the options of a stream."""
 
     include_usage: bool = False
 
@@ -48,11 +47,11 @@ class _GenerationRequest(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, body: Any) -> Any:
-        """In OpenAI's protocol a field that is null is one that was left out."""
+        """Drop null fields: in OpenAI's protocol they are fields that were left out."""
         return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
 
     def sampling(self, max_tokens: int, choice: int) -> Sampling:
-        """The rules for one of the ``n`` choices; with a seed each draws with its own."""
+        """Return the sampling rules of one of the ``n`` choices; with a seed each has its own."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         seed = None if self.seed is None else self.seed + choice
         return Sampling(max_tokens, self.temperature, self.top_p, self.top_k, stop, seed)
@@ -64,7 +63,7 @@ class _GenerationRequest(_Strict):
 
 
 class CompletionRequest(_GenerationRequest):
-    """Body of ``/v1/completions``: texts to go on with."""
+    """Check the body of ``/v1/completions``: texts to be continued."""
 
     prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
 
@@ -75,27 +74,27 @@ class CompletionRequest(_GenerationRequest):
 
 
 class TextPart(_Strict):
-    """A part of a message; only text is understood."""
+    """Check a part of a message; only text is supported."""
 
     type: Literal["text"]
     text: str
 
 
 class Message(_Strict):
-    """One message of a conversation."""
+    """Check one message of a conversation."""
 
     role: Literal["system", "user", "assistant"]
     content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_TEXTS)]
     name: str | None = None
 
     def for_template(self) -> dict[str, str]:
-        """Role and text, as chat templates take them."""
+        """Return role and text, as chat templates take them."""
         content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         return {"role": self.role, "content": content}
 
 
 class ChatRequest(_GenerationRequest):
-    """Body of ``/v1/chat/completions``: a conversation to answer."""
+    """Check the body of ``/v1/chat/completions``: a conversation to answer."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: int | None = Field(None, ge=1, le=MAX_NUMBER)
@@ -107,7 +106,7 @@ class ChatRequest(_GenerationRequest):
 
 
 class ClassifyRequest(_Strict):
-    """Body of ``/v1/classify``: texts to label."""
+    """Check the body of ``/v1/classify``: texts to classify."""
 
     input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
     model: str | None = None

@@ -1,4 +1,4 @@
-"""What every request passes before anything reads it: who asks, from where, how much, and how fast."""
+"""Check every request before anything reads it: its host, origin, key, size and speed."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ log = logging.getLogger("ftkit.serving")
 
 
 class Guard:
-    """Stands before the application.
+    """Checks requests before they reach the application.
 
-    A foreign ``Host`` (a name that an attacker points at this machine) or ``Origin`` (a web page of somebody else) is
-    refused; there are no CORS headers. With a key every request but ``/health`` must bring it, which is checked before
-    the body is read. Bodies are counted as they come, whatever they say of their length, and must come in time.
-    Errors that nothing expected are logged by kind and place, never with their message, which may quote a prompt.
+    A foreign ``Host`` (a name that an attacker resolves to this machine) or ``Origin`` (another web page) is
+    refused; there are no CORS headers. With a key every request but ``/health`` must send it, which is checked before
+    the body is read. Bodies are counted as they come, whatever length they declare, and must come in time.
+    Unexpected errors are logged by type and place, never with their message, which may quote a prompt.
 
     Args:
         app: The application.
-        limits: The bounds.
+        limits: The limits.
         hosts: The host names that the server answers to; None answers to all.
         key: The API key; None asks for none.
     """
@@ -38,7 +38,7 @@ class Guard:
         self.key = None if key is None else key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request pass, or answer it with what is wrong."""
+        """Pass a request on, or answer it with an error."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -61,12 +61,14 @@ class Guard:
         except Exception as error:
             log.error("unexpected: %s", described(error))
             if not started:
-                await ApiError(500, "an error of the server; its log names the place").response()(scope, receive, send)
+                await ApiError(500, "internal server error; the server's log names the place").response()(
+                    scope, receive, send
+                )
 
     def _check_origin(self, headers: dict[bytes, str]) -> None:
         host = headers.get(b"host", "")
         if self.hosts is not None and _split(f"//{host}", "hostname") not in self.hosts:
-            raise ApiError(403, "the Host header names no host of this server", code="foreign_host")
+            raise ApiError(403, "the Host header is not a host name of this server", code="foreign_host")
         origin = headers.get(b"origin")
         if origin is not None and _split(origin, "netloc") != host:
             raise ApiError(403, "requests from other web pages are refused", code="foreign_origin")
@@ -94,7 +96,7 @@ class Guard:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise ApiError(400, "the client went away")
+                        raise ApiError(400, "the client disconnected")
                     body += message.get("body", b"")
                     if len(body) > self.limits.body_bytes:
                         raise self._too_large()
@@ -111,7 +113,7 @@ class Guard:
 
 
 def _split(url: str, part: Literal["hostname", "netloc"]) -> str | None:
-    """A part of an address; None if it has none, or is no address."""
+    """Return a part of a URL; None if it has none, or is not a URL."""
     try:
         return getattr(urlsplit(url), part)
     except ValueError:
@@ -119,7 +121,7 @@ def _split(url: str, part: Literal["hostname", "netloc"]) -> str | None:
 
 
 def _replaying(body: bytes, receive: Receive) -> Any:
-    """A ``receive`` that gives the body that was read, then what comes after it."""
+    """Return a ``receive`` that yields the body that was read, then what comes after it."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:

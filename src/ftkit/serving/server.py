@@ -1,4 +1,4 @@
-"""The running server: slow clients cut off, an end that lets answers finish."""
+"""Run the server: slow clients are disconnected, and a shutdown lets answers finish."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ftkit.serving.security import Guard
 
 
 def make_server(served: Served, limits: Limits, host: str, key: str | None) -> uvicorn.Server:
-    """A server that is not yet running, see :func:`run`."""
+    """Return a server that is not yet running, see :func:`run`."""
     guarded = Guard(make_app(served, limits), limits, hosts_of(host), key)
     config = uvicorn.Config(
         guarded,
-        http=_slow_heads_cut_off(limits.body_seconds),
+        http=_with_head_timeout(limits.body_seconds),
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -37,13 +37,13 @@ def make_server(served: Served, limits: Limits, host: str, key: str | None) -> u
 
 
 def run(server: uvicorn.Server, listening: socket.socket) -> None:
-    """Answer until SIGTERM or Ctrl-C; then take no more requests and let running answers finish.
+    """Serve until SIGTERM or Ctrl-C; then accept no more requests and let running answers finish.
 
     Raises:
         SystemExit: With 143 after SIGTERM.
         KeyboardInterrupt: After Ctrl-C.
     """
-    signal.signal(signal.SIGTERM, _terminated)  # uvicorn raises the signal again when all is done
+    signal.signal(signal.SIGTERM, _terminated)  # uvicorn raises the signal again after its shutdown
     server.run(sockets=[listening])
 
 
@@ -51,34 +51,34 @@ def _terminated(number: int, frame: Any) -> None:
     raise SystemExit(ExitCode.TERMINATED)
 
 
-def _slow_heads_cut_off(seconds: float) -> type[asyncio.Protocol]:
-    """The protocol of uvicorn, which here also closes a connection whose request head does not come in time.
+def _with_head_timeout(seconds: float) -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol, changed to close a connection whose request head does not come in time.
 
-    By itself it waits for ever for the first head, and for every later one that has begun.
+    By itself it waits forever for the first head, and for every later one that has begun.
     """
 
     class Protocol(H11Protocol):
-        _patience: asyncio.TimerHandle | None = None
+        _head_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._patience = self.loop.call_later(seconds, transport.close)
+            self._head_timer = self.loop.call_later(seconds, transport.close)
 
         def data_received(self, data: bytes) -> None:
             waits = self.cycle is None or self.cycle.response_complete
             super().data_received(data)
             if self.cycle is not None and not self.cycle.response_complete:
-                self._calm()
-            elif waits and self._patience is None:
-                self._patience = self.loop.call_later(seconds, self.transport.close)
+                self._stop_timer()
+            elif waits and self._head_timer is None:
+                self._head_timer = self.loop.call_later(seconds, self.transport.close)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._calm()
+            self._stop_timer()
             super().connection_lost(exc)
 
-        def _calm(self) -> None:
-            if self._patience is not None:
-                self._patience.cancel()
-                self._patience = None
+        def _stop_timer(self) -> None:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
 
     return Protocol

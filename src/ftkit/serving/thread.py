@@ -1,4 +1,4 @@
-"""The one thread that runs the model, and the bounded queue before it."""
+"""The thread that runs the model, and its bounded queue."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ log = logging.getLogger("ftkit.serving")
 
 
 class Engine(Protocol):
-    """A model as the thread drives it."""
+    """Describe a model as the thread runs it."""
 
     @property
     def jobs(self) -> Sequence[Job]:
-        """The jobs in work."""
+        """The running jobs."""
 
     @property
     def room(self) -> int:
@@ -30,15 +30,15 @@ class Engine(Protocol):
         """Take new jobs."""
 
     def step(self) -> None:
-        """Do a part of the work and deliver what is ready; must not take long."""
+        """Do a part of the work and deliver results; must not take long."""
 
 
 class QueueFull(EnvironmentFault):
-    """So many requests wait that another would wait too long."""
+    """Say that the queue is full."""
 
 
 class ModelDied(EnvironmentFault):
-    """The model's thread ended by an error; the server has to be started again."""
+    """Say that the model's thread ended by an error; the server has to be restarted."""
 
 
 class ModelThread:
@@ -46,7 +46,7 @@ class ModelThread:
 
     Args:
         engine: The model.
-        max_waiting: The most jobs that wait for their turn.
+        max_waiting: The most jobs in the queue.
     """
 
     def __init__(self, engine: Engine, max_waiting: int) -> None:
@@ -59,17 +59,17 @@ class ModelThread:
 
     @property
     def alive(self) -> bool:
-        """Whether jobs get done."""
+        """Whether jobs are being run."""
         return self._thread.is_alive() and self.error is None
 
     @property
     def running(self) -> int:
-        """Number of jobs in work."""
+        """Number of running jobs."""
         return len(self.engine.jobs)
 
     @property
     def waiting(self) -> int:
-        """Number of jobs that wait for their turn."""
+        """Number of jobs in the queue."""
         return len(self._waiting)
 
     def start(self) -> None:
@@ -80,25 +80,25 @@ class ModelThread:
         """Queue jobs, all or none.
 
         Raises:
-            InputError: They are more than ever may wait.
-            QueueFull: Too many jobs wait.
+            InputError: They are more than the queue can hold.
+            QueueFull: The queue has no room for them.
             ModelDied: The thread has ended.
         """
         with self._changed:
             if not self.alive:
-                raise ModelDied(f"the model's thread has ended ({self.error})", fix="start the server again")
+                raise ModelDied(f"the model's thread has ended ({self.error})", fix="restart the server")
             if len(jobs) > self.max_waiting:
-                problem = f"{len(jobs)} answers were asked for at once, and no more than {self.max_waiting} may wait"
-                raise InputError(problem, fix="ask for fewer in one request")
+                problem = f"{len(jobs)} answers were requested at once, but the queue holds {self.max_waiting}"
+                raise InputError(problem, fix="request fewer at a time")
             for job in [job for job in self._waiting if job.cancelled]:
                 self._waiting.remove(job)
             if len(self._waiting) + len(jobs) > self.max_waiting:
-                raise QueueFull(f"{len(self._waiting)} requests wait, {self.max_waiting} may", fix="try again soon")
+                raise QueueFull(f"the queue is full ({len(self._waiting)} of {self.max_waiting})", fix="try again soon")
             self._waiting.extend(jobs)
             self._changed.notify()
 
     def close(self, seconds: float) -> None:
-        """Let the thread end: what nobody wants any more is dropped, what is still wanted is finished in time.
+        """Stop the thread: cancelled jobs are dropped, the others get time to finish.
 
         Args:
             seconds: How long to wait. A thread that hangs does not keep the process from ending.
@@ -123,17 +123,17 @@ class ModelThread:
                 if self.engine.jobs:
                     self.engine.step()
         except Exception as error:
-            # Its message may quote a prompt, so only its kind and place are told.
+            # Its message may quote a prompt, so only its type and place are reported.
             self.error = described(error)
             log.exception("the model's thread has ended: %s", self.error, exc_info=False)
             with self._changed:
                 for job in (*admitted, *self.engine.jobs, *self._waiting):
-                    job.deliver(ModelDied(f"the model's thread has ended ({self.error})", fix="start the server again"))
+                    job.deliver(ModelDied(f"the model's thread has ended ({self.error})", fix="restart the server"))
                 self._waiting.clear()
 
 
 def described(error: BaseException) -> str:
-    """Kind and place of an exception without its message, which may quote what a user wrote."""
+    """Return type and place of an exception without its message, which may quote what a user wrote."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next

@@ -89,9 +89,6 @@ class SplitDataModule(L.LightningDataModule):
         sampler = evaluation_sampler(self._evaluation_order(split), size, self.trainer)
         return self._loader(split, size, sampler, evaluation=True)
 
-    def _training_loader(self, sampler: Sampler[int]) -> DataLoader[Any]:
-        return self._loader("train", self.batch_size, sampler, evaluation=False)
-
     def _loader(
         self, split: SplitName, batch_size: int, sampler: Sampler[int], evaluation: bool, drop_last: bool = False
     ) -> DataLoader[Any]:

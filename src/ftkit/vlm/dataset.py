@@ -1,10 +1,10 @@
-"""Examples with images as a dataset, and which examples belong to it."""
+"""Examples with images as a dataset, and which examples can be used in it."""
 
 from __future__ import annotations
 
 import pickle
 import zlib
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -12,8 +12,7 @@ from typing import Any
 from torch.utils.data import Dataset, get_worker_info
 
 from ftkit.errors import InputError
-from ftkit.examples.reader import Example, ImageReference
-from ftkit.training.order import seeded_order
+from ftkit.examples.reader import Example
 from ftkit.vlm.encoder import ChatEncoder, EncodedExample
 
 Batch = dict[str, Any]
@@ -21,14 +20,14 @@ ORIGIN = "origin"  # key of a batch: its BatchOrigin
 
 
 class ExampleDataset(Dataset[Any]):
-    """The examples of one split; images are opened when an example is asked for.
+    """Hold the examples of one split; images are opened when an example is asked for.
 
-    Whoever keeps what a frozen tower makes of images may have the examples remembered without them, see
-    :class:`BatchOrigin`. Until they are forgotten, examples come with the keys of their tiles and no picture is opened.
+    Where a frozen tower's features are cached, examples can be remembered without their images, see
+    :class:`BatchOrigin`. Until they are forgotten, examples come with the keys of their tiles and no image is opened.
 
     Args:
         examples: The examples.
-        encoder: Makes tokens and pixels of them.
+        encoder: Encodes them as tokens and pixels.
     """
 
     def __init__(self, examples: Sequence[Example], encoder: ChatEncoder) -> None:
@@ -49,7 +48,7 @@ class ExampleDataset(Dataset[Any]):
         )
 
     def training_batch(self, encoded: Sequence[EncodedExample]) -> Batch:
-        """A batch to learn from.
+        """Return a batch to train on.
 
         Returns:
             ``inputs``, see :meth:`ftkit.vlm.encoder.ChatEncoder.inputs`; ``id``, a list of B strings; and, unless a
@@ -58,7 +57,7 @@ class ExampleDataset(Dataset[Any]):
         return self._batch(encoded) | self._origin(encoded, self.training_batch)
 
     def evaluation_batch(self, encoded: Sequence[EncodedExample]) -> Batch:
-        """The same with ``answer`` (B strings) and ``columns`` (B strings by name).
+        """Return the same with ``answer`` (B strings) and ``columns`` (B strings by name).
 
         Except of pairs there are also ``prompts`` and, of each answer's text, ``affixes``.
         """
@@ -92,7 +91,7 @@ class ExampleDataset(Dataset[Any]):
 
 
 class BatchOrigin:
-    """Where a batch came from, for whoever puts what is kept of its images in their place.
+    """Remember where a batch came from, so that cached features of its images can take their place.
 
     Args:
         dataset: The data set.
@@ -114,7 +113,7 @@ class BatchOrigin:
         self._encoded = [replace(one, images={}) for one in encoded]  # pixels are in the batch alone
 
     def tile_keys(self, of_pixels: Sequence[bytes]) -> list[list[bytes]]:
-        """The keys of each example's tiles.
+        """Return the keys of each example's tiles.
 
         Args:
             of_pixels: Those of the tiles whose pixels are in the batch, example by example.
@@ -145,10 +144,10 @@ class BatchOrigin:
 
 
 def _in_worker() -> bool:
-    """Whether this is a worker of a data loader.
+    """Return whether this is a worker of a data loader.
 
-    Workers have copies of the data set, and what becomes of its images is known in the main process alone. So theirs
-    come with pixels always, which they prepare beside the training.
+    Workers have copies of the data set, and only the main process knows which features are cached. So examples of
+    theirs always come with pixels, which they prepare beside the training.
     """
     return get_worker_info() is not None
 
@@ -156,7 +155,7 @@ def _in_worker() -> bool:
 def leave_out_unusable(
     examples: Sequence[Example], encoder: ChatEncoder, split: str
 ) -> tuple[list[Example], dict[str, int]]:
-    """The examples that something can be learnt from.
+    """Return the examples that can be trained on.
 
     Args:
         examples: The examples of a split.
@@ -199,59 +198,3 @@ def _nothing_left(examples: int, counts: dict[str, int], max_length: int | None,
         field="rejected",
         fix="give pairs whose answers differ, or allow more tokens",
     )
-
-
-def split_by_images(
-    examples: Sequence[Example],
-    fractions: tuple[float, float],
-    seed: int,
-    content_of: Callable[[ImageReference, Example], Hashable],
-) -> dict[str, list[Example]]:
-    """Divide examples into train, val and test so that no image is in two of them.
-
-    Args:
-        examples: The examples.
-        fractions: Parts of the examples for train and validation, met as closely as the groups allow.
-        seed: Decides which.
-        content_of: What is equal for equal images; a saved data set holds an image anew with each example.
-
-    Returns:
-        The examples by split, each in their order.
-
-    Example:
-        >>> examples = [Example(str(number), "", "") for number in range(10)]
-        >>> parts = split_by_images(examples, (0.8, 0.1), seed=1, content_of=lambda image, example: image)
-        >>> {name: len(part) for name, part in parts.items()}
-        {'train': 8, 'val': 1, 'test': 1}
-    """
-    group_of = _groups(examples, content_of)
-    members: dict[int, list[int]] = {}
-    for index, group in enumerate(group_of):
-        members.setdefault(group, []).append(index)
-    groups = list(members.values())
-    bounds = {"train": fractions[0], "val": fractions[0] + fractions[1], "test": 1.0}
-    chosen: dict[str, list[int]] = {name: [] for name in bounds}
-    placed = 0
-    for number in seeded_order(len(groups), seed, 0).tolist():
-        # The group goes where its middle falls.
-        middle = (placed + len(groups[number]) / 2) / len(examples)
-        name = next(name for name, bound in bounds.items() if middle <= bound or name == "test")
-        chosen[name] += groups[number]
-        placed += len(groups[number])
-    return {name: [examples[index] for index in sorted(indices)] for name, indices in chosen.items()}
-
-
-def _groups(examples: Sequence[Example], content_of: Callable[[ImageReference, Example], Hashable]) -> list[int]:
-    """The number of each example's group: examples that share an image, directly or through other examples."""
-    parent = list(range(len(examples)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = index = parent[parent[index]]
-        return index
-
-    first: dict[Hashable, int] = {}
-    for index, example in enumerate(examples):
-        for image in example.images:
-            parent[root(index)] = root(first.setdefault(content_of(image, example), index))
-    return [root(index) for index in range(len(examples))]

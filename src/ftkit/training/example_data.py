@@ -1,0 +1,108 @@
+"""A Lightning data module of prompts with answers: what the data modules of generative models have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+from torch.utils.data import DataLoader, Sampler
+
+from ftkit.errors import InputError
+from ftkit.examples.length import LengthRule, TooLong
+from ftkit.examples.reader import Example, ImageReference, image_bytes
+from ftkit.examples.supervision import Supervise, turn_counts
+from ftkit.run_folder import SPLITS, SplitName
+from ftkit.training.distributed import processes
+from ftkit.training.order import SeededSampler
+from ftkit.training.split_data import SplitDataModule
+
+
+class ExampleDataModule(SplitDataModule):
+    """Prompts with answers for a generative model; a subclass says where they come from, and encodes them.
+
+    Batches are those of :class:`ftkit.training.generative.GenerativeModule`. The chat template, if the model has one,
+    is the only formatter; only answers are supervised, their end among them.
+
+    Args:
+        max_length: Largest number of tokens of prompt and answer together in training, image tokens included; null, as
+            any larger number, is the model's context.
+        too_long: Whether to ``cut`` a training example's answer that is too long, or to ``skip`` the example. Prompts
+            and images are never cut. Examples of val and test are never left out, and only the model's context cuts
+            their answers.
+        chat: Whether to use the chat template; null uses it if there is one.
+        supervise: Which turns of the assistant are supervised: the ``last`` one of each conversation, which is the
+            answer, or ``all`` that answer something. In evaluation the last one is generated either way; the loss is
+            that of the supervised turns.
+        **options: See :class:`ftkit.training.split_data.SplitDataModule`.
+
+    Raises:
+        InputError: An argument makes no sense.
+    """
+
+    step_options: ClassVar[tuple[str, ...]] = ("max_length", "too_long", "chat", "supervise")
+
+    def __init__(
+        self,
+        max_length: int | None = None,
+        too_long: TooLong = "cut",
+        chat: bool | None = None,
+        supervise: Supervise = "last",
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.max_length, self.too_long, self.chat = max_length, too_long, chat
+        self.supervise: Supervise = supervise
+        self.length = LengthRule(max_length, too_long)
+        self._image_digests: dict[ImageReference, bytes] = {}
+
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """The examples' origin in words."""
+
+    @abstractmethod
+    def examples(self, split: SplitName) -> list[Example]:
+        """Return the examples of a split, as read; none if there is no such split."""
+
+    @cached_property
+    def data_sha256(self) -> str:
+        """The hash of examples and images, known before anything is encoded; ``report`` has the same.
+
+        Raises:
+            InputError: The examples or an image cannot be read.
+        """
+        digest = hashlib.sha256()
+        for split in SPLITS:
+            for example in self.examples(split):
+                columns = sorted(example.columns.items())
+                texts = (example.id, example.prompt, example.completion, example.rejected, columns, example.tools)
+                digest.update(repr((split, *texts)).encode())
+                for image in example.images:
+                    digest.update(self._image_sha256(image, example))
+        return digest.hexdigest()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return batches of the train split in another order each epoch; the last one may be smaller."""
+        sampler = self._training_sampler(batch_size=self.batch_size, **processes(self.trainer))
+        return self._loader("train", self.batch_size, sampler, evaluation=False)
+
+    def _training_sampler(self, **sharing: Any) -> Sampler[int]:
+        return SeededSampler(len(self.datasets["train"]), self._order_seed, **sharing)
+
+    def _count(self, split: SplitName, examples: Sequence[Example], **counts: int) -> None:
+        """Report the examples of a split that are used."""
+        for name, value in {"sizes": len(examples), **counts}.items():
+            self.report.setdefault(name, {})[split] = value
+        if split == "train":
+            self.report["supervised_turns"] = {"supervise": self.supervise, **turn_counts(examples, self.supervise)}
+
+    def _image_sha256(self, image: ImageReference, example: Example) -> bytes:
+        if image not in self._image_digests:
+            try:
+                self._image_digests[image] = hashlib.sha256(image_bytes(image)).digest()
+            except InputError as error:
+                raise example.error(f"an image cannot be used: {error}", field="images") from error
+        return self._image_digests[image]
