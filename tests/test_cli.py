@@ -149,13 +149,13 @@ sys.exit(cli.main(["ablation", "run"]))
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "error: no command is given; fix: see ftkit --help"),
+        ([], 'error: expected "subcommand" to be one of {fit,'),
         (["fti"], "fti: no such command; fix: did you mean fit?"),
         (["ablation", "runn", "x"], "runn: no such command; fix: did you mean run?"),
         (["ablation", "run", "x", "--rowz", "1"], "rowz: no such option; fix: did you mean rows?"),
         (["ablation", "run", "x", "--row", "1"], "row: no such option; fix: did you mean rows?"),
-        (["ablation", "table", "x", "--format", "html"], "text, markdown, csv, spreadsheet (got 'html')"),
-        (["ablation", "run"], "error: folder: required, but not given; fix: see --help"),
+        (["ablation", "table", "x", "--format", "html"], "'spreadsheet']. Got value: html; fix: see --help"),
+        (["ablation", "run"], "error: the following arguments are required: ablation.run.folder"),
         (["ablation", "table", "/nowhere"], "/nowhere"),
     ],
 )  # fmt: skip

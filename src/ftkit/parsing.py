@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
-from ftkit.class_paths import explain_class, own_classes
+from ftkit.class_paths import explain_class
 from ftkit.errors import InputError
 from ftkit.jsonargparse_internals import RefusesEmptyUnknown, class_paths, option_names, option_type
 
@@ -22,17 +22,8 @@ _NO_SUCH = re.compile(
     r"does not accept option '(?P<config>[^']+)'|unrecognized arguments: --(?P<argument>[\w.]+)"
 )
 _ARGUMENT = re.compile(r"argument (?P<key>\S+): invalid choice: '(?P<value>[^']*)' \(choose from (?P<names>[^)]*)\)")
-_EXPECTED = re.compile(r"\s*Expected an? (?P<kind>.+?)\.\s+Got value: (?P<value>.+)")
-_CHOICES = re.compile(
-    r"Expected an? (?!path|dot import|<class 'NoneType'>)(?P<kind>.+?)(?:\. Got value: .*)?$", re.MULTILINE
-)
-_NO_CLASS = "is an option of a class"
-_GIVEN = re.compile(r"Given value: (?P<value>.+)")
+_UNION = re.compile(r"Does not validate against any of the Union subtypes\s+Subtypes: .*\s+Errors:\s+(?:- )?")
 _NO_FILE = re.compile(r"(?P<problem>File does not exist|Path is not a file): '(?P<file>.+)'$")
-_REQUIRED = re.compile(r"the following arguments are required: (?P<names>.+)")
-_NO_COMMAND = re.compile(r'expected "(?P<key>[\w.]+)" to be one of \{(?P<names>.*)\}, but it was not provided')
-_LEFT_OVER = re.compile(r"unrecognized arguments: (?P<words>.+)", re.DOTALL)
-_WITHOUT_VALUE = re.compile(r"argument (?:\S+, )*--(?P<key>[\w.]+)\S*: expected (?:one|at least one) argument")
 
 
 class ErrorMixin(RefusesEmptyUnknown):
@@ -71,7 +62,7 @@ class FtkitParser(ErrorMixin, ArgumentParser):
 
 
 def explain(message: str, known: list[str], type_of: Callable[[str], Any] = lambda name: None) -> InputError:
-    """Turn a message of jsonargparse into one line that says key, value and way out.
+    """Name the key, the nearest one or the file that a message of jsonargparse is about; its own words stay otherwise.
 
     Args:
         message: What jsonargparse would print.
@@ -90,63 +81,18 @@ def explain(message: str, known: list[str], type_of: Callable[[str], Any] = lamb
             message = nested["message"]
     key = ".".join(keys) or None
     unusable = explain_class(message, key, class_paths(type_of(key)) if key else ())
-    explained = list(_EXPLAINED.finditer(message))  # by inner parsers: one for each type that was tried
-    explained.sort(key=lambda match: "did you mean" not in match["message"])
-    sure = unusable is not None and "did you mean" in str(unusable)
-    if key and explained and ("did you mean" in explained[0]["message"] or not sure):
-        match = explained[0]
-        if _NO_CLASS in match["message"]:
-            own = own_classes(class_paths(type_of(key)))
-            fix = f"put --{key} CLASS before it, or class_path beside it in a file" + (f": one of {own}" if own else "")
-            option = f"{key}.{match['message'].partition(':')[0]}"
-            return InputError(f"{_NO_CLASS}, and {key} is not given", field=option, fix=fix)
-        return InputError(f"{key}.{match['message']}")
-    if misused := _misused(message, key):
-        return misused
+    # By inner parsers: one for each type that was tried.
+    explained = sorted(_EXPLAINED.findall(message), key=lambda said: "did you mean" not in said)
+    if key and explained and ("did you mean" in explained[0] or "did you mean" not in str(unusable)):
+        return InputError(f"{key}.{explained[0]}")
+    if match := _NO_FILE.search(message):
+        problem = "there is no such file" if match["problem"].startswith("File") else "not a file"
+        return InputError(problem, file=match["file"], field=key)
     if match := _NO_SUCH.search(message):
         return _no_such(next(filter(None, match.groups())), known)
     if match := _ARGUMENT.search(message):
         return _no_such(match["value"], re.findall(r"'([^']*)'", match["names"]), "no such command")
-    if match := _EXPECTED.match(message):
-        kind, value = _plain(match["kind"]), match["value"].strip()
-        quotes = _quotes(key, value, type_of(key)) if kind == "str" and key else None
-        return InputError(f"expected {kind}", field=key, got=value, fix=quotes)
-    if unusable:
-        return unusable
-    if key and (given := _GIVEN.search(message)):
-        kinds = dict.fromkeys(_plain(kind) for kind in _CHOICES.findall(message))
-        return InputError(f"expected {' or '.join(kinds) or 'another kind of value'}", field=key, got=given["value"])
-    return InputError(re.sub(r"\s*\n\s*", " ", message.strip()), field=key)
-
-
-def _misused(message: str, key: str | None) -> InputError | None:
-    """What is missing on the command line, or too much; None if the message is about something else."""
-    if match := _NO_FILE.search(message):
-        problem = "there is no such file" if match["problem"].startswith("File") else "not a file"
-        return InputError(problem, file=match["file"], field=key)
-    if match := _REQUIRED.search(message):
-        outer = f"{key}." if key and key != "config" else ""
-        missing = [outer + name.rpartition(".")[2] for name in match["names"].split(", ")]
-        return InputError("required, but not given", field=", ".join(missing), fix="see --help")
-    if match := _NO_COMMAND.search(message):
-        parents = match["key"].split(".")[:-1]
-        fix = f"give one of {', '.join(match['names'].split(','))}" if parents else "see ftkit --help"
-        return InputError("no command is given", field=" ".join(parents) or None, fix=fix)
-    if match := _WITHOUT_VALUE.search(message):
-        return InputError("a value must follow", field=match["key"], fix="see --help")
-    if (match := _LEFT_OVER.search(message)) and not match["words"].startswith("-"):
-        fix = "repeat an option for each of its values; see --help"
-        return InputError("nothing takes this word", got=match["words"], fix=fix)
-    return None
-
-
-def _quotes(key: str, value: str, kind: Any) -> str | None:
-    """How to write a word that YAML takes for something else."""
-    read = "true or false" if value in ("True", "False") else "a number" if re.fullmatch(r"[-\d.e]+", value) else ""
-    words = '"no", "yes"' if "true" in read else f'"{value}"'
-    line = f"[{words}]" if re.search("list|tuple|Sequence", str(kind)) else words.split(", ")[-1]
-    unquoted = " (it does so with no, yes, off and on)" if "true" in read else ""
-    return f"YAML reads it as {read}{unquoted}; quote it: {key.rpartition('.')[2]}: {line}" if read else None
+    return unusable or InputError(" ".join(_UNION.sub("", message).split()), field=key, fix="see --help")
 
 
 def _no_such(key: str, names: list[str], problem: str = "no such option") -> InputError:
@@ -154,7 +100,7 @@ def _no_such(key: str, names: list[str], problem: str = "no such option") -> Inp
     firsts = {name.partition(".")[0]: name.partition(".")[0] for name in names}
     lasts = {name.rpartition(".")[2]: name for name in names}
     if not names:  # the options of a class are those of its constructor
-        return InputError(_NO_CLASS, field=key, fix="name the class")
+        return InputError("is an option of a class that is not given", field=key, fix="name the class before it")
     if key in names and problem == "no such option":
         return InputError("no such option here", field=key, fix="write it without dashes, or behind its command")
     last = key.rpartition(".")[2]
@@ -169,18 +115,8 @@ def _no_such(key: str, names: list[str], problem: str = "no such option") -> Inp
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it was raised from, and that in turn."""
+    """Yield an error, what it was raised from, and that in turn."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
         cause = cause.__cause__
-
-
-def _plain(kind: str) -> str:
-    """A type as a user would say it: the choices of a Literal, values in brackets, or the name of a class."""
-    kind = kind.removeprefix("typing.")
-    if kind.removeprefix("<class '").startswith(("tuple", "list")):
-        return "values in brackets, such as [1,2]"
-    if kind.startswith("Literal["):
-        return "one of " + kind.removeprefix("Literal[").rstrip("]").replace("'", "")
-    return kind.removeprefix("<class '").removesuffix("'>")

@@ -35,7 +35,7 @@ def scheduler(name: str, **options: str) -> list[str]:
         (callback("ModelCheckpoint"), "trainer: Found more than one stateful callback of type `ModelCheckpoint`"),
         (scheduler("OneCycleLR", max_lr="0.1", total_steps="-3"), "scheduler: OneCycleLR: Expected positive integer"),
         (scheduler("OneCycleLR", max_lr="0.1"), "model.scheduler: OneCycleLR: You must define either total_steps OR"),
-        (scheduler("StepLR"), "model.scheduler.step_size: required, but not given"),
+        (scheduler("StepLR"), "step_size"),
         (scheduler("LinearLR", start_factor="2"), "model.scheduler: LinearLR: Starting multiplicative factor"),
         (scheduler(PLATEAU, monitor="val/loss", factor="2"), "scheduler: ReduceLROnPlateau: Factor should be < 1.0"),
         (
