@@ -47,7 +47,8 @@ KNOWN = ["model", "data", "trainer", "trainer.max_epochs", "trainer.max_steps", 
         ),
         (
             'Parser key "a":\n  Does not validate against any of the Union subtypes\n'
-            "  Subtypes: [<class 'int'>, None]\n  Errors:\n    - Expected a <class 'int'>\n    - Expected a None\n  Given value: x",
+            "  Subtypes: [<class 'int'>, None]\n  Errors:\n"
+            "    - Expected a <class 'int'>\n    - Expected a None\n  Given value: x",
             "a: Expected a <class 'int'> - Expected a None Given value: x; fix: see --help",
         ),
     ],
