@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import lightning as L
 import yaml  # type: ignore[import-untyped]
 
@@ -32,8 +33,8 @@ from ftkit.ablation_runs import CellEngine
 from ftkit.classifier.demo_corpus import demo_messages
 from ftkit.library_output import quiet_libraries
 from ftkit.lightning_cli import FtkitCLI
-from ftkit.report.picture import standalone
-from ftkit.report.plots import Frame, line, plot, points
+from ftkit.report.charts import data
+from ftkit.report.theme import image
 
 HERE = Path(__file__).parent
 ROW_1 = [HERE.parent / "configs" / "ch06" / name for name in ("base.yaml", "demo.yaml", "rows/01_last_token.yaml")]
@@ -140,34 +141,24 @@ def straight_line(xs: Sequence[float], ys: Sequence[float]) -> dict[str, float]:
 
 def draw_messages(series: dict[str, Series]) -> str:
     """Seconds against messages on logarithmic axes, as a standalone SVG."""
-
-    def log(values: list[float]) -> list[float]:
-        return [math.log10(value) for value in values]
-
-    logs = {name: (log(xs), log(ys)) for name, (xs, ys) in series.items()}
-    ys = [y for _, values in logs.values() for y in values]
-    frame = Frame(x=limits(logs), y=(math.floor(min(ys)), math.ceil(max(ys))))
-    return _draw(frame, logs, [], "One epoch of row 1, demo size", "log10 messages", "log10 seconds")
+    return _draw(series, "One epoch of row 1, demo size", "messages", alt.Scale(type="log"))
 
 
 def draw_epochs(series: dict[str, Series], fitted: dict[str, float], messages: int) -> str:
     """Seconds against epochs, with the straight line through those of the training, as a standalone SVG."""
-    high = limits(series)[1]
-    frame = Frame(x=(0, high), y=(0, 1.05 * max(y for _, ys in series.values() for y in ys)))
-    ends = [0, high]
-    through = line(frame, ends, [fitted["intercept"] + fitted["slope"] * x for x in ends], color=None, dashed=True)
-    return _draw(frame, series, [through], f"Row 1, demo size, {messages:,} messages", "epochs", "seconds")
+    ends = [0, max(x for xs, _ in series.values() for x in xs)]
+    through = [{"x": x, "y": fitted["intercept"] + fitted["slope"] * x} for x in ends]
+    line = alt.Chart(data(through)).mark_line(strokeDash=[5, 4], color="var(--soft)").encode(x="x:Q", y="y:Q")
+    return _draw(series, f"Row 1, demo size, {messages:,} messages", "epochs", alt.Scale(zero=True), line)
 
 
-def limits(series: dict[str, Series]) -> tuple[float, float]:
-    every = [x for xs, _ in series.values() for x in xs]
-    return min(every), max(every)
-
-
-def _draw(frame: Frame, series: dict[str, Series], marks: list[str], title: str, x_label: str, y_label: str) -> str:
-    for color, (xs, ys) in enumerate(series.values()):
-        marks += [line(frame, xs, ys, color), points(frame, xs, ys, color=color)]
-    return standalone(plot(frame, *marks, title=title, x_label=x_label, y_label=y_label, legend=list(series)))
+def _draw(series: dict[str, Series], title: str, x: str, scale: alt.Scale, *through: alt.Chart) -> str:
+    points = [{"kind": kind, "x": x, "y": y} for kind, pair in series.items() for x, y in zip(*pair, strict=True)]
+    base = alt.Chart(data(points)).encode(
+        x=alt.X("x:Q", title=x, scale=scale), y=alt.Y("y:Q", title="seconds", scale=scale), color="kind:N"
+    )
+    layers = (*through, base.mark_line(), base.mark_circle(size=50, opacity=1))
+    return image(alt.layer(*layers).properties(title=title, height=300), "svg").decode()
 
 
 def columns(runs: list[dict[str, float]], x: str, kinds: dict[str, str]) -> dict[str, Series]:

@@ -1,6 +1,4 @@
-"""What tests of evaluation share: a practitioner's record, and a checker of its pages."""
-
-from html.parser import HTMLParser
+"""What tests of evaluation share: a practitioner's record."""
 
 # (Tp, Tn, Fp, Fn), accuracy, precision, recall, F-measure of a practitioner's record; None: undefined.
 RECORD = [
@@ -21,27 +19,3 @@ RECORD = [
     ((21, 0, 0, 4), 0.84, 1.0, 0.84, 0.9130434782608696),
     ((15, 0, 0, 10), 0.6, 1.0, 0.6, 0.7499999999999999),
 ]
-
-
-class HtmlChecker(HTMLParser):
-    VOID = ("meta", "link", "circle", "line", "rect", "polyline", "br")
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.plots, self.text = [], 0, []
-
-    def handle_starttag(self, tag, attrs):
-        for name, value in attrs:
-            assert not (name in ("src", "href") and not value.startswith("data:")), value
-            if name == "points":
-                assert "nan" not in value.lower()
-        if tag not in self.VOID:
-            self.open.append(tag)
-        self.plots += tag == "svg"
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)

@@ -49,7 +49,7 @@ def test_rows_are_compared_with_the_reference_on_the_same_examples(tmp_path: Pat
     assert [facts[number].significant for number in facts] == [True, False, False, False, True]
     assert [facts[number].hopeless for number in facts] == [False, False, True, True, False]
     assert "after Holm's correction for 5 comparisons" in table(tmp_path / "out")
-    assert "too much like row 1 for any test to tell them apart: rows 4-5." in table(tmp_path / "out")
+    assert "Predictions too similar to row 1's for any test to be significant: rows 4-5." in table(tmp_path / "out")
 
 
 def test_a_star_is_lost_when_many_rows_are_compared(tmp_path: Path) -> None:
@@ -279,8 +279,8 @@ def test_costs_do_not_depend_on_who_paid_for_the_shared_frozen_layers(tmp_path: 
         assert [row.seconds for row in found.rows] == [5.0, 5.0, 6.0]
         assert [row.on_front for row in found.rows] == [True, True, False]
         seen.append(table(tmp_path / order / "out"))
-    assert "reads. Rows 1-2 needed such: 4.5 s more in all (row 1 4.5)." in seen[0]
-    assert "reads. Rows 1-2 needed such: 4.5 s more in all (row 2 4.5)." in seen[1]
+    assert "features (4.5 s in all: row 1 4.5)." in seen[0]
+    assert "features (4.5 s in all: row 2 4.5)." in seen[1]
     assert seen[0].split("\n\n")[0] == seen[1].split("\n\n")[0]
     assert "frozen" not in table(tmp_path / "first/out", timing=False).replace("seconds_frozen", "")
     analysis(tmp_path / "none", {"01_base": fast})

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from jsonargparse import ArgumentParser
 
-from evaluated_files import RECORD, HtmlChecker
+from evaluated_files import RECORD
 from ftkit.commands.evaluate import evaluate
 from ftkit.errors import InputError
 from ftkit.results import scan as scan_module
 from ftkit.results.predictions import write_predictions
+from ftkit.results.statistics import wilson_interval
+from page_reader import Page
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_always_yes_is_called_what_it_is(count_file, capsys):
     evaluation = evaluate([count_file("yes.tsv", 840, 0, 160, 0)])
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "Always answering yes scores accuracy 0.8400, F-measure 0.9130." in out
-    assert "0 more right and 0 more wrong (exact McNemar p = 1): it does not differ from that baseline" in out
+    assert "0 more right and 0 more wrong (exact McNemar p = 1): it is not significantly different from that" in out
     assert "Its answers say nothing about the labels: every answer falls on the same side." in out
     assert "It answers yes to 100.0%; 84.0% are yes." in out
     assert "balanced accuracy 0.5000" in out
@@ -116,7 +118,7 @@ def test_before_and_after_are_compared_on_the_same_examples(scored, capsys):
     before, after = scored("before.tsv", 0.5, 1), scored("after.tsv", 3, 2)
     evaluate([before, after], against=before)
     out = capsys.readouterr().out
-    assert f"Compared with {before}, on the same examples\n  - after.tsv: better beyond chance" in out
+    assert f"Compared with {before}, on the same examples\n  - after.tsv: significantly better (p" in out
     assert "before.tsv: better" not in out
 
 
@@ -164,8 +166,8 @@ def test_too_few_disagreements_are_too_few_even_alone(count_file, capsys):
     assert "never" not in capsys.readouterr().out
     evaluate([count_file("7.tsv", 93, 50, 5, 12), count_file("6.tsv", 94, 50, 5, 11)], against=reference)
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
-    assert "7.tsv: worse beyond chance (p = 0.031)" in out
-    assert "6.tsv: worse beyond chance (p = 0.031)" in out
+    assert "7.tsv: significantly worse (p = 0.031)" in out
+    assert "6.tsv: significantly worse (p = 0.031)" in out
 
 
 def test_unrounded_intervals_have_all_digits_too(count_file, capsys):
@@ -218,9 +220,10 @@ def test_no_figure_at_another_prevalence_stands_without_an_interval(tmp_path, ca
     cells = [cell.strip(" |") for row in rows for cell in row]
     assert len(cells) == 3 * 4
     assert all(re.fullmatch(r"1\.0000 \(0\.\d{4} to 1\.0000\)", cell) for cell in cells)
-    page = (tmp_path / "page.html").read_text()
-    drawn = page[page.index("Precision at another prevalence") :]
-    assert drawn[: drawn.index("</svg>")].count("line c0 dashed") == 2
+    drawn = Page((tmp_path / "page.html").read_text()).values(-1)
+    band = [record for record in drawn if record.get("low") is not None]
+    assert len(band) > 40
+    assert all(record["low"] < record["high"] for record in band if 0 < record["x"] < 1)
 
 
 def test_answers_that_contradict_their_score_are_reported(tmp_path, capsys):
@@ -262,23 +265,55 @@ def test_markdown_tables_are_whole(scored, capsys):
 def test_the_page_is_whole_and_fetches_nothing(scored, tmp_path):
     one, two, val = scored("a.tsv", 2, 1), scored("b.tsv", 1, 2), scored("val.tsv", 2, 3, n=300)
     evaluate([one, two], against=two, threshold_from=val, slice="population", html=tmp_path / "out.html")
-    page = (tmp_path / "out.html").read_text()
-    checker = HtmlChecker()
-    checker.feed(page)
-    assert checker.open == []
-    assert checker.plots == 2 + 3 + 2 + 1  # confusion each, ROC, PR, calibration, thresholds each, prevalence
-    assert "script" not in page
-    assert re.findall(r"https?://[^\"']*", page) == ["http://www.w3.org/2000/svg"] * checker.plots
-    assert "<ad> & more" in checker.text
+    page = Page((tmp_path / "out.html").read_text())
+    assert page.open == []
+    assert page.loads == ["data:,"]
+    # confusion each, ROC, PR, calibration, thresholds each, prevalence
+    assert page.places == len(page.charts) == 2 + 3 + 2 + 1
+    assert "<ad> & more" in page.words
+
+
+def test_the_comparison_stands_before_the_table_of_answers_and_the_charts(scored, tmp_path):
+    one, two = scored("a.tsv", 2, 1), scored("b.tsv", 1, 2)
+    evaluate([one, two], against=two, html=tmp_path / "out.html")
+    words = Page((tmp_path / "out.html").read_text()).words
+    heads = ["Evaluation", "Accuracy", f"Compared with {two}", "Answers, yes being positive", "Charts", "All figures"]
+    assert [words.index(head) for head in heads] == sorted(words.index(head) for head in heads)
+
+
+def test_bands_of_roc_and_of_precision_are_wilson_intervals_at_each_threshold(scored, tmp_path):
+    report = evaluate([scored("a.tsv", 2, 1)], html=tmp_path / "out.html").reports[0]
+    page = Page((tmp_path / "out.html").read_text())
+    roc, precision = page.values(1), page.values(2)
+    curve = report.curve
+    place = len(curve.tp) // 2
+    low, high = wilson_interval(int(curve.tp[place]), int(curve.tp[place] + curve.fp[place]))
+    (band,) = [one for one in precision if one.get("order") == place and "low" in one]
+    assert (band["low"], band["high"]) == (pytest.approx(low, abs=1e-6), pytest.approx(high, abs=1e-6))
+    # At a false-positive rate of 0.3: rectangles of both rates, each interval covering the root of 95%.
+    corners = [
+        (*wilson_interval(fp, curve.negatives, 0.95**0.5), *wilson_interval(tp, curve.positives, 0.95**0.5))
+        for fp, tp in zip([0, *curve.fp.tolist()], [0, *curve.tp.tolist()], strict=True)
+    ]
+    (edge,) = [one for one in roc if one["x"] == 0.3 and "low" in one]
+    assert edge["low"] == pytest.approx(max(below for _, right, below, _ in corners if right <= 0.3), abs=1e-5)
+    assert edge["high"] == pytest.approx(min(above for left, _, _, above in corners if left >= 0.3), abs=1e-5)
+    assert all(one["low"] <= one["high"] for one in roc if "low" in one)
+
+
+def test_confusions_of_all_files_are_shaded_on_one_scale(scored, tmp_path):
+    evaluate([scored("a.tsv", 4, 1), scored("b.tsv", 0.1, 2)], html=tmp_path / "out.html")
+    page = Page((tmp_path / "out.html").read_text())
+    scales = [chart["layer"][0]["encoding"]["opacity"]["scale"]["domain"] for chart in page.charts[:2]]
+    assert scales == [[0, 1], [0, 1]]
 
 
 @pytest.mark.parametrize("counts", [(21, 0, 0, 4), (0, 0, 0, 3), (840, 0, 160, 0), (0, 5, 18, 41), (0, 3, 0, 0)])
 def test_pages_of_degenerate_files(count_file, tmp_path, counts):
     evaluate([count_file("a.tsv", *counts)], html=tmp_path / "out.html")
-    checker = HtmlChecker()
-    checker.feed((tmp_path / "out.html").read_text())
-    assert checker.open == []
-    assert checker.plots >= 1
+    page = Page((tmp_path / "out.html").read_text())
+    assert page.open == []
+    assert page.places == len(page.charts) >= 1
 
 
 def test_pages_of_scores_for_one_class(tmp_path):

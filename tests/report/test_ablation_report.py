@@ -3,10 +3,8 @@ import io
 import json
 import re
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,15 @@ from ftkit.ablation.answers import compared
 from ftkit.ablation.evidence import read_confusion, read_curves
 from ftkit.ablation.sweep import CellState
 from ftkit.cli import main
-from ftkit.errors import EnvironmentFault, ExitCode, InputError
-from ftkit.report.ablation_files import write
-from ftkit.report.ablation_page import to_html
-from ftkit.report.ablation_report import Report, build, to_markdown
-from ftkit.report.picture import standalone, to_png
+from ftkit.errors import ExitCode, InputError
+from ftkit.report.ablation_charts import thinned
+from ftkit.report.ablation_report import Report, build, write
+from ftkit.report.document import to_markdown
+from ftkit.report.page import to_html
+from ftkit.report.theme import image
 from ftkit.results.paired import paired_interval
 from ftkit.results.statistics import clopper_pearson, mcnemar_exact, wilson_interval
+from page_reader import Page
 
 ROWS: dict[str, dict[str, Any]] = {
     "01_base": {},
@@ -62,22 +62,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     return build(sweep(tmp_path_factory.mktemp("report")))
 
 
-class Page(HTMLParser):
-    """All that a page could load, and how often each element occurs."""
+def page_of(report: Report) -> Page:
+    return Page(to_html(report.document()))
 
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.loads: list[str] = []
-        self.tags: list[str] = []
-        self.words = ""
-        self.feed(text)
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.loads += [str(value) for name, value in attributes if name in ("src", "href", "srcset", "data", "poster")]
-
-    def handle_data(self, data: str) -> None:
-        self.words += data
+def markdown_of(report: Report) -> str:
+    return to_markdown(report.document())
 
 
 def test_the_questions_are_answered_from_the_figures(report: Report) -> None:
@@ -95,7 +85,7 @@ def test_the_questions_are_answered_from_the_figures(report: Report) -> None:
     assert "no difference" in report.answers[7]
     assert "would be found in 4 of 5 such tables" in report.answers[7]
     assert report.answers[8] == "Open: not run."
-    assert "not shown to beat always answering ham (100.0%)" in report.answers[1]  # all labels are ham
+    assert "not significantly better than always predicting ham (100.0%)" in report.answers[1]  # all labels are ham
     assert report.summary == "5 of 8 rows have figures. Skipped: row 3. Failed: row 4. Not run: row 8."
 
 
@@ -121,7 +111,7 @@ def test_what_beats_the_majority_is_tested_on_the_same_examples(
     assert low < one.baseline.accuracy == twice.baseline.accuracy == 260 / 300
     row = replace(analysis.rows[0], test=right / 300, interval=wilson_interval(right, 300))
     answer = answer_rows(replace(analysis, rows=[row], reference=row), {1: one})[1]
-    assert ("not shown to beat always answering ham (86.7%)" in answer) == (not beats)
+    assert ("not significantly better than always predicting ham (86.7%)" in answer) == (not beats)
 
 
 def test_several_seeds_are_said_to_be_taken_as_they_are(tmp_path: Path) -> None:
@@ -184,33 +174,77 @@ def test_table_and_answers_correct_the_same_comparisons(tmp_path: Path) -> None:
     assert "It cannot be told apart from row 1 (base)" in report.answers[2]
     assert "p = 0.06" in report.answers[2]
     assert "p = 0.047" in report.answers[3]
-    markdown = to_markdown(report)
+    markdown = markdown_of(report)
     assert "after Holm's correction for 3 comparisons, 1 of them with rows that a question names." in markdown
     assert "| -2.00  |" in markdown
     assert "| -2.33* |" in markdown
 
 
 def test_the_page_is_whole_and_loads_nothing(report: Report) -> None:
-    html = to_html(report)
+    html = to_html(report.document())
     page = Page(html)
+    assert page.open == []
     assert page.loads == ["data:,"]
-    assert not {"script", "link rel=stylesheet", "iframe", "object", "embed"} & set(page.tags)
+    assert not {"iframe", "object", "embed"} & set(page.tags)
     assert "@import" not in html
-    assert "url(" not in html
-    # accuracy and cost, then loss, validation and confusion of five rows
-    assert page.tags.count("svg") == 2 + 3 * 5
-    for text in (*report.answers.values(), "correct: 285 -> 216", "Row 4 (odd): failed", "made-up messages"):
-        if not text.startswith("Open"):
-            assert text in page.words
-    assert "nan" not in html
-    assert "None" not in html
+    # accuracy, cost, loss and validation of all, and the confusion of five rows
+    assert page.places == len(page.charts) == 4 + 5
+    for text in (*report.answers.values(), "correct: 285 -> 216", "failed: ValueError: the loss", "made-up messages"):
+        assert text in page.words
+    assert "nan" not in page.words
+    assert "None" not in page.words
+
+
+def test_the_answer_stands_at_the_top_with_what_was_compared(report: Report) -> None:
+    assert report.answer == (
+        "1 of 4 variants differs significantly from row 1 (base): worse: row 2 (first, -23.0 points)."
+    )
+    words = page_of(report).words
+    shown = ("study", report.answer, "made-up messages", "300", "123", "20", report.summary, "Test accuracy by variant")
+    places = [words.index(text) for text in shown if text != "20"]
+    assert places[:2] == sorted(places[:2])
+    assert max(places[:-1]) < places[-1]
+    facts = dict(report.document().facts)
+    assert (facts["test examples"], facts["seeds"]) == ("300", "123")
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d( to 20\d\d-\d\d-\d\d)?", facts["date"])
+    same = replace(report, analysis=replace(report.analysis, rows=report.analysis.rows[:1]))
+    assert same.answer == ""
+
+
+def test_headings_explain_themselves_and_a_failed_row_gives_its_reason(report: Report) -> None:
+    (table,) = (section.table for section in report.document().sections if section.title == "Variants")
+    assert table is not None
+    heads = ("test accuracy, %", "difference from row 1, points", "published test, %", "on the Pareto front")
+    assert set(heads) <= set(table.head)
+    assert not {"publ.", "in", "front", "vs 1", "sec."} & set(table.head)
+    assert len(set(table.head)) == len(table.head)
+    status = list(table.head).index("status")
+    assert [row[status] for row in table.rows[2:4]] == [
+        "skipped: gpt2-xl is not on this machine", "failed: ValueError: the loss went away",
+    ]  # fmt: skip
+
+
+def test_a_row_opens_its_examples_the_wrong_ones_first_and_not_all(report: Report) -> None:
+    (table,) = (section.table for section in report.document().sections if section.title == "Variants")
+    assert table is not None
+    first, seventh = table.details[1], table.details[6]
+    assert first.table is not None
+    assert len(first.table.rows) == 20 + 10
+    assert [row[0] for row in first.table.rows] == ["wrong"] * 20 + ["right"] * 10
+    assert "84 of 300 test examples are wrong" in first.sentences[-1]
+    assert list(first.table.head) == ["", "example", "label", "prediction", "row 1's prediction"]
+    assert seventh.table is not None
+    assert [row[-1] for row in seventh.table.rows[:9]] == ["ham"] * 9  # what row 1 gets right comes first
+    assert len(table.details) == 8
+    assert table.details[7].sentences == ["What does 08_later do?", "Open: not run."]
 
 
 def test_markdown_and_csv_say_the_same(report: Report) -> None:
-    markdown = to_markdown(report)
+    markdown = markdown_of(report)
     assert f"**Row 2 (first).** What does 02_first do?  \n{report.answers[2]}\n" in markdown
     assert "| -23.00* |" in markdown
-    assert "![Test accuracy by row](plots/accuracy.svg)" in markdown
+    assert "![Test accuracy by variant](plots/accuracy.svg)" in markdown
+    assert report.answer in markdown
     assert "- machine: cpu: unknown\n" in markdown
 
 
@@ -220,7 +254,7 @@ def test_two_base_models_under_one_name_show(tmp_path: Path) -> None:
 
     rows = {"01_a": row(weights="5f"), "02_b": row(weights="5f"), "03_c": row(weights="90")}
     rows["04_d"] = row(commit="c" * 40)
-    line = re.search(r"^- base model: (.*)$", to_markdown(build(sweep(tmp_path, rows, "1-4"))), re.MULTILINE)
+    line = re.search(r"^- base model: (.*)$", markdown_of(build(sweep(tmp_path, rows, "1-4"))), re.MULTILINE)
     assert line is not None
     assert re.fullmatch(
         r"model base, contents (?!c)(\w{12}); model base, contents (?!\1|c)\w{12}; model base, contents c{12}",
@@ -236,11 +270,7 @@ def test_the_files_are_rebuilt_from_the_run_folders_alone(tmp_path: Path, capsys
     folder = out / "report"
     assert printed.startswith(f"{folder / 'report.html'}, and ")
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    plots = [
-        "accuracy",
-        "cost",
-        *(f"0{row}-{plot}" for row in (1, 2, 5, 6, 7) for plot in ("confusion", "loss", "validation")),
-    ]
+    plots = ["accuracy", "cost", "loss", "validation", *(f"0{row}-confusion" for row in (1, 2, 5, 6, 7))]
     assert names == sorted(
         ["report.csv", "report.html", "report.md", *(f"plots/{p}.{e}" for p in plots for e in ("png", "svg"))]
     )
@@ -254,7 +284,7 @@ def test_the_files_are_rebuilt_from_the_run_folders_alone(tmp_path: Path, capsys
     assert main(["ablation", "report", str(out), "--png", "false"]) == ExitCode.DONE
     assert not list(folder.glob("plots/07-*")), "plots of an earlier report stay"
     assert not list(folder.glob("plots/*.png"))
-    assert (folder / "plots/02-loss.svg").read_bytes() == before["plots/02-loss.svg"]
+    assert (folder / "plots/02-confusion.svg").read_bytes() == before["plots/02-confusion.svg"]
     assert main(["ablation", "report", str(tmp_path)]) == ExitCode.INPUT
 
 
@@ -262,12 +292,14 @@ def test_one_row_several_seeds_or_none_at_all(tmp_path: Path) -> None:
     out = sweep(tmp_path, select="1", seeds=(123, 124))
     one = build(out)
     assert "2 seeds)" in one.answers[1]
-    assert one.plots["01-loss"].count("<polyline") == 4  # for each seed the logged values and the means
-    assert to_html(one).count("<svg") == 5
+    page = page_of(one)
+    assert {record["seed"] for record in page.values(0) if "seed" in record} == {123, 124}
+    assert [record["seed"] for record in page.values(-2)] == [123] * 4 + [124] * 4
+    assert page.places == len(page.charts) == 5
     nothing = sweep(tmp_path / "bare", {"01_xl": {"do": "unavailable"}, "02_later": {}}, "1")
-    html = to_html(build(nothing))
-    assert "0 of 2 rows have figures. Skipped: row 1. Not run: row 2." in html
-    assert "<svg" not in html
+    page = page_of(build(nothing))
+    assert "0 of 2 rows have figures. Skipped: row 1. Not run: row 2." in page.words
+    assert page.charts == []
     assert write(build(nothing), nothing / "report")
 
 
@@ -275,7 +307,7 @@ def test_costs_of_different_machines_are_not_drawn(tmp_path: Path) -> None:
     rows = {"01_base": {}, "02_gpu": {"result": {"device": "cuda:0"}}}
     report = build(sweep(tmp_path, rows, None))
     assert "cost" not in report.plots
-    assert "times do not compare" in to_html(report)
+    assert "times do not compare" in page_of(report).words
 
 
 def test_what_a_user_wrote_cannot_become_markup(tmp_path: Path) -> None:
@@ -283,17 +315,24 @@ def test_what_a_user_wrote_cannot_become_markup(tmp_path: Path) -> None:
     description = json.loads((out / "ablation.json").read_text())
     description["name"] = description["rows"][0]["question"] = description["rows"][0]["name"] = "<script>x</script>"
     (out / "ablation.json").write_text(json.dumps(description))
-    assert "<script" not in to_html(build(out))
+    predictions = out / "01_base/seed-123/predictions-test.tsv"
+    predictions.write_text(predictions.read_text().replace("\tspam\n", "\t<script>x</script>\n"))
+    html = to_html(build(out).document())
+    assert "<script>x" not in html
+    assert Page(html).open == []
+    assert Page(html).words.count("<script>x</script>") > 15  # name, question and 15 answers
 
 
-def test_curves_are_read_by_figure_and_drawn_by_epoch(tmp_path: Path, report: Report) -> None:
+def test_curves_are_read_by_figure_and_overlaid(tmp_path: Path, report: Report) -> None:
     (tmp_path / "metrics.csv").write_text(CURVES)
     curves = read_curves(tmp_path)
-    assert curves["train/loss"].by_epoch() == ([19, 39], [pytest.approx(0.7), pytest.approx(0.15)])
-    assert curves["val/accuracy"].by_epoch() == ([19, 39], [0.5, 0.9])
+    assert thinned(curves["train/loss"], most=2) == [(1.0, 19, pytest.approx(0.7)), (2.0, 39, pytest.approx(0.15))]
+    assert thinned(curves["val/accuracy"]) == [(1.0, 19, 0.5), (2.0, 39, 0.9)]
     assert read_curves(tmp_path / "elsewhere") == {}
-    assert report.plots["01-loss"].count("<polyline") == 2
-    assert report.plots["02-loss"].count("<polyline") == 3  # and the reference
+    drawn = page_of(report).values(7)
+    names = ["1 base", "2 first", "5 same", "6 near", "7 moved"]
+    assert list(dict.fromkeys(record["name"] for record in drawn)) == names
+    assert [record["value"] for record in drawn[:4]] == [0.8, 0.6, 0.2, 0.1]
     (tmp_path / "metrics.csv").write_text("step,train/loss\n1,high\n")
     with pytest.raises(InputError, match="not a table of curves"):
         read_curves(tmp_path)
@@ -311,7 +350,7 @@ def test_confusion_is_counted_over_the_seeds(tmp_path: Path) -> None:
     assert confusion is not None
     assert (confusion.labels, confusion.answers) == (["spam", "ham"], ["spam", "ham", "neither"])
     assert confusion.counts == [[6, 2, 2], [4, 10, 0]]
-    assert (confusion.baseline.name, confusion.baseline.accuracy) == ("always answering ham", 14 / 24)
+    assert (confusion.baseline.name, confusion.baseline.accuracy) == ("always predicting ham", 14 / 24)
     assert read_confusion([CellState(123, tmp_path / "elsewhere", "done")]) is None
 
 
@@ -325,27 +364,16 @@ def test_free_texts_have_no_table_of_answers(tmp_path: Path) -> None:
     assert not [name for name in report.plots if "confusion" in name]
     assert report.answers[1] == "The reference. 95.0% of 300 test examples are right (95% interval 91.9 to 96.9)."
     assert "it costs 23.0 points" in report.answers[2]
-    assert to_html(report)
+    assert page_of(report).open == []
 
 
-def test_without_the_package_everything_but_the_pngs_is_there(
-    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "resvg_py", None)
-    with pytest.raises(EnvironmentFault, match=r"pip install 'ftkit\[reports\]'; or --png false"):
-        write(report, tmp_path)
-    assert len(list(tmp_path.glob("plots/*.svg"))) == 17
-    assert (tmp_path / "report.html").exists()
-    assert not list(tmp_path.glob("plots/*.png"))
-
-
-def test_a_png_without_letters_is_refused(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    svg = standalone(report.plots["accuracy"])
+def test_charts_are_drawn_as_files_of_every_kind_in_light_colors(report: Report) -> None:
+    chart = report.plots["accuracy"].chart
+    svg = image(chart, "svg").decode()
     assert "var(" not in svg
-    assert len(to_png(svg)) > 5_000
-    monkeypatch.setattr("resvg_py.svg_to_bytes", lambda svg_string: b"the same")
-    with pytest.raises(EnvironmentFault, match="need a font"):
-        to_png(svg)
+    assert "2 first*" in svg
+    assert image(chart, "png").startswith(b"\x89PNG")
+    assert image(chart, "pdf").startswith(b"%PDF")
 
 
 class PreferenceEngine(FakeEngine):
@@ -373,11 +401,11 @@ def test_preferences_are_judged_against_a_coin(tmp_path: Path) -> None:
     assert tuned.comparison.difference == pytest.approx(0.29)
     assert tuned.comparison.p == pytest.approx(mcnemar_exact(79, 21))
     assert tuned.comparison.interval == pytest.approx(paired_interval(np.repeat([1, -1], [79, 21]), 2))
-    assert "not shown to beat a coin (50.0%)" in report.answers[1]
-    assert "not shown to beat" not in report.answers[2]
+    assert "not significantly better than a coin (50.0%)" in report.answers[1]
+    assert "not significantly better" not in report.answers[2]
     assert "it gains 29.0 points" in report.answers[2]
-    assert "not shown to beat a coin (50.0%)" in report.answers[3]
-    assert "95% interval (of pairs exact against a coin, a tie counting as half)" in to_markdown(report)
+    assert "not significantly better than a coin (50.0%)" in report.answers[3]
+    assert "95% interval (of pairs exact against a coin, a tie counting as half)" in markdown_of(report)
     confusion = read_confusion(report.analysis.sweep.rows[1].cells)
     assert confusion is not None
     assert (confusion.labels, confusion.answers) == (["chosen"], ["chosen", "rejected", "tie"])

@@ -128,7 +128,7 @@ def test_one_row_is_a_row_and_two_are_rows(tmp_path: Path) -> None:
     origin = f"# data sha256: {'0' * 64}\n# base: source=hub\n"
     text = table(sweep(tmp_path, "1", published=PUBLISHED.replace(ORIGIN, origin)), "text")
     assert "seed 123;" in text
-    assert "not judged for row 1, which" in text
+    assert "not comparable with the published figures: row 1 (" in text
 
 
 def test_a_row_of_which_a_seed_failed_says_so(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_published_figures_of_another_origin_are_no_judges(tmp_path: Path, origi
     out = sweep(tmp_path, published=PUBLISHED.replace(ORIGIN, origin))
     assert [row["published_inside"] for row in records(out)] == [""] * 5
     text = table(out)
-    assert f"not judged for rows 1-2, which cannot confirm or refute the published figures: {reason}.\n" in text
+    assert f"in: not comparable with the published figures: rows 1-2 ({reason}).\n" in text
     assert "in: whether" not in text
     assert "95.00 |     |" in table(out, timing=False)
 

@@ -12,8 +12,7 @@ from fake_engine import FakeEngine, make_folder
 from ftkit.ablation import Ablation, run
 from ftkit.cli import main
 from ftkit.errors import EnvironmentFault, ExitCode
-from ftkit.report.ablation_files import write
-from ftkit.report.ablation_report import build
+from ftkit.report.ablation_report import build, write
 from ftkit.report.wandb_report import _artifact, build_workspace_report, log_report, report_id
 
 WANDB = Path(sys.executable).parent / "wandb"

@@ -76,7 +76,7 @@ def test_what_some_answers_are_spelled_like_is_said_before_any_figure(table, cap
     evaluate([path], html=tmp_path / "a.html")
     assert re.sub(r"\s+", " ", capsys.readouterr().out).startswith(f"Warnings - {expected} Aggregate: ")
     page = (tmp_path / "a.html").read_text()
-    assert page.index(expected) < page.index("class='card'")
+    assert page.index(expected) < page.index('class="card"')
     evaluate([path], markdown=True)
     assert capsys.readouterr().out.startswith(f"# Evaluation\n\n## Warnings\n\n- {expected}\n\n## Answers")
     evaluate([path], json=True)

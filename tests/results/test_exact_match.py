@@ -6,7 +6,6 @@ import re
 import numpy as np
 import pytest
 
-from evaluated_files import HtmlChecker
 from ftkit.commands.evaluate import evaluate
 from ftkit.errors import InputError
 from ftkit.report.binary_report import Evaluation
@@ -15,6 +14,7 @@ from ftkit.results import table_files
 from ftkit.results.paired import paired_interval
 from ftkit.results.predictions import write_predictions
 from ftkit.results.statistics import mcnemar_exact, wilson_interval
+from page_reader import Page
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_two_files_are_compared_on_shared_ids(sums, capsys):
     assert pair.intervals["accuracy"] == paired_interval(np.repeat([1, 0], [30, 150]))
     assert pair.missing == (20, [f"sum-{k}" for k in range(180, 185)])
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
-    assert "a.tsv: better beyond chance" in out
+    assert "a.tsv: significantly better (p =" in out
     assert "b.tsv: better" not in out
 
 
@@ -90,7 +90,7 @@ def test_always_the_same_answer_is_the_baseline(text_file, capsys):
     (report,) = evaluate([path]).reports
     assert (report.majority, report.majority_count, report.better, report.worse) == ("7", 60, 0, 0)
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
-    assert "would be right on 60 of 100 (60.0%); the model does not differ from that beyond chance" in out
+    assert "would be right on 60 of 100 (60.0%); the model is not significantly different from that" in out
 
 
 @pytest.mark.parametrize("size", [64, table_files.BLOCK_BYTES])
@@ -234,11 +234,11 @@ def test_markdown_and_page_are_whole(sums, text_file, tmp_path, capsys):
     one, two = sums("a.tsv", range(10), answers={0: odd, 1: "two\nlines"}), sums("b.tsv", range(40))
     evaluate([one, two], against=two, slice="length", markdown=True, html=tmp_path / "out.html")
     out = capsys.readouterr().out
-    assert out.startswith("# Exact match\n\n## Answers that equal the expected text")
+    assert out.startswith(f"# Exact match\n\n## Compared with {two}, on the same examples\n\n- a.tsv: significantly")
+    assert "## Answers that equal the expected text" in out
     for table in re.findall(r"(?:^\|.*\n)+", out, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.strip().split("\n")}) == 1
-    checker = HtmlChecker()
-    checker.feed((tmp_path / "out.html").read_text())
-    assert checker.open == []
-    assert checker.plots == 1
-    assert odd in checker.text
+    page = Page((tmp_path / "out.html").read_text())
+    assert page.open == []
+    assert page.places == len(page.charts) == 1
+    assert odd in page.words

@@ -95,7 +95,7 @@ def _accuracy(row: RowSummary, confusion: Confusion | None) -> str:
     )
     if confusion is not None and not confusion.baseline.beaten:
         baseline = confusion.baseline
-        return f"{sentence}, not shown to beat {baseline.name} ({baseline.accuracy * 100:.1f}%)."
+        return f"{sentence}, not significantly better than {baseline.name} ({baseline.accuracy * 100:.1f}%)."
     return f"{sentence}."
 
 

@@ -150,5 +150,5 @@ def _baseline(files: Sequence[RunAnswers], majority: str | None) -> Baseline:
     gained = np.zeros(len(examples), np.int64)
     np.add.at(gained, places, points - without_skill)
     beaten = bool(gained.sum() > 0) and is_significant(sign_flip_test(gained))
-    name = "a coin" if majority is None else f"always answering {majority}"
+    name = "a coin" if majority is None else f"always predicting {majority}"
     return Baseline(name, float(without_skill.sum()) / (WON * len(points)), beaten)

@@ -118,8 +118,7 @@ def ablation_report(
         InputError: `directory` is not such a folder, a file in it is damaged, or there is no such row.
         EnvironmentFault: A file could not be written or drawn, or Weights & Biases failed; the rest is written.
     """
-    from ftkit.report.ablation_files import write
-    from ftkit.report.ablation_report import build
+    from ftkit.report.ablation_report import build, write
 
     out = out or directory / "report"
     built = build(directory, reference)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from ftkit.errors import InputError, at_least
-from ftkit.report.binary_report import Evaluation, to_markdown, to_text
-from ftkit.report.exact_report import ExactEvaluation, exact_markdown, exact_page, exact_text
+from ftkit.report.binary_report import Evaluation
+from ftkit.report.document import to_markdown, to_text
+from ftkit.report.exact_report import ExactEvaluation
 from ftkit.report.page import to_html
-from ftkit.report.preference_report import (
-    PreferenceEvaluation,
-    preference_markdown,
-    preference_page,
-    preference_text,
-)
+from ftkit.report.preference_report import PreferenceEvaluation
 from ftkit.results.answers import Answers, read_answers
 from ftkit.results.assessment import BinaryReport, Settings, assess
 from ftkit.results.comparison import compare, corrected
@@ -110,20 +106,12 @@ def evaluate(
             evaluation = _exact(files, against, slice, normalize_labels, settings, digits, reason.labels)
     if isinstance(evaluation, Evaluation) and evaluation.threshold is not None and save_threshold is not None:
         evaluation.threshold.save(save_threshold)
-    as_text, as_markdown, as_page = _WRITERS[type(evaluation)]
     if html is not None:
         with atomic_write(html) as file:
-            file.write(as_page(evaluation))
-    print(evaluation.to_json() if json else as_markdown(evaluation) if markdown else as_text(evaluation))
+            file.write(to_html(evaluation.document(figures=True)))
+    printed = evaluation.document()
+    print(evaluation.to_json() if json else to_markdown(printed) if markdown else to_text(printed))
     return evaluation
-
-
-# How each kind of evaluation is written: for a terminal, as Markdown, as a page.
-_WRITERS: dict[type, tuple[Callable[[Any], str], Callable[[Any], str], Callable[[Any], str]]] = {
-    Evaluation: (to_text, to_markdown, to_html),
-    ExactEvaluation: (exact_text, exact_markdown, exact_page),
-    PreferenceEvaluation: (preference_text, preference_markdown, preference_page),
-}
 
 
 def _binary(

@@ -1,8 +1,9 @@
-"""The report of an ablation, rebuilt from its run folders alone, and as Markdown."""
+"""The report of an ablation, rebuilt from its run folders alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,26 +13,40 @@ from ftkit.ablation.answers import answers
 from ftkit.ablation.evidence import Confusion, read_confusion, read_curves
 from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.ledger import key_of
-from ftkit.ablation.summary import RowSummary
-from ftkit.report.ablation_plots import Curves, accuracy_plot, confusion_plot, cost_plot, curve_plots
-from ftkit.report.ablation_table import render
+from ftkit.ablation.summary import RowSummary, seeds_text
+from ftkit.ablation.sweep import SweepRow
+from ftkit.report import ablation_charts, charts
+from ftkit.report.ablation_notes import changed_settings, notes
+from ftkit.report.ablation_table import Column, columns, compact, render, status
+from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown
+from ftkit.report.page import to_html
+from ftkit.report.theme import image
+from ftkit.results.predictions import Predictions, read_predictions
+from ftkit.run_folder import predictions_file
+from ftkit.storage import atomic_write
+
+_PLOT = re.compile(r"(accuracy|cost|loss|validation|\d{2,}-(loss|validation|confusion))\.(svg|png)")
+_WRONG, _RIGHT = 20, 10  # examples of each variant that a page shows
+_TEXT = 200  # letters of an answer that are shown
 
 
 @dataclass(frozen=True)
 class Report:
     """All that a report says, before it is written in some form.
 
-    Args:
+    Attributes:
         analysis: The rows, compared.
         answers: The answer to each row's question, by row number.
-        plots: Drawings by name, such as ``accuracy``, ``cost``, ``02-loss``, ``02-validation`` and ``02-confusion``.
+        plots: Charts by name: ``accuracy``, ``cost``, ``loss``, ``validation``, and such as ``02-confusion``.
         made_with: What the runs were made with: a name, then the values that occur.
+        examples: Some test examples of each row and how it answered them, the wrong ones first.
     """
 
     analysis: Analysis
     answers: Mapping[int, str]
-    plots: Mapping[str, str]
+    plots: Mapping[str, Figure]
     made_with: Mapping[str, str]
+    examples: Mapping[int, Section]
 
     @property
     def done(self) -> list[RowSummary]:
@@ -44,18 +59,88 @@ class Report:
         rows = self.analysis.rows
         sentence = f"{len(self.done)} of {len(rows)} rows have figures."
         missing = [row for row in rows if row.test is None and not row.metrics]
-        for status in dict.fromkeys(row.status for row in missing):
-            sentence += _list(status, [row.number for row in missing if row.status == status])
+        for kind in dict.fromkeys(row.status for row in missing):
+            sentence += _list(kind, [row.number for row in missing if row.status == kind])
         sentence += _list("without predictions", [row.number for row in rows if row.test is None and row.metrics])
         return sentence + _list("not converged", [row.number for row in self.done if not row.converged])
 
+    @property
+    def answer(self) -> str:
+        """Which variants differ significantly from the reference, in a sentence; empty if none was compared."""
+        reference = self.analysis.reference
+        compared = [row for row in self.analysis.rows if row.comparison is not None]
+        if not compared:
+            return ""
+        several = len(compared) > 1
+        name = f"row {reference.number} ({reference.name})"
+        better, worse = (
+            [row for row in compared if ablation_charts.verdict(self.analysis, row) == f"significantly {word}"]
+            for word in ("better", "worse")
+        )
+        found = len(better) + len(worse)
+        sentence = (
+            f"{found or 'None'} of {len(compared)} variant{'s' if several else ''} "
+            f"{'differs' if found == 1 else 'differ'} significantly from {name}"
+        )
+        parts = [f"{word}: {_differences(rows)}" for word, rows in (("better", better), ("worse", worse)) if rows]
+        return f"{sentence}{': ' + '; '.join(parts) if parts else ''}."
 
-def _list(status: str, numbers: Sequence[int]) -> str:
-    """A sentence that names the rows of a status; nothing without any."""
-    if not numbers:
-        return ""
-    rows_are = "rows" if len(numbers) > 1 else "row"
-    return f" {status.capitalize()}: {rows_are} {format_numbers(numbers).replace(',', ', ')}."
+    def document(self) -> Document:
+        """Return the report as a document."""
+        analysis = self.analysis
+        cards = [Card(f"Row {row.number} ({row.name})", self.answers[row.number], row.question) for row in self.done]
+        made_with = [f"{name}: {values}" for name, values in self.made_with.items()]
+        sections = [
+            Section("Accuracy and cost", _uncompared(analysis), figures=self._figures("accuracy", "cost")),
+            Section("Variants", table=self._variants(), forms=("html",)),
+            Section("Learning curves", figures=self._figures("loss", "validation")),
+            Section("What was asked, and found", cards=cards),
+            Section("Table", table=compact(analysis), forms=("markdown",)),
+            Section("Notes", notes(analysis)),
+            Section("Made with", made_with),
+        ]
+        shown = [section for section in sections if any(vars(section)[part] for part in _PARTS)]
+        return Document(analysis.sweep.name, shown, self._facts(), self.answer)
+
+    def _figures(self, *names: str) -> list[Figure]:
+        return [self.plots[name] for name in names if name in self.plots]
+
+    def _facts(self) -> list[tuple[str, str]]:
+        rows = [row for row in self.analysis.rows if row.test is not None]
+        times = sorted(cell.time[:10] for row in self.analysis.sweep.rows for cell in row.done if cell.time)
+        facts = {
+            "data": self.made_with.get("data", ""),
+            "base models": _collected(
+                [cell.result.base for row in self.analysis.sweep.rows for cell in row.done if cell.result]
+            ),
+            "test examples": ", ".join(f"{n:,}" for n in sorted({row.n for row in rows if row.n})),
+            "seeds": seeds_text(sorted({seed for row in rows for seed in row.seeds})).partition(" ")[2],
+            "date": " to ".join(dict.fromkeys(times[:1] + times[-1:])),
+            "machine": self.made_with.get("machine", ""),
+            "status": self.summary,
+        }
+        return [(name, value) for name, value in facts.items() if value]
+
+    def _variants(self) -> Table:
+        """The table of the page: what matters most first, with the changed settings and what a row opens."""
+        every = self.analysis.rows
+        differs = Column(
+            "", f"differs from row {self.analysis.reference.number} in", changed_settings, left=True, main=True
+        )
+        shown = sorted([*columns(self.analysis), differs], key=lambda column: not column.main)
+        shown = [column for column in shown if any(column.show(row).strip() for row in every)]
+        rows = [[status(row) if one.kind == "status" else one.show(row).strip() for one in shown] for row in every]
+        right = frozenset(place for place, column in enumerate(shown) if not column.left)
+        return Table([column.title for column in shown], rows, right, details=[self._detail(row) for row in every])
+
+    def _detail(self, row: RowSummary) -> Section:
+        examples = self.examples.get(row.number, Section(""))
+        figures = self._figures(f"{row.number:02}-confusion")
+        sentences = [row.question, self.answers[row.number], *examples.sentences]
+        return Section(row.label, list(filter(None, sentences)), examples.table, figures)
+
+
+_PARTS = ("sentences", "table", "figures", "cards")
 
 
 def build(directory: str | Path, reference: int | None = None) -> Report:
@@ -71,40 +156,154 @@ def build(directory: str | Path, reference: int | None = None) -> Report:
     analysis = analyse(directory, reference)
     cells = {row.number: row.done for row in analysis.sweep.rows if row.done}
     confusions = {number: found for number, done in cells.items() if (found := read_confusion(done)) is not None}
-    curves = {number: [read_curves(cell.directory) for cell in done] for number, done in cells.items()}
-    return Report(analysis, answers(analysis, confusions), _plots(analysis, confusions, curves), _made_with(analysis))
+    plots = {figure.name: figure for figure in _plots(analysis, confusions)}
+    return Report(analysis, answers(analysis, confusions), plots, _made_with(analysis), _examples(analysis))
 
 
-def to_markdown(report: Report) -> str:
-    """The report as Markdown; its pictures lie beside it."""
-    analysis = report.analysis
-    lines = [f"# {analysis.sweep.name}", "", report.summary, "", "## What was found", ""]
-    for row in report.done:
-        lines += [f"**Row {row.number} ({row.name}).** {row.question}  ", report.answers[row.number], ""]
-    if "accuracy" in report.plots:
-        lines += ["![Test accuracy by row](plots/accuracy.svg)", ""]
-    if "cost" in report.plots:
-        lines += ["![Accuracy against time](plots/cost.svg)", ""]
-    lines += ["## Table", "", render(analysis, "markdown"), "## Made with", ""]
-    lines += [f"- {name}: {values}" for name, values in report.made_with.items()]
-    return "\n".join(lines) + "\n"
+def write(report: Report, out: Path, png: bool = True) -> list[Path]:
+    """Write a report: ``report.md``, ``report.csv``, ``report.html``, ``plots/*.svg`` and ``plots/*.png``.
+
+    Args:
+        report: What to write.
+        out: The folder. It is created; the files of an earlier report are replaced.
+        png: Draw the charts as PNGs too.
+
+    Returns:
+        The files.
+
+    Raises:
+        EnvironmentFault: A file cannot be written.
+    """
+    document = report.document()
+    files = {
+        "report.md": to_markdown(document).encode(),
+        "report.csv": render(report.analysis, "csv").encode(),
+        "report.html": to_html(document).encode(),
+    }
+    for name, figure in report.plots.items():
+        files[f"plots/{name}.svg"] = image(figure.chart, "svg")
+        if png:
+            files[f"plots/{name}.png"] = image(figure.chart, "png")
+    for name, content in files.items():
+        with atomic_write(out / name, "wb") as file:
+            file.write(content)
+    # Other files may lie there too, if the report goes into a folder of one's own.
+    for old in (out / "plots").glob("*.*"):
+        if _PLOT.fullmatch(old.name) and f"plots/{old.name}" not in files:
+            old.unlink()
+    return [out / name for name in files]
 
 
-def _plots(analysis: Analysis, confusions: Mapping[int, Confusion], curves: Mapping[int, Curves]) -> Mapping[str, str]:
-    drawn: dict[str, str] = {}
+def _list(status: str, numbers: Sequence[int]) -> str:
+    """A sentence that names the rows of a status; nothing without any."""
+    if not numbers:
+        return ""
+    rows_are = "rows" if len(numbers) > 1 else "row"
+    return f" {status.capitalize()}: {rows_are} {format_numbers(numbers).replace(',', ', ')}."
+
+
+def _differences(rows: Sequence[RowSummary]) -> str:
+    """Rows with their differences from the reference in points, the largest first."""
+    found = [(100 * row.comparison.difference, row) for row in rows if row.comparison is not None]
+    return ", ".join(
+        f"row {row.number} ({row.name}, {difference:+.1f} points)"
+        for difference, row in sorted(found, key=lambda pair: -abs(pair[0]))
+    )
+
+
+def _collected(bases: Sequence[Mapping[str, Any]]) -> str:
+    """What the base models are, each property with all its values."""
+    names = dict.fromkeys(name for base in bases for name in base if name != "fingerprint")
+    found = {name: dict.fromkeys(str(base[name]) for base in bases if base.get(name) is not None) for name in names}
+    return "; ".join(f"{name} {', '.join(values)}" for name, values in found.items() if values)
+
+
+def _uncompared(analysis: Analysis) -> list[str]:
+    """What the charts of accuracy and cost leave out."""
+    if len(analysis.machines) < 2:
+        return []
+    return ["Cost is not drawn: the rows ran on different machines, so their times do not compare."]
+
+
+def _plots(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Iterator[Figure]:
     if any(row.test is not None for row in analysis.rows):
-        drawn["accuracy"] = accuracy_plot(analysis)
-    if (cost := cost_plot(analysis)) is not None:
-        drawn["cost"] = cost
-    reference = analysis.reference.number
+        caption = (
+            "Dot and line: accuracy with its 95% interval; dashed: the reference; *: the difference from it is "
+            "significant. A click on a dot opens the variant."
+        )
+        if any(row.published_figure("test") is not None for row in analysis.rows):
+            caption += " Golden tick: the published figure"
+            caption += ", of other data or another base model." if any(row.unjudged for row in analysis.rows) else "."
+        if any(len(row.seeds) > 1 for row in analysis.rows):
+            caption += " Small circles: the seeds."
+        yield Figure("accuracy", "Test accuracy by variant", ablation_charts.accuracy(analysis), caption, wide=True)
+    if (chart := ablation_charts.cost(analysis)) is not None:
+        caption = (
+            "Green: no other variant is at once as accurate, as fast and as small in memory. "
+            f"All ran on the same machine ({analysis.machines[0]})."
+        )
+        yield Figure("cost", "Accuracy against time", chart, caption, wide=True)
+    curves = {row.number: {cell.seed: read_curves(cell.directory) for cell in row.done} for row in analysis.sweep.rows}
+    for name, figure, title, scale in (
+        ("loss", "train/loss", "training loss", 1.0),
+        ("validation", "val/accuracy", "validation accuracy, %", 100.0),
+    ):
+        if (chart := ablation_charts.curves(analysis, curves, figure, title, scale)) is not None:
+            caption = "A click on a name of the legend shows this variant alone; shift adds another."
+            yield Figure(name, title.capitalize(), chart, caption)
     for row in analysis.rows:
-        if row.number in curves:
-            others = () if row.number == reference else curves.get(reference, ())
-            found = curve_plots(row.name, curves[row.number], others, list(curves.values()))
-            drawn.update({f"{row.number:02}-{name}": svg for name, svg in found.items()})
-        if row.number in confusions:
-            drawn[f"{row.number:02}-confusion"] = confusion_plot(row.name, confusions[row.number])
-    return drawn
+        if (found := confusions.get(row.number)) is not None:
+            labels = [f"is {label}" for label in found.labels]
+            given = [answer if answer not in found.labels else f"answered {answer}" for answer in found.answers]
+            chart = charts.confusion(found.counts, labels, given)
+            caption = "Rows are the labels; the share is of the row."
+            yield Figure(f"{row.number:02}-confusion", f"Answers: {row.name}", chart, caption)
+
+
+def _examples(analysis: Analysis) -> Mapping[int, Section]:
+    """Some test examples of the first seed of each row, beside the reference's answers to them."""
+    by_number = {row.number: _first_predictions(row) for row in analysis.sweep.rows}
+    reference = by_number.get(analysis.reference.number)
+    theirs = dict(zip(reference.ids, reference.predictions, strict=True)) if reference else {}
+    return {
+        number: _shown(found, theirs if number != analysis.reference.number else {}, analysis.reference.number)
+        for number, found in by_number.items()
+        if found is not None
+    }
+
+
+def _first_predictions(row: SweepRow) -> Predictions | None:
+    paths = (cell.directory / predictions_file("test") for cell in row.done)
+    return next((read_predictions(path) for path in paths if path.exists()), None)
+
+
+def _shown(found: Predictions, theirs: Mapping[str, str | None], reference: int) -> Section:
+    correct = found.correct
+    wrong = [place for place in range(len(found)) if not correct[place]]
+    right = [place for place in range(len(found)) if correct[place]][:_RIGHT]
+    # What the reference gets right tells the two apart best.
+    wrong.sort(key=lambda place: theirs.get(found.ids[place]) != found.labels[place])
+    scores = [] if found.scores is None else [found.score_name or "score"]
+    head = ["", "example", "label", "prediction", *scores, *([f"row {reference}'s prediction"] if theirs else [])]
+    rows = [
+        [
+            "right" if correct[place] else "wrong",
+            *map(_cut, (found.ids[place], found.labels[place], found.predictions[place])),
+            *([] if found.scores is None else [f"{found.scores[place]:.3f}"]),
+            *([_cut(theirs.get(found.ids[place]))] if theirs else []),
+        ]
+        for place in (*wrong[:_WRONG], *right)
+    ]
+    first = f", first what row {reference} gets right" if theirs else ""
+    sentence = (
+        f"{len(wrong):,} of {len(found):,} test examples are wrong with the first seed. Below: "
+        f"{min(_WRONG, len(wrong))} of them{first}; then {len(right)} that are right."
+    )
+    return Section("", [sentence], Table(head, rows))
+
+
+def _cut(text: str | None) -> str:
+    return "(missing)" if text is None else text[:_TEXT]
 
 
 def _made_with(analysis: Analysis) -> Mapping[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,8 @@ from typing import Any, Literal
 from ftkit.ablation.analysis import Analysis, analyse
 from ftkit.ablation.folder import Format
 from ftkit.ablation.summary import RowSummary
-from ftkit.report.ablation_footer import footer
+from ftkit.report.ablation_notes import notes
+from ftkit.report.document import Table, table_lines
 from ftkit.run_folder import SplitName
 
 _TERMINAL = 150  # columns
@@ -25,22 +26,26 @@ Kind = Literal["published", "measured", "seeds", "status"]
 class Column:
     """A column for people.
 
-    Args:
-        header: Its title.
+    Attributes:
+        header: Its title where room is scarce: on a terminal and in Markdown.
+        title: Its title on a page.
         show: The text of a row's cell.
         kind: Why it may be left out: ``published`` without published figures, ``measured`` if costs that differ from
             run to run are not wanted, ``seeds`` when each row has one, ``status`` when all rows are done.
         left: Aligned left, as words are.
+        main: Among the first on a page.
     """
 
     header: str
+    title: str
     show: Callable[[RowSummary], str]
     kind: Kind | None = None
     left: bool = False
+    main: bool = False
 
 
 def table(directory: str | Path, format: Format = "markdown", timing: bool = True, reference: int | None = None) -> str:
-    """The table of an output folder.
+    """Return the table of an output folder.
 
     Args:
         directory: The output folder of ``ftkit ablation run``.
@@ -59,20 +64,20 @@ def table(directory: str | Path, format: Format = "markdown", timing: bool = Tru
 
 
 def render(analysis: Analysis, format: Format = "markdown", timing: bool = True) -> str:
-    """The table of rows that were read and compared before, see :func:`table`."""
+    """Return the table of rows that were read and compared before, see :func:`table`."""
     if format in ("csv", "spreadsheet"):
         records = [record(row, timing) for row in analysis.rows]
         if format == "spreadsheet":
             records = [{name: spreadsheet_cell(cell) for name, cell in row.items()} for row in records]
         return _csv(records)
-    shown = columns(analysis, timing)
-    grid = _aligned(analysis.rows, shown, pipes=format == "markdown")
-    bullet = "- " if format == "markdown" else ""
-    return "\n".join([*grid, "", *(bullet + line for line in footer(analysis, timing))]) + "\n"
+    pipes = format == "markdown"
+    lines = table_lines(compact(analysis, timing, None if pipes else _TERMINAL), pipes)
+    bullet = "- " if pipes else ""
+    return "\n".join([*lines, "", *(bullet + line for line in notes(analysis, timing))]) + "\n"
 
 
 def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
-    """A row's figures, unrounded and flat; what is not known is an empty string."""
+    """Return a row's figures, unrounded and flat; what is not known is an empty string."""
     low, high = row.interval or (None, None)
     compared, published = row.comparison, row.published
     measured = {
@@ -116,7 +121,7 @@ def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
 
 
 def columns(analysis: Analysis, timing: bool = True) -> list[Column]:
-    """The columns that have something to say."""
+    """Return the columns that have something to say."""
     rows = analysis.rows
     wanted: dict[Kind | None, bool] = {
         None: True,
@@ -125,26 +130,27 @@ def columns(analysis: Analysis, timing: bool = True) -> list[Column]:
         "seeds": any(row.spread is not None for row in rows),
         "status": any(row.status != "done" for row in rows),
     }
+    reference = analysis.reference.number
     every = [
-        Column("row", lambda row: str(row.number)),
-        Column("name", lambda row: row.name, left=True),
-        Column("train", _ours("train")),
-        Column("publ.", _published("train"), "published"),
-        Column("val", _ours("val")),
-        Column("publ.", _published("val"), "published"),
-        Column("test", _ours("test")),
-        Column("± sd", lambda row: _number(row.spread and row.spread * 100, ".2f"), "seeds"),
-        Column("95% int.", _interval),
-        Column("publ.", _published("test"), "published"),
-        Column("in", lambda row: {True: "yes", False: "no", None: ""}[row.published_inside], "published"),
-        Column(f"vs {analysis.reference.number}", lambda row: _difference(row, analysis.reference)),
-        *(Column(name, _logged(name)) for name in _metrics(rows)),
-        Column("sec.", lambda row: _number(row.seconds, ",.1f"), "measured"),
-        Column("peak MB", lambda row: _number(row.peak_memory_mb, ",.0f"), "measured"),
-        Column("params", lambda row: _count(row.trainable)),
-        Column("ckpt MB", lambda row: _number(row.checkpoint_mb, ",.1f"), "measured"),
-        Column("front", lambda row: "yes" if row.on_front else "", "measured"),
-        Column("status", _status, "status", left=True),
+        Column("row", "row", lambda row: str(row.number), main=True),
+        Column("name", "variant", lambda row: row.name, left=True, main=True),
+        Column("train", "train accuracy, %", _ours("train")),
+        Column("publ.", "published train, %", _published("train"), "published"),
+        Column("val", "validation accuracy, %", _ours("val")),
+        Column("publ.", "published validation, %", _published("val"), "published"),
+        Column("test", "test accuracy, %", _ours("test"), main=True),
+        Column("± sd", "standard deviation between seeds", _spread, "seeds", main=True),
+        Column("95% int.", "95% interval", _interval, main=True),
+        Column("publ.", "published test, %", _published("test"), "published"),
+        Column("in", "published test within our interval", _inside, "published"),
+        Column(f"vs {reference}", f"difference from row {reference}, points", _difference(reference), main=True),
+        *(Column(name, name, _logged(name)) for name in _metrics(rows)),
+        Column("sec.", "seconds per run", lambda row: _number(row.seconds, ",.1f"), "measured"),
+        Column("peak MB", "peak memory, MB", lambda row: _number(row.peak_memory_mb, ",.0f"), "measured"),
+        Column("params", "trainable parameters", lambda row: _count(row.trainable)),
+        Column("ckpt MB", "checkpoint, MB", lambda row: _number(row.checkpoint_mb, ",.1f"), "measured"),
+        Column("front", "on the Pareto front", lambda row: "yes" if row.on_front else "", "measured"),
+        Column("status", "status", lambda row: _cut(status(row), _STATUS), "status", left=True),
     ]
     return [column for column in every if wanted[column.kind]]
 
@@ -174,18 +180,29 @@ def _interval(row: RowSummary) -> str:
     return f"{row.interval[0] * 100:.1f}-{row.interval[1] * 100:.1f}" if row.interval else ""
 
 
-def _difference(row: RowSummary, reference: RowSummary) -> str:
-    if row.number == reference.number:
-        return "ref. "
-    if row.comparison is None:
-        return ""
-    return f"{row.comparison.difference * 100:+.2f}{'*' if row.comparison.significant else ' '}"
+def _inside(row: RowSummary) -> str:
+    return {True: "yes", False: "no", None: ""}[row.published_inside]
 
 
-def _status(row: RowSummary) -> str:
-    """The status of a row, and why it has no figures: the first line of the reason, which the footer gives in full."""
+def _spread(row: RowSummary) -> str:
+    return _number(row.spread and row.spread * 100, ".2f")
+
+
+def _difference(reference: int) -> Callable[[RowSummary], str]:
+    def show(row: RowSummary) -> str:
+        if row.number == reference:
+            return "ref. "
+        if row.comparison is None:
+            return ""
+        return f"{row.comparison.difference * 100:+.2f}{'*' if row.comparison.significant else ' '}"
+
+    return show
+
+
+def status(row: RowSummary) -> str:
+    """Return the status of a row and the first line of why it has no figures; the notes give the reason in full."""
     reason = row.reason.partition("\n")[0]
-    return _cut(f"{row.status}: {reason}" if reason else row.status, _STATUS)
+    return f"{row.status}: {reason}" if reason else row.status
 
 
 def _cut(text: str, most: int) -> str:
@@ -204,7 +221,7 @@ def _count(value: int | None) -> str:
 
 
 def spreadsheet_cell(cell: Any) -> Any:
-    """A cell whose text no spreadsheet program takes for a formula: an apostrophe is put before it. Numbers stay.
+    """Return a cell that no spreadsheet program takes for a formula: an apostrophe is put before a text. Numbers stay.
 
     Source: OWASP, CSV injection.
 
@@ -223,23 +240,20 @@ def _csv(records: Sequence[dict[str, Any]]) -> str:
     return buffer.getvalue()
 
 
-def _aligned(rows: Iterable[RowSummary], columns: Sequence[Column], pipes: bool) -> list[str]:
-    """Pad every column to its widest cell, as Markdown or as plain text."""
-    headers = [column.header for column in columns]
-    body = [[column.show(row) for column in columns] for row in rows]
-    widths = [max(3, *map(len, texts)) for texts in zip(headers, *body, strict=True)]
-    if columns[-1].kind == "status" and not pipes:
-        widths[-1] = max(_LEAST_STATUS, min(widths[-1], _TERMINAL - sum(widths[:-1]) - 2 * len(widths[:-1])))
-        body = [[*texts[:-1], _cut(texts[-1], widths[-1])] for texts in body]
-    rule = [
-        "-" * width if column.left or not pipes else "-" * (width - 1) + ":"
-        for column, width in zip(columns, widths, strict=True)
-    ]
-    lines = []
-    for texts in (headers, rule, *body):
-        padded = [
-            text.ljust(width) if column.left else text.rjust(width)
-            for column, text, width in zip(columns, texts, widths, strict=True)
-        ]
-        lines.append(f"| {' | '.join(padded)} |" if pipes else "  ".join(padded).rstrip())
-    return lines
+def compact(analysis: Analysis, timing: bool = True, most: int | None = None) -> Table:
+    """Return the table with short headers.
+
+    Args:
+        analysis: The rows, compared.
+        timing: With what differs from run to run.
+        most: How wide it may be, in letters: only the status gives way.
+    """
+    shown = columns(analysis, timing)
+    head = [column.header for column in shown]
+    rows = [[column.show(row) for column in shown] for row in analysis.rows]
+    if most is not None and shown[-1].kind == "status":
+        others = [max(3, *map(len, cells)) for cells in zip(head, *rows, strict=True)][:-1]
+        room = max(_LEAST_STATUS, most - sum(others) - 2 * len(others))
+        rows = [[*cells[:-1], _cut(cells[-1], room)] for cells in rows]
+    right = frozenset(place for place, column in enumerate(shown) if not column.left)
+    return Table(head, rows, right, rule=True)

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ftkit.report.comparison_report import compared
-from ftkit.report.sections import (
-    Evaluated,
-    Section,
-    as_markdown,
-    as_text,
-    interval_text,
-    number_text,
-    p_text,
-    warning_sections,
-)
+from ftkit.report.document import Card, Document, Figure, Section, Table
+from ftkit.report.evaluation import Evaluated, interval_text, number_text, p_text
 from ftkit.results.assessment import BinaryReport
-from ftkit.results.figures import Figure
+from ftkit.results.figures import Figure as Value
 from ftkit.results.prevalence import at_prevalence, prevalence_intervals
 from ftkit.results.statistics import is_significant
 from ftkit.results.threshold import Threshold
@@ -38,6 +30,7 @@ NAMES = {
     "calibration_error": "calibration error",
 }
 PREVALENCES = (0.01, 0.1, 0.5, 0.9)
+_AT_THRESHOLD = ("accuracy", "precision", "recall", "specificity", "balanced_accuracy", "mcc")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,84 +46,147 @@ class Evaluation(Evaluated[BinaryReport]):
     at_threshold: list[BinaryReport] = field(default_factory=list)
 
     def to_json(self) -> str:
-        """The evaluation as JSON with all digits."""
+        """Return the evaluation as JSON with all digits."""
         threshold = None if self.threshold is None else self.threshold.to_dict()
         at_threshold = [report.to_dict() for report in self.at_threshold]
         return self.as_json("binary", threshold=threshold, at_threshold=at_threshold)
 
+    def document(self, figures: bool = False) -> Document:
+        """Return the report: the practitioner's figures first, then the honest part.
 
-def to_text(evaluation: Evaluation) -> str:
-    """The report for a terminal: the practitioner's figures first, then the honest part."""
-    heads = [practitioner_lines(report, evaluation.digits) for report in evaluation.reports]
-    return as_text(heads, sections(evaluation)[1:], warned(evaluation))
+        Args:
+            figures: With the charts, which only a page shows.
+        """
+        first = self.reports[0]
+        facts = [
+            ("positive class", first.positive),
+            ("negative class", first.negative),
+            ("intervals", f"{self.level:.0%}"),
+        ]
+        sections = [
+            *self.warned(lambda report: report.warnings),
+            *(
+                Section(f"Aggregate: {one.name}", lines=_usual(one, self.digits), forms=("text",))
+                for one in self.reports
+            ),
+            Section("Accuracy", cards=[_card(*named) for named in self.named], forms=("html",)),
+            *self.compared(NAMES),
+            Section(
+                f"Answers, {first.positive} being positive",
+                table=self._usual(),
+                figures=list(_confusions(self)) if figures else [],
+                forms=("markdown", "html"),
+            ),
+            *([Section("Charts", figures=list(_charts(self)), forms=("html",))] if figures else []),
+            Section(f"All figures, with {self.level:.0%} intervals", table=self._honest()),
+            Section("Against models without skill", self.each(verdicts)),
+        ]
+        if any(report.slices for report in self.reports):
+            sections.append(self._sliced())
+        if self.threshold is not None:
+            sections.append(self._thresholded(self.threshold))
+        return Document(
+            "Evaluation",
+            [*sections, self._shifted(), self.files(lambda one: [one.columns, *one.notes])],
+            facts if figures else [],
+        )
+
+    def _usual(self) -> Table:
+        def row(report: BinaryReport) -> list[list[str]]:
+            c = report.counts
+            figures = [report.figures[figure].text(self.digits) for figure in FOUR]
+            return [[*map(str, (c.tp, c.tn, c.fp, c.fn, c.unparsed)), *figures]]
+
+        return self.table(["Tp", "Tn", "Fp", "Fn", "unparsed", *FOUR.values()], row)
+
+    def _honest(self) -> Table:
+        rows = [["n", *(str(report.counts.n) for report in self.reports)]]
+        for name, title in NAMES.items():
+            if any(name in report.figures for report in self.reports):
+                rows.append([title, *(self._figure(report, name) for report in self.reports)])
+        return Table(["figure", *self.names], rows)
+
+    def _figure(self, report: BinaryReport, name: str) -> str:
+        figure = report.figures.get(name, Value(None, "no scores"))
+        return figure.text(self.digits) + interval_text(report.intervals.get(name), self.digits)
+
+    def _sliced(self) -> Section:
+        def rows(report: BinaryReport) -> Iterator[list[str]]:
+            for value, part in report.slices.items():
+                cells = [self._figure(part, figure) for figure in ("accuracy", "recall", "specificity")]
+                better = "yes" if part.baselines.beats_majority() else "no"
+                yield [value, str(part.counts.n), str(part.counts), *cells, better]
+
+        head = ["slice", "n", "counts", "accuracy", "recall", "specificity", "better than the majority"]
+        sentence = (
+            "Whether a slice is better than its majority is tested for all slices of a file together (exact McNemar, "
+            "Holm)."
+        )
+        return Section("Slices", [sentence], self.table(head, rows))
+
+    def _thresholded(self, threshold: Threshold) -> Section:
+        scores, criterion = threshold.kind.replace("_", " "), threshold.criterion.replace("_", " ")
+        achieved = number_text(threshold.achieved, self.digits)
+        sentence = (
+            f"{threshold.positive} if {scores} >= {threshold.value!r}: best {criterion} ({achieved}) on "
+            f"{threshold.source} (n = {threshold.n}), applied unchanged."
+        )
+        rows = [
+            [name, kind, str(report.counts), *(self._figure(report, figure) for figure in _AT_THRESHOLD)]
+            for name, own, frozen in zip(self.names, self.reports, self.at_threshold, strict=True)
+            for kind, report in (("its own", own), ("at the threshold", frozen))
+        ]
+        head = ["file", "answers", "counts", *(NAMES[name] for name in _AT_THRESHOLD)]
+        return Section("At the frozen threshold", [sentence], Table(head, rows))
+
+    def _shifted(self) -> Section:
+        rows = []
+        for name, report in zip(self.names, self.at_threshold or self.reports, strict=True):
+            expected = at_prevalence(report.counts, PREVALENCES)
+            intervals = prevalence_intervals(report.counts, PREVALENCES, self.level, self.seed)
+            for figure in ("accuracy", "precision", "npv"):
+                cells = (
+                    point[figure].text(self.digits) + interval_text(interval.get(figure), self.digits)
+                    for point, interval in zip(expected, intervals, strict=True)
+                )
+                rows.append([name, NAMES[figure], *cells])
+        which = " at the frozen threshold" if self.at_threshold else ""
+        sentence = (
+            "What to expect where positives are rarer or more frequent, if recall and specificity stay as they are"
+            f"{which}."
+        )
+        head = ["file", "figure", *(f"{share:.0%} {self.reports[0].positive}" for share in PREVALENCES)]
+        return Section("At another prevalence", [sentence], Table(head, rows))
 
 
-def to_markdown(evaluation: Evaluation) -> str:
-    """The same report in Markdown."""
-    return as_markdown("Evaluation", [*warned(evaluation), *sections(evaluation)])
-
-
-def practitioner_lines(report: BinaryReport, digits: int | None) -> list[str]:
-    """Counts and the four usual figures of one file.
-
-    Args:
-        report: The file's report.
-        digits: Decimals, None for all.
-    """
-    width = max(map(len, FOUR.values())) + 1
-    lines = [f"Aggregate: {report.name}", f"  {report.counts}"]
-    return lines + [f"  {title + ':':<{width}} {report.figures[name].text(digits)}" for name, title in FOUR.items()]
-
-
-def warned(evaluation: Evaluation) -> list[Section]:
-    """What a reader has to know before any figure."""
-    return warning_sections(evaluation.names, [report.warnings for report in evaluation.reports])
-
-
-def sections(evaluation: Evaluation) -> list[Section]:
-    """The whole report, the practitioner's table first."""
-    found = [_usual(evaluation), _honest(evaluation), _skill(evaluation)]
-    if evaluation.comparisons:
-        names = dict(zip((report.name for report in evaluation.reports), evaluation.names, strict=True))
-        found.append(compared(evaluation.comparisons, names, NAMES, evaluation.digits))
-    found += [_sliced(evaluation)] if any(report.slices for report in evaluation.reports) else []
-    found += [_thresholded(evaluation)] if evaluation.threshold else []
-    found += [_shifted(evaluation), _files(evaluation)]
-    return found
-
-
-def verdicts(report: BinaryReport) -> list[str]:
-    """What the figures of one file mean, in sentences."""
+def verdicts(report: BinaryReport) -> Iterator[str]:
+    """Say what the figures of one file mean."""
     counts, baselines = report.counts, report.baselines
-    sentences = []
-    verdict = "does not differ from that baseline beyond chance"
+    verdict = "is not significantly different from that baseline"
     if is_significant(baselines.p_majority):
-        verdict = f"{'beats' if baselines.better > baselines.worse else 'is worse than'} that baseline beyond chance"
+        verdict = f"is significantly {'better' if baselines.better > baselines.worse else 'worse'} than that baseline"
     always = baselines.majority
     tie = ", which is as frequent as the other class," if counts.positives == counts.negatives else ""
-    sentences.append(
+    yield (
         f"Always answering {report.always}{tie} scores accuracy {always['accuracy'].text()}, F-measure "
         f"{always['f_measure'].text()}. Against it the model has {baselines.better} more right and "
         f"{baselines.worse} more wrong (exact McNemar {p_text(baselines.p_majority)}): it {verdict}."
     )
-    sentences.append(
+    yield (
         f"Guessing {report.positive} at the rate of the labels gets {baselines.prior['accuracy'].text()} right on "
         f"average; it does as well as the model with {p_text(baselines.p_prior)}."
     )
     if not math.isnan(baselines.p_related):
-        sentences.append(_relation(report))
+        yield _relation(report)
     rate, prevalence = report.figures["predicted_positive_rate"], report.figures["prevalence"]
     if rate.value is not None and prevalence.value is not None:
-        sentences.append(
-            f"It answers {report.positive} to {rate.value:.1%}; {prevalence.value:.1%} are {report.positive}."
-        )
+        yield f"It answers {report.positive} to {rate.value:.1%}; {prevalence.value:.1%} are {report.positive}."
     if counts.unparsed:
         shown = ", ".join(f"{text!r} x {count}" for text, count in report.unparsed.items())
-        sentences.append(
+        yield (
             f"{counts.unparsed} answers ({counts.unparsed / counts.n:.1%}) are neither {report.positive} nor "
             f"{report.negative} and count as errors{': ' + shown if shown else ''}."
         )
-    return sentences
 
 
 def _relation(report: BinaryReport) -> str:
@@ -143,95 +199,64 @@ def _relation(report: BinaryReport) -> str:
     return f"Its answers do go with the labels (Fisher {p_text(p)}){hidden}."
 
 
-def _usual(evaluation: Evaluation) -> Section:
-    reports = evaluation.reports
-    table = [["file", "Tp", "Tn", "Fp", "Fn", "unparsed", *FOUR.values()]]
-    for name, report in zip(evaluation.names, reports, strict=True):
-        c = report.counts
-        figures = [report.figures[figure].text(evaluation.digits) for figure in FOUR]
-        table.append([name, *map(str, (c.tp, c.tn, c.fp, c.fn, c.unparsed)), *figures])
-    return Section(f"Answers, {reports[0].positive} being positive", [], table)
+def _usual(report: BinaryReport, digits: int | None) -> list[str]:
+    """Counts and the four usual figures of one file."""
+    width = max(map(len, FOUR.values())) + 1
+    figures = [f"{title + ':':<{width}} {report.figures[name].text(digits)}" for name, title in FOUR.items()]
+    return [str(report.counts), *figures]
 
 
-def _honest(evaluation: Evaluation) -> Section:
-    reports, digits = evaluation.reports, evaluation.digits
-    table = [["figure", *evaluation.names], ["n", *(str(report.counts.n) for report in reports)]]
-    for name, title in NAMES.items():
-        if any(name in report.figures for report in reports):
-            table.append([title, *(_with_interval(report, name, digits) for report in reports)])
-    return Section(f"All figures, with {evaluation.level:.0%} intervals", [], table)
-
-
-def _skill(evaluation: Evaluation) -> Section:
-    reports = evaluation.reports
-    names = evaluation.names
-    label = (lambda name: "") if len(reports) == 1 else (lambda name: f"{name}: ")
-    sentences = [
-        f"{label(name)}{sentence}" for name, report in zip(names, reports, strict=True) for sentence in verdicts(report)
-    ]
-    return Section("Against models without skill", sentences)
-
-
-def _sliced(evaluation: Evaluation) -> Section:
-    table = [["slice", "file", "n", "counts", "accuracy", "recall", "specificity", "beats the majority"]]
-    for name, report in zip(evaluation.names, evaluation.reports, strict=True):
-        for value, part in report.slices.items():
-            cells = [
-                _with_interval(part, figure, evaluation.digits) for figure in ("accuracy", "recall", "specificity")
-            ]
-            beats = "yes" if part.baselines.beats_majority() else "no"
-            table.append([value, name, str(part.counts.n), str(part.counts), *cells, beats])
-    sentence = "Whether a slice beats its majority is tested for all slices of a file together (exact McNemar, Holm)."
-    return Section("Slices", [sentence], table)
-
-
-def _thresholded(evaluation: Evaluation) -> Section:
-    threshold = evaluation.threshold
-    assert threshold is not None
-    scores, criterion = threshold.kind.replace("_", " "), threshold.criterion.replace("_", " ")
-    achieved = number_text(threshold.achieved, evaluation.digits)
-    sentence = (
-        f"{threshold.positive} if {scores} >= {threshold.value!r}: best {criterion} ({achieved}) on {threshold.source} "
-        f"(n = {threshold.n}), applied unchanged."
+def _card(name: str, report: BinaryReport) -> Card:
+    low, high = report.intervals.get("accuracy", (math.nan, math.nan))
+    note = (
+        f"accuracy on {report.counts.n:,} examples ({low:.3f} to {high:.3f}); balanced accuracy "
+        f"{report.figures['balanced_accuracy'].text(3)}"
     )
-    names = ("accuracy", "precision", "recall", "specificity", "balanced_accuracy", "mcc")
-    table = [["file", "answers", "counts", *(NAMES[name] for name in names)]]
-    for name, own, frozen in zip(evaluation.names, evaluation.reports, evaluation.at_threshold, strict=True):
-        for kind, report in (("its own", own), ("at the threshold", frozen)):
-            table.append(
-                [name, kind, str(report.counts), *(_with_interval(report, f, evaluation.digits) for f in names)]
-            )
-    return Section("At the frozen threshold", [sentence], table)
+    return Card(name, next(verdicts(report)), note, report.figures["accuracy"].text(3))
 
 
-def _shifted(evaluation: Evaluation) -> Section:
-    table = [["file", "figure", *(f"{share:.0%} {evaluation.reports[0].positive}" for share in PREVALENCES)]]
-    reports = evaluation.at_threshold or evaluation.reports
-    for name, report in zip(evaluation.names, reports, strict=True):
-        expected = at_prevalence(report.counts, PREVALENCES)
-        intervals = prevalence_intervals(report.counts, PREVALENCES, evaluation.level, evaluation.seed)
-        points = list(zip(expected, intervals, strict=True))
-        for figure in ("accuracy", "precision", "npv"):
-            cells = (
-                point[figure].text(evaluation.digits) + interval_text(interval.get(figure), evaluation.digits)
-                for point, interval in points
-            )
-            table.append([name, NAMES[figure], *cells])
-    which = " at the frozen threshold" if evaluation.at_threshold else ""
-    sentence = (
-        f"What to expect where positives are rarer or more frequent, if recall and specificity stay as they are{which}."
-    )
-    return Section("At another prevalence", [sentence], table)
+def _confusions(evaluation: Evaluation) -> Iterator[Figure]:
+    from ftkit.report import charts  # with Altair, which only pages need
+
+    for name, report in evaluation.named:
+        rows, columns = _outcomes(report)
+        chart = charts.confusion(rows, [f"is {report.positive}", f"is {report.negative}"], columns)
+        yield Figure("confusion", f"Answers: {name}", chart, "Rows are the labels; the share is of the row.")
 
 
-def _files(evaluation: Evaluation) -> Section:
-    sentences = []
-    for report in evaluation.reports:
-        sentences.append(f"{report.name}: {report.columns}")
-        sentences += [f"{report.name}: {note}" for note in report.notes]
-    return Section("Files", sentences)
+def _charts(evaluation: Evaluation) -> Iterator[Figure]:
+    from ftkit.report import charts
+
+    named, level, covers = evaluation.named, evaluation.level, f"{evaluation.level:.0%}"
+    scored = [(name, report) for name, report in named if report.curve is not None]
+    both = [(name, one) for name, one in scored if one.counts.positives and one.counts.negatives]
+    if both:
+        caption = f"The dot is what the file answers, the dashed line guessing; shaded: {covers} for each threshold."
+        yield Figure("roc", _titled("ROC", "AUROC", "auroc", both), charts.roc(both, level), caption)
+        title = _titled("Precision and recall", "average precision", "average_precision", both)
+        caption = f"The dashed line is the prevalence: precision without skill; shaded: {covers} for each threshold."
+        yield Figure("precision-recall", title, charts.precision_recall(both, level), caption)
+    if scored:
+        title = _titled("Calibration", "error", "calibration_error", scored)
+        caption = "Above the dashed line the probability is too low, below too high; larger dots are more examples."
+        yield Figure("calibration", title, charts.calibration(scored), caption)
+    for name, report in both:
+        chart = charts.thresholds(report, evaluation.threshold)
+        yield Figure("thresholds", f"Thresholds: {name}", chart, "What every threshold would give.")
+    if shiftable := [(name, one) for name, one in named if one.counts.positives and one.counts.negatives]:
+        caption = (
+            f"If recall and specificity of the file's answers stay and only the mix changes; shaded: {covers} interval."
+        )
+        yield Figure("prevalence", "Precision at another prevalence", charts.prevalence(shiftable, level), caption)
 
 
-def _with_interval(report: BinaryReport, name: str, digits: int | None) -> str:
-    figure = report.figures.get(name, Figure(None, "no scores"))
-    return figure.text(digits) + interval_text(report.intervals.get(name), digits)
+def _outcomes(report: BinaryReport) -> tuple[list[list[int]], list[str]]:
+    c = report.counts
+    rows, columns = [[c.tp, c.fn], [c.fp, c.tn]], [f"answered {report.positive}", f"answered {report.negative}"]
+    if not c.unparsed:
+        return rows, columns
+    return [[*rows[0], c.unparsed_positive], [*rows[1], c.unparsed_negative]], [*columns, "neither"]
+
+
+def _titled(title: str, figure: str, key: str, scored: list[tuple[str, BinaryReport]]) -> str:
+    return f"{title}: {figure} {scored[0][1].figures[key].text(3)}" if len(scored) == 1 else f"{title} ({figure})"

@@ -1,23 +1,12 @@
-"""What the evaluation of free texts says, section by section, and as one self-contained page."""
+"""What the evaluation of free texts says."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 
-from ftkit.report.comparison_report import compared
-from ftkit.report.page import figure, page, section_html
-from ftkit.report.plots import COLORS, Frame, line, plot, points
-from ftkit.report.sections import (
-    Evaluated,
-    Section,
-    as_markdown,
-    as_text,
-    interval_text,
-    number_text,
-    p_text,
-    warning_sections,
-)
+from ftkit.report.document import Card, Document, Figure, Section
+from ftkit.report.evaluation import Evaluated, p_text
 from ftkit.results.exact_match import ExactReport, Share
 from ftkit.results.statistics import is_significant
 
@@ -35,86 +24,69 @@ class ExactEvaluation(Evaluated[ExactReport]):
     why: str
 
     def to_json(self) -> str:
-        """The evaluation as JSON with all digits."""
+        """Return the evaluation as JSON with all digits."""
         return self.as_json("exact_match", why=self.why)
 
+    def document(self, figures: bool = False) -> Document:
+        """Return the report, the table of all files first.
 
-def exact_text(evaluation: ExactEvaluation) -> str:
-    """The report for a terminal."""
-    digits = evaluation.digits
-    heads = [
-        [
-            f"Exact match: {report.name}",
-            f"  right={report.share.right} wrong={report.share.n - report.share.right}",
-            f"  accuracy: {number_text(report.share.accuracy, digits)}{interval_text(report.share.interval, digits)}",
+        Args:
+            figures: With the chart, which only a page shows.
+        """
+        why = (
+            f"There are {self.why}: an answer is right if it equals the expected text, and wrong otherwise. Precision, "
+            "recall and what else needs a positive class do not apply. For a yes/no question, name that class with "
+            "--positive."
+        )
+        head = ["n", "right", "wrong", "accuracy"]
+        overview = self.table(head, lambda report: [self._cells(report.share)])
+        sections = [
+            *self.warned(lambda report: report.answers.warnings),
+            *(
+                Section(f"Exact match: {one.name}", lines=self._lines(one.share), forms=("text",))
+                for one in self.reports
+            ),
+            Section("Accuracy", cards=[_card(*named) for named in self.named], forms=("html",)),
+            *self.compared({"accuracy": "accuracy"}),
+            Section("Answers that equal the expected text", table=overview, forms=("markdown", "html")),
+            *([Section("Chart", figures=[_figure(self)], forms=("html",))] if figures else []),
+            Section("Why not precision and recall", [why]),
+            Section("Against a model without skill", self.each(lambda report: [_skill(report)])),
         ]
-        for report in evaluation.reports
-    ]
-    return as_text(heads, exact_sections(evaluation)[1:], _warned(evaluation))
+        if any(report.slices for report in self.reports):
+            rows = self.table(["slice", *head], lambda one: [[v, *self._cells(s)] for v, s in one.slices.items()])
+            sections.append(Section("Slices", table=rows))
+        if any(report.answers.wrong for report in self.reports):
+            rows = self.table(["id", "expected", "answer"], lambda one: [[*map(_short, w)] for w in one.answers.wrong])
+            sections.append(Section("The first wrong answers", self.each(_empty), rows))
+        return Document(
+            "Exact match", [*sections, self.files(lambda one: [one.answers.columns, *one.answers.notes])],
+                    )  # fmt: skip
+
+    def _cells(self, share: Share) -> list[str]:
+        counts = map(str, (share.n, share.right, share.n - share.right))
+        return [*counts, self.text(share.accuracy, share.interval)]
+
+    def _lines(self, share: Share) -> list[str]:
+        accuracy = self.text(share.accuracy, share.interval)
+        return [f"right={share.right} wrong={share.n - share.right}", f"accuracy: {accuracy}"]
 
 
-def exact_markdown(evaluation: ExactEvaluation) -> str:
-    """The same report in Markdown."""
-    return as_markdown("Exact match", [*_warned(evaluation), *exact_sections(evaluation)])
+def _empty(report: ExactReport) -> Iterator[str]:
+    if report.answers.empty:
+        yield f"{report.answers.empty} answers are empty or null."
 
 
-def exact_page(evaluation: ExactEvaluation) -> str:
-    """The same report as a whole HTML document that needs nothing else."""
-    cards = "".join(
-        f"<div class='card'><h3>{escape(name)}</h3><div class='big'>{report.share.accuracy:.3f}</div><div class='soft'>"
-        f"of {report.share.n:,} answers are right ({report.share.interval[0]:.3f} to {report.share.interval[1]:.3f})"
-        f"</div><p>{escape(_skill(report))}</p></div>"
-        for name, report in zip(evaluation.names, evaluation.reports, strict=True)
-    )
-    drawn = figure(_plot(evaluation), f"Dot and line: the accuracy with its {evaluation.level:.0%} interval.")
-    overview, *rest = [section_html(section) for section in exact_sections(evaluation)]
-    warned = "".join(map(section_html, _warned(evaluation)))
-    body = f"<h1>Exact match</h1>{warned}<div class='cards'>{cards}</div>{overview}<h2>Plot</h2>{drawn}{''.join(rest)}"
-    return page("Exact match", body)
-
-
-def exact_sections(evaluation: ExactEvaluation) -> list[Section]:
-    """The whole report, the table of all files first."""
-    reports, names = evaluation.reports, evaluation.names
-    found = [_overview(evaluation), _not_binary(evaluation)]
-    label = (lambda name: "") if len(reports) == 1 else (lambda name: f"{name}: ")
-    skill = [f"{label(name)}{_skill(report)}" for name, report in zip(names, reports, strict=True)]
-    found.append(Section("Against a model without skill", skill))
-    if evaluation.comparisons:
-        full = dict(zip((report.name for report in reports), names, strict=True))
-        found.append(compared(evaluation.comparisons, full, {"accuracy": "accuracy"}, evaluation.digits))
-    if any(report.slices for report in reports):
-        found.append(_sliced(evaluation))
-    found += [_wrong(evaluation)] if any(report.answers.wrong for report in reports) else []
-    return [*found, _files(evaluation)]
-
-
-def _warned(evaluation: ExactEvaluation) -> list[Section]:
-    return warning_sections(evaluation.names, [report.answers.warnings for report in evaluation.reports])
-
-
-def _overview(evaluation: ExactEvaluation) -> Section:
-    table = [["file", "n", "right", "wrong", "accuracy"]]
-    for name, report in zip(evaluation.names, evaluation.reports, strict=True):
-        table.append([name, *_cells(report.share, evaluation.digits)])
-    return Section("Answers that equal the expected text", [], table)
-
-
-def _not_binary(evaluation: ExactEvaluation) -> Section:
-    return Section(
-        "Why not precision and recall",
-        [
-            f"There are {evaluation.why}: an answer is right if it equals the expected text, and wrong otherwise. "
-            "Precision, recall and what else needs a positive class do not apply. For a yes/no question, name that "
-            "class with --positive."
-        ],
-    )
+def _card(name: str, report: ExactReport) -> Card:
+    low, high = report.share.interval
+    note = f"of {report.share.n:,} answers are right ({low:.3f} to {high:.3f})"
+    return Card(name, _skill(report), note, f"{report.share.accuracy:.3f}")
 
 
 def _skill(report: ExactReport) -> str:
-    verdict = "does not differ from that beyond chance"
+    verdict = "is not significantly different from that"
     if is_significant(report.p_majority):
-        verdict = f"is {'better' if report.better > report.worse else 'worse'} than that beyond chance"
+        verdict = f"is significantly {'better' if report.better > report.worse else 'worse'} than that"
     return (
         f"Always answering {_short(report.majority)!r}, {_rank(report)}, would be right on "
         f"{report.majority_count} of {report.share.n} ({report.majority_count / report.share.n:.1%}); the model "
@@ -128,50 +100,31 @@ def _rank(report: ExactReport) -> str:
     return f"the first in alphabetical order of {report.tied:,} labels that are equally frequent"
 
 
-def _sliced(evaluation: ExactEvaluation) -> Section:
-    table = [["slice", "file", "n", "right", "wrong", "accuracy"]]
-    for name, report in zip(evaluation.names, evaluation.reports, strict=True):
-        table += [[value, name, *_cells(share, evaluation.digits)] for value, share in report.slices.items()]
-    return Section("Slices", [], table)
+def _figure(evaluation: ExactEvaluation) -> Figure:
+    """The accuracy of each file and of its slices."""
+    from ftkit.report import charts  # with Altair, which only pages need
 
-
-def _wrong(evaluation: ExactEvaluation) -> Section:
-    table = [["file", "id", "expected", "answer"]]
-    sentences = []
-    for name, report in zip(evaluation.names, evaluation.reports, strict=True):
-        answers = report.answers
-        table += [[name, *map(_short, row)] for row in answers.wrong]
-        if answers.empty:
-            sentences.append(f"{name}: {answers.empty} answers are empty or null.")
-    return Section("The first wrong answers", sentences, table)
-
-
-def _files(evaluation: ExactEvaluation) -> Section:
-    sentences = []
-    for report in evaluation.reports:
-        sentences += [f"{report.name}: {text}" for text in (report.answers.columns, *report.answers.notes)]
-    return Section("Files", sentences)
-
-
-def _plot(evaluation: ExactEvaluation) -> str:
-    """Accuracy of each file and of its slices, from above."""
-    rows: list[tuple[str, Share, int]] = []
-    for color, (name, report) in enumerate(zip(evaluation.names, evaluation.reports, strict=True)):
-        rows.append((_short(name, 40), report.share, color))
-        rows += [(f"{_short(value, 30)}, {_short(name, 20)}", share, color) for value, share in report.slices.items()]
-    left = int(20 + 6.4 * max(len(name) for name, _, _ in rows))
-    frame = Frame(y=(-0.6, len(rows) - 0.4), width=left + 330, height=76 + 24 * len(rows), left=left)
-    marks = []
-    for place, (name, share, color) in enumerate(reversed(rows)):
-        marks.append(line(frame, list(share.interval), [place, place], color % COLORS))
-        marks.append(points(frame, [share.accuracy], [place], color, names=[f"{name}: {share.right} of {share.n}"]))
-    labels = [name for name, _, _ in reversed(rows)]
-    return plot(frame, *marks, title="Exact-match accuracy", x_label="share that is right", y_names=labels)
-
-
-def _cells(share: Share, digits: int | None) -> list[str]:
-    accuracy = number_text(share.accuracy, digits) + interval_text(share.interval, digits)
-    return [str(share.n), str(share.right), str(share.n - share.right), accuracy]
+    parts = [
+        (name if value is None else f"{value}, {name}", name, share)
+        for name, report in evaluation.named
+        for value, share in [(None, report.share), *report.slices.items()]
+    ]
+    records = [
+        {
+            "name": _short(part, 50),
+            "kind": name,
+            "value": share.accuracy,
+            "low": share.interval[0],
+            "high": share.interval[1],
+            "right": f"{share.right:,} of {share.n:,}",
+            "accuracy": evaluation.text(share.accuracy, share.interval),
+        }
+        for part, name, share in parts
+    ]
+    tips = {"name": "answers", "right": "right", "accuracy": "accuracy"}
+    chart = charts.intervals(records, "share that is right", tips, domain=(0, 1))
+    caption = f"Dot and line: the accuracy with its {evaluation.level:.0%} interval."
+    return Figure("accuracy", "Exact-match accuracy", chart, caption, wide=True)
 
 
 def _short(text: str, most: int = _TEXT) -> str:

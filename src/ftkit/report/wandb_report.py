@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.errors import EnvironmentFault
-from ftkit.report.ablation_report import Report, to_markdown
+from ftkit.report.ablation_report import Report
 from ftkit.report.ablation_table import record, render
+from ftkit.report.document import to_markdown
 from ftkit.run_folder import predictions_file
 from ftkit.storage import atomic_write
 from ftkit.wandb_settings import mode, start_run
@@ -53,7 +54,7 @@ def log_report(report: Report, directory: Path, out: Path, project: str = "ftkit
 
 def report_id(report: Report) -> str:
     """The id of the report's run: the same for the same figures and words."""
-    said = render(report.analysis, "csv") + to_markdown(report)
+    said = render(report.analysis, "csv") + to_markdown(report.document())
     return f"report-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
 
@@ -73,8 +74,10 @@ def _log(report: Report, directory: Path, out: Path, wanted: dict[str, str]) -> 
         config={"ablation": name, "rows": len(report.analysis.rows), "reference": report.analysis.reference.number},
     ) as run:
         run.summary["summary"] = report.summary
-        pictures = {f"plots/{file.stem}": wandb.Image(str(file)) for file in sorted((out / "plots").glob("*.png"))}
-        run.log({"table": _table(report), "report": wandb.Html(str(out / "report.html"), inject=False), **pictures})
+        drawings = {
+            f"plots/{file.stem}": wandb.Html(file.read_text()) for file in sorted((out / "plots").glob("*.svg"))
+        }
+        run.log({"table": _table(report), "report": wandb.Html(str(out / "report.html"), inject=False), **drawings})
         run.log_artifact(_artifact(report, out))
         if run.offline:
             return {"where": run.dir.removesuffix("/files")}
@@ -137,7 +140,10 @@ def build_workspace_report(wr: Any, report: Report, group: str, project: str, en
         project=project,
         entity=entity,
         title=f"{report.analysis.sweep.name}: report",
-        blocks=[wr.MarkdownBlock(text=_without_pictures(to_markdown(report))), wr.PanelGrid([runs], panels=panels)],
+        blocks=[
+            wr.MarkdownBlock(text=_without_pictures(to_markdown(report.document()))),
+            wr.PanelGrid([runs], panels=panels),
+        ],
     )
 
 

@@ -12,8 +12,8 @@ from ftkit.ablation.summary import RowSummary, seeds_text
 from ftkit.results.statistics import ALPHA
 
 
-def footer(analysis: Analysis, timing: bool = True) -> list[str]:
-    """The lines below the table.
+def notes(analysis: Analysis, timing: bool = True) -> list[str]:
+    """Return the lines below the table.
 
     Args:
         analysis: What the table shows.
@@ -81,7 +81,7 @@ def _comparisons(analysis: Analysis) -> Iterator[str]:
         yield f"No significance is claimed of {_rows(unsure)}: {_rows(culprits)} did not converge, see below."
     hopeless = [row for row in compared if row.comparison and row.comparison.hopeless]
     if hopeless:
-        yield f"Answered too much like {name} for any test to tell them apart: {_rows(hopeless)}."
+        yield f"Predictions too similar to {name}'s for any test to be significant: {_rows(hopeless)}."
     if bare := [row for row in analysis.rows if row.test is None and row.metrics]:
         yield f"Without predictions (test_step returns none), so without accuracy and comparison: {_rows(bare)}."
     if missing := [row for row in others if row.comparison is None]:
@@ -96,7 +96,7 @@ def _published(analysis: Analysis) -> Iterator[str]:
         yield "in: whether the published test accuracy lies in our interval."
     for reason in dict.fromkeys(row.unjudged for row in analysis.rows if row.unjudged):
         rows = [row for row in analysis.rows if row.unjudged == reason]
-        yield f"in: not judged for {_rows(rows)}, which cannot confirm or refute the published figures: {reason}."
+        yield f"in: not comparable with the published figures: {_rows(rows)} ({reason})."
     for row in analysis.rows:
         if row.published and row.published.note:
             yield f"{row.label}, published: {row.published.note}"
@@ -106,9 +106,8 @@ def _costs(analysis: Analysis) -> Iterator[str]:
     if shared := [row for row in analysis.rows if row.frozen_seconds]:
         paid = ", ".join(f"row {row.number} {row.frozen_seconds:,.1f}" for row in shared if row.frozen_seconds >= 0.05)
         yield (
-            "sec.: without what frozen layers make of the data, which the first row that needs it computes and every "
-            f"other one that needs the same reads. {_rows(shared).capitalize()} needed such: "
-            f"{sum(row.frozen_seconds for row in shared):,.1f} s more in all{f' ({paid})' if paid else ''}."
+            "sec.: seconds exclude computing cached frozen-layer features "
+            f"({sum(row.frozen_seconds for row in shared):,.1f} s in all{f': {paid}' if paid else ''})."
         )
     if any(row.peak_memory_mb is not None for row in analysis.rows):
         yield _memory(on_cpu=any(machine.startswith("cpu") for machine in analysis.machines))
@@ -133,13 +132,15 @@ def _changes(analysis: Analysis) -> Iterator[str]:
     if changed:
         yield f"What was run differs from row {analysis.reference.number} in exactly:"
     for row in changed:
-        changes = "; ".join(f"{_short(name)}: {words}" for name, words in (row.differs or {}).items())
-        yield f"{row.label}: {changes or 'nothing'}"
+        yield f"{row.label}: {changed_settings(row) or 'nothing'}"
 
 
-def _short(name: str) -> str:
-    """A setting as a row file nests it, without the levels that all of them share."""
-    return name.removeprefix("config.").replace(".init_args.", ".")
+def changed_settings(row: RowSummary) -> str:
+    """Return in what a row differs from the reference: settings as a row file nests them, without shared levels."""
+    named = (
+        (name.removeprefix("config.").replace(".init_args.", "."), words) for name, words in (row.differs or {}).items()
+    )
+    return "; ".join(f"{name}: {words}" for name, words in named)
 
 
 def _rows(rows: Iterable[RowSummary]) -> str:

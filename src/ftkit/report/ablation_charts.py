@@ -1,0 +1,195 @@
+"""The charts of an ablation: accuracy by variant, accuracy against cost, learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import altair as alt
+
+from ftkit.ablation.analysis import Analysis
+from ftkit.ablation.evidence import Curve
+from ftkit.ablation.summary import RowSummary
+from ftkit.report.ablation_notes import changed_settings
+from ftkit.report.charts import Chart, data, intervals
+from ftkit.report.theme import CATEGORIES
+
+# How a variant compares with the reference, and its color.
+VERDICTS = {
+    "reference": "var(--soft)",
+    "significantly better": CATEGORIES[2],
+    "significantly worse": CATEGORIES[1],
+    "no significant difference": CATEGORIES[0],
+    "not compared": CATEGORIES[3],
+}
+_POINTS = 24  # of a learning curve; more values are averaged
+Curves = Mapping[int, Mapping[str, Curve]]  # of a row: by seed, then by figure
+
+
+def accuracy(analysis: Analysis) -> Chart:
+    """Draw the test accuracy of each variant, with its interval, its seeds and the published figure.
+
+    Args:
+        analysis: What was compared; at least one row has an accuracy.
+    """
+    rows = [row for row in analysis.rows if row.test is not None and row.interval is not None]
+    records = [_record(analysis, row) for row in rows]
+    seeds = [
+        {"name": _name(row), "value": 100 * test.accuracy, "seed": cell.seed}
+        for row, run in zip(analysis.rows, analysis.sweep.rows, strict=True)
+        if len(row.seeds) > 1
+        for cell in run.done
+        if cell.result is not None and (test := cell.result.splits.get("test")) is not None
+    ]
+    ends = [record[end] for record in records for end in ("low", "high", "published") if record[end] is not None]
+    verdicts = {verdict: color for verdict, color in VERDICTS.items() if any(r["kind"] == verdict for r in records)}
+    tips = {"name": "variant", "shown": "test accuracy", "against": f"against row {analysis.reference.number}"}
+    published = {"published": CATEGORIES[4]} if any(record["published"] is not None for record in records) else {}
+    tips |= dict.fromkeys(published, "published, %") | {"settings": "differs in"}
+    reference = analysis.reference.test
+    at = None if reference is None else 100 * reference
+    domain = _padded(ends, 0, 100)
+    return intervals(records, "test accuracy, %", tips, at, domain, verdicts, published, seeds)
+
+
+def cost(analysis: Analysis) -> Chart | None:
+    """Draw test accuracy against seconds; None if the rows ran on several machines, or their time is not known.
+
+    Args:
+        analysis: What was compared.
+    """
+    rows = [row for row in analysis.rows if row.test is not None and row.seconds is not None and row.interval]
+    if not rows or len(analysis.machines) != 1:
+        return None
+    front = ("on the Pareto front", "not on it")
+    records = [
+        _record(analysis, row)
+        | {"seconds": row.seconds, "label": str(row.number), "front": front[not row.on_front], "mb": row.peak_memory_mb}
+        for row in rows
+    ]
+    spans = [row.seconds or 0.0 for row in rows]
+    log = min(spans) > 0 and max(spans) > 10 * min(spans)
+    x_title = "seconds per run" + (", frozen layers apart" if any(row.frozen_seconds for row in rows) else "")
+    limits = _padded([record[end] for record in records for end in ("low", "high")], 0, 100)
+    up = alt.Scale(domain=list(limits), nice=False)
+    base = alt.Chart(data(records)).encode(
+        x=alt.X("seconds:Q", title=x_title, scale=alt.Scale(type="log" if log else "linear", nice=True)),
+        y=alt.Y("value:Q", title="test accuracy, %", scale=up),
+        color=alt.Color("front:N", scale=alt.Scale(domain=list(front), range=[CATEGORIES[2], CATEGORIES[0]])),
+        href="href:N",
+        tooltip=[
+            alt.Tooltip("name:N", title="variant"),
+            alt.Tooltip("shown:N", title="test accuracy"),
+            alt.Tooltip("seconds:Q", format=",.1f"),
+            alt.Tooltip("mb:Q", title="peak memory, MB", format=",.0f"),
+        ],
+    )
+    whisker = base.mark_rule(opacity=0.3).encode(y=alt.Y("low:Q", scale=up), y2="high:Q")
+    words = base.mark_text(align="left", dx=7, dy=-6, fontSize=11).encode(text="label:N", color=alt.value("var(--ink)"))
+    return alt.layer(whisker, base.mark_circle(size=60, opacity=1), words).properties(width="container", height=300)
+
+
+def curves(analysis: Analysis, found: Mapping[int, Curves], figure: str, title: str, scale: float) -> Chart | None:
+    """Overlay one figure of all variants while they trained; None if no run kept it. The legend picks variants.
+
+    Args:
+        analysis: What was compared.
+        found: The curves by row number.
+        figure: Its name in ``metrics.csv``.
+        title: What it is, for the axis.
+        scale: What to multiply it with.
+    """
+    records: list[dict[str, Any]] = [
+        {"name": f"{row.number} {row.name}", "seed": seed, "epoch": epoch, "step": step, "value": scale * value}
+        for row in analysis.rows
+        for seed, kept in found.get(row.number, {}).items()
+        if figure in kept
+        for epoch, step, value in thinned(kept[figure])
+    ]
+    if not records:
+        return None
+    names = list(dict.fromkeys(record["name"] for record in records))
+    many = [f"hsl({360 * place // len(names)}, 62%, 52%)" for place in range(len(names))]
+    colors = CATEGORIES if len(names) <= len(CATEGORIES) else many
+    picked = alt.selection_point(fields=["name"], bind="legend")
+    base = alt.Chart(data(records)).encode(
+        x=alt.X("epoch:Q", title="epoch"),
+        y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)),
+        color=alt.Color(
+            "name:N",
+            scale=alt.Scale(domain=names, range=colors[: len(names)]),
+            legend=alt.Legend(columns=2, labelLimit=120) if len(names) > 1 else None,
+        ),
+        detail="seed:N",
+        opacity=alt.condition(picked, alt.value(0.9), alt.value(0.08)),
+        tooltip=["name:N", "seed:N", "step:Q", alt.Tooltip("value:Q", title=title, format=".4g")],
+    )
+    points = base.mark_circle(size=24)
+    return (
+        alt.layer(base.mark_line(strokeWidth=1.5), points).add_params(picked).properties(width="container", height=260)
+    )
+
+
+def thinned(curve: Curve, most: int = _POINTS) -> list[tuple[float, float, float]]:
+    """Return a curve as at most so many points: epoch, step, and the mean of neighboring values.
+
+    The epoch is the share of the steps so far of all epochs begun, so that runs with other batches lie side by side.
+
+    Example:
+        >>> thinned(Curve(steps=[9, 19, 29], values=[4.0, 2.0, 1.0], epochs=[0, 0, 1]), most=2)
+        [(1.33, 19, 3.0), (2.0, 29, 1.0)]
+    """
+    steps, values = curve.steps, curve.values
+    size = max(1, -(-len(values) // most))
+    pace = (max(curve.epochs, default=0) + 1) / (steps[-1] + 1) if steps else 0.0
+    ends = ((start, min(start + size, len(values)) - 1) for start in range(0, len(values), size))
+    return [(round((steps[end] + 1) * pace, 2), steps[end], fmean(values[start : end + 1])) for start, end in ends]
+
+
+def _record(analysis: Analysis, row: RowSummary) -> dict[str, Any]:
+    """What the charts draw and show of a row that has an accuracy."""
+    assert row.test is not None
+    assert row.interval is not None
+    low, high = (100 * end for end in row.interval)
+    return {
+        "name": _name(row),
+        "kind": verdict(analysis, row),
+        "value": 100 * row.test,
+        "low": low,
+        "high": high,
+        "shown": f"{100 * row.test:.2f}% ({low:.1f} to {high:.1f})",
+        "against": _against(row) or verdict(analysis, row),
+        "published": row.published_figure("test"),
+        "settings": changed_settings(row),
+        "href": f"#row-{row.number}",
+    }
+
+
+def verdict(analysis: Analysis, row: RowSummary) -> str:
+    """Return how a row compares with the reference: a name of :data:`VERDICTS`."""
+    if row.number == analysis.reference.number:
+        return "reference"
+    if row.comparison is None:
+        return "not compared"
+    if not row.comparison.significant:
+        return "no significant difference"
+    return f"significantly {'better' if row.comparison.difference > 0 else 'worse'}"
+
+
+def _against(row: RowSummary) -> str:
+    if row.comparison is None:
+        return ""
+    low, high = (100 * end for end in row.comparison.interval)
+    return f"{100 * row.comparison.difference:+.2f} points ({low:+.1f} to {high:+.1f})"
+
+
+def _name(row: RowSummary) -> str:
+    return f"{row.number} {row.name}{'*' if row.comparison and row.comparison.significant else ''}"
+
+
+def _padded(values: Sequence[float], least: float, most: float) -> tuple[float, float]:
+    """The limits of an axis: the range of the values with a little room, within what is possible."""
+    low, high = min(values), max(values)
+    room = 0.06 * (high - low) or 1.0
+    return max(least, low - room), min(most, high + room)

@@ -1,0 +1,189 @@
+"""A document of sections, tables and figures, described once and written as text or Markdown; as HTML in page.py."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from rich.cells import cell_len
+
+if TYPE_CHECKING:
+    from altair import TopLevelMixin as Chart
+
+Form = Literal["text", "markdown", "html"]
+EVERYWHERE: tuple[Form, ...] = ("text", "markdown", "html")
+
+
+@dataclass(frozen=True)
+class Card:
+    """One result in short.
+
+    Attributes:
+        title: What it is about.
+        text: What was found, in a sentence.
+        note: What stands before it, such as a question.
+        value: The main figure.
+    """
+
+    title: str
+    text: str
+    note: str = ""
+    value: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart.
+
+    Attributes:
+        name: Names its file.
+        title: Stands above it.
+        chart: From :mod:`ftkit.report.charts`.
+        caption: Stands below it.
+        wide: Whether it takes the whole width of a page.
+    """
+
+    name: str
+    title: str
+    chart: Chart
+    caption: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        head: The names of the columns.
+        rows: The cells.
+        right: The columns that are aligned to the right, as numbers are.
+        rule: Whether a line is drawn below the head, in text.
+        details: What a reader can open for each row of a page; such a table also sorts and filters.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    right: frozenset[int] = frozenset()
+    rule: bool = False
+    details: Sequence[Section] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it.
+
+    Attributes:
+        title: The heading.
+        sentences: A list of sentences.
+        table: A table.
+        figures: Charts, which text leaves out.
+        cards: Results in short.
+        lines: Lines that are printed as they are.
+        forms: Where the section is shown.
+    """
+
+    title: str
+    sentences: Sequence[str] = ()
+    table: Table | None = None
+    figures: Sequence[Figure] = ()
+    cards: Sequence[Card] = ()
+    lines: Sequence[str] = ()
+    forms: Sequence[Form] = EVERYWHERE
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a report says, whatever form it is written in.
+
+    Attributes:
+        title: The title.
+        sections: What follows.
+        facts: What a reader has to know first, such as data and date: names and values.
+        answer: The answer in one sentence.
+    """
+
+    title: str
+    sections: Sequence[Section]
+    facts: Sequence[tuple[str, str]] = ()
+    answer: str = ""
+
+    def shown(self, form: Form) -> list[Section]:
+        """Return the sections of a form."""
+        return [section for section in self.sections if form in section.forms]
+
+
+def to_text(document: Document) -> str:
+    """Write a document for a terminal."""
+    return "\n\n".join("\n".join(_text(section)) for section in document.shown("text"))
+
+
+def to_markdown(document: Document) -> str:
+    """Write a document as Markdown; its charts lie beside it in ``plots``."""
+    blocks = [f"# {document.title}"]
+    if document.facts:
+        blocks.append("\n".join(f"- {name}: {escaped(value)}" for name, value in document.facts))
+    blocks += [document.answer] if document.answer else []
+    for section in document.shown("markdown"):
+        blocks += [f"## {section.title}", *_markdown(section)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def table_lines(table: Table, pipes: bool = False) -> list[str]:
+    """Pad every column to its widest cell.
+
+    Args:
+        table: The table.
+        pipes: Write it as Markdown, not as plain text.
+
+    Example:
+        >>> table_lines(Table(["name", "n"], [["a", "10"], ["long name", "9"]], frozenset({1})), pipes=True)
+        ['| name      |   n |', '| --------- | --: |', '| a         |  10 |', '| long name |   9 |']
+    """
+    rows = [list(map(escaped, row)) for row in (table.head, *table.rows)] if pipes else [table.head, *table.rows]
+    widths = [max(3, *map(cell_len, column)) for column in zip(*rows, strict=True)]
+    rule = ["-" * (width - 1) + ":" if pipes and c in table.right else "-" * width for c, width in enumerate(widths)]
+    if pipes or table.rule:
+        rows.insert(1, rule)
+    lines = []
+    for row in rows:
+        gaps = [" " * (width - cell_len(text)) for text, width in zip(row, widths, strict=True)]
+        cells = [
+            gap + text if c in table.right else text + gap for c, (text, gap) in enumerate(zip(row, gaps, strict=True))
+        ]
+        lines.append(f"| {' | '.join(cells)} |" if pipes else "  ".join(cells).rstrip())
+    return lines
+
+
+def escaped(text: str) -> str:
+    """Return a text that breaks neither a table nor a list of Markdown."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _text(section: Section) -> Iterator[str]:
+    yield section.title
+    yield from (f"  {line}" for line in section.lines)
+    for sentence in section.sentences:
+        yield from textwrap.wrap(
+            sentence,
+            110,
+            initial_indent="  - ",
+            subsequent_indent="    ",
+            break_long_words=False,  # the name of a file stays in one piece
+            break_on_hyphens=False,
+        )
+    if section.table is not None:
+        yield from (f"  {line}" for line in table_lines(section.table))
+
+
+def _markdown(section: Section) -> Iterator[str]:
+    for card in section.cards:
+        yield f"**{card.title}.** {card.note}  \n{card.text}"
+    for figure in section.figures:
+        yield f"![{figure.title}](plots/{figure.name}.svg)"
+    if section.sentences:
+        yield "\n".join(f"- {escaped(sentence)}" for sentence in section.sentences)
+    if section.table is not None:
+        yield "\n".join(table_lines(section.table, pipes=True))

@@ -1,0 +1,187 @@
+"""What the reports on all kinds of prediction files have in common: names of files, comparisons, words for figures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from ftkit.report.document import Section, Table
+from ftkit.results.comparison import Comparison
+from ftkit.results.intervals import Interval
+from ftkit.results.statistics import is_significant, rounded_p
+
+
+class Reported(Protocol):
+    """A report about one file."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    def to_dict(self) -> dict[str, Any]: ...  # noqa: D102
+
+
+R = TypeVar("R", bound=Reported)
+HEADS = ("shared", "only it right", "only the other right", "p (McNemar)", "p (Holm)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Generic[R]):
+    """What ``ftkit evaluate`` finds in files of any kind of answers.
+
+    Attributes:
+        reports: One per file.
+        comparisons: Each file against the reference.
+        digits: Decimals in texts, None for all.
+        level: Confidence of the intervals.
+        seed: Seed of the draws that some of them are made of.
+    """
+
+    reports: list[R]
+    comparisons: list[Comparison] = field(default_factory=list)
+    digits: int | None = 4
+    level: float = 0.95
+    seed: int = 0
+
+    @property
+    def names(self) -> list[str]:
+        """The files' names, as short as they can be told apart."""
+        return short_names([report.name for report in self.reports])
+
+    @property
+    def named(self) -> list[tuple[str, R]]:
+        """The reports with those names."""
+        return list(zip(self.names, self.reports, strict=True))
+
+    def as_json(self, kind: str, **more: Any) -> str:
+        """Return the evaluation as JSON with all digits.
+
+        Args:
+            kind: What was evaluated.
+            **more: What else there is to say.
+        """
+        record = {
+            "kind": kind,
+            "level": self.level,
+            "files": [report.to_dict() for report in self.reports],
+            "comparisons": [comparison.to_dict() for comparison in self.comparisons],
+            **more,
+        }
+        return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+
+    def text(self, value: float, interval: Interval | None = None) -> str:
+        """Return a figure, with its interval if it has one."""
+        return number_text(value, self.digits) + interval_text(interval, self.digits)
+
+    def each(self, say: Callable[[R], Iterable[str]]) -> list[str]:
+        """Return what is to be said of every file, with its name where there are several."""
+        several = len(self.reports) > 1
+        return [f"{name}: {said}" if several else said for name, report in self.named for said in say(report)]
+
+    def table(self, head: Sequence[str], rows: Callable[[R], Iterable[Sequence[str]]]) -> Table:
+        """Return a table of what there is to say of every file; the first column names it."""
+        return Table(["file", *head], [[name, *row] for name, report in self.named for row in rows(report)])
+
+    def warned(self, say: Callable[[R], Iterable[str]]) -> list[Section]:
+        """Return what a reader has to know before any figure; no section if there is nothing."""
+        return [Section("Warnings", found)] if (found := self.each(say)) else []
+
+    def files(self, say: Callable[[R], Iterable[str]]) -> Section:
+        """Return what each file is, under its full name."""
+        return Section("Files", [f"{report.name}: {said}" for report in self.reports for said in say(report)])
+
+    def compared(self, titles: Mapping[str, str], heads: Sequence[str] = HEADS) -> list[Section]:
+        """Return the table of all comparisons with one reference, and each verdict in a sentence; none without any.
+
+        Args:
+            titles: How the report calls each figure.
+            heads: Titles of the shared examples, of those that went better and worse, and of both p-values.
+        """
+        if not self.comparisons:
+            return []
+        names = {report.name: name for name, report in self.named}
+        figures = [name for name in titles if any(name in one.differences for one in self.comparisons)]
+        rows = [
+            [
+                names[one.name],
+                *map(str, (one.n, one.only_model, one.only_reference)),
+                *(_difference(one, figure, self.digits) for figure in figures),
+                rounded_p(one.p),
+                rounded_p(one.p_holm),
+            ]
+            for one in self.comparisons
+        ]
+        table = Table(["file", *heads[:3], *(f"{titles[name]} difference" for name in figures), *heads[3:]], rows)
+        sentences = [f"{names[one.name]}: {said}" for one in self.comparisons for said in _verdicts(one)]
+        return [Section(f"Compared with {self.comparisons[0].against}, on the same examples", sentences, table)]
+
+
+def _verdicts(one: Comparison) -> Iterable[str]:
+    if is_significant(one.p_holm):
+        yield f"significantly {'better' if one.only_model > one.only_reference else 'worse'} ({p_text(one.p_holm)})."
+    elif not one.reach.possible:
+        total = one.only_model + one.only_reference
+        yield f"the two differ on {total} of {one.n} examples; fewer than {one.reach.needed} can never be significant."
+    else:
+        found = f" A difference of {one.detectable:.1%} or more would be found with 80% power."
+        yield f"no significant difference ({p_text(one.p_holm)}).{'' if math.isnan(one.detectable) else found}"
+    for (count, first), where in ((one.missing, "in it"), (one.missing_in_model, f"in {one.against}")):
+        if count:
+            yield f"{count} ids are only {where}, for example {', '.join(first)}; left out."
+
+
+def _difference(one: Comparison, name: str, digits: int | None) -> str:
+    value = one.differences.get(name)
+    if value is None:
+        return "not in both"
+    if math.isnan(value):
+        return "undefined"
+    shown = repr(value) if digits is None else f"{value:+.{digits}f}"
+    return shown + interval_text(one.intervals.get(name), digits)
+
+
+def p_text(p: float) -> str:
+    """Return a p-value in words.
+
+    Example:
+        >>> p_text(0.5847), p_text(0.0), p_text(1.0)
+        ('p = 0.58', 'p < 1e-300', 'p = 1')
+    """
+    return "p < 1e-300" if p < 1e-300 else f"p = {rounded_p(p)}"
+
+
+def interval_text(interval: Interval | None, digits: int | None) -> str:
+    """Return an interval as it stands behind a figure of so many decimals; nothing for None."""
+    return "" if interval is None else f" ({' to '.join(number_text(end, digits) for end in interval)})"
+
+
+def number_text(value: float, digits: int | None) -> str:
+    """Return a figure with so many decimals, None for all that it has."""
+    return repr(value) if digits is None else f"{value:.{digits}f}"
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Return file names without the folders, and without the file's own name, that all of them share.
+
+    Example:
+        >>> short_names(["runs/a/test.tsv", "runs/b/test.tsv"]), short_names(["runs/a/test.tsv"])
+        (['a', 'b'], ['test.tsv'])
+        >>> short_names(["runs/test.tsv", "runs/a/test.tsv"])
+        ['test.tsv', 'a/test.tsv']
+    """
+    paths = [Path(name).parts for name in names]
+    if len(set(paths)) < 2:
+        return [path[-1] for path in paths]
+    start = _shared(paths)
+    rest = [path[start:] for path in paths]
+    end = min(_shared([path[::-1] for path in rest]), min(map(len, rest)) - 1)  # something is left of each
+    return [str(Path(*path[start : len(path) - end])) for path in paths]
+
+
+def _shared(paths: Sequence[tuple[str, ...]]) -> int:
+    """How many of the first parts all paths have in common."""
+    return sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
