@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ftkit.errors import InputError
 from ftkit.results import table_files
-from ftkit.results.predictions import identities, read_predictions, stream_predictions, write_predictions
+from ftkit.results.predictions import ROW, SCORE, PredictionFile, identities, read_predictions, write_predictions
 
 HEADER = "id\tlabel\tprediction\tprobability:yes\n"
 ANY_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
@@ -197,11 +197,11 @@ def test_a_text_is_the_same_in_every_format(text_file, tmp_path, cells):
     bare = text_file("id,label,prediction\n" + quoted.replace('"', ""), "b.csv")
     files = [tmp_path / "a.tsv", lines, table] + ([bare] if cells[0] in ("a\tb", "\\") else [])
     for path in files:
-        (batch,) = stream_predictions(path)
-        (other,) = stream_predictions(tmp_path / "a.tsv")
-        assert batch.labels.to_pylist() == cells
-        assert identities(batch.labels).tolist() == identities(other.labels).tolist(), path
-        assert identities(batch.ids).tolist() == identities(other.ids).tolist()
+        (batch,) = PredictionFile(path).batches(labeled=False)
+        (other,) = PredictionFile(tmp_path / "a.tsv").batches(labeled=False)
+        assert batch["label"].to_pylist() == cells
+        assert identities(batch["label"]).tolist() == identities(other["label"]).tolist(), path
+        assert identities(batch["id"]).tolist() == identities(other["id"]).tolist()
 
 
 def test_a_cell_of_a_csv_may_be_as_long_as_in_a_tsv(text_file):
@@ -340,11 +340,11 @@ def test_blocks_join_to_the_same_rows_whatever_their_size(text_file, monkeypatch
     whole = read_predictions(path)
     for size in (64, 65, 97, 1000):
         monkeypatch.setattr(table_files, "BLOCK_BYTES", size)
-        parts = list(stream_predictions(path))
+        parts = list(PredictionFile(path).batches())
         assert len(parts) > 5
-        assert [text for part in parts for text in part.ids.to_pylist()] == whole.ids
-        assert np.concatenate([part.rows for part in parts]).tolist() == list(range(2, 402))
-        assert np.concatenate([part.scores for part in parts]).tolist() == whole.scores.tolist()
+        assert [text for part in parts for text in part["id"].to_pylist()] == whole.ids
+        assert np.concatenate([part[ROW] for part in parts]).tolist() == list(range(2, 402))
+        assert np.concatenate([part[SCORE] for part in parts]).tolist() == whole.scores.tolist()
 
 
 def test_places_count_from_the_start_of_the_file(text_file, monkeypatch):
@@ -360,9 +360,9 @@ def test_places_count_from_the_start_of_the_file(text_file, monkeypatch):
 
 
 def test_a_score_column_without_kind_is_noted_not_used(text_file):
-    blocks = list(stream_predictions(text_file("id\tlabel\tprediction\tscore\na\tyes\tno\t0.2\n")))
-    assert blocks[0].scores is None
-    assert blocks[0].layout.notes == [
+    file = PredictionFile(text_file("id\tlabel\tprediction\tscore\na\tyes\tno\t0.2\n"))
+    assert SCORE not in next(file.batches()).column_names
+    assert file.layout.notes == [
         'column "score" is not used as a score: its name does not say the kind and the positive class (rename it to '
         "probability:CLASS or log_odds:CLASS)"
     ]

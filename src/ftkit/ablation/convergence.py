@@ -28,7 +28,7 @@ from scipy import stats
 from ftkit.ablation.evidence import read_curves
 from ftkit.ablation.result import Split
 from ftkit.ablation.sweep import CellState
-from ftkit.results.predictions import stream_predictions
+from ftkit.results.predictions import PredictionFile
 from ftkit.results.preference_file import is_preference
 from ftkit.results.statistics import is_significant
 from ftkit.run_folder import predictions_file
@@ -55,10 +55,10 @@ def _learned_nothing(train: Split, predictions: Path) -> str:
         return ""
     labels: Counter[str] = Counter()
     pairs = True
-    for batch in stream_predictions(predictions):
-        texts = batch.labels.to_pylist()
+    for batch in PredictionFile(predictions).batches(labeled=False):
+        texts = batch["label"].to_pylist()
         labels.update(texts)
-        pairs = pairs and is_preference(texts, batch.predictions.to_pylist())
+        pairs = pairs and is_preference(texts, batch["prediction"].to_pylist())
     (label, most), name = labels.most_common(1)[0], "a coin"
     right, n, share = train.correct, train.n - (train.ties or 0), 0.5
     if not pairs:

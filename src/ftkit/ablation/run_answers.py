@@ -12,10 +12,10 @@ import numpy as np
 from ftkit.ablation.result import Split
 from ftkit.errors import InputError
 from ftkit.results import comparison
-from ftkit.results.answer_file import AnswerFile
 from ftkit.results.comparison import Comparison
 from ftkit.results.predictions import read_predictions
 from ftkit.results.preference_file import TIED, WON, half_points, is_preference
+from ftkit.results.scan import AnswerFile
 
 MOST_CLASSES = 8  # with more labels, such as the results of sums, a table of answers is no picture
 

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from ftkit.errors import InputError
-from ftkit.results.answer_file import AnswerFile, Differences
 from ftkit.results.classes import Classes, merged_labels, resolve_classes, score_parts
 from ftkit.results.figures import UNPARSED, Counts, figure_values
 from ftkit.results.intervals import table_limits
-from ftkit.results.predictions import examples_at, stream_labeled
-from ftkit.results.scan import Scan, scan
+from ftkit.results.predictions import PredictionFile
+from ftkit.results.scan import AnswerFile, Differences, Scan, scan
 
 _SHOWN = 5
 _COMPARED = ("f_measure", "balanced_accuracy", "mcc")  # besides the accuracy
@@ -178,8 +177,9 @@ def _disagreements(path: Path, answer: np.ndarray, score: np.ndarray, kind: str)
     against = (answer != UNPARSED) & (score != neutral) & ((score > neutral) != (answer == 1))
     if not against.any():
         return []
-    identity, row, table = examples_at(stream_labeled(path), [int(np.argmax(against))])[0]
-    first = f"first: {identity}, line {table.line_of(row)}"
+    file = PredictionFile(path)
+    ((identity, row),) = file.examples([int(np.argmax(against))])
+    first = f"first: {identity}, line {file.line_of(row)}"
     return [f"{int(against.sum()):,} answers contradict their score at {neutral:g} ({first})"]
 
 

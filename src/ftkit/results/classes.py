@@ -15,7 +15,7 @@ from ftkit.normalize import normalize
 from ftkit.results.figures import UNPARSED
 from ftkit.results.layout import SCORE_NAME
 from ftkit.results.pairs import MEANING, is_paired, opposite, positive_of
-from ftkit.results.predictions import examples_at, stream_labeled
+from ftkit.results.predictions import PredictionFile
 from ftkit.results.scan import NotBinaryError, Scan
 
 _SLIPS = 0.1  # up to this share of other labels, a yes/no question has slips of the pen in it
@@ -211,9 +211,10 @@ def _unseen_negative(positive: str, predicted: set[str]) -> str:
 def _unknown_label(scans: Sequence[Scan], clean: Callable[[str], str], allowed: set[str]) -> InputError:
     unknown = ((one, code, text) for one in scans for code, text in enumerate(one.labels) if clean(text) not in allowed)
     one, code, text = next(unknown)
-    ((_, row, table),) = examples_at(stream_labeled(one.path), [int(np.argmax(one.label == code))])
+    file = PredictionFile(one.path)
+    ((_, row),) = file.examples([int(np.argmax(one.label == code))])
     fix = f"use {' or '.join(sorted(allowed))}{_or_normalize(text, allowed)}"
-    return InputError("unknown label", file=table.path, line=table.line_of(row), field="label", got=text, fix=fix)
+    return file.error(row, "unknown label", field="label", got=text, fix=fix)
 
 
 def _or_normalize(text: str, allowed: Iterable[str]) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ftkit.errors import InputError
-from ftkit.results.answer_file import AnswerFile
 from ftkit.results.paired import paired_interval, sign_flip_test
-from ftkit.results.predictions import examples_at, stream_labeled
+from ftkit.results.predictions import PredictionFile
+from ftkit.results.scan import AnswerFile
 from ftkit.results.statistics import (
     Interval,
     Reach,
@@ -165,22 +165,19 @@ def _shared(a: AnswerFile, b: AnswerFile) -> tuple[np.ndarray, np.ndarray]:
             f"no id in common with {b.path}",
             file=a.path,
             field="id",
-            got=examples_at(stream_labeled(a.path), [0])[0][0],
+            got=PredictionFile(a.path).examples([0])[0][0],
             fix="compare predictions for the same examples",
         )
     order = np.argsort(mine)  # that of the hashes is another one in each run
     mine, theirs = mine[order], theirs[order]
     if (differing := a.target[mine] != b.target[theirs]).any():
-        rows = mine[differing]
-        identity, row, table = examples_at(stream_labeled(a.path), [int(rows[0])])[0]
-        raise InputError(
-            f"{len(rows)} labels differ from those in {b.path}",
-            file=a.path,
-            line=table.line_of(row),
-            field="label",
-            got=identity,
-            fix="compare predictions for the same labels",
+        file, examples = PredictionFile(a.path), mine[differing]
+        ((identity, row),) = file.examples([int(examples[0])])
+        problem, fix = (
+            f"{len(examples)} labels differ from those in {b.path}",
+            "compare predictions for the same labels",
         )
+        raise file.error(row, problem, field="label", got=identity, fix=fix)
     return mine, theirs
 
 
@@ -190,7 +187,7 @@ def _left_over(answers: AnswerFile, shared: np.ndarray) -> tuple[int, list[str]]
     rows = np.flatnonzero(left)
     if not len(rows):
         return 0, []
-    return len(rows), [text for text, *_ in examples_at(stream_labeled(answers.path), rows[:_SHOWN].tolist())]
+    return len(rows), [text for text, _ in PredictionFile(answers.path).examples(rows[:_SHOWN].tolist())]
 
 
 def _or_none(value: float) -> float | None:

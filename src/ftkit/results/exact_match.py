@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ftkit.normalize import normalize
-from ftkit.results.answer_file import AnswerFile, gather
 from ftkit.results.intervals import Interval
 from ftkit.results.misses import Misses
-from ftkit.results.predictions import PredictionBatch, identities, stream_labeled
+from ftkit.results.predictions import PredictionFile
+from ftkit.results.scan import AnswerFile, gather
 from ftkit.results.statistics import mcnemar_exact, wilson_interval
 
 _SHOWN = 5
@@ -25,11 +26,17 @@ class FreeAnswers(AnswerFile):
     """A prediction file of free texts, in numbers; ``target`` is a hash of each label.
 
     Attributes:
+        majority: The most frequent label; the first in alphabetical order where several are.
+        is_majority: bool ``(n,)``: whether the label of each example is that one.
+        tied: How many labels are equally frequent.
         empty: Answers that are missing or without a character.
         nearly: Wrong answers that are right in the spelling of :func:`ftkit.normalize.normalize`.
         wrong: The first wrong answers: id, label and answer.
     """
 
+    majority: str
+    is_majority: np.ndarray
+    tied: int
     empty: int
     nearly: int
     wrong: list[tuple[str, str, str]]
@@ -129,27 +136,35 @@ def read_free_answers(path: str | Path, slice_by: str | None = None, normalize_l
     Raises:
         InputError: The file cannot be read, an id comes twice, or it cannot be sliced so.
     """
-    empty, misses = 0, Misses()
+    empty, misses, clean = 0, Misses(), normalize if normalize_labels else str
     wrong: list[tuple[str, str, str]] = []
 
-    def keep(batch: PredictionBatch) -> dict[str, np.ndarray]:
+    def keep(file: PredictionFile, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
         nonlocal empty, wrong
-        label, answer = batch.labels, pc.fill_null(batch.predictions, "")
+        texts = [pc.fill_null(batch[name], "").to_pylist() for name in ("id", "label", "prediction")]
+        label, answer = texts[1:]
         if normalize_labels:
-            label, answer = (pa.array(map(normalize, cells.to_pylist()), pa.string()) for cells in (label, answer))
-        correct = pc.equal(label, answer).to_numpy(zero_copy_only=False)
-        empty += pc.sum(pc.equal(answer, "")).as_py()
-        missed = np.flatnonzero(~correct)
-        texts = [pc.fill_null(column, "").take(missed) for column in (batch.ids, batch.labels, batch.predictions)]
-        misses.add(zip(texts[1].to_pylist(), texts[2].to_pylist(), strict=True))
-        wrong += zip(*(column.slice(0, _SHOWN - len(wrong)).to_pylist() for column in texts), strict=True)
-        return {"target": identities(label), "correct": correct}
+            label, answer = (list(map(normalize, cells)) for cells in texts[1:])
+        target = np.fromiter(map(hash, label), np.int64, len(label))
+        correct = np.fromiter(map(eq, label, answer), bool, len(label))
+        missed = [[cells[place] for place in np.flatnonzero(~correct)] for cells in texts]
+        empty += answer.count("")
+        misses.add(zip(*missed[1:], strict=True))
+        wrong += list(zip(*missed, strict=True))[: _SHOWN - len(wrong)]
+        return {"target": target, "correct": correct}
 
     found = gather(path, slice_by, keep)
+    labels, counts = np.unique(found.columns["target"], return_counts=True)
+    tied = set(labels[counts == counts.max()].tolist())
+    spelled = (batch["label"].unique().to_pylist() for batch in PredictionFile(path).batches())
+    majority = min(label for part in spelled for label in part if hash(clean(label)) in tied)
     return FreeAnswers(
         **found.common | {"warnings": found.common["warnings"] + misses.warnings(normalize_labels)},
         target=found.columns["target"],
         correct=found.columns["correct"],
+        majority=majority,
+        is_majority=found.columns["target"] == hash(clean(majority)),
+        tied=len(tied),
         empty=empty,
         nearly=0 if normalize_labels else misses.nearly,
         wrong=wrong,
@@ -163,44 +178,17 @@ def assess_exact(answers: FreeAnswers, level: float = 0.95) -> ExactReport:
         answers: What was read.
         level: Confidence of the intervals.
     """
-    labels, counts = np.unique(answers.target, return_counts=True)
-    tied = labels[counts == counts.max()]
-    name, most = _first_label(answers, tied)
-    majority = answers.target == most
-    better = int(np.count_nonzero(answers.correct & ~majority))
-    worse = int(np.count_nonzero(majority & ~answers.correct))
+    better = int(np.count_nonzero(answers.correct & ~answers.is_majority))
+    worse = int(np.count_nonzero(answers.is_majority & ~answers.correct))
     return ExactReport(
         name=str(answers.path),
         share=Share.of(answers.correct, level),
-        majority=name,
-        tied=len(tied),
-        majority_count=int(counts.max()),
+        majority=answers.majority,
+        tied=answers.tied,
+        majority_count=int(np.count_nonzero(answers.is_majority)),
         better=better,
         worse=worse,
         p_majority=mcnemar_exact(better, worse),
         answers=answers,
         slices={name: Share.of(answers.correct[rows], level) for name, rows in answers.by_slice().items()},
     )
-
-
-def _first_label(answers: FreeAnswers, wanted: np.ndarray) -> tuple[str, np.int64]:
-    """The first of some labels in alphabetical order, by a pass over the file.
-
-    Args:
-        answers: What was read.
-        wanted: int64, sorted: the labels' hashes.
-
-    Returns:
-        The label and its hash.
-    """
-    before, found = 0, list[tuple[str, np.int64]]()
-    for batch in stream_labeled(answers.path):
-        target = answers.target[before : before + len(batch.rows)]
-        before += len(batch.rows)
-        places = np.minimum(np.searchsorted(wanted, target), len(wanted) - 1)
-        rows = np.flatnonzero(wanted[places] == target)
-        distinct = rows[np.unique(target[rows], return_index=True)[1]]
-        found = sorted([*found, *zip(batch.labels.take(distinct).to_pylist(), target[distinct], strict=True)])[:1]
-        if len(wanted) == 1 and found:
-            break
-    return found[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 
 from ftkit.errors import InputError
 from ftkit.results.headerless import expected_answers, is_headerless, layout_of_rows
-from ftkit.results.layout import SCORE_NAME, Layout, RowError, layout_of_names
-from ftkit.results.table_files import FORMATS, TableFile, open_table
+from ftkit.results.layout import SCORE_NAME, layout_of_names
+from ftkit.results.table_files import FORMATS, open_table
 from ftkit.storage import atomic_write
 
-_SAMPLE = 1_000  # rows that decide what the columns of a file without a header hold
+SCORE, ROW = "#score", "#row"  # columns of a batch besides id, label, prediction and those of the file
 _NO_TEXT, _QUOTED = re.compile("[\0\ud800-\udfff]"), re.compile('[\t\n\r"]')
 
 
@@ -53,37 +53,6 @@ class Predictions:
         """Whether each prediction equals the label: bool ``(n,)``."""
         pairs = zip(self.labels, self.predictions, strict=True)
         return np.array([label is not None and label == prediction for label, prediction in pairs], dtype=bool)
-
-
-@dataclass(frozen=True)
-class PredictionBatch:
-    """Some rows of a prediction file, column by column.
-
-    Attributes:
-        ids: string ``(rows,)``: the examples' ids; their numbers in a file without ids.
-        labels: string ``(rows,)``: the true class names; null where nobody has judged the example.
-        predictions: string ``(rows,)``: the predicted class names, or free answers; null where there is none.
-        scores: float64 ``(rows,)``, or None when the file has none.
-        extra: The other columns by name.
-        rows: int64 ``(rows,)``: the row of each in the file, from 1, a header counted.
-        layout: Which column holds what.
-        table: The file.
-        unlabeled: How many rows were left out because they have no label, see :func:`stream_labeled`.
-    """
-
-    ids: pa.Array
-    labels: pa.Array
-    predictions: pa.Array
-    scores: np.ndarray | None
-    extra: dict[str, pa.Array]
-    rows: np.ndarray
-    layout: Layout
-    table: TableFile
-    unlabeled: int = 0
-
-    def error(self, row: int, problem: str, **details: Any) -> InputError:
-        """Return the error for one of the rows, counted from 0, with its line in the file."""
-        return InputError(problem, file=self.table.path, line=self.table.line_of(int(self.rows[row])), **details)
 
 
 def write_predictions(
@@ -154,10 +123,10 @@ def _cell(text: str | None) -> str:
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Read a whole prediction file into memory; for long files see :func:`stream_predictions`.
+    """Read a whole prediction file into memory; for long files see :class:`PredictionFile`.
 
     Args:
-        path: A file that :func:`stream_predictions` reads.
+        path: A file that :class:`PredictionFile` reads.
 
     Returns:
         Its rows in file order.
@@ -165,22 +134,23 @@ def read_predictions(path: str | Path) -> Predictions:
     Raises:
         InputError: The file is not a prediction file, or an id comes twice; the message names the line.
     """
-    batches = list(stream_predictions(path))
-    layout = batches[0].layout
-    check_unique(batches)
+    file = PredictionFile(path)
+    table = pa.Table.from_batches(list(file.batches(labeled=False)))
+    file.check_unique(identities(table["id"]), labeled=False)
+    columns = {name: table[name].to_pylist() for name in ("id", "label", "prediction", *file.layout.extra)}
     return Predictions(
-        ids=_joined(batch.ids for batch in batches),
-        labels=_joined(batch.labels for batch in batches),
-        predictions=_joined(batch.predictions for batch in batches),
-        scores=None if layout.score is None else np.concatenate([batch.scores for batch in batches]),
-        score_name=layout.score_name,
-        extra={name: _joined(batch.extra[name] for batch in batches) for name in layout.extra},
-        columns=layout.describe(),
+        columns.pop("id"),
+        columns.pop("label"),
+        columns.pop("prediction"),
+        table[SCORE].to_numpy() if SCORE in table.column_names else None,
+        file.layout.score_name,
+        columns,
+        file.layout.describe(),
     )
 
 
-def stream_predictions(path: str | Path) -> Iterator[PredictionBatch]:
-    r"""Read a prediction file batch by batch, in memory that does not grow with the file.
+class PredictionFile:
+    """A prediction file that is read batch by batch, in memory that does not grow with the file.
 
     Read are TSV and CSV with a header that names ``id`` (or ``image``), ``label`` and ``prediction`` in any order and
     possibly a score column ``probability:CLASS`` or ``log_odds:CLASS``; tables without a header whose last column is
@@ -191,45 +161,142 @@ def stream_predictions(path: str | Path) -> Iterator[PredictionBatch]:
         path: The file. Its ending (.tsv, .csv, .jsonl, .parquet; of text also with .gz behind it) or else its first
             line says the format.
 
-    Yields:
-        Its rows in file order.
+    Attributes:
+        path: The file.
+        layout: Which column holds what.
+        unlabeled: How many examples have been left out so far because they have no label.
 
     Raises:
         InputError: The file is not a prediction file; the message names the line.
     """
-    table = open_table(Path(path))
-    layout, row, header = None, 1, 0
-    for batch in table.batches():
-        if layout is None:
-            layout = _layout(table, batch)
-            if table.names is None and layout.words is None:
-                header, batch = 1, batch.slice(1)
-                row += header
-        if len(batch):
-            yield _prediction_batch(table, layout, batch, row, header)
-        row += len(batch)
-    if row == 1 + header:
-        raise InputError("the file has a header but no rows", file=path, fix="give one row per example")
 
+    def __init__(self, path: str | Path) -> None:
+        self.path, self.unlabeled = Path(path), 0
+        self._table = open_table(self.path)
+        names, sample = self._table.names, self._table.sample
+        if headerless := names is None and is_headerless(sample):
+            self.layout = layout_of_rows(sample, self.path)
+        else:
+            self.layout = layout_of_names(names or sample[0], self.path, self._table.first_line)
+        self._header = int(names is None and not headerless)
 
-def stream_labeled(path: str | Path) -> Iterator[PredictionBatch]:
-    """Read a prediction file as :func:`stream_predictions` does, without the examples that have no label.
+    def batches(self, labeled: bool = True) -> Iterator[pa.RecordBatch]:
+        """Read the file in order.
 
-    A missing or blank label says that nobody has judged the example yet. A class may be called ``none`` all the same.
+        A missing or blank label says that nobody has judged the example yet. A class may be called ``none`` all the
+        same.
 
-    Raises:
-        InputError: The file is not a prediction file, or no example has a label.
-    """
-    labeled = 0
-    for batch in stream_predictions(path):
-        blank = pc.or_(pc.equal(batch.labels, ""), pc.utf8_is_space(batch.labels))
-        mask = pc.invert(pc.fill_null(blank, True))
-        labeled += (count := pc.sum(mask).as_py())
-        yield batch if count == len(mask) else _labeled(batch, mask)
-    if not labeled:
-        raise InputError(
-            "no example has a label", file=path, field="label", fix="evaluate examples whose class is known"
-        )
+        Args:
+            labeled: Leave out the examples that have no label.
+
+        Yields:
+            Some rows: ``id`` (the examples' numbers in a file without ids), ``label`` and ``prediction``, string, null
+            where missing; ``#score``, float64, if the file has scores; ``#row``, int64, the row in the file from 1, a
+            header counted; and the other columns by name, string.
+
+        Raises:
+            InputError: The file is damaged, or no example has a label; the message names the line.
+        """
+        row, found, self.unlabeled = 1, 0, 0
+        for batch in self._table.batches():
+            skipped = self._header if row == 1 else 0
+            if len(batch) > skipped:
+                named = every = self._named(batch.slice(skipped), row + skipped)
+                if labeled:
+                    named = every.filter(_has_label(every["label"]))
+                found, self.unlabeled = found + len(named), self.unlabeled + len(every) - len(named)
+                yield named
+            row += len(batch)
+        if row == 1 + self._header:
+            raise InputError("the file has a header but no rows", file=self.path, fix="give one row per example")
+        if not found:
+            fix = "evaluate examples whose class is known"
+            raise InputError("no example has a label", file=self.path, field="label", fix=fix)
+
+    def error(self, row: int, problem: str, **details: Any) -> InputError:
+        """Return the error for a row, from 1 as in ``#row``, with its line in the file."""
+        return InputError(problem, file=self.path, line=self.line_of(row), **details)
+
+    def line_of(self, row: int) -> int:
+        """Return the line on which a row begins, both counted from 1; of Parquet the row itself."""
+        return self._table.line_of(row)
+
+    def examples(self, numbers: Sequence[int], labeled: bool = True) -> list[tuple[str, int]]:
+        """Return id and row of some examples, counted from 0."""
+        found: dict[int, tuple[str, int]] = {}
+        before = 0
+        for batch in self.batches(labeled):
+            for number in numbers:
+                if before <= number < before + len(batch):
+                    found[number] = (batch["id"][number - before].as_py(), batch[ROW][number - before].as_py())
+            before += len(batch)
+            if len(found) == len(set(numbers)):
+                break
+        return [found[number] for number in numbers]
+
+    def check_unique(self, identity: np.ndarray, labeled: bool = True) -> None:
+        """Refuse a file in which an id comes twice.
+
+        Args:
+            identity: int64 ``(n,)``: what :func:`identities` returns for all ids.
+            labeled: Whether these are those of the labelled examples only.
+
+        Raises:
+            InputError: Two rows share an id; both lines are named.
+        """
+        ordered = np.sort(identity)
+        if not (ordered[1:] == ordered[:-1]).any():
+            return
+        order = np.argsort(identity, kind="stable")
+        pairs = np.flatnonzero(identity[order][1:] == identity[order][:-1])
+        pair = min(zip(order[pairs].tolist(), order[pairs + 1].tolist(), strict=True), key=lambda pair: pair[1])
+        (text, first), (_, second) = self.examples(pair, labeled)
+        raise _duplicate(self.path, text, self.line_of(first), self.line_of(second))
+
+    def numbers(
+        self, cells: pa.Array, rows: pa.Array, problem: str, field: str, low: float = -math.inf, high: float = math.inf
+    ) -> np.ndarray:
+        """Return texts as numbers: float64 ``(rows,)``, rounded as Python's ``float`` does.
+
+        Args:
+            cells: The texts.
+            rows: Their rows in the file.
+            problem: What to say of one that is missing or no number.
+            field: The column's name.
+            low: The lowest allowed number.
+            high: The highest.
+
+        Raises:
+            InputError: A text is no number, or not within the bounds; the first such row is named.
+        """
+        try:
+            values = pc.cast(cells, pa.float64()).to_numpy(zero_copy_only=False)
+        except pa.ArrowInvalid:  # a text is no number, or one that only Python reads
+            values = np.array([_number(cell) for cell in cells.to_pylist()])
+        fine = (values >= low) & (values <= high)
+        if not fine.all():
+            place = int(np.argmin(fine))
+            raise self.error(rows[place].as_py(), problem, field=field, got=cells[place].as_py() or "")
+        return values
+
+    def _named(self, batch: pa.RecordBatch, row: int) -> pa.RecordBatch:
+        """Return rows of the table from ``row`` on under the names of :meth:`batches`."""
+        layout, rows = self.layout, pa.array(row + np.arange(len(batch)))
+        ids = pc.cast(pc.subtract(rows, self._header), pa.string()) if layout.id is None else batch[layout.id]
+        if ids.null_count:
+            first = row + int(np.argmax(ids.is_null()))
+            raise self.error(first, "missing", field="id", fix="give each example an id")
+        labels = batch[layout.label]
+        if layout.words is not None:
+            labels = expected_answers(
+                layout, batch, lambda place, *said, **more: self.error(row + place, *said, **more)
+            )
+        columns = {name: batch[place] for name, place in layout.extra.items()}
+        columns |= {"id": ids, "label": labels, "prediction": batch[layout.prediction], ROW: rows}
+        if layout.score is not None and (name := layout.score_name) is not None:
+            bounds = (0, 1) if name.startswith("probability:") else ()
+            columns[SCORE] = self.numbers(batch[layout.score], rows, _bad_score(name), name, *bounds)
+        return pa.RecordBatch.from_pydict(columns)
 
 
 def identities(ids: pa.Array) -> np.ndarray:
@@ -237,66 +304,9 @@ def identities(ids: pa.Array) -> np.ndarray:
     return np.fromiter(map(hash, ids.to_pylist()), np.int64, len(ids))
 
 
-def check_unique(batches: Iterable[PredictionBatch], identity: np.ndarray | None = None) -> None:
-    """Refuse a file in which an id comes twice.
-
-    Args:
-        batches: The file; it is read only if there is no ``identity``, or two are the same.
-        identity: int64 ``(n,)``: what :func:`identities` returns for all ids.
-
-    Raises:
-        InputError: Two rows share an id; both lines are named.
-    """
-    if identity is None:
-        batches = list(batches)
-        identity = np.concatenate([identities(batch.ids) for batch in batches])
-    ordered = np.sort(identity)
-    if not (ordered[1:] == ordered[:-1]).any():
-        return
-    order = np.argsort(identity, kind="stable")
-    pairs = np.flatnonzero(identity[order][1:] == identity[order][:-1])
-    pair = min(zip(order[pairs].tolist(), order[pairs + 1].tolist(), strict=True), key=lambda pair: pair[1])
-    (text, first, table), (_, second, _) = examples_at(batches, pair)
-    raise _duplicate(table.path, text, table.line_of(first), table.line_of(second))
-
-
-def examples_at(batches: Iterable[PredictionBatch], numbers: Sequence[int]) -> list[tuple[str, int, TableFile]]:
-    """Return id, row and file of some examples, counted from 0."""
-    found: dict[int, tuple[str, int, TableFile]] = {}
-    before = 0
-    for batch in batches:
-        here = [number for number in numbers if before <= number < before + len(batch.rows)]
-        for number in here:
-            place = number - before
-            found[number] = (batch.ids[place].as_py(), int(batch.rows[place]), batch.table)
-        before += len(batch.rows)
-        if len(found) == len(set(numbers)):
-            break
-    return [found[number] for number in numbers]
-
-
-def numbers_of(cells: pa.Array, problem: str, error: RowError, field: str, within: float = math.inf) -> np.ndarray:
-    """Return texts as numbers: float64 ``(rows,)``, rounded as Python's ``float`` does.
-
-    Args:
-        cells: The texts.
-        problem: What to say of one that is missing or no number.
-        error: Makes the error for a row.
-        field: The column's name.
-        within: 1 if the numbers have to lie in [0, 1].
-
-    Raises:
-        InputError: A text is no number, or not within the bounds; the first such row is named.
-    """
-    try:
-        values = pc.cast(cells, pa.float64()).to_numpy(zero_copy_only=False)
-    except pa.ArrowInvalid:  # a text is no number, or one that only Python reads
-        values = np.array([_number(cell) for cell in cells.to_pylist()])
-    fine = (values >= (0 if within == 1 else -within)) & (values <= within)
-    if not fine.all():
-        row = int(np.argmin(fine))
-        raise error(row, problem, field=field, got=cells[row].as_py() or "")
-    return values
+def _has_label(labels: pa.Array) -> pa.Array:
+    blank = pc.or_(pc.equal(labels, ""), pc.utf8_is_space(labels))
+    return pc.invert(pc.fill_null(blank, True))
 
 
 def _number(cell: str | None) -> float:
@@ -304,58 +314,6 @@ def _number(cell: str | None) -> float:
         return math.nan if cell is None else float(cell)
     except ValueError:
         return math.nan
-
-
-def _layout(table: TableFile, batch: pa.RecordBatch) -> Layout:
-    """Find out which column of a file holds what, from its first rows."""
-    if table.names is not None:
-        return layout_of_names(table.names, table.path, table.line_of(1) if table.form == "json" else None)
-    columns = [column.to_pylist() for column in batch.slice(0, _SAMPLE).columns]
-    sample = [[cell or "" for cell in row] for row in zip(*columns, strict=True)]
-    if is_headerless(sample):
-        return layout_of_rows(sample, table.path)
-    return layout_of_names(sample[0], table.path, table.line_of(1))
-
-
-def _prediction_batch(
-    table: TableFile, layout: Layout, batch: pa.RecordBatch, row: int, header: int
-) -> PredictionBatch:
-    rows = row + np.arange(len(batch))
-    found = PredictionBatch(
-        ids=pc.cast(pa.array(rows - header), pa.string()) if layout.id is None else batch.column(layout.id),
-        labels=batch.column(layout.label),
-        predictions=batch.column(layout.prediction),
-        scores=None,
-        extra={name: batch.column(place) for name, place in layout.extra.items()},
-        rows=rows,
-        layout=layout,
-        table=table,
-    )
-    if found.ids.null_count:
-        row = int(np.argmax(found.ids.is_null()))
-        raise found.error(row, "missing", field="id", fix="give each example an id")
-    if layout.words is not None:
-        found = replace(found, labels=expected_answers(layout, batch, found.error))
-    if layout.score is not None and layout.score_name is not None:
-        probability = layout.score_name.startswith("probability:")
-        problem, within = _bad_score(layout.score_name), 1.0 if probability else math.inf
-        cells = batch.column(layout.score)
-        found = replace(found, scores=numbers_of(cells, problem, found.error, layout.score_name, within))
-    return found
-
-
-def _labeled(batch: PredictionBatch, mask: pa.Array) -> PredictionBatch:
-    rows = np.flatnonzero(mask)
-    return replace(
-        batch,
-        ids=batch.ids.take(rows),
-        labels=batch.labels.take(rows),
-        predictions=batch.predictions.take(rows),
-        scores=None if batch.scores is None else batch.scores[rows],
-        extra={name: column.take(rows) for name, column in batch.extra.items()},
-        rows=batch.rows[rows],
-        unlabeled=len(batch.rows) - len(rows),
-    )
 
 
 def _bad_score(name: str) -> str:
@@ -386,7 +344,3 @@ def _duplicate(path: Path, identity: str | None, first: int, second: int) -> Inp
         f"the id comes twice, first in line {first}", file=path, line=second, field="id", got=identity,
         fix="keep one row per example",
     )  # fmt: skip
-
-
-def _joined(columns: Iterable[pa.Array]) -> list[Any]:
-    return [cell for column in columns for cell in column.to_pylist()]

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ftkit.errors import InputError
-from ftkit.results.answer_file import AnswerFile, Differences, gather
-from ftkit.results.predictions import PredictionBatch, numbers_of, stream_predictions
+from ftkit.results.predictions import ROW, SCORE, PredictionFile
+from ftkit.results.scan import AnswerFile, Differences, gather
 from ftkit.results.statistics import mean_interval
 
 CHOSEN, REJECTED, TIE = "chosen", "rejected", "tie"
@@ -68,8 +68,8 @@ def is_preference_file(path: str | Path) -> bool:
     Raises:
         InputError: The file is no prediction file.
     """
-    batch = next(stream_predictions(path))
-    return is_preference(batch.labels.unique().to_pylist(), batch.predictions.unique().to_pylist())
+    batch = next(PredictionFile(path).batches(labeled=False))
+    return is_preference(batch["label"].unique().to_pylist(), batch["prediction"].unique().to_pylist())
 
 
 def half_points(
@@ -105,56 +105,50 @@ def read_preferences(path: str | Path, slice_by: str | None = None) -> Preferenc
         InputError: The file cannot be read, holds other rows than pairs, contradicts itself, or cannot be sliced so.
     """
 
-    def keep(batch: PredictionBatch) -> dict[str, np.ndarray]:
-        measures = _measures(batch)
-        return {**measures, "correct": _outcomes(batch, measures.get("margin"))}
+    def keep(file: PredictionFile, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
+        measures = _measures(file, batch)
+        return {**measures, "correct": _outcomes(file, batch, measures.get("margin"))}
 
     found = gather(path, slice_by, keep)
     correct, n = found.columns.pop("correct"), len(found.common["identity"])
     return Preferences(**found.common, target=np.zeros(n, np.uint8), correct=correct, measures=found.columns)
 
 
-def _outcomes(batch: PredictionBatch, margin: np.ndarray | None) -> np.ndarray:
+def _outcomes(file: PredictionFile, batch: pa.RecordBatch, margin: np.ndarray | None) -> np.ndarray:
     """How the pairs of a batch went: int8 ``(rows,)``."""
-    for name, cells, allowed in (("label", batch.labels, [CHOSEN]), ("prediction", batch.predictions, [*_OUTCOMES])):
-        fine = pc.is_in(cells, pa.array(allowed)).to_numpy(zero_copy_only=False)
+    for name, allowed in (("label", [CHOSEN]), ("prediction", [*_OUTCOMES])):
+        fine = pc.is_in(batch[name], pa.array(allowed)).to_numpy(zero_copy_only=False)
         if not fine.all():
-            row = int(np.argmin(fine))
-            raise batch.error(
-                row, "not a pair as the others of the file are", field=name, got=cells[row].as_py(),
-                fix=f"a preference file has {' or '.join(allowed)} here; keep other examples in another file",
-            )  # fmt: skip
-    points = pc.index_in(batch.predictions, pa.array(_BY_OUTCOME)).to_numpy().astype(np.int8)
+            place = int(np.argmin(fine))
+            fix = f"a preference file has {' or '.join(allowed)} here; keep other examples in another file"
+            problem, got = "not a pair as the others of the file are", batch[name][place].as_py()
+            raise file.error(batch[ROW][place].as_py(), problem, field=name, got=got, fix=fix)
+    points = pc.index_in(batch["prediction"], pa.array(_BY_OUTCOME)).to_numpy().astype(np.int8)
     if margin is None:
         return points
     points[margin == 0] = TIED
     if (against := points != np.sign(margin) + 1).any():
-        row = int(np.argmax(against))
-        raise batch.error(
-            row,
-            f"the prediction is {batch.predictions[row]}, but the margin {margin[row]:g} says otherwise",
-            field=batch.layout.score_name,
+        place = int(np.argmax(against))
+        raise file.error(
+            batch[ROW][place].as_py(),
+            f"the prediction is {batch['prediction'][place]}, but the margin {margin[place]:g} says otherwise",
+            field=file.layout.score_name,
             fix=f"a margin above 0 is {CHOSEN}, below 0 {REJECTED}, of 0 {TIE}",
         )
     return points
 
 
-def _measures(batch: PredictionBatch) -> dict[str, np.ndarray]:
+def _measures(file: PredictionFile, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
     """Margin and other measures of the pairs of a batch, those that the file has."""
-    found = {
-        name: numbers_of(batch.extra[name], "is not a number", batch.error, name)
-        for name in MEASURES
-        if name in batch.extra
-    }
-    if batch.scores is None:
+    names = [name for name in MEASURES if name in file.layout.extra]
+    found = {name: file.numbers(batch[name], batch[ROW], "is not a number", name) for name in names}
+    if (score := file.layout.score_name) is None:
         return found
-    kind, _, of = (batch.layout.score_name or "").partition(":")
+    kind, _, of = score.partition(":")
     if of != CHOSEN:
-        raise InputError(
-            "the score of a pair is that of the chosen answer", file=batch.table.path, field=batch.layout.score_name,
-            fix=f"turn its sign and name it log_odds:{CHOSEN}",
-        )  # fmt: skip
-    margin = batch.scores
+        fix = f"turn its sign and name it log_odds:{CHOSEN}"
+        raise InputError("the score of a pair is that of the chosen answer", file=file.path, field=score, fix=fix)
+    margin = batch[SCORE].to_numpy()
     if kind == "probability":
         with np.errstate(divide="ignore"):
             margin = np.log(margin) - np.log1p(-margin)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ftkit.results.text_files import MAX_ROW_BYTES, SEPARATORS, delimited_rows, 
 
 BLOCK_BYTES = 1 << 21
 BLOCK_ROWS = 20_000
+_SAMPLE = 1_000  # rows that decide what the columns of a file without a header hold
 FORMATS = {".tsv": "tsv", ".csv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 
 
@@ -32,12 +34,16 @@ class TableFile:
         form: ``tsv``, ``csv``, ``json`` or ``parquet``.
         width: The number of columns.
         names: Their names; None of TSV and CSV, whose first row may be a header or an example.
+        sample: The first rows of TSV and CSV.
+        first_line: The line of the first row; None of Parquet.
     """
 
     path: Path
     form: str
     width: int
     names: list[str] | None = None
+    sample: list[list[str]] = field(default_factory=list)
+    first_line: int | None = None
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Read the table in order, in memory that does not grow with the file.
@@ -81,10 +87,12 @@ def open_table(path: Path) -> TableFile:
             except (pa.ArrowInvalid, OSError) as error:
                 raise InputError(f"not a Parquet file: {error}", file=path) from None
         return TableFile(path, form, len(names), names)
-    first: Any = next(json_objects(path) if form == "json" else delimited_rows(path, form), None)
-    if first is None:
-        raise InputError("the file is empty", file=path, fix="give a file with one row per example")
-    return TableFile(path, form, len(first[1]), list(first[1]) if form == "json" else None)
+    if form == "json":
+        for line, record in json_objects(path):
+            return TableFile(path, form, len(record), list(record), first_line=line)
+    elif sample := list(islice(delimited_rows(path, form), _SAMPLE)):
+        return TableFile(path, form, len(sample[0][1]), None, [cells for _, cells in sample], sample[0][0])
+    raise InputError("the file is empty", file=path, fix="give a file with one row per example")
 
 
 def _sniffed(path: Path) -> str:
@@ -114,7 +122,7 @@ def _delimited_batches(table: TableFile) -> Iterator[pa.RecordBatch]:
                     raise _fault(table, "a NUL byte or a cell over 1 MB")
                 if not checked and any(_holds_rows(column, separator) for column in batch.columns):
                     # Arrow takes what follows a closed quote for a part of its cell, and so may swallow rows.
-                    _check_rows(table)
+                    deque(delimited_rows(table.path, table.form), maxlen=0)
                     checked = True
                 yield batch
     except (pa.ArrowInvalid, OSError) as error:
@@ -136,23 +144,10 @@ def _holds_rows(column: pa.Array, separator: str) -> bool:
     return pc.any(pc.match_substring_regex(column, f"(?s)[\r\n].*{separator}|{separator}.*[\r\n]")).as_py() is True
 
 
-def _check_rows(table: TableFile) -> None:
-    """Read the file once in plain Python.
-
-    Raises:
-        InputError: A row breaks the rules of CSV, or has another number of columns than the first one.
-    """
-    for line, row in delimited_rows(table.path, table.form):
-        if len(row) != table.width:
-            problem = f"expected {table.width} columns, found {len(row)}"
-            fix = "every row needs as many columns as the first line"
-            raise InputError(problem, file=table.path, line=line, fix=fix)
-
-
 def _fault(table: TableFile, problem: str) -> InputError:
-    """Return the error for what Arrow found, with the line where it is."""
+    """Return the error for what Arrow found, with the line where it is: one pass over the file in plain Python."""
     try:
-        _check_rows(table)
+        deque(delimited_rows(table.path, table.form), maxlen=0)
     except InputError as error:
         return error
     return InputError(f"cannot be read: {problem}", file=table.path)

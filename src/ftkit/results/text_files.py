@@ -21,12 +21,13 @@ def delimited_rows(path: Path, form: str) -> Iterator[tuple[int, list[str]]]:
     """Yield ``(line, cells)`` of each row of a TSV or CSV file by the strict rules of CSV; empty lines are passed over.
 
     Raises:
-        InputError: The file cannot be read, is not UTF-8 text, or breaks the rules of quotes.
+        InputError: The file cannot be read, is not UTF-8 text, breaks the rules of quotes, or has a row with another
+            number of columns than the first one.
     """
     csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
     # A lone CR ends a line, too, as it does for Arrow and pandas.
     pieces = (piece for _, text in text_lines(path) for piece in re.split(r"(?<=\r)(?!\n)", text) if piece)
-    reader = csv.reader(pieces, delimiter=SEPARATORS[form], strict=True)
+    reader, width = csv.reader(pieces, delimiter=SEPARATORS[form], strict=True), 0
     while True:
         line = reader.line_num + 1
         try:
@@ -35,6 +36,10 @@ def delimited_rows(path: Path, form: str) -> Iterator[tuple[int, list[str]]]:
             return
         except csv.Error as error:
             raise InputError(f"not readable as CSV: {error}", file=path, line=line) from None
+        width = width or len(row)
+        if row and len(row) != width:
+            fix = "every row needs as many columns as the first line"
+            raise InputError(f"expected {width} columns, found {len(row)}", file=path, line=line, fix=fix)
         if row:
             yield line, row
 
