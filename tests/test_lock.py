@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ftkit.errors import EnvironmentFault, ExitCode
-from ftkit.lock import LOCK_FILE, exclusive, running_since
+from ftkit.lock import HOLDER_FILE, LOCK_FILE, exclusive, running_since
 
 HOLD = """
 import sys, time
@@ -51,7 +51,7 @@ def test_the_second_is_told_who_holds_the_folder(tmp_path: Path, holder: subproc
     assert time.monotonic() - began < 1
     assert caught.value.exit_code == ExitCode.ENVIRONMENT == 3
     assert running_since(tmp_path) is not None
-    assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == holder.pid  # the first is unharmed
+    assert json.loads((tmp_path / HOLDER_FILE).read_text())["pid"] == holder.pid  # the first is unharmed
 
 
 def test_the_lock_of_a_killed_process_is_taken_over_with_a_notice(tmp_path: Path, holder: subprocess.Popen) -> None:
@@ -82,7 +82,7 @@ def test_it_is_known_since_when_the_folder_is_held(tmp_path: Path) -> None:
 
 
 def test_the_name_of_another_host_is_believed(tmp_path: Path) -> None:
-    (tmp_path / LOCK_FILE).write_text('{"pid": 7, "host": "elsewhere"}')
+    (tmp_path / HOLDER_FILE).write_text('{"pid": 7, "host": "elsewhere"}')
     message = r"process 7 on elsewhere .* if it is gone, delete"
     with pytest.raises(EnvironmentFault, match=message), exclusive(tmp_path):
         pass
@@ -114,6 +114,10 @@ def test_the_target_of_a_link_in_place_of_the_lock_is_not_touched(tmp_path: Path
     (tmp_path / LOCK_FILE).symlink_to("precious")
     with pytest.raises(EnvironmentFault, match="cannot be written"), exclusive(tmp_path):
         pass
+    (tmp_path / LOCK_FILE).unlink()
+    (tmp_path / HOLDER_FILE).symlink_to("precious")
+    with exclusive(tmp_path):
+        assert (tmp_path / "precious").read_text() == "precious"
     assert (tmp_path / "precious").read_text() == "precious"
 
 
@@ -122,7 +126,7 @@ def test_a_full_disk_is_told_and_the_lock_let_go(tmp_path: Path, monkeypatch: py
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(EnvironmentFault, match="the disk is full"), exclusive(tmp_path):
             pass
     with exclusive(tmp_path) as notice:

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +14,9 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 from ftkit.errors import EnvironmentFault
-from ftkit.storage import disk_faults, is_alive, make_folder
+from ftkit.storage import atomic_write, disk_faults, is_alive, make_folder
 
-LOCK_FILE = ".lock"
+LOCK_FILE, HOLDER_FILE = ".lock", ".running"
 
 
 class _Holder(NamedTuple):
@@ -31,8 +31,8 @@ class _Holder(NamedTuple):
 def exclusive(directory: Path) -> Iterator[str | None]:
     """Create ``directory`` if need be and hold it for this process.
 
-    The kernel's lock of the file decides, so that a killed holder lets go at once; the file's text, process, host
-    and time, is for people. The one exception: a text from another host is believed, because some network file
+    The kernel's lock of one file decides, so that a killed holder lets go at once; another file, which says process,
+    host and time, is for people. The one exception: the name of another host is believed, because some network file
     systems keep locks to each host.
 
     Args:
@@ -44,26 +44,25 @@ def exclusive(directory: Path) -> Iterator[str | None]:
     Raises:
         EnvironmentFault: Another process holds the folder, it cannot be created or written, or its disk is full.
     """
-    path, here = directory / LOCK_FILE, socket.gethostname()
+    path, signature, here = directory / LOCK_FILE, directory / HOLDER_FILE, socket.gethostname()
     make_folder(directory)
     lock = FileLock(path)
     with disk_faults(path):
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            raise _taken(path, _read(path)) from None
+            raise _taken(signature) from None
     try:
-        before = _read(path)
+        before = _read(signature)
         if before.host not in (None, here):
-            raise _taken(path, before)
+            raise _taken(signature)
         now = datetime.now(UTC).isoformat(timespec="microseconds")
-        with disk_faults(path):
-            path.write_text(json.dumps({"pid": os.getpid(), "host": here, "since": now}), encoding="utf-8")
+        with atomic_write(signature) as file:
+            json.dump({"pid": os.getpid(), "host": here, "since": now}, file)
         try:
             yield f"took over the lock of process {before.process} on {here}, which is gone" if before.process else None
         finally:
-            with suppress(FileNotFoundError):  # the folder may be gone
-                os.truncate(path, 0)  # an orderly end leaves no name behind
+            signature.unlink(missing_ok=True)  # an orderly end leaves no name behind
     finally:
         lock.release()
 
@@ -74,7 +73,7 @@ def running_since(directory: Path) -> str | None:
     Returns:
         The time in UTC, as ISO 8601 to the microsecond; None if nobody is at work there.
     """
-    holder = _read(directory / LOCK_FILE)
+    holder = _read(directory / HOLDER_FILE)
     if holder.process is None or (holder.host == socket.gethostname() and not is_alive(holder.process)):
         return None
     return holder.since
@@ -88,9 +87,10 @@ def _read(path: Path) -> _Holder:
         return _Holder()
 
 
-def _taken(path: Path, holder: _Holder) -> EnvironmentFault:
+def _taken(signature: Path) -> EnvironmentFault:
+    holder = _read(signature)
     name = f"process {holder.process} on {holder.host}" if holder.process else "another process"
     fix = "wait for it, or choose another folder"
     if holder.host not in (None, socket.gethostname()):
-        fix += f"; if it is gone, delete {path}"
-    return EnvironmentFault(f"{name} is running in this folder", file=path.parent, fix=fix)
+        fix += f"; if it is gone, delete {signature}"
+    return EnvironmentFault(f"{name} is running in this folder", file=signature.parent, fix=fix)

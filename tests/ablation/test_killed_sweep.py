@@ -28,8 +28,8 @@ def snapshot(directory: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def holds(process: int, out: Path) -> bool:
-    lock = out / ".lock"
-    return lock.exists() and f'"pid": {process},' in lock.read_text()
+    holder = out / ".running"
+    return holder.exists() and f'"pid": {process},' in holder.read_text()
 
 
 @pytest.fixture
