@@ -126,41 +126,6 @@ def test_an_epoch_can_have_fewer_batches() -> None:
     assert module.trainer.num_training_batches == 2
 
 
-def test_a_batch_that_fails_can_be_gone_back_from() -> None:
-    failing = [2.0]
-
-    class Failing(Module):
-        def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-            loss = super().training_step(batch, batch_idx)
-            if failing == [batch.item()]:
-                failing.clear()
-                raise RuntimeError("too large")
-            return loss
-
-    def recover(error: RuntimeError) -> Callable[[], None]:
-        assert (str(error), internals.batch_is_under_way(trainer)) == ("too large", True)
-        assert internals.batches_done(trainer) == 2
-        return go_back
-
-    def go_back() -> None:
-        internals.fetch_again(trainer, 0)
-        internals.count_from(trainer, 0)
-
-    def begin(trainer: L.Trainer, module: Module) -> None:
-        internals.retry_failed_batches(trainer, module, recover)
-
-    trainer = L.Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[Hooks(on_train_start=begin)],
-    )  # fmt: skip
-    module = Failing()
-    trainer.fit(module, numbers(), numbers())
-    assert module.seen == [0, 1, 2, 0, 1, 2, 3]
-    assert "advance" in vars(trainer.fit_loop.epoch_loop)
-    internals.stop_retrying(trainer)
-    assert "advance" not in vars(trainer.fit_loop.epoch_loop)
-
-
 def test_what_is_logged_is_summed_up_and_can_be_added_to() -> None:
     def look(trainer: L.Trainer, module: Module, batch_idx: int) -> None:
         assert internals.logged_in_training(trainer) == {"now", "mean", "sum", "max"}
@@ -233,18 +198,18 @@ def test_counters_tell_where_the_loops_are() -> None:
     def look(hook: str, trainer: L.Trainer, module: Module, *args: Any) -> None:
         due = hook.startswith("on_train_batch") and internals.validation_is_due(trainer)
         under_way = internals.epoch_is_under_way(trainer)
-        found.append((hook, internals.batch_is_under_way(trainer), due, internals.epoch_is_over(trainer), under_way))
+        found.append((hook, due, internals.epoch_is_over(trainer), under_way))
 
     found: list[Any] = []
     hooks = ("on_train_batch_start", "on_train_batch_end", "on_validation_end", "on_train_epoch_end")
     fit(Hooks(**{hook: partial(look, hook) for hook in hooks}), limit_train_batches=2)
     assert found == [
-        ("on_train_batch_start", True, False, False, True),
-        ("on_train_batch_end", True, False, False, True),
-        ("on_train_batch_start", True, True, True, True),
-        ("on_train_batch_end", True, True, True, True),
-        ("on_validation_end", False, False, True, True),
-        ("on_train_epoch_end", False, False, True, False),
+        ("on_train_batch_start", False, False, True),
+        ("on_train_batch_end", False, False, True),
+        ("on_train_batch_start", True, True, True),
+        ("on_train_batch_end", True, True, True),
+        ("on_validation_end", False, True, True),
+        ("on_train_epoch_end", False, True, False),
     ]
 
 

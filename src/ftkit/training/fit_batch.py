@@ -1,10 +1,9 @@
-"""The largest micro-batch that fits into memory, with the result of the batch that was asked for."""
+"""Find the largest micro-batch that fits into memory, with the result of the batch that was asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -18,9 +17,7 @@ from torchmetrics import Metric
 from ftkit.errors import EnvironmentFault, InputError, at_least
 from ftkit.training import lightning_internals as internals
 from ftkit.training.checkpoint import trainable_parameters
-from ftkit.training.randomness import ReplayLoader
 from ftkit.training.recorder import add_to_result
-from ftkit.training.resume import ExactResume
 from ftkit.training.window import WindowedModule
 
 # What others than torch's own allocators say: the CPU's, CUDA's for pinned memory, cuBLAS's for its workspace.
@@ -28,22 +25,19 @@ _OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_
 
 
 class FitBatch(L.Callback):
-    """Halves the micro-batch until a step fits into memory, and accumulates gradients over as many more of them.
+    """Halve the micro-batch until a step fits into memory, and accumulate gradients over as many more of them.
 
-    What does not come out even is split further: 5 rows into 5 of one. Evaluation keeps its own batches.
+    What does not come out even is split further: 5 examples into 5 of one. Evaluation keeps its own batches.
 
     Before the first step the largest of some batches is tried, forwards and backwards, with room left for the
-    optimizer's state. Where a later one does not fit, its step begins again, gradients thrown away, with the same
-    examples in smaller micro-batches, and the run goes on with these; :class:`ftkit.training.resume.ExactResume`, which
-    ``ftkit fit`` has always, fetches the examples again. What the module itself counts over an epoch, such as a
-    training accuracy, counts the examples of that step that had been through twice.
+    optimizer's state. A later batch that does not fit ends the run: try more batches then.
 
     Examples, their order, and the number and size of the steps stay as they were asked for: micro-batches of unequal
     size are weighted by it where the loss is a mean. Modules that divide by what their window holds themselves
     (:class:`ftkit.training.window.WindowedModule`) are left to do so. What was found is in ``result.json`` as
     ``batch``, and a resumed run keeps it.
 
-    It needs one process, automatic optimization, a data module with ``batch_size``, and rows that are counted.
+    It needs one process, automatic optimization, a data module with ``batch_size``, and examples that are counted.
 
     Args:
         probe_batches: Of how many batches the largest is tried. Messages padded to one length are all as large.
@@ -54,11 +48,10 @@ class FitBatch(L.Callback):
         self.probe_batches = probe_batches
         self.asked = self.fitted = 0
         self._examples = self._accumulate = 0
-        self._stepping = False  # weights may have changed: a step cannot begin again
 
     @property
     def factor(self) -> int:
-        """Micro-batches that make a batch."""
+        """How many micro-batches make a batch."""
         return self.asked // self.fitted
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -81,7 +74,7 @@ class FitBatch(L.Callback):
         """Find the size and set up trainer and data for it.
 
         Raises:
-            InputError: The data module does not say its batch size, or its rows cannot be counted.
+            InputError: The data module does not say its batch size, or its examples cannot be counted.
             EnvironmentFault: Not even one example fits.
         """
         data: Any = getattr(trainer, "datamodule", None)
@@ -94,7 +87,6 @@ class FitBatch(L.Callback):
             self.fitted = self._largest(trainer, pl_module, data)
         if self.fitted < self.asked:
             self._split(trainer)
-        internals.retry_failed_batches(trainer, pl_module, partial(self._recover, trainer, pl_module))
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Split the batches of a loader that was made anew."""
@@ -105,7 +97,7 @@ class FitBatch(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Note which micro-batch comes."""
-        self._batch_idx, self._stepping = batch_idx, False
+        self._batch_idx = batch_idx
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """Weight a micro-batch's mean by its part of the examples of its batch."""
@@ -115,12 +107,6 @@ class FitBatch(L.Callback):
         whole = min(self.asked, self._examples - self._batch_idx // self.factor * self.asked)
         if size * self.factor != whole:
             loss.register_hook(lambda gradient: gradient * (size * self.factor / whole))
-
-    def on_before_optimizer_step(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        """Note that the weights are about to change."""
-        self._stepping = True
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Record what was found, and leave the trainer as it was."""
@@ -134,50 +120,16 @@ class FitBatch(L.Callback):
         self._release(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """The size that was found."""
+        """Return the size that was found."""
         return {"fitted": self.fitted}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the size that the run had."""
         self.fitted = state_dict["fitted"]
 
-    def _recover(self, trainer: L.Trainer, module: L.LightningModule, error: RuntimeError) -> Callable[[], None]:
-        """What begins a step that does not fit again; any other error is raised."""
-        if not is_out_of_memory(error) or (self._stepping and internals.batch_is_under_way(trainer)):
-            raise error
-        size = self._smaller(self.fitted, error)
-        return partial(self._begin_again, trainer, module, self._resume(trainer, error), size)
-
     def _release(self, trainer: L.Trainer) -> None:
-        internals.stop_retrying(trainer)
         if self._accumulate:
             trainer.accumulate_grad_batches, self._accumulate = self._accumulate, 0
-
-    def _resume(self, trainer: L.Trainer, error: BaseException) -> ExactResume:
-        """Who fetches the examples of a step again."""
-        found = [callback for callback in trainer.callbacks if isinstance(callback, ExactResume)]  # type: ignore[attr-defined]
-        if found and isinstance(_loader(trainer), ReplayLoader):
-            return found[0]
-        raise EnvironmentFault(
-            "out of memory in a batch that is larger than those that were tried",
-            field="data.batch_size",
-            got=self.fitted,
-            fix="add the callback ftkit.training.resume.ExactResume, and its step begins again with half of it",
-        ) from error
-
-    def _begin_again(self, trainer: L.Trainer, module: L.LightningModule, resume: ExactResume, size: int) -> None:
-        """Go back to where the step's first micro-batch was, and on in smaller ones."""
-        module.zero_grad(set_to_none=True)
-        if isinstance(module, WindowedModule):
-            module.restart_window()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        steps = internals.batches_done(trainer) // trainer.accumulate_grad_batches
-        self.fitted = size
-        self._split(trainer)
-        first = steps * trainer.accumulate_grad_batches
-        resume.begin_again(trainer, first)
-        internals.count_from(trainer, first)
 
     def _largest(self, trainer: L.Trainer, module: L.LightningModule, data: Any) -> int:
         size = self.asked
@@ -197,7 +149,7 @@ class FitBatch(L.Callback):
                 torch.cuda.empty_cache()
 
     def _try(self, trainer: L.Trainer, module: L.LightningModule, data: Any, size: int) -> None:
-        """One step without its end on the largest of some batches."""
+        """Take one step, without the optimizer's, on the largest of some batches."""
         data.batch_size = size
         batches = islice(data.train_dataloader(), self.probe_batches)
         # Compared as the step gets them: one that was tried before may come without what is kept of it.
@@ -212,7 +164,7 @@ class FitBatch(L.Callback):
         del room
 
     def _smaller(self, size: int, error: BaseException) -> int:
-        """At most half of a size that did not fit, and a divisor of what was asked for."""
+        """Return at most half of a size that did not fit, a divisor of what was asked for."""
         if size == 1:
             raise EnvironmentFault(
                 "out of memory with a single example",
@@ -236,11 +188,11 @@ class FitBatch(L.Callback):
 
 
 def _loader(trainer: L.Trainer) -> Any:
-    """The loader of the training rows."""
+    """Return the loader of the training examples."""
     loaders = internals.training_loaders(trainer)
     sampler = getattr(loaders[0], "batch_sampler", None) if len(loaders) == 1 else None
     if type(sampler) is not BatchSampler or isinstance(loaders[0].dataset, IterableDataset):
-        raise InputError("FitBatch needs one training loader, of rows that are counted", field="trainer.callbacks")
+        raise InputError("FitBatch needs one training loader, of examples that are counted", field="trainer.callbacks")
     return loaders[0]
 
 
@@ -250,7 +202,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def elements(batch: Any) -> int:
-    """Elements of all tensors in a batch.
+    """Count the elements of all tensors in a batch.
 
     Example:
         >>> elements({"inputs": {"input_ids": torch.zeros(2, 3)}, "id": ["a", "b"]})

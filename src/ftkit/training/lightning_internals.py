@@ -121,27 +121,18 @@ def training_loaders(trainer: L.Trainer) -> list[Any]:
 def replace_training_loaders(trainer: L.Trainer, loaders: list[Any]) -> None:
     """Have the fit loop iterate over other loaders, from their beginning.
 
-    Assumes the same as :func:`training_loaders` and :func:`fetch_again`, and that ``flattened`` can be set.
+    Assumes the same as :func:`training_loaders`, that ``flattened`` can be set, and that ``_data_fetcher`` begins anew
+    with ``iter``.
     """
     loop: Any = trainer.fit_loop
     loop._combined_loader.flattened = loaders
     iter(loop._data_fetcher)  # the first iterator is over the old ones
 
 
-def fetch_again(trainer: L.Trainer, batch_idx: int) -> None:
-    """Throw away what was fetched, iterate over the training data anew, and say at which batch that begins.
-
-    Assumes that ``_data_fetcher`` begins anew with ``iter`` and counts in ``fetched``.
-    """
-    fetcher: Any = trainer.fit_loop._data_fetcher
-    iter(fetcher)
-    fetcher.fetched = batch_idx
-
-
 def pass_over_batches(trainer: L.Trainer, batches: int) -> None:
     """Fetch batches and drop them, before the loop begins.
 
-    Assumes that the loop adds the number of batches that were done to ``fetched`` itself.
+    Assumes that ``_data_fetcher`` counts in ``fetched``, to which the loop adds the batches that were done itself.
     """
     fetcher: Any = trainer.fit_loop._data_fetcher
     for _ in range(batches):
@@ -360,15 +351,6 @@ def restore_checkpoint_flags(trainer: L.Trainer, flags: Mapping[str, Mapping[str
 # The loops and their state in a checkpoint
 
 
-def batch_is_under_way(trainer: L.Trainer) -> bool:
-    """Return whether a batch of training has begun and is not over.
-
-    Assumes that ``batch_progress`` of the epoch loop counts a batch as ready, then started, processed, completed.
-    """
-    counts = trainer.fit_loop.epoch_loop.batch_progress.current
-    return counts.ready > counts.completed
-
-
 def epoch_is_over(trainer: L.Trainer) -> bool:
     """Return whether no batch of the epoch is left, or no step of the training.
 
@@ -478,59 +460,3 @@ def finish_epoch_first(trainer: L.Trainer, validates: bool, stop: bool) -> None:
 
     loop.on_advance_start, epoch.on_advance_end = begin_once, end_once
     epoch.max_steps = -1
-
-
-def retry_failed_batches(
-    trainer: L.Trainer, module: L.LightningModule, recover: Callable[[RuntimeError], Callable[[], None]]
-) -> None:
-    """Go on where a batch of training raises a RuntimeError; Lightning has no hook for it.
-
-    Args:
-        trainer: The trainer, until :func:`stop_retrying`.
-        module: Its module.
-        recover: Gets the error and raises it, or returns what is called before the loop goes on, outside of the
-            handler, which holds on to the tensors of the batch that failed.
-
-    Assumes that the epoch loop calls its ``advance`` for each batch, and logs under ``_current_fx_name``.
-    """
-    loop: Any = trainer.fit_loop.epoch_loop
-    advance = loop.advance
-
-    def advance_again(fetcher: Any) -> None:
-        while True:
-            hook = module._current_fx_name
-            try:
-                return advance(fetcher)
-            except RuntimeError as error:
-                prepare = recover(error)
-            module._current_fx_name = hook
-            prepare()
-
-    loop.advance = advance_again
-
-
-def stop_retrying(trainer: L.Trainer) -> None:
-    """Undo :func:`retry_failed_batches`."""
-    vars(trainer.fit_loop.epoch_loop).pop("advance", None)
-
-
-def batches_done(trainer: L.Trainer) -> int:
-    """Return the batches of the epoch that are over.
-
-    Assumes the same as :func:`batch_is_under_way`.
-    """
-    return trainer.fit_loop.epoch_loop.batch_progress.current.completed
-
-
-def count_from(trainer: L.Trainer, batch_idx: int) -> None:
-    """Have the epoch loop go on with another batch of this epoch.
-
-    Assumes the same as :func:`batch_is_under_way`, and that ``optim_progress`` counts steps as ready and completed.
-    """
-    loop: Any = trainer.fit_loop.epoch_loop
-    progress, step = loop.batch_progress, loop.automatic_optimization.optim_progress.optimizer.step
-    before = trainer.current_epoch * int(trainer.num_training_batches)
-    for counts, number in ((progress.current, batch_idx), (progress.total, before + batch_idx)):
-        counts.ready = counts.started = counts.processed = counts.completed = number
-    for counts in (step.current, step.total):
-        counts.ready = counts.completed

@@ -80,7 +80,6 @@ class ReplayLoader:
     ) -> None:
         self.loader, self._seed, self._epoch, self._start = loader, seed, epoch, start
         self.generator_states: list[torch.Tensor] = []
-        self._again: int | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name == "loader":  # not set yet: a copy is being made
@@ -90,14 +89,8 @@ class ReplayLoader:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def begin_again(self, batch_idx: int) -> None:
-        """Let the next iteration go through the same epoch once more, from a batch on."""
-        self._again = batch_idx
-
     def __iter__(self) -> Iterator[Any]:
         epoch, (first, states) = self._epoch(), self._start()
-        if self._again is not None:
-            first, states, self._again = self._again, self.generator_states, None
         generators = _generators(self.loader)
         if states is not None:
             for generator, state in zip(generators, states, strict=True):

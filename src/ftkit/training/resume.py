@@ -188,13 +188,6 @@ class ExactResume(L.Callback):
         for logger, curves in zip(_curves(self._trainer), state_dict["curves"], strict=False):
             logger.go_on(**curves)
 
-    def begin_again(self, trainer: L.Trainer, batch_idx: int) -> None:
-        """Go on with a batch of this epoch that was fetched before; Lightning's counters are left to the caller."""
-        self._batches = batch_idx
-        for loader in self._loaders:
-            loader.begin_again(batch_idx)
-        internals.fetch_again(trainer, batch_idx)
-
     def _replay(self, trainer: L.Trainer) -> None:
         """Wrap the loaders, unless they restore themselves or are wrapped."""
         loaders = internals.training_loaders(trainer)
