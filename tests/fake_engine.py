@@ -15,6 +15,7 @@ import yaml
 
 from ftkit.ablation import Ablation, run
 from ftkit.errors import InputError, UnavailableError
+from ftkit.run_folder import FORMAT
 
 
 def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
@@ -74,6 +75,7 @@ def result(correct: int, seed: int, n: int = 300) -> dict[str, Any]:
     right = correct + seed - 123
     splits = {"train": (1045, 1000), "val": (149, 147), "test": (n, right)}
     return {
+        "format": FORMAT,
         "splits": {name: {"n": n, "correct": k, "accuracy": k / n} for name, (n, k) in splits.items()},
         "seconds": {"fit": time.perf_counter() % 100, "test": 0.5},
         "peak_memory_mb": 500.0 + time.perf_counter() % 100,

@@ -29,7 +29,7 @@ ALLOWED = {
 SINGLE_FILES: dict[str, set[str]] = {
     "errors": set(),
     "normalize": set(),
-    "run_folder": set(),
+    "run_folder": {"errors"},
     "wandb_settings": set(),
     "storage": {"errors"},
     "lock": {"errors", "storage"},

@@ -65,6 +65,10 @@ class InputError(FtkitError, ValueError):
     exit_code = ExitCode.INPUT
 
 
+class FormatError(InputError):
+    """A file was written by an edition of ftkit whose keys mean something else (exit code 2)."""
+
+
 class EnvironmentFault(FtkitError, RuntimeError):
     """The machine lacks something: disk, network, access, weights, a lock (exit code 3)."""
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ftkit.errors import FormatError
 
 DEFAULT_FOLDER = "runs/single"
 RESULT_FILE = "result.json"
 CONFIG_FILE = "config.yaml"
 CURVES_FILE = "metrics.csv"
+
+FORMAT = 2  # of result.json, of an ablation's files and of checkpoints
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -21,3 +26,24 @@ def predictions_file(split: str) -> str:
         'predictions-test.tsv'
     """
     return f"predictions-{split}.tsv"
+
+
+def refuse_other_format(found: Any, file: str | Path, line: int | None = None) -> None:
+    """Refuse a file of another edition of ftkit, whose keys may mean something else.
+
+    Args:
+        found: The format number that the file says; None if it says none.
+        file: The file.
+        line: The line that says it.
+
+    Raises:
+        FormatError: It is not :data:`FORMAT`.
+    """
+    if found != FORMAT:
+        raise FormatError(
+            f"was written in {'an unnumbered format' if found is None else f'format {found}'}, and this ftkit reads "
+            f"format {FORMAT}",
+            file=file,
+            line=line,
+            fix="use a new output folder, or the version of ftkit that wrote this one",
+        )

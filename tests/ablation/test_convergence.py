@@ -38,7 +38,7 @@ def cell(
     splits = {"test": {"n": 10, "correct": 5}}
     if right is not None:
         splits["train"] = {"n": len(labels) or 1000, "correct": right, **({} if ties is None else {"ties": ties})}
-    (folder / "result.json").write_text(json.dumps({"splits": splits}))
+    (folder / "result.json").write_text(json.dumps({"format": 2, "splits": splits}))
     if labels:
         rows = [f"{k}\t{label}\t{label}\n" for k, label in enumerate(labels)]
         (folder / "predictions-train.tsv").write_text("".join(["id\tlabel\tprediction\n", *rows]))

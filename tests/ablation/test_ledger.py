@@ -1,9 +1,10 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from ftkit.ablation.ledger import Entry, Ledger, key_of
-from ftkit.errors import EnvironmentFault
+from ftkit.errors import EnvironmentFault, InputError
 from ftkit.storage import sha256_of
 
 
@@ -81,4 +82,16 @@ def test_the_key_is_of_the_content_not_of_the_order(tmp_path: Path) -> None:
 def test_a_ledger_that_cannot_be_written_is_the_environments_fault(tmp_path: Path) -> None:
     (tmp_path / "ledger.jsonl").mkdir()
     with pytest.raises(EnvironmentFault, match=r"ledger\.jsonl"):
+        Ledger(tmp_path)
+
+
+@pytest.mark.parametrize("said", [{}, {"format": 1}], ids=["none", "1"])
+def test_a_ledger_of_another_format_is_refused_by_name(tmp_path: Path, said: dict[str, int]) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.append(Entry("01_a/seed-123", 1, 123, "started"))
+    entry = json.loads(ledger.path.read_text())
+    del entry["format"]
+    ledger.path.write_text(ledger.path.read_text() + json.dumps({**entry, **said}) + "\n")
+    expected = r"ledger.jsonl:2: was written in .*format.*, and this ftkit reads format 2; fix: use a new output folder"
+    with pytest.raises(InputError, match=expected):
         Ledger(tmp_path)

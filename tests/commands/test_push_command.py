@@ -101,6 +101,7 @@ def test_a_run_without_a_whole_result_leaves_no_repository(
     result: Any, message: str, run: Path, tmp_path: Path
 ) -> None:
     unfinished = Path(shutil.copytree(run, tmp_path / "run"))
+    result = {"format": 2, **result} if isinstance(result, dict) else result
     (unfinished / "result.json").write_text(json.dumps(result))
     for _ in range(2):  # a second try is told the same
         with pytest.raises(InputError, match=rf"result\.json: {message}"):

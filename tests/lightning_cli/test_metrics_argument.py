@@ -97,9 +97,7 @@ def test_metrics_of_a_config_choose_the_checkpoint_and_the_end(configured: Any, 
     assert logged["f1"] == pytest.approx(float(BinaryF1Score()(preds, target)))
     assert logged["auroc"] == pytest.approx(float(BinaryAUROC()(preds, target)))
     assert main(["test", *command]) == 0
-    assert set(json.loads((folder / "result.json").read_text())["metrics"]["test"]) == {
-        f"{split}/{name}" for split in ("train", "val", "test") for name in ("f1", "auroc")
-    }
+    assert set(json.loads((folder / "result.json").read_text())["metrics"]["test"]) == {"test/f1", "test/auroc"}
 
 
 @pytest.mark.parametrize("metrics", [None, {"class_path": "BinaryEvaluator"}], ids=["default", "by its short name"])
@@ -116,9 +114,9 @@ def test_the_evaluator_logs_what_ftkit_evaluate_finds(
     assert {name: logged[name] for name in figures} == pytest.approx(figures, abs=1e-6)
     assert logged["tp"] == found["counts"]["tp"]
     tested = json.loads((folder / "result.json").read_text())["metrics"]["test"]
-    for split in ("train", "test"):
-        figures = evaluated(folder / f"predictions-{split}.tsv", capsys)["figures"]
-        assert tested[f"{split}/auroc"] == pytest.approx(figures["auroc"], abs=1e-6)
+    figures = evaluated(folder / "predictions-test.tsv", capsys)["figures"]
+    assert tested["test/auroc"] == pytest.approx(figures["auroc"], abs=1e-6)
+    assert not [name for name in tested if not name.startswith("test/")]  # train and val are tested, too
 
 
 def test_a_metric_of_ones_own_is_one_class_in_no_list(configured: Any, tmp_path: Path) -> None:
@@ -158,7 +156,7 @@ def test_metrics_that_agree_on_the_first_batch_stay_apart() -> None:
 def test_each_split_has_metrics_of_its_own() -> None:
     given = MetricCollection({"auroc": BinaryAUROC()})
     module = GPT2Classifier(base_model="demo", metrics=given)
-    assert len({id(module.metrics[f"{split}/"]) for split in ("train", "val", "test")} | {id(given)}) == 4
+    assert len({id(module.metrics[f"{split}/"]) for split in ("val", "test")} | {id(given)}) == 3
 
 
 def test_names_of_the_modules_own_are_taken() -> None:

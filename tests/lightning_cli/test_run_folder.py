@@ -11,8 +11,9 @@ from run_files import FILES, Ftkit, contents, files_in
 from ftkit.cli import main
 from ftkit.errors import ExitCode
 from ftkit.lock import exclusive
-from ftkit.run_folder import DEFAULT_FOLDER
+from ftkit.run_folder import DEFAULT_FOLDER, FORMAT
 from ftkit.storage import sha256_of, verify_checksum
+from ftkit.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 
 
 def test_fit_and_test_leave_a_complete_run_folder(run_folder: Path, gpt2_folder: Path, messages_file: Path) -> None:
@@ -106,6 +107,25 @@ def test_a_fast_dev_run_leaves_a_run_folder_as_it_is(ftkit: Ftkit, run_folder: P
     assert tested["seconds"]["fit"] == result["seconds"]["fit"]
     assert ftkit("fit", "--trainer.fast_dev_run", "true", folder=tmp_path / "new")[0] == 0
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_folder_of_another_format_is_refused_by_name(ftkit: Ftkit, run_folder: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    file, checkpoint = run / "result.json", run / "checkpoints" / "last.ckpt"
+    result = json.loads(file.read_text())
+    assert (result["format"], read_checkpoint(run)["format"]) == (FORMAT, FORMAT)
+    file.write_text(json.dumps({**result, "format": FORMAT - 1}))
+    fix = "this ftkit reads format 2; fix: use a new output folder, or the version of ftkit that wrote this one"
+    code, said = ftkit("test")
+    assert code == ExitCode.INPUT
+    assert f"result.json: was written in format 1, and {fix}" in said
+    content = read_checkpoint(run)
+    del content["format"]
+    AtomicCheckpointIO().save_checkpoint(content, checkpoint)
+    for command in ("test", "fit"):
+        code, said = ftkit(command, *(["--resume", "true"] if command == "fit" else []))
+        assert code == ExitCode.INPUT
+        assert f"last.ckpt: was written in an unnumbered format, and {fix}" in said
 
 
 def test_an_output_folder_that_cannot_be_made_is_the_environments_fault(ftkit: Ftkit, tmp_path: Path) -> None:

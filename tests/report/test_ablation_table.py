@@ -188,19 +188,26 @@ def test_what_is_no_output_folder_is_refused(tmp_path: Path) -> None:
     "text",
     [
         '{"name": ',
-        "{}",
+        '{"format": 2}',
         "[]",
         "null",
-        '{"name": "a", "rows": {}, "published": []}',
-        '{"name": "a", "rows": [1], "published": {"rows": {}}}',
-        '{"name": "a", "rows": [], "published": {"rows": {"1": {"trian": 1}}}}',
-        '{"name": "a", "rows": [], "published": {"rows": {"one": {}}}}',
+        '{"format": 2, "name": "a", "rows": {}, "published": []}',
+        '{"format": 2, "name": "a", "rows": [1], "published": {"rows": {}}}',
+        '{"format": 2, "name": "a", "rows": [], "published": {"rows": {"1": {"trian": 1}}}}',
+        '{"format": 2, "name": "a", "rows": [], "published": {"rows": {"one": {}}}}',
         "[" * 100_000,
     ],
 )
 def test_a_description_that_is_damaged_or_of_another_shape_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "ablation.json").write_text(text)
     with pytest.raises(InputError, match=r"ablation\.json: damaged; fix: run the same"):
+        table(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"format": 1}', '{"name": "a", "rows": [], "published": {"rows": {}}}'])
+def test_an_output_folder_of_another_format_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ablation.json").write_text(text)
+    with pytest.raises(InputError, match=r"ablation\.json: was written in .*and this ftkit reads format 2; fix: use"):
         table(tmp_path)
 
 

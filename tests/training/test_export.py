@@ -27,7 +27,8 @@ RESULT = {
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     state = {"net.head.weight": torch.arange(6.0).view(2, 3), "net.head.bias": torch.zeros(2, dtype=torch.bfloat16)}
-    checkpoint = {"state_dict": state, "hyper_parameters": {"size": "small"}, "base": {"a": 1}, "optimizer_states": [1]}
+    options = {"hyper_parameters": {"size": "small"}, "base": {"a": 1}, "format": 2}
+    checkpoint = {"state_dict": state, **options, "optimizer_states": [1]}
     AtomicCheckpointIO().save_checkpoint(checkpoint, tmp_path / "run" / "checkpoints" / "last.ckpt")
     return tmp_path / "run"
 
@@ -35,7 +36,7 @@ def run(tmp_path: Path) -> Path:
 def test_what_was_trained_is_kept_and_nothing_else(run: Path, tmp_path: Path) -> None:
     export_trained(run, tmp_path / "out", "ftkit.Some")
     found = read_export(tmp_path / "out")
-    assert found.keys() == {"hyper_parameters", "base", "encoding", "state_dict", "file"}
+    assert found.keys() == {"format", "hyper_parameters", "base", "encoding", "state_dict", "file"}
     assert found["hyper_parameters"] == {"size": "small", "_class_path": "ftkit.Some"}
     assert found["state_dict"]["net.head.weight"].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert found["state_dict"]["net.head.bias"].dtype == torch.bfloat16

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ftkit.errors import EnvironmentFault
-from ftkit.run_folder import RESULT_FILE
+from ftkit.run_folder import FORMAT, RESULT_FILE, refuse_other_format
 from ftkit.storage import sha256_of
 
 LEDGER_FILE = "ledger.jsonl"
@@ -39,6 +39,7 @@ class Entry:
         result: The SHA-256 of the cell's ``result.json``, if it is done.
         reason: Why the cell was skipped or failed.
         time: When the line was written, in UTC, as ISO 8601.
+        format: The format number of the line.
     """
 
     cell: str
@@ -50,6 +51,7 @@ class Entry:
     result: str = ""
     reason: str = ""
     time: str = ""
+    format: int = FORMAT
 
 
 def key_of(identity: Mapping[str, Any]) -> str:
@@ -72,6 +74,10 @@ class Ledger:
     Attributes:
         entries: The last whole line of each cell, the latest line last.
         notices: What was found wrong in the file, with line numbers.
+
+    Raises:
+        InputError: The ledger was written in another format.
+        EnvironmentFault: It cannot be read.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -120,19 +126,25 @@ class Ledger:
             is_last = number == len(lines)
             if is_last and not line:
                 continue
-            entry = None if is_last else _parse(line)  # even a last line that parses may lack its end
+            entry = None if is_last else self._parse(line, number)  # even a last line that parses may lack its end
             if entry is None:
                 self.notices.append(f"{self.path}:{number}: cut or damaged line; the cell it spoke of is unfinished")
             else:
                 self._remember(entry)
 
+    def _parse(self, line: bytes, number: int) -> Entry | None:
+        try:
+            content = json.loads(line)
+        except ValueError:
+            return None
+        if not isinstance(content, dict):
+            return None
+        refuse_other_format(content.get("format"), self.path, number)
+        try:
+            return Entry(**content)
+        except TypeError:
+            return None
+
     def _remember(self, entry: Entry) -> None:
         self.entries.pop(entry.cell, None)
         self.entries[entry.cell] = entry
-
-
-def _parse(line: bytes) -> Entry | None:
-    try:
-        return Entry(**json.loads(line))
-    except (ValueError, TypeError):
-        return None

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftkit.errors import InputError
-from ftkit.run_folder import SPLITS
+from ftkit.errors import FormatError, InputError
+from ftkit.run_folder import SPLITS, refuse_other_format
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,18 @@ class Result:
         """Read a ``result.json`` and check that it is complete.
 
         Raises:
-            InputError: The file is missing or cut, or says nothing of the test split.
+            InputError: The file is missing, cut or of another format, or says nothing of the test split.
         """
         try:
             raw = json.loads(path.read_bytes())
+            refuse_other_format(raw.get("format"), path)
             counts, logged = raw.get("splits") or {}, (raw.get("metrics") or {}).get("test") or {}
             splits: dict[str, Split] = {name: _split(counts[name]) for name in SPLITS if name in counts}
             metrics = {name: float(value) for name, value in logged.items() if value is not None}
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", file=path) from None
+        except FormatError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not a complete result: {type(error).__name__} {error}", file=path) from None
         if "test" not in splits and not metrics:

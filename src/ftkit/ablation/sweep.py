@@ -14,9 +14,9 @@ from ftkit.ablation.ledger import Ledger
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.result import Result
 from ftkit.ablation.run_answers import RunAnswers, read_run_answers
-from ftkit.errors import InputError
+from ftkit.errors import FormatError, InputError
 from ftkit.lock import running_since
-from ftkit.run_folder import RESULT_FILE, predictions_file
+from ftkit.run_folder import FORMAT, RESULT_FILE, predictions_file, refuse_other_format
 from ftkit.storage import atomic_write
 
 DESCRIPTION_FILE = "ablation.json"
@@ -92,6 +92,7 @@ class Sweep:
 def write_description(out: Path, ablation: Ablation) -> None:
     """Write ``OUT/ablation.json``, so that the output folder explains itself; an unchanged one stays."""
     description = {
+        "format": FORMAT,
         "name": ablation.folder.resolve().name,
         "rows": [
             {"number": row.number, "label": row.label, "name": row.name, "question": row.question}
@@ -116,18 +117,22 @@ def read_sweep(directory: str | Path) -> Sweep:
         Its rows and cells.
 
     Raises:
-        InputError: It is not such a folder, or a file in it is damaged.
+        InputError: It is not such a folder, or a file in it is damaged or of another format.
     """
     directory = Path(directory)
     path = directory / DESCRIPTION_FILE
     try:
-        name, published, rows = _parse_description(path.read_bytes())
+        description = json.loads(path.read_bytes())
+        refuse_other_format(description.get("format"), path)
+        name, published, rows = _parse_description(description)
     except OSError:
         raise InputError(
             "not the output of an ablation",
             file=directory,
             fix="run `ftkit ablation run FOLDER --out DIR` first",
         ) from None
+    except FormatError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no JSON, or of another shape
         raise InputError("damaged", file=path, fix="run the same `ftkit ablation run` again") from None
     ledger = Ledger(directory)
@@ -140,9 +145,8 @@ def read_sweep(directory: str | Path) -> Sweep:
     )
 
 
-def _parse_description(text: bytes) -> tuple[str, PublishedTable, dict[str, SweepRow]]:
+def _parse_description(description: Mapping[str, Any]) -> tuple[str, PublishedTable, dict[str, SweepRow]]:
     """The ablation's name, the published figures, and the rows by label, without cells yet."""
-    description = json.loads(text)
     figures = {int(number): Published(**row) for number, row in description["published"]["rows"].items()}
     rows = {
         row["label"]: SweepRow(row["number"], row["name"], row["question"], [], figures.get(row["number"]))

@@ -17,6 +17,7 @@ from torch import nn
 
 from ftkit.errors import InputError
 from ftkit.models.base_files import BaseFiles, differing_files
+from ftkit.run_folder import FORMAT, refuse_other_format
 from ftkit.storage import CHECKSUM_SUFFIX, atomic_write, verify_checksum
 from ftkit.training.callback_checks import refuse_callbacks
 from ftkit.training.lightning_internals import attached_trainer
@@ -165,7 +166,7 @@ class TrainedStateModule(L.LightningModule):
         """Drop the frozen weights; add the base's identity, and the class for those who find only the file."""
         if state := checkpoint["state_dict"]:  # of sharded weights only the first process has it
             checkpoint["state_dict"] = {name: state[name] for name in trainable_parameters(self)}
-        checkpoint["base"] = self.base
+        checkpoint |= {"base": self.base, "format": FORMAT}
         if self.lr is not None:
             checkpoint["lr"] = self.lr
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
@@ -294,6 +295,8 @@ def _load(path: Path, map_location: Any) -> dict[str, Any]:
         raise InputError(f"cannot be read as a checkpoint: {error}", file=path, fix=_newest_other(path)) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError("is not a Lightning checkpoint", file=path)
+    if "base" in checkpoint:  # of a module of ftkit's
+        refuse_other_format(checkpoint.get("format"), path)
     return {**checkpoint, "file": str(path)}
 
 

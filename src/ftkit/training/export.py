@@ -10,12 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from ftkit.errors import InputError
+from ftkit.run_folder import refuse_other_format
 from ftkit.storage import atomic_write, sha256_of
 from ftkit.training.checkpoint import read_checkpoint
 
 DESCRIPTION = "ftkit.json"
 STATE = "trained.safetensors"
-_KEPT = ("hyper_parameters", "base", "encoding")
+_KEPT = ("format", "hyper_parameters", "base", "encoding")
 
 
 def export_trained(run: Path, folder: Path, class_path: str) -> None:
@@ -43,10 +44,11 @@ def read_export(folder: Path) -> dict[str, Any]:
     """Read what :func:`export_trained` wrote, in the form of a checkpoint.
 
     Raises:
-        InputError: A file is missing, damaged or changed.
+        InputError: A file is missing, damaged, changed or of another format.
     """
     try:
         checkpoint = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        refuse_other_format(checkpoint.get("format"), folder / DESCRIPTION)
         found = sha256_of(folder / STATE)
         if found != checkpoint.pop("sha256"):
             raise InputError("the checksum does not match: the file was changed or damaged", file=folder / STATE)

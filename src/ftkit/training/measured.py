@@ -13,7 +13,6 @@ from ftkit.errors import InputError
 from ftkit.normalize import normalize
 from ftkit.results.binary import BinaryEvaluator, in_double
 from ftkit.results.figures import UNPARSED
-from ftkit.run_folder import SPLITS
 from ftkit.training.checkpoint import TrainedStateModule
 
 Metrics: TypeAlias = Metric | MetricCollection | dict[str, Metric]
@@ -22,7 +21,7 @@ _LOGGED_BY_MODULES = {"loss", "accuracy"}
 
 
 class MeasuredModule(TrainedStateModule):
-    """A two-class module that logs metrics of its choice for every evaluated split, as ``SPLIT/NAME``.
+    """A two-class module that logs metrics of its choice, as ``val/NAME`` and ``test/NAME``.
 
     The metrics are given what the evaluation steps return for the prediction file, see
     :class:`ftkit.training.recorder.RunRecorder`: ``preds``, the probability of the positive class, float (B,), and
@@ -54,12 +53,14 @@ class MeasuredModule(TrainedStateModule):
 
     def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure a batch of the validation split."""
-        self._measure(("val",), outputs, dataloader_idx)
+        if dataloader_idx == 0:
+            self._measure("val/", outputs)
 
     def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Measure a batch of one of the tested splits."""
-        datamodule = getattr(self.trainer, "datamodule", None)
-        self._measure(getattr(datamodule, "evaluate_splits", ("test",)), outputs, dataloader_idx)
+        """Measure a batch, if it is of the test split; others that ``test`` runs over have their prediction files."""
+        splits = getattr(getattr(self.trainer, "datamodule", None), "evaluate_splits", ("test",))
+        if list(splits)[dataloader_idx : dataloader_idx + 1] == ["test"]:
+            self._measure("test/", outputs)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of what was evaluated; an undefined figure is NaN.
@@ -78,13 +79,13 @@ class MeasuredModule(TrainedStateModule):
 
     on_test_epoch_end = on_validation_epoch_end
 
-    def _measure(self, splits: tuple[str, ...], outputs: Any, place: int) -> None:
-        if place >= len(splits) or not isinstance(outputs, Mapping) or "id" not in outputs:
+    def _measure(self, prefix: str, outputs: Any) -> None:
+        if not isinstance(outputs, Mapping) or "id" not in outputs:
             return
         # In float64 a sigmoid keeps the order of log-odds up to 36.
         preds = outputs["probability"] if "probability" in outputs else in_double(outputs["score"]).sigmoid()
         target, answers = (self._codes(outputs[name]) for name in ("label", "prediction"))
-        dict(self._collections())[f"{splits[place]}/"].update(preds, target, ids=outputs["id"], answers=answers)
+        dict(self._collections())[prefix].update(preds, target, ids=outputs["id"], answers=answers)
 
     def _collections(self) -> ItemsView[str, Any]:
         return self.metrics.items()
@@ -98,11 +99,11 @@ class MeasuredModule(TrainedStateModule):
 
 
 def _clones(metrics: Metrics) -> dict[str, MetricCollection]:
-    """A collection for each split by its prefix, such as ``val/``."""
+    """Return a collection for each split by its prefix."""
     if not isinstance(metrics, MetricCollection):
         # Groups are found by comparing the states after one batch, where different metrics can agree by chance.
         several: Any = metrics if isinstance(metrics, dict) else [metrics]
         metrics = MetricCollection(several, compute_groups=False)
     if taken := _LOGGED_BY_MODULES.intersection(metrics.keys(keep_base=True)):
         raise InputError("is logged by the module itself", field=f"metrics.{taken.pop()}", fix="choose another name")
-    return {f"{split}/": metrics.clone(prefix=f"{split}/") for split in SPLITS}
+    return {prefix: metrics.clone(prefix=prefix) for prefix in ("val/", "test/")}

@@ -18,7 +18,7 @@ from torch import Tensor
 from ftkit.errors import InputError
 from ftkit.results.predictions import write_predictions
 from ftkit.results.preference_file import TIE, is_preference
-from ftkit.run_folder import RESULT_FILE, predictions_file
+from ftkit.run_folder import FORMAT, RESULT_FILE, predictions_file, refuse_other_format
 from ftkit.storage import atomic_write
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.environment import hardware, versions
@@ -160,7 +160,7 @@ def read_result(file: Path) -> dict[str, Any]:
     """Read what a run recorded.
 
     Raises:
-        InputError: The file is damaged.
+        InputError: The file is damaged, or of another format.
         OSError: It cannot be read.
     """
     try:
@@ -169,6 +169,7 @@ def read_result(file: Path) -> dict[str, Any]:
         raise InputError(f"is damaged: {error}", file=file, fix="move it away, or train again") from error
     if not isinstance(result, dict):
         raise InputError("is damaged: it is no object", file=file, got=result, fix="move it away, or train again")
+    refuse_other_format(result.get("format"), file)
     return result
 
 
@@ -195,7 +196,7 @@ def record_unfinished(trainer: L.Trainer, status: str, reason: str) -> None:
 def _write(trainer: L.Trainer, result: Mapping[str, Any]) -> None:
     if trainer.is_global_zero:
         with atomic_write(Path(trainer.default_root_dir) / RESULT_FILE) as file:
-            json.dump(result, file, indent=1)
+            json.dump({"format": FORMAT, **result}, file, indent=1)
 
 
 def _figures(labels: Sequence[str], predictions: Sequence[str]) -> dict[str, int | float]:

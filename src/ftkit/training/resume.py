@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
-from ftkit.errors import InputError
+from ftkit.errors import FormatError, InputError
 from ftkit.training import lightning_internals as internals
 from ftkit.training.checkpoint import read_checkpoint
 from ftkit.training.curves import CurvesLogger
@@ -257,6 +257,9 @@ def resumable(folder: Path) -> tuple[Path | None, list[str]]:
 
     Returns:
         The file, or None; and what was wrong with newer ones.
+
+    Raises:
+        FormatError: A checkpoint was written in another format.
     """
     notices: list[str] = []
     found = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
@@ -265,6 +268,8 @@ def resumable(folder: Path) -> tuple[Path | None, list[str]]:
             if "optimizer_states" in read_checkpoint(file):
                 return file, notices
             notices.append(f"{file} holds weights only, nothing to go on from")
+        except FormatError:
+            raise
         except InputError as error:
             notices.append(str(error))
     return None, notices
