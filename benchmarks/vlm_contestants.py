@@ -204,7 +204,7 @@ def ftkit(task: Task) -> tuple[Clock, Callable[[], Any]]:
         same_adapters(module.net)
     encoder = ChatEncoder(module.processor, preference=task.preference)
     dataset = ExampleDataset(read_examples(task.folder / "rows.jsonl"), encoder)
-    loader = DataLoader(dataset, batch_size=task.batch_size, collate_fn=dataset.training_batch)
+    loader = DataLoader(dataset, batch_size=task.batch_size, collate_fn=dataset.batch)
     clock = Clock(module.net)
     if task.preference and not task.lora:
         clock.watch(module.reference_net)  # loaded now, as TRL's

@@ -26,7 +26,7 @@ BUGS: dict[str, tuple[Edits, str]] = {
     ),
     "pad in the loss": (
         [("examples/padding.py", "padded(labels, IGNORE_INDEX)", "padded(labels, pad_id)")],
-        "tests/examples/test_supervision.py::test_the_answer_and_its_end_are_learnt_though_padding_has_the_same_id",
+        "tests/examples/test_renderer.py::test_the_answer_and_its_end_are_learnt_though_padding_has_the_same_id",
     ),
     "prompt in the loss": (
         [("examples/padding.py", "supervised[start:stop] = ids[start:stop]",

@@ -21,7 +21,7 @@ from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.dataset import ORIGIN, ExampleDataset
 from ftkit.vlm.dpo import VLMDPO
 from ftkit.vlm.encoder import ChatEncoder
-from ftkit.vlm.reference import KeptReference
+from ftkit.vlm.reference import CachedReference
 from ftkit.vlm.sft import VLMSFT
 from ftkit.vlm.vision import FEATURES, FrozenVision
 
@@ -230,7 +230,7 @@ def test_the_next_stage_and_whoever_looks_at_a_batch_find_the_pictures_of_now(
     path, module = examples("messages"), module_of(VLMSFT, idefics3_folder)
     data = data_of(path)
     before = fit(module, data, tmp_path)
-    (batch,) = DataLoader(data.datasets["train"], batch_size=12, collate_fn=data.datasets["train"].training_batch)
+    (batch,) = DataLoader(data.datasets["train"], batch_size=12, collate_fn=data.datasets["train"].batch)
     assert batch["inputs"]["pixel_values"].shape[0] == 12
     for picture in path.parent.glob("*.png"):
         Image.new("RGB", (64, 64), "yellow").save(picture)
@@ -258,9 +258,9 @@ def test_workers_open_what_this_process_remembers_too(
         read_examples(examples("messages")), ChatEncoder(AutoProcessor.from_pretrained(idefics3_folder))
     )
     net = AutoModelForImageTextToText.from_pretrained(idefics3_folder).requires_grad_(False)
-    FrozenVision(net, store=FeatureStore(tmp_path)).attach(data.training_batch(list(data)))
-    here = data.training_batch([data[1]])
-    (there,) = DataLoader(data, sampler=[1], num_workers=1, collate_fn=data.training_batch)
+    FrozenVision(net, store=FeatureStore(tmp_path)).attach(data.batch(list(data)))
+    here = data.batch([data[1]])
+    (there,) = DataLoader(data, sampler=[1], num_workers=1, collate_fn=data.batch)
     assert here.keys() - there.keys() == {ORIGIN}
     assert here["inputs"].keys() < there["inputs"].keys()
 
@@ -282,7 +282,7 @@ def test_remembered_and_opened_examples_share_a_batch(
     vision, order = FrozenVision(net, store=FeatureStore(tmp_path)), (1, 3, 0, 2, 5, 4)
 
     def attached(vision: FrozenVision, *numbers: int) -> dict[str, Any]:
-        return vision.attach(data.evaluation_batch([data[number] for number in numbers]))
+        return vision.attach(data.batch([data[number] for number in numbers], evaluation=True))
 
     attached(vision, 0, 3, 5)
     opened.examples = 0
@@ -303,7 +303,7 @@ def test_remembered_and_opened_examples_share_a_batch(
     anew = attached(FrozenVision(net, store=FeatureStore(tmp_path / "other")), *order)["inputs"][FEATURES]
     torch.testing.assert_close(mixed["inputs"][FEATURES], anew, atol=1e-6, rtol=0)
     if data.encoder.preference:
-        keys = KeptReference(net, store=FeatureStore(tmp_path)).keys
+        keys = CachedReference(net, store=FeatureStore(tmp_path)).keys
         assert keys(mixed["inputs"]) == keys(wanted["inputs"])
 
 
@@ -313,17 +313,17 @@ def test_examples_of_the_same_name_are_not_taken_for_each_other(
     data, net = dataset
     twice = ExampleDataset([replace(example, id="a") for example in data.examples[:2]], data.encoder)
     vision = FrozenVision(net, store=FeatureStore(tmp_path))
-    first, second = (vision.attach(twice.training_batch([twice[0], twice[1]]))["inputs"] for _ in range(2))
+    first, second = (vision.attach(twice.batch([twice[0], twice[1]]))["inputs"] for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_what_is_remembered_is_small(dataset: tuple[ExampleDataset, Any], tmp_path: Path) -> None:
     data, net = dataset
     vision = FrozenVision(net, store=FeatureStore(tmp_path))
-    vision.attach(data.training_batch(list(data)))
+    vision.attach(data.batch(list(data)))
     assert len(data._remembered) == 12
     assert max(map(len, data._remembered.values())) < 1000  # bytes; a tile has 12,288 of pixels
-    batch = data.training_batch([data[0]])
+    batch = data.batch([data[0]])
     assert "pixel_values" not in batch["inputs"]
     assert batch[ORIGIN].with_pixels(batch) is not batch
     assert data._remembered.keys() == {id(example) for example in data.examples[1:]}

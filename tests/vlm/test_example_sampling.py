@@ -77,14 +77,14 @@ def test_a_larger_draw_contains_a_smaller_one(ratio: tuple[int, int] | None) -> 
 
 
 def test_too_few_examples_say_how_many_there_are() -> None:
-    with pytest.raises(InputError, match='200 examples labelled "no" are wanted, but there are 172; fix'):
+    with pytest.raises(InputError, match='200 examples labelled "no" are requested, but there are 172; fix'):
         sample_examples(LABELS, 400, 0, (1, 1))
-    with pytest.raises(InputError, match="2,000 examples are wanted, but there are 1,039; fix"):
+    with pytest.raises(InputError, match="2,000 examples are requested, but there are 1,039; fix"):
         sample_examples(LABELS, 2_000, 0)
     with pytest.raises(InputError) as caught:
         sample_examples(LABELS, 240, 0, (1, 1), FOUND, {"fp", "fn"})
     assert (
-        'sample: 120 examples labelled "no" with the outcome fn or fp are wanted, but there are 115 '
+        'sample: 120 examples labelled "no" with the outcome fn or fp are requested, but there are 115 '
         "(all examples: 215 fn, 115 fp, 0 neither, 57 tn, 652 tp)"
     ) in str(caught.value)
 

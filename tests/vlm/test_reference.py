@@ -12,7 +12,7 @@ from random_vlm import FAMILIES, frozen, pairs
 from torch import Tensor, nn
 
 from ftkit.training.feature_store import FeatureStore
-from ftkit.vlm.reference import KeptReference, as_reference
+from ftkit.vlm.reference import CachedReference, as_reference
 from ftkit.vlm.vision import FrozenVision, for_pairs, to_model, with_features
 
 
@@ -70,18 +70,18 @@ def test_kept_is_live(family: str, store: FeatureStore) -> None:
     net, inputs = policy(family), pairs(family)
     with as_reference(net) as reference:
         live = log_probs(reference, inputs)
-    kept = KeptReference(net, store=store)
+    kept = CachedReference(net, store=store)
     keys = kept.keys(inputs)
     assert kept.get(keys) is None
     kept.add(keys, live)
-    other_seed_and_rank = KeptReference(policy(family, rank=2), store=store)
+    other_seed_and_rank = CachedReference(policy(family, rank=2), store=store)
     assert torch.equal(other_seed_and_rank.get(other_seed_and_rank.keys(inputs)), live)
     whole_copy = frozen(family).requires_grad_(False)  # the reference of a policy that learns in full
-    assert torch.equal(KeptReference(whole_copy, store=store).get(keys), live)
+    assert torch.equal(CachedReference(whole_copy, store=store).get(keys), live)
 
 
 def test_padding_and_company_do_not_matter(store: FeatureStore) -> None:
-    kept, inputs = KeptReference(policy("smolvlm"), store=store), pairs("smolvlm")
+    kept, inputs = CachedReference(policy("smolvlm"), store=store), pairs("smolvlm")
     keys = kept.keys(inputs)
     assert len(set(keys)) == 4
     text = ("input_ids", "attention_mask", "labels")
@@ -95,7 +95,7 @@ def test_padding_and_company_do_not_matter(store: FeatureStore) -> None:
 @pytest.mark.parametrize("with_features", [False, True])
 def test_each_example_has_its_own_images(store: FeatureStore, with_features: bool) -> None:
     net, inputs = policy("idefics3"), pairs("idefics3")
-    kept = KeptReference(net, store=store)
+    kept = CachedReference(net, store=store)
 
     def keys(pixels: Tensor) -> list[str]:
         given = {**inputs, "pixel_values": pixels}
@@ -110,7 +110,7 @@ def test_each_example_has_its_own_images(store: FeatureStore, with_features: boo
 
 
 def test_every_token_counts_and_which_are_learnt(store: FeatureStore) -> None:
-    kept, inputs = KeptReference(policy("paligemma"), store=store), pairs("paligemma")
+    kept, inputs = CachedReference(policy("paligemma"), store=store), pairs("paligemma")
     keys = kept.keys(inputs)
     for name, value in (("input_ids", 9), ("labels", -100), ("token_type_ids", 0)):
         changed = inputs[name].clone()
@@ -125,18 +125,18 @@ def test_every_token_counts_and_which_are_learnt(store: FeatureStore) -> None:
 
 def test_another_model_is_another_entry(store: FeatureStore) -> None:
     net, inputs = policy("smolvlm"), pairs("smolvlm")
-    kept = KeptReference(net, store=store)
+    kept = CachedReference(net, store=store)
     keys = kept.keys(inputs)
     kept.add(keys, torch.arange(4.0))
     nudged = policy("smolvlm")
     nudged.get_base_model().lm_head.weight.data[0, 0] += 1e-3
     for other in (nudged, policy("smolvlm", seed=1), policy("smolvlm").bfloat16(), policy("idefics3")):
-        assert KeptReference(other, store=store).get(keys) is None
-    under_autocast = KeptReference(net, lambda: torch.autocast("cpu", torch.bfloat16), store)
+        assert CachedReference(other, store=store).get(keys) is None
+    under_autocast = CachedReference(net, lambda: torch.autocast("cpu", torch.bfloat16), store)
     assert under_autocast.get(keys) is None
-    on_another_device = KeptReference(net, store=store, device=torch.device("cuda"))  # where its weights will be
+    on_another_device = CachedReference(net, store=store, device=torch.device("cuda"))  # where its weights will be
     assert on_another_device.get(keys) is None
-    assert KeptReference(net, store=store).get(keys) is not None
+    assert CachedReference(net, store=store).get(keys) is not None
 
 
 @pytest.mark.parametrize("with_features", [False, True])
@@ -145,7 +145,7 @@ def test_a_changed_tower_is_other_examples(store: FeatureStore, with_features: b
 
     def keys(net: nn.Module) -> list[str]:
         inputs = pairs("smolvlm")
-        return KeptReference(net, store=store).keys(
+        return CachedReference(net, store=store).keys(
             FrozenVision(net, store=store).attach({"inputs": inputs})["inputs"] if with_features else inputs
         )
 
@@ -157,7 +157,7 @@ def test_a_changed_tower_is_other_examples(store: FeatureStore, with_features: b
 
 def test_what_is_kept_does_not_hold_the_model(store: FeatureStore) -> None:
     net, inputs = frozen("smolvlm").requires_grad_(False), pairs("smolvlm")
-    kept = KeptReference(net, store=store)
+    kept = CachedReference(net, store=store)
     weights = [ref(weight) for weight in net.parameters()]
     keys = kept.keys(inputs)
     kept.add(keys, torch.arange(4.0))
@@ -171,7 +171,7 @@ def test_what_is_kept_does_not_hold_the_model(store: FeatureStore) -> None:
 @pytest.mark.parametrize("part", ["text_model", "vision_model"])
 def test_a_reference_that_learns_is_neither_read_nor_kept(store: FeatureStore, part: str) -> None:
     net, inputs = policy("smolvlm"), pairs("smolvlm")
-    kept = KeptReference(net, store=store)
+    kept = CachedReference(net, store=store)
     keys = kept.keys(inputs)
     kept.add(keys[:2], torch.arange(2.0))
     bias = next(value for name, value in net.named_parameters() if part in name and "norm" in name)
@@ -179,13 +179,13 @@ def test_a_reference_that_learns_is_neither_read_nor_kept(store: FeatureStore, p
     assert kept.get(keys[:2]) is None
     bias.requires_grad_(False)
     kept.add(keys[2:], torch.arange(2.0))
-    again = KeptReference(net, store=store)
+    again = CachedReference(net, store=store)
     assert again.get(keys[:2]) is not None
     assert again.get(keys[2:]) is None
 
 
 def test_a_batch_is_read_only_as_a_whole(store: FeatureStore) -> None:
-    kept, inputs = KeptReference(policy("smolvlm"), store=store), pairs("smolvlm")
+    kept, inputs = CachedReference(policy("smolvlm"), store=store), pairs("smolvlm")
     keys = kept.keys(inputs)
     kept.add(keys[:3], torch.arange(3.0))
     assert kept.get(keys) is None
@@ -194,7 +194,7 @@ def test_a_batch_is_read_only_as_a_whole(store: FeatureStore) -> None:
 
 
 def test_pairs_without_images(store: FeatureStore) -> None:
-    kept = KeptReference(policy("smolvlm"), store=store)
+    kept = CachedReference(policy("smolvlm"), store=store)
     inputs = {name: value for name, value in pairs("smolvlm").items() if not name.startswith("pixel")}
     inputs["input_ids"] = inputs["input_ids"].clamp(min=6)
     assert len(set(kept.keys(inputs))) == 4

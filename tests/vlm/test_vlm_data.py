@@ -286,7 +286,7 @@ def test_training_examples_are_sampled_by_ratio_and_by_earlier_outcome(processor
     for _ in range(2):  # what failed is not taken for prepared
         with pytest.raises(InputError, match="sample: there are 12 train examples"):
             too_many.prepare(processor)
-    with pytest.raises(InputError, match="keep: no outcome to draw from"):
+    with pytest.raises(InputError, match="keep: there is no outcome to draw from"):
         prepared(processor, **yes_no, sample=3, keep=[])
     with pytest.raises(InputError, match="keep: examples can be chosen by outcome only with a prediction file"):
         prepared(processor, **yes_no, sample=3, keep=["fp", "fn"])

@@ -24,7 +24,7 @@ _PROBES = ("A", "B")  # two answers without a character in common
 
 
 class Rendered(NamedTuple):
-    """An example as a model's texts, before they become tokens.
+    """Holds an example as a model's texts, before tokenization.
 
     Attributes:
         prompt: Everything up to where the model continues.
@@ -163,7 +163,7 @@ class ChatTemplate:
         return self._render(messages, example, add_generation_prompt=True)
 
     def _completion(self, example: Example, prompt: str, answer: str) -> str:
-        """The answer with all that is written behind the prompt, the tokenizer's end token among it."""
+        """Return the answer with all that is written behind the prompt, the tokenizer's end token among it."""
         message = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
         whole = self._render([*_messages(example), message], example)
         if not whole.startswith(prompt):

@@ -68,7 +68,7 @@ class LengthRule:
         return replace(self, max_length=min(self.max_length or context_length, context_length))
 
     def leaves_whole(self, prompt_length: int, *answers: list[int]) -> bool:
-        """Return whether an example stays as it is."""
+        """Return whether an example fits without being cut."""
         longest = max(self.room or 0, *map(len, answers))
         return self.max_length is None or prompt_length + longest <= self.max_length
 

@@ -17,7 +17,7 @@ from ftkit.examples.supervision import Supervise
 
 
 class Encoded(NamedTuple):
-    """An example as token ids.
+    """Holds an example as token ids.
 
     Attributes:
         prompt: Those of the prompt.

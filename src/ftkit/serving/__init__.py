@@ -1,9 +1,7 @@
-"""A tuned model behind HTTP: one thread runs the model for all requests, one event loop speaks OpenAI's protocol.
+"""Serve a tuned model over HTTP: one thread runs the model for all requests, one event loop speaks OpenAI's protocol.
 
-Built on FastAPI and uvicorn. LitServe, Lightning's own server, was the alternative; what decided against it: it runs
-the model in processes of its own and hands requests over whole, so it cannot drop a cancelled request from a running
-batch or let a new one join; it listens on all addresses by default, puts no limit on a body, and compares its API key
-with ``!=``; and its OpenAI endpoints stand on FastAPI, too.
+Built on FastAPI and uvicorn. LitServe, Lightning's own server, runs the model in processes of its own; with a thread in
+this process a request joins or leaves the running batch at any token, and a cancelled one frees its place at once.
 
-Nothing here knows a task: the command hands over a network with its tokenizer, or an object that classifies.
+This package depends on no task: the command gives it a network with its tokenizer, or an object that classifies.
 """

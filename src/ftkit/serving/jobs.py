@@ -39,7 +39,7 @@ class Piece:
     Args:
         text: New text.
         tokens: Number of tokens generated so far.
-        finish: Why the answer ends with this piece; None if it goes on.
+        finish: Why the answer ends with this piece; None if more follow.
     """
 
     text: str

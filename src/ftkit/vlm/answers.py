@@ -1,4 +1,4 @@
-"""Whether a generated answer is as near to the right one as ChartQA asks for."""
+"""The relaxed accuracy of ChartQA."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 
 
 def relaxed_match(prediction: str, target: str, tolerance: float = 0.05) -> bool:
-    """Whether an answer is right by ChartQA's relaxed accuracy.
+    """Return whether an answer is right by ChartQA's relaxed accuracy.
 
-    A number may be off by a part of the expected one; a text has to be equal but for case. ``12%`` is the number 0.12.
-    An expected 0 has to be met by the same text, for nothing is 5% of it.
+    A number may differ from the expected one by a share of it; a text has to be equal except for case. ``12%`` is the
+    number 0.12. An expected 0 needs the same text, because no other number is within 5% of it.
 
     Args:
         prediction: The answer.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Container
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -195,8 +195,7 @@ class VLMDataModule(ExampleDataModule):
         self._prepared_for = wanted
 
     def _collate(self, split: SplitName, evaluation: bool) -> Callable[[Any], Any]:
-        dataset: ExampleDataset = self.datasets[split]
-        return dataset.evaluation_batch if evaluation else dataset.training_batch
+        return partial(self.datasets[split].batch, evaluation=evaluation)
 
     def _sampled(self, examples: list[Example], classes: Classes) -> list[Example]:
         if self.sample is None:
@@ -218,7 +217,7 @@ class VLMDataModule(ExampleDataModule):
         return [examples[place] for place in places]
 
     def _known_as(self, example: Example, known: Container[str]) -> str:
-        """The example's id, or where no outcome has it, the path of its image below the data root."""
+        """Return the example's id, or where no outcome has it, the path of its image below the data root."""
         root = Path(self.images or Path(self.sources["train"] or "").parent).expanduser().resolve()
         paths = [image for image in example.images if isinstance(image, Path) and image.is_relative_to(root)]
         names = [image.relative_to(root).as_posix() for image in paths]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -41,35 +41,30 @@ class ExampleDataset(Dataset[Any]):
     def __getitem__(self, index: int) -> EncodedExample:
         example = self.examples[index]
         packed = None if _in_worker() else self._remembered.get(id(example))
-        return (
-            self.encoder.encode(example)
-            if packed is None
-            else EncodedExample(example, *pickle.loads(zlib.decompress(packed)))
-        )
+        if packed is None:
+            return self.encoder.encode(example)
+        return EncodedExample(example, *pickle.loads(zlib.decompress(packed)))
 
-    def training_batch(self, encoded: Sequence[EncodedExample]) -> Batch:
-        """Return a batch to train on.
+    def batch(self, encoded: Sequence[EncodedExample], evaluation: bool = False) -> Batch:
+        """Return a batch to train on or to evaluate.
 
         Returns:
             ``inputs``, see :meth:`ftkit.vlm.encoder.ChatEncoder.inputs`; ``id``, a list of B strings; and, unless a
-            worker makes the batch, ``origin``, a :class:`BatchOrigin`.
+            worker makes the batch, ``origin``, a :class:`BatchOrigin`. For evaluation also ``answer`` (B strings) and
+            ``columns`` (B strings by name), and, except of pairs, ``prompts`` and ``affixes`` of each answer.
         """
-        return self._batch(encoded) | self._origin(encoded, self.training_batch)
-
-    def evaluation_batch(self, encoded: Sequence[EncodedExample]) -> Batch:
-        """Return the same with ``answer`` (B strings) and ``columns`` (B strings by name).
-
-        Except of pairs there are also ``prompts`` and, of each answer's text, ``affixes``.
-        """
-        batch = self._batch(encoded)
-        batch["answer"] = [one.example.completion for one in encoded]
-        if not self.encoder.preference:
-            renderer, examples = self.encoder.renderer, [one.example for one in encoded]
-            batch["prompts"] = self.encoder.prompts(encoded)
-            batch["affixes"] = affixes = [renderer.affixes(example) for example in examples]
-            batch["answer"] = [renderer.reference(example, one) for example, one in zip(examples, affixes, strict=True)]
-        batch["columns"] = {name: [one.example.columns.get(name, "") for one in encoded] for name in self.columns}
-        return batch | self._origin(encoded, self.evaluation_batch)
+        batch: Batch = {"inputs": self.encoder.inputs(encoded), "id": [one.example.id for one in encoded]}
+        if evaluation:
+            examples, renderer = [one.example for one in encoded], self.encoder.renderer
+            batch["answer"] = [example.completion for example in examples]
+            batch["columns"] = {name: [example.columns.get(name, "") for example in examples] for name in self.columns}
+            if not self.encoder.preference:
+                affixes = [renderer.affixes(example) for example in examples]
+                answers = map(renderer.reference, examples, affixes)
+                batch |= {"prompts": self.encoder.prompts(encoded), "affixes": affixes, "answer": list(answers)}
+        if not _in_worker():
+            batch[ORIGIN] = BatchOrigin(self, encoded, evaluation)
+        return batch
 
     def remember(self, encoded: EncodedExample, tile_keys: list[bytes]) -> None:
         """Let an example come without its images from now on."""
@@ -83,12 +78,6 @@ class ExampleDataset(Dataset[Any]):
         for example in self.examples if examples is None else examples:
             self._remembered.pop(id(example), None)
 
-    def _batch(self, encoded: Sequence[EncodedExample]) -> Batch:
-        return {"inputs": self.encoder.inputs(encoded), "id": [one.example.id for one in encoded]}
-
-    def _origin(self, encoded: Sequence[EncodedExample], make: Callable[[Sequence[EncodedExample]], Batch]) -> Batch:
-        return {} if _in_worker() else {ORIGIN: BatchOrigin(self, encoded, make)}
-
 
 class BatchOrigin:
     """Remember where a batch came from, so that cached features of its images can take their place.
@@ -96,19 +85,14 @@ class BatchOrigin:
     Args:
         dataset: The data set.
         encoded: The examples of the batch.
-        make: Makes the batch of them.
+        evaluation: Whether it is a batch of evaluation.
 
     Attributes:
         dataset: The data set.
     """
 
-    def __init__(
-        self,
-        dataset: ExampleDataset,
-        encoded: Sequence[EncodedExample],
-        make: Callable[[Sequence[EncodedExample]], Batch],
-    ) -> None:
-        self.dataset, self._make = dataset, make
+    def __init__(self, dataset: ExampleDataset, encoded: Sequence[EncodedExample], evaluation: bool) -> None:
+        self.dataset, self._evaluation = dataset, evaluation
         self._tiles = [one.tiles for one in encoded]
         self._encoded = [replace(one, images={}) for one in encoded]  # pixels are in the batch alone
 
@@ -140,7 +124,8 @@ class BatchOrigin:
         if not remembered:
             return batch
         self.dataset.forget(remembered)
-        return self._make([self.dataset.encoder.encode(one.example) for one in self._encoded])
+        encoded = [self.dataset.encoder.encode(one.example) for one in self._encoded]
+        return self.dataset.batch(encoded, self._evaluation)
 
 
 def _in_worker() -> bool:

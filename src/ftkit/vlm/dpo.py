@@ -14,7 +14,7 @@ from ftkit.run_folder import SplitName
 from ftkit.training.sharding import holds_whole_network
 from ftkit.vlm.model import VLMModule
 from ftkit.vlm.preference import DPOLosses, PreferenceLoss, dpo_loss, preference_metrics
-from ftkit.vlm.reference import KeptReference, as_reference
+from ftkit.vlm.reference import CachedReference, as_reference
 from ftkit.vlm.shared_prompt import can_share, run_shared
 from ftkit.vlm.vision import for_pairs, is_frozen, to_model, with_features
 
@@ -66,7 +66,7 @@ class VLMDPO(VLMModule):
         self.beta, self.loss, self.label_smoothing = beta, loss, label_smoothing
         self.cache_reference = cache_reference
         self._base_net: list[Any] = []  # a list, so that it is neither saved nor counted
-        self.kept: KeptReference | None = None
+        self.kept: CachedReference | None = None
         if not 0 < beta < float("inf"):
             raise InputError("must be positive", field="beta", got=beta)
         if not 0 <= label_smoothing < 0.5:
@@ -102,7 +102,7 @@ class VLMDPO(VLMModule):
         first = self.kept is None
         if self.kept is None:
             context = self.trainer.precision_plugin.forward_context
-            self.kept = KeptReference(self.reference_net, context, device=self.device)
+            self.kept = CachedReference(self.reference_net, context, device=self.device)
         keys = self.kept.keys(batch["inputs"])
         found = self.kept.get(keys)
         if first and found is not None:  # an earlier run has computed it: the weights were needed to know that

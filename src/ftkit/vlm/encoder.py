@@ -119,7 +119,7 @@ class ChatEncoder:
     def fitted(self, example: Example) -> tuple[list[list[int]] | None, bool]:
         """Return the answers' token ids as they are trained on, and whether one was cut; see :class:`EncodedExample`.
 
-        The images are opened only if the example may be too long with the most tokens that an image becomes.
+        The images are opened only if the example may be too long with the most tokens that an image can take.
 
         Raises:
             InputError: See :meth:`encode`.
@@ -165,7 +165,7 @@ class ChatEncoder:
         return batch | image_batch([example.images for example in examples])
 
     def _texts(self, example: Example) -> tuple[list[tuple[str, bool]], list[list[int]]]:
-        """The rendered prompt in its pieces, and the token ids of the answer and of the rejected one."""
+        """Return the rendered prompt in its pieces, and the token ids of the answer and of the rejected one."""
         if self.preference and example.rejected is None:
             raise example.error("lacks a rejected answer", field="rejected", fix="give chosen and rejected answers")
         texts = self.renderer(example)
@@ -180,7 +180,7 @@ class ChatEncoder:
     def _turns(
         self, example: Example, pieces: list[tuple[str, bool]], images: list[Image.Image], prompt: list[int]
     ) -> Spans:
-        """Where earlier supervised turns stand among the prompt's tokens, its images expanded.
+        """Return where earlier supervised turns stand among the prompt's tokens, its images expanded.
 
         The pieces from the first such turn on are tokenized separately; images among them go through the processor
         again.

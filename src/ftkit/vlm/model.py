@@ -1,4 +1,4 @@
-"""What every vision-language module shares: which parts stay frozen, and image features that are computed once."""
+"""The base of all vision-language modules: frozen vision towers, and cached image features."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ VISION_PARTS = ("vision_model", "connector", "vision_tower", "multi_modal_projec
 
 
 class VLMModule(GenerativeModule):
-    """A vision-language model that is tuned; subclasses say by which loss.
+    """Tunes a vision-language model; subclasses say by which loss.
 
     Args:
-        freeze_vision: Whether vision tower and connector stay as they are. Adapters get into them only where this is
-            false and ``lora_targets`` names layers of theirs.
-        cache_vision: Whether what a frozen tower makes of each image is computed once and kept on disk, in
-            ``$FTKIT_CACHE/features``, for all epochs, runs and seeds. The results stay the same.
+        freeze_vision: Whether vision tower and connector are frozen. They get adapters only where this is false and
+            ``lora_targets`` names layers of theirs.
+        cache_vision: Whether a frozen tower's features of each image are computed once and cached on disk, in
+            ``$FTKIT_CACHE/features``, for all epochs, runs and seeds. The results are the same.
         **options: Those of :class:`ftkit.training.generative.GenerativeModule`.
     """
 
@@ -41,10 +41,10 @@ class VLMModule(GenerativeModule):
         return 0.0 if self.vision is None else self.vision.seconds
 
     def with_trainable(self, net: Any) -> Any:
-        """Choose what learns; a frozen tower is without dropout, whether its features are kept or not.
+        """Choose the trainable parameters; a frozen tower has no dropout, whether its features are cached or not.
 
         Raises:
-            InputError: The tower is to stay as it is, and nothing of the model has a name of one.
+            InputError: The tower is to be frozen, and no part of the model has a name of one.
         """
         names = {name.rpartition(".")[2] for name, _ in net.named_modules()}
         # Adapters without names of layers are on the text model alone.
@@ -63,16 +63,16 @@ class VLMModule(GenerativeModule):
         return net
 
     def setup(self, stage: str) -> None:
-        """Start a stage: weights and images may have changed since the last one."""
+        """Start a stage anew: weights and images may have changed since the last one."""
         self.vision = None
 
     def teardown(self, stage: str) -> None:
-        """End a stage: who goes through the data otherwise, or after it, finds the images there."""
+        """End a stage; whoever reads the data afterwards gets the images again."""
         if self.vision is not None:
             self.vision.forget()
 
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Put what is kept of the images in the place of their pixels."""
+        """Replace the images' pixels by cached features."""
         if self.vision is None and self.cache_vision and holds_whole_network(self.trainer) and is_frozen(self.net):
             self.vision = FrozenVision(self.net, self.trainer.precision_plugin.forward_context)
         if self.vision is not None:
@@ -82,5 +82,5 @@ class VLMModule(GenerativeModule):
         return {name: value for name, value in batch.items() if name != ORIGIN}
 
     def model_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """What the network takes: pixels, or the features of a frozen tower in their place."""
+        """Return the network's inputs: pixels, or the features of a frozen tower in their place."""
         return to_model(inputs)

@@ -15,7 +15,7 @@ PreferenceLoss = Literal["sigmoid", "ipo"]
 
 
 class DPOLosses(NamedTuple):
-    """What :func:`dpo_loss` makes of B pairs.
+    """Holds the results of :func:`dpo_loss` for B pairs.
 
     Attributes:
         losses: (B,), not reduced.
@@ -39,7 +39,7 @@ def dpo_loss(
     chosen_tokens: Tensor | None = None,
     rejected_tokens: Tensor | None = None,
 ) -> DPOLosses:
-    """The loss of each pair, and the implicit rewards of its answers.
+    """Return the loss of each pair, and the implicit rewards of its answers.
 
     ``sigmoid`` is equation 7 of Rafailov et al., "Direct Preference Optimization: Your Language Model is Secretly a
     Reward Model" (2023), https://arxiv.org/abs/2305.18290; with ``label_smoothing`` it is the conservative form of
@@ -49,12 +49,12 @@ def dpo_loss(
     tau and log-ratios averaged over an answer's tokens, as its authors ran it.
 
     Args:
-        policy_chosen: Log-probabilities of the chosen answers under the model that learns, (B,) float.
+        policy_chosen: Log-probabilities of the chosen answers under the policy, (B,) float.
         policy_rejected: The same of the rejected answers.
         reference_chosen: Log-probabilities of the chosen answers under the reference, (B,) float.
         reference_rejected: The same of the rejected answers.
-        beta: How much a log-ratio to the reference counts; small values let the model move further.
-        label_smoothing: Probability that a preference is the wrong way round, for ``sigmoid``.
+        beta: Weight of the log-ratio to the reference; small values let the policy move further from it.
+        label_smoothing: Probability that the two labels of a pair are swapped, for ``sigmoid``.
         loss: ``sigmoid`` or ``ipo``.
         chosen_tokens: Tokens of the chosen answers, (B,); ``ipo`` needs them.
         rejected_tokens: Tokens of the rejected answers, (B,); ``ipo`` needs them.
@@ -83,7 +83,7 @@ def dpo_loss(
 
 
 def preference_metrics(losses: DPOLosses, policy: Tensor, reference: Tensor) -> dict[str, Tensor]:
-    """What to watch while preferences are learnt, by metric name, one value a pair.
+    """Return what to monitor in preference tuning, by metric name, one value a pair.
 
     ``drift/chosen`` is how far the chosen answers' log-probability has moved from the reference, ``drift/rejected`` how
     far that of the rejected ones. A margin can grow while both fall, the rejected one faster.

@@ -1,7 +1,7 @@
-"""The reference of preference learning: where the policy starts, and what it says of each answer, computed once.
+"""The reference model of preference tuning, and a cache of its log-probabilities on disk.
 
-An answer's log-probability under the reference does not depend on beta, the loss, the rate or the seed. So it is kept
-on disk beside the image features, and every run on the same pairs and the same model reads it.
+An answer's log-probability under the reference does not depend on beta, the loss, the learning rate or the seed. So it
+is cached beside the image features, and every run on the same pairs and the same model reads it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from ftkit.training.fingerprint import Unchanged, digests, numerics, settings_of
 from ftkit.training.tensor_table import TensorTable
 from ftkit.vlm.vision import FEATURES, evaluating, tile_keys, vision_parts
 
-_FORMAT = 1  # raise it when the same description comes to mean other numbers
+_FORMAT = 1  # increase it when the same description means other numbers
 _READ_BY_THE_MODEL = ("input_ids", "token_type_ids", "labels")
 
 
 @contextmanager
 def as_reference(net: nn.Module) -> Iterator[nn.Module]:
-    """The network as it was before training: adapters off, no dropout, no gradients.
+    """Yield the network as it was before training: adapters off, no dropout, no gradients.
 
     Args:
-        net: The policy, wrapped by peft; or, of a policy that learns in full, a frozen copy of its start.
+        net: The policy, wrapped by peft; or, of a fully trained policy, a frozen copy of its start.
     """
     with torch.no_grad(), evaluating([net]), _without_adapters(net):
         yield net
@@ -51,19 +51,19 @@ def _without_adapters(net: nn.Module) -> Iterator[None]:
             tuner.enable_adapter_layers()
 
 
-class KeptReference:
-    """Log-probabilities of answers under the reference, on disk.
+class CachedReference:
+    """Caches log-probabilities of answers under the reference on disk.
 
     The entry is named by the weights of the text model and the settings, an example in it by the tokens, which of them
     are supervised, and the images as the text model sees them: their features, or their pixels and the weights of the
     tower. Chat template, processor and image sizes need not be compared: others make other tokens or images. Once a
-    weight other than the adapters' has begun to learn, nothing is read or kept any more. The model itself may be let go
-    of after the first :meth:`keys`.
+    weight other than the adapters' is trained, nothing is read or cached any more. The model itself may be freed after
+    the first :meth:`keys`.
 
     Args:
         net: See :func:`as_reference`; of a policy with adapters everything but them is the reference.
         precision: Makes the context of the run's precision.
-        store: Where they are kept; None takes the default one.
+        store: Where they are cached; None takes the default one.
         device: Where it computes; None takes where its weights are.
     """
 
@@ -83,7 +83,7 @@ class KeptReference:
         self._image_token: int = plain_model(net).config.image_token_id
 
     def keys(self, inputs: dict[str, Any]) -> list[str]:
-        """A SHA-256 of each example of a batch of pairs, whatever it is padded to, in hexadecimal digits.
+        """Return a SHA-256 of each example of a batch of pairs, whatever its padding, in hexadecimal digits.
 
         Args:
             inputs: The batch's ``inputs``, 2B examples and the images of the first B, on the CPU.
@@ -107,19 +107,19 @@ class KeptReference:
         return keys
 
     def get(self, keys: list[str]) -> Tensor | None:
-        """The log-probabilities (2B,) float32 of a batch, or None unless all of them are kept."""
+        """Return the log-probabilities (2B,) float32 of a batch, or None unless all of them are cached."""
         if not self._unchanged():
             return None
         kept = self._table.get(list(map(bytes.fromhex, keys)))
         return None if any(one is None for one in kept) else torch.stack(kept)  # type: ignore[arg-type]
 
     def add(self, keys: list[str], log_probs: Tensor) -> None:
-        """Keep the log-probabilities (2B,) of a batch."""
+        """Cache the log-probabilities (2B,) of a batch."""
         if self._unchanged():
             self._table.add(list(map(bytes.fromhex, keys)), log_probs.float())
 
     def _image_keys(self, inputs: dict[str, Any]) -> list[bytes]:
-        """What decides how the text model sees each tile."""
+        """Return what decides how the text model sees each tile."""
         if FEATURES in inputs:
             return [digest_of([tile]).encode() for tile in inputs[FEATURES]]
         tower = self._tower
@@ -134,7 +134,7 @@ class KeptReference:
 
 
 def _made_of(net: nn.Module, text: list[Tensor], device: torch.device) -> dict[str, Any]:
-    """What decides a log-probability beside its tokens and images, as plain values."""
+    """Return what decides a log-probability besides its tokens and images, as plain values."""
     return {
         "format": _FORMAT,
         "output": "reference log-probabilities",

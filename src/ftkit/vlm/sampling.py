@@ -1,6 +1,6 @@
-"""Choose training examples for a yes/no question: by the ratio of yes to no, and by what an earlier model made of them.
+"""Choose training examples for a yes/no question: by the ratio of yes to no, and by an earlier model's outcomes.
 
-With a few dozen examples, tuning mostly moves the point from which on a model says yes, and the choice decides how far.
+With a few dozen examples, tuning mostly moves the threshold at which a model says yes, and the choice decides how far.
 A practitioner's recipes, of 64 examples each, are::
 
     sample_examples(labels, 64, seed, ratio=(1, 1))  # or (2, 1), (1, 2)
@@ -26,7 +26,7 @@ _SHOWN = 5
 
 
 def outcome(label: str, answer: str, classes: Classes = YES_NO) -> str:
-    """What became of one example.
+    """Return the outcome of one example.
 
     Args:
         label: The true class.
@@ -60,7 +60,7 @@ def read_outcomes(path: str | Path, classes: Classes = YES_NO) -> dict[str, str]
         Outcomes by id; and by the path of the image, where the file has one and it tells examples apart.
 
     Raises:
-        InputError: It is not a prediction file, or a label names neither class.
+        InputError: The file is not a prediction file, or a label names neither class.
     """
     found = read_predictions(path)
     by_id, by_image = dict[str, str](), defaultdict[str, set[str]](set)
@@ -78,12 +78,12 @@ def read_outcomes(path: str | Path, classes: Classes = YES_NO) -> dict[str, str]
 def outcomes_of_examples(
     ids: Sequence[str], labels: Sequence[str], by_id: Mapping[str, str], classes: Classes = YES_NO
 ) -> list[str]:
-    """The outcomes in the order of the training examples.
+    """Return the outcomes in the order of the training examples.
 
     Args:
-        ids: The examples' ids, or what else :func:`read_outcomes` knows them by.
+        ids: The examples' ids, or other keys in ``by_id``.
         labels: The examples' true classes.
-        by_id: What :func:`read_outcomes` found; others do not matter.
+        by_id: The result of :func:`read_outcomes`; other entries do not matter.
         classes: The two classes.
 
     Returns:
@@ -111,7 +111,7 @@ def outcomes_of_examples(
                 f"the prediction file has another label for {identity}: its outcome is {result}",
                 field="label",
                 got=label,
-                fix="use the prediction file of these very examples",
+                fix="use the prediction file of these examples",
             )
     return found
 
@@ -125,7 +125,7 @@ def sample_examples(
     keep: Collection[str] = OUTCOMES,
     classes: Classes = YES_NO,
 ) -> list[int]:
-    """Draw examples without putting any back.
+    """Draw examples without replacement.
 
     For the same seed a larger draw contains a smaller one, so that a run with more examples only adds some.
 
@@ -134,7 +134,7 @@ def sample_examples(
         sample: How many examples to draw.
         seed: Decides which.
         ratio: Positives to negatives, such as ``(2, 1)``; None draws from all examples alike.
-        outcomes: What an earlier model made of each example; needed for ``keep``.
+        outcomes: The outcome of each example with an earlier model; needed for ``keep``.
         keep: Only examples with these outcomes are drawn.
         classes: The two classes.
 
@@ -181,9 +181,9 @@ def _check(
     if sample < 1:
         raise InputError("at least one example must be drawn", field="sample", got=sample)
     if ratio is not None and (min(ratio) < 0 or sum(ratio) == 0):
-        raise InputError("not two numbers of which one is positive and none negative", field="ratio", got=ratio)
+        raise InputError("must be two numbers, none negative and not both 0", field="ratio", got=ratio)
     if not keep:
-        raise InputError("no outcome to draw from", field="keep", fix="leave it out, or name some")
+        raise InputError("there is no outcome to draw from", field="keep", fix="leave it out, or name some")
     if unknown := set(keep) - OUTCOMES:
         raise InputError("no such outcome", field="keep", got=sorted(unknown), fix=f"use {', '.join(sorted(OUTCOMES))}")
     if outcomes is None and set(keep) != OUTCOMES:
@@ -214,7 +214,7 @@ def _too_few(wanted: int, name: str, found: int, outcomes: Counter[str] | None, 
         "" if outcomes is None else f" (all examples: {', '.join(f'{outcomes[o]:,} {o}' for o in sorted(OUTCOMES))})"
     )
     return InputError(
-        f"{wanted:,} examples{which} are wanted, but there are {found:,}{counts}",
+        f"{wanted:,} examples{which} are requested, but there are {found:,}{counts}",
         field="sample",
         fix="draw fewer, use another ratio, or keep more outcomes",
     )

@@ -1,8 +1,8 @@
-"""Both answers of a pair behind one prompt: images and prompt run once, though two answers are compared.
+"""Both answers of a pair behind one prompt, so that images and prompt run once.
 
 A pair becomes one example ``[shared | chosen | rejected]``: the tokens that both sequences begin with, then what
-remains of each. Rejected tokens do not see chosen ones, and their positions go on behind the shared tokens, so every
-token sees what it would see in an example of its own: the numbers are the same but for rounding.
+remains of each. Rejected tokens do not see chosen ones, and their positions continue behind the shared tokens, so every
+token sees what it would see in an example of its own: the results are the same except for rounding.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ftkit.models.transformers_internals import as_mask_4d, takes_mask_4d
 TOKEN_TENSORS = ("input_ids", "attention_mask", "token_type_ids")
 _SHARED, _CHOSEN, _REJECTED, _PADDING = range(4)
 
-_FAMILIES = ("idefics3", "smolvlm", "paligemma")  # they hand positions and a mask of four dimensions on as they are
+_FAMILIES = ("idefics3", "smolvlm", "paligemma")  # they pass positions and a mask of four dimensions on unchanged
 _TEXT_MODELS = ("llama", "gemma", "gemma2")  # positions rotate, so they may start anywhere: PaliGemma's own begin at 1
 
 
 class SharedExamples(NamedTuple):
-    """B pairs as B examples of width S.
+    """Holds B pairs as B examples of width S.
 
     Attributes:
         input_ids: int64 (B, S); padding is any token but the image's.
         position_ids: int64 (B, S), counted from 0; two tokens of an example may have the same.
         visible: bool (B, S, S): whether the token of the second dimension sees that of the third.
         place: int64 (2B, T): where each token of the pairs' own examples, chosen and then rejected, stands in example b
-            or b - B of these; without meaning for padding.
+            or b - B of these; meaningless for padding.
     """
 
     input_ids: Tensor
@@ -40,7 +40,7 @@ class SharedExamples(NamedTuple):
 
 
 def shared_lengths(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """How many tokens both sequences of each pair begin with, be they of the prompt or of both answers.
+    """Return how many tokens the two sequences of each pair have in common at the start.
 
     Args:
         input_ids: int64 (2B, T), right padded: chosen sequences, then rejected ones.
@@ -59,7 +59,7 @@ def shared_lengths(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 def can_share(net: nn.Module, inputs: dict[str, Any]) -> bool:
-    """Whether pairs may run as examples of :func:`shared_examples`: with the same numbers, and without more work.
+    """Return whether pairs can run as :func:`shared_examples`: with the same results, and without more work.
 
     Args:
         net: The model, plain or wrapped by peft.
@@ -88,7 +88,7 @@ def can_share(net: nn.Module, inputs: dict[str, Any]) -> bool:
 def shared_examples(
     input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, image_token: int | None = None
 ) -> SharedExamples:
-    """Write B pairs as B examples.
+    """Return B pairs as B examples.
 
     Args:
         input_ids: int64 (2B, T), right padded: chosen sequences, then rejected ones.
@@ -133,7 +133,7 @@ def shared_examples(
 
 
 def run_shared(net: nn.Module, inputs: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
-    """What the network takes for pairs that share their prompts, and where their tokens' hidden states are found.
+    """Return the network's inputs for pairs that share their prompts, and where their tokens' hidden states are.
 
     Args:
         net: The model, plain or wrapped by peft; :func:`can_share` holds.

@@ -51,7 +51,7 @@ def split_by_images(
 
 
 def _groups(examples: Sequence[Example], content_of: Callable[[ImageReference, Example], Hashable]) -> list[int]:
-    """The number of each example's group: examples that share an image, directly or through other examples."""
+    """Return the number of each example's group: examples that share an image, directly or through other examples."""
     contents: dict[Hashable, int] = {}  # nodes of a graph behind those of the examples
     edges = [
         (index, contents.setdefault(content_of(image, example), len(examples) + len(contents)))

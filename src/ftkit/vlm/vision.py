@@ -1,8 +1,9 @@
-"""What a frozen vision tower and its connector make of each image: computed once, kept on disk, and read ever after.
+"""Cache the features of a frozen vision tower and its connector on disk.
 
-SFT, preference learning, yes/no scoring and generation share it, with all their epochs, runs and processes. A model
-whose processor cuts an image into tiles sees each tile alone, so a tile is what is kept. It is found by its pixels as
-they enter the tower, so the processor's settings need not be compared: others make other pixels, or other tiles.
+SFT, preference tuning, yes/no scoring and generation share them, with all their epochs, runs and processes. A model
+whose processor cuts an image into tiles sees each tile alone, so features are cached by tile. A tile is found by its
+pixels as they enter the tower, so the processor's settings need not be compared: others make other pixels, or other
+tiles.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ftkit.vlm.dataset import ORIGIN
 FEATURES = "image_features"  # key of a batch: (N, T, D), T vectors for each of its N tiles
 _PIXELS = ("pixel_values", "pixel_attention_mask")
 _WITH_IMAGES = ("inputs", "prompts")  # keys of a batch
-_FORMAT = 1  # raise it when the same description comes to mean other numbers
+_FORMAT = 1  # increase it when the same description means other numbers
 _TILES_AT_ONCE = 16  # more need more memory and are hardly faster: a tile is a thousand patches
 
 # Tower and connector by model type. In these families features depend on their own tile only.
@@ -41,13 +42,13 @@ _PARTS = {
 
 
 def vision_parts(net: nn.Module) -> list[nn.Module]:
-    """The vision tower and the connector of a model, or nothing if its family is not known here."""
+    """Return the vision tower and the connector of a model, or nothing if its family is not supported."""
     model = plain_model(net)
     return [getattr(model.base_model, name) for name in _PARTS.get(model.config.model_type, ())]
 
 
 def is_frozen(net: nn.Module) -> bool:
-    """Whether a model has a vision tower and a connector that are known here, and nothing of them learns."""
+    """Return whether a model of a supported family has a vision tower and a connector without trainable parameters."""
     parts = vision_parts(net)
     return bool(parts) and not any(parameter.requires_grad for part in parts for parameter in part.parameters())
 
@@ -57,21 +58,21 @@ def image_features(net: nn.Module, inputs: dict[str, Any]) -> Tensor | None:
 
     Args:
         net: The model, plain or wrapped by peft.
-        inputs: The processor's tensors, among them ``pixel_values``: (B, tiles, 3, H, W) filled up with tiles of
+        inputs: The processor's tensors, among them ``pixel_values``: (B, tiles, 3, H, W) padded with tiles of
             zeros, or (images, 3, H, W).
 
     Returns:
-        (N, T, D), T vectors for each tile that is no padding, in the order of the examples; None if there is no tile.
+        (N, T, D), T vectors for each tile that is not padding, in the order of the examples; None if there is no tile.
     """
     pixels, mask = _tiles(inputs)
     return _run(net, pixels, mask) if len(pixels) else None
 
 
 def to_model(inputs: dict[str, Any]) -> dict[str, Any]:
-    """What the network takes, in training and in ``generate``, for a batch that has features in place of pixels.
+    """Return the network's inputs, in training and in ``generate``, for a batch with features in place of pixels.
 
     Args:
-        inputs: A batch's tensors; without ``image_features`` they stay as they are.
+        inputs: A batch's tensors; without ``image_features`` they are returned unchanged.
     """
     if FEATURES not in inputs:
         return inputs
@@ -80,11 +81,11 @@ def to_model(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_features(net: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
-    """A batch with ``image_features`` computed now, with gradients if tower or connector learn, in place of its pixels.
+    """Return a batch with ``image_features``, computed now and with gradients if they are on, in place of its pixels.
 
     Args:
         net: The model, plain or wrapped by peft.
-        inputs: The processor's tensors. Without pixels, or of a family that is not known here, they stay as they are.
+        inputs: The processor's tensors. Without pixels, or of an unsupported family, they are returned unchanged.
     """
     if "pixel_values" not in inputs or not vision_parts(net):
         return inputs
@@ -102,7 +103,7 @@ def for_pairs(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def tile_keys(inputs: dict[str, Any]) -> list[bytes]:
-    """A SHA-256 of each tile that is no padding: its pixels, and which of them its image covers.
+    """Return a SHA-256 of each tile that is not padding: its pixels, and which of them its image covers.
 
     Args:
         inputs: The processor's tensors, on the CPU; without pixels there are no keys.
@@ -111,12 +112,12 @@ def tile_keys(inputs: dict[str, Any]) -> list[bytes]:
 
 
 class FrozenVision:
-    """The frozen vision tower and connector of a model, as features on disk.
+    """Caches the features of a model's frozen vision tower and connector on disk.
 
     Args:
         net: The model, on its device; :func:`is_frozen` holds.
         precision: Makes the context of the run's precision.
-        store: Where the features are kept; None takes the default one.
+        store: Where the features are cached; None takes the default one.
 
     Attributes:
         computed: How many tiles were computed and not read.
@@ -142,7 +143,7 @@ class FrozenVision:
         self._table = TensorTable(self._made_of, store)
 
     def attach(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Give a batch its features in place of its pixels, and have its examples remembered without them.
+        """Replace a batch's pixels by features, and have its examples remembered without pixels.
 
         Args:
             batch: On the CPU: features are found by the bytes of the pixels, and pixels that are not needed need not
@@ -151,7 +152,7 @@ class FrozenVision:
 
         Returns:
             The batch with ``image_features`` (N, T, D), on the CPU, in ``inputs`` and ``prompts``, unless there are no
-            images. Once a part has begun to learn, a batch with pixels.
+            images. Once a part is trained, a batch with pixels.
         """
         origin = batch.get(ORIGIN)
         if not self._unchanged():
@@ -160,14 +161,14 @@ class FrozenVision:
         pixels, mask = _tiles(batch["inputs"])
         of_pixels = _keys(pixels, mask)
         tile = tuple(pixels.shape[1:])
-        if of_pixels and tile != self._tile:  # other tiles may become more vectors or fewer
+        if of_pixels and tile != self._tile:  # other tiles may have more features or fewer
             self._tile, self._table = tile, TensorTable({**self._made_of, "tile": list(tile)}, self._store)
         by_example = [of_pixels] if origin is None else origin.tile_keys(of_pixels)
         keys = list(chain.from_iterable(by_example))
         features = dict(zip(keys, self._table.get(keys), strict=True))
         missing = [key for key, feature in features.items() if feature is None]
         place = {key: number for number, key in enumerate(of_pixels)}
-        if origin is not None and any(key not in place for key in missing):  # what was kept is gone
+        if origin is not None and any(key not in place for key in missing):  # what was cached is gone
             return self.attach(origin.with_pixels(batch))
         for chunk in _chunks(missing):
             numbers = [place[key] for key in chunk]
@@ -182,12 +183,12 @@ class FrozenVision:
         return batch | {name: _instead_of_pixels(batch[name], found) for name in _WITH_IMAGES if name in batch}
 
     def forget(self) -> None:
-        """Have the images opened again of all examples that are remembered without them."""
+        """Let all examples that were remembered without images come with them again."""
         for dataset in self._remembering:
             dataset.forget()
 
     def _compute(self, pixels: Tensor, mask: Tensor | None) -> Tensor:
-        """Features (N, T, D), on the CPU."""
+        """Return features (N, T, D), on the CPU."""
         self.computed += len(pixels)
         with torch.no_grad(), self.precision(), evaluating(self._parts):
             return _run(self.net, pixels, mask).cpu()
@@ -239,7 +240,7 @@ def _chunks(keys: list[bytes]) -> Iterator[list[bytes]]:
 
 @contextmanager
 def evaluating(parts: Iterable[nn.Module]) -> Iterator[None]:
-    """Run modules without dropout, for what is drawn anew in every step cannot be kept; their modes come back after."""
+    """Run modules without dropout, whose random draws could not be cached; their modes are restored afterwards."""
     training = [module for part in parts for module in part.modules() if module.training]
     for module in training:
         module.training = False
@@ -251,7 +252,7 @@ def evaluating(parts: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def _made_of(net: nn.Module) -> dict[str, Any]:
-    """What decides the features of a tile beside the tile, as plain values."""
+    """Return what decides the features of a tile besides the tile, as plain values."""
     config = plain_model(net).config
     quantized = config.to_dict().get("quantization_config")  # it is the whole model's and not in the tower's settings
     return {
