@@ -1,4 +1,3 @@
-import csv
 import hashlib
 from pathlib import Path
 
@@ -162,13 +161,13 @@ def test_normalized_labels(write):
         ("ham\tone\nspan\ttwo\n", ":2: label: unknown label (got 'span')"),
         ("label\tmessage\nham\tone\n", ":1: the header lacks the column 'text'"),
         ("id\ttext\nr1\tone\n", ":1: the header lacks the column 'label'"),
-        ("ham\tone\nspam\tt\0wo\n", ":2: NUL byte"),
+        ("ham\tone\nspam\tt\0wo\n", ":2: a NUL byte (byte 14)"),
         (
             b"ham\tone\nspam\t\xa35 off\n",
-            ":2: is not UTF-8 at byte offset 13 (got b'\\xa3'); fix: save as UTF-8",
+            ":2: not UTF-8 (byte 13) (got b'\\xa3'); fix: save as UTF-8",
         ),
-        ("ham\tone\nspam\ttwo\n".encode("utf-16"), ":1: is not UTF-8 at byte offset 0"),
-        ("ham\tone\nspam\t" + "x" * 1_000_000 + "\n", ":2: the row is longer than 1,000,000 bytes"),
+        ("ham\tone\nspam\ttwo\n".encode("utf-16"), ": the file is UTF-16 (byte 0)"),
+        ("ham\tone\nspam\t" + "x" * 1_000_000 + "\n", ":2: the row is longer than 1 MB"),
     ],
 )
 def test_refused_with_file_and_line(write, content, start):
@@ -188,11 +187,9 @@ def test_quoted_reading_refuses_with_the_line_that_a_row_starts_at(write, conten
     assert problem(write(content), quoting="published").startswith(start)
 
 
-def test_long_row_under_the_limit_is_read_and_the_csv_limit_restored(write):
-    csv.field_size_limit(131_072)
+def test_long_row_under_the_limit_is_read(write):
     text = "x" * 900_000
     assert read_messages(write(f"ham\t{text}\nspam\ttwo\n"), "published").texts[0] == text
-    assert csv.field_size_limit() == 131_072
 
 
 def test_missing_file_and_folder(tmp_path):

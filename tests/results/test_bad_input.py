@@ -75,11 +75,11 @@ UNREADABLE = {
     ),
     "long row": (
         HEADER + "a\tyes\tno\t0.5\n" + "b" * 1_000_001 + "\tyes\tno\t0.5\n",
-        "{f}:3: the row is longer than 1 MB; fix: is this a prediction file?",
+        "{f}:3: the row is longer than 1 MB; fix: is this a table of rows?",
     ),
     "endless row": (
         HEADER + "b" * 9_000_000,
-        "{f}:2: the row is longer than 1 MB; fix: is this a prediction file?",
+        "{f}:2: the row is longer than 1 MB; fix: is this a table of rows?",
     ),
     "score NaN": (
         HEADER + "a\tyes\tno\tnan\n",

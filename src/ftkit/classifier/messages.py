@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,8 @@ from typing import Literal
 
 from ftkit.errors import InputError
 from ftkit.normalize import normalize
+from ftkit.results.text_files import MAX_ROW_BYTES, opened, text_lines
 
-ROW_LIMIT = 1_000_000  # bytes; a longer row is a damaged file, not a message
-_BOM = "\ufeff"
 _COLUMNS = ("label", "text")
 
 
@@ -91,16 +91,11 @@ def read_messages(
         ['Ok lar "wif u"', 'WINNER!!']
     """
     file = Path(path)
-    data = read_bytes(file)
-    text = _decoded(data, file)
-    if not text.strip():
+    separator = "," if file.suffix.lower() == ".csv" else "\t"
+    literal = quoting == "literal" and separator == "\t"
+    numbered = _literal_rows(file) if literal else _quoted_rows(file, separator)
+    if not any(cell.strip() for _, cells in numbered for cell in cells):
         raise InputError("is empty", file=file, fix="give a file with one label and one text a row")
-    if file.suffix.lower() == ".csv":
-        numbered = _quoted_rows(text, ",", file)
-    elif quoting == "published":
-        numbered = _quoted_rows(text, "\t", file)
-    else:
-        numbered = _literal_rows(text)
     rows = list(_labelled(numbered, labels, normalize_labels, file))
     if not rows:
         raise InputError(
@@ -112,76 +107,45 @@ def read_messages(
             file=file,
             fix=f"give messages of both classes, {_listed(labels)}",
         )
-    return Messages.from_rows(rows, content_sha256(data))
+    return Messages.from_rows(rows, content_sha256(file))
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a file that the user named.
-
-    Raises:
-        InputError: There is no such file, or it cannot be read.
-    """
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"cannot be read: {error.strerror or error}",
-            file=path,
-            fix="give the path of a file with one label and one text a row",
-        ) from error
-
-
-def content_sha256(data: bytes) -> str:
-    r"""The SHA-256 of a text file's content: its bytes without a byte order mark, with ``\n`` line ends.
+def content_sha256(path: Path) -> str:
+    r"""Return the SHA-256 of a text file's content: its bytes without a byte order mark, with ``\n`` line ends.
 
     A copy that an editor saved with other line ends holds the same messages and has the same hash. Of a file
     that has neither, it is the plain SHA-256.
 
-    Example:
-        >>> content_sha256(b"ham\tOk\r\n") == hashlib.sha256(b"ham\tOk\n").hexdigest()
-        True
+    Raises:
+        InputError: There is no such file, or it cannot be read.
     """
-    return hashlib.sha256(data.removeprefix(_BOM.encode()).replace(b"\r\n", b"\n")).hexdigest()
+    with opened(path) as file:
+        data = file.read()
+    return hashlib.sha256(data.removeprefix(BOM_UTF8).replace(b"\r\n", b"\n")).hexdigest()
 
 
-def _decoded(data: bytes, file: Path) -> str:
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"is not UTF-8 at byte offset {error.start}",
-            file=file,
-            line=data.count(b"\n", 0, error.start) + 1,
-            got=data[error.start : error.start + 1],
-            fix="save as UTF-8",
-        ) from error
-    for line, row in enumerate(data.split(b"\n"), start=1):
-        if b"\0" in row:
-            raise InputError("NUL byte", file=file, line=line, fix="save as UTF-8 text without NUL bytes")
-        if len(row) > ROW_LIMIT:
-            raise _too_long(file, line)
-    return text.removeprefix(_BOM).replace("\r\n", "\n")
+def _literal_rows(file: Path) -> list[tuple[int, list[str]]]:
+    """Return rows and their lines, without blank lines at the end."""
+    rows = [(line, text.replace("\r\n", "\n").removesuffix("\n").split("\t", 1)) for line, text in text_lines(file)]
+    while rows and rows[-1][1] == [""]:
+        rows.pop()
+    return rows
 
 
-def _literal_rows(text: str) -> list[tuple[int, list[str]]]:
-    # str.splitlines would also split at U+2028, U+0085 and others, which occur inside messages.
-    return [(line, row.split("\t", 1)) for line, row in enumerate(text.rstrip("\n").split("\n"), start=1)]
-
-
-def _quoted_rows(text: str, delimiter: str, file: Path) -> list[tuple[int, list[str]]]:
-    """Rows and the line each starts at, blank lines left out, as pandas does."""
+def _quoted_rows(file: Path, delimiter: str) -> list[tuple[int, list[str]]]:
+    """Return rows and the line each starts at, blank lines left out, as pandas does."""
+    text = "".join(text for _, text in text_lines(file)).replace("\r\n", "\n")
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
     # An empty row is added at the end: when it does not come back as one, an open quote has swallowed it.
     reader = csv.reader(io.StringIO(text.rstrip("\n") + "\n\n", newline=""), delimiter=delimiter)
-    previous_limit = csv.field_size_limit(ROW_LIMIT)
     rows, line = [], 1
     try:
         for cells in reader:
             rows.append((line, cells))
             line = reader.line_num + 1
     except csv.Error as error:  # the reader's one complaint in this mode is a field over the limit
-        raise _too_long(file, line) from error
-    finally:
-        csv.field_size_limit(previous_limit)
+        fix = "check that the file is a list of messages and that its quotes are closed"
+        raise InputError("the row is longer than 1 MB", file=file, line=line, fix=fix) from error
     start, last = rows[-1]
     if last:
         raise InputError(
@@ -231,15 +195,6 @@ def _unknown_label(label: str, labels: tuple[str, str], file: Path, line: int) -
     if normalize(label) in map(normalize, labels):
         fix += ", or set normalize_labels: true"
     return InputError("unknown label", file=file, line=line, field="label", got=label, fix=fix)
-
-
-def _too_long(file: Path, line: int) -> InputError:
-    return InputError(
-        f"the row is longer than {ROW_LIMIT:,} bytes",
-        file=file,
-        line=line,
-        fix="check that the file is a list of messages and that its quotes are closed",
-    )
 
 
 def _listed(labels: tuple[str, str]) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from ftkit.classifier import download
 from ftkit.classifier.demo_corpus import demo_messages
-from ftkit.classifier.messages import Messages, content_sha256, read_bytes, read_messages
+from ftkit.classifier.messages import Messages, content_sha256, read_messages
 from ftkit.errors import InputError
 from ftkit.normalize import normalize
 
@@ -63,7 +63,7 @@ class Source:
         """
         if self.name == "uci":
             return download.MEMBER_SHA256
-        return _demo().sha256 if self.name == "demo" else content_sha256(read_bytes(self._file()))
+        return _demo().sha256 if self.name == "demo" else content_sha256(self._file())
 
     def fetch(self) -> None:
         """Download what has to be downloaded."""

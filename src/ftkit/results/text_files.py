@@ -98,7 +98,7 @@ def _decoded(raw: bytes, path: Path, offset: int, line: int) -> str:
     if line == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError("the file is UTF-16 (byte 0)", file=path, got=raw[:2], fix="save as UTF-8")
     if len(raw) > MAX_ROW_BYTES:
-        raise InputError("the row is longer than 1 MB", file=path, line=line, fix="is this a prediction file?")
+        raise InputError("the row is longer than 1 MB", file=path, line=line, fix="is this a table of rows?")
     if (nul := raw.find(b"\0")) >= 0:
         fix = "the file is damaged or UTF-16: save as UTF-8 text"
         raise InputError(f"a NUL byte (byte {offset + nul})", file=path, line=line, fix=fix)
