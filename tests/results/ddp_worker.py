@@ -16,7 +16,7 @@ def one_of_two(rank, address, preds, target, results):
         with_ids.update(preds[part], target[part], ids=part)
     if rank == 0:
         without.update(preds, target)
-    cells = [evaluator.report().counts.cells() for evaluator in (with_ids, without)]
+    cells = [evaluator.report().counts for evaluator in (with_ids, without)]
     results.put((rank, [*cells, {name: float(value) for name, value in with_ids.compute().items()}]))
     dist.barrier()
     dist.destroy_process_group()

@@ -8,8 +8,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from ftkit.results.assessment import Settings, assess
 from ftkit.results.baselines import baselines_of
 from ftkit.results.curves import Curve
-from ftkit.results.figures import Counts, figure_values, figures_of
 from ftkit.results.intervals import MAX_EXAMPLES, count_intervals, score_intervals
+from ftkit.results.metrics import Counts, figure_values, figures_of
 from ftkit.results.statistics import wilson_interval
 
 
@@ -54,9 +54,8 @@ def test_guessing_at_the_prior_by_simulation(counts):
 @pytest.mark.parametrize("counts", [Counts(30, 5, 5, 10), Counts(7, 0, 0, 3), Counts(0, 6, 2, 0)])
 def test_guessing_at_the_prior_has_the_figures_of_the_average_table(counts):
     rate = counts.positives / counts.n
-    table = [counts.positives * rate, counts.negatives * (1 - rate), counts.negatives * rate]
-    table += [counts.positives * (1 - rate), 0, 0]
-    expected = figure_values(np.array(table))
+    shares = np.array([[rate, 1 - rate, 0], [1 - rate, rate, 0]])
+    expected = figure_values(np.array([[counts.positives], [counts.negatives]]) * shares)
     prior = baselines_of(counts).prior
     assert prior.keys() == expected.keys()
     for name, figure in prior.items():

@@ -203,5 +203,5 @@ def test_two_processes_count_each_example_once(tmp_path):
     single = BinaryEvaluator()
     single.update(*_batch(9))
     for rank in (0, 1):
-        assert found[rank][0] == found[rank][1] == single.report().counts.cells()
+        assert found[rank][0] == found[rank][1] == single.report().counts
         assert found[rank][2] == pytest.approx({k: float(v) for k, v in single.compute().items()})

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from ftkit.results.figures import Counts, figures_of
-from ftkit.results.prevalence import at_prevalence, prevalence_intervals
+from ftkit.results.intervals import at_prevalence, prevalence_intervals
+from ftkit.results.metrics import Counts, figures_of
 from ftkit.results.statistics import clopper_pearson
 
 

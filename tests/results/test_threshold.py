@@ -10,7 +10,7 @@ from ftkit.commands.evaluate import evaluate
 from ftkit.errors import InputError
 from ftkit.results.answers import read_answers
 from ftkit.results.curves import Curve
-from ftkit.results.figures import Counts, figures_of
+from ftkit.results.metrics import Counts, figures_of
 from ftkit.results.predictions import write_predictions
 from ftkit.results.threshold import Costs, Threshold, choose_threshold, freeze_threshold
 

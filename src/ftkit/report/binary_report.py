@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from ftkit.report.document import Card, Document, Figure, Section, Table
 from ftkit.report.evaluation import Evaluated, interval_text, number_text, p_text
 from ftkit.results.assessment import BinaryReport
-from ftkit.results.figures import Figure as Value
-from ftkit.results.prevalence import at_prevalence, prevalence_intervals
+from ftkit.results.intervals import at_prevalence, prevalence_intervals
+from ftkit.results.metrics import Figure as Value
 from ftkit.results.statistics import is_significant
 from ftkit.results.threshold import Threshold
 

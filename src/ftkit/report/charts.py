@@ -12,9 +12,9 @@ from scipy import stats
 
 from ftkit.report.theme import CATEGORIES
 from ftkit.results.assessment import BinaryReport
-from ftkit.results.figures import figure_values
-from ftkit.results.prevalence import at_prevalence, prevalence_intervals
-from ftkit.results.threshold import Threshold, operating_cells
+from ftkit.results.intervals import at_prevalence, prevalence_intervals
+from ftkit.results.metrics import figure_values
+from ftkit.results.threshold import Threshold, operating_tables
 
 Chart = alt.TopLevelMixin
 Records = Sequence[Mapping[str, Any]]
@@ -202,8 +202,8 @@ def thresholds(report: BinaryReport, threshold: Threshold | None) -> Chart:
         threshold: The frozen threshold, if there is one.
     """
     assert report.curve is not None
-    values, cells = operating_cells(report.curve)
-    figures = figure_values(cells)
+    values, tables = operating_tables(report.curve)
+    figures = figure_values(tables)
     finite = np.isfinite(values)  # log-odds may be infinite, and there is no place for these
     records = [
         record
@@ -212,7 +212,8 @@ def thresholds(report: BinaryReport, threshold: Threshold | None) -> Chart:
     ]
     title = f"threshold on the {report.kind.replace('_', ' ')}"
     lines = _curves(records, [], [], title, "figure", alt.Scale(zero=False, nice=False))
-    return alt.layer(*lines, *([] if threshold is None else [_rule(x=threshold.value)])).properties(**_SIZE)
+    frozen = [] if threshold is None or not np.isfinite(threshold.value) else [_rule(x=threshold.value)]
+    return alt.layer(*lines, *frozen).properties(**_SIZE)
 
 
 def prevalence(reports: Named, level: float) -> Chart:

@@ -11,8 +11,8 @@ import numpy as np
 
 from ftkit.errors import InputError
 from ftkit.results.classes import Classes, merged_labels, resolve_classes, score_parts
-from ftkit.results.figures import UNPARSED, Counts, figure_values
 from ftkit.results.intervals import table_limits
+from ftkit.results.metrics import UNPARSED, Counts, figure_values
 from ftkit.results.predictions import PredictionFile
 from ftkit.results.scan import AnswerFile, Differences, Scan, scan
 
@@ -185,11 +185,10 @@ def _disagreements(path: Path, answer: np.ndarray, score: np.ndarray, kind: str)
 
 def _figure_differences(table: np.ndarray) -> dict[str, np.ndarray]:
     answers = table.reshape(*table.shape[:-1], 3, 3)
-    mine, theirs = (figure_values(_cells(answers.sum(axis=axis))) for axis in (-1, -2))
+    # (..., label, answer) with labels 0, 1 and answers -1, 0, 1
+    mine, theirs = (figure_values(_by_outcome(answers.sum(axis=axis))) for axis in (-1, -2))
     return {name: mine[name] - theirs[name] for name in _COMPARED}
 
 
-def _cells(by_answer: np.ndarray) -> np.ndarray:
-    """Counts in the order of :class:`Counts` from ``(..., label, answer)`` with answers -1, 0, 1."""
-    places = [(1, 2), (0, 1), (0, 2), (1, 1), (1, 0), (0, 0)]
-    return np.stack([by_answer[..., label, answer] for label, answer in places], axis=-1)
+def _by_outcome(by_answer: np.ndarray) -> np.ndarray:
+    return np.stack([by_answer[..., 1, [2, 1, 0]], by_answer[..., 0, [1, 2, 0]]], axis=-2)

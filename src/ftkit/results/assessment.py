@@ -9,8 +9,8 @@ import numpy as np
 
 from ftkit.results.baselines import Baselines, baselines_of
 from ftkit.results.curves import Calibration, Curve, brier, probability_of
-from ftkit.results.figures import Counts, Figure, figures_of
 from ftkit.results.intervals import Interval, count_intervals, score_intervals
+from ftkit.results.metrics import Counts, Figure, figures_of
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from ftkit.results.figures import Counts, Figure, figures_of
+from ftkit.results.metrics import Counts, Figure, figure_values, figures_of
 from ftkit.results.statistics import is_significant, mcnemar_exact
 
 _EXACT_N = 2_000
@@ -83,20 +83,11 @@ def _guessing(counts: Counts) -> dict[str, Figure]:
     if counts.n == 0:
         return figures_of(counts)
     rate = counts.positives / counts.n
-    values = {"accuracy": rate**2 + (1 - rate) ** 2, "prevalence": rate, "predicted_positive_rate": rate}
+    shares = np.array([[rate, 1 - rate, 0], [1 - rate, rate, 0]])
+    values = figure_values(np.array([[counts.positives], [counts.negatives]]) * shares)
     none = Figure(None, "no positives" if counts.positives == 0 else "no negatives")
-    figures = {name: Figure(value) for name, value in values.items()}
-    for name, share, empty in (
-        ("precision", rate, counts.positives == 0),
-        ("recall", rate, counts.positives == 0),
-        ("f_measure", rate, counts.positives == 0),
-        ("specificity", 1 - rate, counts.negatives == 0),
-        ("npv", 1 - rate, counts.negatives == 0),
-        ("balanced_accuracy", 0.5, rate in (0, 1)),
-        ("mcc", 0.0, rate in (0, 1)),
-    ):
-        figures[name] = none if empty else Figure(share)
-    return figures
+    figures = {name: none if np.isnan(value) else Figure(float(value)) for name, value in values.items()}
+    return figures if figures["mcc"].value is None else {**figures, "mcc": Figure(0.0)}  # without what rounding left
 
 
 def _p_guessing(counts: Counts) -> float:

@@ -14,7 +14,7 @@ from torchmetrics import Metric
 
 from ftkit.errors import InputError
 from ftkit.results.assessment import BinaryReport, Settings, assess
-from ftkit.results.figures import UNPARSED
+from ftkit.results.metrics import UNPARSED
 
 _STATES = {
     "target": torch.int8,

@@ -12,8 +12,8 @@ import numpy as np
 
 from ftkit.errors import InputError
 from ftkit.normalize import normalize
-from ftkit.results.figures import UNPARSED
 from ftkit.results.layout import SCORE_NAME
+from ftkit.results.metrics import UNPARSED
 from ftkit.results.pairs import MEANING, is_paired, opposite, positive_of
 from ftkit.results.predictions import PredictionFile
 from ftkit.results.scan import NotBinaryError, Scan

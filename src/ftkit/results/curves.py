@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from ftkit.results.figures import Figure
+from ftkit.results.metrics import Figure
 
 BINS = 15
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
 from ftkit.results.curves import Curve, probability_of
-from ftkit.results.figures import PROPORTIONS, Counts, figure_values
+from ftkit.results.metrics import PROPORTIONS, Counts, Figure, figure_values
 from ftkit.results.statistics import Interval, percentile_interval, wilson_interval
 
 K = TypeVar("K", bound=Hashable)
 MAX_EXAMPLES = 100_000  # above, the intervals of the score figures are a matter of the third decimal, and slow
 _MAX_DRAWS = 20_000_000
 _TABLES = 10_000
-_PLACES = ((0, 3, 4), (1, 2, 5))  # of positives and negatives in Counts.cells(): right, wrong, unparsed
-WRONG, RIGHT = np.array([[0, 1, 0]] * 2), np.array([[1, 0, 0]] * 2)
+_WRONG, _RIGHT = np.array([[0, 1, 0]] * 2), np.array([[1, 0, 0]] * 2)
+_AT_PREVALENCE = ("accuracy", "precision", "npv", "f_measure")
 
 
 def count_intervals(counts: Counts, beta: float = 1.0, level: float = 0.95, seed: int = 0) -> dict[str, Interval]:
@@ -39,22 +40,71 @@ def count_intervals(counts: Counts, beta: float = 1.0, level: float = 0.95, seed
         '0.099 0.279 0.815 0.859'
     """
     intervals = {name: wilson_interval(*share(counts), level) for name, share in PROPORTIONS.items()}
-    table = by_label(counts)
-    drawn = table_limits(table, WRONG, RIGHT, lambda tables: figure_values(cells_of(tables), beta), level, seed)
-    found = figure_values(cells_of(table), beta)
-    return _defined({name: intervals.get(name, drawn[name]) for name, value in found.items() if not np.isnan(value)})
+    found = {name for name, value in figure_values(counts.table(), beta).items() if not np.isnan(value)}
+    drawn = table_limits(counts.table(), _WRONG, _RIGHT, lambda tables: figure_values(tables, beta), level, seed)
+    return _defined({name: intervals.get(name, limits) for name, limits in drawn.items() if name in found})
 
 
-def by_label(counts: Counts) -> np.ndarray:
-    """Return the counts as a table: int64 ``(2, 3)``, positives and negatives by right, wrong and unparsed."""
-    return np.array(counts.cells())[np.array(_PLACES)]
+def at_prevalence(counts: Counts, prevalences: Sequence[float]) -> list[dict[str, Figure]]:
+    """Return the figures to expect at other shares of positives, with the recall and specificity found here.
+
+    Args:
+        counts: The outcomes found.
+        prevalences: Shares of positives, in [0, 1].
+
+    Returns:
+        ``accuracy``, ``precision``, ``npv`` and ``f_measure`` for each share.
+
+    Example:
+        Of 100 positives 90 are found and of 100 negatives 80; where 1% is positive, few alarms are right:
+
+        >>> at_prevalence(Counts(tp=90, tn=80, fp=20, fn=10), [0.01])[0]["precision"].text()
+        '0.0435'
+    """
+    values = _at_prevalence(prevalences, counts.table())
+    results = []
+    for place, prevalence in enumerate(prevalences):
+        missing = (counts.positives == 0 and prevalence > 0) or (counts.negatives == 0 and prevalence < 1)
+        undefined = Figure(None, "recall or specificity is undefined" if missing else "nothing is answered so")
+        here = {name: values[place, name] for name in _AT_PREVALENCE}
+        results.append({name: undefined if missing or np.isnan(v) else Figure(float(v)) for name, v in here.items()})
+    return results
 
 
-def cells_of(tables: np.ndarray) -> np.ndarray:
-    """Return the counts of tables ``(..., 2, 3)`` in the order of :meth:`Counts.cells`: ``(..., 6)``."""
-    cells = np.empty((*tables.shape[:-2], 6), tables.dtype)
-    cells[..., np.array(_PLACES)] = tables
-    return cells
+def prevalence_intervals(
+    counts: Counts, prevalences: Sequence[float], level: float = 0.95, seed: int = 0
+) -> list[dict[str, Interval]]:
+    """Return the intervals of what :func:`at_prevalence` returns, by :func:`table_limits`.
+
+    Args:
+        counts: The outcomes found.
+        prevalences: Shares of positives, in [0, 1].
+        level: Confidence of the intervals.
+        seed: Seed of the draws.
+
+    Returns:
+        ``(low, high)`` by figure for each share; a figure that is undefined there has none.
+
+    Example:
+        Six positives and six negatives, all answered right, do not make a precision of 1 where 1% is positive:
+
+        >>> low, high = prevalence_intervals(Counts(tp=6, tn=6, fp=0, fn=0), [0.01])[0]["precision"]
+        >>> f"{low:.3f} {high:.3f}"
+        '0.017 1.000'
+    """
+    limits = table_limits(counts.table(), _WRONG, _RIGHT, partial(_at_prevalence, prevalences), level, seed)
+    return [
+        {name: limits[place, name] for name, figure in figures.items() if figure.value is not None}
+        for place, figures in enumerate(at_prevalence(counts, prevalences))
+    ]
+
+
+def _at_prevalence(prevalences: Sequence[float], tables: np.ndarray) -> Mapping[tuple[int, str], np.ndarray]:
+    """The figures of tables ``(..., 2, 3)`` in which so large a share is positive, by its place and their name."""
+    sizes = tables.sum(axis=-1, keepdims=True)
+    shares = np.divide(tables, sizes, out=np.zeros(tables.shape), where=sizes > 0)
+    every = [figure_values(shares * np.array([[share], [1 - share]])) for share in prevalences]
+    return {(place, name): values[name] for place, values in enumerate(every) for name in _AT_PREVALENCE}
 
 
 def table_limits(

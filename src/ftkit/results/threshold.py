@@ -13,7 +13,7 @@ import numpy as np
 from ftkit.errors import InputError
 from ftkit.results.answers import NEUTRAL, Answers
 from ftkit.results.curves import Curve
-from ftkit.results.figures import figure_values
+from ftkit.results.metrics import figure_values
 from ftkit.storage import atomic_write, sha256_of
 
 CRITERIA = ("accuracy", "f_measure", "balanced_accuracy", "mcc", "precision", "recall", "specificity", "npv")
@@ -174,11 +174,11 @@ def choose_threshold(curve: Curve, criterion: str | Costs, kind: str) -> tuple[f
         >>> choose_threshold(curve, Costs(fp=1, fn=5), "probability")
         (0.8, 0.0)
     """
-    thresholds, cells = operating_cells(curve)
+    thresholds, tables = operating_tables(curve)
     if isinstance(criterion, Costs):
-        goodness = -(criterion.fp * cells[:, 2] + criterion.fn * cells[:, 3]) / max(1, cells[0].sum())
+        goodness = -(criterion.fp * tables[:, 1, 1] + criterion.fn * tables[:, 0, 1]) / max(1, tables[0].sum())
     elif criterion in CRITERIA:
-        goodness = figure_values(cells)[criterion]
+        goodness = figure_values(tables)[criterion]
     else:
         raise InputError(
             "no such criterion",
@@ -197,21 +197,21 @@ def choose_threshold(curve: Curve, criterion: str | Costs, kind: str) -> tuple[f
     return float(thresholds[choice]), abs(achieved) if isinstance(criterion, Costs) else achieved
 
 
-def operating_cells(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
+def operating_tables(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     """The counts at every threshold, from "nothing is positive" on.
 
     Returns:
-        Thresholds float64 ``(k + 1,)`` and counts int64 ``(k + 1, 6)`` in the order of
-        :class:`~ftkit.results.figures.Counts`; only ``k`` where the highest score is infinite, for no threshold lies
-        above that.
+        Thresholds float64 ``(k + 1,)`` and counts int64 ``(k + 1, 2, 3)`` as in
+        :meth:`~ftkit.results.metrics.Counts.table`; only ``k`` where the highest score is infinite, for no threshold
+        lies above that.
     """
     top = np.nextafter(curve.threshold[:1], np.inf)
     top = top[top > curve.threshold[:1]]
     nothing = np.zeros(len(top), np.int64)
     tp, fp = np.append(nothing, curve.tp), np.append(nothing, curve.fp)
     none = np.zeros_like(tp)
-    cells = np.stack([tp, curve.negatives - fp, fp, curve.positives - tp, none, none], axis=-1)
-    return np.append(top, curve.threshold), cells
+    counts = [[tp, curve.positives - tp, none], [curve.negatives - fp, fp, none]]
+    return np.append(top, curve.threshold), np.moveaxis(np.array(counts), -1, 0)
 
 
 def _is_threshold(record: dict[str, Any]) -> bool:

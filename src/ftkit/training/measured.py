@@ -12,7 +12,7 @@ from torchmetrics import Metric, MetricCollection
 from ftkit.errors import InputError
 from ftkit.normalize import normalize
 from ftkit.results.binary import BinaryEvaluator, in_double
-from ftkit.results.figures import UNPARSED
+from ftkit.results.metrics import UNPARSED
 from ftkit.training.checkpoint import TrainedStateModule
 
 Metrics: TypeAlias = Metric | MetricCollection | dict[str, Metric]

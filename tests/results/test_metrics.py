@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from evaluated_files import RECORD
-from ftkit.results.figures import PROPORTIONS, Counts, figure_values, figures_of
+from ftkit.results.metrics import PROPORTIONS, Counts, figure_values, figures_of
 
 CELLS = st.integers(0, 40)
 
@@ -119,10 +119,10 @@ def test_proportions_are_the_figures():
 
 
 def test_many_tables_at_once():
-    cells = np.random.default_rng(0).integers(0, 9, (3, 5, 6))
-    together = figure_values(cells)
+    tables = np.random.default_rng(0).integers(0, 9, (3, 5, 2, 3))
+    together = figure_values(tables)
     for place in np.ndindex(3, 5):
-        alone = figure_values(cells[place])
+        alone = figure_values(tables[place])
         assert all(np.array_equal(together[name][place], alone[name], equal_nan=True) for name in alone)
 
 

@@ -1,13 +1,14 @@
-"""From the counts of a yes/no decision to its figures, with the reason where a figure is undefined."""
+"""Metrics of yes/no decisions from their counts, with the reason where one is undefined."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 UNPARSED = -1  # the code of an answer that names neither class
+_NOTHING_POSITIVE = "nothing was answered with the positive class"
 
 
 class Figure(NamedTuple):
@@ -69,20 +70,20 @@ class Counts:
             target: ``(n,)``: 1 for a positive, 0 for a negative.
             answer: ``(n,)``: 1, 0, or -1 for an answer that names neither class.
         """
-        cells = np.bincount(target.astype(np.int8) * np.int8(3) + answer.astype(np.int8) + np.int8(1), minlength=6)
-        unparsed_negative, tn, fp, unparsed_positive, fn, tp = cells.tolist()
+        table = np.bincount(target.astype(np.int8) * np.int8(3) + answer.astype(np.int8) + np.int8(1), minlength=6)
+        unparsed_negative, tn, fp, unparsed_positive, fn, tp = table.tolist()
         return cls(tp, tn, fp, fn, unparsed_positive, unparsed_negative)
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(*(mine + theirs for mine, theirs in zip(self.cells(), other.cells(), strict=True)))
+        return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     def __str__(self) -> str:
         text = f"Tp={self.tp} Tn={self.tn} Fp={self.fp} Fn={self.fn}"
         return f"{text} unparsed={self.unparsed}" if self.unparsed else text
 
-    def cells(self) -> list[int]:
-        """The six counts in the order of the attributes."""
-        return list(asdict(self).values())
+    def table(self) -> np.ndarray:
+        """Return the counts as a table: int64 ``(2, 3)``, positives and negatives by right, wrong and unparsed."""
+        return np.array([[self.tp, self.fn, self.unparsed_positive], [self.tn, self.fp, self.unparsed_negative]])
 
     @property
     def unparsed(self) -> int:
@@ -143,18 +144,18 @@ def figures_of(counts: Counts, beta: float = 1.0) -> dict[str, Figure]:
         >>> figures["mcc"].text()
         'undefined (every answer is the same)'
     """
-    values = figure_values(np.array(counts.cells()), beta)
+    values = figure_values(counts.table(), beta)
     return {
         name: Figure(None, _reason(name, counts)) if np.isnan(value) else Figure(float(value))
         for name, value in values.items()
     }
 
 
-def figure_values(cells: np.ndarray, beta: float = 1.0) -> dict[str, np.ndarray]:
+def figure_values(tables: np.ndarray, beta: float = 1.0) -> dict[str, np.ndarray]:
     """The figures of many tables of counts at once, NaN where undefined.
 
     Args:
-        cells: int64 ``(..., 6)``: counts in the order of :class:`Counts`.
+        tables: ``(..., 2, 3)``: counts as in :meth:`Counts.table`.
         beta: Weight of recall over precision in ``f_beta``.
 
     Returns:
@@ -163,7 +164,7 @@ def figure_values(cells: np.ndarray, beta: float = 1.0) -> dict[str, np.ndarray]
     Source of the Matthews coefficient with more than two answers: J. Gorodkin, Comparing two K-category assignments by
     a K-category correlation coefficient, Computational Biology and Chemistry 28 (2004).
     """
-    tp, tn, fp, fn, unparsed_positive, unparsed_negative = np.moveaxis(np.asarray(cells), -1, 0)
+    (tp, fn, unparsed_positive), (tn, fp, unparsed_negative) = np.moveaxis(tables, (-2, -1), (0, 1))
     positives, negatives = tp + fn + unparsed_positive, tn + fp + unparsed_negative
     n, said_yes, said_no = positives + negatives, tp + fp, tn + fn
     precision, recall, specificity = _ratio(tp, said_yes), _ratio(tp, positives), _ratio(tn, negatives)
@@ -194,26 +195,11 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def _reason(name: str, counts: Counts) -> str:
-    """Why a figure that came out as NaN has no value."""
-    no_positives, no_negatives = "no positives", "no negatives"
+    """Return why a figure that came out as NaN has no value."""
     if counts.n == 0:
         return "no examples"
-    if name in ("f_measure", "f_beta"):
-        if counts.positives == 0:
-            return no_positives
-        return (
-            "nothing was answered with the positive class"
-            if counts.tp + counts.fp == 0
-            else "precision and recall are 0"
-        )
-    if name == "mcc":
-        if counts.positives == 0 or counts.negatives == 0:
-            return no_positives if counts.positives == 0 else no_negatives
-        return "every answer is the same"
-    return {
-        "precision": "nothing was answered with the positive class",
-        "recall": no_positives,
-        "specificity": no_negatives,
-        "npv": "nothing was answered with the negative class",
-        "balanced_accuracy": no_positives if counts.positives == 0 else no_negatives,
-    }[name]
+    one_class = "no positives" if counts.positives == 0 else "no negatives" if counts.negatives == 0 else ""
+    if name in ("f_measure", "f_beta") and counts.positives:
+        return "precision and recall are 0" if counts.tp + counts.fp else _NOTHING_POSITIVE
+    said = {"precision": _NOTHING_POSITIVE, "npv": "nothing was answered with the negative class"}
+    return said.get(name) or one_class or "every answer is the same"
