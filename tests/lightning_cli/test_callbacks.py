@@ -33,7 +33,11 @@ SMALL = {
         ),
         ("EMAWeightAveraging", {}, "could not be resumed; fix: leave it out"),
         ("ModelPruning", {"pruning_fn": "l1_unstructured", "amount": 0.5}, "before the network is built; fix: leave"),
-        ("BackboneFinetuning", {}, "before the network is built; fix: leave it out; model.trainable says what learns"),
+        (
+            "BackboneFinetuning",
+            {},
+            "before the network is built; fix: leave it out; model.trainable says what is trained",
+        ),
         ("BatchSizeFinder", {}, "and with it the result; fix: use ftkit.training.fit_batch.FitBatch"),
     ],
 )

@@ -19,7 +19,7 @@ from ftkit.cli import main
 from ftkit.errors import EnvironmentFault, ExitCode, InputError
 from ftkit.training import compiled
 from ftkit.training.checkpoint import read_checkpoint
-from ftkit.training.compiled import CompiledTraining, learning_parts
+from ftkit.training.compiled import CompiledTraining, trainable_parts
 
 CALLBACK = ["--trainer.callbacks+", "ftkit.training.compiled.CompiledTraining"]
 
@@ -104,7 +104,7 @@ def test_blocks_of_another_family_too(
 def test_where_no_block_learns_nothing_is_compiled(
     captured: None, cache: Path, tiny_config: Path, tmp_path: Path
 ) -> None:
-    with pytest.warns(UserWarning, match="no block learns, so nothing was compiled"):
+    with pytest.warns(UserWarning, match="no block is trainable, so nothing was compiled"):
         found = fit(tiny_config, tmp_path / "run", "--model.trainable", "last_layer", *CALLBACK)
     assert found["compiled"] == graphs() == 0
 
@@ -195,7 +195,7 @@ def test_only_what_wants_a_gradient_runs_compiled(captured: None, trained: tuple
 def test_the_parts_that_learn_are_compiled_and_no_others() -> None:
     net = Net()
     net.first.requires_grad_(False)
-    assert learning_parts(net) == [net.second]
+    assert trainable_parts(net) == [net.second]
 
 
 class Branching(nn.Module):

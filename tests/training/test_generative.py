@@ -319,7 +319,7 @@ def test_a_checkpoint_of_another_base_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"quantization": "nf4", "trainable": "all"}, "quantized weights cannot learn"),
+        ({"quantization": "nf4", "trainable": "all"}, "quantized weights cannot be trained"),
         ({"lora_rank": 0}, "at least 1"),
         ({"max_new_tokens": 0}, "at least 1"),
         ({"lora_dropout": 1.0}, "probability below 1"),

@@ -24,7 +24,7 @@ def add_adapters(
     targets: list[str] | None = None,
     exclude: Collection[str] = (),
 ) -> PeftModel:
-    """Freeze a model and put LoRA adapters, which learn, on some of its linear layers.
+    """Freeze a model and put trainable LoRA adapters on some of its linear layers.
 
     The update ``alpha / rank * B A`` starts at zero: A is drawn from the global generator, B is zero.
 
@@ -77,7 +77,7 @@ def add_adapters(
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
-    """Names of the linear layers of the text model's blocks, each once, in their order: what LoRA adapts by default.
+    """Return the names of the linear layers of the text model's blocks, each once: what LoRA adapts by default.
 
     Args:
         model: A text or vision-language model, plain or wrapped by peft.
@@ -89,19 +89,19 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
 
 
 def _beside_text_model(model: PreTrainedModel) -> list[str]:
-    """A pattern of the names of all layers that are not in the text model; none where there is no other model."""
+    """Return a pattern of the names of all layers outside the text model; none where there is no other model."""
     text = model.get_decoder()
     name = next(name for name, part in model.named_modules() if part is text)
     return [] if text is model.base_model else [rf"(?!{re.escape(name)}\.).*"]
 
 
 def is_linear(layer: nn.Module) -> bool:
-    """Whether LoRA can adapt a layer: linear, quantized (a subclass) or GPT-2's transposed kind."""
+    """Return whether LoRA can adapt a layer: linear, quantized (a subclass) or GPT-2's transposed kind."""
     return isinstance(layer, nn.Linear | Conv1D)
 
 
 def merged(model: PeftModel, base: PreTrainedModel) -> Any:
-    """The model that the adapters make of their base, as a plain transformers model.
+    """Merge adapters into their base, as a plain transformers model.
 
     Args:
         model: The tuned model. It is not changed.

@@ -1,4 +1,4 @@
-"""Which of PyTorch's attention kernels a training step on a CPU takes."""
+"""Choose PyTorch's attention kernel for a training step on a CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHORT = 192  # positions; at 256 both ways take as long
 
 @contextmanager
 def quick_attention(block: nn.Module, hidden: Tensor) -> Iterator[None]:
-    """Take the kernel that goes forward and back in the least time.
+    """Take the kernel with the fastest forward and backward pass.
 
     In bfloat16 on a CPU the fused kernel goes back slowly through short sequences: 12 heads over 8 x 120 positions
     take 17 ms there and 4 ms as plain matrix products, which is a sixth of a training step of GPT-2 small. Everything

@@ -138,7 +138,7 @@ def _hashed(files: Iterable[Path]) -> dict[str, str]:
 
 
 def _tokenizer_files(place: Location) -> list[Path]:
-    """The files of a tokenizer that has a place of its own, downloaded if need be."""
+    """Return the files of a tokenizer that has a place of its own, downloaded if need be."""
     path = Path(place.name).expanduser()
     if is_gguf(place.name):
         return [path]
@@ -158,7 +158,7 @@ def _named_as_a_tokenizers(folder: Path) -> list[Path]:
 
 
 def _commit(place: Location, kind: Any) -> str:
-    """The commit of a hub id; what ``kind`` reads is downloaded if none of this revision is known yet."""
+    """Return the commit of a hub id; what ``kind`` reads is downloaded if none of this revision is known yet."""
     commit = commit_of(*place)
     if commit is None:
         load_pretrained(kind, *place)

@@ -30,7 +30,7 @@ _DEMO = re.compile(r"demo(?:-(small|medium|large|xl))?")
 
 
 def locate(model: str, field: str = "base_model") -> str:
-    """The hub id, the folder or the file that a model's name means.
+    """Return the hub id, the folder or the file that a model's name means.
 
     Args:
         model: A hub id, a folder in transformers format, the path of a GGUF file (``pip install 'ftkit[gguf]'``), or
@@ -87,12 +87,12 @@ def load_base(
 def quantization_options(
     kind: Quantization, device: torch.device | None = None, unquantized: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """What ``from_pretrained`` is told to quantize a model.
+    """Return the options of ``from_pretrained`` that quantize a model.
 
     Args:
         kind: ``8bit`` or ``nf4``, see :func:`load_base`.
         device: Where the model is put together; None is the CPU.
-        unquantized: Names of parts that stay as they are besides the output head, because they learn.
+        unquantized: Names of trainable parts that stay as they are besides the output head.
     """
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # it reports each 8-bit product
     bits: dict[str, Any] = {"load_in_8bit": True}
@@ -115,7 +115,7 @@ def prepare_layers(model: nn.Module) -> None:
 
 
 def _keep_arranged(model: nn.Module) -> None:
-    """On some CPUs an evaluated 4-bit layer rearranges its weights for good, and gradients no longer pass."""
+    """Keep evaluated 4-bit layers from rearranging their weights, as on some CPUs: no gradient passes then."""
     layers: Iterable[Any] = model.modules()
     for layer in layers:
         if hasattr(layer, "support_avx512bf16_for_cpu"):
@@ -171,7 +171,7 @@ def load_processor(auto_class: Any, model: str, revision: str | None = None) -> 
 
 
 def enable_checkpointing(model: nn.Module) -> None:
-    """Make activations again in the backward pass instead of keeping them: less memory, about a third more time.
+    """Recompute activations in the backward pass (gradient checkpointing): less memory, about a third more time.
 
     Non-reentrant, so that the gradients reach adapters above a frozen embedding.
     """
@@ -179,7 +179,7 @@ def enable_checkpointing(model: nn.Module) -> None:
 
 
 def plain_model(model: nn.Module) -> Any:
-    """The transformers model itself, out of its peft wrapper if it has one; the adapters stay at work in it."""
+    """Return the transformers model itself, out of its peft wrapper if it has one; its adapters stay active."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
@@ -206,7 +206,7 @@ def hidden_states_and_head(model: nn.Module) -> tuple[Callable[..., Tensor], Hea
 
 
 def token_logits(model: nn.Module, states: Tensor, tokens: Sequence[int]) -> Tensor:
-    """The logits of a few tokens in float32, whatever the model's precision.
+    """Return the logits of a few tokens in float32, whatever the model's precision.
 
     In bfloat16 a logit between 8 and 16 is a multiple of 1/16, so that the scores of different examples come out equal.
 
@@ -232,7 +232,7 @@ def token_logits(model: nn.Module, states: Tensor, tokens: Sequence[int]) -> Ten
 
 
 def _head_and_cap(model: nn.Module) -> tuple[nn.Module, float | None]:
-    """The output head, and what the family caps its logits at."""
+    """Return the output head, and what the family caps its logits at."""
     whole = plain_model(model)
     head = whole.get_output_embeddings()
     if head is None or whole.base_model is whole:

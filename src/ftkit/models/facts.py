@@ -1,4 +1,4 @@
-"""What a model is, told without loading its weights: architecture, checkpoint, parameters, memory, prompt format."""
+"""Describe a model without loading its weights: architecture, checkpoint, parameters."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def parameters_by_part(model: torch.nn.Module) -> dict[str, int]:
 
 
 def read_card_header(folder: Path) -> dict[str, Any]:
-    """The YAML header of a folder's model card; empty without one."""
+    """Return the YAML header of a folder's model card; empty without one."""
     card = folder / "README.md"
     if not card.is_file():
         return {}
@@ -175,7 +175,7 @@ def read_card_header(folder: Path) -> dict[str, Any]:
 
 
 def tokenizer_of(name: str, revision: str | None = None) -> Any | None:
-    """The tokenizer of a model; None where there is none, such as in a folder of weights."""
+    """Return the tokenizer of a model; None where there is none, such as in a folder of weights."""
     try:
         return load_processor(AutoTokenizer, name, revision)
     except FtkitError:
@@ -192,7 +192,7 @@ def _weight_files(folder: Path) -> dict[str, int]:
 
 
 def _lora_targets(model: PreTrainedModel) -> tuple[list[str], int]:
-    """Names as LoRA would choose them, and how many parameters an adapter of rank 1 has: inputs + outputs a layer."""
+    """Return the layers that LoRA would choose, and the parameters of a rank 1 adapter: inputs + outputs a layer."""
     if model.get_output_embeddings() is None:
         return [], 0
     names = linear_layers(model)

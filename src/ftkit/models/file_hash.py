@@ -34,7 +34,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _kept(place: Path) -> str | None:
-    """The hash that was kept in a file; None if there is none, or a damaged one."""
+    """Return the hash that was kept in a file; None if there is none, or a damaged one."""
     if not place.is_file():
         return None
     content = place.read_text(encoding="utf-8", errors="replace")
@@ -50,7 +50,7 @@ def _keep(digest: str, place: Path) -> None:
 
 
 def _record(digest: str, place: Path) -> str:
-    """What is kept: the hash, and a checksum of it and of what it was made from."""
+    """Return what is kept: the hash, and a checksum of it and of what it was made from."""
     return f"{digest} {_sha256(place.name + digest)}"
 
 

@@ -1,4 +1,4 @@
-"""Greedy answers of a generative model, many prompts at a time."""
+"""Generate greedy answers, many prompts at a time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Answers(NamedTuple):
 
 
 def end_tokens(net: Any, tokenizer: Any) -> list[int]:
-    """Ids of the tokens that end an answer: the tokenizer's, and those that the model's configuration adds."""
+    """Return the ids of the tokens that end an answer: the tokenizer's, and those of the model's configuration."""
     configured = plain_model(net).generation_config.eos_token_id
     configured = configured if isinstance(configured, list) else [configured]
     return sorted({tokenizer.eos_token_id, *(token for token in configured if token is not None)})
@@ -56,7 +56,7 @@ def greedy_answers(
     max_new_tokens: int,
     openings: Sequence[list[int]] | None = None,
 ) -> Answers:
-    """Go on from each prompt with the likeliest token, until an end token or ``max_new_tokens``.
+    """Continue each prompt with the likeliest token, until an end token or ``max_new_tokens``.
 
     Args:
         net: The model, plain or wrapped by peft; its adapters are at work.

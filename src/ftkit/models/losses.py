@@ -1,4 +1,4 @@
-"""Losses over the tokens that a language model is taught, without ever holding the logits of the others."""
+"""Compute losses over supervised tokens without ever holding the logits of the others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SupervisedLogProbs(NamedTuple):
 
 
 def supervised_log_probs(hidden: Tensor, labels: Tensor, head: Head) -> SupervisedLogProbs:
-    """Log-probabilities of the tokens that are supervised, each given what stands before it.
+    """Return the log-probabilities of the supervised tokens, each given what stands before it.
 
     The head runs only at positions whose next label is supervised. That is exact, and where a prompt or an image is
     long it saves most of the memory and time of a large vocabulary. Beyond ``CHUNK`` of them their logits are made,
@@ -52,7 +52,7 @@ def supervised_log_probs(hidden: Tensor, labels: Tensor, head: Head) -> Supervis
 
 
 def supervised_tokens(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the supervised tokens are predicted, sequence by sequence and in the order of the tokens.
+    """Return where the supervised tokens are predicted, sequence by sequence and in the order of the tokens.
 
     Args:
         labels: int64 (B, T), see :func:`supervised_log_probs`.
@@ -70,7 +70,7 @@ def supervised_tokens(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def target_log_probs(states: Tensor, target: Tensor, head: Head) -> Tensor:
-    """Log-probabilities of given tokens, each at a position of its own; see :func:`supervised_log_probs`.
+    """Return the log-probabilities of given tokens, each at a position of its own; see :func:`supervised_log_probs`.
 
     Args:
         states: Hidden states (N, D).
@@ -91,7 +91,7 @@ def target_log_probs(states: Tensor, target: Tensor, head: Head) -> Tensor:
 
 
 def token_loss(log_probs: Tensor) -> tuple[Tensor, int]:
-    """Negative log-likelihood of the supervised tokens, summed and not averaged, and their number.
+    """Return the negative log-likelihood of the supervised tokens, summed and not averaged, and their number.
 
     A mean over micro-batches of means would weigh a token by the company it happens to be in; sums add up.
 
@@ -109,7 +109,7 @@ def token_loss(log_probs: Tensor) -> tuple[Tensor, int]:
 
 
 def sequence_log_probs(log_probs: Tensor, sequence: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Log-probability of each sequence's supervised tokens together.
+    """Return the log-probability of each sequence's supervised tokens together.
 
     Args:
         log_probs: ``(N,)`` of :func:`supervised_log_probs`.

@@ -1,4 +1,4 @@
-"""How much memory a model needs: to answer, and for each way of training it."""
+"""Estimate how much memory a model needs: to answer, and for each way of training it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Need(NamedTuple):
 
 
 def inference_needs(facts: ModelFacts) -> list[Need]:
-    """Bytes to hold the weights, by precision, and the keys and values of a full context."""
+    """Return the bytes to hold the weights, by precision, and the keys and values of a full context."""
     total, width = facts.total, facts.dtype.itemsize
     name = str(facts.dtype).removeprefix("torch.")
     needs = [Need(f"weights in {name}", total * width, f"{total:,} parameters x {width} bytes")]
@@ -46,9 +46,9 @@ def inference_needs(facts: ModelFacts) -> list[Need]:
 
 
 def training_needs(facts: ModelFacts, rank: int) -> list[Need]:
-    """Bytes for weights, gradients and AdamW's two moments, for each way of training.
+    """Return the bytes for weights, gradients and AdamW's two moments, for each way of training.
 
-    Adapters learn in float32. Activations come on top: they grow with batch size times length, and gradient
+    Adapters are trained in float32. Activations come on top: they grow with batch size times length, and gradient
     checkpointing keeps one hidden state a layer instead.
 
     Args:
@@ -57,13 +57,13 @@ def training_needs(facts: ModelFacts, rank: int) -> list[Need]:
     """
     total, width = facts.total, facts.dtype.itemsize
     adapter = facts.lora_targets[1] * rank
-    learning = f"4 x 4 bytes x {adapter:,} adapter parameters (rank {rank})"
+    trained = f"4 x 4 bytes x {adapter:,} adapter parameters (rank {rank})"
     needs = [Need("full, float32", total * 16, f"(weight + gradient + 2 moments) x 4 bytes x {total:,}")]
     if width != 4:
         name = str(facts.dtype).removeprefix("torch.")
         needs.append(Need(f"full, {name}", total * 4 * width, f"the same x {width} bytes"))
     if adapter:
-        needs.append(Need("LoRA", total * width + 16 * adapter, f"weights x {width} bytes + {learning}"))
+        needs.append(Need("LoRA", total * width + 16 * adapter, f"weights x {width} bytes + {trained}"))
         for way, per_weight in _quantizations(facts):
             size = _quantized(facts, per_weight) + 16 * adapter
             needs.append(

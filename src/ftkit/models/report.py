@@ -111,7 +111,7 @@ def _prompt(tokenizer: Any | None) -> list[str]:
 
 
 def _marked(tokenizer: Any, ids: list[int], special: Any) -> list[str]:
-    """The tokens as text, ``|`` between them; a special one as ``[token number]``; a new line after each line end."""
+    """Write tokens as text, ``|`` between them, special ones as ``[token number]``; a new line after each line end."""
     shown = []
     for number in ids:
         token = tokenizer.convert_ids_to_tokens(number)

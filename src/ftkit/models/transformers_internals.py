@@ -63,7 +63,7 @@ class DecoderParts(NamedTuple):
 
 
 def is_block(module: nn.Module) -> bool:
-    """Whether a module is a transformer block."""
+    """Return whether a module is a transformer block."""
     return isinstance(module, GradientCheckpointingLayer)
 
 
@@ -151,7 +151,7 @@ def attention_mask_4d(model: PreTrainedModel, real: Tensor) -> Tensor:
 
 
 def takes_mask_4d(config: PretrainedConfig) -> bool:
-    """Whether the attention implementation of a model takes any mask of four dimensions."""
+    """Return whether the attention implementation of a model takes any mask of four dimensions."""
     return attention_implementation(config) in _TAKE_A_MASK
 
 
@@ -169,7 +169,7 @@ def as_mask_4d(config: PretrainedConfig, dtype: torch.dtype, visible: Tensor) ->
 
 
 def runs_at_one_position(model: PreTrainedModel, block: nn.Module) -> bool:
-    """Whether a block may run for one position of each sequence as things stand.
+    """Return whether a block may run for one position of each sequence as things stand.
 
     Other attention implementations, quantized and sharded weights, dropout and gradient checkpointing need the whole.
     """
@@ -181,7 +181,7 @@ def runs_at_one_position(model: PreTrainedModel, block: nn.Module) -> bool:
 
 
 def drops_out(module: nn.Module) -> bool:
-    """Whether anything inside drops out while training: a layer, or an attention that is told a rate."""
+    """Return whether anything inside drops out while training: a layer, or an attention that is told a rate."""
     return any(
         (isinstance(child, nn.Dropout) and child.p > 0) or getattr(child, "attention_dropout", 0.0)
         for child in module.modules()
@@ -262,7 +262,7 @@ class _Recorder(nn.Module):
 
 
 def _without_blocks(model: PreTrainedModel, parts: DecoderParts, calls: list[Arguments] | None = None) -> Any:
-    """A decoder that shares all modules with another but calls none of its blocks, nor its norm.
+    """Return a decoder that shares all modules with another but calls none of its blocks, nor its norm.
 
     If ``calls`` are wanted, nothing drops out either.
     """
@@ -278,7 +278,7 @@ def _without_blocks(model: PreTrainedModel, parts: DecoderParts, calls: list[Arg
 
 @cache
 def _parameters(block: Any) -> tuple[str, ...]:
-    """The names of the parameters of a block's forward, without ``self``."""
+    """Return the names of the parameters of a block's forward, without ``self``."""
     return tuple(inspect.signature(block.forward).parameters)[1:]
 
 
@@ -288,7 +288,7 @@ def _cache_name(block: Any) -> str:
 
 
 def _arguments_at(arguments: Mapping[str, Any], position: Tensor, positions: int) -> Arguments:
-    """What a block is called with for one ``position`` (B,) of each sequence."""
+    """Return what a block is called with for one ``position`` (B,) of each sequence."""
     rows, there = torch.arange(len(position), device=position.device), dict(arguments)
     if (mask := arguments["attention_mask"]) is None:  # causal
         visible = torch.arange(positions, device=position.device) <= position[:, None]  # (B, T)
@@ -305,7 +305,7 @@ def _arguments_at(arguments: Mapping[str, Any], position: Tensor, positions: int
 
 
 def _keys_and_values(block: Any, hidden: Tensor, arguments: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Keys and values (B, heads, T, head size) that a block makes of ``hidden`` (B, T, D), the states before it."""
+    """Return the keys and values (B, heads, T, head size) that a block makes of ``hidden`` (B, T, D)."""
     if isinstance(block, GPT2Block):
         projection, normed, attention = block.attn.c_attn, block.ln_1(hidden), block.attn
         if isinstance(projection, SplitProjection):

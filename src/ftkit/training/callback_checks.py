@@ -20,7 +20,10 @@ _TOO_EARLY: dict[type[L.Callback], tuple[str, str]] = {
         "leave it out; model.scheduler can let the rate fall to zero instead",
     ),
     ModelPruning: ("looks for weights before the network is built", "leave it out"),
-    BaseFinetuning: ("freezes layers before the network is built", "leave it out; model.trainable says what learns"),
+    BaseFinetuning: (
+        "freezes layers before the network is built",
+        "leave it out; model.trainable says what is trained",
+    ),
 }
 # What does not go with ftkit's own modules.
 _NOT_WITH_OURS: dict[type[L.Callback], tuple[str, str]] = {

@@ -55,7 +55,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class TrainedStateModule(L.LightningModule):
-    """A LightningModule whose checkpoints hold the parameters that learn and the identity of the frozen base."""
+    """A LightningModule whose checkpoints hold the trainable parameters and the identity of the frozen base."""
 
     default_epochs: ClassVar[int] = DEFAULT_EPOCHS
     revision: str | None  # of the base model, if it is on the hub
@@ -75,7 +75,7 @@ class TrainedStateModule(L.LightningModule):
         return []
 
     def on_fit_start(self) -> None:
-        """Take over a learning rate that was found, and compare the schedule with the length of the training.
+        """Apply a learning rate that was found, and compare the schedule with the length of the training.
 
         Raises:
             InputError: The schedule could not be stepped on to the end of the training.
@@ -148,7 +148,7 @@ class TrainedStateModule(L.LightningModule):
 
     @classmethod
     def restored(cls, checkpoint: dict[str, Any], device: torch.device | str = "cpu", **changes: Any) -> Self:
-        """The tuned model that a checkpoint holds; the rest is as in :meth:`load`."""
+        """Return the tuned model that a checkpoint holds; the rest is as in :meth:`load`."""
         options = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
         module = cls(**{**options, **changes}).to(device)
         module.pin_base(checkpoint)
@@ -241,12 +241,12 @@ def _without(base: Any, names: set[str]) -> Any:
 
 
 def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that learn, by name, in the module's order."""
+    """Return the trainable parameters by name, in the module's order."""
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint that a path means.
+    """Return the checkpoint that a path means.
 
     Args:
         path: A ``.ckpt`` file, or a run folder: its ``checkpoints/last.ckpt``, or else its newest
@@ -281,7 +281,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _load(path: Path, map_location: Any) -> dict[str, Any]:
-    """What a checkpoint holds, with the ``file`` that it came from."""
+    """Return what a checkpoint holds, with the ``file`` that it came from."""
     if not path.is_file():
         raise InputError("no such checkpoint", file=path)
     verify_checksum(path)

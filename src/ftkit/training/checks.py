@@ -34,14 +34,13 @@ class Finding:
 
 
 def supervised(subject: Probe) -> Finding:
-    """Every example teaches something."""
+    """Check that every example has supervised tokens, or a label that counts."""
     if not subject.generative:
         labels = subject.batch["label"]
         counts = {int(label): int((labels == label).sum()) for label in labels.unique()}
-        learnt = sum(count for label, count in counts.items() if label != getattr(subject.module, "ignore_index", None))
-        return Finding(
-            "supervised", learnt > 0, f"labels {counts}: {learnt} of {subject.size} examples are learnt from"
-        )
+        ignored = getattr(subject.module, "ignore_index", None)
+        used = sum(count for label, count in counts.items() if label != ignored)
+        return Finding("supervised", used > 0, f"labels {counts}: {used} of {subject.size} examples are supervised")
     labels = subject.inputs["labels"]
     supervised = (labels != IGNORE_INDEX).sum(1).tolist()
     seen = f"{sum(supervised)} of {labels.numel()} tokens supervised, {min(supervised)} or more in each example"
@@ -49,7 +48,7 @@ def supervised(subject: Probe) -> Finding:
 
 
 def images_counted(subject: Probe) -> Finding:
-    """Each text has a place for every vector that the model makes of its images; a text without images has none."""
+    """Check that each text has as many image tokens as the model makes vectors of its images."""
     places, pixels = subject.image_places(), subject.inputs.get("pixel_values")
     if pixels is None and not any(places or []):
         return Finding("images", None, "the batch has none")
@@ -72,25 +71,24 @@ def images_counted(subject: Probe) -> Finding:
 
 
 def end_supervised(subject: Probe) -> Finding:
-    """The model learns to stop."""
+    """Check that the end token of each answer is supervised."""
     if not subject.generative:
         return Finding("end token", None, "a classifier ends no text")
     config = getattr(subject.module.net, "generation_config", None)
     known = getattr(config, "eos_token_id", None)
     ends = {subject.module.tokenizer.eos_token_id, *(known if isinstance(known, list) else [known])} - {None}
     tokenizer, labels = subject.module.tokenizer, subject.inputs["labels"]
-    learnt = [row[row != IGNORE_INDEX].tolist() for row in labels]
+    answers = [row[row != IGNORE_INDEX].tolist() for row in labels]
+    ends |= set(tokenizer.all_special_ids)
     # A template may end a turn with a token of its own and a line end behind it.
-    ended = sum(
-        any(token in ends or token in tokenizer.all_special_ids for token in example[-2:]) for example in learnt
-    )
-    texts = sorted({repr(tokenizer.decode(example[-1:])) for example in learnt if example})
-    seen = f"{ended} of {len(learnt)} examples end in an end token; last ones learnt: {', '.join(texts)}"
-    return Finding("end token", ended == len(learnt), seen)
+    ended = sum(not ends.isdisjoint(answer[-2:]) for answer in answers)
+    texts = sorted({repr(tokenizer.decode(answer[-1:])) for answer in answers if answer})
+    seen = f"{ended} of {len(answers)} examples end in an end token; last supervised tokens: {', '.join(texts)}"
+    return Finding("end token", ended == len(answers), seen)
 
 
 def batch_equals_single(subject: Probe) -> Finding:
-    """An example's output does not depend on those beside it."""
+    """Check that an example's output does not depend on the others in its batch."""
     if not subject.separable:
         return Finding("batch = single", None, "examples of this batch share tensors")
     whole = subject.outputs(subject.batch)
@@ -99,7 +97,7 @@ def batch_equals_single(subject: Probe) -> Finding:
 
 
 def padding_inert(subject: Probe, columns: int = 5) -> Finding:
-    """More padding changes nothing."""
+    """Check that more padding changes no output."""
     if getattr(subject.module, "reads_padding", False):
         return Finding("padding", None, "this model reads padding, as it was configured")
     inputs = subject.inputs
@@ -115,7 +113,7 @@ def padding_inert(subject: Probe, columns: int = 5) -> Finding:
 
 
 def causality(subject: Probe) -> Finding:
-    """A later token changes nothing before it, if and only if the mask is causal."""
+    """Check that a later token changes nothing before it if and only if the mask is causal."""
     states = subject.hidden_states()
     if states is None:
         return Finding("causality", None, "no hidden states to look at")
@@ -138,7 +136,7 @@ def causality(subject: Probe) -> Finding:
 
 
 def gradients_flow(subject: Probe) -> Finding:
-    """Every parameter that learns gets a gradient; of adapters, which start at zero, one of each pair."""
+    """Check that every trainable parameter gets a gradient; of LoRA's pairs, one of which starts at zero, one each."""
     gradients = subject.gradients([subject.batch])
     starting = [name for name, parameter in trainable_parameters(subject.module).items() if not parameter.any()]
     paired = any("lora" in name.lower() for name in gradients)
@@ -152,7 +150,7 @@ def gradients_flow(subject: Probe) -> Finding:
 
 
 def accumulation(subject: Probe) -> Finding:
-    """Micro-batches of one make the step of the whole batch."""
+    """Check that micro-batches of one give the gradients of the whole batch."""
     if not subject.separable or subject.size < 2:
         return Finding("accumulation", None, "the batch cannot be divided")
     whole = subject.gradients([subject.batch])
@@ -162,17 +160,16 @@ def accumulation(subject: Probe) -> Finding:
 
 
 def frozen_stays(subject: Probe) -> Finding:
-    """A step, with its weight decay, moves what learns and nothing else. It is taken on the module itself."""
-    learn = trainable_parameters(subject.module)
+    """Check that a step, weight decay included, changes trainable parameters only; it is taken on the module itself."""
+    trainable = trainable_parameters(subject.module)
     before = {name: value.detach().clone() for name, value in subject.module.named_parameters()}
     subject.gradients([subject.batch])
     optimizer = subject.module.trainer.optimizers[0]
     optimizer.step()
     moved = {name for name, value in subject.module.named_parameters() if not torch.equal(value, before[name])}
-    wrong = sorted(moved - learn.keys())
-    seen = (
-        f"{len(moved)} of {len(learn)} trainable tensors moved, {len(wrong)} of {len(before) - len(learn)} frozen ones"
-    )
+    wrong = sorted(moved - trainable.keys())
+    frozen = len(before) - len(trainable)
+    seen = f"{len(moved)} of {len(trainable)} trainable tensors moved, {len(wrong)} of {frozen} frozen ones"
     return Finding("frozen", not wrong and bool(moved), seen + (f"; {wrong[0]}" if wrong else ""))
 
 

@@ -25,7 +25,7 @@ FIX = "leave CompiledTraining out of trainer.callbacks"
 
 
 class CompiledTraining(L.Callback):
-    """Compiles the blocks that learn; ``result.json`` says how many of them ran so (``compiled``).
+    """Compile the trainable blocks; ``result.json`` says how many of them ran so (``compiled``).
 
     Only where a gradient is wanted do they run compiled, which is in training steps: evaluations, answers, and what is
     kept on disk for other runs are computed as without it. The losses differ by rounding. Dropout draws other numbers.
@@ -54,15 +54,15 @@ class CompiledTraining(L.Callback):
         need_compiler(trainer.strategy.root_device.type)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Have what learns compiled when it is first called."""
+        """Have trainable blocks compiled when they are first called."""
         torch.compiler.reset()  # what an earlier training of the process compiled counts against a limit
         self._ran.clear()
         config: Any = torch._dynamo.config
         self._undo.enter_context(config.patch(recompile_limit=VARIANTS_OF_A_BLOCK))
-        for part in learning_parts(pl_module):
+        for part in trainable_parts(pl_module):
             part._compiled_call_impl = self._compiled(part._call_impl, part)
             self._undo.callback(setattr, part, "_compiled_call_impl", None)
-        for owner, name in learning_methods(pl_module):
+        for owner, name in trainable_methods(pl_module):
             setattr(owner, name, MethodType(self._compiled(getattr(type(owner), name), owner), owner))
             self._undo.callback(delattr, owner, name)
 
@@ -72,7 +72,7 @@ class CompiledTraining(L.Callback):
         if stage == "fit":
             add_to_result(trainer, compiled=len(self._ran))
             if not self._ran:
-                rank_zero_warn("CompiledTraining: no block learns, so nothing was compiled")
+                rank_zero_warn("CompiledTraining: no block is trainable, so nothing was compiled")
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Run as before from now on."""
@@ -98,24 +98,24 @@ class CompiledTraining(L.Callback):
         return call
 
 
-def learning_parts(module: nn.Module) -> list[nn.Module]:
-    """The blocks that have parameters that learn: those of transformers, or, without any, the module's own parts."""
+def trainable_parts(module: nn.Module) -> list[nn.Module]:
+    """Return the blocks with trainable parameters: those of transformers or, without any, the module's own parts."""
     blocks = [part for part in module.modules() if is_block(part)]
-    return [part for part in blocks or module.children() if _learns(part)]
+    return [part for part in blocks or module.children() if _is_trainable(part)]
 
 
-def learning_methods(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    """The methods that run blocks which learn in another way than calling them: who has them, and their names.
+def trainable_methods(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """Yield the methods that run trainable blocks without calling them: their owners and names.
 
     Their owner says so: ``runs_blocks`` are their names.
     """
     for owner in module.modules():
         for name in getattr(owner, "runs_blocks", ()):
-            if _learns(owner):
+            if _is_trainable(owner):
                 yield owner, name
 
 
-def _learns(part: nn.Module) -> bool:
+def _is_trainable(part: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in part.parameters())
 
 

@@ -1,4 +1,4 @@
-"""The curves of a run as ``metrics.csv``: every row is on the disk at once, and a resumed run goes on with the file."""
+"""Write the learning curves of a run to ``metrics.csv``, each row at once; a resumed run appends to the file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ftkit.storage import atomic_write, disk_faults
 
 
 class CurvesLogger(Logger):
-    """Writes what is logged to ``metrics.csv`` in the run folder, and the hyperparameters to ``hparams.yaml``.
+    """Write what is logged to ``metrics.csv`` in the run folder, and the hyperparameters to ``hparams.yaml``.
 
     A training starts the file anew unless :meth:`go_on` is called.
 
@@ -59,7 +59,7 @@ class CurvesLogger(Logger):
 
     @rank_zero_only
     def go_on(self, rows: int, to_come: Iterable[tuple[int, Mapping[str, float]]]) -> None:
-        """Go on from a checkpoint.
+        """Continue the file from a checkpoint.
 
         Args:
             rows: How many rows there were when it was saved; what was written later comes again.
@@ -84,7 +84,7 @@ class CurvesLogger(Logger):
             writer.writerows(rows)
 
     def _read(self) -> list[dict[str, str]]:
-        """The rows of the file, without half a line that a killed run may have left."""
+        """Return the rows of the file, without half a line that a killed run may have left."""
         try:
             text = self.file.read_bytes().decode().rpartition("\n")[0]
             rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))

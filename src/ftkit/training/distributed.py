@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def processes(trainer: L.Trainer | None) -> dict[str, int]:
-    """How many processes share the examples, and which of them this is: ``num_replicas`` and ``rank`` of a sampler.
+    """Return how many processes share the examples and which this is: ``num_replicas`` and ``rank`` of a sampler.
 
     Args:
         trainer: The data module's.
@@ -22,7 +22,7 @@ def processes(trainer: L.Trainer | None) -> dict[str, int]:
 
 
 def summed(trainer: L.Trainer, *values: Any) -> Tensor:
-    """The sums of some numbers over all processes, without gradients.
+    """Sum some numbers over all processes, without gradients.
 
     Args:
         trainer: The module's.

@@ -17,7 +17,7 @@ _PACKAGES = ("ftkit", "torch", "lightning", "transformers", "peft", "torchmetric
 
 
 def versions(*others: str) -> dict[str, str]:
-    """Versions of Python, of packages that decide a result, and of others; one that is not installed is left out."""
+    """Return versions of Python, of packages that decide a result, and of others; what is not installed is left out."""
     found = {"python": platform.python_version()}
     for package in (*_PACKAGES, *others):
         try:
@@ -29,7 +29,7 @@ def versions(*others: str) -> dict[str, str]:
 
 @cache
 def code_sha256() -> str:
-    """A hash of ftkit's source as far as it can change what a run finds: all but the parts that only read results."""
+    """Hash ftkit's source as far as it can change the result of a run: all but the parts that only read results."""
     package = Path(str(files("ftkit")))
     readers = {package / name for name in ("ablation", "commands", "report", "results")}
     sources = [file for file in sorted(package.rglob("*.py")) if not readers.intersection(file.parents)]
@@ -40,12 +40,12 @@ def code_sha256() -> str:
 
 
 def data_sha256(datamodule: Any) -> str | None:
-    """The hash of the data, as far as the data module knows one."""
+    """Return the hash of the data, if the data module knows one."""
     return getattr(datamodule, "data_sha256", None)
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, number of cores, threads of PyTorch, and GPU."""
+    """Return processor, number of cores, threads of PyTorch, and GPU."""
     return {
         "cpu": _processor(),
         "cores": os.cpu_count(),

@@ -1,4 +1,4 @@
-"""What a run learnt as files for others: safetensors and JSON, no pickle."""
+"""Export the trained parameters of a run for others: safetensors and JSON, no pickle."""
 
 from __future__ import annotations
 

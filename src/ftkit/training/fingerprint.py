@@ -1,4 +1,4 @@
-"""What made an entry of the feature store: the weights, the settings and the arithmetic, as plain values."""
+"""Describe what decides an entry of the feature store: weights, settings and numerics, as plain values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WITHOUT_EFFECT = ("_name_or_path", "transformers_version", "architectures")
 
 
 def weights_of(module: nn.Module, without: Iterable[nn.Module] = ()) -> list[Tensor]:
-    """Every tensor that decides what a module computes, each once, in the order of its parts.
+    """Return every tensor that decides what a module computes, each once, in the order of its parts.
 
     They are those that the parts write into a state dict, because there bitsandbytes adds what it needs besides the
     integers of a quantized weight and keeps in other places, and the buffers that no state dict has.
@@ -52,7 +52,7 @@ def weights_of(module: nn.Module, without: Iterable[nn.Module] = ()) -> list[Ten
 
 
 def digests(parts: Iterable[Iterable[Tensor]]) -> list[str]:
-    """The SHA-256 of the tensors of each part; large ones are hashed at the same time.
+    """Return the SHA-256 of the tensors of each part; large ones are hashed at the same time.
 
     Example:
         >>> one, two = torch.zeros(2), torch.ones(2)
@@ -85,13 +85,13 @@ def each_hashed(hashed: Callable[[T], D], things: Iterable[T], size: int) -> lis
 
 
 def settings_of(config: PretrainedConfig) -> str:
-    """The settings that decide what weights compute, as JSON; a name or a path does not."""
+    """Return the settings that decide what weights compute, as JSON; a name or a path does not."""
     settings = {key: value for key, value in config.to_dict().items() if key not in _WITHOUT_EFFECT}
     return json.dumps({**settings, "attention": attention_implementation(config)}, sort_keys=True, default=str)
 
 
 def numerics(device: str) -> dict[str, Any]:
-    """What decides the last bits of an output on a kind of device, as plain values, in the current context."""
+    """Return what decides the last bits of an output on a kind of device, as plain values, in the current context."""
     return {
         "autocast": str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None,
         "matmul": torch.get_float32_matmul_precision(),
@@ -102,9 +102,9 @@ def numerics(device: str) -> dict[str, Any]:
 
 
 class Unchanged:
-    """Whether weights are still those that were there when this was made.
+    """Tell whether weights are still those that were there when this was made.
 
-    A part that begins to learn, as a callback may decide, is not what made an entry, and freezing it again does not
+    A part that becomes trainable, as a callback may decide, is not what made an entry, and freezing it again does not
     bring it back. So what was once false stays false.
 
     Args:
@@ -128,7 +128,7 @@ class Unchanged:
         self._so_far = True
 
     def __call__(self) -> bool:
-        """Whether no weight has begun to learn or been written to, at this call and at those before it."""
+        """Return whether no weight has become trainable or been written to, at this call and at those before it."""
         if self._so_far:
             self._so_far = not any(
                 weight.requires_grad or _version(weight) != version
@@ -139,5 +139,5 @@ class Unchanged:
 
 
 def _version(tensor: Tensor) -> int:
-    """Counts writes in place; optimizers that are fused do not count, but what they write to learns."""
+    """Return the number of writes in place; fused optimizers do not count, but what they write to is trainable."""
     return 0 if tensor.is_inference() else tensor._version

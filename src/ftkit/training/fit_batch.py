@@ -197,7 +197,7 @@ def _loader(trainer: L.Trainer) -> Any:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is too little memory, on a GPU or not."""
+    """Return whether an error says that there is too little memory, on a GPU or not."""
     return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in _OUT_OF_MEMORY)
 
 

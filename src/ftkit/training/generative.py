@@ -1,4 +1,4 @@
-"""Fine-tuning a generative model: the LightningModule that the vision-language and the language tasks share."""
+"""Fine-tune a generative model: the LightningModule that the vision-language and the language tasks share."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class GenerativeModule(WindowedModule):
     file.
 
     A step divides the summed loss by the supervised tokens of its whole window of micro-batches, on all processes. So
-    8 micro-batches of 1 learn what 1 batch of 8 learns, whatever their lengths.
+    8 micro-batches of 1 make the same step as 1 batch of 8, whatever their lengths.
 
     Args:
         base_model: Hub id, folder or GGUF file, or ``demo``, see :func:`ftkit.models.base_model.locate`.
         revision: Hub revision to pin.
         quantization: ``8bit`` or ``nf4`` for the frozen base; null for neither.
-        dtype: Of the weights; ``auto`` is the checkpoint's own, but float32 where all weights learn, for small steps
-            are lost in 16 bits.
+        dtype: Of the weights; ``auto`` is the checkpoint's own, but float32 where all weights are trainable, for
+            small steps are lost in 16 bits.
         trainable: ``lora`` or ``all``.
         lora_rank: Rank of the adapters.
         lora_alpha: Scale of the adapters; the update is ``lora_alpha / lora_rank * B A``.
@@ -67,7 +67,7 @@ class GenerativeModule(WindowedModule):
         gradient_checkpointing: Make activations again in the backward pass: less memory, a third more time.
         max_new_tokens: Longest answer in evaluation, with what the chat template writes around it.
         seed: Seed of the adapters; null takes the one that ``seed_everything`` set.
-        optimizer: Makes the optimizer from the parameters that learn.
+        optimizer: Makes the optimizer from the trainable parameters.
         scheduler: Makes a learning-rate scheduler from the optimizer.
         scheduler_interval: Whether the scheduler is stepped with each optimizer ``step`` or after each ``epoch``.
 
@@ -165,7 +165,7 @@ class GenerativeModule(WindowedModule):
         shard(self, plain_model(self.net))
 
     def with_trainable(self, net: Any) -> Any:
-        """Choose what learns in a model that was just loaded, and add what it needs for that."""
+        """Choose the trainable parameters of a model that was just loaded; add adapters."""
         if self.trainable == "lora":
             settings = (self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets)
             return add_adapters(net, *settings, exclude=self.frozen_towers)
@@ -175,11 +175,11 @@ class GenerativeModule(WindowedModule):
         return net
 
     def model_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """What the network takes, from the ``inputs`` or ``prompts`` of a batch; asked just before it runs."""
+        """Return what the network takes, from the ``inputs`` or ``prompts`` of a batch; asked just before it runs."""
         return inputs
 
     def log_probs(self, inputs: dict[str, Tensor]) -> SupervisedLogProbs:
-        """Log-probabilities of the supervised tokens of a batch's ``inputs``."""
+        """Return the log-probabilities of the supervised tokens of a batch's ``inputs``."""
         return gathered(plain_model(self.net), self._log_probs, inputs)
 
     def _log_probs(self, inputs: dict[str, Tensor]) -> SupervisedLogProbs:
@@ -190,14 +190,14 @@ class GenerativeModule(WindowedModule):
         return supervised_log_probs(hidden_states(**self.model_inputs(read)), inputs["labels"], head)
 
     def on_fit_start(self) -> None:
-        """Say which turns of conversations are learnt; take over a learning rate that was found."""
+        """Say which turns of conversations are supervised; apply a learning rate that was found."""
         super().on_fit_start()
         report = getattr(getattr(self.trainer, "datamodule", None), "report", {})
         if "supervised_turns" in report:
             rank_zero_info(supervision_line(**report["supervised_turns"]))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """The summed loss of a micro-batch; logs the mean per token of the step so far as ``train/loss``."""
+        """Return the summed loss of a micro-batch; log the mean per token of the step so far as ``train/loss``."""
         total, count = token_loss(self.log_probs(batch["inputs"]).log_probs)
         everywhere, tokens = self.over_window(total, count)
         loss = self.window_loss(total, count)
@@ -215,7 +215,7 @@ class GenerativeModule(WindowedModule):
         return self.evaluated("val", batch)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """The same of ``test``, for :class:`ftkit.training.recorder.RunRecorder`."""
+        """Do the same for ``test``, see :class:`ftkit.training.recorder.RunRecorder`."""
         return self.evaluated("test", batch)
 
     def evaluated(self, split: SplitName, batch: dict[str, Any]) -> dict[str, Any]:
@@ -256,19 +256,19 @@ class GenerativeModule(WindowedModule):
         }
 
     def bare(self, texts: list[str], affixes: list[Affixes]) -> list[str]:
-        """Generated answers without what the chat template writes around each."""
+        """Strip generated answers of what the chat template writes around each."""
         ends = end_tokens(self.net, self.tokenizer)
         written = {one: one.generated(self.tokenizer, ends) for one in set(affixes)}
         return [written[one].taken_off(text) for text, one in zip(texts, affixes, strict=True)]
 
     def generate(self, prompts: dict[str, Tensor]) -> Answers:
-        """Greedy answers to a batch of left padded prompts, all at once."""
+        """Generate greedy answers to a batch of left padded prompts, all at once."""
         return greedy_answers(self.net, self.tokenizer, self.model_inputs(prompts), self.max_new_tokens)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over the parameters that learn, with its scheduler if there is one."""
-        learning = trainable_parameters(self).values()
-        return configured_optimizers(learning, self.optimizer, self.scheduler, self.lr, self.scheduler_interval)
+        """Return the optimizer over the trainable parameters, with its scheduler if there is one."""
+        parameters = trainable_parameters(self).values()
+        return configured_optimizers(parameters, self.optimizer, self.scheduler, self.lr, self.scheduler_interval)
 
     def export(self, folder: str | Path, merge: bool = False) -> None:
         """Write the tuned model for transformers and peft: safetensors, configuration, tokenizer or processor.
@@ -301,4 +301,4 @@ class GenerativeModule(WindowedModule):
         if self.lora_alpha <= 0:
             raise InputError("must be positive", field="lora_alpha", got=self.lora_alpha)
         if self.quantization is not None and self.trainable == "all":
-            raise InputError("quantized weights cannot learn", field="quantization", fix="use trainable: lora")
+            raise InputError("quantized weights cannot be trained", field="quantization", fix="use trainable: lora")

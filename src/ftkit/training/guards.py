@@ -1,4 +1,4 @@
-"""When training must stop: before it learns from a broken loss, and when it has lost what it had learnt."""
+"""Stop training before a step on a loss that is not finite, and when the loss has diverged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMED = 5  # examples of a batch
 
 
 class FiniteGuard(L.Callback):
-    """Stops training before a step is taken on a loss or a gradient that is not finite.
+    """Stop training before a step is taken on a loss or a gradient that is not finite.
 
     The message names the first examples of the batch whose loss it is, or of the last batch of a step whose gradients
     are, where batches say their ``id``. A monitored metric that is not finite never makes a checkpoint the best one.
@@ -102,7 +102,7 @@ class FiniteGuard(L.Callback):
 
 @dataclass
 class Climb:
-    """Tells a loss that climbs and stays up from one that is only noisy.
+    """Tell a loss that climbs and stays up from one that is only noisy.
 
     Losses are averaged over blocks. A block counts as up if its mean lies above the best block's by a quarter and by
     half of what had been gained since the first block, and by four standard errors. So many blocks up in a row, and
@@ -127,7 +127,7 @@ class Climb:
     block: list[float] = field(default_factory=list)
 
     def add(self, loss: float) -> bool:
-        """Take one more loss; True if it has climbed for good."""
+        """Take one more loss; return whether it has climbed for good."""
         self.block.append(loss)
         if len(self.block) < self.window:
             return False
@@ -145,7 +145,7 @@ class Climb:
 
 
 class DivergenceGuard(L.Callback):
-    """Stops a training whose loss climbs and stays up, with what to do about it (exit code 4).
+    """Stop a training whose loss climbs and stays up, with what to do about it (exit code 4).
 
     It reads ``train/loss`` if the module logs it, else the loss of the batch, see :class:`Climb`. Two logs of one
     fine-tuning, each figure an average of many steps: with a rate that warmed up to 2e-4 the loss went from 0.74
@@ -199,18 +199,18 @@ class DivergenceGuard(L.Callback):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What was seen so far."""
+        """Return what was seen so far."""
         self._read()
         return asdict(self.climb)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there, with this run's window and patience."""
+        """Continue from there, with this run's window and patience."""
         self._unread.clear()
         if state_dict.get("window") == self.climb.window:
             self.climb = Climb(**{**state_dict, "patience": self.climb.patience})
 
     def _read(self) -> bool:
-        """Add what was not read yet; whether the loss has climbed for good."""
+        """Add what was not read yet; return whether the loss has climbed for good."""
         losses, self._unread = read_at_once(self._unread), []
         lost = False
         for loss in losses:
@@ -219,7 +219,7 @@ class DivergenceGuard(L.Callback):
 
 
 def read_at_once(values: Sequence[Tensor]) -> list[float]:
-    """Numbers from a device, which is waited for once.
+    """Read numbers from a device, which is waited for once.
 
     Args:
         values: Tensors of one element each, also of a sharded network.

@@ -1,4 +1,4 @@
-"""Stopping a training when it is told to: at a safe point, with everything saved that resuming needs."""
+"""Stop a training on a signal at a safe point, with everything saved that resuming needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ftkit.training.recorder import record_unfinished
 
 
 class SafeStop(L.Callback):
-    """Saves ``checkpoints/interrupted.ckpt`` and stops when the process is told to end, by SIGTERM or Ctrl-C.
+    """Save ``checkpoints/interrupted.ckpt`` and stop when the process is told to end, by SIGTERM or Ctrl-C.
 
     The safe point is the next batch after an optimizer step: a validation that runs is finished first. A second signal
     ends the process at once; the files on the disk stay whole. ``result.json`` says ``"status": "interrupted"``. When a
@@ -98,7 +98,7 @@ class SafeStop(L.Callback):
 
 
 def _received_by_any(trainer: L.Trainer, received: int | None) -> int | None:
-    """The signal that some process received, the same one in all of them."""
+    """Return the signal that some process received, the same one in all of them."""
     if trainer.world_size == 1:
         return received
     number = torch.tensor(received or 0, device=trainer.strategy.root_device)

@@ -298,7 +298,7 @@ def restore_metric_states(module: nn.Module, stored: Mapping[str, Any]) -> None:
 
 
 def _detached(value: Any) -> Any:
-    """A copy on the CPU of a tensor, or of the tensors in a list or dict."""
+    """Copy a tensor, or the tensors in a list or dict, to the CPU."""
     if isinstance(value, Tensor):
         return value.detach().cpu().clone()
     return {k: _detached(v) for k, v in value.items()} if isinstance(value, Mapping) else [_detached(v) for v in value]

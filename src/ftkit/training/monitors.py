@@ -18,7 +18,7 @@ _COUNTED = {"epoch", "step"}  # a checkpoint callback knows them without a log
 
 
 class MonitorCheck(L.Callback):
-    """Compares what callbacks and schedulers monitor with what is logged.
+    """Compare what callbacks and schedulers monitor with what is logged.
 
     Validation logs in Lightning's sanity check, training in its first batch; so a wrong name is known after one step.
     Where there is no sanity check, it is known after the first validation. A module or a callback of one's own may log
@@ -72,7 +72,7 @@ class MonitorCheck(L.Callback):
 
 
 def _monitored(trainer: L.Trainer) -> Iterator[tuple[str, str, str]]:
-    """Who monitors, the option, and the name of the metric."""
+    """Yield who monitors, the option, and the name of the metric."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EarlyStopping) and callback.strict:
             yield "EarlyStopping monitors", "trainer.callbacks.monitor", callback.monitor
@@ -101,7 +101,7 @@ def metrics_in_name(name: str) -> list[str]:
 
 
 def _logs_later(trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
-    """Whether the module, or a callback that is neither Lightning's nor ftkit's, may log at the end of an epoch."""
+    """Return whether the module, or a callback of the user's, may log at the end of an epoch."""
     own = [
         callback
         for callback in trainer.callbacks  # type: ignore[attr-defined]

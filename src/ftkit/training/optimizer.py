@@ -1,4 +1,4 @@
-"""The optimizer and scheduler of a configuration, checked."""
+"""Build the optimizer and scheduler of a configuration, and check them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def configured_optimizers(
     lr: float | None = None,
     interval: Interval = "step",
 ) -> Any:
-    """What ``configure_optimizers`` returns: a scheduler is stepped at an interval, or by what it monitors.
+    """Return what ``configure_optimizers`` returns: a scheduler is stepped at an interval, or by what it monitors.
 
     Gradients are freed once a step has used them. Lightning alone would keep them until the next backward pass, beside
     the activations of the forward pass before it and beside all of validation.
 
     Args:
-        parameters: Those that learn.
+        parameters: The trainable ones.
         optimizer: Makes the optimizer from them.
         scheduler: Makes a learning-rate scheduler from the optimizer.
         lr: A learning rate that was found and replaces the optimizer's own.

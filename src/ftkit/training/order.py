@@ -1,6 +1,6 @@
 """Order the examples of an epoch, and share them among processes: a pure function of seed and epoch.
 
-Nothing is drawn from a running generator, so a resumed run visits what an unbroken one would have visited; and the
+Nothing is drawn from a running generator, so a resumed run visits what an uninterrupted one would have visited; and the
 processes of a distributed run take turns in the order of a single one, so together they make the same batches.
 Lightning would put a sampler of its own in the place of any that is not a ``DistributedSampler``.
 """
@@ -21,7 +21,7 @@ from ftkit.training.distributed import processes
 
 
 def seeded_order(n: int, seed: int, epoch: int) -> Tensor:
-    """A permutation of ``n`` examples that belongs to a seed and an epoch.
+    """Return the permutation of ``n`` examples that belongs to a seed and an epoch.
 
     Returns:
         Indices (n,) int64.
@@ -36,7 +36,7 @@ def seeded_order(n: int, seed: int, epoch: int) -> Tensor:
 
 
 class SharedSampler(DistributedSampler[int]):
-    """Visits every ``num_replicas``-th example of an order, which is that of the examples; subclasses choose another.
+    """Visit every ``num_replicas``-th example of an order, which is that of the examples; subclasses choose another.
 
     Together the processes' batches of ``batch_size`` are those of ``num_replicas * batch_size`` examples of one
     process.
@@ -79,7 +79,7 @@ class SharedSampler(DistributedSampler[int]):
         self.num_samples = len(range(rank, self.total_size, num_replicas))
 
     def order(self) -> list[int]:
-        """The examples of the epoch, of all processes."""
+        """Return the examples of the epoch, of all processes."""
         return list(range(self.n))
 
     def __iter__(self) -> Iterator[int]:
@@ -88,7 +88,7 @@ class SharedSampler(DistributedSampler[int]):
 
 
 class SeededSampler(SharedSampler):
-    """Visits the training examples in the order that belongs to the epoch.
+    """Visit the training examples in the order that belongs to the epoch.
 
     Lightning calls :meth:`set_epoch` before each epoch; whoever iterates a loader by hand calls it too.
 
@@ -109,12 +109,12 @@ class SeededSampler(SharedSampler):
         self.seed = seed
 
     def order(self) -> list[int]:
-        """The permutation of the epoch."""
+        """Return the permutation of the epoch."""
         return seeded_order(self.n, self.seed, self.epoch).tolist()
 
 
 class FixedSampler(SharedSampler):
-    """Visits the examples in an order that is given, in every epoch.
+    """Visit the examples in an order that is given, in every epoch.
 
     Args:
         places: The examples in that order.
@@ -130,12 +130,12 @@ class FixedSampler(SharedSampler):
         self.places = list(places)
 
     def order(self) -> list[int]:
-        """The examples as they were given."""
+        """Return the examples as they were given."""
         return self.places
 
 
 def evaluation_sampler(places: Sequence[int], batch_size: int, trainer: L.Trainer | None) -> SharedSampler:
-    """Visits each example once, over all processes.
+    """Return a sampler that visits each example once, over all processes.
 
     Sharded weights (FSDP2) need the same number of batches on all processes, so there some of the first examples may be
     visited twice. Prediction files, and what is counted from them, hold each example once all the same.

@@ -1,4 +1,4 @@
-"""Peak memory of a part of a run."""
+"""Measure the peak memory of a part of a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_mb() -> float:
-    """Peak since the last reset in MB (10^6 bytes): allocated memory on a GPU if there is one, else resident memory."""
+    """Return the peak since the last reset in MB (10^6 bytes): allocated on a GPU if there is one, else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
     if _STATUS.exists():

@@ -75,13 +75,13 @@ class Probe:
         return int(own or known or 10**9)
 
     def image_places(self) -> list[int] | None:
-        """The number of image tokens of each example; None if the model has no image token."""
+        """Return the number of image tokens of each example; None if the model has no image token."""
         config = getattr(self.module.net, "config", None)
         image_id = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
         return None if image_id is None else (self.inputs["input_ids"] == image_id).sum(1).tolist()
 
     def vectors_a_tile(self) -> int | None:
-        """How many vectors the model makes of one image or tile of the batch; None if it does not tell."""
+        """Return how many vectors the model makes of one image or tile of the batch; None if it does not tell."""
         model = plain_model(self.module.net)
         if not hasattr(model, "get_image_features"):
             return None
@@ -97,7 +97,7 @@ class Probe:
         return sum(part.numel() // part.shape[-1] for part in found)
 
     def examples(self, indices: Sequence[int]) -> dict[str, Any]:
-        """The batch of some of the examples."""
+        """Return the batch of some of the examples."""
         batch = _picked(self.batch, list(indices), self.size)
         pixels = batch["inputs"].get("pixel_values") if self.generative else None
         if pixels is not None and not pixels.any():  # filling alone: these examples have no images
@@ -105,14 +105,14 @@ class Probe:
         return batch
 
     def outputs(self, batch: dict[str, Any]) -> Tensor:
-        """Logits (B, 2) of a classifier, log-probabilities (N,) of supervised tokens, or losses (B,) of pairs."""
+        """Return logits (B, 2) of a classifier, log-probabilities (N,) of tokens, or losses (B,) of pairs."""
         with torch.no_grad():
             if self.pairs:
                 return self.module.compare(batch)[0].losses
             return self.module.log_probs(batch["inputs"]).log_probs if self.generative else self.module(batch)
 
     def hidden_states(self) -> Callable[[Tensor], Tensor] | None:
-        """What makes hidden states (B, T, D) of token ids, all else as in the batch; None if they are out of reach."""
+        """Return what maps token ids to hidden states (B, T, D), all else as in the batch; None if there is none."""
         if self.generative:
             if self.pairs:
                 return None
@@ -126,7 +126,7 @@ class Probe:
         return lambda ids: net.hidden_states(ids, self.batch["length"])
 
     def gradients(self, batches: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """The gradients of one optimizer step over micro-batches, as the trainer would take it."""
+        """Return the gradients of one optimizer step over micro-batches, as the trainer would take it."""
         trainer = self.module.trainer
         accumulate, trainer.accumulate_grad_batches = trainer.accumulate_grad_batches, len(batches)
         self.module.zero_grad(set_to_none=True)
@@ -147,7 +147,7 @@ class Probe:
 
 @contextmanager
 def deterministic(module: Any) -> Iterator[None]:
-    """Without dropout, and without anything logged."""
+    """Run a module without dropout, and without anything logged."""
     was_training = module.training
     module.log = module.log_dict = lambda *args, **kwargs: None
     module.eval()

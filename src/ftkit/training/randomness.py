@@ -1,4 +1,4 @@
-"""Random draws as a pure function of seed, epoch and batch, and loaders whose order is one."""
+"""Make random draws, and the order of loaders, a pure function of seed, epoch and batch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def seed_all(seed: int) -> None:
 
 @cache
 def _accelerated() -> bool:
-    """Whether there is a device besides the CPU."""
+    """Return whether there is a device besides the CPU."""
     return torch.accelerator.is_available()
 
 
@@ -110,7 +110,7 @@ class ReplayLoader:
 
 
 def _generators(loader: Any) -> list[torch.Generator]:
-    """The generators that a loader and its samplers were given, each once."""
+    """Return the generators that a loader and its samplers were given, each once."""
     batch_sampler = getattr(loader, "batch_sampler", None)
     holders = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
     found = (getattr(holder, "generator", None) for holder in holders)
@@ -118,7 +118,7 @@ def _generators(loader: Any) -> list[torch.Generator]:
 
 
 def _indices(loader: Any, batches: Iterator[Any]) -> Iterator[Any]:
-    """What to take from to pass over a batch: its indices alone if nothing else is lost by that."""
+    """Return what to iterate over to skip a batch: its indices alone if nothing else is lost by that."""
     indexed = getattr(loader, "batch_sampler", None) is not None and not isinstance(loader.dataset, IterableDataset)
     by_index = indexed and getattr(loader, "num_workers", None) == 0
     return getattr(batches, "_sampler_iter", batches) if by_index else batches

@@ -1,4 +1,4 @@
-"""What every run leaves in its folder: predictions and figures."""
+"""Write predictions and figures of every run to its folder."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from ftkit.training.trainable_line import trainable_line
 
 
 class RunRecorder(L.Callback):
-    """Keeps what a run found in its folder (``trainer.default_root_dir``).
+    """Write the results of a run to its folder (``trainer.default_root_dir``).
 
-    Writes ``result.json``: of a ``fit`` seconds, peak memory, parameters that learn, number formats, versions,
+    Writes ``result.json``: of a ``fit`` seconds, peak memory, trainable parameters, number formats, versions,
     hardware, base model and data. A ``test``, ``validate`` or ``predict`` (which is over the test split) writes
     ``predictions-SPLIT.tsv`` and puts the split's counts into ``result.json``, so that the two agree; the seconds are
-    those of ``fit`` and ``test``. What learns is also said when a training starts.
+    those of ``fit`` and ``test``. The trainable parameters are also said when a training starts.
 
     The module's ``test_step``, ``validation_step`` and ``predict_step`` return dicts with ``id`` (list of str), label
     and ``prediction``: texts (lists of str), or classes (B,) int64 that the module's ``class_names`` name. There may be
@@ -57,7 +57,7 @@ class RunRecorder(L.Callback):
             self.result = read_result(file)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say what learns, and start the clock of training; loading the model and the data is not in it."""
+        """Say what is trainable, and start the clock of training; loading the model and the data is not in it."""
         rank_zero_info(trainable_line(**_parameters(pl_module)))
         self._fit_started = time.perf_counter()
 
@@ -200,7 +200,7 @@ def _write(trainer: L.Trainer, result: Mapping[str, Any]) -> None:
 
 
 def _figures(labels: Sequence[str], predictions: Sequence[str]) -> dict[str, int | float]:
-    """The counts of a split; of pairs, ties apart, each of which is worth half a right answer."""
+    """Return the counts of a split; of pairs, ties apart, each of which is worth half a right answer."""
     n, correct = len(labels), sum(label == prediction for label, prediction in zip(labels, predictions, strict=True))
     if not is_preference(labels, predictions):
         return {"n": n, "correct": correct, "accuracy": correct / n}
@@ -209,20 +209,20 @@ def _figures(labels: Sequence[str], predictions: Sequence[str]) -> dict[str, int
 
 
 def _logged(trainer: L.Trainer) -> dict[str, float | None]:
-    """What a module has logged over the evaluation that ends; None where it is no finite number."""
+    """Return what a module has logged over the evaluation that ends; None where it is no finite number."""
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _parameters(pl_module: L.LightningModule) -> dict[str, Any]:
-    """What learns: how many weights of how many, and the parameters' names."""
+    """Return how many weights of how many are trainable, and the parameters' names."""
     trained = trainable_parameters(pl_module)
     sizes = {"trainable": sum(map(_size, trained.values())), "total": sum(map(_size, pl_module.parameters()))}
     return {**sizes, "names": list(trained)}
 
 
 def _size(parameter: Tensor) -> int:
-    """How many weights a parameter holds; one of 4 bits packs two in a byte."""
+    """Return how many weights a parameter holds; one of 4 bits packs two in a byte."""
     return parameter.numel() * (2 if hasattr(parameter, "quant_state") else 1)
 
 
@@ -234,7 +234,7 @@ _KEYS = ("id", "label", "prediction", "probability", "score")
 
 
 def _flat(outputs: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The columns of a batch as lists, those in ``columns`` beside the others."""
+    """Return the columns of a batch as lists, those in ``columns`` beside the others."""
     kept = {key: outputs[key] for key in _KEYS if key in outputs} | outputs.get("columns", {})
     return {key: value.tolist() if isinstance(value, Tensor) else list(value) for key, value in kept.items()}
 

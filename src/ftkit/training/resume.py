@@ -1,4 +1,4 @@
-"""Resuming where a run stopped, to the last bit.
+"""Resume a run so that it ends bit-identical to an uninterrupted one.
 
 Lightning restores weights, optimizer and loops; shuffling, dropout, half-counted metrics and the curve file go on as if
 nothing had been before. :class:`ExactResume` adds what is missing, for any LightningModule on one process.
@@ -27,7 +27,7 @@ from ftkit.training.recorder import add_to_result
 
 
 class ExactResume(L.Callback):
-    """Lets a run that is resumed end with the weights, metrics and predictions of an unbroken one.
+    """Make a resumed run end with the weights, metrics and predictions of an uninterrupted one.
 
     The order of an epoch and all random numbers of a batch become functions of (seed, epoch, batch), see
     :class:`ftkit.training.randomness.ReplayLoader`; checkpoints get the state of the metrics that an epoch has half
@@ -131,7 +131,7 @@ class ExactResume(L.Callback):
             add_to_result(trainer, changed_on_resume=self.changed)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the run is, as tensors and plain values."""
+        """Return where the run is, as tensors and plain values."""
         trainer = self._trainer
         if trainer is None or trainer.state.fn != "fit":
             return {}
@@ -209,7 +209,7 @@ class ExactResume(L.Callback):
             internals.pass_over_batches(trainer, self._stored["batches"])
 
     def _start(self, trainer: L.Trainer) -> tuple[int, list[Tensor] | None]:
-        """Where the coming iteration starts."""
+        """Return where the coming iteration starts."""
         stored = self._stored
         if stored is None or stored["epoch"] != trainer.current_epoch:
             return 0, None
@@ -217,7 +217,7 @@ class ExactResume(L.Callback):
 
 
 def settings(trainer: L.Trainer, datamodule: Any) -> dict[str, Any]:
-    """What decides which examples make a step; a resumed run must not differ in it."""
+    """Return what decides which examples make a step; a resumed run must not differ in it."""
     return {
         "seed": torch.initial_seed(),
         "batch_size": getattr(datamodule, "batch_size", None),
@@ -253,7 +253,7 @@ def compare_settings(stored: Mapping[str, Any], now: Mapping[str, Any], allow_ch
 
 
 def resumable(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint of a run that a training can go on from.
+    """Return the newest checkpoint of a run that a training can resume from.
 
     Returns:
         The file, or None; and what was wrong with newer ones.
@@ -276,7 +276,7 @@ def resumable(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def stored_settings(path: Path) -> dict[str, Any]:
-    """The settings of the run that wrote a checkpoint; empty if it did not keep them."""
+    """Return the settings of the run that wrote a checkpoint; empty if it did not keep them."""
     states = read_checkpoint(path).get("callbacks", {})
     return next((state["settings"] for name, state in states.items() if "ExactResume" in name and state), {})
 

@@ -1,4 +1,4 @@
-"""How long a learning-rate schedule is, against how long the training is."""
+"""Compare the length of a learning-rate schedule with that of the training."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def check_schedules(trainer: L.Trainer) -> None:
 
 
 def _length_of_training(trainer: L.Trainer, unit: str) -> float:
-    """The steps or epochs of a training; infinite if only a time or a signal ends it."""
+    """Return the steps or epochs of a training; infinite if only a time or a signal ends it."""
     if trainer.train_dataloader is None:
         trainer.fit_loop.setup_data()  # which is what estimated_stepping_batches does mostly, and says
     steps = trainer.estimated_stepping_batches
@@ -80,7 +80,7 @@ def _length_of_training(trainer: L.Trainer, unit: str) -> float:
 
 
 def _still_rises(scheduler: Any, total: float) -> bool:
-    """Whether a rate that is a function of the step is highest, and rises, when the training ends."""
+    """Return whether a rate that is a function of the step is highest, and rises, when the training ends."""
     if not hasattr(scheduler, "lr_lambdas") or not math.isfinite(total) or total < 2:
         return False
     factor, last = scheduler.lr_lambdas[0], int(total) - 1

@@ -56,7 +56,7 @@ class FullySharded(ModelParallelStrategy):
         set_model_state_dict(self.model, checkpoint["state_dict"], options=options)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """The whole state of an optimizer, on the first process; the others get nothing."""
+        """Return the whole state of an optimizer on the first process; the others get nothing."""
         assert self.model is not None
         optimizer = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -72,7 +72,7 @@ class FullySharded(ModelParallelStrategy):
             set_optimizer_state_dict(self.model, optimizer, named, options=options)
 
     def _names(self, optimizer: Optimizer) -> list[str]:
-        """The names of an optimizer's parameters, in its order."""
+        """Return the names of an optimizer's parameters, in its order."""
         assert self.model is not None
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         return [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
@@ -86,11 +86,11 @@ def shard(module: L.LightningModule, net: nn.Module) -> None:
 
     Args:
         module: The LightningModule, in ``configure_model``.
-        net: Its network, with its adapters and with what learns chosen.
+        net: Its network, with its adapters and its trainable parameters chosen.
 
     Raises:
         InputError: The strategy is Lightning's own, whose checkpoints are folders that nothing checks; the weights are
-            quantized; or the model learns from preferences.
+            quantized; or the model is trained on preferences.
     """
     strategy = None if (trainer := attached_trainer(module)) is None else trainer.strategy
     if not isinstance(strategy, ModelParallelStrategy):
@@ -100,7 +100,7 @@ def shard(module: L.LightningModule, net: nn.Module) -> None:
     if (quantization := getattr(module, "quantization", None)) is not None:
         raise InputError("quantized weights cannot be sharded", field="quantization", got=quantization, fix="use ddp")
     if getattr(module, "preference", False):  # it runs parts of the network that are no forward pass of the whole
-        raise InputError("learning from preferences needs whole weights", field="trainer.strategy", fix="use ddp")
+        raise InputError("training on preferences needs whole weights", field="trainer.strategy", fix="use ddp")
     mesh = strategy.device_mesh["data_parallel"]
     for block in reversed(list(net.modules())):
         if is_block(block):
@@ -112,7 +112,7 @@ def shard(module: L.LightningModule, net: nn.Module) -> None:
 
 
 def holds_whole_network(trainer: L.Trainer) -> bool:
-    """Whether each process holds every weight, so that a part of the network can be run by itself."""
+    """Return whether each process holds every weight, so that a part of the network can be run by itself."""
     return isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
 
 
@@ -128,6 +128,6 @@ def gathered(net: Any, function: Callable[..., Any], *args: Any) -> Any:
 
 
 def _renamed(state: Mapping[str, Any], names: Mapping[Any, Any]) -> dict[str, Any]:
-    """An optimizer's state with other keys for the parameters."""
+    """Return an optimizer's state with other keys for the parameters."""
     groups = [{**group, "params": [names[key] for key in group["params"]]} for group in state["param_groups"]]
     return {"state": {names[key]: value for key, value in state["state"].items()}, "param_groups": groups}

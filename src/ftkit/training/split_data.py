@@ -63,23 +63,23 @@ class SplitDataModule(L.LightningDataModule):
         self._order_seed = torch.initial_seed() if self.seed is None else self.seed
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Batches of the validation split, with nothing dropped; none if it has no examples."""
+        """Return batches of the validation split, with nothing dropped; none if it has no examples."""
         return self._evaluation_loader("val") if len(self.datasets["val"]) else []
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
-        """One loader for each of ``evaluate_splits``, with nothing dropped."""
+        """Return one loader for each of ``evaluate_splits``, with nothing dropped."""
         return [self._evaluation_loader(split) for split in self.evaluate_splits]
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Batches of the test split, with nothing dropped."""
+        """Return batches of the test split, with nothing dropped."""
         return self._evaluation_loader("test")
 
     @abstractmethod
     def _collate(self, split: SplitName, evaluation: bool) -> Callable[[Any], Any]:
-        """What makes a batch, of training or of evaluation, from examples of a split's dataset."""
+        """Return what makes a batch, of training or of evaluation, from examples of a split's dataset."""
 
     def _evaluation_order(self, split: SplitName) -> Sequence[int]:
-        """The examples of a split in the order in which they are evaluated."""
+        """Return the examples of a split in the order in which they are evaluated."""
         return range(len(self.datasets[split]))
 
     def _evaluation_loader(self, split: SplitName) -> DataLoader[Any]:

@@ -57,7 +57,7 @@ class TensorTable:
         self._granted = 0  # bytes for which there is room
 
     def __contains__(self, key: bytes) -> bool:
-        """Whether a tensor was there when it was last read or added."""
+        """Return whether a tensor was there when it was last read or added."""
         return key in self._known
 
     def get(self, keys: Sequence[bytes]) -> list[Tensor | None]:

@@ -1,4 +1,4 @@
-"""What learns, in one line: a training says it before it starts, while the wrong choice still costs nothing."""
+"""Describe the trainable parameters in one line, which a training says before it starts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 
 def trainable_line(names: Iterable[str], trainable: int, total: int) -> str:
-    """Say how much learns and where: by numbered block, or else by module, with the tensors in each.
+    """Say how many parameters are trainable and where: by numbered block, or else by module, with the tensors in each.
 
     Args:
-        names: The names of the parameters that learn.
+        names: The names of the trainable parameters.
         trainable: How many weights they hold.
         total: How many weights there are.
 
@@ -36,7 +36,7 @@ def trainable_line(names: Iterable[str], trainable: int, total: int) -> str:
 
 
 def _place(name: str) -> tuple[str, int]:
-    """The stack that a parameter is in with its block's number, or its module with -1; adapters belong to a layer."""
+    """Return a parameter's stack with its block's number, or its module with -1; adapters belong to a layer."""
     parts = name.split(".")
     modules = [part for part in parts[:-1] if not part.startswith("lora_") and part not in ("default", "base_layer")]
     number = next((place for place, part in enumerate(modules) if part.isdigit()), None)

@@ -1,4 +1,4 @@
-"""A run on Weights & Biases, beside the local files and never in their way.
+"""Log a run to Weights & Biases, beside the local files.
 
 The local files are the source of truth: whatever goes wrong here is said once, and the run goes on without it.
 """
@@ -26,7 +26,7 @@ _CELL = re.compile(r"\.?(seed-\d+)(?:\.partial)?")
 
 
 class WandbRun(L.Callback):
-    """Logs the run to Weights & Biases: config once, curves, figures and the table of test predictions.
+    """Log the run to Weights & Biases: config once, curves, figures and the table of test predictions.
 
     Without ``WANDB_API_KEY`` the run is kept offline in its folder; ``wandb sync RUN/wandb/offline-run-*`` uploads it.
     The runs of an ablation are grouped under the name of its output folder.
@@ -78,13 +78,13 @@ class WandbRun(L.Callback):
             self._forget(trainer)
 
     def _forget(self, trainer: L.Trainer) -> None:
-        """The next run of the trainer, or the next cell of a sweep, starts its own."""
+        """Let the next run of the trainer, or of a sweep, start its own."""
         trainer.loggers = [logger for logger in trainer.loggers if logger is not self._sink]
         self._sink = None
 
 
 def run_name(folder: Path) -> tuple[str, str | None]:
-    """The name and group of the run in a folder.
+    """Return the name and group of the run in a folder.
 
     Example:
         >>> run_name(Path("runs/demo/02_first_token/.seed-123.partial"))
@@ -98,7 +98,7 @@ def run_name(folder: Path) -> tuple[str, str | None]:
 
 
 class _Sink(Logger):
-    """Lightning's WandbLogger behind a fuse: its first failure is the last thing heard of it."""
+    """Lightning's WandbLogger, switched off by its first failure."""
 
     def __init__(self, folder: Path, **init: Any) -> None:
         super().__init__()

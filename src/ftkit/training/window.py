@@ -1,4 +1,4 @@
-"""A step that averages over its whole window of micro-batches, on all processes, whatever each of them holds."""
+"""Average a step's loss over its whole window of micro-batches, on all processes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class WindowedModule(TrainedStateModule):
         return total * (self.trainer.accumulate_grad_batches / self._divided)
 
     def over_window(self, *values: Any) -> Tensor:
-        """The sums of a micro-batch's figures over the window so far and over all processes.
+        """Return the sums of a micro-batch's figures over the window so far and over all processes.
 
         Lightning hands to loggers what the last micro-batch of a window logs: then these are sums over the whole step.
 
@@ -60,7 +60,7 @@ class WindowedModule(TrainedStateModule):
         """Divide the gradients by the supervised tokens of the window; Lightning clips them afterwards.
 
         Raises:
-            InputError: The window has none, so nothing would be learnt.
+            InputError: The window has none.
         """
         count = self._window
         if self.trainer.world_size > 1:
@@ -68,7 +68,7 @@ class WindowedModule(TrainedStateModule):
         self.restart_window()
         if not count:
             raise InputError(
-                "no supervised token in the batches of a step: nothing would be learnt",
+                "no supervised token in the batches of a step",
                 field="data",
                 got=f"step {self.trainer.global_step}",
                 fix="look at the examples: prompts may fill the whole length",
