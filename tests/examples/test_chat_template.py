@@ -8,8 +8,9 @@ import pytest
 
 from chat_folders import CHATML, ENDED_BY_OTHER, ENDED_BY_TEMPLATE, PLAIN_TEXT, QWEN3, TOOL, tokenizer_of
 from ftkit.errors import InputError
+from ftkit.examples.messages import Message
 from ftkit.examples.padding import supervised_batch
-from ftkit.examples.reader import Example, Message
+from ftkit.examples.reader import Example
 from ftkit.examples.renderer import Renderer
 from ftkit.examples.supervision import supervision_line, turn_counts
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from ftkit.errors import TrainingFailed
 from ftkit.serving.generator import BatchGenerator
 from ftkit.serving.jobs import Generation, Piece, Sampling
+from ftkit.serving.replies import ApiError
 
 PROMPTS = [[72, 101], [1], [9] * 17, list(range(30, 55)), [5, 200, 7], [65] * 3]
 
@@ -134,7 +134,7 @@ def test_logits_that_are_not_finite_fail_their_own_answer_only(tiny: Any, monkey
         patch.setattr(net, "forward", spoilt)
         generator.step()
     run(generator)
-    assert isinstance(broken[-1], TrainingFailed)
+    assert isinstance(broken[-1], ApiError)
     assert isinstance(got[-1], Piece)
     assert got[-1].text == alone(net, tokenizer, PROMPTS[1], 5)
 

@@ -16,8 +16,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ftkit.errors import InputError
 from ftkit.examples.affixes import Affixes
+from ftkit.examples.messages import PLACEHOLDER, Message, split_places, text_of
 from ftkit.examples.padding import Spans
-from ftkit.examples.reader import PLACEHOLDER, Example, Message, split_places, text_of
+from ftkit.examples.reader import Example
 from ftkit.examples.supervision import earlier_answers
 
 _PROBES = ("A", "B")  # two answers without a character in common

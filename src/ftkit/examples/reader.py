@@ -19,20 +19,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ftkit.errors import InputError
 from ftkit.examples.image_files import image_path, read_bytes
+from ftkit.examples.messages import (
+    PLACEHOLDER,
+    Message,
+    Part,
+    Refuse,
+    read_messages,
+    read_text,
+    read_tools,
+    text_of,
+)
 from ftkit.examples.records import StoredImage, json_records, saved_records
-from ftkit.examples.tools import Refuse, read_tools, tool_fields
-
-PLACEHOLDER = "<image>"  # in the texts of an example, whatever the model's own image token is
-ROLES = ("system", "user", "assistant", "tool")
-Part = dict[str, str]  # {"type": "text", "text": ...} or {"type": "image"}
-Message = dict[str, Any]  # {"role": str, "content": list[Part]}, and what tool_fields returns
 
 _SHAPES = (("messages",), ("prompt", "completion"), ("chosen", "rejected"), ("prefix", "suffix"))
 _OWN = {"id", "image", "images", "tools", *(name for shape in _SHAPES for name in shape)}
@@ -92,7 +96,7 @@ def read_examples(source: str | Path, image_root: str | Path | None = None) -> l
     Example:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "sums.jsonl"
-        >>> _ = file.write_text('{"prompt": "1+2=", "completion": "3"}\n')
+        >>> _ = file.writeread_text('{"prompt": "1+2=", "completion": "3"}\n')
         >>> example = read_examples(file)[0]
         >>> example.id, example.prompt, example.completion
         ('r00001', '1+2=', '3')
@@ -155,16 +159,16 @@ def _by_shape(record: dict[str, Any], refuse: Refuse) -> tuple[Any, str, str | N
             raise refuse("chosen and rejected differ before the last message", fix="give the prompt apart")
         return prompt, chosen, rejected
     if "prefix" in names:
-        return _text(record["prefix"], "prefix", refuse), _answer(record["suffix"], "suffix", refuse), None
+        return read_text(record["prefix"], "prefix", refuse), _answer(record["suffix"], "suffix", refuse), None
     asked = record["prompt"]
-    asked = _text(asked, "prompt", refuse) if isinstance(asked, str) else _messages(asked, "prompt", refuse)
+    asked = read_text(asked, "prompt", refuse) if isinstance(asked, str) else read_messages(asked, "prompt", refuse)
     answers = [_answer(record[name], name, refuse) for name in names if name != "prompt"]
     return asked, answers[0], answers[1] if len(answers) == 2 else None
 
 
 def _conversation(value: Any, name: str, refuse: Refuse) -> tuple[list[Message], str]:
     """Return the messages before the answer, and the answer."""
-    *before, answer = _messages(value, name, refuse)
+    *before, answer = read_messages(value, name, refuse)
     if not before:
         raise refuse("there is no message before the answer", field=name, fix="begin with a question of the user")
     return before, _answer([answer], name, refuse)
@@ -174,7 +178,7 @@ def _answer(value: Any, name: str, refuse: Refuse) -> str:
     """Return the text of an answer, given as such or as one message of the assistant."""
     parts: list[Part] = [{"type": "text", "text": value}]
     if not isinstance(value, str):
-        messages = _messages(value, name, refuse)
+        messages = read_messages(value, name, refuse)
         if len(messages) != 1 or messages[0]["role"] != "assistant":
             got = [message["role"] for message in messages]
             raise refuse("the answer must be one message of the assistant", field=name, got=got)
@@ -182,80 +186,12 @@ def _answer(value: Any, name: str, refuse: Refuse) -> str:
             problem = "the answer is a call of a function, which only earlier turns may be"
             raise refuse(problem, field=name, fix="write the call as the text that the model is to say")
         parts = messages[0]["content"]
-    text = _text(text_of(parts), name, refuse)
+    text = read_text(text_of(parts), name, refuse)
     if not text.strip():
         raise refuse("the answer is empty", field=name)
     if PLACEHOLDER in text:
         raise refuse(f"the answer holds an image, or the text {PLACEHOLDER}", field=name)
     return text
-
-
-def _messages(value: Any, name: str, refuse: Refuse) -> list[Message]:
-    if not isinstance(value, list) or not value:
-        raise refuse("must be a list of messages", field=name, got=value)
-    messages = []
-    for number, message in enumerate(value):
-        where = f"{name}[{number}]"
-        given = {key: part for key, part in message.items() if part is not None} if isinstance(message, dict) else {}
-        if given.get("role", ROLES[0]) not in ROLES:
-            raise refuse("unknown role", field=where, got=given["role"], fix=f"use {', '.join(ROLES)}")
-        calls = tool_fields(given, where, refuse) if "role" in given else {}
-        if "tool_calls" in calls:
-            given.setdefault("content", [])
-        if given.keys() - calls.keys() != {"role", "content"}:
-            raise refuse("a message has a role and a content, nothing else", field=where, got=message)
-        messages.append({"role": given["role"], "content": _parts(given["content"], where, refuse), **calls})
-    return messages
-
-
-def _parts(content: Any, where: str, refuse: Refuse) -> list[Part]:
-    """Return the parts of a message, with ``<image>`` in texts turned into parts of their own."""
-    if isinstance(content, str):
-        content = [{"type": "text", "text": content}]
-    if not isinstance(content, list):
-        raise refuse("the content must be a text or a list of parts", field=where, got=content)
-    parts: list[Part] = []
-    for part in content:
-        known = {key: value for key, value in part.items() if value is not None} if isinstance(part, dict) else {}
-        if known.keys() == {"type", "text"} and known["type"] == "text":
-            parts += split_places(_text(known["text"], where, refuse))
-        elif known.get("type") == "image" and known.keys() <= {"type", "image"}:
-            parts.append(known)
-        else:
-            raise refuse("unknown part of a message", field=where, got=part, fix="use the types text and image")
-    return parts
-
-
-def _text(value: Any, name: str, refuse: Refuse) -> str:
-    if not isinstance(value, str):
-        raise refuse("must be a text", field=name, got=value)
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise refuse("holds half of a surrogate pair, which is not a character", field=name, got=value)
-    return value
-
-
-def split_places(text: str) -> list[Part]:
-    """Return the parts of a text with ``<image>`` in it.
-
-    Example:
-        >>> split_places("<image>How many?")
-        [{'type': 'image'}, {'type': 'text', 'text': 'How many?'}]
-    """
-    parts: list[Part] = []
-    for number, piece in enumerate(text.split(PLACEHOLDER)):
-        parts += [{"type": "image"}] * bool(number)
-        parts += [{"type": "text", "text": piece}] * (bool(piece) or PLACEHOLDER not in text)
-    return parts
-
-
-def text_of(parts: Iterable[Part]) -> str:
-    """Return the parts of a message as one text, with ``<image>`` for each image.
-
-    Example:
-        >>> text_of(split_places("<image>How many?"))
-        '<image>How many?'
-    """
-    return "".join(PLACEHOLDER if part["type"] == "image" else part["text"] for part in parts)
 
 
 def _with_places(prompt: str | list[Message], images: int, refuse: Refuse) -> str | list[Message]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -17,13 +16,13 @@ from starlette.responses import Response, StreamingResponse
 
 from ftkit.errors import InputError
 from ftkit.examples.affixes import NO_AFFIXES, Affixes
-from ftkit.serving.jobs import Classification, Generation, Job
+from ftkit.serving.jobs import Classification, Generation
 from ftkit.serving.limits import Limits
 from ftkit.serving.pending import Pending
 from ftkit.serving.prompts import Prompts
-from ftkit.serving.replies import ApiError, Json, Kind, Reply, encoded, usage
+from ftkit.serving.replies import ApiError, Json, Kind, Reply, encoded
 from ftkit.serving.schemas import ChatRequest, ClassifyRequest, CompletionRequest
-from ftkit.serving.thread import ModelDied, ModelThread, QueueFull
+from ftkit.serving.thread import ModelThread
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,8 @@ def make_app(served: Served, limits: Limits) -> FastAPI:
         await run_in_threadpool(served.thread.close, limits.drain_seconds)
 
     app = FastAPI(title="ftkit", lifespan=lifespan, docs_url=None, redoc_url=None, default_response_class=Json)
-    app.add_exception_handler(ApiError, _api_error)
-    app.add_exception_handler(InputError, _input_error)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, partial(_http_error, app))
+    for kind in (ApiError, InputError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _error)
     started = int(time.time())
 
     @app.get("/health")
@@ -115,15 +112,13 @@ async def _generate(
         for choice in range(body.n):
             deliver = pending.expect()
             pending.jobs.append(Generation(deliver, prompt, body.sampling(max_tokens, choice), body.stream, affixes))
-    _submit(served.thread, pending.jobs)
+    served.thread.submit(pending.jobs)
     prompt_tokens = sum(map(len, prompts))
     reply = Reply(kind, served.name)
     if body.stream:
         counted = prompt_tokens if body.stream_options and body.stream_options.include_usage else None
         return StreamingResponse(_events(pending, reply, counted), media_type="text/event-stream")
-    pieces = await pending.all_or_disconnect(request)
-    spent = usage(prompt_tokens, sum(piece.tokens for piece in pieces))
-    return Json(reply.whole([piece.text for piece in pieces], [piece.finish for piece in pieces], spent))
+    return Json(reply.whole(await pending.all_or_disconnect(request), prompt_tokens))
 
 
 async def _events(pending: Pending, reply: Reply, prompt_tokens: int | None) -> AsyncIterator[bytes]:
@@ -131,11 +126,10 @@ async def _events(pending: Pending, reply: Reply, prompt_tokens: int | None) -> 
     tokens: dict[int, int] = {}
     try:
         async for index, piece in pending:
-            chunk = reply.chunk(index, piece.text, piece.finish, first=index not in tokens)
+            yield _event(reply.chunk(index, piece, first=index not in tokens))
             tokens[index] = piece.tokens
-            yield _event(chunk)
         if prompt_tokens is not None:
-            yield _event(reply.usage_chunk(usage(prompt_tokens, sum(tokens.values()))))
+            yield _event(reply.usage_chunk(prompt_tokens, sum(tokens.values())))
         yield b"data: [DONE]\n\n"
     except ApiError as error:  # the status has been sent, so the error goes into the stream
         yield _event(error.body)
@@ -151,19 +145,10 @@ async def _classify(served: Served, limits: Limits, body: ClassifyRequest, reque
     _check_model(served, body.model)
     pending = Pending(limits.seconds)
     pending.jobs += [Classification(pending.expect(), text) for text in body.texts]
-    _submit(served.thread, pending.jobs)
+    served.thread.submit(pending.jobs)
     results = await pending.all_or_disconnect(request)
     data = [{"index": index, **result} for index, result in enumerate(results)]
     return Json({"object": "list", "model": served.name, "data": data})
-
-
-def _submit(thread: ModelThread, jobs: Sequence[Job]) -> None:
-    try:
-        thread.submit(jobs)
-    except QueueFull as error:
-        raise ApiError(503, str(error), code="queue_full", headers={"Retry-After": "1"}) from error
-    except ModelDied as error:
-        raise ApiError(503, str(error), code="model_died") from error
 
 
 def _check_model(served: Served, name: str | None) -> None:
@@ -191,15 +176,20 @@ def _new_tokens(served: Served, limits: Limits, prompt: int, wanted: int | None)
     return wanted or min(limits.default_new_tokens, limits.max_new_tokens, served.context - prompt)
 
 
-async def _api_error(request: Request, error: Any) -> Response:
+async def _error(request: Request, error: Any) -> Response:
+    """Answer a request with an error in OpenAI's format."""
+    if isinstance(error, RequestValidationError):
+        error = _invalid(request, error)
+    elif isinstance(error, InputError):
+        error = ApiError(400, str(error))
+    elif isinstance(error, HTTPException) and error.status_code == 404:
+        error = ApiError(404, f"no such endpoint; use one of {', '.join(sorted(request.app.openapi()['paths']))}")
+    elif isinstance(error, HTTPException):
+        error = ApiError(error.status_code, str(error.detail), headers=error.headers)
     return error.response()
 
 
-async def _input_error(request: Request, error: Any) -> Response:
-    return ApiError(400, str(error)).response()
-
-
-async def _invalid(request: Request, error: Any) -> Response:
+def _invalid(request: Request, error: RequestValidationError) -> ApiError:
     """Say what is wrong with a body, without quoting it; of several errors the innermost.
 
     Where several types are possible, each has an error; that of the chosen one says more than "not this type".
@@ -209,16 +199,9 @@ async def _invalid(request: Request, error: Any) -> Response:
     field = None if error.errors()[0]["type"] == "json_invalid" else ".".join(place)[:100] or None
     if not place and "json" not in request.headers.get("content-type", ""):  # curl -d calls any body a form
         message = "the body is not declared to be JSON; send the header Content-Type: application/json"
-    return ApiError(400, str(message)[:200], param=field).response()
+    return ApiError(400, str(message)[:200], param=field)
 
 
 def _place(location: Sequence[Any]) -> list[str]:
     """Return the fields and indices of a pydantic location, which can also hold names of types."""
     return [str(part) for part in location[1:] if str(part).replace("_", "a").isalnum() and part != "str"]
-
-
-async def _http_error(app: FastAPI, request: Request, error: Any) -> Response:
-    if error.status_code == 404:
-        paths = sorted(path for path in app.openapi()["paths"])
-        return ApiError(404, f"no such endpoint; use one of {', '.join(paths)}").response()
-    return ApiError(error.status_code, str(error.detail), headers=error.headers).response()

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from ftkit.errors import TrainingFailed
 from ftkit.models.base_model import plain_model
 from ftkit.models.generation import end_tokens
 from ftkit.models.transformers_internals import DynamicLayer
 from ftkit.serving.detokenizer import Detokenizer
 from ftkit.serving.jobs import Finish, Generation, Piece
+from ftkit.serving.replies import ApiError
 from ftkit.serving.sampling import choose
 
 
@@ -130,7 +130,7 @@ class BatchGenerator:
     def _take(self, sequence: _Sequence, token: int) -> bool:
         """Add a token to an answer and deliver its text; return whether that was the last one."""
         if token < 0:
-            sequence.job.deliver(TrainingFailed("the model's logits are not finite"))
+            sequence.job.deliver(ApiError(500, "the model's logits are not finite"))
             return True
         sequence.token, sequence.tokens = token, sequence.tokens + 1
         finish: Finish | None = "length" if sequence.tokens == sequence.job.sampling.max_tokens else None

@@ -52,7 +52,8 @@ class Job:
     """Describe work for the model's thread.
 
     Args:
-        deliver: Called in the model's thread with each result, or with the exception that ended the job.
+        deliver: Called in the model's thread with each result, or with the
+            :class:`~ftkit.serving.replies.ApiError` that ended the job.
         cancelled: Set by anyone when the result is no longer wanted; the model's thread then drops the job.
     """
 

@@ -10,7 +10,6 @@ from starlette.requests import Request
 
 from ftkit.serving.jobs import Job, Piece
 from ftkit.serving.replies import ApiError
-from ftkit.serving.thread import ModelDied
 
 
 class Pending:
@@ -55,8 +54,8 @@ class Pending:
                     index, result = await self._results.get()
             except TimeoutError:
                 raise ApiError(504, f"no answer within {self._seconds:g} s", code="timeout") from None
-            if isinstance(result, Exception):
-                raise ApiError(503 if isinstance(result, ModelDied) else 500, str(result))
+            if isinstance(result, ApiError):
+                raise result
             unfinished -= not isinstance(result, Piece) or result.finish is not None
             yield index, result
 

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from starlette.responses import Response
 
+from ftkit.serving.jobs import Piece
+
 Kind = Literal["text_completion", "chat.completion"]
 
 
@@ -70,44 +72,34 @@ class Reply:
         prefix = "chatcmpl" if kind == "chat.completion" else "cmpl"
         self.frame = {"id": f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
 
-    def whole(self, texts: Sequence[str], finishes: Sequence[str | None], usage: Mapping[str, int]) -> dict[str, Any]:
-        """Return the complete answer."""
+    def whole(self, pieces: Sequence[Piece], prompt_tokens: int) -> dict[str, Any]:
+        """Return the complete answer, one piece a choice."""
         choices = [
-            self._choice(index, finish, {"message": {"role": "assistant", "content": text}}, text)
-            for index, (text, finish) in enumerate(zip(texts, finishes, strict=True))
+            self._choice(index, piece, {"message": {"role": "assistant", "content": piece.text}})
+            for index, piece in enumerate(pieces)
         ]
+        usage = _usage(prompt_tokens, sum(piece.tokens for piece in pieces))
         return {**self.frame, "object": self.kind, "choices": choices, "usage": usage}
 
-    def chunk(self, index: int, text: str, finish: str | None, first: bool) -> dict[str, Any]:
+    def chunk(self, index: int, piece: Piece, first: bool) -> dict[str, Any]:
         """Return a part of the answer ``index``."""
         delta: dict[str, Any] = {"role": "assistant"} if first else {}
-        if text or first:
-            delta["content"] = text
-        return {**self._chunk_frame, "choices": [self._choice(index, finish, {"delta": delta}, text)]}
+        if piece.text or first:
+            delta["content"] = piece.text
+        return {**self.frame, "object": self._chunk, "choices": [self._choice(index, piece, {"delta": delta})]}
 
-    def usage_chunk(self, usage: Mapping[str, int]) -> dict[str, Any]:
+    def usage_chunk(self, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
         """Return the chunk without a choice that ends a stream whose client asked for the usage."""
-        return {**self._chunk_frame, "choices": [], "usage": usage}
+        return {**self.frame, "object": self._chunk, "choices": [], "usage": _usage(prompt_tokens, completion_tokens)}
 
     @property
-    def _chunk_frame(self) -> dict[str, Any]:
-        kind = "chat.completion.chunk" if self.kind == "chat.completion" else self.kind
-        return {**self.frame, "object": kind}
+    def _chunk(self) -> str:
+        return "chat.completion.chunk" if self.kind == "chat.completion" else self.kind
 
-    def _choice(self, index: int, finish: str | None, chat: Mapping[str, Any], text: str) -> dict[str, Any]:
-        content = chat if self.kind == "chat.completion" else {"text": text}
-        return {"index": index, **content, "logprobs": None, "finish_reason": finish}
+    def _choice(self, index: int, piece: Piece, chat: Mapping[str, Any]) -> dict[str, Any]:
+        content = chat if self.kind == "chat.completion" else {"text": piece.text}
+        return {"index": index, **content, "logprobs": None, "finish_reason": piece.finish}
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    """Return the counts of tokens.
-
-    Example:
-        >>> usage(3, 4)
-        {'prompt_tokens': 3, 'completion_tokens': 4, 'total_tokens': 7}
-    """
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-    }
+def _usage(prompt: int, completion: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ftkit.errors import EnvironmentFault, InputError
+from ftkit.errors import InputError
 from ftkit.serving.jobs import Job
+from ftkit.serving.replies import ApiError
 
 log = logging.getLogger("ftkit.serving")
 
@@ -31,14 +32,6 @@ class Engine(Protocol):
 
     def step(self) -> None:
         """Do a part of the work and deliver results; must not take long."""
-
-
-class QueueFull(EnvironmentFault):
-    """Say that the queue is full."""
-
-
-class ModelDied(EnvironmentFault):
-    """Say that the model's thread ended by an error; the server has to be restarted."""
 
 
 class ModelThread:
@@ -81,19 +74,19 @@ class ModelThread:
 
         Raises:
             InputError: They are more than the queue can hold.
-            QueueFull: The queue has no room for them.
-            ModelDied: The thread has ended.
+            ApiError: The queue has no room for them, or the thread has ended.
         """
         with self._changed:
             if not self.alive:
-                raise ModelDied(f"the model's thread has ended ({self.error})", fix="restart the server")
+                raise self._died
             if len(jobs) > self.max_waiting:
                 problem = f"{len(jobs)} answers were requested at once, but the queue holds {self.max_waiting}"
                 raise InputError(problem, fix="request fewer at a time")
             for job in [job for job in self._waiting if job.cancelled]:
                 self._waiting.remove(job)
             if len(self._waiting) + len(jobs) > self.max_waiting:
-                raise QueueFull(f"the queue is full ({len(self._waiting)} of {self.max_waiting})", fix="try again soon")
+                problem = f"the queue is full ({len(self._waiting)} of {self.max_waiting}); try again soon"
+                raise ApiError(503, problem, code="queue_full", headers={"Retry-After": "1"})
             self._waiting.extend(jobs)
             self._changed.notify()
 
@@ -107,6 +100,10 @@ class ModelThread:
             self._closing = True
             self._changed.notify()
         self._thread.join(seconds)
+
+    @property
+    def _died(self) -> ApiError:
+        return ApiError(503, f"the model's thread has ended ({self.error}); restart the server", code="model_died")
 
     def _run(self) -> None:
         admitted: list[Job] = []
@@ -128,7 +125,7 @@ class ModelThread:
             log.exception("the model's thread has ended: %s", self.error, exc_info=False)
             with self._changed:
                 for job in (*admitted, *self.engine.jobs, *self._waiting):
-                    job.deliver(ModelDied(f"the model's thread has ended ({self.error})", fix="restart the server"))
+                    job.deliver(self._died)
                 self._waiting.clear()
 
 
