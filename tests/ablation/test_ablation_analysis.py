@@ -17,9 +17,9 @@ from ftkit.ablation.published import Published
 from ftkit.ablation.result import Result
 from ftkit.ablation.summary import accuracy_interval
 from ftkit.ablation.sweep import CellState
+from ftkit.commands.ablation import ablation_table as table
 from ftkit.errors import InputError
 from ftkit.report.ablation_report import build
-from ftkit.report.ablation_table import table
 from ftkit.results.statistics import wilson_interval
 
 
@@ -48,8 +48,10 @@ def test_rows_are_compared_with_the_reference_on_the_same_examples(tmp_path: Pat
     assert facts[6].p_holm == pytest.approx(4 * 2 * 0.5**8)  # the second smallest of five
     assert [facts[number].significant for number in facts] == [True, False, False, False, True]
     assert [facts[number].hopeless for number in facts] == [False, False, True, True, False]
-    assert "after Holm's correction for 5 comparisons" in table(tmp_path / "out")
-    assert "Predictions too similar to row 1's for any test to be significant: rows 4-5." in table(tmp_path / "out")
+    assert "after Holm's correction for 5 comparisons" in table(tmp_path / "out", "markdown")
+    assert "Predictions too similar to row 1's for any test to be significant: rows 4-5." in table(
+        tmp_path / "out", "markdown"
+    )
 
 
 def test_a_star_is_lost_when_many_rows_are_compared(tmp_path: Path) -> None:
@@ -59,8 +61,8 @@ def test_a_star_is_lost_when_many_rows_are_compared(tmp_path: Path) -> None:
     assert six.p == pytest.approx(0.03125)
     assert six.p_holm == pytest.approx(6 * 0.03125)
     assert not six.significant
-    assert "-2.00 " in table(tmp_path / "out")
-    assert "-2.00*" not in table(tmp_path / "out")
+    assert "-2.00 " in table(tmp_path / "out", "markdown")
+    assert "-2.00*" not in table(tmp_path / "out", "markdown")
 
 
 def test_seeds_are_compared_seed_by_seed(tmp_path: Path) -> None:
@@ -71,7 +73,7 @@ def test_seeds_are_compared_seed_by_seed(tmp_path: Path) -> None:
     assert comparison.disagreements == 5
     assert comparison.difference == pytest.approx(-8 / 600)
     assert comparison.p == pytest.approx(2 * 0.5**5)
-    assert "exact sign-flip test, seeds as they are," in table(tmp_path / "out")
+    assert "exact sign-flip test, seeds as they are," in table(tmp_path / "out", "markdown")
 
 
 def test_only_seeds_that_both_have_are_compared(tmp_path: Path) -> None:
@@ -83,7 +85,7 @@ def test_only_seeds_that_both_have_are_compared(tmp_path: Path) -> None:
     assert row.comparison is not None
     assert row.comparison.difference == pytest.approx(-4 / 300)
     assert row.comparison.seeds == [123]
-    text = table(tmp_path / "out")
+    text = table(tmp_path / "out", "markdown")
     assert "Not all rows were run with the same seeds: row 1 with seed 123; row 2 with seeds 123, 127.\n" in text
     assert "that of row 1 (base), over the seeds that both have; * p < 0.05 in an exact McNemar test on" in text
     answer = build(tmp_path / "out").answers[2]
@@ -102,7 +104,7 @@ def test_rows_without_common_examples_are_not_compared_and_named(tmp_path: Path)
     predictions.write_text(predictions.read_text().replace("sms-299", "sms-300"))
     assert [row.comparison for row in analyse(tmp_path / "out").rows] == [None] * 4
     assert "Not compared with row 1 (no seed, test examples or prediction files in common): rows 2-4." in table(
-        tmp_path / "out"
+        tmp_path / "out", "markdown"
     )
 
 
@@ -110,7 +112,7 @@ def test_predictions_that_do_not_fit_the_result_are_refused(tmp_path: Path) -> N
     analysis(tmp_path, {"01_base": {}, "02_a": {"note": 1}})
     predict(tmp_path / "out/02_a/seed-123/predictions-test.tsv", correct=300, first_wrong=0)
     with pytest.raises(InputError, match=r"predictions-test.tsv: 300 of 300 right, but result.json says 285 of 300"):
-        table(tmp_path / "out")
+        table(tmp_path / "out", "markdown")
 
 
 def test_another_row_can_be_the_reference(tmp_path: Path) -> None:
@@ -122,7 +124,7 @@ def test_another_row_can_be_the_reference(tmp_path: Path) -> None:
         None,
         {"config.model.pooling": "'last' -> 'mean'"},
     ]
-    assert "vs 2" in table(tmp_path / "out", reference=2)
+    assert "vs 2" in table(tmp_path / "out", "markdown", reference=2)
     with pytest.raises(InputError, match="there is no row 3; the rows are 1-2,4"):
         analyse(tmp_path / "out", reference=3)
 
@@ -135,7 +137,7 @@ def test_what_differs_is_what_was_run_code_and_data_included(tmp_path: Path) -> 
     assert analyse(tmp_path / "out").rows[1].differs == {"code": "'v1' -> 'v2'"}
     run(ablation, FakeEngine(), tmp_path / "out", rows="2")
     assert analyse(tmp_path / "out").rows[1].differs == {}
-    assert "Row 2 (same): nothing" in table(tmp_path / "out")
+    assert "Row 2 (same): nothing" in table(tmp_path / "out", "markdown")
 
 
 def test_what_a_base_model_holds_differs_unless_another_one_was_chosen(tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_seeds_that_were_run_otherwise_are_named(tmp_path: Path) -> None:
     assert found[0].notes == [f"seed 124 {changed}", f"seed 125 {changed}"]
     assert found[0].status == "done"
     assert found[1].notes == []
-    assert f"Row 1 (base): seed 124 {changed}" in table(tmp_path / "out")
+    assert f"Row 1 (base): seed 124 {changed}" in table(tmp_path / "out", "markdown")
     assert f"Mind: seed 124 {changed}; seed 125" in build(tmp_path / "out").answers[1]
 
 
@@ -262,7 +264,7 @@ def test_costs_of_different_machines_do_not_compare(tmp_path: Path) -> None:
     assert found.machines == ["cpu: x, 2 threads", "cuda:0: A100"]
     assert [row.on_front for row in found.rows] == [None, None]
     assert "Costs do not compare: the rows ran on different machines (cpu: x, 2 threads | cuda:0: A100)" in table(
-        tmp_path / "out"
+        tmp_path / "out", "markdown"
     )
 
 
@@ -278,13 +280,13 @@ def test_costs_do_not_depend_on_who_paid_for_the_shared_frozen_layers(tmp_path: 
         found = analysis(tmp_path / order, {"01_base": one, "02_note": two | {"note": 1}, "03_all": fast})
         assert [row.seconds for row in found.rows] == [5.0, 5.0, 6.0]
         assert [row.on_front for row in found.rows] == [True, True, False]
-        seen.append(table(tmp_path / order / "out"))
+        seen.append(table(tmp_path / order / "out", "markdown"))
     assert "features (4.5 s in all: row 1 4.5)." in seen[0]
     assert "features (4.5 s in all: row 2 4.5)." in seen[1]
     assert seen[0].split("\n\n")[0] == seen[1].split("\n\n")[0]
-    assert "frozen" not in table(tmp_path / "first/out", timing=False).replace("seconds_frozen", "")
+    assert "frozen" not in table(tmp_path / "first/out", "markdown", timing=False).replace("seconds_frozen", "")
     analysis(tmp_path / "none", {"01_base": fast})
-    assert "frozen" not in table(tmp_path / "none/out")
+    assert "frozen" not in table(tmp_path / "none/out", "markdown")
 
 
 def test_a_row_that_is_beaten_in_everything_is_off_the_front(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from ftkit.ablation import Ablation, run
 from ftkit.ablation.convergence import not_converged
 from ftkit.ablation.result import Result
 from ftkit.ablation.sweep import CellState
+from ftkit.commands.ablation import ablation_table as table
 from ftkit.report.ablation_report import build
-from ftkit.report.ablation_table import table
 from ftkit.report.document import to_markdown
 from ftkit.report.page import to_html
 from page_reader import Page

@@ -13,8 +13,8 @@ import pytest
 import fake_engine
 from fake_engine import FakeEngine, make_folder
 from ftkit.ablation import Ablation, Event, run
+from ftkit.commands.ablation import ablation_table as table
 from ftkit.errors import EnvironmentFault
-from ftkit.report.ablation_table import table
 
 ROWS = {f"{number:02}_row": {"correct": 270 + number} for number in range(1, 6)}
 

@@ -11,9 +11,9 @@ from fake_engine import FakeEngine, make_folder
 from ftkit.ablation import Ablation, read_sweep, run
 from ftkit.ablation.ledger import Entry, Ledger
 from ftkit.commands.ablation import ablation_status
+from ftkit.commands.ablation import ablation_table as table
 from ftkit.errors import InputError
 from ftkit.lock import exclusive
-from ftkit.report.ablation_table import table
 
 ROWS = {
     "01_base": {},
@@ -165,10 +165,10 @@ def test_without_published_figures_there_are_no_columns_for_them(tmp_path: Path)
 def test_published_figures_of_another_origin_are_no_judges(tmp_path: Path, origin: str, reason: str) -> None:
     out = sweep(tmp_path, published=PUBLISHED.replace(ORIGIN, origin))
     assert [row["published_inside"] for row in records(out)] == [""] * 5
-    text = table(out)
+    text = table(out, "markdown")
     assert f"in: not comparable with the published figures: rows 1-2 ({reason}).\n" in text
     assert "in: whether" not in text
-    assert "95.00 |     |" in table(out, timing=False)
+    assert "95.00 |     |" in table(out, "markdown", timing=False)
 
 
 def test_a_result_that_was_changed_is_not_shown(tmp_path: Path) -> None:

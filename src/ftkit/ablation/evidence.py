@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
 
@@ -35,20 +34,6 @@ class Curve:
     steps: list[float]
     values: list[float]
     epochs: list[int]
-
-    def by_epoch(self) -> tuple[list[float], list[float]]:
-        """The mean of each epoch, and the last step of each.
-
-        Example:
-            >>> Curve([0, 10, 20], [0.9, 0.7, 0.2], [0, 0, 1]).by_epoch()
-            ([10, 20], [0.8, 0.2])
-        """
-        steps, means = [], []
-        for epoch in sorted(set(self.epochs)):
-            places = [place for place, other in enumerate(self.epochs) if other == epoch]
-            steps.append(self.steps[places[-1]])
-            means.append(fmean(self.values[place] for place in places))
-        return steps, means
 
 
 @dataclass(frozen=True)

@@ -94,9 +94,10 @@ def ablation_table(directory: Path, format: Format = "text", timing: bool = True
     Returns:
         The table.
     """
-    from ftkit.report.ablation_table import table  # with scipy, which only tables and reports need
+    from ftkit.ablation.analysis import analyse  # with scipy, which only tables and reports need
+    from ftkit.report.ablation_table import table
 
-    return table(directory, format, timing, reference)
+    return table(analyse(directory, reference), format, timing)
 
 
 def ablation_report(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from ftkit.report.document import to_markdown, to_text
 from ftkit.report.exact_report import ExactEvaluation
 from ftkit.report.page import to_html
 from ftkit.report.preference_report import PreferenceEvaluation
+from ftkit.results.answer_file import AnswerFile
 from ftkit.results.answers import Answers, read_answers
 from ftkit.results.assessment import BinaryReport, Settings, assess
-from ftkit.results.comparison import compare, corrected
+from ftkit.results.comparison import Comparison, compare, corrected
 from ftkit.results.exact_match import assess_exact, read_free_answers
 from ftkit.results.preference_file import is_preference_file, read_preferences
 from ftkit.results.preferences import assess_preferences
@@ -130,7 +131,6 @@ def _binary(
     references = [against] if against is not None else []
     answers = read_answers(files, positive, slice_by, normalize, also=references + validation)
     models, others = answers[: len(files)], answers[len(files) :]
-    rivals = [model for model in models if not _is_same(model.path, against)]
     threshold = None
     if validation:
         threshold = freeze_threshold(others[-1], criterion)
@@ -138,9 +138,7 @@ def _binary(
         threshold = Threshold.load(threshold_from)
     return Evaluation(
         reports=[_reported(model, settings) for model in models],
-        comparisons=corrected([compare(rival, others[0], settings.level, settings.seed) for rival in rivals])
-        if references
-        else [],
+        comparisons=_compared(models, others[0] if references else None, settings),
         threshold=threshold,
         at_threshold=[] if threshold is None else [_at_threshold(model, threshold, settings) for model in models],
         digits=digits,
@@ -159,12 +157,9 @@ def _exact(
     why: str,
 ) -> ExactEvaluation:
     models = [read_free_answers(path, slice_by, normalize) for path in files]
-    rivals = [model for model in models if not _is_same(model.path, against)]
-    comparisons = []
-    if against is not None:
-        reference = read_free_answers(against, None, normalize)
-        comparisons = corrected([compare(rival, reference, settings.level) for rival in rivals])
+    reference = None if against is None else read_free_answers(against, None, normalize)
     reports = [assess_exact(model, settings.level) for model in models]
+    comparisons = _compared(models, reference, settings)
     return ExactEvaluation(reports=reports, comparisons=comparisons, digits=digits, level=settings.level, why=why)
 
 
@@ -172,40 +167,41 @@ def _preferences(
     files: Sequence[Path], against: Path | None, slice_by: str | None, settings: Settings, digits: int | None
 ) -> PreferenceEvaluation:
     models = [read_preferences(path, slice_by) for path in files]
-    rivals = [model for model in models if not _is_same(model.path, against)]
-    comparisons = []
-    if against is not None:
-        reference = read_preferences(against)
-        comparisons = corrected([compare(rival, reference, settings.level) for rival in rivals])
+    reference = None if against is None else read_preferences(against)
     reports = [assess_preferences(model, settings.level) for model in models]
+    comparisons = _compared(models, reference, settings)
     return PreferenceEvaluation(reports=reports, comparisons=comparisons, digits=digits, level=settings.level)
 
 
-def _is_same(path: Path, against: Path | None) -> bool:
-    """Whether a file is the reference: it does not compete with itself, nor does it count in Holm's correction."""
-    return against is not None and path.resolve() == against.resolve()
+def _compared(models: Sequence[AnswerFile], reference: AnswerFile | None, settings: Settings) -> list[Comparison]:
+    """Compare files with a reference, which does not compete with itself, nor count in Holm's correction."""
+    if reference is None:
+        return []
+    rivals = (model for model in models if model.path.resolve() != reference.path.resolve())
+    return corrected([compare(rival, reference, settings.level, settings.seed) for rival in rivals])
 
 
 def _reported(model: Answers, settings: Settings) -> BinaryReport:
-    report = _assessed(model, model.answer, settings, name=str(model.path))
-    slices = {}
-    for code, value in enumerate(model.slices):
-        rows = model.slice == code
-        slices[value] = assess(
-            model.target[rows],
-            model.answer[rows],
-            model.classes.positive,
-            model.classes.negative,
-            value,
-            settings=settings,
-        )
-    adjusted = holm([part.baselines.p_majority for part in slices.values()])
+    whole = assess(
+        model.target,
+        model.answer,
+        model.classes.positive,
+        model.classes.negative,
+        str(model.path),
+        model.score,
+        model.kind,
+        settings,
+    )
+    parts = [
+        _assessed(model, model.answer, value, settings, model.slice == code) for code, value in enumerate(model.slices)
+    ]
+    adjusted = holm([part.baselines.p_majority for part in parts])
     slices = {
-        value: replace(part, baselines=replace(part.baselines, p_holm=p))
-        for (value, part), p in zip(slices.items(), adjusted, strict=True)
+        part.name: replace(part, baselines=replace(part.baselines, p_holm=p))
+        for part, p in zip(parts, adjusted, strict=True)
     }
     return replace(
-        report,
+        whole,
         slices=slices,
         unparsed=model.unparsed,
         columns=model.columns,
@@ -215,21 +211,15 @@ def _reported(model: Answers, settings: Settings) -> BinaryReport:
 
 
 def _at_threshold(model: Answers, threshold: Threshold, settings: Settings) -> BinaryReport:
-    return _assessed(model, threshold.apply(model), settings, name=f"{model.path} at the threshold", score=False)
+    return _assessed(model, threshold.apply(model), f"{model.path} at the threshold", settings)
 
 
-def _assessed(model: Answers, answer: np.ndarray, settings: Settings, name: str, score: bool = True) -> BinaryReport:
-    classes = model.classes
-    return assess(
-        model.target,
-        answer,
-        classes.positive,
-        classes.negative,
-        name,
-        model.score if score else None,
-        model.kind,
-        settings,
-    )
+def _assessed(
+    model: Answers, answer: np.ndarray, name: str, settings: Settings, rows: Any = slice(None)
+) -> BinaryReport:
+    """The report of some answers without their scores."""
+    positive, negative = model.classes.positive, model.classes.negative
+    return assess(model.target[rows], answer[rows], positive, negative, name, settings=settings)
 
 
 def _refuse_without_classes(found: str, **options: object) -> None:

@@ -17,7 +17,7 @@ from ftkit.ablation.summary import RowSummary, seeds_text
 from ftkit.ablation.sweep import SweepRow
 from ftkit.report import ablation_charts, charts
 from ftkit.report.ablation_notes import changed_settings, notes
-from ftkit.report.ablation_table import Column, columns, compact, render, status
+from ftkit.report.ablation_table import Column, columns, compact, status, table
 from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown
 from ftkit.report.page import to_html
 from ftkit.report.theme import image
@@ -177,7 +177,7 @@ def write(report: Report, out: Path, png: bool = True) -> list[Path]:
     document = report.document()
     files = {
         "report.md": to_markdown(document).encode(),
-        "report.csv": render(report.analysis, "csv").encode(),
+        "report.csv": table(report.analysis, "csv").encode(),
         "report.html": to_html(document).encode(),
     }
     for name, figure in report.plots.items():

@@ -6,10 +6,9 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from ftkit.ablation.analysis import Analysis, analyse
+from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.folder import Format
 from ftkit.ablation.summary import RowSummary
 from ftkit.report.ablation_notes import notes
@@ -44,27 +43,18 @@ class Column:
     main: bool = False
 
 
-def table(directory: str | Path, format: Format = "markdown", timing: bool = True, reference: int | None = None) -> str:
-    """Return the table of an output folder.
+def table(analysis: Analysis, format: Format, timing: bool = True) -> str:
+    """Return the table of an ablation.
 
     Args:
-        directory: The output folder of ``ftkit ablation run``.
+        analysis: The rows, compared.
         format: ``markdown``, ``csv`` (unrounded, for programs), ``spreadsheet`` (the same, with no cell that
             such a program would take for a formula) or ``text`` (for a terminal of 150 columns).
         timing: With what differs from run to run: seconds, memory, size of the checkpoint, and the front made of them.
-        reference: The number of the row to compare with; the first row if not given.
 
     Returns:
         The table, ending in a newline.
-
-    Raises:
-        InputError: ``directory`` is not such a folder, a file in it is damaged, or there is no such row.
     """
-    return render(analyse(directory, reference), format, timing)
-
-
-def render(analysis: Analysis, format: Format = "markdown", timing: bool = True) -> str:
-    """Return the table of rows that were read and compared before, see :func:`table`."""
     if format in ("csv", "spreadsheet"):
         records = [record(row, timing) for row in analysis.rows]
         if format == "spreadsheet":

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from ftkit.report.document import Card, Document, Figure, Section, Table
+from ftkit.report.document import Card, Figure, Section, Table
 from ftkit.report.evaluation import Evaluated, interval_text, number_text, p_text
 from ftkit.results.assessment import BinaryReport
 from ftkit.results.intervals import at_prevalence, prevalence_intervals
@@ -45,51 +46,51 @@ class Evaluation(Evaluated[BinaryReport]):
     threshold: Threshold | None = None
     at_threshold: list[BinaryReport] = field(default_factory=list)
 
-    def to_json(self) -> str:
-        """Return the evaluation as JSON with all digits."""
-        threshold = None if self.threshold is None else self.threshold.to_dict()
-        at_threshold = [report.to_dict() for report in self.at_threshold]
-        return self.as_json("binary", threshold=threshold, at_threshold=at_threshold)
+    kind = "binary"
+    title = "Evaluation"
+    opening = "Aggregate"
+    compared: ClassVar = NAMES
 
-    def document(self, figures: bool = False) -> Document:
-        """Return the report: the practitioner's figures first, then the honest part.
+    def more(self) -> dict[str, Any]:  # noqa: D102
+        return {
+            "threshold": None if self.threshold is None else self.threshold.to_dict(),
+            "at_threshold": [report.to_dict() for report in self.at_threshold],
+        }
 
-        Args:
-            figures: With the charts, which only a page shows.
-        """
-        first = self.reports[0]
-        facts = [
-            ("positive class", first.positive),
-            ("negative class", first.negative),
-            ("intervals", f"{self.level:.0%}"),
-        ]
-        sections = [
-            *self.warned(lambda report: report.warnings),
-            *(
-                Section(f"Aggregate: {one.name}", lines=_usual(one, self.digits), forms=("text",))
-                for one in self.reports
-            ),
-            Section("Accuracy", cards=[_card(*named) for named in self.named], forms=("html",)),
-            *self.compared(NAMES),
-            Section(
-                f"Answers, {first.positive} being positive",
-                table=self._usual(),
-                figures=list(_confusions(self)) if figures else [],
-                forms=("markdown", "html"),
-            ),
-            *([Section("Charts", figures=list(_charts(self)), forms=("html",))] if figures else []),
+    def warnings(self, report: BinaryReport) -> list[str]:  # noqa: D102
+        return report.warnings
+
+    def lines(self, report: BinaryReport) -> list[str]:  # noqa: D102
+        width = max(map(len, FOUR.values())) + 1
+        values = report.figures
+        figures = [f"{title + ':':<{width}} {values[name].text(self.digits)}" for name, title in FOUR.items()]
+        return [str(report.counts), *figures]
+
+    def card(self, name: str, report: BinaryReport) -> Card:  # noqa: D102
+        low, high = report.intervals.get("accuracy", (math.nan, math.nan))
+        note = (
+            f"accuracy on {report.counts.n:,} examples ({low:.3f} to {high:.3f}); balanced accuracy "
+            f"{report.figures['balanced_accuracy'].text(3)}"
+        )
+        return Card(name, next(verdicts(report)), note, report.figures["accuracy"].text(3))
+
+    def sections(self) -> list[Section]:  # noqa: D102
+        found = [
+            Section(f"Answers, {self.reports[0].positive} being positive", table=self._usual()),
             Section(f"All figures, with {self.level:.0%} intervals", table=self._honest()),
             Section("Against models without skill", self.each(verdicts)),
         ]
         if any(report.slices for report in self.reports):
-            sections.append(self._sliced())
+            found.append(self._sliced())
         if self.threshold is not None:
-            sections.append(self._thresholded(self.threshold))
-        return Document(
-            "Evaluation",
-            [*sections, self._shifted(), self.files(lambda one: [one.columns, *one.notes])],
-            facts if figures else [],
-        )
+            found.append(self._thresholded(self.threshold))
+        return [*found, self._shifted()]
+
+    def figures(self) -> Iterator[Figure]:  # noqa: D102
+        return _charts(self)
+
+    def about(self, report: BinaryReport) -> list[str]:  # noqa: D102
+        return [report.columns, *report.notes]
 
     def _usual(self) -> Table:
         def row(report: BinaryReport) -> list[list[str]]:
@@ -199,35 +200,14 @@ def _relation(report: BinaryReport) -> str:
     return f"Its answers do go with the labels (Fisher {p_text(p)}){hidden}."
 
 
-def _usual(report: BinaryReport, digits: int | None) -> list[str]:
-    """Counts and the four usual figures of one file."""
-    width = max(map(len, FOUR.values())) + 1
-    figures = [f"{title + ':':<{width}} {report.figures[name].text(digits)}" for name, title in FOUR.items()]
-    return [str(report.counts), *figures]
-
-
-def _card(name: str, report: BinaryReport) -> Card:
-    low, high = report.intervals.get("accuracy", (math.nan, math.nan))
-    note = (
-        f"accuracy on {report.counts.n:,} examples ({low:.3f} to {high:.3f}); balanced accuracy "
-        f"{report.figures['balanced_accuracy'].text(3)}"
-    )
-    return Card(name, next(verdicts(report)), note, report.figures["accuracy"].text(3))
-
-
-def _confusions(evaluation: Evaluation) -> Iterator[Figure]:
+def _charts(evaluation: Evaluation) -> Iterator[Figure]:
     from ftkit.report import charts  # with Altair, which only pages need
 
-    for name, report in evaluation.named:
+    named, level, covers = evaluation.named, evaluation.level, f"{evaluation.level:.0%}"
+    for name, report in named:
         rows, columns = _outcomes(report)
         chart = charts.confusion(rows, [f"is {report.positive}", f"is {report.negative}"], columns)
         yield Figure("confusion", f"Answers: {name}", chart, "Rows are the labels; the share is of the row.")
-
-
-def _charts(evaluation: Evaluation) -> Iterator[Figure]:
-    from ftkit.report import charts
-
-    named, level, covers = evaluation.named, evaluation.level, f"{evaluation.level:.0%}"
     scored = [(name, report) for name, report in named if report.curve is not None]
     both = [(name, one) for name, one in scored if one.counts.positives and one.counts.negatives]
     if both:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from ftkit.report.document import Section, Table
+from ftkit.report.document import Card, Document, Figure, Section, Table
 from ftkit.results.comparison import Comparison
 from ftkit.results.intervals import Interval
 from ftkit.results.statistics import is_significant, rounded_p
@@ -26,12 +27,12 @@ class Reported(Protocol):
 
 
 R = TypeVar("R", bound=Reported)
-HEADS = ("shared", "only it right", "only the other right", "p (McNemar)", "p (Holm)")
+Part = tuple[str, str, float, Interval, str]  # its name, its file, the accuracy with its interval, and counts in words
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluated(Generic[R]):
-    """What ``ftkit evaluate`` finds in files of any kind of answers.
+class Evaluated(ABC, Generic[R]):
+    """What ``ftkit evaluate`` finds in files of one kind of answers; the kinds say what follows from them.
 
     Attributes:
         reports: One per file.
@@ -47,6 +48,12 @@ class Evaluated(Generic[R]):
     level: float = 0.95
     seed: int = 0
 
+    kind: ClassVar[str]  # in JSON
+    title: ClassVar[str]
+    opening: ClassVar[str]  # stands before a file's name and main figures, in text
+    compared: ClassVar[Mapping[str, str]]  # the figures of comparisons, and how the report calls them
+    heads: ClassVar[Sequence[str]] = ("only it right", "only the other right", "p (McNemar)")
+
     @property
     def names(self) -> list[str]:
         """The files' names, as short as they can be told apart."""
@@ -57,21 +64,64 @@ class Evaluated(Generic[R]):
         """The reports with those names."""
         return list(zip(self.names, self.reports, strict=True))
 
-    def as_json(self, kind: str, **more: Any) -> str:
-        """Return the evaluation as JSON with all digits.
-
-        Args:
-            kind: What was evaluated.
-            **more: What else there is to say.
-        """
+    def to_json(self) -> str:
+        """Return the evaluation as JSON with all digits."""
         record = {
-            "kind": kind,
+            "kind": self.kind,
             "level": self.level,
             "files": [report.to_dict() for report in self.reports],
             "comparisons": [comparison.to_dict() for comparison in self.comparisons],
-            **more,
+            **self.more(),
         }
         return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+
+    def document(self, figures: bool = False) -> Document:
+        """Return the report: the main figures first, then the comparisons, then the rest.
+
+        Args:
+            figures: With the charts, which only a page shows.
+        """
+        warnings = self.each(self.warnings)
+        overview, *rest = self.sections()
+        sections = [
+            *([Section("Warnings", warnings)] if warnings else []),
+            *(Section(f"{self.opening}: {one.name}", lines=self.lines(one), forms=("text",)) for one in self.reports),
+            Section("Accuracy", cards=[self.card(*named) for named in self.named], forms=("html",)),
+            *([self._compared()] if self.comparisons else []),
+            replace(overview, forms=("markdown", "html")),
+            *([Section("Charts", figures=list(self.figures()), forms=("html",))] if figures else []),
+            *rest,
+            Section("Files", [f"{one.name}: {said}" for one in self.reports for said in self.about(one)]),
+        ]
+        return Document(self.title, sections)
+
+    def more(self) -> dict[str, Any]:
+        """Return what else JSON holds."""
+        return {}
+
+    def warnings(self, report: R) -> Sequence[str]:
+        """Return what a reader has to know before any figure of a file."""
+        return ()
+
+    @abstractmethod
+    def lines(self, report: R) -> list[str]:
+        """Return the main figures of a file, for a terminal."""
+
+    @abstractmethod
+    def card(self, name: str, report: R) -> Card:
+        """Return the main figure of a file, for a page."""
+
+    @abstractmethod
+    def sections(self) -> list[Section]:
+        """Return what there is to say besides: first the main figures of all files."""
+
+    @abstractmethod
+    def figures(self) -> Iterable[Figure]:
+        """Draw the charts."""
+
+    @abstractmethod
+    def about(self, report: R) -> Sequence[str]:
+        """Say what was read, and what a reader should know about it."""
 
     def text(self, value: float, interval: Interval | None = None) -> str:
         """Return a figure, with its interval if it has one."""
@@ -86,25 +136,39 @@ class Evaluated(Generic[R]):
         """Return a table of what there is to say of every file; the first column names it."""
         return Table(["file", *head], [[name, *row] for name, report in self.named for row in rows(report)])
 
-    def warned(self, say: Callable[[R], Iterable[str]]) -> list[Section]:
-        """Return what a reader has to know before any figure; no section if there is nothing."""
-        return [Section("Warnings", found)] if (found := self.each(say)) else []
-
-    def files(self, say: Callable[[R], Iterable[str]]) -> Section:
-        """Return what each file is, under its full name."""
-        return Section("Files", [f"{report.name}: {said}" for report in self.reports for said in say(report)])
-
-    def compared(self, titles: Mapping[str, str], heads: Sequence[str] = HEADS) -> list[Section]:
-        """Return the table of all comparisons with one reference, and each verdict in a sentence; none without any.
+    def accuracies(self, parts: Iterable[Part], axis: str, caption: str, at: float | None = None) -> Figure:
+        """Draw the accuracy of files and of parts of them, each with its interval.
 
         Args:
-            titles: How the report calls each figure.
-            heads: Titles of the shared examples, of those that went better and worse, and of both p-values.
+            parts: From above.
+            axis: What is shown.
+            caption: What to say of it.
+            at: Where to draw a dashed line.
         """
-        if not self.comparisons:
-            return []
+        from ftkit.report import charts  # with Altair, which only pages need
+
+        records = [
+            {
+                "name": name,
+                "kind": file,
+                "value": accuracy,
+                "low": interval[0],
+                "high": interval[1],
+                "counts": counts,
+                "shown": self.text(accuracy, interval),
+            }
+            for name, file, accuracy, interval, counts in parts
+        ]
+        chart = charts.intervals(
+            records, axis, {"name": "answers", "counts": "counts", "shown": "accuracy"}, at, (0, 1)
+        )
+        caption = f"Dot and line: the accuracy with its {self.level:.0%} interval{caption}."
+        return Figure("accuracy", f"{self.title}: accuracy", chart, caption, wide=True)
+
+    def _compared(self) -> Section:
+        """The table of all comparisons with one reference, and each verdict in a sentence."""
         names = {report.name: name for name, report in self.named}
-        figures = [name for name in titles if any(name in one.differences for one in self.comparisons)]
+        figures = [name for name in self.compared if any(name in one.differences for one in self.comparisons)]
         rows = [
             [
                 names[one.name],
@@ -115,9 +179,11 @@ class Evaluated(Generic[R]):
             ]
             for one in self.comparisons
         ]
-        table = Table(["file", *heads[:3], *(f"{titles[name]} difference" for name in figures), *heads[3:]], rows)
+        better, worse, p = self.heads
+        differences = [f"{self.compared[name]} difference" for name in figures]
+        table = Table(["file", "shared", better, worse, *differences, p, "p (Holm)"], rows)
         sentences = [f"{names[one.name]}: {said}" for one in self.comparisons for said in _verdicts(one)]
-        return [Section(f"Compared with {self.comparisons[0].against}, on the same examples", sentences, table)]
+        return Section(f"Compared with {self.comparisons[0].against}, on the same examples", sentences, table)
 
 
 def _verdicts(one: Comparison) -> Iterable[str]:

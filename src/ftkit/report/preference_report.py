@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
-from ftkit.report.document import Card, Document, Figure, Section, Table
+from ftkit.report.document import Card, Figure, Section, Table
 from ftkit.report.evaluation import Evaluated, p_text
 from ftkit.results.preferences import Outcomes, PreferenceReport
 from ftkit.results.statistics import can_be_significant, is_significant, rounded_p
@@ -18,62 +19,57 @@ NAMES = {
     "drift_chosen": "drift, chosen",
     "drift_rejected": "drift, rejected",
 }
-_HEADS = ("shared", "went better", "went worse", "p (sign flips)", "p (Holm)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceEvaluation(Evaluated[PreferenceReport]):
     """Everything that ``ftkit evaluate`` found in preference files."""
 
-    def to_json(self) -> str:
-        """Return the evaluation as JSON with all digits."""
-        return self.as_json("preference")
+    kind = "preference"
+    title = opening = "Preferences"
+    compared: ClassVar = NAMES
+    heads: ClassVar = ("went better", "went worse", "p (sign flips)")
 
-    def document(self, figures: bool = False) -> Document:
-        """Return the report, the table of all files first.
+    def lines(self, report: PreferenceReport) -> list[str]:  # noqa: D102
+        outcomes = report.outcomes
+        counts = f"won={outcomes.won} lost={outcomes.lost} tied={outcomes.tied}"
+        return [counts, f"preference accuracy: {self._cells(outcomes)[-1]}"]
 
-        Args:
-            figures: With the chart, which only a page shows.
-        """
+    def card(self, name: str, report: PreferenceReport) -> Card:  # noqa: D102
+        return Card(name, _against_chance(report.outcomes), "", f"{report.outcomes.accuracy:.3f}")
+
+    def sections(self) -> list[Section]:  # noqa: D102
         head = ["n", "won", "lost", "tied", "preference accuracy"]
         overview = self.table(head, lambda report: [self._cells(report.outcomes)])
-        cards = [
-            Card(name, _against_chance(one.outcomes), "", f"{one.outcomes.accuracy:.3f}") for name, one in self.named
-        ]
-        sections = [
-            *(
-                Section(f"Preferences: {one.name}", lines=self._lines(one.outcomes), forms=("text",))
-                for one in self.reports
-            ),
-            Section("Preference accuracy", cards=cards, forms=("html",)),
-            *self.compared(NAMES, _HEADS),
-            Section("Pairs whose chosen answer has the higher reward", table=overview, forms=("markdown", "html")),
-            *([Section("Chart", figures=[_figure(self)], forms=("html",))] if figures else []),
+        found = [
+            Section("Pairs whose chosen answer has the higher reward", table=overview),
             Section("Against 50%, which is chance", self.each(lambda report: [_against_chance(report.outcomes)])),
         ]
         if any(report.means for report in self.reports):
             title = f"Margins and drift: means, with {self.level:.0%} intervals"
-            sections.append(Section(title, self.each(_drift), self._means()))
+            found.append(Section(title, self.each(_drift), self._means()))
         if any(report.slices for report in self.reports):
             sentence = "Each slice is tested against 50%, all slices of a file together."
             table = self.table(
                 ["slice", *head, "p (Holm)"],
                 lambda one: [[v, *self._cells(part), rounded_p(part.p_holm)] for v, part in one.slices.items()],
             )
-            sections.append(Section("Slices", [sentence], table))
-        files = self.files(lambda one: [one.preferences.columns, *one.preferences.notes])
-        return Document("Preferences", [*sections, files])
+            found.append(Section("Slices", [sentence], table))
+        return found
+
+    def figures(self) -> list[Figure]:  # noqa: D102
+        parts = (
+            (name, name, one.accuracy, one.interval, f"{one.won} won, {one.lost} lost, {one.tied} tied")
+            for name, one in ((name, report.outcomes) for name, report in self.named)
+        )
+        return [self.accuracies(parts, "share of pairs, a tie as half", "; the dashed line is chance", at=0.5)]
+
+    def about(self, report: PreferenceReport) -> list[str]:  # noqa: D102
+        return [report.preferences.columns, *report.preferences.notes]
 
     def _cells(self, outcomes: Outcomes) -> list[str]:
         counts = map(str, (outcomes.n, outcomes.won, outcomes.lost, outcomes.tied))
         return [*counts, self.text(outcomes.accuracy, outcomes.interval)]
-
-    def _lines(self, outcomes: Outcomes) -> list[str]:
-        accuracy = self.text(outcomes.accuracy, outcomes.interval)
-        return [
-            f"won={outcomes.won} lost={outcomes.lost} tied={outcomes.tied}",
-            f"preference accuracy: {accuracy}",
-        ]
 
     def _means(self) -> Table:
         rows = [
@@ -119,25 +115,3 @@ def _sign(report: PreferenceReport, name: str) -> int:
     if interval is None or interval[0] <= 0 <= interval[1]:
         return 0
     return 1 if interval[0] > 0 else -1
-
-
-def _figure(evaluation: PreferenceEvaluation) -> Figure:
-    """The accuracy of each file."""
-    from ftkit.report import charts  # with Altair, which only pages need
-
-    records = [
-        {
-            "name": name,
-            "kind": name,
-            "value": report.outcomes.accuracy,
-            "low": report.outcomes.interval[0],
-            "high": report.outcomes.interval[1],
-            "pairs": f"{report.outcomes.won} won, {report.outcomes.lost} lost, {report.outcomes.tied} tied",
-            "accuracy": evaluation.text(report.outcomes.accuracy, report.outcomes.interval),
-        }
-        for name, report in evaluation.named
-    ]
-    tips = {"name": "file", "pairs": "pairs", "accuracy": "preference accuracy"}
-    chart = charts.intervals(records, "share of pairs, a tie as half", tips, at=0.5, domain=(0, 1))
-    caption = f"Dot and line: the accuracy with its {evaluation.level:.0%} interval; the dashed line is chance."
-    return Figure("accuracy", "Preference accuracy", chart, caption, wide=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ftkit.errors import EnvironmentFault
 from ftkit.report.ablation_report import Report
-from ftkit.report.ablation_table import record, render
+from ftkit.report.ablation_table import record, table
 from ftkit.report.document import to_markdown
 from ftkit.run_folder import predictions_file
 from ftkit.storage import atomic_write
@@ -54,7 +54,7 @@ def log_report(report: Report, directory: Path, out: Path, project: str = "ftkit
 
 def report_id(report: Report) -> str:
     """The id of the report's run: the same for the same figures and words."""
-    said = render(report.analysis, "csv") + to_markdown(report.document())
+    said = table(report.analysis, "csv") + to_markdown(report.document())
     return f"report-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
 
