@@ -232,7 +232,7 @@ def test_a_row_opens_its_examples_the_wrong_ones_first_and_not_all(report: Repor
     assert len(first.table.rows) == 20 + 10
     assert [row[0] for row in first.table.rows] == ["wrong"] * 20 + ["right"] * 10
     assert "84 of 300 test examples are wrong" in first.sentences[-1]
-    assert list(first.table.head) == ["", "example", "label", "prediction", "row 1's prediction"]
+    assert list(first.table.head) == ["outcome", "example", "label", "prediction", "row 1's prediction"]
     assert seventh.table is not None
     assert [row[-1] for row in seventh.table.rows[:9]] == ["ham"] * 9  # what row 1 gets right comes first
     assert len(table.details) == 8

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,15 @@ PROBE = """<script>addEventListener('load', async () => {
     const target = query.startsWith('//')
       ? document.evaluate(query, document, null, XPathResult.FIRST_ORDERED_NODE_TYPE).singleNodeValue
       : document.querySelector(query);
-    if (text === undefined) target.click();
+    if (text === 'point') {
+      const { x, y } = target.getBoundingClientRect();
+      const at = { bubbles: true, clientX: x + 3, clientY: y + 3 };
+      for (const event of ['pointermove', 'mousemove']) target.dispatchEvent(new MouseEvent(event, at));
+      await new Promise(resolve => setTimeout(resolve, 100));
+      told.tip = document.querySelector('#vg-tooltip-element').innerText;
+      for (const event of ['mousedown', 'mouseup', 'click']) target.dispatchEvent(new MouseEvent(event, at));
+      await new Promise(resolve => setTimeout(resolve, 100));
+    } else if (text === undefined) target.click();
     else { target.value = text; target.dispatchEvent(new Event('input')); }
     await settled();
     told[name] = { rows: rows(), count: document.querySelector('output').textContent, drawn: drawn(),
@@ -68,7 +77,7 @@ def browse(
     done = subprocess.run([*command, page.as_uri() + place], capture_output=True, text=True, timeout=120, check=True)
     title = re.search("<title>(.*)</title>", done.stdout)
     assert title is not None
-    return json.loads(title[1]), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return json.loads(unescape(title[1])), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +128,14 @@ def test_the_table_sorts_filters_and_opens_a_variant_with_its_examples(tmp_path:
     assert page["closed"]["detail"] == ""
     assert (page["cleared"]["rows"], page["cleared"]["count"]) == (["4", "1", "2", "3"], "4 rows")
     assert (page["nothing"]["rows"], page["nothing"]["count"]) == ([], "0 of 4 rows")
+
+
+def test_a_dot_shows_the_figures_of_its_variant_and_opens_it(tmp_path: Path, report: str) -> None:
+    page, console = browse(report, tmp_path, 1280, [("pointed", ".mark-symbol path:nth-of-type(2)", "point")])
+    assert console == []
+    for text in ("2 first*", "72.00% (66.7 to 76.8)", "-23.00 points", "correct: 285 -> 216"):
+        assert text in page["tip"]
+    assert "Row 2 (first)" in page["pointed"]["detail"]
 
 
 def test_an_address_opens_a_variant(tmp_path: Path, report: str) -> None:

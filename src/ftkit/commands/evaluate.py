@@ -15,14 +15,13 @@ from ftkit.report.document import to_markdown, to_text
 from ftkit.report.exact_report import ExactEvaluation
 from ftkit.report.page import to_html
 from ftkit.report.preference_report import PreferenceEvaluation
-from ftkit.results.answer_file import AnswerFile
 from ftkit.results.answers import Answers, read_answers
 from ftkit.results.assessment import BinaryReport, Settings, assess
 from ftkit.results.comparison import Comparison, compare, corrected
 from ftkit.results.exact_match import assess_exact, read_free_answers
 from ftkit.results.preference_file import is_preference_file, read_preferences
 from ftkit.results.preferences import assess_preferences
-from ftkit.results.scan import NotBinaryError
+from ftkit.results.scan import AnswerFile, NotBinaryError
 from ftkit.results.statistics import holm
 from ftkit.results.threshold import Costs, Threshold, freeze_threshold
 from ftkit.storage import atomic_write

@@ -12,7 +12,7 @@ from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.evidence import Curve
 from ftkit.ablation.summary import RowSummary
 from ftkit.report.ablation_notes import changed_settings
-from ftkit.report.charts import Chart, data, intervals
+from ftkit.report.charts import TICKS, Chart, data, intervals
 from ftkit.report.theme import CATEGORIES
 
 # How a variant compares with the reference, and its color.
@@ -114,7 +114,7 @@ def curves(analysis: Analysis, found: Mapping[int, Curves], figure: str, title: 
     colors = CATEGORIES if len(names) <= len(CATEGORIES) else many
     picked = alt.selection_point(fields=["name"], bind="legend")
     base = alt.Chart(data(records)).encode(
-        x=alt.X("epoch:Q", title="epoch"),
+        x=alt.X("epoch:Q", title="epoch", axis=TICKS),
         y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)),
         color=alt.Color(
             "name:N",

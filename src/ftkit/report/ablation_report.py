@@ -255,7 +255,7 @@ def _plots(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Iterator[
         if (found := confusions.get(row.number)) is not None:
             labels = [f"is {label}" for label in found.labels]
             given = [answer if answer not in found.labels else f"answered {answer}" for answer in found.answers]
-            chart = charts.confusion(found.counts, labels, given)
+            chart = charts.confusion(found.counts, labels, given, 58 * len(labels))
             caption = "Rows are the labels; the share is of the row."
             yield Figure(f"{row.number:02}-confusion", f"Answers: {row.name}", chart, caption)
 
@@ -284,7 +284,14 @@ def _shown(found: Predictions, theirs: Mapping[str, str | None], reference: int)
     # What the reference gets right tells the two apart best.
     wrong.sort(key=lambda place: theirs.get(found.ids[place]) != found.labels[place])
     scores = [] if found.scores is None else [found.score_name or "score"]
-    head = ["", "example", "label", "prediction", *scores, *([f"row {reference}'s prediction"] if theirs else [])]
+    head = [
+        "outcome",
+        "example",
+        "label",
+        "prediction",
+        *scores,
+        *([f"row {reference}'s prediction"] if theirs else []),
+    ]
     rows = [
         [
             "right" if correct[place] else "wrong",

@@ -206,7 +206,7 @@ def _charts(evaluation: Evaluation) -> Iterator[Figure]:
     named, level, covers = evaluation.named, evaluation.level, f"{evaluation.level:.0%}"
     for name, report in named:
         rows, columns = _outcomes(report)
-        chart = charts.confusion(rows, [f"is {report.positive}", f"is {report.negative}"], columns)
+        chart = charts.confusion(rows, [f"is {report.positive}", f"is {report.negative}"], columns, charts.HEIGHT)
         yield Figure("confusion", f"Answers: {name}", chart, "Rows are the labels; the share is of the row.")
     scored = [(name, report) for name, report in named if report.curve is not None]
     both = [(name, one) for name, one in scored if one.counts.positives and one.counts.negatives]

@@ -20,9 +20,10 @@ Chart = alt.TopLevelMixin
 Records = Sequence[Mapping[str, Any]]
 Named = Sequence[tuple[str, BinaryReport]]
 _UNIT = alt.Scale(domain=[0, 1])
-_TICKS = alt.Axis(tickCount=5)
+TICKS = alt.Axis(tickCount=5)
 _REFERENCE: dict[str, Any] = {"color": "var(--soft)", "strokeDash": [5, 4], "strokeWidth": 1.5}
-_SIZE: dict[str, Any] = {"width": "container", "height": 250}
+HEIGHT = 250  # of a chart, without its axes
+_SIZE: dict[str, Any] = {"width": "container", "height": HEIGHT}
 _SHOWN = ("accuracy", "f_measure", "balanced_accuracy", "specificity", "recall")
 
 
@@ -71,13 +72,14 @@ def intervals(
     return alt.layer(*layers).properties(width="container", height=22 * len(records))
 
 
-def confusion(counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str]) -> Chart:
+def confusion(counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str], height: int) -> Chart:
     """Draw counts, one row per label; the shade is the share of the row, on the same scale in every such chart.
 
     Args:
         counts: One row of counts per label.
         rows: The labels.
         columns: The answers in the same order, then others: the diagonal is right.
+        height: Of all rows together, in pixels.
     """
     records = [
         {
@@ -103,7 +105,7 @@ def confusion(counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Seq
     )
     number = base.mark_text(dy=-7, fontSize=13, fontWeight=600).encode(text=alt.Text("count:Q", format=","))
     share = base.mark_text(dy=9, fontSize=11).encode(text=alt.Text("share:Q", format=".1%"))
-    return alt.layer(shade, number, share).properties(width="container", height=58 * len(rows))
+    return alt.layer(shade, number, share).properties(width="container", height=height)
 
 
 _BARE: dict[str, Any] = {"grid": False, "ticks": False, "domain": False, "labelPadding": 6}
@@ -178,7 +180,7 @@ def calibration(scored: Named) -> Chart:
         records += _records(name, x=found.predicted, y=found.observed, examples=found.count)
     records = [record for record in records if record["x"] is not None]
     base = alt.Chart(data(records)).encode(
-        x=alt.X("x:Q", title=f"mean P({scored[0][1].positive}) in the bin", scale=_UNIT, axis=_TICKS),
+        x=alt.X("x:Q", title=f"mean P({scored[0][1].positive}) in the bin", scale=_UNIT, axis=TICKS),
         y=alt.Y("y:Q", title="share that is so", scale=_UNIT),
         color=_color(records),
     )
@@ -238,7 +240,7 @@ def prevalence(reports: Named, level: float) -> Chart:
 
 def _curves(lines: Records, dots: Records, bands: Records, x: str, y: str, scale: alt.Scale = _UNIT) -> list[alt.Chart]:
     """Lines over bands, dots on them, and what shows the figures of the nearest point of a line."""
-    across = alt.X("x:Q", title=x, scale=scale, axis=_TICKS)
+    across = alt.X("x:Q", title=x, scale=scale, axis=TICKS)
     up = alt.Y("y:Q", title=y, scale=_UNIT)
     color = _color(lines)
     tips = [
