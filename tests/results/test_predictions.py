@@ -161,6 +161,13 @@ def test_rows_that_an_open_quote_would_swallow_are_refused(text_file):
         read_predictions(path)
 
 
+def test_a_quote_that_is_still_open_at_the_end_of_a_long_file_is_refused(text_file):
+    rows = "".join(f"{k}\tyes\tno\n" for k in range(3000))
+    with pytest.raises(InputError, match=r"a.tsv:3002: not readable as CSV: unexpected end of data"):
+        read_predictions(text_file(f'id\tlabel\tprediction\n{rows}x\tyes\t"no\n'))
+    assert read_predictions(text_file(f'id\tlabel\tprediction\n{rows}x\tyes\t5"\n')).predictions[-1] == '5"'
+
+
 def test_csv_with_quoted_cells(text_file):
     text = 'id,label,prediction,comment\n"a,1",yes,"no","two\nlines, ""quoted"""\nb,no,no,\n'
     found = read_predictions(text_file(text, "a.csv"))

@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -122,9 +123,13 @@ def _delimited_batches(table: TableFile) -> Iterator[pa.RecordBatch]:
                     raise _fault(table, "a NUL byte or a cell over 1 MB")
                 if not checked and any(_holds_rows(column, separator) for column in batch.columns):
                     # Arrow takes what follows a closed quote for a part of its cell, and so may swallow rows.
-                    deque(delimited_rows(table.path, table.form), maxlen=0)
+                    _check_rows(table)
                     checked = True
                 yield batch
+        with opened(table.path) as file:
+            quotes = sum(chunk.count(b'"') for chunk in iter(partial(file.read, BLOCK_BYTES), b""))
+        if quotes % 2:  # Arrow takes the end of the file for that of an open quote
+            _check_rows(table)
     except (pa.ArrowInvalid, OSError) as error:
         raise _fault(table, str(error).partition("\n")[0]) from None
 
@@ -144,10 +149,15 @@ def _holds_rows(column: pa.Array, separator: str) -> bool:
     return pc.any(pc.match_substring_regex(column, f"(?s)[\r\n].*{separator}|{separator}.*[\r\n]")).as_py() is True
 
 
+def _check_rows(table: TableFile) -> None:
+    """Read a file once in plain Python, which raises the error for the first fault with its line."""
+    deque(delimited_rows(table.path, table.form), maxlen=0)
+
+
 def _fault(table: TableFile, problem: str) -> InputError:
-    """Return the error for what Arrow found, with the line where it is: one pass over the file in plain Python."""
+    """Return the error for what Arrow found, with the line where it is."""
     try:
-        deque(delimited_rows(table.path, table.form), maxlen=0)
+        _check_rows(table)
     except InputError as error:
         return error
     return InputError(f"cannot be read: {problem}", file=table.path)
