@@ -1,4 +1,4 @@
-"""The cells of an ablation, each a training and a test through LightningCLI."""
+"""The runs of an ablation, each a training and a test through LightningCLI."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from ftkit.training.recorder import read_result
 
 
 class CellEngine:
-    """Runs the cells of an ablation; see :class:`ftkit.ablation.runner.Engine`.
+    """Makes the runs of an ablation; see :class:`ftkit.ablation.runner.Engine`.
 
     Args:
-        on_step: Called with the steps taken and the steps to take while a cell trains.
+        on_step: Called with the steps taken and the steps to take while a run trains.
     """
 
     def __init__(self, on_step: Callable[[int, int], None]) -> None:
         self.on_step = on_step
         quiet_libraries()  # where another process unpickles it too
-        quiet_lightning()  # the sweep tells what happens, a line a cell
+        quiet_lightning()  # the sweep reports one line per run
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process without what shows the progress here."""
@@ -56,7 +56,7 @@ class CellEngine:
         return {"config": config, "base": base, "code": code_sha256(), "data": data, "seed": seed}
 
     def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
-        """Train and test one cell in ``directory``."""
+        """Train and test one run in ``directory``."""
         cli = self._build(configs, seed, directory)
         if not isinstance(cli.model, TrainedStateModule):
             self._rehearse(configs, seed)
@@ -101,7 +101,7 @@ def _refuse_untested(cli: FtkitCLI) -> None:
 
 
 def _unseen(completed: int, total: int) -> None:
-    """Nobody watches the steps."""
+    """Ignore the steps, which nobody watches."""
 
 
 class _StepReporter(L.Callback):

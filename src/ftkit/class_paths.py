@@ -69,7 +69,7 @@ def own_classes(paths: Sequence[str]) -> str:
 
 
 def _nearest(given: str, paths: Sequence[str], otherwise: str) -> str:
-    """Which of the known classes may have been meant by a class path, or by the name of a class alone."""
+    """Return which known class may have been meant by a class path or a class name."""
     names = {path.rpartition(".")[2]: path for path in reversed(paths)}
     close = get_close_matches(given.rpartition(".")[2], names, n=1)
     return f"did you mean {names[close[0]]}?" if close else otherwise

@@ -23,7 +23,7 @@ from ftkit.parsing import FtkitParser
 LIGHTNING_COMMANDS = {
     "fit": "train a model on a data set, both described by config files",
     "validate": "evaluate on the validation split",
-    "test": "evaluate on the test split and keep every prediction",
+    "test": "evaluate on the test split and write every prediction",
     "predict": "predict the test split",
 }
 
@@ -46,7 +46,7 @@ class Command:
     supply: Callable[[], dict[str, Any]] = dict
 
     def load(self) -> Callable[..., Any]:
-        """The function itself."""
+        """Import the function."""
         if callable(self.function):
             return self.function
         module, _, name = self.function.partition(":")
@@ -54,7 +54,7 @@ class Command:
 
 
 def _sweep() -> dict[str, Any]:
-    """What trains and tests the cells of an ablation, which never knows a model itself, and what shows the progress."""
+    """Return what trains and tests the runs of an ablation, which knows no models itself, and what shows progress."""
     from ftkit.ablation_runs import CellEngine
     from ftkit.report.sweep_progress import SweepProgress
 
@@ -65,39 +65,41 @@ def _sweep() -> dict[str, Any]:
 Commands = Mapping[str, "Command | Commands"]
 
 COMMANDS: Commands = {
-    "doctor": Command("ftkit.commands.doctor:doctor", "try one batch of a training before hours are spent on it"),
+    "doctor": Command("ftkit.commands.doctor:doctor", "check a training on one batch before starting it"),
     "evaluate": Command("ftkit.commands.evaluate:evaluate", "report on prediction files"),
     "images": {
-        "prepare": Command("ftkit.commands.images:prepare", "bring a folder of pictures to RGB squares of one size"),
+        "prepare": Command("ftkit.commands.images:prepare", "convert a folder of images to RGB squares of one size"),
     },
     "data": {
         "show": Command("ftkit.commands.data:data_show", "show a training example with supervised tokens highlighted"),
     },
     "model": {
-        "show": Command("ftkit.commands.model:model_show", "show what a model is, what it costs, how it is prompted"),
+        "show": Command(
+            "ftkit.commands.model:model_show", "show a model's architecture, memory needs and prompt format"
+        ),
     },
-    "serve": Command("ftkit.commands.serve:serve", "answer over HTTP with a run, a folder or a model of the hub"),
+    "serve": Command("ftkit.commands.serve:serve", "serve a run, a local model or a hub model over HTTP"),
     "push": Command("ftkit.commands.push:push", "upload a run to the hub, with a model card"),
     "ablation": {
         "run": Command(
             "ftkit.commands.ablation:ablation_run",
-            "run the rows of an ablation that are not done yet",
+            "run the rows of an ablation that are not finished",
             ("engine", "progress"),
             _sweep,
         ),
-        "status": Command("ftkit.commands.ablation:ablation_status", "say what became of each cell"),
+        "status": Command("ftkit.commands.ablation:ablation_status", "show the status of every run"),
         "table": Command(
-            "ftkit.commands.ablation:ablation_table", "print the table: ours beside the published figures"
+            "ftkit.commands.ablation:ablation_table", "print the table of results beside published figures"
         ),
         "report": Command("ftkit.commands.ablation:ablation_report", "write the report: HTML, Markdown, CSV and plots"),
     },
 }
 
 GROUPS = {
-    "images": "pictures for vision-language models",
-    "data": "what a model learns from",
-    "model": "what a model is",
-    "ablation": "many variants of a training, compared",
+    "images": "images for vision-language models",
+    "data": "training data",
+    "model": "inspect a model",
+    "ablation": "compare variants of a training",
 }
 
 
@@ -154,7 +156,7 @@ def _dispatch(arguments: list[str]) -> None:
 
 
 def _with_underscores(argument: str) -> str:
-    """``--threshold-from=x-y`` as ``--threshold_from=x-y``."""
+    """Return ``--threshold-from=x-y`` as ``--threshold_from=x-y``."""
     return re.sub(r"^--[^=]+", lambda name: f"--{name[0][2:].replace('-', '_')}", argument)
 
 
@@ -175,7 +177,7 @@ def _run_lightning(arguments: list[str]) -> None:
 
 
 def _parser(words: Sequence[str]) -> FtkitParser:
-    """The parser of all commands; the options of those that Lightning runs are LightningCLI's own.
+    """Build the parser of all commands; LightningCLI parses the options of its own commands.
 
     Args:
         words: The words of the command line: only the command that they name is imported for its options.

@@ -65,7 +65,7 @@ class _Examination(L.Callback):
 
 
 def reload_equals(subject: Probe, file: Path) -> Finding:
-    """What is saved and loaded again gives the same outputs; without it, the parameters that learn are zero."""
+    """Check that a saved and reloaded state gives the same outputs; before loading, trainable parameters are zeroed."""
     storage, expected = AtomicCheckpointIO(), subject.outputs(subject.batch)
     content: dict[str, Any] = {"state_dict": subject.module.state_dict()}
     subject.module.on_save_checkpoint(content)
@@ -83,7 +83,7 @@ def reload_equals(subject: Probe, file: Path) -> Finding:
 
 
 def memory(subject: Probe, peak: float) -> Finding:
-    """What the training needs at least, and what these few examples took."""
+    """Report the memory that the training needs at least, and what these few examples took."""
     weights = sum(p.numel() * p.element_size() for p in subject.module.parameters()) / 1e6
     learn = sum(p.numel() * p.element_size() for p in trainable_parameters(subject.module).values()) / 1e6
     seen = (

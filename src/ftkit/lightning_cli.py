@@ -1,6 +1,6 @@
 """``ftkit fit|validate|test|predict``: LightningCLI with ftkit's run folder, safe checkpoints and readable errors.
 
-The same class runs one cell of an ablation, so a row gives the same files alone and in a sweep.
+The same class makes one run of an ablation, so a row gives the same files alone and in a sweep.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class FtkitCLI(HookedCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """What the command line offers, with the arguments that LightningCLI fills in."""
+        """Return the subcommands, with the arguments that LightningCLI fills in."""
         return {name: arguments for name, arguments in LightningCLI.subcommands().items() if name in SUBCOMMANDS}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -261,7 +261,7 @@ class FtkitCLI(HookedCLI):
             self.model.pin_base(read_checkpoint(path))
 
     def _check_resumed(self) -> None:
-        """Refuse to go on with other settings before anything is written."""
+        """Refuse to resume with other settings before anything is written."""
         chosen = self.config_init.fit
         self.exact_resume.allow_changed = chosen.allow_changed
         if chosen.ckpt_path and chosen.ckpt_path not in LIGHTNINGS_OWN_CHECKPOINTS:
@@ -274,7 +274,7 @@ class FtkitCLI(HookedCLI):
         """Take the weights that ``fit`` left in the run folder unless a checkpoint is named.
 
         Raises:
-            InputError: There are none, and it was not said that the model is to be evaluated untrained.
+            InputError: There are none, and ``--untrained`` is not given.
         """
         chosen = self.config_init[self.subcommand]
         if chosen.untrained:

@@ -92,7 +92,7 @@ def refusals_told() -> Iterator[None]:
 
 
 def _raised_by_lightning(error: BaseException) -> str:
-    """The module of Lightning that raised it at work for ftkit, not for a module of one's own; empty if none did."""
+    """Return the module of Lightning, called by ftkit and not by a user's module, that raised; empty if none did."""
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
     if isinstance(error, AttributeError):  # of a network, which torch looks up
         modules = [module for module in modules if not module.startswith("torch.")]

@@ -29,12 +29,12 @@ class RunConfig(SaveConfigCallback):
 
 
 def config_arguments(configs: Iterable[Path]) -> list[str]:
-    """Config files, in their order, as words of a command line."""
+    """Return config files, in their order, as command-line arguments."""
     return [word for config in configs for word in ("--config", str(config))]
 
 
 def without_folder(config: Namespace) -> Namespace:
-    """A copy of a configuration that does not say where its output goes, nor whether it went on from there."""
+    """Return a copy of a configuration without its output folder and without options of resuming."""
     copy = config.clone()
     copy.trainer.default_root_dir = None
     if copy.get("resume"):

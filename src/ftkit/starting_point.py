@@ -15,14 +15,14 @@ from ftkit.training.resume import resumable
 
 LIGHTNINGS_OWN_CHECKPOINTS = ("best", "last", "hpc", "registry")  # words that it takes for a path
 RESUME_OPTIONS = {
-    "resume": "Go on from the newest checkpoint of the run folder, if there is one.",
-    "allow_changed": "Go on though seed, batch size, accumulation, data or how they are read changed; it is recorded.",
+    "resume": "Resume from the newest checkpoint of the run folder, if there is one.",
+    "allow_changed": "Resume although seed, batch size, accumulation or data have changed; the changes are recorded.",
 }
 EVALUATION_OPTIONS = {"untrained": "Evaluate the model as it is loaded, before any training."}
 
 
 def folder_of_run(configs: Sequence[Path]) -> Path | None:
-    """The folder of the last config file that a run wrote, with a notice; None if there is no such file."""
+    """Return the folder of the last config file that a run wrote, with a notice; None if there is none."""
     own = [file.parent for file in configs if file.name == CONFIG_FILE]
     if not own:
         return None
@@ -31,7 +31,7 @@ def folder_of_run(configs: Sequence[Path]) -> Path | None:
 
 
 def choose_resumable(chosen: Namespace) -> None:
-    """Take the newest checkpoint of the run folder that training can go on from; without one start anew.
+    """Take the newest checkpoint of the run folder that training can resume from; without one start anew.
 
     Args:
         chosen: The options of a ``fit`` with ``--resume``; its ``ckpt_path`` is set.
@@ -46,12 +46,12 @@ def choose_resumable(chosen: Namespace) -> None:
     for notice in notices:
         print(f"notice: {notice}", file=sys.stderr)
     if found is None:
-        print(f"notice: nothing to go on from in {folder}; training starts at the beginning", file=sys.stderr)
+        print(f"notice: no checkpoint to resume from in {folder}; training starts from the beginning", file=sys.stderr)
     chosen.ckpt_path = None if found is None else str(found)
 
 
 def refuse_other_options(given: Mapping[str, Any], stored: Mapping[str, Any], path: str) -> None:
-    """Lightning would let the checkpoint's options silently replace those that were given.
+    """Refuse options that the checkpoint's would silently replace.
 
     Args:
         given: The model's options that the user named; None where one was left open.

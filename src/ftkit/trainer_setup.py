@@ -130,5 +130,5 @@ def _check_name(name: str, with_metric_names: bool) -> None:
 
 
 def _is_of(chosen: Any, *packages: str) -> bool:
-    """Whether an option names a class of one of these packages."""
+    """Return whether an option names a class of one of these packages."""
     return bool(chosen) and str(chosen.get("class_path", "")).startswith(packages)

@@ -177,7 +177,7 @@ def test_weights_are_drawn_in_every_family(kind: str, weights: Any, folder_of: A
     assert spread == pytest.approx(1 if weights == "random" else 0.02, rel=0.1)
 
 
-# What cannot be taken apart
+# What cannot be split into blocks
 
 
 NAMED_OTHERWISE = {"pad_token_id": None, "word_embed_proj_dim": 32, "ffn_dim": 48, "n_head": 4, "n_layer": 3}
@@ -193,12 +193,12 @@ def test_a_family_that_cannot_be_taken_apart_runs_whole_and_says_so(
         (tmp_path / file.name).write_bytes(file.read_bytes())
     with caplog.at_level(logging.WARNING, "ftkit"):
         model = classifier(tmp_path, trainable="last_layer")
-    assert "cannot be taken apart" in caplog.text
-    assert "runs whole" in caplog.text
+    assert "cannot be split into blocks" in caplog.text
+    assert "runs as a whole" in caplog.text
     assert model.net is not None
     assert not model.net.backbone.splits
     torch.testing.assert_close(model.net(texts(), LENGTH), whole(model.net), atol=0, rtol=0)
-    with pytest.raises(InputError, match="frozen_dtype: needs a model that can be taken apart"):
+    with pytest.raises(InputError, match="frozen_dtype: needs a model that can be split into blocks"):
         classifier(tmp_path, trainable="last_layer", frozen_dtype="bfloat16")
     learning = classifier(tmp_path, trainable="lora", lora_flavour="peft")
     assert gradients(learning.net, learning.net(texts(), LENGTH))  # type: ignore[arg-type,misc]
@@ -213,7 +213,7 @@ def test_blocks_that_come_to_something_else_by_themselves_are_not_used(
     with caplog.at_level(logging.WARNING, "ftkit"):
         backbone = Backbone(tiny("llama"))
     assert not backbone.splits
-    assert "its blocks called by themselves come to something else" in caplog.text
+    assert "its blocks called one by one give another result" in caplog.text
 
 
 def test_blocks_that_share_something_that_learns_stay_in_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +275,7 @@ def test_bloom_refuses_a_mask_of_four_dimensions() -> None:
 
 
 def test_an_encoder_is_no_decoder() -> None:
-    with pytest.raises(InputError, match="source: is no decoder: its tokens see those behind them"):
+    with pytest.raises(InputError, match="base_model: is no decoder: its tokens see those behind them"):
         Backbone(tiny("bert"))
 
 

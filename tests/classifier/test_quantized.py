@@ -126,7 +126,7 @@ def test_it_is_put_together_on_the_device_that_it_is_loaded_on(monkeypatch: pyte
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trainable": "all"}, "quantized weights cannot learn"),
+        ({"trainable": "all"}, "quantized weights cannot be trained"),
         ({"trainable": "lora"}, "lora_flavour: peft"),
         ({"trainable": "last_layer", "weights": "random"}, "only pretrained weights can be quantized"),
     ],

@@ -235,7 +235,7 @@ def test_refused_combinations(byte_tokenizer, sms):
         ({"evaluate_splits": ["test", "test"]}, "evaluate_splits: name one or more"),
         ({"evaluate_splits": ["dev"]}, "evaluate_splits: unknown split .*use train, val, test"),
         ({"labels": ("ham", "Ham ")}, "labels: must be two different"),
-        ({"labels": ("no", "yes")}, "labels: the demo messages are labelled ham and spam"),
+        ({"labels": ("no", "yes")}, "labels: the demo messages are labeled ham and spam"),
     ],
 )
 def test_refused_arguments(options, message):

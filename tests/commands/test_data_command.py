@@ -34,7 +34,7 @@ def test_a_text_example_is_shown(text_config: Path, capsys: pytest.CaptureFixtur
     assert main(["data", "show", str(text_config)]) == 0
     shown = capsys.readouterr().out
     assert "1+2=⟦3<|endoftext|>⟧" in shown
-    assert "Example 0 (r00001): 6 tokens, 2 learnt" in shown
+    assert "Example 0 (r00001): 6 tokens, 2 supervised" in shown
     assert main(["data", "show", str(text_config), "--example", "1"]) == 0
     assert "2+2=⟦4" in capsys.readouterr().out
     for example in ("2", "-1"):
@@ -63,7 +63,7 @@ def test_a_message_is_shown_with_the_positions_that_its_label_is_read_from(
     examples, _, title, text, *_ = capsys.readouterr().out.splitlines()
     assert examples.startswith("Examples: train ")
     assert re.fullmatch(
-        r"Example 3 \(\w+\): \d+ tokens(, \d+ of them padding)?; label (ham|spam), read between ⟦ and ⟧", title
+        r"Example 3 \(\w+\): \d+ tokens(, \d+ of them padding)?; label (ham|spam), pooled between ⟦ and ⟧", title
     )
     assert re.fullmatch(marks, text)
 

@@ -59,7 +59,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def test_every_picture_becomes_an_rgb_square(source: Path, target: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["images", "prepare", str(source), str(target), "--size", "32"]) == ExitCode.DONE
-    assert "4 of 4 pictures are ready" in capsys.readouterr().out
+    assert "4 of 4 images are ready" in capsys.readouterr().out
     names = ["a.jpg", "ad.gif", "sub/b.png", "sub/c d.bmp"]
     assert list(manifest(target)) == names
     assert sorted(tree(target)) == sorted([*(f"{name}.png" for name in names), "manifest.jsonl"])
@@ -101,7 +101,7 @@ def test_it_is_the_same_byte_for_byte_with_any_number_of_workers(source: Path, t
 
 def test_a_picture_with_the_name_of_anothers_result_is_refused(source: Path, target: Path) -> None:
     save_noise(source / "sub" / "c d.bmp.png", seed=3)
-    with pytest.raises(InputError, match=r"names of other pictures' results \(got 'sub/c d.bmp.png'\)"):
+    with pytest.raises(InputError, match=r"names of other images' results \(got 'sub/c d.bmp.png'\)"):
         prepare(source, target)
     assert not target.exists()
 
@@ -109,12 +109,12 @@ def test_a_picture_with_the_name_of_anothers_result_is_refused(source: Path, tar
 FAULTS = {
     "bad empty.jpg": "the file is empty",
     "bad text.jpg": "",
-    "bad cut.jpg": "JPEG: the picture is damaged or cut off: ",
+    "bad cut.jpg": "JPEG: the image is damaged or cut off: ",
     "bad form.png": "",
     "bad.noending": "",
-    "bad link.jpg": "the picture lies outside the data folder",
-    "bad folder": "the picture is not a file",
-    "bad pipe.jpg": "the picture is not a file",
+    "bad link.jpg": "the image lies outside the data folder",
+    "bad folder": "the image is not a file",
+    "bad pipe.jpg": "the image is not a file",
     f"bad {'x' * 230}.jpg": "the name is too long",
 }
 
@@ -149,7 +149,7 @@ def test_bad_files_are_listed_and_the_command_fails(
         assert str(spoilt.parent) not in reason  # the same wherever the folder lies
     for name in reasons:
         assert f"bad: {spoilt / name}: " in said.err
-    assert "9 of 13 pictures cannot be used" in said.err
+    assert "9 of 13 images cannot be used" in said.err
     assert "fix: replace or remove them, or give --skip_bad" in said.err
     good = [name for name, example in manifest(target).items() if example["status"] == "done"]
     assert sorted(tree(target)) == sorted([*(f"{name}.png" for name in good), "manifest.jsonl"])
@@ -339,7 +339,7 @@ def test_folders_that_cannot_be_used(source: Path, tmp_path: Path) -> None:
     for one, other, message in (
         (tmp_path / "gone", tmp_path / "ready", "does not exist"),
         (source / "a.jpg", tmp_path / "ready", "does not exist"),
-        (tmp_path / "empty", tmp_path / "ready", "no pictures"),
+        (tmp_path / "empty", tmp_path / "ready", "no images"),
         (source, source, "one folder lies in the other"),
         (source, source / "ready", "one folder lies in the other"),
         (source / "sub", source, "one folder lies in the other"),

@@ -103,7 +103,7 @@ def test_changed_data_are_refused_on_resuming(
 def test_resume_starts_anew_where_there_is_nothing(ftkit: Ftkit, run_folder: Path, tmp_path: Path) -> None:
     code, said = ftkit("fit", "--resume", "true")
     assert code == 0, said
-    assert f"nothing to go on from in {tmp_path / 'run'}; training starts at the beginning" in said
+    assert f"no checkpoint to resume from in {tmp_path / 'run'}; training starts from the beginning" in said
     assert "resume" not in (tmp_path / "run" / "config.yaml").read_text()
     code, said = ftkit("fit", "--resume", "true", "--ckpt_path", str(run_folder))
     assert (code, "choose one of --resume and --ckpt_path" in said) == (2, True)

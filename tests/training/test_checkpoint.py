@@ -150,7 +150,7 @@ def test_classify_leaves_the_mode_as_it_was_and_needs_training(trained, gpt2_fol
     model.train()
     assert model.classify(["win", "ok"]) == model.classify(["win", "ok"])  # without dropout
     assert model.training
-    with pytest.raises(InputError, match=r"how texts are encoded is known only after training"):
+    with pytest.raises(InputError, match=r"how texts are encoded is unknown before training"):
         classifier(gpt2_folder).classify(["win"])
 
 

@@ -1,4 +1,4 @@
-"""Where the cells of a sweep run: here, one after the other."""
+"""Execute the runs of a sweep in this process, one after the other."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class Engine(Protocol):
     """What the runner needs to know about training; the command line supplies it."""
 
     def identity(self, configs: Sequence[Path], seed: int) -> dict[str, Any]:
-        """What would be run, as JSON: resolved config without output paths, code, data and seed."""
+        """Return what would be run, as JSON: resolved config without output paths, code, data and seed."""
 
     def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
-        """Run one cell; leave ``result.json`` and the prediction files in ``directory``."""
+        """Make one run; leave ``result.json`` and the prediction files in ``directory``."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A cell that is to be run.
+    """A run that is to be made.
 
     Args:
-        cell: The cell.
+        run: The run.
         configs: Its config files.
         directory: Where it runs; what an earlier attempt left there is removed.
     """
@@ -47,7 +47,7 @@ class Outcome:
     """What became of a job.
 
     Args:
-        status: ``skipped`` if something that the cell needs cannot be had.
+        status: ``skipped`` if something that the run needs cannot be had.
         message: The test accuracy, or why it was skipped or failed, in a line.
         details: The traceback of a failure.
         seconds: How long it took.
@@ -85,7 +85,7 @@ def run_job(engine: Engine, job: Job) -> Outcome:
     except UnavailableError as error:
         shutil.rmtree(job.directory)
         return Outcome("skipped", str(error))
-    except Exception as error:  # whatever it is, the other cells go on
+    except Exception as error:  # whatever it is, the other runs continue
         reason = str(error) if isinstance(error, FtkitError) else f"{type(error).__name__}: {error}"
         short = textwrap.shorten(reason, 300, placeholder=" …")
         return Outcome("failed", short, "".join(traceback.format_exception(error)))
@@ -96,7 +96,7 @@ def run_job(engine: Engine, job: Job) -> Outcome:
 
 
 def _score(result: Result) -> str:
-    """The test accuracy, or what a test without predictions has logged."""
+    """Return the test accuracy, or what a test without predictions has logged."""
     if "test" in result.splits:
         return f"test accuracy {result.splits['test'].accuracy:.2%}"
     return ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())

@@ -37,20 +37,20 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The file name without its ending, which is also the name of the row's folder in the output."""
+        """Return the file name without its ending, which also names the row's folder in the output."""
         return self.path.stem
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is run at once: one row with one seed."""
+    """A training and a test: one row with one seed."""
 
     row: Row
     seed: int
 
     @property
     def id(self) -> str:
-        """The cell's folder, relative to the output folder, such as ``02_first_token/seed-123``."""
+        """Return the run's folder, relative to the output folder, such as ``02_first_token/seed-123``."""
         return f"{self.row.label}/seed-{self.seed}"
 
     def __str__(self) -> str:
@@ -103,7 +103,7 @@ class Ablation:
         return cls(folder, tuple(rows), read_published(folder / "published.csv", {row.number for row in rows}))
 
     def select(self, rows: str | None) -> tuple[Row, ...]:
-        """The rows that a selection such as ``"1-5,10"`` names, in the order of their numbers.
+        """Return the rows that a selection such as ``"1-5,10"`` names, in the order of their numbers.
 
         Args:
             rows: Numbers and ranges (both ends included), separated by commas. None selects all rows.
@@ -138,7 +138,7 @@ class Ablation:
         return tuple(row for row in self.rows if row.number in chosen)
 
     def seed(self, rows: Sequence[Row], overlays: Sequence[Path] = ()) -> int:
-        """The seed that base and overlays say as ``seed_everything``, later ones winning; 123 if none does.
+        """Return the ``seed_everything`` of base and overlays, later ones winning; 123 if none has one.
 
         Raises:
             InputError: It is no number, or a row says another one: rows are compared seed by seed.
@@ -158,7 +158,7 @@ class Ablation:
         return seed
 
     def configs(self, row: Row, overlays: Sequence[Path] = ()) -> list[Path]:
-        """The config files of a row, later ones winning: base, overlays, row.
+        """Return the config files of a row, later ones winning: base, overlays, row.
 
         The row comes last, so an overlay (smaller, on a GPU) can never undo what the row is about.
         """
@@ -211,7 +211,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _seed_in(path: Path, otherwise: int) -> int:
-    """The seed that a config file says, or the other one."""
+    """Return the seed that a config file sets, or the other one."""
     seed = read_yaml(path).get("seed_everything")
     if seed is None:
         return otherwise

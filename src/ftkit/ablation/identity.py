@@ -10,7 +10,7 @@ _LONGEST = 40  # letters of a value
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level of dotted names.
+    """Flatten nested settings to one level of dotted names.
 
     Args:
         value: Mappings and lists of any depth.
@@ -37,7 +37,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """The settings in which two identities or configs differ.
+    """Return the settings in which two identities or configs differ.
 
     Where another base model was chosen, its contents are left out: the configuration says so.
 

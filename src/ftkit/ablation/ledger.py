@@ -1,8 +1,7 @@
-"""What is done, keyed by a hash of what was run.
+"""The status of every run, keyed by a hash of what was run.
 
-``OUT/ledger.jsonl`` gets one line when a cell starts and one when it ends, each flushed to the disk. The
-last whole line of a cell is the truth about it, so a cell that was killed, or whose last line was cut,
-counts as unfinished.
+``OUT/ledger.jsonl`` gets one line when a run starts and one when it ends, each flushed to the disk. The
+last whole line of a run decides, so a run that was killed, or whose last line was cut, counts as unfinished.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ class Entry:
     """One line of the ledger.
 
     Args:
-        cell: The cell's folder, relative to the output folder.
+        cell: The run's folder, relative to the output folder.
         row: The row's number.
         seed: The seed.
-        status: What became of the cell.
+        status: The status of the run.
         key: The hash of ``identity``.
         identity: What was run: resolved config, code, data, seed.
-        result: The SHA-256 of the cell's ``result.json``, if it is done.
-        reason: Why the cell was skipped or failed.
+        result: The SHA-256 of the run's ``result.json``, if it is done.
+        reason: Why the run was skipped or failed.
         time: When the line was written, in UTC, as ISO 8601.
         format: The format number of the line.
     """
@@ -55,7 +54,7 @@ class Entry:
 
 
 def key_of(identity: Mapping[str, Any]) -> str:
-    """The SHA-256 of an identity's canonical JSON.
+    """Return the SHA-256 of an identity's canonical JSON.
 
     Example:
         >>> key_of({"seed": 1, "code": "a"}) == key_of({"code": "a", "seed": 1})
@@ -72,7 +71,7 @@ class Ledger:
         directory: The output folder. A missing ledger is an empty one.
 
     Attributes:
-        entries: The last whole line of each cell, the latest line last.
+        entries: The last whole line of each run, the latest line last.
         notices: What was found wrong in the file, with line numbers.
 
     Raises:
@@ -108,7 +107,7 @@ class Ledger:
         self._remember(entry)
 
     def is_done(self, cell: str) -> bool:
-        """Whether the cell ended well and its ``result.json`` is still the one that was recorded."""
+        """Return whether the run is done and its ``result.json`` is still the one that was recorded."""
         entry = self.entries.get(cell)
         result = self.directory / cell / RESULT_FILE
         return entry is not None and entry.status == "done" and result.is_file() and sha256_of(result) == entry.result
@@ -128,7 +127,7 @@ class Ledger:
                 continue
             entry = None if is_last else self._parse(line, number)  # even a last line that parses may lack its end
             if entry is None:
-                self.notices.append(f"{self.path}:{number}: cut or damaged line; the cell it spoke of is unfinished")
+                self.notices.append(f"{self.path}:{number}: cut or damaged line; its run counts as unfinished")
             else:
                 self._remember(entry)
 

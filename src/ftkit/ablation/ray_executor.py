@@ -1,7 +1,7 @@
-"""The cells of a sweep on the machines of a Ray cluster, or on this one's processors.
+"""Execute the runs of a sweep on the machines of a Ray cluster, or on this one's processors.
 
 Every machine must see the output folder, the configs and the data under the same paths. The ledger stays with the
-process that started the sweep: a cell counts when its result is in place, however often a worker died over it.
+process that started the sweep: a run counts when its result is in place, however often its worker died.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 from ftkit.ablation.executor import Engine, Job, Outcome, run_job
 from ftkit.errors import EnvironmentFault
 
-ATTEMPTS = 4  # of a cell whose worker died
+ATTEMPTS = 4  # of a run whose worker died
 
 
 def on_ray(engine: Engine, jobs: Sequence[Job], on_start: Callable[[Job], None]) -> Iterator[tuple[Job, Outcome]]:
     """Run the jobs as Ray tasks: on the cluster that ``RAY_ADDRESS`` names, or else one for this machine.
 
-    A task takes one processor, and one GPU where the cluster has any. A cell whose worker died is run again.
+    A task takes one processor, and one GPU where the cluster has any. A run whose worker died is repeated.
 
     Raises:
         EnvironmentFault: Ray is not installed, or the cluster cannot be reached.

@@ -1,7 +1,7 @@
-"""Run the cells of an ablation that are not done; killed at any time, the next call goes on.
+"""Make the runs of an ablation that are not finished; killed at any time, the next call continues.
 
-A cell runs in a hidden folder beside its own and is renamed into place when it is complete, so a finished
-cell is never touched again and a half one never looks finished.
+A run works in a hidden folder beside its own, which is renamed into place when it is complete, so a finished
+run is never touched again and an unfinished one never looks finished.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Event:
 
     Args:
         kind: ``plan`` and ``end`` frame the sweep; ``reused``, ``start``, ``done``, ``skipped`` and
-            ``failed`` tell of a cell; ``notice`` is a remark.
+            ``failed`` are about a run; ``notice`` is a remark.
         message: The remark, the reason, or the figure.
         cell: The cell, if the event is about one.
         index: The cells that are behind us.
@@ -51,7 +51,7 @@ class Event:
 
 @dataclass
 class Summary:
-    """What became of the cells that were asked for; skipped and failed ones with their reasons."""
+    """The status of the runs that were asked for; of skipped and failed ones with reasons."""
 
     directory: Path
     done: list[Cell] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Summary:
 
     @property
     def exit_code(self) -> ExitCode:
-        """4 if a cell failed, 3 if there was nothing but skipped cells, else 0."""
+        """Return 4 if a run failed, 3 if all runs were skipped, else 0."""
         if self.failed:
             return ExitCode.TRAINING
         if self.skipped and not self.done and not self.reused:
@@ -80,24 +80,24 @@ def run(
     on_event: Callable[[Event], None] = lambda event: None,
     executor: Executor = one_by_one,
 ) -> Summary:
-    """Run what is not done yet.
+    """Make the runs that are not finished.
 
-    A cell is done when the ledger says so, its ``result.json`` is unchanged, and what would be run now is
-    what was run then. Skipped, failed and unfinished cells are tried again.
+    A run is done when the ledger says so, its ``result.json`` is unchanged, and what would be run now is
+    what was run then. Skipped, failed and unfinished runs are tried again.
 
     Args:
         ablation: The folder that was loaded.
-        engine: Trains and tests one cell.
+        engine: Trains and tests.
         out: The output folder. It is created.
         rows: A selection such as ``"1-5,10"``; None means all.
         overlays: Config files between the base and the row.
-        seeds: One cell per row and seed; if not given, the seed that base and overlays say.
-        force: Run the cells again even if they are done.
+        seeds: One run per row and seed; if not given, the seed that base and overlays say.
+        force: Repeat runs even if they are done.
         on_event: Called at each step.
-        executor: Runs the cells that are to be run; here, one after the other, if not given.
+        executor: Executes the runs; here, one after the other, if not given.
 
     Returns:
-        What became of each cell.
+        The status of each run.
 
     Raises:
         InputError: The selection or a config is wrong; nothing was run.
@@ -135,7 +135,7 @@ class _Sweep:
         self._remove_leftovers()
         self.total = len(cells)
         self._tell("plan")
-        plans = {cell: self._identity(cell) for cell in cells}  # every config is checked before the first cell runs
+        plans = {cell: self._identity(cell) for cell in cells}  # every config is checked before the first run
         write_description(self.out, self.ablation)
         waiting: dict[Cell, dict[str, Any]] = {}
         for cell, identity in plans.items():
@@ -151,7 +151,7 @@ class _Sweep:
         return self.summary
 
     def _identity(self, cell: Cell) -> dict[str, Any] | str:
-        """What would be run, or why it cannot be."""
+        """Return what would be run, or why it cannot be."""
         try:
             identity = self.engine.identity(self._configs(cell.row), cell.seed)
         except UnavailableError as error:
@@ -208,7 +208,7 @@ class _Sweep:
         self._tell("skipped", cell, reason)
 
     def _fail(self, job: Job, outcome: Outcome) -> None:
-        """Keep what the cell left, and the traceback, where a finished cell would be."""
+        """Keep what the run left, and the traceback, where a finished run would be."""
         try:
             job.directory.mkdir(parents=True, exist_ok=True)
             (job.directory / ERROR_FILE).write_text(outcome.details, encoding="utf-8")
@@ -232,7 +232,7 @@ class _Sweep:
         self.on_event(Event("notice", f"{cell} {message}", cell))
 
     def _move_into_place(self, job: Job) -> None:
-        """Replace the cell's folder; killed in between, the cell is unfinished, for so says the ledger."""
+        """Replace the run's folder; killed in between, the run is unfinished according to the ledger."""
         final = self.out / job.cell.id
         try:
             if final.exists():
@@ -242,6 +242,6 @@ class _Sweep:
             raise EnvironmentFault(f"cannot be renamed: {error.strerror}", file=job.directory) from error
 
     def _remove_leftovers(self) -> None:
-        """What a killed run left; the lock is ours, so nobody works in it."""
+        """Remove what a killed sweep left; the lock is ours, so nobody works in it."""
         for leftover in self.out.glob(f"*/.seed-*{_PARTIAL}"):
             shutil.rmtree(leftover)

@@ -1,4 +1,4 @@
-"""A decoder as the classifier sees it: embeddings, a list of blocks and a final norm, whatever its family."""
+"""A decoder of any family as embeddings, a list of blocks and a final norm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Arguments = Sequence[dict[str, Any]]  # of each block
 
 _PROBE = ((1, 2, 3), (1, 2, 0))  # two texts that differ in their last token
 _TOLERANCE = 1e-4  # of the largest hidden state
-_SHAPES = 64  # batches of so many shapes have their arguments kept
+_SHAPES = 64  # number of batch shapes whose arguments are cached
 _FAILURES = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 _log = logging.getLogger(__name__)
 
@@ -65,12 +65,12 @@ class Backbone(nn.Module):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The transformer blocks, first to last; none if they were not found."""
+        """Return the transformer blocks, first to last; none if they were not found."""
         return nn.ModuleList() if self._parts is None else getattr(self.model, self._parts.blocks)
 
     @property
     def norm(self) -> nn.Module:
-        """The norm behind the last block."""
+        """Return the norm behind the last block."""
         return nn.Identity() if self._parts is None else getattr(self.model, self._parts.norm)
 
     def embed(self, input_ids: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class Backbone(nn.Module):
         return internals.block_arguments(self.model, self._parts, hidden, mask)
 
     def _mask(self, batch: Tensor, real: Tensor | None) -> Tensor | None:
-        """What the model takes as its attention mask for a batch (B, T) or (B, T, D)."""
+        """Return the attention mask that the model takes for a batch (B, T) or (B, T, D)."""
         if self.causal:
             return real
         seen = torch.ones(1, batch.shape[1], device=batch.device) if real is None else real
@@ -143,8 +143,8 @@ class Backbone(nn.Module):
         wanted = self._run_whole(input_ids)
         if why := self._take_apart(input_ids, wanted):
             _log.warning(
-                "%s cannot be taken apart (%s): it runs whole, so frozen blocks are computed again in every epoch and "
-                "the last block at every position",
+                "%s cannot be split into blocks (%s): it runs as a whole, so frozen blocks are recomputed in every "
+                "epoch and the last block at every position",
                 self._family,
                 why,
             )
@@ -175,14 +175,14 @@ class Backbone(nn.Module):
             if any(
                 isinstance(value, Tensor) and value.requires_grad for given in arguments for value in given.values()
             ):
-                return "its blocks share something that learns"
+                return "its blocks share trainable parameters"
             before = self.run_blocks(hidden, arguments, stop=-1)
             behind = self.run_blocks(before, arguments, len(self.blocks) - 1)
         except _FAILURES as error:
             return _first_line(error)
         self.splits = _same(self.norm(behind), wanted)
         self.one_position = self.splits and self._runs_one_position(before, arguments, behind)
-        return "" if self.splits else "its blocks called by themselves come to something else"
+        return "" if self.splits else "its blocks called one by one give another result"
 
     def _runs_one_position(self, before: Tensor, arguments: Arguments, behind: Tensor) -> bool:
         position = torch.arange(len(before), device=before.device)

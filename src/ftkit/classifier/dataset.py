@@ -26,7 +26,7 @@ class MessageDataset(Dataset[Batch]):
         encoding: How the messages of a batch are padded.
         split: Name of the dataset.
         width: Positions to keep of each message at least. A batch that is padded to its own longest message does not
-            show them, but datasets of one width can share what a frozen model makes of them.
+            show them, but datasets of one width can share cached outputs of a frozen model.
 
     Attributes:
         input_ids: Token ids of all messages, padded to one width, (N, W) int64.
@@ -60,7 +60,7 @@ class MessageDataset(Dataset[Batch]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        """The batch of the messages at ``indices``; a data loader asks for it once a batch."""
+        """Return the batch of the messages at ``indices``; a data loader calls it once a batch."""
         rows = torch.tensor(indices)
         length = self.length[rows]
         width = self.input_ids.shape[1] if self.pad_to_max else int(length.max())
@@ -75,12 +75,12 @@ class MessageDataset(Dataset[Batch]):
 
 
 def as_it_is(batch: Any) -> Any:
-    """Nothing is left to collate; a module-level function, so that worker processes can be given it."""
+    """Return the batch unchanged; a module-level function, so that worker processes can unpickle it."""
     return batch
 
 
 def with_share(batch: Batch, size: int) -> Batch:
-    """Say of a batch that is a part of a step, as ``share``, how much of a part of ``size`` messages it holds.
+    """Add ``share`` to a batch that is a part of a step: the fraction of ``size`` messages that it holds.
 
     Example:
         >>> with_share({"id": ["a", "b"]}, size=8)["share"]

@@ -1,4 +1,4 @@
-"""How texts become right-padded batches of token ids; kept with a checkpoint, so that inference repeats training."""
+"""Encode texts as right-padded batches of token ids; checkpoints hold the rules, so that inference repeats training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Encoding:
     single: bool
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text without special tokens, cut; an empty text becomes one padding token."""
+        """Return the token ids of each text, cut, without special tokens; an empty text becomes one padding token."""
         if not texts:
             return []
         encoded = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)[
@@ -54,11 +54,11 @@ class Encoding:
         return {"input_ids": input_ids, "length": length}
 
     def batches(self, encoded: Sequence[Sequence[int]], batch_size: int) -> Iterator[dict[str, Tensor]]:
-        """Padded batches in order, of one text each where texts must not share a batch."""
+        """Yield padded batches in order, of one text each where texts must not share a batch."""
         step = 1 if self.single else batch_size
         for start in range(0, len(encoded), step):
             yield self.pad(encoded[start : start + step])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a checkpoint."""
+        """Return plain values, for a checkpoint."""
         return asdict(self)

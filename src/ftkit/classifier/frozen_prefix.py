@@ -1,7 +1,7 @@
-"""What the frozen part of a classifier makes of each message: computed once, kept on disk, and read ever after.
+"""Cache the outputs of a classifier's frozen layers on disk.
 
-Under a causal mask a position does not depend on what follows. So what was kept for padded messages serves unpadded
-ones and those read at their last real token: they take the first positions of the same rows.
+Under a causal mask a position does not depend on what follows. So outputs cached for padded messages serve unpadded
+ones, and those pooled at their last real token: they take the first positions of the same entries.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Stage(NamedTuple):
-    """A point of the network at which outputs are kept: behind ``depth`` blocks, or pooled behind the final norm."""
+    """A point of the network at which outputs are cached: behind ``depth`` blocks, or pooled behind the final norm."""
 
     depth: int
     pooled: bool
@@ -39,14 +39,14 @@ class _Stage(NamedTuple):
 
 
 class FrozenPrefix:
-    """The frozen part of a network, as rows on disk for the messages of some datasets.
+    """The cached outputs of a network's frozen layers, for the messages of some datasets.
 
     Args:
         net: The network, on its device.
         datasets: The messages by name of their split.
         batch_size: Messages computed together; the run's own batch size gives the very same bits.
         precision: Makes the context of the run's precision.
-        store: Where the outputs are kept.
+        store: Where the outputs are cached.
 
     Attributes:
         seconds: Time spent on computing or opening them.
@@ -69,14 +69,14 @@ class FrozenPrefix:
         self._features: dict[str, Features | None] = {}
 
     def attach(self, batch: Batch) -> Batch:
-        """Give a trimmed batch its ``features`` and their ``depth``, if they are kept or can be.
+        """Add ``features`` and their ``depth`` to a trimmed batch, if they are cached or can be.
 
         Args:
             batch: A batch of one of the datasets; other batches stay as they are.
 
         Returns:
             The batch; ``features`` is what :meth:`SequenceClassifier.forward` takes, on the CPU, and pinned if the
-            network is on a GPU. Once a frozen part has begun to learn, batches stay as they are.
+            network is on a GPU. Once a frozen part has been changed, batches stay as they are.
         """
         if not self._stages or batch.get("split") not in self.datasets or not self._unchanged():
             return batch
@@ -122,14 +122,18 @@ class FrozenPrefix:
                 return self.net.pooled(hidden, length, start)[:, None]
             return self.net.run(hidden, length, start, stage.depth)
 
-        _log.info("computing %d frozen blocks for %d messages, once", stage.depth - start, len(dataset))
+        _log.info(
+            "computing the outputs of %d frozen blocks for %d messages; they are cached",
+            stage.depth - start,
+            len(dataset),
+        )
         one_by_one = alone and (stage.pooled or not self.net.causal_mask)
         batch_size = self.batch_size if dataset.pad_to_max or one_by_one else max(self.batch_size, _SMALLEST_BATCH)
         rows = torch.ones_like(lengths) if stage.pooled else lengths
         return self.store.build(descriptions[-1], rows.tolist(), batch_size, compute)
 
     def _deepest(self, dataset: MessageDataset, widths: list[Tensor]) -> tuple[Features | None, int]:
-        """The deepest outputs on disk to go on from, and their depth."""
+        """Return the deepest cached outputs to continue from, and their depth."""
         for stage in reversed(self._stages[:-1]):
             for lengths in widths:
                 if found := self.store.find(self._made_of(stage, dataset, lengths)):
@@ -137,7 +141,7 @@ class FrozenPrefix:
         return None, 0
 
     def _widths(self, dataset: MessageDataset) -> Iterator[Tensor]:
-        """How many positions an entry may hold of each message (N,): from the most to those that are needed."""
+        """Yield how many positions an entry may hold of each message, (N,): from the most to the fewest needed."""
         length, positions = dataset.length, dataset.input_ids.shape[1]
         if dataset.pad_to_max:
             needed = self.net.needed(length, positions)
@@ -149,7 +153,7 @@ class FrozenPrefix:
         yield needed
 
     def _made_of(self, stage: _Stage, dataset: MessageDataset, lengths: Tensor) -> dict[str, Any]:
-        """What decides the outputs of a stage, as plain values."""
+        """Return everything that the outputs of a stage depend on, as plain values."""
         kept = dataset.input_ids[torch.arange(dataset.input_ids.shape[1]) < lengths[:, None]]
         texts = [lengths, kept]
         if stage.pooled or self.net.masks:
@@ -170,7 +174,7 @@ class FrozenPrefix:
 
 
 def _stages(backbone: Backbone) -> list[_Stage]:
-    """The points behind frozen blocks, first to last; the last one is behind the final norm if that is frozen too."""
+    """Return the points behind frozen blocks, first to last; behind the final norm, too, if that is frozen."""
     blocks, behind = len(backbone.blocks), (*backbone.blocks, backbone.norm)
     parts = [weights_of(backbone, without=behind), *map(weights_of, behind)]  # the embeddings come first
     weights = hashlib.sha256(settings_of(backbone.config).encode())

@@ -35,7 +35,7 @@ SIZES: dict[str, Shape] = {
 
 
 def load_config(base_model: str, size: Size | None, revision: str | None) -> GPT2Config:
-    """The configuration of a model. For a hub size it is known without the network."""
+    """Return the configuration of a model; for a hub size it is known without the network."""
     if base_model == "hub":
         shape = SIZES[_need_size(size)]
         return GPT2Config(n_layer=shape.layers, n_embd=shape.width, n_head=shape.heads)
@@ -62,14 +62,14 @@ def load_tokenizer(name: str, revision: str | None = None) -> GPT2Tokenizer:
 
 
 def tokenizer_name(base_model: str, size: Size | None) -> str:
-    """Where the tokenizer of a base model lies: with the model, or in a folder ``tokenizer`` beside the sizes."""
+    """Return where a base model's tokenizer is: with the model, or in a folder ``tokenizer`` beside the sizes."""
     name = locate(base_model, size)
     shared = Path(name).parent / "tokenizer"
     return str(shared) if base_model != "hub" and shared.is_dir() else name
 
 
 def locate(base_model: str, size: Size | None) -> str:
-    """The hub id or the folder that ``base_model`` and ``size`` mean.
+    """Return the hub id or the folder that ``base_model`` and ``size`` mean.
 
     Args:
         base_model: ``hub`` for OpenAI's weights; ``demo`` for the small models that ftkit carries; otherwise a folder

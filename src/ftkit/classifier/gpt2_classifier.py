@@ -40,24 +40,24 @@ class GPT2Classifier(TextClassifier):
 
     @property
     def base_options(self) -> dict[str, Any]:
-        """The options that say what the backbone is made from."""
+        """Return the options that identify the backbone."""
         return {**super().base_options, "size": self.size}
 
     @property
     def base_name(self) -> str:
-        """The hub id or the folder that ``base_model`` and ``size`` mean."""
+        """Return the hub id or the folder that ``base_model`` and ``size`` mean."""
         return gpt2.locate(self.base_model, self.size)
 
     @property
     def base_files(self) -> BaseFiles:
-        """Where backbone and tokenizer are loaded from: nothing but the tokenizer for random weights of a hub size."""
+        """Return where weights and tokenizer are loaded from; random weights of a hub size need the tokenizer only."""
         files = super().base_files
         known = self.base_model == "hub" and self.weights != "pretrained"
         return replace(files, model=None) if known else files
 
     @property
     def tokenizer_name(self) -> str:
-        """The hub id or the folder of the tokenizer that belongs to the base model."""
+        """Return the hub id or the folder of the base model's tokenizer."""
         return gpt2.tokenizer_name(self.base_model, self.size)
 
     def load_config(self) -> PretrainedConfig:

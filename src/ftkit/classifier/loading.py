@@ -69,7 +69,7 @@ def load_decoder(
     Args:
         name: A hub id, a folder in transformers format or a GGUF file, see :func:`ftkit.hub.load_pretrained`.
         config: Its configuration, which is changed: every rate of dropout in it becomes ``dropout``, and no token is
-            padding, since padding is read like any other token and transformers would keep its embedding from learning.
+            padding, since padding is read like any other token and transformers would freeze its embedding.
         weights: ``pretrained``; ``random``, drawn from the global generator as PyTorch initializes its layers by
             default (N(0, 1) embeddings, uniform linear layers); or ``random_transformers``, as the transformers library
             does (N(0, 0.02) in most families). Random ones need no more of the base model than its configuration.

@@ -1,4 +1,4 @@
-"""The classifier's loss, and what its mean over a batch divides by."""
+"""The classifier's loss, and the divisor of its mean over a batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ftkit.classifier.network import CLASSES
 
 
 def class_loss(logits: Tensor, label: Tensor, class_weights: Tensor | None, ignore_index: int) -> Tensor:
-    """Mean cross-entropy of a batch.
+    """Return the mean cross-entropy of a batch.
 
     Args:
         logits: (B, 2).
@@ -31,7 +31,7 @@ def class_loss(logits: Tensor, label: Tensor, class_weights: Tensor | None, igno
 
 
 def summed_weight(label: Tensor, class_weights: Tensor | None, ignore_index: int) -> Tensor:
-    """What the mean of :func:`class_loss` divides by: the weights of the labels that count.
+    """Return the divisor of the mean of :func:`class_loss`: the summed weights of the labels that count.
 
     Example:
         >>> summed_weight(torch.tensor([0, 1, 1, 7]), torch.tensor([3.0, 1.0]), 7)

@@ -1,4 +1,4 @@
-"""The classifier's network: a backbone, one pooled position, a linear head, and nothing computed that nothing reads."""
+"""The classifier's network: a backbone, pooling and a linear head, without computations that no output depends on."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ FrozenDtype = Literal["float32", "bfloat16"]
 
 
 class SequenceClassifier(nn.Module):
-    """A backbone, one pooled position and a linear head.
+    """A backbone, pooling and a linear head.
 
     Args:
         backbone: The decoder.
-        pooling: Which position decides.
+        pooling: Which hidden state is classified.
         mask_padding: Whether attention ignores padding.
 
     Attributes:
@@ -45,11 +45,11 @@ class SequenceClassifier(nn.Module):
 
     @property
     def masks(self) -> bool:
-        """Whether masking the padding changes anything: under a causal mask real tokens do not see it anyway."""
+        """Return whether masking padding changes anything: under a causal mask real tokens do not see it anyway."""
         return self.mask_padding and (not self.causal_mask or reads_padding(self.pooling, True, True))
 
     def needed(self, length: Tensor, positions: int) -> Tensor:
-        """How many of the first positions of each sequence can change its logits, (B,) int64."""
+        """Return how many of the first positions of each sequence can change its logits, (B,) int64."""
         return needed_positions(length, positions, self.pooling, self.causal_mask, self.mask_padding)
 
     def trim(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -59,12 +59,12 @@ class SequenceClassifier(nn.Module):
         return {**batch, "input_ids": input_ids[:, :columns]}
 
     def forward(self, input_ids: Tensor, length: Tensor, features: Tensor | None = None, depth: int = 0) -> Tensor:
-        """Logits (B, 2).
+        """Return logits (B, 2).
 
         Args:
             input_ids: Right-padded token ids (B, T) int64.
             length: Number of real tokens, (B,) int64.
-            features: What is known of these texts already: hidden states behind ``depth`` blocks (B, T, D), or the
+            features: Outputs that are cached for these texts: hidden states behind ``depth`` blocks (B, T, D), or the
                 pooled vector (B, D).
             depth: How many blocks are behind ``features``.
         """
@@ -78,17 +78,17 @@ class SequenceClassifier(nn.Module):
         return self.head(features)
 
     def hidden_states(self, input_ids: Tensor, length: Tensor) -> Tensor:
-        """Hidden states (B, T, D) behind the last block, of all positions."""
+        """Return hidden states (B, T, D) behind the last block, of all positions."""
         if not self.backbone.splits:
             return self.backbone(input_ids, self._real(input_ids, length))
         return self.run(self.backbone.embed(input_ids), length, 0, len(self.backbone.blocks))
 
     def run(self, hidden: Tensor, length: Tensor, start: int, stop: int) -> Tensor:
-        """Hidden states (B, T, D) behind ``stop`` blocks, from those behind ``start`` blocks."""
+        """Return hidden states (B, T, D) behind ``stop`` blocks, from those behind ``start`` blocks."""
         return self._run(hidden, self._arguments(hidden, length), start, stop)
 
     def pooled(self, hidden: Tensor, length: Tensor, start: int) -> Tensor:
-        """The vector (B, D) that the head reads, from the hidden states (B, T, D) behind ``start`` blocks."""
+        """Return the pooled vector (B, D), from the hidden states (B, T, D) behind ``start`` blocks."""
         position = pooled_position(length, hidden.shape[1], self.pooling)
         blocks = len(self.backbone.blocks)
         if position is None:
@@ -109,7 +109,7 @@ class SequenceClassifier(nn.Module):
         return self.backbone.run_blocks(hidden, arguments, middle, stop)
 
     def _precision_of(self, block: int, hidden: Tensor) -> AbstractContextManager[Any]:
-        """What a block runs under; autocast leaves the sum that runs past the blocks in its own type."""
+        """Return the autocast context of a block; the residual stream keeps its own dtype under it."""
         if block >= self.bf16_blocks:
             return nullcontext()
         return torch.autocast(hidden.device.type, dtype=torch.bfloat16)
@@ -118,5 +118,5 @@ class SequenceClassifier(nn.Module):
         return self.backbone.block_arguments(hidden, self._real(hidden, length))
 
     def _real(self, batch: Tensor, length: Tensor) -> Tensor | None:
-        """Which positions of a batch (B, T, ...) may be attended to; None for all."""
+        """Return which positions of a batch (B, T, ...) may be attended to; None for all."""
         return real_tokens(length, batch.shape[1]) if self.masks else None

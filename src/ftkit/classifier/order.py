@@ -1,4 +1,4 @@
-"""In which order an epoch visits the training messages: that of a seed and the epoch's number, or the published one."""
+"""The order of the training messages in an epoch: by seed and epoch, or that of the published script."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EVALUATE_EVERY = 50  # batches, in the published script
 
 
 def published_order(n: int, batches: int, seed: int, epoch: int) -> Tensor:
-    """The permutation that the published script's data loader draws in an epoch.
+    """Return the permutation that the published script's data loader draws in an epoch.
 
     The script draws from one generator, which its periodic evaluations move on as well: iterating a loader
     draws a seed for its workers, and a shuffling loader one more for its permutation. After every 50th batch,
@@ -45,7 +45,7 @@ def published_order(n: int, batches: int, seed: int, epoch: int) -> Tensor:
 class EpochSampler(SeededSampler):
     """Visits the training messages in the order that belongs to the epoch.
 
-    Lightning calls :meth:`set_epoch` before each epoch; whoever iterates a loader by hand calls it too.
+    Lightning calls :meth:`set_epoch` before each epoch; a loop of your own has to call it, too.
 
     Args:
         n: Number of training messages.
@@ -66,12 +66,12 @@ class EpochSampler(SeededSampler):
         self.batches, self.published = batches, order == "published"
 
     def order(self) -> list[int]:
-        """The permutation of the epoch."""
+        """Return the permutation of the epoch."""
         if not self.published:
             return super().order()
         return published_order(self.n, self.batches, self.seed, self.epoch).tolist()
 
 
 def _draw(generator: torch.Generator) -> int:
-    """One seed, drawn as PyTorch's data loader and random sampler draw theirs."""
+    """Draw a seed as PyTorch's data loader and random sampler draw theirs."""
     return int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())

@@ -1,4 +1,4 @@
-"""Which position of a sequence decides its class."""
+"""Pooling: which hidden state of a sequence is classified."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def pool(hidden: Tensor, length: Tensor, pooling: Pooling) -> Tensor:
 
 
 def unpadded(pooling: Pooling) -> Pooling:
-    """The same pooling of texts that are never padded, in words that stay true in a batch that had to be.
+    """Return the pooling that gives the same result for texts without padding, also in a padded batch.
 
     All positions of such a text are real tokens: its last one is its last real one.
 
@@ -71,7 +71,7 @@ def unpadded(pooling: Pooling) -> Pooling:
 
 
 def pooled_position(length: Tensor, positions: int, pooling: Pooling) -> Tensor | None:
-    """The one position that :func:`pool` reads, (B,) int64; None if it averages.
+    """Return the one position that :func:`pool` reads, (B,) int64; None if it averages.
 
     Example:
         >>> [pooled_position(torch.tensor([2, 3]), 4, how).tolist() for how in ("first", "last", "last_real")]
@@ -85,12 +85,12 @@ def pooled_position(length: Tensor, positions: int, pooling: Pooling) -> Tensor 
 
 
 def needed_positions(length: Tensor, positions: int, pooling: Pooling, causal_mask: bool, mask_padding: bool) -> Tensor:
-    """How many of the first positions of each sequence can change the pooled vector at all.
+    """Return how many of the first positions of each sequence can change the pooled vector.
 
     Args:
         length: Number of real tokens, (B,) int64.
         positions: Number of positions T, padding included.
-        pooling: Which position decides.
+        pooling: Which hidden state is classified.
         causal_mask: Whether a token sees only itself and those before it.
         mask_padding: Whether attention ignores padding.
 
@@ -107,7 +107,7 @@ def needed_positions(length: Tensor, positions: int, pooling: Pooling, causal_ma
 
 
 def reads_padding(pooling: Pooling, causal_mask: bool, mask_padding: bool) -> bool:
-    """Whether right padding can change the pooled vector.
+    """Return whether right padding can change the pooled vector.
 
     Example:
         >>> reads_padding("last_real", causal_mask=True, mask_padding=False)

@@ -1,4 +1,4 @@
-"""Where labelled messages come from: the demo corpus, the public SMS file, or a file of the user's."""
+"""Sources of labeled messages: the demo corpus, the public SMS data set, or a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TITLES = {"demo": "made-up demo messages", "uci": "SMS Spam Collection (UCI dat
 
 @dataclass(frozen=True)
 class Source:
-    """Labelled messages by the name of their source.
+    """Labeled messages by the name of their source.
 
     Args:
         name: ``demo``, ``uci`` or the path of a file.
@@ -47,16 +47,16 @@ class Source:
                 "must be two different class names, negative and positive", field="labels", got=self.labels
             )
         if self.name == "demo" and self.labels != DEMO_LABELS:
-            raise InputError("the demo messages are labelled ham and spam", field="labels", got=self.labels)
+            raise InputError("the demo messages are labeled ham and spam", field="labels", got=self.labels)
 
     @property
     def title(self) -> str:
-        """The source in words."""
+        """Return the source in words."""
         return _TITLES.get(self.name, self.name)
 
     @property
     def sha256(self) -> str:
-        """The hash of the messages, known before anything is downloaded.
+        """Return the hash of the messages, known before anything is downloaded.
 
         Raises:
             InputError: The file cannot be read.
@@ -71,7 +71,7 @@ class Source:
             download.fetch_sms_spam()
 
     def read(self) -> Messages:
-        """The messages.
+        """Read the messages.
 
         Raises:
             InputError: The file cannot be used.
@@ -89,7 +89,7 @@ class Source:
                 "there is no such file",
                 field="source",
                 got=self.name,
-                fix="use demo, uci, or the path of a file with a label and a text a row",
+                fix="use demo, uci, or the path of a file with a label and a text in each line",
             )
         return path
 

@@ -1,4 +1,4 @@
-"""Spam or not: labelled messages, split, encoded and batched for a classifier."""
+"""Labeled messages, split, encoded and batched for a text classifier."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from ftkit.training.distributed import processes
 from ftkit.training.split_data import SplitDataModule
 
 _UNCUT = 2**31
-_TOGETHER = 8  # messages that are learnt one by one, where they may share a batch all the same
+_TOGETHER = 8  # largest batch that replaces batches of 1
 
 
 class SpamDataModule(SplitDataModule):
-    """Messages labelled ham or spam, or of any other two classes, for a text classifier.
+    """Messages labeled ham or spam, or with any other two classes, for a text classifier.
 
     Args:
         source: ``demo`` (made-up messages that ftkit writes), ``uci`` (downloads the SMS Spam Collection), or
-            the path of a file with a label and a text a row.
-        split: ``published`` (balanced; the rows, draws and sizes of the published table), ``balanced`` (the
+            the path of a file with a label and a text in each line.
+        split: ``published`` (balanced; the messages, draws and sizes of the published table), ``balanced`` (the
             larger class drawn down to the smaller one) or ``all`` (every message, both classes in the same
             proportions everywhere).
         fractions: Parts of the messages for train and validation; the rest is for test.
         split_seed: Seed of the split.
         padding: ``longest`` (pad and cut to the longest train message), ``context`` (to the model's context),
             a number of tokens, or ``none`` (each message at its own length; in a batch, that of the longest). Messages
-            without padding are evaluated several at a time, unless the model would attend to what fills them up; and
-            those that are learnt one by one, with accumulated gradients, come as the batches that make the same steps.
+            without padding are evaluated several at a time, unless the model would attend to the padding; and training
+            with batch size 1 and accumulated gradients uses larger batches that make the same steps.
         drop_last: Leave out the last, smaller batch of a training epoch.
         order: Order of the training messages: ``seeded`` by (seed, epoch), or ``published``, the published
             script's draws.
@@ -96,7 +96,7 @@ class SpamDataModule(SplitDataModule):
 
     @property
     def data_sha256(self) -> str:
-        """The hash of the source, known before anything is downloaded or encoded; ``report`` has the same.
+        """Return the hash of the source, known before anything is downloaded or encoded; ``report`` has the same.
 
         Raises:
             InputError: The file cannot be read.
@@ -163,7 +163,7 @@ class SpamDataModule(SplitDataModule):
         self.note_seed()
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of the train split, in the order of the epoch."""
+        """Return batches of the train split, in the order of the epoch."""
         messages, sharing = len(self.datasets["train"]), processes(self.trainer)
         rounding = math.floor if self.drop_last else math.ceil
         batches = rounding(messages / (self.batch_size * sharing.get("num_replicas", 1)))
@@ -173,7 +173,7 @@ class SpamDataModule(SplitDataModule):
         return self._loader("train", self.batch_size * self._joined, sampler, evaluation=False, drop_last=drop_last)
 
     def join_steps(self, trainer: L.Trainer) -> None:
-        """Let messages that are learnt one by one, gradients accumulated, come as batches that make the same steps.
+        """Replace batches of 1 with accumulated gradients by larger batches that make the same steps.
 
         The trainer accumulates that much less. Where padding would be attended to, nothing is changed; nor where
         processes share the steps, or where the trainer was told to count batches that would not come out even.
@@ -199,7 +199,7 @@ class SpamDataModule(SplitDataModule):
             self._join(self.trainer, 1)
 
     def on_exception(self, exception: BaseException) -> None:
-        """The same for a stage that ends early, after which Lightning tears no data module down."""
+        """Do the same for a stage that fails, after which Lightning tears no data module down."""
         self.teardown("")
 
     def _join(self, trainer: L.Trainer, messages: int) -> None:
@@ -210,7 +210,7 @@ class SpamDataModule(SplitDataModule):
         self._joined = messages
 
     def _evaluation_order(self, split: SplitName) -> Sequence[int]:
-        """As they come; or by length, where a batch costs as much as its longest message."""
+        """Return the examples as they come; or by length, where a batch costs as much as its longest message."""
         if not self._by_length:
             return super()._evaluation_order(split)
         return self.datasets[split].length.argsort(stable=True).tolist()
@@ -219,7 +219,7 @@ class SpamDataModule(SplitDataModule):
         return as_it_is if evaluation or self._joined == 1 else partial(with_share, size=self._joined)
 
     def _rows(self, messages: Messages) -> dict[str, list[int]]:
-        """The places of each split's messages."""
+        """Return the indices of each split's messages."""
         divide = stratified_split if self.split == "all" else balanced_split
         target = [self.labels.index(label) for label in messages.labels]
         rows = {name: part.tolist() for name, part in divide(target, self.fractions, self.split_seed).items()}
@@ -273,7 +273,7 @@ def _statistics(
     encoded: dict[SplitName, list[list[int]]],
     max_length: int,
 ) -> dict[str, dict[str, Any]]:
-    """By split: messages, positive ones, lengths in tokens before cutting, messages cut, messages empty."""
+    """Return by split: messages, positive ones, lengths in tokens before cutting, messages cut, messages empty."""
     lengths = {name: [len(ids) for ids in encoded[name]] for name in SPLITS}
     return {
         "sizes": {name: len(datasets[name]) for name in SPLITS},

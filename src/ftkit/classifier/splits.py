@@ -1,4 +1,4 @@
-"""Who trains, who validates, who is tested: the published split of the SMS messages, and others."""
+"""Train, validation and test splits: the published one of the SMS messages, and others."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def stratified_split(labels: Sequence[int], fractions: tuple[float, float], seed
 
 
 def _sample(rows: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """The rows that pandas' ``sample(count, random_state=seed)`` takes."""
+    """Return the rows that pandas' ``sample(count, random_state=seed)`` takes."""
     return rows[np.random.RandomState(seed).permutation(len(rows))[:count]]
 
 

@@ -52,29 +52,30 @@ class TextClassifier(MeasuredModule):
         revision: Hub revision to pin.
         dropout: Dropout wherever the family has some: GPT-2 in embeddings, attention and residual paths, most others on
             the attention weights only.
-        trainable: What learns: ``last_layer`` (the head only), ``last_block``, ``last_two_blocks``, a number of last
-            blocks, ``all``, or ``lora``. A block that learns brings the final norm with it.
-        pooling: Which position decides: ``first``, ``last`` (padding or not), ``last_real``, ``mean``, ``mean_real``.
-        causal_mask: Whether a token sees only itself and those before it. Not every family can do without.
+        trainable: Which parameters are trainable: ``last_layer`` (the head only), ``last_block``, ``last_two_blocks``,
+            a number of last blocks, ``all``, or ``lora``. The final norm is trainable whenever a block is.
+        pooling: Which hidden state is classified: ``first``, ``last`` (padding or not), ``last_real``, ``mean``,
+            ``mean_real``.
+        causal_mask: Whether a token attends only to itself and earlier ones. Not every family works without it.
         mask_padding: Whether attention ignores padding. The published table never masks it.
         lora_rank: Rank of the adapters.
         lora_alpha: Scale of the adapters: alpha itself in the published flavour, alpha / rank in peft's.
         lora_dropout: Dropout on the adapters' input.
         lora_flavour: ``published`` (every linear layer; GPT-2's query, key and value apart) or ``peft`` (the layers
             that peft adapts in this family by default, or every linear layer of its blocks).
-        ignore_index: A label that the loss leaves out; with labels 0 and 1 the default leaves out none.
+        ignore_index: A label that the loss ignores; with labels 0 and 1 the default ignores none.
         class_weights: Weight of each class in the loss, negative class first.
         seed: Seed of random weights, head and adapters; null takes the one that ``seed_everything`` set.
-        quantization: ``8bit`` or ``nf4`` for what does not learn, by bitsandbytes: less memory, approximate. Adapters
-            are peft's own then.
+        quantization: ``8bit`` or ``nf4`` quantizes the frozen weights by bitsandbytes: less memory, approximate. The
+            adapters are peft's own then.
         tokenizer: Folder or hub id of the tokenizer; null takes the one that belongs to the weights.
-        cache_frozen: Whether what the frozen part makes of each message is computed once and kept on disk, in
-            ``$FTKIT_CACHE/features``, for all epochs, runs and rows that share it. The results stay the same.
-        frozen_dtype: ``float32`` is exact. ``bfloat16`` is approximate: the blocks in front that never learn run
-            under bf16 autocast, about twice as fast, kept or not, in training and ever after; what learns is
-            computed as before. It changes nothing where no block is frozen.
-        optimizer: Makes the optimizer from the parameters that learn.
-        scheduler: Makes a learning-rate scheduler from the optimizer.
+        cache_frozen: Whether the outputs of the frozen layers are computed once for each message and cached in
+            ``$FTKIT_CACHE/features``, for all epochs, runs and rows that share them. The results stay the same.
+        frozen_dtype: ``float32`` is exact. ``bfloat16`` is approximate: the leading frozen blocks run under bf16
+            autocast, about twice as fast, cached or not, in training and inference; trainable parts are computed as
+            before. It has no effect where no block is frozen.
+        optimizer: Builds the optimizer from the trainable parameters.
+        scheduler: Builds a learning-rate scheduler from the optimizer.
         scheduler_interval: Whether the scheduler is stepped with each optimizer ``step`` or after each ``epoch``.
         metrics: What validation and test log besides loss and accuracy, see
             :class:`ftkit.training.measured.MeasuredModule`.
@@ -135,30 +136,30 @@ class TextClassifier(MeasuredModule):
 
     @property
     def base_options(self) -> dict[str, Any]:
-        """The options that say what the backbone is made from."""
+        """Return the options that identify the backbone."""
         identity = {"source": self.base_model, "weights": self.weights, "revision": self.revision}
         return identity if self.weights == "pretrained" else {**identity, "seed": self.seed}
 
     @property
     def base_name(self) -> str:
-        """The hub id, the folder or the file that ``base_model`` means."""
+        """Return the hub id, the folder or the file that ``base_model`` means."""
         return locate(self.base_model)
 
     @property
     def base_files(self) -> BaseFiles:
-        """Where backbone and tokenizer are loaded from."""
+        """Return where backbone and tokenizer are loaded from."""
         named = self.tokenizer_source
         tokenizer = Location(locate_processor(named)) if named else Location(self.tokenizer_name, self.revision)
         return BaseFiles(Location(self.base_name, self.revision), tokenizer, self.weights == "pretrained")
 
     @property
     def tokenizer_name(self) -> str:
-        """The hub id, the folder or the file of the tokenizer that belongs to the base model."""
+        """Return the hub id, the folder or the file of the base model's tokenizer."""
         return locate_processor(self.base_model)
 
     @property
     def context_length(self) -> int:
-        """Largest number of tokens in a text."""
+        """Return the largest number of tokens in a text."""
         return loading.context_length(self.load_config())
 
     def load_config(self) -> PretrainedConfig:
@@ -178,12 +179,12 @@ class TextClassifier(MeasuredModule):
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer that belongs to the backbone, loaded once."""
+        """Load the backbone's tokenizer, once."""
         return self.load_tokenizer()
 
     @property
     def encoding(self) -> Encoding | None:
-        """How texts become batches, once a data module or a checkpoint has said so."""
+        """Return how texts become batches; None until a data module or a checkpoint sets it."""
         return self._encoding
 
     @encoding.setter
@@ -194,23 +195,23 @@ class TextClassifier(MeasuredModule):
 
     @property
     def _pooling(self) -> Pooling:
-        """``pooling``, said so that texts that were learnt without padding can be judged in a batch that has some."""
+        """Return ``pooling``, or what equals it for texts trained without padding in a batch that has some."""
         padded = self.encoding is None or self.encoding.pad_to_max
         return self.pooling if padded else unpadded(self.pooling)
 
     @property
     def sees_padding(self) -> bool:
-        """Whether a real token attends to right padding, which changes a prediction then, however it is pooled."""
+        """Return whether real tokens attend to right padding, which changes predictions whatever the pooling."""
         return not (self.causal_mask or self.mask_padding)
 
     @property
     def reads_padding(self) -> bool:
-        """Whether right padding can change a prediction."""
+        """Return whether right padding can change a prediction."""
         return reads_padding(self.pooling, self.causal_mask, self.mask_padding)
 
     @property
     def frozen_seconds(self) -> float:
-        """Seconds of this stage that went into computing or opening what the frozen part makes of the messages."""
+        """Return the seconds of this stage spent on computing or opening cached outputs of frozen layers."""
         return 0.0 if self.prefix is None else self.prefix.seconds
 
     def configure_model(self) -> None:
@@ -229,20 +230,22 @@ class TextClassifier(MeasuredModule):
         self.keep_fingerprint()
         if self.frozen_dtype == "bfloat16":
             if not backbone.splits:
-                raise InputError("needs a model that can be taken apart", field="frozen_dtype", got=self.frozen_dtype)
+                raise InputError(
+                    "needs a model that can be split into blocks", field="frozen_dtype", got=self.frozen_dtype
+                )
             self.net.bf16_blocks = frozen_blocks(backbone)
         shard(self, self.net)
 
     @property
     def class_names(self) -> tuple[str, str]:  # type: ignore[override]
-        """Names of the negative and the positive class."""
+        """Return the names of the negative and the positive class."""
         return ("0", "1") if self.encoding is None else self.encoding.labels
 
     @property
     def steps_join(self) -> bool:
-        """Whether one batch makes the step of its messages one by one, if padding changes nothing, and costs no more.
+        """Return whether one larger batch makes the same step as its messages one by one, and costs no more.
 
-        Nothing is drawn, the loss is a plain mean, and only the last block holds what a gradient needs.
+        Nothing is drawn, the loss is a plain mean, and only the last block holds activations for gradients.
         """
         little = self.trainable in ("last_layer", "last_block", 1)
         return little and not self.dropout and self.class_weights is None
@@ -256,7 +259,7 @@ class TextClassifier(MeasuredModule):
         self.prefix = None  # weights and messages may have changed since the last stage
 
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Leave out the columns that nothing reads, and bring what is known of the frozen part."""
+        """Leave out the columns that nothing reads, and add cached outputs of frozen layers."""
         assert self.net is not None, "configure_model comes first"
         if self.cache_frozen and self.prefix is None:
             self.prefix = self._open_prefix(self.net)
@@ -264,12 +267,12 @@ class TextClassifier(MeasuredModule):
         return batch if self.prefix is None else self.prefix.attach(batch)
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
-        """Logits (B, 2) of a batch; column 1 is the positive class."""
+        """Return the logits (B, 2) of a batch; column 1 is the positive class."""
         assert self.net is not None, "configure_model comes first"
         return self.net(batch["input_ids"], batch["length"], batch.get("features"), batch.get("depth", 0))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Mean cross-entropy of the batch; of all processes' batches, for their gradients are averaged afterwards."""
+        """Return the mean cross-entropy, weighted so that averaged gradients are those of all processes."""
         label = batch["label"]
         loss = mean = class_loss(self(batch), label, self.class_weights, self.ignore_index)
         if (trainer := attached_trainer(self)) is not None and trainer.world_size > 1:
@@ -297,7 +300,7 @@ class TextClassifier(MeasuredModule):
         return self._predictions(batch, self(batch))
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over the parameters that learn, with its scheduler if there is one."""
+        """Build the optimizer over the trainable parameters, and its scheduler if there is one."""
         learning = trainable_parameters(self).values()
         return configured_optimizers(learning, self.optimizer, self.scheduler, self.lr, self.scheduler_interval)
 
@@ -320,7 +323,7 @@ class TextClassifier(MeasuredModule):
             raise InputError("must be a list of texts", field="texts", got=texts, fix="put the text into a list")
         at_least(1, batch_size=batch_size)
         if self.encoding is None:
-            raise InputError("how texts are encoded is known only after training", fix="train it, or load a checkpoint")
+            raise InputError("how texts are encoded is unknown before training", fix="train it, or load a checkpoint")
         self.configure_model()
         assert self.net is not None
         was_training = self.training
@@ -346,14 +349,14 @@ class TextClassifier(MeasuredModule):
             self.encoding = Encoding(**checkpoint["encoding"])
 
     def _open_prefix(self, net: SequenceClassifier) -> FrozenPrefix | None:
-        """What is kept of the data module's messages; None where they or the whole network are not at hand."""
+        """Return the cache for the data module's messages; None where they or the whole network are not at hand."""
         data: Any = getattr(self.trainer, "datamodule", None)
         if not getattr(data, "datasets", None) or not holds_whole_network(self.trainer):
             return None
         return FrozenPrefix(net, data.datasets, data.batch_size, self.trainer.precision_plugin.forward_context)
 
     def _quantization_options(self, config: PretrainedConfig) -> dict[str, Any]:
-        """Keyword arguments with which ``from_pretrained`` quantizes what does not learn; none if nothing is to be."""
+        """Return the arguments with which ``from_pretrained`` quantizes frozen weights; none without quantization."""
         if self.quantization is None:
             return {}
         if self.weights != "pretrained":
@@ -378,10 +381,10 @@ class TextClassifier(MeasuredModule):
         at_least(1, lora_rank=self.lora_rank)
         below_one(dropout=self.dropout, lora_dropout=self.lora_dropout)
         if self.quantization is not None and self.trainable == "all":
-            raise InputError("quantized weights cannot learn", field="quantization", fix="use trainable: lora")
+            raise InputError("quantized weights cannot be trained", field="quantization", fix="use trainable: lora")
         if self.quantization is not None and (self.trainable, self.lora_flavour) == ("lora", "published"):
             raise InputError(
-                "the published adapters take the fused weights apart, which quantized ones cannot be",
+                "the published adapters split fused weights, and quantized ones cannot be split",
                 field="lora_flavour",
                 got="published",
                 fix="use lora_flavour: peft",

@@ -1,4 +1,4 @@
-"""Which parameters learn: the head, the last blocks, everything, or LoRA adapters."""
+"""Choose the trainable parameters: the head, the last blocks, everything, or LoRA adapters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BLOCKS = {"last_layer": 0, "last_block": 1, "last_two_blocks": 2}
 
 
 def trainable_blocks(trainable: Trainable | int, blocks: int) -> int:
-    """How many blocks, counted from the last, have parameters that learn.
+    """Return how many blocks, counted from the last, are trainable.
 
     Args:
         trainable: The name of a choice, or a number of last blocks.
@@ -37,34 +37,34 @@ def trainable_blocks(trainable: Trainable | int, blocks: int) -> int:
     """
     if trainable in ("all", "lora"):
         return blocks
-    learning = _BLOCKS[trainable] if isinstance(trainable, str) else trainable
-    if trainable != "last_layer" and not 1 <= learning <= blocks:
+    count = _BLOCKS[trainable] if isinstance(trainable, str) else trainable
+    if trainable != "last_layer" and not 1 <= count <= blocks:
         raise InputError(
             f"the backbone has {blocks} blocks",
             field="trainable",
             got=trainable,
             fix=f"use 1 to {blocks}, or last_layer" if blocks else "use last_layer, all or lora",
         )
-    return learning
+    return count
 
 
 def choose_trainable(backbone: Backbone, head: nn.Module, trainable: Trainable | int) -> None:
-    """Let the head and the last blocks learn, with the final norm as soon as a block does; freeze the rest.
+    """Make the head and the last blocks trainable, and the final norm if a block is; freeze the rest.
 
     ``last_layer`` leaves the final norm frozen, and ``all`` includes the embeddings, as in the published table.
     """
-    learning = trainable_blocks(trainable, len(backbone.blocks))
+    count = trainable_blocks(trainable, len(backbone.blocks))
     backbone.requires_grad_(trainable == "all")
     head.requires_grad_(True)
-    if learning:
+    if count:
         backbone.norm.requires_grad_(True)
-        backbone.blocks[-learning:].requires_grad_(True)
+        backbone.blocks[-count:].requires_grad_(True)
 
 
 def frozen_parts(backbone: Backbone) -> list[list[nn.Parameter]]:
-    """The parts in front that do not learn, each as its parameters: the embeddings, then block after block.
+    """Return the leading frozen parts, each as its parameters: the embeddings, then block after block.
 
-    The final norm follows the last block. Nothing is frozen behind a part that learns.
+    The final norm follows the last block. Parts behind a trainable one do not count.
     """
     behind = [list(module.parameters()) for module in (*backbone.blocks, backbone.norm)]
     known = {id(parameter) for part in behind for parameter in part}
@@ -78,13 +78,13 @@ def frozen_parts(backbone: Backbone) -> list[list[nn.Parameter]]:
 
 
 def frozen_blocks(backbone: Backbone) -> int:
-    """How many of the first blocks do not learn, nor anything before them."""
+    """Return how many leading blocks are frozen together with everything before them."""
     embeddings_and_blocks = frozen_parts(backbone)[: 1 + len(backbone.blocks)]
     return max(len(embeddings_and_blocks) - 1, 0)
 
 
 def add_lora(net: Any, rank: int, alpha: float, flavour: LoraFlavour, dropout: float = 0.0) -> None:
-    """Freeze the backbone and put peft's LoRA adapters into it, in place. The head learns in full.
+    """Freeze the backbone and put peft's LoRA adapters into it, in place. The head is trained in full.
 
     ``published`` adapts every linear layer of every block and the head, query, key and value each with an adapter of
     its own: y = Wx + alpha (xA)B, with A uniform within 1/sqrt(rank) and B zero. The factor is alpha and not alpha /
@@ -124,7 +124,7 @@ def add_lora(net: Any, rank: int, alpha: float, flavour: LoraFlavour, dropout: f
 
 
 def _linear_layers(net: nn.Module) -> list[str]:
-    """Names of all layers that hold a weight matrix: linear ones and GPT-2's Conv1D, not embeddings or norms."""
+    """Return the names of all layers with a weight matrix: linear ones and GPT-2's Conv1D, not embeddings or norms."""
     return [name for name, module in net.named_modules() if is_linear(module)]
 
 

@@ -1,4 +1,4 @@
-"""``ftkit data show``: what a model reads and what it learns, token by token, before anything is trained."""
+"""``ftkit data show``: a training example token by token, with supervised tokens marked."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-START, END = "⟦", "⟧"  # around what is learnt
+START, END = "⟦", "⟧"  # around supervised tokens
 _RUN = 4  # so many equal tokens are written as one with their number
 
 
 def data_show(config: list[Path], example: int = 0) -> str:
-    """Show a training example as the model gets it, with the part that is learnt between ⟦ and ⟧.
+    """Show a training example as the model gets it, with supervised tokens between ⟦ and ⟧.
 
-    A classifier learns the label; there the positions that it is read from are marked.
+    Of a classifier, whose target is the label, the pooled positions are marked.
 
     Args:
         config: The config files of the run, as for fit.
         example: Which example of the train split, counted from 0.
 
     Returns:
-        Which turns of conversations are learnt, the example decoded with its tokens counted, and the shapes of the
+        Which turns of conversations are supervised, the example decoded with its tokens counted, and the shapes of the
         batch's tensors.
 
     Raises:
@@ -77,12 +77,12 @@ def _shown(batch: dict[str, Any], tokenizer: Any, example: int) -> list[str]:
         names, inputs["input_ids"], inputs["labels"], inputs["attention_mask"], strict=True
     ):
         read = mask.bool()
-        learnt = (labels != IGNORE_INDEX)[read].tolist()
+        supervised = (labels != IGNORE_INDEX)[read].tolist()
         title = f"Example {example} ({batch['id'][0]}){name and ', '}{name}"
         lines += [
             "",
-            f"{title}: {len(learnt)} tokens, {sum(learnt)} learnt, between {START} and {END}",
-            marked(ids[read].tolist(), learnt, tokenizer),
+            f"{title}: {len(supervised)} tokens, {sum(supervised)} supervised, between {START} and {END}",
+            marked(ids[read].tolist(), supervised, tokenizer),
         ]
     return [*lines, *_shapes(inputs)]
 
@@ -99,7 +99,7 @@ def _shown_message(batch: dict[str, Any], model: Any, data: Any, example: int) -
     padding = f", {len(ids) - length} of them padding" if len(ids) > length else ""
     label = data.labels[int(batch["label"])]
     tokens = f"{len(ids)} tokens{padding}"
-    title = f"Example {example} ({batch['id'][0]}): {tokens}; label {label}, read between {START} and {END}"
+    title = f"Example {example} ({batch['id'][0]}): {tokens}; label {label}, pooled between {START} and {END}"
     tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
     return ["", title, marked(ids.tolist(), read, model.load_tokenizer()), *_shapes(tensors)]
 
@@ -109,16 +109,16 @@ def _shapes(tensors: dict[str, Any]) -> list[str]:
     return ["", "Tensors", *shapes]
 
 
-def marked(ids: list[int], learnt: list[bool], tokenizer: Any) -> str:
-    """Decode tokens, with ⟦ and ⟧ around those that are learnt; long runs of one token, such as an image's, shortened.
+def marked(ids: list[int], supervised: list[bool], tokenizer: Any) -> str:
+    """Decode tokens, with ⟦ and ⟧ around supervised ones; shorten long runs of one token, such as an image's.
 
     Args:
         ids: Token ids.
-        learnt: Whether each is learnt.
+        supervised: Whether each is supervised.
         tokenizer: Decodes them.
     """
     parts = []
-    for is_learnt, group in groupby(zip(ids, learnt, strict=True), key=lambda pair: pair[1]):
+    for is_supervised, group in groupby(zip(ids, supervised, strict=True), key=lambda pair: pair[1]):
         pieces: list[str] = []
         pending: list[int] = []
         for token, run in groupby(token for token, _ in group):
@@ -129,5 +129,5 @@ def marked(ids: list[int], learnt: list[bool], tokenizer: Any) -> str:
             pieces += [tokenizer.decode(pending), f"{tokenizer.decode([token])}(x{count})"]
             pending = []
         text = "".join([*pieces, tokenizer.decode(pending)])
-        parts.append(f"{START}{text}{END}" if is_learnt else text)
+        parts.append(f"{START}{text}{END}" if is_supervised else text)
     return "".join(parts)

@@ -1,4 +1,4 @@
-"""``ftkit doctor``: one batch, in seconds, before hours of training."""
+"""``ftkit doctor``: check a training on one batch, in seconds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def doctor(configs: list[Path]) -> None:
-    """Try one batch of a training: what is learnt, what is padded, what moves, what is saved, what it costs.
+    """Check a training on one batch: supervised tokens, padding, gradients, checkpoints, memory.
 
     Args:
         configs: The config files that ``ftkit fit`` would be given, in the same order.

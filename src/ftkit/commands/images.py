@@ -1,4 +1,4 @@
-"""``ftkit images prepare``: a folder of pictures as RGB squares, once, ahead of training."""
+"""``ftkit images prepare``: a folder of images as RGB squares, once, ahead of training."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def prepare(
     skip_bad: bool = False,
     workers: int | None = None,
 ) -> None:
-    """Bring every picture of a folder to RGB squares of one size, animations to their most colourful frame.
+    """Convert every image of a folder to an RGB square of one size; of animations, the most colorful frame.
 
     SOURCE/a/b.gif becomes TARGET/a/b.gif.png, and data that name a/b.gif find it there. Hidden files and those for data
-    and text, such as .tsv, are left alone. TARGET/manifest.jsonl lists each picture, bad ones with the reason. A second
+    and text, such as .tsv, are left alone. TARGET/manifest.jsonl lists each image, bad ones with the reason. A second
     run keeps what is up to date, so that it completes one that was stopped; what it writes is the same byte for byte.
 
     Args:
-        source: The folder of pictures: JPEG, PNG, GIF, WEBP, BMP.
+        source: The folder of images: JPEG, PNG, GIF, WEBP, BMP.
         target: The folder to write.
         size: Width and height of the results, in pixels.
-        background: The colour behind transparency: a name or #RRGGBB.
-        skip_bad: End well although some pictures cannot be used; they are listed either way.
-        workers: How many pictures are decoded at a time; one for each CPU core if not given.
+        background: The color behind transparency: a name or #RRGGBB.
+        skip_bad: Exit with 0 although some images cannot be used; they are listed either way.
+        workers: How many images are decoded at a time; one for each CPU core if not given.
 
     Raises:
-        InputError: An option or folder cannot be used, or a picture is bad and `skip_bad` is not given.
+        InputError: An option or folder cannot be used, or an image is bad and `skip_bad` is not given.
         EnvironmentFault: The results cannot be written.
     """
     settings = _checked(source, target, size, background, workers)
@@ -69,14 +69,14 @@ def prepare(
     write_manifest(target / MANIFEST, examples)
     bad = [example for example in examples if example.status == "bad"]
     print(
-        f"{len(examples) - len(bad):,} of {len(examples):,} pictures are ready in {target} ({kept:,} were already), "
+        f"{len(examples) - len(bad):,} of {len(examples):,} images are ready in {target} ({kept:,} were already), "
         f"{len(bad):,} bad, {left_alone:,} other files left alone; see {target / MANIFEST}"
     )
     for example in bad[:_SHOWN]:
         print(f"bad: {settings.source / example.source}: {example.reason}", file=sys.stderr)
     if bad and not skip_bad:
         raise InputError(
-            f"{len(bad):,} of {len(examples):,} pictures cannot be used, listed in {target / MANIFEST}",
+            f"{len(bad):,} of {len(examples):,} images cannot be used, listed in {target / MANIFEST}",
             file=source,
             got=", ".join(example.source for example in bad[:_SHOWN]),
             fix="replace or remove them, or give --skip_bad",
@@ -84,7 +84,7 @@ def prepare(
 
 
 def write_manifest(path: Path, examples: Iterable[Prepared]) -> None:
-    """Write the list of pictures as JSON lines."""
+    """Write the list of images as JSON lines."""
     with atomic_write(path, "wb") as file:
         for example in examples:
             text = json.dumps(asdict(example), ensure_ascii=False)
@@ -94,7 +94,7 @@ def write_manifest(path: Path, examples: Iterable[Prepared]) -> None:
 
 def _checked(source: Path, target: Path, size: int, background: str, workers: int | None) -> Settings:
     if not source.is_dir():
-        raise InputError("the folder of pictures does not exist", file=source)
+        raise InputError("the folder of images does not exist", file=source)
     here, there = source.resolve(), target.resolve()
     if here.is_relative_to(there) or there.is_relative_to(here):
         raise InputError(
@@ -111,7 +111,7 @@ def _checked(source: Path, target: Path, size: int, background: str, workers: in
 
 
 def _listed(source: Path) -> tuple[list[str], int]:
-    """The pictures' paths in ``source``, sorted, and how many other files there are."""
+    """Return the images' paths in ``source``, sorted, and how many other files there are."""
     names, left_alone = [], 0
     for folder, folders, files in os.walk(source, onerror=_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -122,15 +122,15 @@ def _listed(source: Path) -> tuple[list[str], int]:
             else:
                 names.append(Path(folder, name).relative_to(source).as_posix())
     if not names:
-        raise InputError("there are no pictures in this folder", file=source)
+        raise InputError("there are no images in this folder", file=source)
     return sorted(names), left_alone
 
 
 def _check_distinct(names: list[str], source: Path) -> None:
-    """Refuse a picture whose own name is that of another's result: data that name it would get the other one."""
+    """Refuse an image whose own name is that of another's result: data that name it would get the other one."""
     if taken := sorted(set(names) & {f"{name}{PREPARED_SUFFIX}" for name in names}):
         raise InputError(
-            f"{len(taken):,} pictures have the names of other pictures' results",
+            f"{len(taken):,} images have the names of other images' results",
             file=source,
             got=", ".join(taken[:_SHOWN]),
             fix=f"rename them, or remove those that are the others with {PREPARED_SUFFIX} behind their names",
@@ -143,7 +143,7 @@ def _unreadable(error: OSError) -> None:
 
 @contextmanager
 def _results(names: list[str], settings: Settings, workers: int) -> Iterator[Iterator[tuple[Prepared, bool]]]:
-    """Prepare all pictures, in the order of ``names``; whoever leaves early waits for those begun, and for no others.
+    """Prepare all images, in the order of ``names``; whoever leaves early waits for those begun, and for no others.
 
     Threads do, because decoding and scaling run outside of Python's lock, and no process has to be started.
     """
@@ -158,7 +158,7 @@ def _results(names: list[str], settings: Settings, workers: int) -> Iterator[Ite
 
 def _with_progress(results: Iterator[tuple[Prepared, bool]], total: int) -> Iterator[tuple[Prepared, bool]]:
     console = Console(stderr=True)
-    columns = (TextColumn("pictures"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("images"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         yield from progress.track(results, total=total)
 

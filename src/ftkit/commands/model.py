@@ -1,10 +1,10 @@
-"""``ftkit model show``: what a model is, what it costs, and how it wants to be prompted."""
+"""``ftkit model show``: architecture, memory needs and prompt format of a model."""
 
 from __future__ import annotations
 
 
 def model_show(model: str, revision: str | None = None, rank: int = 8) -> str:
-    """Show what a model is, what it costs and how it is prompted, without loading its weights.
+    """Show a model's architecture, memory needs and prompt format, without loading its weights.
 
     Args:
         model: A hub id, a folder in transformers format, a GGUF file, or demo (demo-small, demo-medium, demo-large,

@@ -11,14 +11,14 @@ from ftkit.run_folder import CONFIG_FILE
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run, or what `ftkit push` made of a classifier's."""
+    """Return whether a folder holds a run, or a classifier exported by `ftkit push`."""
     from ftkit.training.export import DESCRIPTION
 
     return (folder / "checkpoints").is_dir() or (folder / DESCRIPTION).is_file()
 
 
 def class_of(folder: Path) -> Any:
-    """The module class that a run's checkpoint, or a pushed classifier, was made by.
+    """Return the module class of a run's checkpoint, or of a pushed classifier.
 
     Only classes of ftkit are imported: a checkpoint is data, and may come from anywhere.
 
@@ -90,7 +90,7 @@ def load_run(folder: Path, **loading: Any) -> Any:
 
 
 def _stored(folder: Path) -> dict[str, Any]:
-    """The checkpoint of a run, or of what `ftkit push` made of it."""
+    """Read the checkpoint of a run, or of what `ftkit push` exported."""
     from ftkit.training.checkpoint import read_checkpoint
     from ftkit.training.export import DESCRIPTION, read_export
 

@@ -41,14 +41,14 @@ def serve(
         name: The name that clients use; the model's own if not given.
         revision: Hub revision.
         adapter: A folder with a LoRA adapter to put on the model.
-        quantization: Load the weights in 8 or 4 bits; not for a GGUF file, which is unpacked.
+        quantization: Load the weights in 8 or 4 bits; not for a GGUF file, which is dequantized.
         dtype: Precision of what is not quantized; auto is the checkpoint's own, and float32 on a CPU.
         device_map: auto spreads the model over the GPUs there are, but a run takes the first; or one device, such as
             cpu.
-        batch_size: The most answers generated, or texts classified, at a time.
-        max_new_tokens: The most tokens that a request may ask for.
-        queue: The most answers that wait for their turn; more get 503 and Retry-After, or 400 if one request alone
-            asks for more.
+        batch_size: Largest number of answers generated, or texts classified, at a time.
+        max_new_tokens: Largest number of tokens that a request may ask for.
+        queue: Largest number of waiting answers. Beyond it requests get 503 with Retry-After; a request larger than
+            the queue gets 400.
         timeout: Seconds for one answer, waiting included.
     """
     at_least(1, batch_size=batch_size, max_new_tokens=max_new_tokens, queue=queue)

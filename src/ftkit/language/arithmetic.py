@@ -1,4 +1,4 @@
-"""Made-up arithmetic: seeded problems whose operands in validation and test were never seen in training."""
+"""Synthetic arithmetic: seeded problems whose operands in validation and test never occur in training."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Problem:
 
     @property
     def question(self) -> str:
-        """The problem as it is written."""
+        """Return the problem as it is written."""
         return f"{self.first} {self.operation} {self.second}"
 
     @property
     def answer(self) -> str:
-        """Its result."""
+        """Return its result."""
         results = {
             "+": self.first + self.second,
             "-": self.first - self.second,
@@ -51,7 +51,7 @@ class Problem:
 
     @property
     def carries(self) -> bool:
-        """Whether a carry, or a borrow where magnitudes are subtracted, occurs on paper."""
+        """Return whether the written calculation has a carry, or a borrow where magnitudes are subtracted."""
         first, second = abs(self.first), abs(self.second)
         digits, others = _digits(first), _digits(second)
         if self.operation == "*":
@@ -64,7 +64,7 @@ class Problem:
 
     @property
     def columns(self) -> dict[str, str]:
-        """What results are broken down by: operation, digits of the longer operand, carry, a minus sign anywhere."""
+        """Return what results are sliced by: operation, digits of the longer operand, carry, a minus sign anywhere."""
         return {
             "operation": self.operation,
             "length": str(max(len(str(abs(self.first))), len(str(abs(self.second))))),
@@ -128,13 +128,13 @@ class ArithmeticDataModule(LanguageDataModule):
 
     @property
     def source(self) -> str:
-        """The problems in words."""
+        """Return the problems in words."""
         signs = ", also negative" if self.negative else ""
         carry = {None: "", True: ", with carry", False: ", without carry"}[self.carry]
         return f"made-up arithmetic {' '.join(self.operations)}, {self.digits} digits at most{signs}{carry}"
 
     def examples(self, split: SplitName) -> list[Example]:
-        """The problems of a split as examples."""
+        """Return the problems of a split as examples."""
         return [
             Example(
                 id=f"{split}-{number:05d}",
@@ -146,7 +146,7 @@ class ArithmeticDataModule(LanguageDataModule):
         ]
 
     def problems(self, split: SplitName) -> list[Problem]:
-        """The problems of a split, no two the same.
+        """Return the problems of a split, no two the same.
 
         Raises:
             InputError: There are not so many.
@@ -170,7 +170,7 @@ class ArithmeticDataModule(LanguageDataModule):
         return self._problems[split]
 
     def _draws(self, split: SplitName) -> Iterator[Problem]:
-        """Problems without end, from a generator of the split's own."""
+        """Yield problems without end, from a generator of the split's own."""
         numbers = random.Random(f"{self.data_seed} {split}")
         while True:
             yield Problem(self._operand(numbers), numbers.choice(self.operations), self._operand(numbers))
@@ -182,7 +182,7 @@ class ArithmeticDataModule(LanguageDataModule):
 
 
 def split_of(first: int, second: int, seed: int = 0) -> str:
-    """The split that a pair of operands belongs to, whatever their order and signs.
+    """Return the split that a pair of operands belongs to, whatever their order and signs.
 
     Example:
         >>> split_of(12, -7) == split_of(7, 12)

@@ -155,7 +155,7 @@ class TextDataModule(LanguageDataModule):
 
     @property
     def source(self) -> str:
-        """The name of the train file."""
+        """Return the name of the train file."""
         return str(self.files["train"])
 
     def examples(self, split: SplitName) -> list[Example]:

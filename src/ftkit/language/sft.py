@@ -38,7 +38,7 @@ class CausalLMSFT(GenerativeModule):
         self.chat = getattr(datamodule, "chat", self.chat)
 
     def answer(self, questions: list[str], batch_size: int = 8) -> list[str]:
-        """Greedy answers to questions, which are put into the prompts of training.
+        """Answer questions greedily, in the prompts of training.
 
         Args:
             questions: What stands for ``{question}`` in the prompt style, such as ``1 + 1``; whole prompts where

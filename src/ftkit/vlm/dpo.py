@@ -22,13 +22,13 @@ _PREDICTIONS = {0.0: REJECTED, 0.5: TIE, 1.0: CHOSEN}  # by the accuracy of a pa
 
 
 class VLMDPO(VLMModule):
-    """A vision-language model that learns to prefer one answer to another.
+    """A vision-language model that is trained to prefer one answer to another.
 
     Batches hold B pairs: ``inputs`` has 2B examples, all chosen answers and then all rejected ones, and the images of
     the first B only; the vision tower runs once a pair, and so does what both sequences begin with, wherever one
     example can hold both answers (:mod:`ftkit.vlm.shared_prompt`). The reference is the same model with its adapters
-    off, or, where all weights learn, a frozen copy of the base. What it says of each answer is computed once and kept
-    on disk for all epochs, seeds, rates and betas.
+    off, or, where all weights are trained, a frozen copy of the base. Its log-probabilities are computed once and
+    cached on disk for all epochs, seeds, rates and betas.
 
     A step averages over the pairs of its whole window of micro-batches. Watch ``rewards/margin`` together with
     ``drift/chosen``: the margin also grows while both answers become unlikely.
@@ -39,10 +39,10 @@ class VLMDPO(VLMModule):
     accuracy counts a tie as half: before training every pair is one, and the accuracy that of chance, 50%.
 
     Args:
-        beta: How much a log-ratio to the reference counts; small values let the model move further.
+        beta: Weight of the log-ratios to the reference; small values let the model move further from it.
         loss: ``sigmoid`` or ``ipo``, see :func:`ftkit.vlm.preference.dpo_loss`.
         label_smoothing: Probability that a preference is the wrong way round, for ``sigmoid``.
-        cache_reference: Whether the reference's log-probabilities are kept on disk, in ``$FTKIT_CACHE/features``. The
+        cache_reference: Whether the reference's log-probabilities are cached in ``$FTKIT_CACHE/features``. The
             results stay the same.
         **options: Those of :class:`ftkit.vlm.model.VLMModule`.
 
@@ -76,10 +76,10 @@ class VLMDPO(VLMModule):
 
     @property
     def reference_net(self) -> Any:
-        """The network that :func:`ftkit.vlm.reference.as_reference` makes the reference of.
+        """Return the network that :func:`ftkit.vlm.reference.as_reference` turns into the reference.
 
-        Where all weights learn it is read from the base when it is first needed, onto the CPU, and is no part of this
-        module.
+        Where all weights are trained it is read from the base when it is first needed, onto the CPU, and is no part of
+        this module.
         """
         if self.trainable == "lora":
             return self.net
@@ -90,12 +90,12 @@ class VLMDPO(VLMModule):
         return self._base_net[0]
 
     def setup(self, stage: str) -> None:
-        """Start a stage: what was known of the weights may have changed."""
+        """Start a stage: the weights may have changed."""
         super().setup(stage)
         self.kept = None
 
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Bring what is kept of the images and of the reference."""
+        """Add cached image features and reference log-probabilities."""
         batch = super().on_before_batch_transfer(batch, dataloader_idx)
         if not self.cache_reference or not holds_whole_network(self.trainer):
             return batch
@@ -110,7 +110,7 @@ class VLMDPO(VLMModule):
         return {**batch, "reference_keys": keys, **({} if found is None else {"reference": found})}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """The summed loss of a micro-batch of pairs; logs means a pair of the step so far."""
+        """Return the summed loss of a micro-batch of pairs; log means per pair of the step so far."""
         losses, metrics = self.compare(batch)
         self._log("train", losses, metrics)
         return self.window_loss(losses.losses.sum(), len(losses.losses))
@@ -126,7 +126,7 @@ class VLMDPO(VLMModule):
         return _predictions(batch, self.compare(batch)[1])
 
     def compare(self, batch: dict[str, Any]) -> tuple[DPOLosses, dict[str, Tensor]]:
-        """Loss and metrics of each pair of a batch.
+        """Return loss and metrics of each pair of a batch.
 
         Returns:
             What :func:`ftkit.vlm.preference.dpo_loss` and :func:`ftkit.vlm.preference.preference_metrics` return.
@@ -151,7 +151,7 @@ class VLMDPO(VLMModule):
         return losses, preference_metrics(losses, policy, reference)
 
     def _reference(self, batch: dict[str, Any], inputs: dict[str, Any]) -> Tensor:
-        """Log-probabilities (2B,) under the reference, read or computed."""
+        """Return the log-probabilities (2B,) under the reference, cached or computed."""
         if "reference" in batch:
             return batch["reference"]
         reference = self.reference_net
@@ -171,7 +171,7 @@ class VLMDPO(VLMModule):
             figures |= metrics
         pairs = len(losses.losses)
         options: dict[str, Any] = {}
-        if split == "train":  # a step learns from its whole window on all processes: so are its figures
+        if split == "train":  # a step averages over its whole window on all processes, and so do its figures
             *sums, everywhere = self.over_window(*(values.sum() for values in figures.values()), pairs)
             means = [total / everywhere for total in sums]
         else:
@@ -182,10 +182,10 @@ class VLMDPO(VLMModule):
 
 
 def answer_log_probs(net: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Log-probabilities (2B,) of the answers of a batch of pairs, and their numbers of tokens (2B,).
+    """Return the log-probabilities (2B,) of the answers of a batch of pairs, and their numbers of tokens (2B,).
 
     A pair runs as one example or as two. They differ by rounding, as examples do in batches of other widths, so what is
-    kept of the reference serves both.
+    cached of the reference serves both.
     """
     hidden_states, head = hidden_states_and_head(net)
     inputs = with_features(net, inputs)

@@ -11,7 +11,7 @@ from ftkit.vlm.model import VLMModule
 
 
 class VLMSFT(VLMModule):
-    """A vision-language model that learns to give the answers of its examples.
+    """A vision-language model that is trained on the answers of its examples.
 
     The loss is the mean cross-entropy of the answers' tokens, their ends among them. In evaluation the model answers
     every example greedily: ``val/accuracy``, ``test/accuracy`` and ``accuracy`` are exact matches,

@@ -1,7 +1,7 @@
-"""A yes or no about an image as a number: how much more likely a model finds one first word than the other.
+"""Yes/no questions about images, scored by the log-odds of the answer's first token.
 
-The number makes thresholds, ROC curves and calibration possible where the words alone would not; the words are kept
-beside it, for an answer may be neither.
+The score makes thresholds, ROC curves and calibration possible, which words alone do not; the generated words stay
+beside it, since an answer may be neither.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ftkit.vlm.model import VLMModule
 class VLMYesNo(MeasuredModule, VLMModule):
     """A vision-language model that answers a question about an image with one of two words.
 
-    It learns the answers of its examples, as :class:`ftkit.vlm.sft.VLMSFT` does. Its predictions hold the greedy
+    It is trained on the answers of its examples, as :class:`ftkit.vlm.sft.VLMSFT` is. Its predictions hold the greedy
     answer, as :func:`ftkit.normalize.normalize` spells it, and ``log_odds:POSITIVE``: log P(positive) - log P(negative)
     of its first token, over all spellings of the two words, in float32. What the chat template writes before an answer,
     such as an empty block of thoughts, is not its first token.
@@ -55,13 +55,13 @@ class VLMYesNo(MeasuredModule, VLMModule):
         self.score_name = f"log_odds:{normalize(positive)}"  # as in the labels
 
     def setup(self, stage: str) -> None:
-        """Start a stage; that the two words can be told apart is known before hours of training."""
+        """Start a stage; check that the two words can be told apart before anything is trained."""
         super().setup(stage)
         _ = self.first_tokens
 
     @cached_property
     def first_tokens(self) -> tuple[list[int], list[int]]:
-        """The first tokens of the negative and of the positive answer, see :func:`telling_tokens`."""
+        """Return the first tokens of the negative and of the positive answer, see :func:`telling_tokens`."""
         return telling_tokens(self.tokenizer, *self.class_names)
 
     def predictions(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -82,9 +82,9 @@ class VLMYesNo(MeasuredModule, VLMModule):
 
 
 def telling_tokens(tokenizer: Any, negative: str, positive: str) -> tuple[list[int], list[int]]:
-    """The first tokens of the spellings of two words: as they are, in lower and upper case, with and without a blank.
+    """Return the first tokens of the spellings of two words: as given, lower and upper case, with and without a space.
 
-    A token that begins spellings of both, such as a blank alone, tells nothing and is left out.
+    A token that begins spellings of both, such as a lone space, is left out.
 
     Args:
         tokenizer: The model's tokenizer.
@@ -112,9 +112,9 @@ def telling_tokens(tokenizer: Any, negative: str, positive: str) -> tuple[list[i
 
 
 def opening_tokens(tokenizer: Any, before: str, *words: str) -> list[int]:
-    """The tokens that stand before a word's first one where a text is put before it.
+    """Return the tokens before a word's first one where a text is put before it.
 
-    A blank that becomes one token with the word is none of them.
+    A space that becomes one token with the word is not among them.
 
     Args:
         tokenizer: The model's tokenizer.
@@ -128,7 +128,7 @@ def opening_tokens(tokenizer: Any, before: str, *words: str) -> list[int]:
 
 
 def log_odds(logits: Tensor, negative: list[int], positive: list[int]) -> Tensor:
-    """How much likelier one set of tokens is than another.
+    """Return the log-odds of one set of tokens against another.
 
     Args:
         logits: (B, V) of any floating type.
