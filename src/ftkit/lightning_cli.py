@@ -57,12 +57,12 @@ from ftkit.training.checkpoint import (
     read_checkpoint,
 )
 from ftkit.training.guards import DivergenceGuard, FiniteGuard
-from ftkit.training.interrupt import SafeStop
 from ftkit.training.lightning_internals import HookedCLI
 from ftkit.training.log_interval import LogInterval
-from ftkit.training.monitors import MonitorCheck
+from ftkit.training.monitor_check import MonitorCheck
 from ftkit.training.recorder import RunRecorder
 from ftkit.training.resume import ExactResume, compare_settings, settings, stored_settings
+from ftkit.training.safe_stop import SafeStop
 
 if find_spec("PIL"):  # the extra vlm; their classes have short names too
     import ftkit.vlm.data

@@ -24,7 +24,7 @@ def termination_told(alone: bool = False) -> Iterator[None]:
 
     Args:
         alone: This is the only process, so it can end wherever it is; a training listens itself, see
-            :class:`ftkit.training.interrupt.SafeStop`.
+            :class:`ftkit.training.safe_stop.SafeStop`.
 
     Raises:
         SystemExit: The process was told to end by SIGTERM.

@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ftkit.errors import InputError
 from ftkit.training.checkpoint import AtomicCheckpointIO, TrainedStateModule
-from ftkit.training.curves import CurvesLogger
+from ftkit.training.curves_logger import CurvesLogger
 from ftkit.training.lightning_internals import starts_processes_from_memory
-from ftkit.training.monitors import metrics_in_name
+from ftkit.training.monitor_check import metrics_in_name
 from ftkit.training.optimizer import configured_optimizers
 
 LARGEST_SEED = 2**32 - 1

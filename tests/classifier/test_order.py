@@ -3,7 +3,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ftkit.classifier.order import EpochSampler, published_order
-from ftkit.training.order import seeded_order
+from ftkit.training.samplers import seeded_order
 
 
 def orders_of_the_published_loop(n: int, batch_size: int, val: int, epochs: int) -> list[list[int]]:

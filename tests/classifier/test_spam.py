@@ -14,7 +14,7 @@ from ftkit.classifier.messages import read_messages
 from ftkit.classifier.order import published_order
 from ftkit.classifier.spam import SpamDataModule
 from ftkit.errors import InputError
-from ftkit.training.order import seeded_order
+from ftkit.training.samplers import seeded_order
 
 PAD = 256
 

@@ -18,9 +18,9 @@ from ftkit.language.data import TextDataModule
 from ftkit.results.predictions import read_predictions
 from ftkit.training.checkpoint import read_checkpoint
 from ftkit.training.guards import FiniteGuard
-from ftkit.training.interrupt import SafeStop
 from ftkit.training.recorder import RunRecorder
 from ftkit.training.resume import ExactResume
+from ftkit.training.safe_stop import SafeStop
 from ftkit.training.sharding import FullySharded, shard
 from scale_out import assert_same_run, run, run_in_two, weights
 

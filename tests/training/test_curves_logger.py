@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ftkit.errors import InputError
-from ftkit.training.curves import CurvesLogger
+from ftkit.training.curves_logger import CurvesLogger
 
 
 def lines(folder: Path) -> list[str]:

@@ -16,7 +16,7 @@ from ftkit.errors import EnvironmentFault, InputError
 from ftkit.training.fit_batch import FitBatch, elements, is_out_of_memory
 from ftkit.training.recorder import RunRecorder
 from ftkit.training.resume import ExactResume
-from ftkit.training.window import WindowedModule
+from ftkit.training.windowed_module import WindowedModule
 
 ROWS = 29  # batches of 8: the last one holds 5
 

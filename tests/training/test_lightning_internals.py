@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import CatMetric, MeanMetric
 
 from ftkit.training import lightning_internals as internals
-from ftkit.training.curves import CurvesLogger
+from ftkit.training.curves_logger import CurvesLogger
 from ftkit.training.lightning_internals import HookedCLI
 
 BATCHES = 4

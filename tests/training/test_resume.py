@@ -20,10 +20,10 @@ from torchmetrics import MeanSquaredError
 from ftkit.errors import InputError
 from ftkit.storage import verify_checksum, write_checksum
 from ftkit.training.checkpoint import AtomicCheckpointIO, find_checkpoint, read_checkpoint
-from ftkit.training.curves import CurvesLogger
-from ftkit.training.interrupt import SafeStop
-from ftkit.training.randomness import ReplayLoader, reseed
+from ftkit.training.curves_logger import CurvesLogger
+from ftkit.training.replay_loader import ReplayLoader, reseed
 from ftkit.training.resume import ExactResume, compare_settings, resumable, stored_settings
+from ftkit.training.safe_stop import SafeStop
 
 ROWS, BATCH = 26, 4  # 7 batches an epoch, the last one of 2 rows
 

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader, DistributedSampler
 
-from ftkit.training.order import SeededSampler, SharedSampler, evaluation_sampler
+from ftkit.training.samplers import SeededSampler, SharedSampler, evaluation_sampler
 from ftkit.training.sharding import FullySharded
 
 SIZE = 3

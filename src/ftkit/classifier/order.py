@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ftkit.training.order import SeededSampler
+from ftkit.training.samplers import SeededSampler
 
 Order = Literal["seeded", "published"]
 
@@ -52,7 +52,7 @@ class EpochSampler(SeededSampler):
         batches: Batches in an epoch, those of all processes taken together.
         seed: Seed of the orders.
         order: ``"seeded"`` or ``"published"``.
-        **sharing: See :class:`ftkit.training.order.SharedSampler`.
+        **sharing: See :class:`ftkit.training.samplers.SharedSampler`.
 
     Example:
         >>> sampler = EpochSampler(4, batches=2, seed=123, order="published")

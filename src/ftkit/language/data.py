@@ -17,7 +17,7 @@ from ftkit.examples.reader import Example, read_examples
 from ftkit.examples.renderer import Renderer
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.example_data import ExampleDataModule
-from ftkit.training.order import SeededSampler, seeded_order
+from ftkit.training.samplers import SeededSampler, seeded_order
 
 _POOL = 50  # batches whose examples are sorted by length together
 
@@ -204,7 +204,7 @@ class LengthSampler(SeededSampler):
     Args:
         lengths: Number of tokens of each example.
         seed: Seed of the orders.
-        **sharing: See :class:`ftkit.training.order.SharedSampler`; with ``batch_size``.
+        **sharing: See :class:`ftkit.training.samplers.SharedSampler`; with ``batch_size``.
 
     Example:
         >>> order = list(LengthSampler([9, 1, 8, 2], seed=1, batch_size=2))

@@ -15,35 +15,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
-from transformers.activations import NewGELUActivation
-from transformers.cache_utils import DynamicLayer
+from transformers.activations import NewGELUActivation as NewGELUActivation
+from transformers.cache_utils import DynamicLayer as DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_outputs import BaseModelOutputWithPooling as BaseModelOutputWithPooling
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
-from transformers.pytorch_utils import Conv1D
-
-__all__ = [
-    "BaseModelOutputWithPooling",
-    "Conv1D",
-    "DecoderParts",
-    "DynamicLayer",
-    "NewGELUActivation",
-    "SplitProjection",
-    "as_mask_4d",
-    "attention_implementation",
-    "attention_mask_4d",
-    "block_arguments",
-    "decoder_parts",
-    "drops_out",
-    "embed",
-    "is_block",
-    "mark_sharded",
-    "run_block",
-    "run_block_at",
-    "runs_at_one_position",
-    "split_fused_projections",
-    "takes_mask_4d",
-]
+from transformers.pytorch_utils import Conv1D as Conv1D
 
 Arguments = dict[str, Any]
 _CACHE_NAMES = ("cache", "past_key_values")  # its name in a block's forward, before and since transformers 5.24

@@ -16,7 +16,7 @@ from ftkit.examples.reader import Example, ImageReference, image_bytes
 from ftkit.examples.supervision import Supervise, turn_counts
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.distributed import processes
-from ftkit.training.order import SeededSampler
+from ftkit.training.samplers import SeededSampler
 from ftkit.training.split_data import SplitDataModule
 
 

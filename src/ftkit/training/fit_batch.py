@@ -17,8 +17,9 @@ from torchmetrics import Metric
 from ftkit.errors import EnvironmentFault, InputError, at_least
 from ftkit.training import lightning_internals as internals
 from ftkit.training.checkpoint import trainable_parameters
+from ftkit.training.probe import silenced
 from ftkit.training.recorder import add_to_result
-from ftkit.training.window import WindowedModule
+from ftkit.training.windowed_module import WindowedModule
 
 # What others than torch's own allocators say: the CPU's, CUDA's for pinned memory, cuBLAS's for its workspace.
 _OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -34,7 +35,7 @@ class FitBatch(L.Callback):
 
     Examples, their order, and the number and size of the steps stay as they were asked for: micro-batches of unequal
     size are weighted by it where the loss is a mean. Modules that divide by what their window holds themselves
-    (:class:`ftkit.training.window.WindowedModule`) are left to do so. What was found is in ``result.json`` as
+    (:class:`ftkit.training.windowed_module.WindowedModule`) are left to do so. What was found is in ``result.json`` as
     ``batch``, and a resumed run keeps it.
 
     It needs one process, automatic optimization, a data module with ``batch_size``, and examples that are counted.
@@ -217,13 +218,10 @@ def elements(batch: Any) -> int:
 @contextmanager
 def _without_trace(module: Any) -> Iterator[None]:
     """Let a step be tried that leaves no gradient, metric, logged value or random draw behind."""
-    module.log = module.log_dict = lambda *args, **kwargs: None
     try:
-        with torch.random.fork_rng():
+        with silenced(module), torch.random.fork_rng():
             yield
     finally:
-        del module.log, module.log_dict
-        module.zero_grad(set_to_none=True)
         for part in module.modules():
             if isinstance(part, Metric):
                 part.reset()

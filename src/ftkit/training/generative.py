@@ -35,7 +35,7 @@ from ftkit.run_folder import SplitName
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.optimizer import Interval, configured_optimizers
 from ftkit.training.sharding import gathered, shard
-from ftkit.training.window import WindowedModule
+from ftkit.training.windowed_module import WindowedModule
 
 
 class GenerativeModule(WindowedModule):

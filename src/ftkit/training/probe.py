@@ -146,17 +146,26 @@ class Probe:
 
 
 @contextmanager
-def deterministic(module: Any) -> Iterator[None]:
-    """Run a module without dropout, and without anything logged."""
-    was_training = module.training
+def silenced(module: Any) -> Iterator[None]:
+    """Let a module take steps without logging anything; no gradient is left behind."""
     module.log = module.log_dict = lambda *args, **kwargs: None
-    module.eval()
     try:
         yield
     finally:
         del module.log, module.log_dict
-        module.train(was_training)
         module.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def deterministic(module: Any) -> Iterator[None]:
+    """Run a module without dropout, and without anything logged."""
+    was_training = module.training
+    module.eval()
+    try:
+        with silenced(module):
+            yield
+    finally:
+        module.train(was_training)
 
 
 def _picked(value: Any, indices: list[int], size: int) -> Any:

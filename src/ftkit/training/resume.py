@@ -20,17 +20,17 @@ from torch import Tensor
 from ftkit.errors import FormatError, InputError
 from ftkit.training import lightning_internals as internals
 from ftkit.training.checkpoint import read_checkpoint
-from ftkit.training.curves import CurvesLogger
+from ftkit.training.curves_logger import CurvesLogger
 from ftkit.training.environment import data_sha256
-from ftkit.training.randomness import ReplayLoader, reseed, seed_all
 from ftkit.training.recorder import add_to_result
+from ftkit.training.replay_loader import ReplayLoader, reseed, seed_all
 
 
 class ExactResume(L.Callback):
     """Make a resumed run end with the weights, metrics and predictions of an uninterrupted one.
 
     The order of an epoch and all random numbers of a batch become functions of (seed, epoch, batch), see
-    :class:`ftkit.training.randomness.ReplayLoader`; checkpoints get the state of the metrics that an epoch has half
+    :class:`ftkit.training.replay_loader.ReplayLoader`; checkpoints get the state of the metrics that an epoch has half
     counted, and of generators that loaders were given. A resumed epoch starts at the batch that follows.
 
     Exact on one process, with any number of loader workers. Not restored: what persistent workers

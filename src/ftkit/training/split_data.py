@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from ftkit.errors import InputError, at_least
 from ftkit.run_folder import SPLITS, SplitName
-from ftkit.training.order import evaluation_sampler
+from ftkit.training.samplers import evaluation_sampler
 
 
 class SplitDataModule(L.LightningDataModule):

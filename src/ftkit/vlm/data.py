@@ -18,7 +18,7 @@ from ftkit.normalize import normalize
 from ftkit.results.classes import Classes
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.example_data import ExampleDataModule
-from ftkit.training.order import seeded_order
+from ftkit.training.samplers import seeded_order
 from ftkit.vlm.dataset import ExampleDataset, leave_out_unusable
 from ftkit.vlm.encoder import ChatEncoder
 from ftkit.vlm.sampling import OUTCOMES, YES_NO, outcomes_of_examples, read_outcomes, sample_examples

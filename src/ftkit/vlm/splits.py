@@ -8,7 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ftkit.examples.reader import Example, ImageReference
-from ftkit.training.order import seeded_order
+from ftkit.training.samplers import seeded_order
 
 
 def split_by_images(

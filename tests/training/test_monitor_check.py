@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ftkit.errors import InputError
-from ftkit.training.monitors import MonitorCheck
+from ftkit.training.monitor_check import MonitorCheck
 
 
 class Module(L.LightningModule):

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from ftkit.storage import CHECKSUM_SUFFIX
 from ftkit.training.checkpoint import AtomicCheckpointIO, read_checkpoint
-from ftkit.training.interrupt import SafeStop
+from ftkit.training.safe_stop import SafeStop
 
 
 class Signalled(L.LightningModule):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ftkit.errors import InputError
-from ftkit.training.window import WindowedModule
+from ftkit.training.windowed_module import WindowedModule
 
 
 class Process(WindowedModule):
