@@ -11,8 +11,7 @@ from scipy import stats
 
 from fake_engine import FakeEngine, make_folder, predict, result
 from ftkit.ablation import Ablation, run
-from ftkit.ablation.analysis import Analysis, analyse
-from ftkit.ablation.pareto import pareto_front
+from ftkit.ablation.analysis import Analysis, analyse, pareto_front
 from ftkit.ablation.published import Published
 from ftkit.ablation.result import Result
 from ftkit.ablation.summary import accuracy_interval

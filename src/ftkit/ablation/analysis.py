@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import le
 from pathlib import Path
 
 from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.identity import changes
-from ftkit.ablation.pareto import pareto_front
 from ftkit.ablation.run_answers import compare, over_seeds
 from ftkit.ablation.summary import RowSummary, summarize
 from ftkit.ablation.sweep import Sweep, SweepRow, read_sweep
@@ -131,3 +131,24 @@ def _with_front(rows: Sequence[RowSummary]) -> list[RowSummary]:
     front = pareto_front([accuracy for accuracy, _ in known.values()], [costs for _, costs in known.values()])
     on_front = dict(zip(known, front, strict=True))
     return [replace(row, on_front=on_front.get(row.number)) for row in rows]
+
+
+def pareto_front(accuracies: Sequence[float], costs: Sequence[tuple[float, ...]]) -> list[bool]:
+    """Whether each candidate lies on the Pareto front.
+
+    A candidate is off the front if another is at least as accurate and at most as costly in every respect, and
+    better in one of them.
+
+    Args:
+        accuracies: One accuracy per candidate; more is better.
+        costs: The costs of each candidate, all in the same order; less is better.
+
+    Example:
+        The second is less accurate and slower than the first; the third is the cheapest.
+
+        >>> pareto_front([0.95, 0.94, 0.90], [(10.0,), (12.0,), (3.0,)])
+        [True, False, True]
+    """
+    points = [(-accuracy, *cost) for accuracy, cost in zip(accuracies, costs, strict=True)]
+    beaten = ((other != one and all(map(le, other, one)) for other in points) for one in points)
+    return [not any(by) for by in beaten]

@@ -1,4 +1,4 @@
-"""Decide from a run folder whether its training converged: the one definition of "not converged".
+"""Read the learning curves of a run and decide whether its training converged.
 
 A difference between two variants says something about the variants only if both were trained: with a learning rate that
 is too high for one of them, it says something about the rate. So no significance is claimed of a row of which a seed
@@ -19,22 +19,65 @@ this: with 149 messages it does by seven points in a training whose loss falls t
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from ftkit.ablation.evidence import read_curves
 from ftkit.ablation.result import Split
 from ftkit.ablation.sweep import CellState
+from ftkit.errors import InputError
 from ftkit.results.predictions import PredictionFile
 from ftkit.results.preference_file import is_preference
 from ftkit.results.statistics import is_significant
-from ftkit.run_folder import predictions_file
+from ftkit.run_folder import CURVES_FILE, predictions_file
 
 _LEAST = 12  # logged losses: three a quarter
 _LEARNED = 0.9  # of the training examples right: what is left is no matter of convergence
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One figure while a cell trained.
+
+    Args:
+        steps: The optimizer steps behind each value.
+        values: The values.
+        epochs: The epoch of each value.
+    """
+
+    steps: list[float]
+    values: list[float]
+    epochs: list[int]
+
+
+def read_curves(directory: Path) -> Mapping[str, Curve]:
+    """The curves of a run folder, by the name of the figure; none if it kept none.
+
+    Raises:
+        InputError: A value in its ``metrics.csv`` is no number.
+    """
+    path = directory / CURVES_FILE
+    if not path.exists():
+        return {}
+    found: dict[str, Curve] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for record in csv.DictReader(file):
+            try:
+                step, epoch = float(record.pop("step")), int(record.pop("epoch", None) or 0)
+                values = {name: float(text) for name, text in record.items() if text}
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"not a table of curves: {type(error).__name__} {error}", file=path) from None
+            for name, value in values.items():
+                curve = found.setdefault(name, Curve([], [], []))
+                curve.steps.append(step)
+                curve.values.append(value)
+                curve.epochs.append(epoch)
+    return found
 
 
 def not_converged(cell: CellState) -> str:

@@ -59,18 +59,18 @@ class PublishedTable:
         Returns:
             The reason in words; empty if data and base model are the published ones.
         """
-        reasons: dict[str, None] = {}  # each once, in order
+        reasons = []
         for one in results:
             if not self.data_sha256:
-                reasons["published.csv does not say its data (# data sha256: HASH)"] = None
+                reasons.append("published.csv does not say its data (# data sha256: HASH)")
             elif one.data_sha256 != self.data_sha256:
-                reasons[f"other data ({one.data_source})"] = None
+                reasons.append(f"other data ({one.data_source})")
             ours = {name: str(one.base.get(name, "unknown")) for name in self.base}
             if not self.base:
-                reasons["published.csv does not say its base model (# base: NAME=VALUE)"] = None
+                reasons.append("published.csv does not say its base model (# base: NAME=VALUE)")
             elif ours != self.base:
-                reasons[f"another base model ({' '.join(f'{name}={value}' for name, value in ours.items())})"] = None
-        return "; ".join(reasons)
+                reasons.append(f"another base model ({' '.join(f'{name}={value}' for name, value in ours.items())})")
+        return "; ".join(dict.fromkeys(reasons))
 
 
 def read_published(path: Path, rows: Collection[int]) -> PublishedTable:
@@ -93,60 +93,54 @@ def read_published(path: Path, rows: Collection[int]) -> PublishedTable:
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 at byte {error.start}", file=path, fix="save the file as UTF-8") from None
     comments = [line for line in lines if line.startswith("#")]
-    hashes = [match[1] for match in map(_DATA_HASH.fullmatch, comments) if match]
-    bases = [match[1].split() for match in map(_BASE.fullmatch, comments) if match]
-    said = (line for line in comments if not (_DATA_HASH.fullmatch(line) or _BASE.fullmatch(line)))
-    source = " ".join(line.lstrip("# ").rstrip() for line in said)
+    hashes, bases = ([match[1] for match in map(one.fullmatch, comments) if match] for one in (_DATA_HASH, _BASE))
+    said = [line for line in comments if not (_DATA_HASH.fullmatch(line) or _BASE.fullmatch(line))]
     records = [
-        (number, next(csv.reader([line])))
+        (number, [cell.strip() for cell in next(csv.reader([line]))])
         for number, line in enumerate(lines, start=1)
         if line.strip() and not line.startswith("#")
     ]
     if not records:
         raise InputError("the file is empty", file=path, fix=f"write a header: {','.join(_COLUMNS)}")
-    (line, header), *body = records
-    _check_header(path, line, [name.strip() for name in header])
+    (first, header), *body = records
+    _check_header(path, first, header)
     published: dict[int, Published] = {}
-    first_lines: dict[int, int] = {}
+    given: dict[int, int] = {}
     for line, cells in body:
         if len(cells) != len(header):
             raise InputError(f"{len(cells)} columns where the header has {len(header)}", file=path, line=line)
-        record = {name.strip(): cell.strip() for name, cell in zip(header, cells, strict=True)}
+        record = dict(zip(header, cells, strict=True))
         row = _row_number(path, line, record["row"], rows)
-        if row in published:
-            raise InputError(f"row {row} was already given on line {first_lines[row]}", file=path, line=line)
+        if given.setdefault(row, line) != line:
+            raise InputError(f"row {row} was already given on line {given[row]}", file=path, line=line)
         figures = {name: _figure(path, line, name, record.get(name, "")) for name in _FIGURES}
         published[row] = Published(**figures, note=record.get("note", ""))
-        first_lines[row] = line
-    base = dict(part.split("=", 1) for part in bases[-1]) if bases else {}
-    return PublishedTable(published, source, hashes[-1] if hashes else None, base)
+    return PublishedTable(
+        rows=published,
+        source=" ".join(line.lstrip("# ").rstrip() for line in said),
+        data_sha256=hashes[-1] if hashes else None,
+        base=dict(part.split("=", 1) for part in bases[-1].split()) if bases else {},
+    )
 
 
 def _check_header(path: Path, line: int, header: list[str]) -> None:
-    missing = [name for name in ("row", "test") if name not in header]
-    unknown = [name for name in header if name not in _COLUMNS]
-    twice = sorted({name for name in header if header.count(name) > 1})
-    for problem, names in (("missing", missing), ("unknown", unknown), ("repeated", twice)):
+    problems = {
+        "missing": [name for name in ("row", "test") if name not in header],
+        "unknown": [name for name in header if name not in _COLUMNS],
+        "repeated": sorted({name for name in header if header.count(name) > 1}),
+    }
+    for problem, names in problems.items():
         if names:
-            raise InputError(
-                f"{problem} column {', '.join(map(repr, names))}",
-                file=path,
-                line=line,
-                fix=f"the columns are {', '.join(_COLUMNS)}",
-            )
+            said = f"{problem} column {', '.join(map(repr, names))}"
+            raise InputError(said, file=path, line=line, fix=f"the columns are {', '.join(_COLUMNS)}")
 
 
 def _row_number(path: Path, line: int, text: str, rows: Collection[int]) -> int:
     if not (text.isascii() and text.isdigit()):
         raise InputError("not a row number", file=path, line=line, field="row", got=text)
     if int(text) not in rows:
-        raise InputError(
-            f"the ablation has no row {int(text)}",
-            file=path,
-            line=line,
-            field="row",
-            fix="delete the line, or add the row to rows/",
-        )
+        fix = "delete the line, or add the row to rows/"
+        raise InputError(f"the ablation has no row {int(text)}", file=path, line=line, field="row", fix=fix)
     return int(text)
 
 

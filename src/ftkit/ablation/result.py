@@ -80,11 +80,8 @@ class Result:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not a complete result: {type(error).__name__} {error}", file=path) from None
         if "test" not in splits and not metrics:
-            raise InputError(
-                "not a complete result: the test left neither predictions nor metrics",
-                file=path,
-                fix="let test_step log figures, or return id, label and prediction",
-            )
+            problem = "not a complete result: the test left neither predictions nor metrics"
+            raise InputError(problem, file=path, fix="let test_step log figures, or return id, label and prediction")
         for name, split in splits.items():
             if min(split.correct, split.ties or 0) < 0 or not 0 < split.n >= split.correct + (split.ties or 0):
                 raise InputError("impossible counts", file=path, field=f"splits.{name}", got=raw["splits"][name])

@@ -13,11 +13,14 @@ from ftkit.ablation.result import Split
 from ftkit.errors import InputError
 from ftkit.results import comparison
 from ftkit.results.comparison import Comparison
+from ftkit.results.paired import sign_flip_test
 from ftkit.results.predictions import read_predictions
-from ftkit.results.preference_file import TIED, WON, half_points, is_preference
+from ftkit.results.preference_file import CHOSEN, REJECTED, TIE, TIED, WON, half_points, is_preference
 from ftkit.results.scan import AnswerFile
+from ftkit.results.statistics import is_significant
 
-MOST_CLASSES = 8  # with more labels, such as the results of sums, a table of answers is no picture
+NEITHER = "neither"
+_MOST_CLASSES = 8  # with more labels, such as the results of sums, a table of answers is no picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,7 @@ def read_run_answers(path: Path, counted: Split | None) -> RunAnswers:
         identity=np.array([hash(text) for text in found.ids]),
         target=np.array([hash(text) for text in labels]),
         correct=points,
-        pairs=Counter(zip(labels, answers, strict=True) if len(set(labels)) <= MOST_CLASSES else ()),
+        pairs=Counter(zip(labels, answers, strict=True) if len(set(labels)) <= _MOST_CLASSES else ()),
         positive=(found.score_name or "").partition(":")[2],
         preferences=is_preference(labels, answers),
     )
@@ -109,3 +112,81 @@ def compare(ours: AnswerFile | None, theirs: AnswerFile | None, seeds: Sequence[
         for one in (ours, theirs)
     )
     return replace(comparison.compare(a, b), seeds=seeds)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What is right without looking, and whether a row does better.
+
+    Args:
+        name: What it does, in words.
+        accuracy: The share that it gets right.
+        beaten: Whether the row is right more often, beyond chance (:func:`ftkit.results.paired.sign_flip_test`).
+    """
+
+    name: str
+    accuracy: float
+    beaten: bool
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How the test examples of each label were answered, summed over the seeds.
+
+    Args:
+        labels: The labels, sorted; the positive class, if it is known, first.
+        answers: The labels again, and ``neither`` if an answer was no label.
+        counts: A row per label, a column per answer.
+        baseline: Always answering the most frequent label; of pairs of preferences, a coin.
+    """
+
+    labels: Sequence[str]
+    answers: Sequence[str]
+    counts: Sequence[Sequence[int]]
+    baseline: Baseline
+
+
+def confusion_of(runs: Sequence[RunAnswers | None]) -> Confusion | None:
+    """Count the answers of a row's runs by class; None if none left a prediction file or the labels are no few classes.
+
+    Args:
+        runs: One a seed; None where a seed left no prediction file.
+    """
+    files = [run for run in runs if run is not None]
+    if not all(one.pairs for one in files):
+        return None
+    pairs = Counter[tuple[str, str]]()
+    for one in files:
+        pairs.update(one.pairs)
+    if files and all(one.preferences for one in files):
+        counts = [[pairs[CHOSEN, outcome] for outcome in (CHOSEN, REJECTED, TIE)]]
+        return Confusion([CHOSEN], [CHOSEN, REJECTED, TIE], counts, _baseline(files, None))
+    positive = next((one.positive for one in reversed(files) if one.positive), "")
+    classes = {label for label, _ in pairs} | ({positive} if positive else set())
+    if not 0 < len(classes) <= _MOST_CLASSES:
+        return None
+    if len(classes) == 1:  # of one label alone nobody knows what the other would be called
+        classes |= {answer for _, answer in pairs}
+    labels = sorted(classes, key=lambda label: (label != positive, label))
+    counts = [[pairs[label, answer] for answer in labels] for label in labels]
+    totals = [sum(count for (is_, _), count in pairs.items() if is_ == label) for label in labels]
+    others = [total - sum(row) for total, row in zip(totals, counts, strict=True)]
+    baseline = _baseline(files, labels[totals.index(max(totals))])
+    if any(others):
+        counts = [[*row, other] for row, other in zip(counts, others, strict=True)]
+        return Confusion(labels, [*labels, NEITHER], counts, baseline)
+    return Confusion(labels, labels, counts, baseline)
+
+
+def _baseline(files: Sequence[RunAnswers], majority: str | None) -> Baseline:
+    """The baseline of a row, one file a seed, tested on the same examples; of pairs, which have no majority, a coin."""
+    points, target, identity = (
+        np.concatenate([getattr(one, name) for one in files]) for name in ("correct", "target", "identity")
+    )
+    without_skill = np.full(len(points), TIED) if majority is None else WON * (target == hash(majority))
+    examples, places = np.unique(identity, return_inverse=True)
+    gained = np.zeros(len(examples), np.int64)
+    np.add.at(gained, places, points - without_skill)
+    beaten = bool(gained.sum() > 0) and is_significant(sign_flip_test(gained))
+    name = "a coin" if majority is None else f"always predicting {majority}"
+    return Baseline(name, float(without_skill.sum()) / (WON * len(points)), beaten)

@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from ftkit.ablation.analysis import Analysis
-from ftkit.ablation.evidence import Curve
+from ftkit.ablation.convergence import Curve
 from ftkit.ablation.summary import RowSummary
 from ftkit.report.ablation_notes import changed_settings
 from ftkit.report.charts import TICKS, Chart, data, intervals

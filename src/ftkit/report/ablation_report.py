@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.ablation.analysis import Analysis, analyse
-from ftkit.ablation.answers import answers
-from ftkit.ablation.evidence import Confusion, read_confusion, read_curves
+from ftkit.ablation.convergence import read_curves
 from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.ledger import key_of
+from ftkit.ablation.run_answers import Confusion, confusion_of
 from ftkit.ablation.summary import RowSummary, seeds_text
 from ftkit.ablation.sweep import SweepRow
 from ftkit.report import ablation_charts, charts
+from ftkit.report.ablation_answers import answers
 from ftkit.report.ablation_notes import changed_settings, notes
 from ftkit.report.ablation_table import Column, columns, compact, status, table
 from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown
@@ -155,7 +156,8 @@ def build(directory: str | Path, reference: int | None = None) -> Report:
     """
     analysis = analyse(directory, reference)
     cells = {row.number: row.done for row in analysis.sweep.rows if row.done}
-    confusions = {number: found for number, done in cells.items() if (found := read_confusion(done)) is not None}
+    runs = {number: confusion_of([cell.answers for cell in done]) for number, done in cells.items()}
+    confusions = {number: found for number, found in runs.items() if found is not None}
     plots = {figure.name: figure for figure in _plots(analysis, confusions)}
     return Report(analysis, answers(analysis, confusions), plots, _made_with(analysis), _examples(analysis))
 

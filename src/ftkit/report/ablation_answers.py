@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from ftkit.ablation.analysis import Analysis
-from ftkit.ablation.evidence import Confusion
+from ftkit.ablation.run_answers import Confusion
 from ftkit.ablation.summary import RowSummary, seeds_text
 from ftkit.results.comparison import Comparison
 from ftkit.results.statistics import rounded_p
