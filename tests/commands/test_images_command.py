@@ -109,10 +109,10 @@ def test_a_picture_with_the_name_of_anothers_result_is_refused(source: Path, tar
 FAULTS = {
     "bad empty.jpg": "the file is empty",
     "bad text.jpg": "",
-    "bad cut.jpg": "JPEG: the image is damaged or cut off: ",
+    "bad cut.jpg": "JPEG: the picture is damaged or cut off: ",
     "bad form.png": "",
     "bad.noending": "",
-    "bad link.jpg": "the image lies outside the data folder",
+    "bad link.jpg": "the image is outside the data folder",
     "bad folder": "the image is not a file",
     "bad pipe.jpg": "the image is not a file",
     f"bad {'x' * 230}.jpg": "the name is too long",
