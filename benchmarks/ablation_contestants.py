@@ -131,7 +131,7 @@ def _since(started: tuple[float, float]) -> dict[str, float]:
 
 def ours(task: Task) -> list[dict[str, Any]]:
     """Each row under its seed by ftkit, one behind the other in this process."""
-    from ftkit.ablation_runs import CellEngine
+    from ftkit.ablation_runs import LightningEngine
     from ftkit.library_output import quiet_libraries
 
     quiet_libraries()
@@ -153,7 +153,7 @@ def ours(task: Task) -> list[dict[str, Any]]:
         overlay.write_text(yaml.safe_dump(settings))
         (config,) = (CONFIGS / "rows").glob(f"{row:02d}_*.yaml")
         out = Path(tempfile.mkdtemp(dir=task.folder))
-        CellEngine(lambda done, total: None).run([CONFIGS / "base.yaml", config, overlay, variant], seed, out)
+        LightningEngine(lambda done, total: None).run([CONFIGS / "base.yaml", config, overlay, variant], seed, out)
         took, found = _since(started), _found(out, task.folder / "messages.tsv")
         batches = found.pop("validations") * validation["limit_val_batches"] * _together(plain_loop.ROWS[row])
         if batches < work.eval_batches * LEAST_EVALUATED:

@@ -29,7 +29,7 @@ import lightning as L
 import yaml  # type: ignore[import-untyped]
 
 from contest import write_record
-from ftkit.ablation_runs import CellEngine
+from ftkit.ablation_runs import LightningEngine
 from ftkit.classifier.demo_corpus import demo_messages
 from ftkit.library_output import quiet_libraries
 from ftkit.lightning_cli import FtkitCLI
@@ -65,7 +65,7 @@ class Arithmetic(L.Callback):
     on_validation_batch_end = on_test_batch_end = on_train_batch_end
 
 
-class TimedEngine(CellEngine):
+class TimedEngine(LightningEngine):
     """Runs cells as a sweep does, and knows how many seconds of the last one were arithmetic."""
 
     def __init__(self) -> None:

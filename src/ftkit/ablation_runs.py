@@ -22,7 +22,7 @@ from ftkit.training.environment import code_sha256, data_sha256
 from ftkit.training.recorder import read_result
 
 
-class CellEngine:
+class LightningEngine:
     """Makes the runs of an ablation; see :class:`ftkit.ablation.runner.Engine`.
 
     Args:
@@ -36,7 +36,7 @@ class CellEngine:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process without what shows the progress here."""
-        return CellEngine, (_unseen,)
+        return LightningEngine, (_unseen,)
 
     def identity(self, configs: Sequence[Path], seed: int) -> dict[str, Any]:
         """Return what would be run: resolved configuration without its output folder, base, code, data and seed."""

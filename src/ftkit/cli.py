@@ -55,11 +55,11 @@ class Command:
 
 def _sweep() -> dict[str, Any]:
     """Return what trains and tests the runs of an ablation, which knows no models itself, and what shows progress."""
-    from ftkit.ablation_runs import CellEngine
+    from ftkit.ablation_runs import LightningEngine
     from ftkit.report.sweep_progress import SweepProgress
 
     progress = SweepProgress()
-    return {"engine": CellEngine(progress.step), "progress": progress}
+    return {"engine": LightningEngine(progress.step), "progress": progress}
 
 
 Commands = Mapping[str, "Command | Commands"]

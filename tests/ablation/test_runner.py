@@ -231,7 +231,7 @@ def test_the_events_tell_the_sweep(sweep: Sweep) -> None:
     sweep.set_row("04_row", "do: unavailable\n")
     sweep.run(rows="1")
     sweep.run()
-    told = [(event.kind, event.cell and event.cell.row.number, event.index) for event in sweep.events]
+    told = [(event.kind, event.run and event.run.row.number, event.index) for event in sweep.events]
     assert told == [
         ("plan", None, 0),
         ("reused", 1, 1),

@@ -10,7 +10,7 @@ from run_files import FILES, contents, files_in
 from ftkit import ablation_runs
 from ftkit.ablation.ledger import key_of
 from ftkit.ablation.sweep import read_sweep
-from ftkit.ablation_runs import CellEngine
+from ftkit.ablation_runs import LightningEngine
 from ftkit.cli import main
 from ftkit.errors import InputError
 
@@ -63,7 +63,10 @@ def test_the_seed_of_the_base_is_that_of_the_run_and_its_identity(ablation: Path
 
 
 def test_what_identifies_a_cell(ablation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, configs = CellEngine(lambda step, total: None), [ablation / "base.yaml", ablation / "rows" / "01_mean.yaml"]
+    engine, configs = (
+        LightningEngine(lambda step, total: None),
+        [ablation / "base.yaml", ablation / "rows" / "01_mean.yaml"],
+    )
     first = engine.identity(configs, 123)
     assert key_of(engine.identity(configs, 123)) == key_of(first)
     assert json.loads(json.dumps(first)) == json.loads(json.dumps(engine.identity(configs, 123)))
@@ -92,12 +95,12 @@ def test_what_identifies_a_cell(ablation: Path, tmp_path: Path, monkeypatch: pyt
 def test_a_cell_that_would_not_be_tested_is_refused_before_it_is_trained(ablation: Path, tmp_path: Path) -> None:
     (overlay := tmp_path / "val.yaml").write_text("data:\n  init_args:\n    evaluate_splits: [val]\n")
     with pytest.raises(InputError, match=r"data.evaluate_splits: the rows .* \(got \['val'\]\); fix: add test$"):
-        CellEngine(lambda step, total: None).identity([ablation / "base.yaml", overlay], 123)
+        LightningEngine(lambda step, total: None).identity([ablation / "base.yaml", overlay], 123)
 
 
 def test_a_cell_reports_its_steps(ablation: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
-    engine = CellEngine(lambda step, total: steps.append((step, total)))
+    engine = LightningEngine(lambda step, total: steps.append((step, total)))
     engine.run([ablation / "base.yaml", ablation / "rows" / "01_mean.yaml"], 5, tmp_path)
     assert steps == [(step, 8) for step in range(1, 9)]
     assert files_in(tmp_path) == FILES

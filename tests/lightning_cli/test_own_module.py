@@ -10,7 +10,7 @@ import pytest
 import torch
 from run_files import Ftkit
 
-from ftkit.ablation_runs import CellEngine
+from ftkit.ablation_runs import LightningEngine
 from ftkit.cli import main
 from ftkit.errors import ExitCode, FtkitError
 
@@ -91,7 +91,7 @@ def test_an_error_of_ones_own_module_keeps_its_traceback(model: str, message: st
 
 def test_a_cell_over_data_of_ones_own_is_known_without_a_hash(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("model: plain_task.PlainModule\ndata: plain_task.PlainData\n")
-    identity = CellEngine(lambda step, total: None).identity([tmp_path / "own.yaml"], 1)
+    identity = LightningEngine(lambda step, total: None).identity([tmp_path / "own.yaml"], 1)
     assert identity["data"] is None
     assert identity["config"]["data"]["class_path"] == "plain_task.PlainData"
 

@@ -16,7 +16,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
 
 from ftkit import wandb_settings
-from ftkit.ablation_runs import CellEngine
+from ftkit.ablation_runs import LightningEngine
 from ftkit.training.wandb_run import WandbRun
 from ftkit.wandb_settings import mode
 
@@ -74,7 +74,7 @@ def warned(caught: pytest.WarningsRecorder) -> list[str]:
 
 def test_an_offline_run_holds_config_curves_figures_and_predictions(tiny_config: Path, tmp_path: Path) -> None:
     folder = tmp_path / "study" / "01_base" / "seed-123"
-    CellEngine(lambda step, steps: None).run([tiny_config, OVERLAY], 123, folder)
+    LightningEngine(lambda step, steps: None).run([tiny_config, OVERLAY], 123, folder)
 
     records = records_of(folder)
     (run,) = (record["run"] for record in records if record["type"] == "run")

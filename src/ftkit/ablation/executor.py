@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ftkit.ablation.folder import Cell
+from ftkit.ablation.folder import Run
 from ftkit.ablation.result import Result
 from ftkit.errors import FtkitError, UnavailableError
 from ftkit.run_folder import RESULT_FILE
@@ -37,7 +37,7 @@ class Job:
         directory: Where it runs; what an earlier attempt left there is removed.
     """
 
-    cell: Cell
+    run: Run
     configs: tuple[Path, ...]
     directory: Path
 
@@ -80,7 +80,7 @@ def run_job(engine: Engine, job: Job) -> Outcome:
     try:
         shutil.rmtree(job.directory, ignore_errors=True)
         job.directory.mkdir(parents=True)
-        engine.run(job.configs, job.cell.seed, job.directory)
+        engine.run(job.configs, job.run.seed, job.directory)
         result = Result.read(job.directory / RESULT_FILE)
     except UnavailableError as error:
         shutil.rmtree(job.directory)

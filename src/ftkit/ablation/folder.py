@@ -42,7 +42,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Run:
     """A training and a test: one row with one seed."""
 
     row: Row

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ftkit.ablation.executor import Engine, Executor, Job, Outcome, one_by_one
-from ftkit.ablation.folder import Ablation, Cell, Row
+from ftkit.ablation.folder import Ablation, Row, Run
 from ftkit.ablation.identity import changes
 from ftkit.ablation.ledger import Entry, Ledger, key_of
 from ftkit.ablation.sweep import write_description
@@ -35,15 +35,15 @@ class Event:
         kind: ``plan`` and ``end`` frame the sweep; ``reused``, ``start``, ``done``, ``skipped`` and
             ``failed`` are about a run; ``notice`` is a remark.
         message: The remark, the reason, or the figure.
-        cell: The cell, if the event is about one.
-        index: The cells that are behind us.
-        total: The cells of the sweep.
-        seconds: How long the cell took.
+        run: The run, if the event is about one.
+        index: The runs that are behind us.
+        total: The runs of the sweep.
+        seconds: How long the run took.
     """
 
     kind: Literal["plan", "reused", "start", "done", "skipped", "failed", "notice", "end"]
     message: str = ""
-    cell: Cell | None = None
+    run: Run | None = None
     index: int = 0
     total: int = 0
     seconds: float = 0.0
@@ -54,10 +54,10 @@ class Summary:
     """The status of the runs that were asked for; of skipped and failed ones with reasons."""
 
     directory: Path
-    done: list[Cell] = field(default_factory=list)
-    reused: list[Cell] = field(default_factory=list)
-    skipped: dict[Cell, str] = field(default_factory=dict)
-    failed: dict[Cell, str] = field(default_factory=dict)
+    done: list[Run] = field(default_factory=list)
+    reused: list[Run] = field(default_factory=list)
+    skipped: dict[Run, str] = field(default_factory=dict)
+    failed: dict[Run, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> ExitCode:
@@ -105,11 +105,11 @@ def run(
     """
     chosen = ablation.select(rows)
     seeds = [ablation.seed(chosen, overlays)] if seeds is None else seeds
-    cells = [Cell(row, seed) for row in chosen for seed in dict.fromkeys(seeds)]
+    runs = [Run(row, seed) for row in chosen for seed in dict.fromkeys(seeds)]
     with exclusive(out) as notice:
         if notice:
             on_event(Event("notice", notice))
-        return _Sweep(ablation, engine, executor, out, overlays, on_event).run(cells, force)
+        return _Sweep(ablation, engine, executor, out, overlays, on_event).run(runs, force)
 
 
 class _Sweep:
@@ -129,83 +129,83 @@ class _Sweep:
         self.ledger = Ledger(out)
         self.summary = Summary(out)
 
-    def run(self, cells: Sequence[Cell], force: bool) -> Summary:
+    def run(self, runs: Sequence[Run], force: bool) -> Summary:
         for notice in self.ledger.notices:
             self.on_event(Event("notice", notice))
         self._remove_leftovers()
-        self.total = len(cells)
+        self.total = len(runs)
         self._tell("plan")
-        plans = {cell: self._identity(cell) for cell in cells}  # every config is checked before the first run
+        plans = {run: self._identity(run) for run in runs}  # every config is checked before the first run
         write_description(self.out, self.ablation)
-        waiting: dict[Cell, dict[str, Any]] = {}
-        for cell, identity in plans.items():
+        waiting: dict[Run, dict[str, Any]] = {}
+        for run, identity in plans.items():
             if isinstance(identity, str):
-                self._skip(cell, identity)
-            elif not force and self._is_reusable(cell, identity):
-                self.summary.reused.append(cell)
-                self._tell("reused", cell)
+                self._skip(run, identity)
+            elif not force and self._is_reusable(run, identity):
+                self.summary.reused.append(run)
+                self._tell("reused", run)
             else:
-                waiting[cell] = identity
-        self._run_cells(waiting)
+                waiting[run] = identity
+        self._execute(waiting)
         self._tell("end")
         return self.summary
 
-    def _identity(self, cell: Cell) -> dict[str, Any] | str:
+    def _identity(self, run: Run) -> dict[str, Any] | str:
         """Return what would be run, or why it cannot be."""
         try:
-            identity = self.engine.identity(self._configs(cell.row), cell.seed)
+            identity = self.engine.identity(self._configs(run.row), run.seed)
         except UnavailableError as error:
             return str(error)
         except InputError as error:
-            raise InputError(f"row {cell.row.label}: {error}") from error
+            raise InputError(f"row {run.row.label}: {error}") from error
         return json.loads(json.dumps(identity))  # as it will be read back, so that tuples equal lists
 
     def _configs(self, row: Row) -> list[Path]:
         return self.ablation.configs(row, self.overlays)
 
-    def _is_reusable(self, cell: Cell, identity: Mapping[str, Any]) -> bool:
-        entry = self.ledger.entries.get(cell.id)
+    def _is_reusable(self, run: Run, identity: Mapping[str, Any]) -> bool:
+        entry = self.ledger.entries.get(run.id)
         if entry is None or entry.status != "done":
             return False
         if entry.key != key_of(identity):
             different = "; ".join(f"{name}: {words}" for name, words in changes(entry.identity, identity).items())
-            self._notice(cell, f"is run again because it changed: {different}")
+            self._notice(run, f"is run again because it changed: {different}")
             return False
-        if not self.ledger.is_done(cell.id):
-            self._notice(cell, f"is run again because its {RESULT_FILE} is missing or was changed")
+        if not self.ledger.is_done(run.id):
+            self._notice(run, f"is run again because its {RESULT_FILE} is missing or was changed")
             return False
         return True
 
-    def _run_cells(self, waiting: Mapping[Cell, dict[str, Any]]) -> None:
+    def _execute(self, waiting: Mapping[Run, dict[str, Any]]) -> None:
         def started(job: Job) -> None:
-            self._tell("start", job.cell)
-            self._record(job.cell, "started", key=key_of(waiting[job.cell]))
+            self._tell("start", job.run)
+            self._record(job.run, "started", key=key_of(waiting[job.run]))
 
-        jobs = [Job(cell, tuple(self._configs(cell.row)), self._workplace(cell)) for cell in waiting]
+        jobs = [Job(run, tuple(self._configs(run.row)), self._workplace(run)) for run in waiting]
         for job, outcome in self.executor(self.engine, jobs, started):
             if outcome.status == "done":
-                self._finish(job, outcome, waiting[job.cell])
+                self._finish(job, outcome, waiting[job.run])
             elif outcome.status == "skipped":
-                self._skip(job.cell, outcome.message)
+                self._skip(job.run, outcome.message)
             else:
                 self._fail(job, outcome)
 
-    def _workplace(self, cell: Cell) -> Path:
-        final = self.out / cell.id
+    def _workplace(self, run: Run) -> Path:
+        final = self.out / run.id
         return final.with_name(f".{final.name}{_PARTIAL}")
 
     def _finish(self, job: Job, outcome: Outcome, identity: Mapping[str, Any]) -> None:
         self._move_into_place(job)
-        done = sha256_of(self.out / job.cell.id / RESULT_FILE)
-        self._record(job.cell, "done", key=key_of(identity), identity=identity, result=done)
-        self.summary.done.append(job.cell)
-        self._tell("done", job.cell, outcome.message, outcome.seconds)
+        done = sha256_of(self.out / job.run.id / RESULT_FILE)
+        self._record(job.run, "done", key=key_of(identity), identity=identity, result=done)
+        self.summary.done.append(job.run)
+        self._tell("done", job.run, outcome.message, outcome.seconds)
 
-    def _skip(self, cell: Cell, reason: str) -> None:
-        if not self.ledger.is_done(cell.id):  # an older result stays valid when data or weights are out of reach today
-            self._record(cell, "skipped", reason=reason)
-        self.summary.skipped[cell] = reason
-        self._tell("skipped", cell, reason)
+    def _skip(self, run: Run, reason: str) -> None:
+        if not self.ledger.is_done(run.id):  # an older result stays valid when data or weights are out of reach today
+            self._record(run, "skipped", reason=reason)
+        self.summary.skipped[run] = reason
+        self._tell("skipped", run, reason)
 
     def _fail(self, job: Job, outcome: Outcome) -> None:
         """Keep what the run left, and the traceback, where a finished run would be."""
@@ -215,25 +215,25 @@ class _Sweep:
         except OSError as fault:
             raise EnvironmentFault(f"cannot be written: {fault.strerror}", file=job.directory / ERROR_FILE) from fault
         self._move_into_place(job)
-        reason = outcome.message.replace(str(job.directory), str(self.out / job.cell.id))  # where the files are now
-        self._record(job.cell, "failed", reason=reason)
-        self.summary.failed[job.cell] = reason
-        self._tell("failed", job.cell, reason)
+        reason = outcome.message.replace(str(job.directory), str(self.out / job.run.id))  # where the files are now
+        self._record(job.run, "failed", reason=reason)
+        self.summary.failed[job.run] = reason
+        self._tell("failed", job.run, reason)
 
-    def _tell(self, kind: Any, cell: Cell | None = None, message: str = "", seconds: float = 0.0) -> None:
+    def _tell(self, kind: Any, run: Run | None = None, message: str = "", seconds: float = 0.0) -> None:
         summary = self.summary
         behind = len(summary.done) + len(summary.reused) + len(summary.skipped) + len(summary.failed)
-        self.on_event(Event(kind, message, cell, behind, self.total, seconds))
+        self.on_event(Event(kind, message, run, behind, self.total, seconds))
 
-    def _record(self, cell: Cell, status: Any, **more: Any) -> None:
-        self.ledger.append(Entry(cell=cell.id, row=cell.row.number, seed=cell.seed, status=status, **more))
+    def _record(self, run: Run, status: Any, **more: Any) -> None:
+        self.ledger.append(Entry(cell=run.id, row=run.row.number, seed=run.seed, status=status, **more))
 
-    def _notice(self, cell: Cell, message: str) -> None:
-        self.on_event(Event("notice", f"{cell} {message}", cell))
+    def _notice(self, run: Run, message: str) -> None:
+        self.on_event(Event("notice", f"{run} {message}", run))
 
     def _move_into_place(self, job: Job) -> None:
         """Replace the run's folder; killed in between, the run is unfinished according to the ledger."""
-        final = self.out / job.cell.id
+        final = self.out / job.run.id
         try:
             if final.exists():
                 shutil.rmtree(final)

@@ -57,7 +57,7 @@ class SweepProgress:
             self._bars.update(self._sweep, total=event.total)
             self._bars.update(self._row, description="checking the configs", visible=True)
         elif event.kind == "start":
-            self._bars.reset(self._row, description=f"{event.cell}", total=None, visible=True)
+            self._bars.reset(self._row, description=f"{event.run}", total=None, visible=True)
             if not self.console.is_terminal:
                 self._line(event)
         elif event.kind == "end":
@@ -73,8 +73,8 @@ class SweepProgress:
 
     def _line(self, event: Event) -> None:
         place = f"[{event.index:>{len(str(event.total))}}/{event.total}] " if event.total else ""
-        cell = f"{event.cell}" if event.cell and event.kind != "notice" else ""
+        run = f"{event.run}" if event.run and event.kind != "notice" else ""
         took = f" in {event.seconds:.1f} s" if event.seconds else ""
-        message = f"{cell}{': ' if cell and event.message else ''}{event.message}{took}"
+        message = f"{run}{': ' if run and event.message else ''}{event.message}{took}"
         style = _STYLES.get(event.kind, "default")
         self.console.print(f"[{style}]{event.kind:<8}[/] {escape(place + message)}", highlight=False, soft_wrap=True)
