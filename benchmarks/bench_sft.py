@@ -95,10 +95,10 @@ def _prepare(options: argparse.Namespace) -> None:
 def _with_ftkit(options: argparse.Namespace) -> dict[str, Any]:
     import lightning as L
     import torch
-    from torch.utils.data import DataLoader
+    from torch.utils.data import DataLoader, SequentialSampler
 
     from ftkit import CausalLMSFT
-    from ftkit.language.data import Collate, TextDataModule
+    from ftkit.language.data import TextDataModule
 
     torch.set_num_threads(1)
     imported = _peak_mb()
@@ -114,8 +114,7 @@ def _with_ftkit(options: argparse.Namespace) -> dict[str, Any]:
 
     class InOrder(TextDataModule):
         def train_dataloader(self) -> DataLoader[Any]:
-            examples: Any = self.datasets["train"]
-            return DataLoader(examples, batch_size=self.batch_size, collate_fn=Collate(self.pad_id))
+            return self._loader("train", self.batch_size, SequentialSampler(self.datasets["train"]), evaluation=False)
 
     module = CausalLMSFT(
         base_model=str(options.folder), dtype="float32", trainable=options.trainable, lora_rank=8, lora_alpha=16,

@@ -96,7 +96,7 @@ def read_examples(source: str | Path, image_root: str | Path | None = None) -> l
     Example:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "sums.jsonl"
-        >>> _ = file.writeread_text('{"prompt": "1+2=", "completion": "3"}\n')
+        >>> _ = file.write_text('{"prompt": "1+2=", "completion": "3"}\n')
         >>> example = read_examples(file)[0]
         >>> example.id, example.prompt, example.completion
         ('r00001', '1+2=', '3')

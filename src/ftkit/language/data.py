@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Sampler
 
 from ftkit.errors import InputError
-from ftkit.examples.affixes import NO_AFFIXES, Affixes
+from ftkit.examples.encoder import Encoder, column_names
 from ftkit.examples.length import LengthRule
-from ftkit.examples.padding import Spans, prompt_batch, supervised_batch
 from ftkit.examples.reader import Example, read_examples
-from ftkit.examples.renderer import Renderer
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.example_data import ExampleDataModule
 from ftkit.training.samplers import SeededSampler, seeded_order
 
 _POOL = 50  # batches whose examples are sorted by length together
-
-
-@dataclass(frozen=True)
-class EncodedExample:
-    """An example as token ids.
-
-    Attributes:
-        id: Its name.
-        prompt: Token ids of the prompt.
-        completion: Token ids of the answer; they are supervised.
-        answer: The expected text.
-        columns: Its further columns in the prediction file.
-        turns: Where in the prompt earlier supervised turns stand.
-        affixes: What the chat template writes around an answer; known where one is generated.
-    """
-
-    id: str
-    prompt: list[int]
-    completion: list[int]
-    answer: str
-    columns: dict[str, str]
-    turns: Spans = ()
-    affixes: Affixes = NO_AFFIXES
-
-    def __len__(self) -> int:
-        return len(self.prompt) + len(self.completion)
 
 
 class LanguageDataModule(ExampleDataModule):
@@ -68,6 +40,7 @@ class LanguageDataModule(ExampleDataModule):
     def __init__(self, bucket: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self.bucket = bucket
+        self._encoders: dict[str, Encoder] = {}
 
     def setup(self, stage: str) -> None:
         """Prepare the examples for the trainer's model."""
@@ -87,44 +60,26 @@ class LanguageDataModule(ExampleDataModule):
             InputError: An example is of no known shape, an evaluated prompt leaves no room for an answer, or no
                 training example is left.
         """
-        render = Renderer(tokenizer, self.chat, self.supervise)
         rule = self.length.within(context_length)
         whole = LengthRule.for_evaluation(context_length, max_new_tokens)
-        self.pad_id = int(tokenizer.pad_token_id)
         self.note_seed()
         self.report = {"source": self.source, "sha256": self.data_sha256, "max_length": rule.max_length}
         for split in SPLITS:
-            self._encode(split, render, rule if split == "train" else whole)
+            self._encode(split, Encoder(tokenizer, rule if split == "train" else whole, self.chat, self.supervise))
         if not self.datasets["train"]:
             raise InputError("no training example is left", field="max_length", got=rule.max_length)
 
-    def _encode(self, split: SplitName, render: Renderer, rule: LengthRule) -> None:
-        ready, kept, cut, examples = [], [], 0, self.examples(split)
-        names = list(dict.fromkeys(name for example in examples for name in example.columns))
-        for example in examples:
-            encoded = render.encode(example)
-            fitted = rule.fit(example, len(encoded.prompt), encoded.completion)
-            if fitted is None:
-                continue
-            (completion,) = fitted
-            cut += len(completion) < len(encoded.completion)
-            columns = {name: example.columns.get(name, "") for name in names}
-            answer, affixes = example.completion, NO_AFFIXES
-            if split != "train" or "train" in self.evaluate_splits:
-                affixes = render.affixes(example)
-                answer = render.reference(example, affixes)
-            ready.append(
-                EncodedExample(example.id, encoded.prompt, completion, answer, columns, encoded.turns, affixes)
-            )
-            kept.append(example)
-        self.datasets[split] = ready
+    def _encode(self, split: SplitName, encoder: Encoder) -> None:
+        encoded = [encoder.encode(example) for example in self.examples(split)]
+        kept = [one for one in encoded if one.answers is not None]
+        self.datasets[split], self._encoders[split] = kept, encoder
         self._count(
             split,
-            kept,
-            tokens=sum(map(len, ready)),
-            supervised=sum(len(one.completion) for one in ready),
-            cut=cut,
-            skipped=len(examples) - len(ready),
+            [one.example for one in kept],
+            tokens=sum(map(len, kept)),
+            supervised=sum(len(one) - len(one.prompt) for one in kept),
+            cut=sum(one.cut for one in kept),
+            skipped=len(encoded) - len(kept),
         )
 
     def _training_sampler(self, **sharing: Any) -> Sampler[int]:
@@ -133,7 +88,8 @@ class LanguageDataModule(ExampleDataModule):
         return LengthSampler(list(map(len, self.datasets["train"])), self._order_seed, **sharing)
 
     def _collate(self, split: SplitName, evaluation: bool) -> Callable[[Any], Any]:
-        return Collate(self.pad_id, evaluation)
+        columns = column_names(one.example for one in self.datasets[split]) if evaluation else None
+        return partial(self._encoders[split].batch, columns=columns)
 
 
 class TextDataModule(LanguageDataModule):
@@ -164,35 +120,6 @@ class TextDataModule(LanguageDataModule):
             path = self.files[split]
             self._examples[split] = [] if path is None else read_examples(path)
         return self._examples[split]
-
-
-class Collate:
-    """Examples as a batch, padded to its longest.
-
-    Args:
-        pad_id: Token id of the padding.
-        evaluation: Whether prompts to generate from and what is expected belong to the batch.
-    """
-
-    def __init__(self, pad_id: int, evaluation: bool = False) -> None:
-        self.pad_id, self.evaluation = pad_id, evaluation
-
-    def __call__(self, encoded: Sequence[EncodedExample]) -> dict[str, Any]:
-        """Return the batch."""
-        batch: dict[str, Any] = {
-            "inputs": supervised_batch(
-                [(one.prompt, one.completion) for one in encoded],
-                self.pad_id,
-                [one.turns for one in encoded],
-            ),
-            "id": [one.id for one in encoded],
-        }
-        if self.evaluation:
-            batch["prompts"] = prompt_batch([one.prompt for one in encoded], self.pad_id)
-            batch["answer"] = [one.answer for one in encoded]
-            batch["affixes"] = [one.affixes for one in encoded]
-            batch["columns"] = {name: [one.columns[name] for one in encoded] for name in encoded[0].columns}
-        return batch
 
 
 class LengthSampler(SeededSampler):

@@ -12,10 +12,10 @@ from typing import Any
 from torch.utils.data import Dataset, get_worker_info
 
 from ftkit.errors import InputError
+from ftkit.examples.encoder import Batch, EncodedExample, column_names
 from ftkit.examples.reader import Example
-from ftkit.vlm.encoder import ChatEncoder, EncodedExample
+from ftkit.vlm.encoder import ChatEncoder
 
-Batch = dict[str, Any]
 ORIGIN = "origin"  # key of a batch: its BatchOrigin
 
 
@@ -32,7 +32,7 @@ class ExampleDataset(Dataset[Any]):
 
     def __init__(self, examples: Sequence[Example], encoder: ChatEncoder) -> None:
         self.examples, self.encoder = list(examples), encoder
-        self.columns = list(dict.fromkeys(name for example in examples for name in example.columns))
+        self.columns = column_names(examples)
         self._remembered: dict[int, bytes] = {}  # by the example's identity: its name is its own in one source only
 
     def __len__(self) -> int:
@@ -49,19 +49,10 @@ class ExampleDataset(Dataset[Any]):
         """Return a batch to train on or to evaluate.
 
         Returns:
-            ``inputs``, see :meth:`ftkit.vlm.encoder.ChatEncoder.inputs`; ``id``, a list of B strings; and, unless a
-            worker makes the batch, ``origin``, a :class:`BatchOrigin`. For evaluation also ``answer`` (B strings) and
-            ``columns`` (B strings by name), and, except of pairs, ``prompts`` and ``affixes`` of each answer.
+            Those of :meth:`ftkit.examples.encoder.Encoder.batch`, and, unless a worker makes the batch, ``origin``, a
+            :class:`BatchOrigin`.
         """
-        batch: Batch = {"inputs": self.encoder.inputs(encoded), "id": [one.example.id for one in encoded]}
-        if evaluation:
-            examples, renderer = [one.example for one in encoded], self.encoder.renderer
-            batch["answer"] = [example.completion for example in examples]
-            batch["columns"] = {name: [example.columns.get(name, "") for example in examples] for name in self.columns}
-            if not self.encoder.preference:
-                affixes = [renderer.affixes(example) for example in examples]
-                answers = map(renderer.reference, examples, affixes)
-                batch |= {"prompts": self.encoder.prompts(encoded), "affixes": affixes, "answer": list(answers)}
+        batch = self.encoder.batch(encoded, self.columns if evaluation else None)
         if not _in_worker():
             batch[ORIGIN] = BatchOrigin(self, encoded, evaluation)
         return batch

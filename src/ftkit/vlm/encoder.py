@@ -6,7 +6,6 @@ The processor expands a prompt's images into tokens and pixels; the answer's tok
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any
 from torch import Tensor
 
 from ftkit.errors import InputError
+from ftkit.examples.encoder import EncodedExample, Encoder
 from ftkit.examples.length import LengthRule
-from ftkit.examples.padding import Spans, padded, prompt_batch, supervised_batch
+from ftkit.examples.padding import Spans
 from ftkit.examples.reader import Example, ImageReference, image_bytes
-from ftkit.examples.renderer import Renderer
 from ftkit.examples.supervision import Supervise
 from ftkit.vlm.decoding import Image
 from ftkit.vlm.images import decode_image
@@ -28,40 +27,8 @@ WHITE = (255, 255, 255)
 _OWN = {"input_ids", "attention_mask", "labels"}  # labels: PaliGemma's processor makes some; these are ours
 
 
-@dataclass(frozen=True)
-class EncodedExample:
-    """An example as tokens and pixels.
-
-    Attributes:
-        example: The example itself.
-        prompt: Token ids of the prompt, image tokens included.
-        answers: Token ids of the answer, and of the rejected one; None if the example is too long to train on.
-        tokens: Other values of the prompt's tokens, by name.
-        images: Tensors of the images, by name; empty without images.
-        cut: Whether an answer was cut.
-        tile_keys: Where ``images`` were left out because a frozen tower's features of them are cached: their keys, see
-            :func:`ftkit.vlm.vision.tile_keys`.
-        turns: Where in the prompt earlier supervised turns stand.
-    """
-
-    example: Example
-    prompt: list[int]
-    answers: list[list[int]] | None
-    tokens: dict[str, list[int]]
-    images: dict[str, Tensor]
-    cut: bool = False
-    tile_keys: list[bytes] | None = None
-    turns: Spans = ()
-
-    @property
-    def tiles(self) -> int:
-        """How many tiles there are in ``images``; an image that is not cut into tiles is one."""
-        pixels = self.images.get("pixel_values")  # (1, tiles, 3, H, W) or (images, 3, H, W)
-        return 0 if pixels is None else len(pixels.flatten(0, -4))
-
-
-class ChatEncoder:
-    """Encodes examples, and batches of them, for one model.
+class ChatEncoder(Encoder):
+    """Encodes examples with images, and batches of them, for one model.
 
     Args:
         processor: The model's processor.
@@ -79,13 +46,9 @@ class ChatEncoder:
         preference: bool = False,
         supervise: Supervise = "last",
     ) -> None:
-        self.processor, self.length, self.preference = processor, length or LengthRule(), preference
-        self.renderer = Renderer(processor, chat, supervise)
-        name = type(processor).__name__
-        self._of_answer = {key: values[name] for key, values in TOKEN_VALUES.items() if name in values}
-        self.pad_id = self.renderer.tokenizer.pad_token_id
-        if self.pad_id is None:
-            raise InputError("the processor's tokenizer has no padding token")
+        super().__init__(processor, length, chat, supervise)
+        self.processor, self.preference, name = processor, preference, type(processor).__name__
+        self.answer_values = {key: values[name] for key, values in TOKEN_VALUES.items() if name in values}
 
     def encode(self, example: Example) -> EncodedExample:
         """Return tokens and pixels of an example; its images are opened.
@@ -100,8 +63,8 @@ class ChatEncoder:
             made = self._processed("".join(text for text, _ in pieces), images)
         except ValueError as error:
             raise example.error(f"{type(self.processor).__name__}: {error}") from error
-        if unknown := made.keys() - _OWN - self._of_answer.keys() - IMAGE_TENSORS.keys():
-            known = ", ".join(sorted([*self._of_answer, *IMAGE_TENSORS]))
+        if unknown := made.keys() - _OWN - self.answer_values.keys() - IMAGE_TENSORS.keys():
+            known = ", ".join(sorted([*self.answer_values, *IMAGE_TENSORS]))
             raise InputError(
                 f"no rule says how {type(self.processor).__name__} pads this tensor; known are {known}",
                 field=min(unknown),
@@ -111,7 +74,7 @@ class ChatEncoder:
         prompt = ids[read]
         turns = self._turns(example, pieces, images, prompt)
         fitting = self.length.fit(example, len(prompt), *answers)
-        tokens = {name: made[name][0].tolist()[read] for name in self._of_answer.keys() & made.keys()}
+        tokens = {name: made[name][0].tolist()[read] for name in self.answer_values.keys() & made.keys()}
         pixels = {name: made[name] for name in IMAGE_TENSORS.keys() & made.keys()}
         cut = fitting is not None and fitting != answers
         return EncodedExample(example, prompt, fitting, tokens, pixels, cut, turns=turns)
@@ -136,33 +99,12 @@ class ChatEncoder:
         return encoded.answers, encoded.cut
 
     def inputs(self, examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
-        """Return the right padded batch to train on.
-
-        Returns:
-            ``input_ids``, ``attention_mask``, ``labels`` (B, T) int64, and what the processor makes besides. Of
-            preferences there are 2B examples, the chosen answers and then the rejected ones, and the images once.
-        """
-        kept = [example.answers for example in examples if example.answers is not None]
-        if len(kept) < len(examples):
-            raise InputError("an example that is too long to train on was not left out", field="max_length")
-        pairs = [
-            (example, answers[which])
-            for which in range(len(kept[0]))
-            for example, answers in zip(examples, kept, strict=True)
-        ]
-        turns = [example.turns for example, _ in pairs]
-        batch = supervised_batch([(example.prompt, answer) for example, answer in pairs], self.pad_id, turns)
-        for name in examples[0].tokens:
-            of_answer = self._of_answer[name]
-            batch[name] = padded([example.tokens[name] + [of_answer] * len(answer) for example, answer in pairs], 0)
-        return batch | image_batch([example.images for example in examples])
+        """Return the right padded batch to train on, with the tensors of the images."""
+        return super().inputs(examples) | image_batch([example.images for example in examples])
 
     def prompts(self, examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
-        """Return the left padded batch to generate answers from: the same tensors without labels."""
-        batch = prompt_batch([example.prompt for example in examples], self.pad_id)
-        for name in examples[0].tokens:
-            batch[name] = padded([example.tokens[name] for example in examples], 0, "left")
-        return batch | image_batch([example.images for example in examples])
+        """Return the left padded batch to generate answers from, with the tensors of the images."""
+        return super().prompts(examples) | image_batch([example.images for example in examples])
 
     def _texts(self, example: Example) -> tuple[list[tuple[str, bool]], list[list[int]]]:
         """Return the rendered prompt in its pieces, and the token ids of the answer and of the rejected one."""
@@ -171,7 +113,7 @@ class ChatEncoder:
         texts = self.renderer(example)
         answers = [texts.completion, *([texts.rejected] if self.preference and texts.rejected is not None else [])]
         pieces = self.renderer.pieces(example, texts.prompt)
-        if len(pieces) > 1 and any(self._of_answer.values()):  # a prompt that sees itself both ways
+        if len(pieces) > 1 and any(self.answer_values.values()):  # a prompt that sees itself both ways
             raise example.error(
                 "an earlier turn would see itself", field="supervise", got="all", fix="use supervise: last"
             )
