@@ -18,7 +18,7 @@ from ftkit.ablation.sweep import CellState, SweepRow
 from ftkit.results.comparison import Comparison
 from ftkit.results.preference_file import WON
 from ftkit.results.preferences import interval_of_counts
-from ftkit.results.statistics import seed_spread
+from ftkit.results.statistics import seed_spread, wilson_limits
 from ftkit.run_folder import SplitName
 
 T = TypeVar("T", int, float)
@@ -183,14 +183,8 @@ def accuracy_interval(cells: Sequence[CellState]) -> tuple[float, float] | None:
         spread = seed_spread(answers.correct / WON)
         degrees_of_freedom = spread.degrees_of_freedom
         n = mean * (1 - mean) / spread.standard_error**2 if spread.standard_error else n
-    return _wilson(mean, n, float(stats.t.isf(0.025, degrees_of_freedom)))
-
-
-def _wilson(share: float, n: float, z: float) -> tuple[float, float]:
-    """Wilson's interval of a share of an effective, not always whole, number of trials, ``z`` standard errors wide."""
-    centre, scale = share + z**2 / (2 * n), 1 + z**2 / n
-    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    low, high = wilson_limits(mean, n, float(stats.t.isf(0.025, degrees_of_freedom)))
+    return float(low), float(high)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -18,7 +18,7 @@ from ftkit.ablation.sweep import SweepRow
 from ftkit.report import ablation_charts, charts
 from ftkit.report.ablation_answers import answers
 from ftkit.report.ablation_notes import changed_settings, notes
-from ftkit.report.ablation_table import Column, columns, compact, status, table
+from ftkit.report.ablation_table import STATUS, Column, columns, compact, status, table
 from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown
 from ftkit.report.page import to_html
 from ftkit.report.theme import image
@@ -130,7 +130,7 @@ class Report:
         )
         shown = sorted([*columns(self.analysis), differs], key=lambda column: not column.main)
         shown = [column for column in shown if any(column.show(row).strip() for row in every)]
-        rows = [[status(row) if one.kind == "status" else one.show(row).strip() for one in shown] for row in every]
+        rows = [[status(row) if one.header == STATUS else one.show(row).strip() for one in shown] for row in every]
         right = frozenset(place for place, column in enumerate(shown) if not column.left)
         return Table([column.title for column in shown], rows, right, details=[self._detail(row) for row in every])
 

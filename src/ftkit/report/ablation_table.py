@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.folder import Format
@@ -17,8 +17,8 @@ from ftkit.run_folder import SplitName
 
 _TERMINAL = 150  # columns
 _LEAST_STATUS = len("not converged")
-_STATUS = 60  # letters of a status with its reason, less where a terminal has no room
-Kind = Literal["published", "measured", "seeds", "status"]
+STATUS = "status"
+_LETTERS = 60  # of a status with its reason, less where a terminal has no room
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,7 @@ class Column:
         header: Its title where room is scarce: on a terminal and in Markdown.
         title: Its title on a page.
         show: The text of a row's cell.
-        kind: Why it may be left out: ``published`` without published figures, ``measured`` if costs that differ from
-            run to run are not wanted, ``seeds`` when each row has one, ``status`` when all rows are done.
+        shown: Whether it has something to say.
         left: Aligned left, as words are.
         main: Among the first on a page.
     """
@@ -38,7 +37,7 @@ class Column:
     header: str
     title: str
     show: Callable[[RowSummary], str]
-    kind: Kind | None = None
+    shown: bool = True
     left: bool = False
     main: bool = False
 
@@ -112,54 +111,52 @@ def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
 
 def columns(analysis: Analysis, timing: bool = True) -> list[Column]:
     """Return the columns that have something to say."""
-    rows = analysis.rows
-    wanted: dict[Kind | None, bool] = {
-        None: True,
-        "published": any(row.published for row in rows),
-        "measured": timing,
-        "seeds": any(row.spread is not None for row in rows),
-        "status": any(row.status != "done" for row in rows),
-    }
-    reference = analysis.reference.number
+    rows, reference = analysis.rows, analysis.reference.number
+    published = any(row.published for row in rows)
+    # Of rows that have no accuracy, for want of predictions, the logged figures are shown.
+    logged = dict.fromkeys(name for row in rows if row.test is None for name in row.metrics)
     every = [
         Column("row", "row", lambda row: str(row.number), main=True),
         Column("name", "variant", lambda row: row.name, left=True, main=True),
-        Column("train", "train accuracy, %", _ours("train")),
-        Column("publ.", "published train, %", _published("train"), "published"),
-        Column("val", "validation accuracy, %", _ours("val")),
-        Column("publ.", "published validation, %", _published("val"), "published"),
-        Column("test", "test accuracy, %", _ours("test"), main=True),
-        Column("± sd", "standard deviation between seeds", _spread, "seeds", main=True),
+        Column("train", "train accuracy, %", _value("train", ".2f", 100)),
+        Column("publ.", "published train, %", _published("train"), published),
+        Column("val", "validation accuracy, %", _value("val", ".2f", 100)),
+        Column("publ.", "published validation, %", _published("val"), published),
+        Column("test", "test accuracy, %", _value("test", ".2f", 100), main=True),
+        Column(
+            "± sd",
+            "standard deviation between seeds",
+            _value("spread", ".2f", 100),
+            any(row.spread is not None for row in rows),
+            main=True,
+        ),
         Column("95% int.", "95% interval", _interval, main=True),
-        Column("publ.", "published test, %", _published("test"), "published"),
-        Column("in", "published test within our interval", _inside, "published"),
+        Column("publ.", "published test, %", _published("test"), published),
+        Column("in", "published test within our interval", _inside, published),
         Column(f"vs {reference}", f"difference from row {reference}, points", _difference(reference), main=True),
-        *(Column(name, name, _logged(name)) for name in _metrics(rows)),
-        Column("sec.", "seconds per run", lambda row: _number(row.seconds, ",.1f"), "measured"),
-        Column("peak MB", "peak memory, MB", lambda row: _number(row.peak_memory_mb, ",.0f"), "measured"),
+        *(Column(name, name, _logged(name)) for name in logged),
+        Column("sec.", "seconds per run", _value("seconds", ",.1f"), timing),
+        Column("peak MB", "peak memory, MB", _value("peak_memory_mb", ",.0f"), timing),
         Column("params", "trainable parameters", lambda row: _count(row.trainable)),
-        Column("ckpt MB", "checkpoint, MB", lambda row: _number(row.checkpoint_mb, ",.1f"), "measured"),
-        Column("front", "on the Pareto front", lambda row: "yes" if row.on_front else "", "measured"),
-        Column("status", "status", lambda row: _cut(status(row), _STATUS), "status", left=True),
+        Column("ckpt MB", "checkpoint, MB", _value("checkpoint_mb", ",.1f"), timing),
+        Column("front", "on the Pareto front", lambda row: "yes" if row.on_front else "", timing),
+        Column(
+            STATUS, STATUS, lambda row: _cut(status(row), _LETTERS), any(row.status != "done" for row in rows), True
+        ),
     ]
-    return [column for column in every if wanted[column.kind]]
+    return [column for column in every if column.shown]
 
 
-def _metrics(rows: Sequence[RowSummary]) -> list[str]:
-    """The logged figures to show: those of rows that have no accuracy, for want of predictions."""
-    return list(dict.fromkeys(name for row in rows if row.test is None for name in row.metrics))
+def _value(name: str, form: str, scale: int = 1) -> Callable[[RowSummary], str]:
+    def show(row: RowSummary) -> str:
+        value = getattr(row, name)
+        return _number(None if value is None else scale * value, form)
+
+    return show
 
 
 def _logged(name: str) -> Callable[[RowSummary], str]:
     return lambda row: _number(row.metrics.get(name), ".4g")
-
-
-def _ours(split: SplitName) -> Callable[[RowSummary], str]:
-    def show(row: RowSummary) -> str:
-        accuracy = getattr(row, split)
-        return "" if accuracy is None else f"{accuracy * 100:.2f}"
-
-    return show
 
 
 def _published(split: SplitName) -> Callable[[RowSummary], str]:
@@ -172,10 +169,6 @@ def _interval(row: RowSummary) -> str:
 
 def _inside(row: RowSummary) -> str:
     return {True: "yes", False: "no", None: ""}[row.published_inside]
-
-
-def _spread(row: RowSummary) -> str:
-    return _number(row.spread and row.spread * 100, ".2f")
 
 
 def _difference(reference: int) -> Callable[[RowSummary], str]:
@@ -241,7 +234,7 @@ def compact(analysis: Analysis, timing: bool = True, most: int | None = None) ->
     shown = columns(analysis, timing)
     head = [column.header for column in shown]
     rows = [[column.show(row) for column in shown] for row in analysis.rows]
-    if most is not None and shown[-1].kind == "status":
+    if most is not None and head[-1] == STATUS:
         others = [max(3, *map(len, cells)) for cells in zip(head, *rows, strict=True)][:-1]
         room = max(_LEAST_STATUS, most - sum(others) - 2 * len(others))
         rows = [[*cells[:-1], _cut(cells[-1], room)] for cells in rows]

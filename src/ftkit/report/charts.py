@@ -14,6 +14,7 @@ from ftkit.report.theme import CATEGORIES
 from ftkit.results.assessment import BinaryReport
 from ftkit.results.intervals import at_prevalence, prevalence_intervals
 from ftkit.results.metrics import figure_values
+from ftkit.results.statistics import wilson_limits
 from ftkit.results.threshold import Threshold, operating_tables
 
 Chart = alt.TopLevelMixin
@@ -132,9 +133,9 @@ def roc(scored: Named, level: float) -> Chart:
         fp, tp = np.append(0, curve.fp), np.append(0, curve.tp)
         threshold = np.append(np.nan, curve.threshold)
         lines += _records(name, x=fp / curve.negatives, y=tp / curve.positives, threshold=threshold)
-        (left, right), (below, above) = (
-            _wilson(count, total, level**0.5) for count, total in ((fp, curve.negatives), (tp, curve.positives))
-        )
+        z = stats.norm.isf((1 - level**0.5) / 2)
+        left, right = wilson_limits(fp / curve.negatives, curve.negatives, z)
+        below, above = wilson_limits(tp / curve.positives, curve.positives, z)
         # Where the rectangles of all thresholds begin and end above each rate.
         low = np.append(0, below)[np.searchsorted(right, grid, side="right")]
         bands += _records(name, x=grid, low=low, high=np.append(above, 1)[np.searchsorted(left, grid)])
@@ -156,7 +157,7 @@ def precision_recall(scored: Named, level: float) -> Chart:
         assert curve is not None
         answered = curve.tp + curve.fp
         recall = curve.tp / curve.positives
-        low, high = _wilson(curve.tp, answered, level)
+        low, high = wilson_limits(curve.tp / answered, answered, stats.norm.isf((1 - level) / 2))
         lines += _records(name, x=recall, y=curve.tp / answered, threshold=curve.threshold)
         bands += _records(name, x=recall, low=low, high=high)
         skill.append({"name": name, "y": c.positives / c.n})
@@ -297,12 +298,3 @@ def _diagonal() -> alt.Chart:
 
 def _rule(x: float) -> alt.Chart:
     return alt.Chart(data([{"x": x}])).mark_rule(**_REFERENCE).encode(x="x:Q")
-
-
-def _wilson(count: np.ndarray, total: np.ndarray | int, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's intervals of many shares at once, see :func:`ftkit.results.statistics.wilson_interval`."""
-    z = stats.norm.isf((1 - level) / 2)
-    share = count / total
-    center, scale = share + z**2 / (2 * total), 1 + z**2 / total
-    half = z * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    return np.maximum(0, (center - half) / scale), np.minimum(1, (center + half) / scale)

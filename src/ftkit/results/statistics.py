@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import optimize, stats
@@ -43,6 +44,24 @@ def wilson_interval(correct: int, n: int, level: float = 0.95) -> Interval:
         return math.nan, math.nan
     interval = stats.binomtest(int(correct), int(n)).proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def wilson_limits(share: Any, n: Any, z: float) -> tuple[Any, Any]:
+    """Return Wilson's score interval of shares of effective, not always whole, numbers of trials.
+
+    Args:
+        share: Observed share or shares, float or float ``(k,)``.
+        n: Number of trials of each.
+        z: Half the width in standard errors.
+
+    Example:
+        >>> low, high = wilson_limits(0.95, 300, 1.959964)
+        >>> f"{low:.4f} {high:.4f}"
+        '0.9192 0.9695'
+    """
+    center, scale = share + z**2 / (2 * n), 1 + z**2 / n
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return np.maximum(0.0, (center - half) / scale), np.minimum(1.0, (center + half) / scale)
 
 
 def is_significant(p: float) -> bool:
