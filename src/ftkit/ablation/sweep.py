@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftkit.ablation.folder import Ablation
 from ftkit.ablation.ledger import Ledger
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.result import Result
-from ftkit.ablation.run_answers import RunAnswers, read_run_answers
 from ftkit.errors import FormatError, InputError
 from ftkit.lock import running_since
 from ftkit.run_folder import FORMAT, RESULT_FILE, predictions_file, refuse_other_format
 from ftkit.storage import atomic_write
+
+if TYPE_CHECKING:
+    from ftkit.ablation.run_answers import RunAnswers
 
 DESCRIPTION_FILE = "ablation.json"
 
@@ -52,6 +54,8 @@ class CellState:
             InputError: The prediction file is damaged or does not fit ``result.json``.
         """
         path = self.directory / predictions_file("test")
+        from ftkit.ablation.run_answers import read_run_answers  # with scipy, which running a sweep does not need
+
         counted = None if self.result is None else self.result.splits.get("test")
         return read_run_answers(path, counted) if path.exists() else None
 
