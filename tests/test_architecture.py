@@ -12,7 +12,7 @@ import ftkit
 
 SRC = Path(ftkit.__file__).parent
 # What each floor may import, besides itself and the ground that everything stands on.
-GROUND = {"errors", "lock", "normalize", "run_folder", "storage", "wandb_settings"}
+GROUND = {"config_files", "errors", "lock", "normalize", "run_folder", "storage", "wandb_settings"}
 ALLOWED = {
     "results": set(),
     "models": {"hub"},
@@ -28,6 +28,7 @@ ALLOWED = {
 # What the files below every floor may import.
 SINGLE_FILES: dict[str, set[str]] = {
     "errors": set(),
+    "config_files": {"errors"},
     "normalize": set(),
     "run_folder": {"errors"},
     "wandb_settings": set(),
@@ -36,7 +37,7 @@ SINGLE_FILES: dict[str, set[str]] = {
     "hub": {"errors", "storage"},
     "jsonargparse_internals": set(),
     "class_paths": {"errors"},
-    "parsing": {"class_paths", "errors", "jsonargparse_internals"},
+    "parsing": {"class_paths", "config_files", "errors", "jsonargparse_internals"},
 }
 
 # Libraries whose private attributes are used in one file each, and those files.

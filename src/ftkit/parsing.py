@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
-from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
 from ftkit.class_paths import explain_class
+from ftkit.config_files import read_config
 from ftkit.errors import InputError
 from ftkit.jsonargparse_internals import RefusesEmptyUnknown, class_paths, option_names, option_type
 
@@ -40,20 +41,11 @@ class ErrorMixin(RefusesEmptyUnknown):
         raise explain(message, option_names(self), lambda name: option_type(self, name)) from ex
 
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Parse a config file; what is wrong with it is told with its name, and the line where that is known."""
+        """Parse a config file; errors name it, and the line where that is known."""
+        read_config(Path(str(cfg_path)))
         try:
             return super().parse_path(cfg_path, *args, **kwargs)  # type: ignore[misc]
-        except UnicodeDecodeError as error:
-            problem = f"not UTF-8 at byte {error.start}"
-            raise InputError(problem, file=cfg_path, fix="save the file as UTF-8") from error
         except InputError as error:
-            for cause in causes(error):
-                if isinstance(cause, MarkedYAMLError):
-                    line = cause.problem_mark and cause.problem_mark.line + 1
-                    raise InputError(f"not valid YAML: {cause.problem}", file=cfg_path, line=line) from error
-            if str(error).startswith("Unexpected config:"):
-                fix = "write lines such as `trainer:`"
-                raise InputError("a config file is a mapping of settings", file=cfg_path, fix=fix) from error
             raise InputError(str(error), file=cfg_path) from error
 
 
@@ -112,11 +104,3 @@ def _no_such(key: str, names: list[str], problem: str = "no such option") -> Inp
         f"did you mean {close[0]}?" if close else f"use one of {', '.join(names)}" if len(names) < 30 else "see --help"
     )
     return InputError(problem, field=key, fix=fix)
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, what it was raised from, and that in turn."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__

@@ -115,7 +115,7 @@ def test_checkpoints(checksum: bool, seed: int, tmp_path: Path) -> None:
 def exported(folder: Path) -> bytes:
     """A small export of a run; the bytes of its weights."""
     (folder / "run" / "checkpoints").mkdir(parents=True)
-    content = {"state_dict": {"weight": torch.arange(50.0)}, "hyper_parameters": {}, "base": {}}
+    content = {"state_dict": {"weight": torch.arange(50.0)}, "hyper_parameters": {}, "base": {}, "format": 2}
     torch.save(content, folder / "run" / "checkpoints" / "last.ckpt")
     export_trained(folder / "run", folder, "ftkit.GPT2Classifier")
     return (folder / "trained.safetensors").read_bytes()

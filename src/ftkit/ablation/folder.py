@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml  # type: ignore[import-untyped]
+from typing import Literal
 
 from ftkit.ablation.published import PublishedTable, read_published
+from ftkit.config_files import read_config
 from ftkit.errors import InputError
 
 Format = Literal["text", "markdown", "csv", "spreadsheet"]  # how a table can be printed
@@ -88,7 +87,7 @@ class Ablation:
         if not folder.is_dir():
             problem = "not a folder" if folder.exists() else "there is no such folder"
             raise InputError(problem, file=folder, fix="name a folder with base.yaml and rows/")
-        read_yaml(folder / "base.yaml")
+        read_config(folder / "base.yaml")
         paths = sorted(path for path in (folder / "rows").glob("*.y*ml") if not path.name.startswith("."))
         if not paths:
             raise InputError("there are no rows", file=folder / "rows", fix="add files such as rows/01_name.yaml")
@@ -181,38 +180,9 @@ def format_numbers(numbers: Sequence[int]) -> str:
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a config file, only to find out early that it is one.
-
-    Raises:
-        InputError: The file is missing, not UTF-8, not YAML, or not a mapping.
-    """
-    try:
-        content = yaml.safe_load(path.read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise InputError("there is no such file", file=path) from None
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=path) from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 at byte {error.start}", file=path, fix="save the file as UTF-8") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise InputError(f"not valid YAML: {error.problem}", file=path, line=line) from None
-    except yaml.YAMLError as error:
-        raise InputError(f"not valid YAML: {error}", file=path) from None
-    if not isinstance(content, dict):
-        raise InputError(
-            "a config file is a mapping of settings",
-            file=path,
-            got=content,
-            fix="write lines such as `trainer:`",
-        )
-    return content
-
-
 def _seed_in(path: Path, otherwise: int) -> int:
     """Return the seed that a config file sets, or the other one."""
-    seed = read_yaml(path).get("seed_everything")
+    seed = read_config(path).get("seed_everything")
     if seed is None:
         return otherwise
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
@@ -226,7 +196,7 @@ def _read_row(path: Path) -> Row:
     match = _ROW_FILE.fullmatch(path.name)
     if not match:
         raise InputError("not a row's file name", file=path, fix="call it NN_name.yaml, such as 02_first_token.yaml")
-    read_yaml(path)
+    read_config(path)
     first_line = path.read_text(encoding="utf-8-sig").split("\n", 1)[0].strip()
     question = first_line.lstrip("#").strip() if first_line.startswith("#") else ""
     return Row(int(match[1]), match[2], path, question)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from ftkit.ablation.executor import Engine, one_by_one
-from ftkit.ablation.folder import Ablation, Format, read_yaml
+from ftkit.ablation.folder import Ablation, Format
 from ftkit.ablation.ray_executor import on_ray
 from ftkit.ablation.runner import ERROR_FILE, Summary, run
 from ftkit.ablation.sweep import read_sweep
+from ftkit.config_files import read_config
 from ftkit.errors import EnvironmentFault, ExitCode, InputError, TrainingFailed
 from ftkit.report.sweep_progress import SweepProgress
 
@@ -51,7 +52,7 @@ def ablation_run(
     ablation = Ablation.load(folder)
     overlays = overlay or []
     for path in overlays:
-        read_yaml(path)
+        read_config(path)
     out = out or default_out(folder)
     with progress or SweepProgress() as shown:
         chosen = one_by_one if executor == "here" else on_ray

@@ -1,0 +1,34 @@
+"""Config files as plain YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from ftkit.errors import InputError
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a config file as plain YAML, to say what is wrong with it by file and line.
+
+    Raises:
+        InputError: The file is missing, not UTF-8, not YAML, or not a mapping.
+    """
+    try:
+        content = yaml.load(path.read_bytes().decode("utf-8-sig"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except FileNotFoundError:
+        raise InputError("there is no such file", file=path) from None
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=path) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 at byte {error.start}", file=path, fix="save the file as UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise InputError(f"not valid YAML: {error.problem}", file=path, line=line) from None
+    except yaml.YAMLError as error:
+        raise InputError(f"not valid YAML: {error}", file=path) from None
+    if not isinstance(content, dict):
+        raise InputError("a config file is a mapping of settings", file=path, fix="write lines such as `trainer:`")
+    return content
