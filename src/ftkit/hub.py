@@ -1,4 +1,4 @@
-"""Loading from the hub, its cache or a local folder, with errors that say what is missing and how to get it."""
+"""Load from the hub, its cache or a local folder, with errors that say what is missing and how to get it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def base_of_adapter(folder: Path) -> tuple[str, str | None]:
 
 
 def _needs_config(kind: Any) -> bool:
-    """Whether a class reads ``config.json``; a tokenizer may lie beside an adapter."""
+    """Return whether a class reads ``config.json``; a tokenizer may lie beside an adapter."""
     return kind is AutoConfig or _is_model(kind)
 
 
@@ -120,7 +120,7 @@ def refuse_adapter(file: Path | None, name: str) -> None:
 
 
 def _adapter_on_hub(name: str, revision: str | None, cached_only: bool) -> Path | None:
-    """The configuration of an adapter on the hub; None if it is none, or cannot be had."""
+    """Return the configuration of an adapter on the hub; None if it is none, or cannot be had."""
     try:
         return Path(file_download.hf_hub_download(name, ADAPTER_FILE, revision=revision, local_files_only=cached_only))
     except (OSError, HFValidationError):  # not there, or what the caller is about to tell
@@ -128,7 +128,7 @@ def _adapter_on_hub(name: str, revision: str | None, cached_only: bool) -> Path 
 
 
 def is_gguf(name: str) -> bool:
-    """Whether a model's name is that of a GGUF file.
+    """Return whether a model's name is that of a GGUF file.
 
     Example:
         >>> is_gguf("models/smollm2-135m.Q4_1.gguf"), is_gguf("HuggingFaceTB/SmolLM2-135M")
@@ -138,7 +138,7 @@ def is_gguf(name: str) -> bool:
 
 
 def is_local(name: str) -> bool:
-    """Whether a model's name means a folder or a GGUF file on this machine, and nothing on the hub."""
+    """Return whether a model's name means a folder or a GGUF file on this machine, and nothing on the hub."""
     return is_gguf(name) or Path(name).is_dir()
 
 
@@ -175,7 +175,7 @@ def _switch_bar_like_others() -> None:
 
 @lru_cache(maxsize=4)
 def _described_by_gguf(kind: Any, path: Path, stamp: FileStamp) -> Any:
-    """A configuration or tokenizer, read once: it takes seconds, and every row of a sweep asks for both repeatedly."""
+    """Read a configuration or tokenizer once: it takes seconds, and every run of a sweep asks for both repeatedly."""
     return _read_gguf(kind, path, {})
 
 
@@ -193,7 +193,7 @@ def _is_model(kind: Any) -> bool:
 
 
 def commit_of(name: str, revision: str | None = None, cache: str | Path = HF_HUB_CACHE) -> str | None:
-    """The commit that a hub id stands for on this machine, so that a run can say what it was made from.
+    """Return the commit that a hub id stands for on this machine, so that a run can say what it was made from.
 
     Args:
         name: A hub id, a local folder or a GGUF file.
@@ -217,12 +217,12 @@ def commit_of(name: str, revision: str | None = None, cache: str | Path = HF_HUB
 
 
 def repository_cache(name: str, cache: str | Path = HF_HUB_CACHE) -> Path:
-    """The folder that holds a model repository in the hub's cache, whether it is there or not."""
+    """Return the folder of a model repository in the hub's cache, whether it is there or not."""
     return Path(cache) / file_download.repo_folder_name(repo_id=name, repo_type="model")
 
 
 def hub_is_reachable() -> bool:
-    """Whether the hub answers; asked first, since its client tries for minutes where there is no network."""
+    """Return whether the hub answers; asked first, since its client tries for minutes where there is no network."""
     if HF_HUB_OFFLINE:
         return False
     if getproxies().keys() - {"no"}:  # NO_PROXY alone is no way out
@@ -236,7 +236,7 @@ def hub_is_reachable() -> bool:
 
 
 def not_cached(name: str) -> UnavailableError:
-    """The error of a hub id that is needed but neither in the cache nor to be downloaded."""
+    """Return the error of a hub id that is needed but neither in the cache nor to be downloaded."""
     return UnavailableError(
         f"{name} is not in the cache {HF_HUB_CACHE} and the hub cannot be reached",
         fix=f"run `hf download {name}` where there is a network, or name a local folder",
@@ -244,7 +244,7 @@ def not_cached(name: str) -> UnavailableError:
 
 
 def _explained(error: Exception, name: str, local: bool, cached_only: bool) -> Exception:
-    """The error to show: damaged weights are the user's input, unreachable hub ids the environment's fault."""
+    """Return the error to show: damaged weights are the user's input, unreachable hub ids the environment's fault."""
     if isinstance(error, torch.OutOfMemoryError):
         return error  # nothing is wrong with the model
     if "trust_remote_code" in str(error) or "custom code" in str(error):

@@ -1,4 +1,4 @@
-"""One process at a time on an output folder."""
+"""Lock an output folder for one process at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A jsonargparse parser whose errors name the key, the value and the nearest valid one, in ftkit's one form."""
+"""Parse with jsonargparse; errors name the key and the nearest valid one, in ftkit's one form."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NO_FILE = re.compile(r"(?P<problem>File does not exist|Path is not a file): '(?
 
 
 class ErrorMixin(RefusesEmptyUnknown):
-    """Raises :class:`ftkit.errors.InputError` where jsonargparse would print its usage and exit.
+    """Raise :class:`ftkit.errors.InputError` where jsonargparse would print its usage and exit.
 
     Options cannot be abbreviated, since a misspelt one could be meant.
     """

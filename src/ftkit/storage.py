@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: write beside the target, flush to the disk, then rename."""
+"""Write files atomically: beside the target, flushed to the disk, then renamed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PARTIAL = re.compile(rf"\..+\.(?P<pid>[0-9]+)\.[0-9a-f]{{8}}{re.escape(PARTIAL_
 
 
 def cache_folder() -> Path:
-    """Where downloads and computed features are kept: ``$FTKIT_CACHE``, or ``~/.cache/ftkit``."""
+    """Return the folder of downloads and computed features: ``$FTKIT_CACHE``, or ``~/.cache/ftkit``."""
     return Path(os.environ.get("FTKIT_CACHE") or "~/.cache/ftkit").expanduser()
 
 
@@ -96,7 +96,7 @@ def remove_partials(folder: str | Path) -> None:
 
 
 def is_alive(process: int) -> bool:
-    """Whether there is a process of this number on this machine, whoever owns it."""
+    """Return whether there is a process of this number on this machine, whoever owns it."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -122,7 +122,7 @@ def make_folder(path: str | Path) -> None:
 
 
 def sha256_of(path: str | Path) -> str:
-    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -172,7 +172,7 @@ def verify_checksum(path: str | Path) -> None:
 
 
 def _digests(target: Path) -> list[str]:
-    """The digests beside a file: one, or while it is replaced two."""
+    """Return the digests beside a file: one, or while it is replaced two."""
     recorded = Path(f"{target}{CHECKSUM_SUFFIX}")
     if not recorded.is_file():
         return []
@@ -185,7 +185,7 @@ def _write_digests(target: Path, digests: list[str]) -> None:
 
 
 def _is_abandoned(process: int) -> bool:
-    """Whether nobody writes what a process of this number began; this process no longer does when it asks."""
+    """Return whether nobody writes what a process of this number began; this process no longer does when it asks."""
     return process == os.getpid() or not is_alive(process)
 
 

@@ -323,7 +323,7 @@ def test_hidden_files_and_data_files_are_left_alone(
     [
         ({"size": 0}, "size: not between 1 and 4096"),
         ({"size": 5_000}, "size: not between 1 and 4096"),
-        ({"background": "blak"}, "background: not a colour"),
+        ({"background": "blak"}, "background: not a color"),
         ({"workers": 0}, "workers: at least one"),
     ],
 )

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.vlm.frames import most_varied
-from ftkit.vlm.images import at_size, decode_image, image_path, open_image, parse_colour, read_image
+from ftkit.vlm.images import at_size, decode_image, image_path, open_image, parse_color, read_image
 from handmade_gif import Frame, gif, picture
 from mutations import mutations
 
@@ -475,10 +475,10 @@ class TestPaths:
 
 
 def test_colours() -> None:
-    assert parse_colour("black") == (0, 0, 0)
+    assert parse_color("black") == (0, 0, 0)
     for wrong in ("blak", "#12", "#11223344", ""):
-        with pytest.raises(InputError, match="background: not a colour"):
-            parse_colour(wrong)
+        with pytest.raises(InputError, match="background: not a color"):
+            parse_color(wrong)
 
 
 def test_without_pillow_the_extra_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The SMS Spam Collection from its public archive: checked before it is kept, and never unpacked to the disk.
+"""Download the SMS Spam Collection from its public archive; it is checked before it is kept.
 
 Almeida, T. and Hidalgo, J. (2011), SMS Spam Collection, UCI Machine Learning Repository, data set 228,
 https://doi.org/10.24432/C5CC84, licence CC BY 4.0.

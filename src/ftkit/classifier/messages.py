@@ -1,4 +1,4 @@
-"""Labelled messages from a two-column file, read without losing or changing one.
+"""Read labelled messages from a two-column file without losing or changing one.
 
 Two readings of a tab-separated file exist, and on the public SMS file they differ by two messages.
 ``literal`` takes every line as one message. ``published`` takes a quote at the start of a text as the start

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ftkit.errors import InputError
 from ftkit.examples.image_files import PREPARED_SUFFIX
 from ftkit.storage import PARTIAL_SUFFIX, atomic_write, is_alive, make_folder
-from ftkit.vlm.images import parse_colour
+from ftkit.vlm.images import parse_color
 from ftkit.vlm.preparing import Prepared, Settings, prepare_one
 
 MANIFEST = "manifest.jsonl"
@@ -107,7 +107,7 @@ def _checked(source: Path, target: Path, size: int, background: str, workers: in
         raise InputError("not between 1 and 4096", field="size", got=size)
     if workers is not None and workers < 1:
         raise InputError("at least one is needed", field="workers", got=workers)
-    return Settings(here, target, size, parse_colour(background))
+    return Settings(here, target, size, parse_color(background))
 
 
 def _listed(source: Path) -> tuple[list[str], int]:

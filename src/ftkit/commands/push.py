@@ -1,4 +1,4 @@
-"""``ftkit push``: a run as a repository on the hub; a dry run writes the same folder and stops there."""
+"""Upload a run to the hub (``ftkit push``); a dry run writes the repository's folder and stops there."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def upload(folder: Path, repo: str, private: bool, endpoint: str | None = None) 
 
 
 def without_local_paths(text: str) -> str:
-    """Cut absolute paths to their last part: they are nobody else's business, and of no use to them.
+    """Cut absolute paths of this machine to their last part.
 
     Example:
         >>> without_local_paths("source: /home/me/data/sms.tsv, see https://example.org/a/b and configs/a.yaml")
@@ -188,7 +188,7 @@ def _result(run: Path) -> dict[str, Any]:
 
 
 def _config(run: Path) -> str | None:
-    """The run's configuration; None if it was not made by one."""
+    """Return the run's configuration; None if it was not made by one."""
     file = run / CONFIG_FILE
     try:
         return file.read_text(encoding="utf-8") if file.is_file() else None
@@ -219,7 +219,7 @@ def _card_facts(module: Any, repo: str, generative: bool, merge: bool, license: 
 
 
 def _base(base: dict[str, Any]) -> tuple[str | None, str | None]:
-    """The base's name that others can use, and its revision; no name for a folder or file."""
+    """Return the base model's name that others can use, and its revision; no name for a folder or file."""
     from ftkit.hub import is_local
 
     name, revision = base.get("model") or base.get("source"), base.get("revision")

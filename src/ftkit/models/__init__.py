@@ -1,1 +1,1 @@
-"""Pretrained generative models as the tasks share them: loading, adapters, losses, greedy answers, and their facts."""
+"""Pretrained models: loading, quantization, adapters, losses, generation and facts."""

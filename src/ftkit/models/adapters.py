@@ -1,4 +1,4 @@
-"""LoRA adapters over a generative model: where they go, and how they become part of the weights."""
+"""Add LoRA adapters to a generative model, and merge them into its weights."""
 
 from __future__ import annotations
 

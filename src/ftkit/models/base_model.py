@@ -1,4 +1,4 @@
-"""Pretrained generative models: loaded in full, 8-bit or 4-bit, checkpointed, and taken apart into body and head."""
+"""Load pretrained generative models in full, 8-bit or 4-bit, and split them into body and head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a GGUF file says of itself besides configuration and tokenizer: how its tensors are packed, and its licence."""
+"""Read how a GGUF file's tensors are packed, and its licence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a model as a page of text."""
+"""Write what is known of a model as a page of text."""
 
 from __future__ import annotations
 

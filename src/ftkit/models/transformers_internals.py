@@ -199,7 +199,7 @@ def run_block_at(block: Any, hidden: Tensor, arguments: Mapping[str, Any], posit
 
 
 class SplitProjection(nn.Module):
-    """GPT-2's fused query, key and value projection as three linear layers, so that each can have its own adapter.
+    """GPT-2's fused query, key and value projection as three linear layers, each of which can have an adapter.
 
     Args:
         fused: The ``c_attn`` of a GPT-2 block, weight (D, 3D).

@@ -1,1 +1,1 @@
-"""What runs, records, saves and resumes a training, whatever the task."""
+"""Run, record, save and resume a training, whatever the task."""

@@ -1,4 +1,4 @@
-"""Callbacks of Lightning that would do nothing, or something else, with a network that is built late."""
+"""Refuse callbacks of Lightning that would not do their work with a network that is built late."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold of a module and a batch before hours are spent on them; the invariants that the tests assert too.
+"""Check a module and a batch before hours are spent on them; the tests assert the same invariants.
 
 Each check looks at a :class:`Probe` and returns a :class:`Finding` that says what it saw.
 """

@@ -1,4 +1,4 @@
-"""Training through ``torch.compile``, block by block, with everything that is written as without it."""
+"""Train through ``torch.compile``, block by block; what is written is as without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the processes of a distributed run need to know of each other."""
+"""Share numbers among the processes of a distributed run."""
 
 from __future__ import annotations
 

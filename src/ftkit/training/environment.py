@@ -1,4 +1,4 @@
-"""What a run was made with: versions and hardware, so that figures can be compared and repeated."""
+"""Record versions and hardware of a run, so that figures can be compared and repeated."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class HookedCLI(LightningCLI):
 
 
 class _Constructor:
-    """Builds the objects of a configuration inside :meth:`HookedCLI.around_constructor`."""
+    """Build the objects of a configuration inside :meth:`HookedCLI.around_constructor`."""
 
     def __init__(self, cli: HookedCLI, build: Callable[..., Any]) -> None:
         self.cli, self.build = cli, build
@@ -238,7 +238,7 @@ def rows_to_come(trainer: L.Trainer) -> list[tuple[int, dict[str, float]]]:
 
 
 class _Notes(Logger):
-    """Notes what is logged."""
+    """A logger that notes what is logged."""
 
     name = version = None
 

@@ -1,4 +1,4 @@
-"""How often a training logs where nobody has chosen it."""
+"""Choose how often a training logs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LONGEST = 50  # steps between two of them, which is Lightning's own default
 
 
 class LogInterval(L.Callback):
-    """Logs ten times an epoch, or every 50 steps if that is more often, so that a short training has a curve too."""
+    """Log ten times an epoch, or every 50 steps if that is more often, so that a short training has a curve too."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Set the interval, now that the batches are counted."""

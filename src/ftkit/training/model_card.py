@@ -1,4 +1,4 @@
-"""The model card of a run: what it is, how well it does with intervals, what it was made from, how to make it again."""
+"""Write the model card of a run: figures with intervals, data, base model, and how to repeat it."""
 
 from __future__ import annotations
 

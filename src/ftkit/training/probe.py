@@ -1,4 +1,4 @@
-"""A module with one batch in hand, as the checks of :mod:`ftkit.training.checks` look at it.
+"""Run a module on one batch for the checks of :mod:`ftkit.training.checks`.
 
 Modules are known by what they do: a generative one has ``log_probs`` and batches with ``inputs``; a classifier takes
 ``input_ids``, ``length`` and ``label``.

@@ -29,7 +29,7 @@ _SHARE = 8
 
 
 class TensorTable:
-    """Tensors by key, in an entry of a store.
+    """A table of tensors by key, shared by runs and processes.
 
     Each is kept with a checksum of itself, its key and the entry's name; one whose checksum is wrong counts as missing
     and is written anew. A file that cannot be read, or that was deleted under a run, counts as empty and is begun anew.

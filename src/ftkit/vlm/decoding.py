@@ -1,4 +1,4 @@
-"""The one door to Pillow: what decoding may cost, and one error for all the ways in which it fails."""
+"""Import Pillow, limit what decoding may cost, and raise one error for all the ways in which it fails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_PIXELS = 50_000_000  # of a picture or of one frame; 150 MB as RGB
 
 
 class DamagedImageError(ValueError):
-    """Bytes that are not a picture which can be used; the message says why, the caller knows the file."""
+    """Bytes that cannot be used as a picture; the message says why, the caller knows the file."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Open pictures from anywhere safely, and always get the same thing: RGB, upright, one frame, on a known background."""
+"""Open pictures from untrusted files as upright RGB, one frame, on a known background."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ftkit.examples.image_files import image_path, read_bytes
 from ftkit.vlm.decoding import DamagedImageError, Image, ImageColor, check_size, decoding
 from ftkit.vlm.frames import FRAME_PIXELS, MAX_FRAMES, most_varied
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 _SIGNATURES = {
     "JPEG": re.compile(rb"\xff\xd8\xff"),
     "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
@@ -61,13 +61,13 @@ def open_image(path: str | Path, root: str | Path | None = None, background: str
 
     Read are JPEG, PNG, GIF, WEBP and BMP of at most 50 million pixels, which the header is asked for before anything
     is decoded. EXIF rotation is applied, transparency laid on the background, an animation represented by its frame of
-    the most varied colours. 16-bit greys keep their upper 8 bits, CMYK becomes RGB; colour profiles are ignored.
+    the most varied colors. 16-bit greys keep their upper 8 bits, CMYK becomes RGB; color profiles are ignored.
 
     Args:
         path: The file; never an address on the web.
         root: The folder that the file has to lie in, links resolved; a relative path starts there. Without it any
             file may be opened, which is for paths that the user types, not for those that data contain.
-        background: The colour behind transparency: a name or #RRGGBB.
+        background: The color behind transparency: a name or #RRGGBB.
 
     Returns:
         An RGB image.
@@ -75,10 +75,10 @@ def open_image(path: str | Path, root: str | Path | None = None, background: str
     Raises:
         InputError: The file is missing, outside ``root``, damaged, cut off, too large, or of another format.
     """
-    return read_image(image_path(path, root), parse_colour(background)).image
+    return read_image(image_path(path, root), parse_color(background)).image
 
 
-def read_image(path: Path, background: Colour = (255, 255, 255)) -> OpenedImage:
+def read_image(path: Path, background: Color = (255, 255, 255)) -> OpenedImage:
     """Open one file, see :func:`open_image`, and tell what was decided.
 
     Raises:
@@ -87,12 +87,12 @@ def read_image(path: Path, background: Colour = (255, 255, 255)) -> OpenedImage:
     return decode_image(read_bytes(path), background, path)
 
 
-def decode_image(data: bytes, background: Colour, name: str | Path) -> OpenedImage:
+def decode_image(data: bytes, background: Color, name: str | Path) -> OpenedImage:
     """Decode the bytes of a file, see :func:`open_image`.
 
     Args:
         data: The whole file.
-        background: The colour behind transparency.
+        background: The color behind transparency.
         name: The file's name, for messages only.
 
     Raises:
@@ -107,30 +107,30 @@ def decode_image(data: bytes, background: Colour, name: str | Path) -> OpenedIma
         raise InputError(str(error), file=name, field=form) from error
 
 
-def parse_colour(colour: str) -> Colour:
-    """A colour's red, green and blue.
+def parse_color(color: str) -> Color:
+    """Return a color's red, green and blue.
 
     Args:
-        colour: A name, or #RRGGBB.
+        color: A name, or #RRGGBB.
 
     Raises:
         InputError: It is neither.
 
     Example:
-        >>> parse_colour("white"), parse_colour("#102030")
+        >>> parse_color("white"), parse_color("#102030")
         ((255, 255, 255), (16, 32, 48))
     """
     try:
-        red, green, blue, *alpha = ImageColor.getrgb(colour)
+        red, green, blue, *alpha = ImageColor.getrgb(color)
         if alpha:
             raise ValueError("a background is not transparent itself")
     except ValueError as error:
-        raise InputError("not a colour", field="background", got=colour, fix="use a name or #RRGGBB") from error
+        raise InputError("not a color", field="background", got=color, fix="use a name or #RRGGBB") from error
     return red, green, blue
 
 
 def at_size(image: Image.Image, size: int) -> Image.Image:
-    """A picture as a square, stretched if it was none, which is how PaliGemma reads pictures.
+    """Resize a picture to a square, stretched if it was none, which is how PaliGemma reads pictures.
 
     Args:
         image: RGB.
@@ -139,7 +139,7 @@ def at_size(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BICUBIC)
 
 
-def _decode(data: bytes, form: str, background: Colour) -> OpenedImage:
+def _decode(data: bytes, form: str, background: Color) -> OpenedImage:
     _refuse_cut(data, form)
     with decoding():
         image = Image.open(io.BytesIO(data), formats=[form])
@@ -161,7 +161,7 @@ def _refuse_cut(data: bytes, form: str) -> None:
         raise DamagedImageError(f"the picture is cut off: the end of the {form} is missing")
 
 
-def _composites(image: Image.Image, frames: int, background: Colour) -> Iterator[np.ndarray]:
+def _composites(image: Image.Image, frames: int, background: Color) -> Iterator[np.ndarray]:
     """Yield frame after frame as Pillow composes it, until there are enough; the first one always."""
     pixels = 0
     for number in range(min(frames, MAX_FRAMES)):
@@ -177,7 +177,7 @@ def _composites(image: Image.Image, frames: int, background: Colour) -> Iterator
         yield frame
 
 
-def _to_rgb(image: Image.Image, background: Colour) -> Image.Image:
+def _to_rgb(image: Image.Image, background: Color) -> Image.Image:
     transparency = image.info.get("transparency")
     if image.mode.startswith("I"):  # Pillow's own conversion would clip at 255
         values = np.asarray(image)
@@ -191,7 +191,7 @@ def _to_rgb(image: Image.Image, background: Colour) -> Image.Image:
     return _on_background(rgba, rgba.getchannel("A"), background)
 
 
-def _on_background(image: Image.Image, mask: Image.Image, background: Colour) -> Image.Image:
+def _on_background(image: Image.Image, mask: Image.Image, background: Color) -> Image.Image:
     canvas = Image.new("RGB", image.size, background)
     canvas.paste(image, mask=mask)
     return canvas

@@ -1,4 +1,4 @@
-"""One picture prepared for training: found unchanged since last time, or decoded, brought to size and written."""
+"""Prepare a picture for training: decode it, bring it to size and write it, unless that is done already."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ftkit.errors import InputError
 from ftkit.examples.image_files import PREPARED_SUFFIX, image_path, read_bytes
 from ftkit.storage import atomic_write
 from ftkit.vlm.decoding import DamagedImageError, Image, PngImagePlugin, decoding
-from ftkit.vlm.images import Colour, at_size, decode_image
+from ftkit.vlm.images import Color, at_size, decode_image
 
 RECIPE = 2  # goes up when the same source and settings give other pixels
 _PILLOW = Image.__version__
@@ -30,13 +30,13 @@ class Settings:
         source: The folder that is read; nothing outside of it is.
         target: The folder that is written.
         size: Width and height of the results, in pixels.
-        background: The colour behind transparency.
+        background: The color behind transparency.
     """
 
     source: Path
     target: Path
     size: int
-    background: Colour
+    background: Color
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _made(name: str, data: bytes, made_of: dict[str, Any], settings: Settings) -
 
 
 def _kept(output: Path, made_of: dict[str, Any]) -> dict[str, Any] | None:
-    """What an undamaged earlier result says of its source, if it was made of the same."""
+    """Return what an undamaged earlier result says of its source, if it was made of the same."""
     if not output.is_file():
         return None
     try:
