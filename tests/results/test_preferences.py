@@ -13,8 +13,14 @@ from ftkit.errors import ExitCode, InputError
 from ftkit.report.preference_report import PreferenceEvaluation
 from ftkit.results.paired import paired_interval, sign_flip_test
 from ftkit.results.predictions import write_predictions
-from ftkit.results.preference_file import half_points, is_preference_file, read_preferences
-from ftkit.results.preferences import Outcomes, interval_of_counts, preference_interval
+from ftkit.results.preferences import (
+    Outcomes,
+    half_points,
+    interval_of_counts,
+    is_preference_file,
+    preference_interval,
+    read_preferences,
+)
 from ftkit.results.statistics import clopper_pearson, mean_interval, wilson_interval
 
 NAMES = {1: "chosen", 0: "tie", -1: "rejected"}

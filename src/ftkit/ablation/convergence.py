@@ -32,7 +32,7 @@ from ftkit.ablation.result import Split
 from ftkit.ablation.sweep import CellState
 from ftkit.errors import InputError
 from ftkit.results.predictions import PredictionFile
-from ftkit.results.preference_file import is_preference
+from ftkit.results.preferences import is_preference
 from ftkit.results.statistics import is_significant
 from ftkit.run_folder import CURVES_FILE, predictions_file
 

@@ -15,7 +15,7 @@ from ftkit.results import comparison
 from ftkit.results.comparison import Comparison
 from ftkit.results.paired import sign_flip_test
 from ftkit.results.predictions import read_predictions
-from ftkit.results.preference_file import CHOSEN, REJECTED, TIE, TIED, WON, half_points, is_preference
+from ftkit.results.preferences import CHOSEN, REJECTED, TIE, TIED, WON, half_points, is_preference
 from ftkit.results.scan import AnswerFile
 from ftkit.results.statistics import is_significant
 

@@ -16,8 +16,7 @@ from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.run_answers import over_seeds
 from ftkit.ablation.sweep import CellState, SweepRow
 from ftkit.results.comparison import Comparison
-from ftkit.results.preference_file import WON
-from ftkit.results.preferences import interval_of_counts
+from ftkit.results.preferences import WON, interval_of_counts
 from ftkit.results.statistics import seed_spread, wilson_limits
 from ftkit.run_folder import SplitName
 

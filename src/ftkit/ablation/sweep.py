@@ -131,9 +131,7 @@ def read_sweep(directory: str | Path) -> Sweep:
         name, published, rows = _parse_description(description)
     except OSError:
         raise InputError(
-            "not the output of an ablation",
-            file=directory,
-            fix="run `ftkit ablation run FOLDER --out DIR` first",
+            "not the output of an ablation", file=directory, fix="run `ftkit ablation run FOLDER --out DIR` first"
         ) from None
     except FormatError:
         raise
@@ -142,10 +140,7 @@ def read_sweep(directory: str | Path) -> Sweep:
     ledger = Ledger(directory)
     cells = _cell_states(directory, ledger)
     return Sweep(
-        name,
-        [replace(row, cells=cells.get(label, [])) for label, row in rows.items()],
-        published,
-        ledger.notices,
+        name, [replace(row, cells=cells.get(label, [])) for label, row in rows.items()], published, ledger.notices
     )
 
 

@@ -19,8 +19,7 @@ from ftkit.results.answers import Answers, read_answers
 from ftkit.results.assessment import BinaryReport, Settings, assess
 from ftkit.results.comparison import Comparison, compare, corrected
 from ftkit.results.exact_match import assess_exact, read_free_answers
-from ftkit.results.preference_file import is_preference_file, read_preferences
-from ftkit.results.preferences import assess_preferences
+from ftkit.results.preferences import assess_preferences, is_preference_file, read_preferences
 from ftkit.results.scan import AnswerFile, NotBinaryError
 from ftkit.results.statistics import holm
 from ftkit.results.threshold import Costs, Threshold, freeze_threshold

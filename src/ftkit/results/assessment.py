@@ -89,10 +89,7 @@ class BinaryReport:
             "undefined": {name: figure.reason for name, figure in self.figures.items() if figure.value is None},
             "intervals": {name: list(interval) for name, interval in self.intervals.items()},
             "baselines": {
-                "majority": {
-                    "answer": self.always,
-                    **{name: f.value for name, f in baselines.majority.items()},
-                },
+                "majority": {"answer": self.always, **{name: f.value for name, f in baselines.majority.items()}},
                 "prior": {name: f.value for name, f in baselines.prior.items()},
                 "better_than_majority": baselines.better,
                 "worse_than_majority": baselines.worse,

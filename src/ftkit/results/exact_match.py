@@ -108,12 +108,7 @@ class ExactReport:
             **self.share.to_dict(),
             "empty_answers": answers.empty,
             "right_but_for_case_and_blanks": answers.nearly,
-            "majority": {
-                "answer": self.majority,
-                "right": self.majority_count,
-                "n": self.share.n,
-                "tied": self.tied,
-            },
+            "majority": {"answer": self.majority, "right": self.majority_count, "n": self.share.n, "tied": self.tied},
             "better_than_majority": self.better,
             "worse_than_majority": self.worse,
             "p_majority": self.p_majority,

@@ -152,12 +152,7 @@ def _drawn(table: np.ndarray, extra: np.ndarray, seed: int) -> np.ndarray:
 
 
 def score_intervals(
-    target: np.ndarray,
-    score: np.ndarray,
-    kind: str,
-    level: float = 0.95,
-    resamples: int = 1_000,
-    seed: int = 0,
+    target: np.ndarray, score: np.ndarray, kind: str, level: float = 0.95, resamples: int = 1_000, seed: int = 0
 ) -> dict[str, Interval]:
     """Intervals of the score figures, by resampling within the positives and within the negatives.
 

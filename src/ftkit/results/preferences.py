@@ -1,16 +1,159 @@
-"""What is known of preferences: their accuracy against chance, margins and drift, and what a training changed."""
+"""Preference files: which of two answers a model prefers, pair by pair, by how much, and how far it moved.
+
+A pair is one row of a prediction file, which pandas reads as any other: its ``label`` is ``chosen``, its ``prediction``
+is ``chosen``, ``rejected`` or ``tie``; ``log_odds:chosen`` is the margin, the chosen answer's reward minus the rejected
+one's; ``logps_chosen`` and ``logps_rejected`` are the answers' log-probabilities, ``drift_chosen`` and
+``drift_rejected`` how far these moved from the reference. Only label and prediction are needed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from ftkit.results.intervals import Interval
+from ftkit.errors import InputError
 from ftkit.results.paired import paired_interval
-from ftkit.results.preference_file import LOST, TIED, WON, Preferences
-from ftkit.results.statistics import clopper_pearson, holm, mcnemar_exact, mean_interval, wilson_interval
+from ftkit.results.predictions import ROW, SCORE, PredictionFile
+from ftkit.results.scan import AnswerFile, Differences, gather
+from ftkit.results.statistics import Interval, clopper_pearson, holm, mcnemar_exact, mean_interval, wilson_interval
+
+CHOSEN, REJECTED, TIE = "chosen", "rejected", "tie"
+LOST, TIED, WON = 0, 1, 2  # pairs in halves: a tie is as good as a coin
+MEASURES = ("logps_chosen", "logps_rejected", "drift_chosen", "drift_rejected")
+_OUTCOMES = {REJECTED: LOST, TIE: TIED, CHOSEN: WON}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preferences(AnswerFile):
+    """A preference file in numbers; ``correct`` is 2 where the chosen answer is preferred, 1 for a tie, else 0.
+
+    Attributes:
+        measures: float64 ``(n,)`` by name: ``margin`` and the columns of the file that are in ``MEASURES``.
+    """
+
+    measures: dict[str, np.ndarray]
+    answers: int = WON
+
+    def differences(
+        self, other: Preferences, mine: np.ndarray, theirs: np.ndarray, level: float, seed: int
+    ) -> Differences:
+        """Return the mean differences of the measures that both files have, pair by pair.
+
+        Args:
+            other: The other file.
+            mine: int64 ``(shared,)``: the shared pairs in this file.
+            theirs: The same pairs in the other file.
+            level: Confidence of the intervals.
+            seed: Not used.
+        """
+        both = [name for name in self.measures if name in other.measures]
+        found = {name: mean_interval(self.measures[name][mine] - other.measures[name][theirs], level) for name in both}
+        intervals = {name: interval for name, (_, interval) in found.items() if interval is not None}
+        return {name: mean for name, (mean, _) in found.items()}, intervals
+
+
+def is_preference(labels: Iterable[str | None], predictions: Iterable[str | None]) -> bool:
+    """Return whether rows of a prediction file are pairs: every label is ``chosen``, every prediction an outcome."""
+    return set(labels) == {CHOSEN} and set(predictions) <= _OUTCOMES.keys()
+
+
+def is_preference_file(path: str | Path) -> bool:
+    """Return whether a prediction file begins with pairs, see :func:`is_preference`.
+
+    Raises:
+        InputError: The file is no prediction file.
+    """
+    batch = next(PredictionFile(path).batches(labeled=False))
+    return is_preference(batch["label"].unique().to_pylist(), batch["prediction"].unique().to_pylist())
+
+
+def half_points(
+    labels: Sequence[str | None],
+    predictions: Sequence[str | None],
+    scores: np.ndarray | None = None,
+    score_name: str | None = None,
+) -> np.ndarray:
+    """Return how right each answer is, in halves: 2 if it is right, 0 if it is wrong, 1 for a tie of a pair.
+
+    Args:
+        labels: The labels of a prediction file.
+        predictions: Its predictions.
+        scores: float64 ``(n,)``: its scores; a pair whose margin is 0 is a tie, whatever the prediction says.
+        score_name: What the scores are.
+    """
+    pairs = is_preference(labels, predictions)
+    both = zip(labels, predictions, strict=True)
+    points = np.array([_OUTCOMES[answer or ""] if pairs else WON * (label == answer) for label, answer in both])
+    if pairs and scores is not None and score_name == f"log_odds:{CHOSEN}":
+        points[scores == 0] = TIED
+    return points.astype(np.int8)
+
+
+def read_preferences(path: str | Path, slice_by: str | None = None) -> Preferences:
+    """Read a preference file block by block.
+
+    Args:
+        path: The file.
+        slice_by: A column that tells groups of pairs apart.
+
+    Raises:
+        InputError: The file cannot be read, holds other rows than pairs, contradicts itself, or cannot be sliced so.
+    """
+
+    def keep(file: PredictionFile, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
+        measures = _measures(file, batch)
+        return {**measures, "correct": _outcomes(file, batch, measures.get("margin"))}
+
+    found = gather(path, slice_by, keep)
+    correct, n = found.columns.pop("correct"), len(found.common["identity"])
+    return Preferences(**found.common, target=np.zeros(n, np.uint8), correct=correct, measures=found.columns)
+
+
+def _outcomes(file: PredictionFile, batch: pa.RecordBatch, margin: np.ndarray | None) -> np.ndarray:
+    """How the pairs of a batch went: int8 ``(rows,)``."""
+    for name, allowed in (("label", [CHOSEN]), ("prediction", [CHOSEN, TIE, REJECTED])):
+        fine = pc.is_in(batch[name], pa.array(allowed)).to_numpy(zero_copy_only=False)
+        if not fine.all():
+            place = int(np.argmin(fine))
+            fix = f"a preference file has {' or '.join(allowed)} here; keep other examples in another file"
+            problem, got = "not a pair as the others of the file are", batch[name][place].as_py()
+            raise file.error(batch[ROW][place].as_py(), problem, field=name, got=got, fix=fix)
+    points = pc.index_in(batch["prediction"], pa.array([*_OUTCOMES])).to_numpy().astype(np.int8)
+    if margin is None:
+        return points
+    points[margin == 0] = TIED
+    if (against := points != np.sign(margin) + 1).any():
+        place = int(np.argmax(against))
+        raise file.error(
+            batch[ROW][place].as_py(),
+            f"the prediction is {batch['prediction'][place]}, but the margin {margin[place]:g} says otherwise",
+            field=file.layout.score_name,
+            fix=f"a margin above 0 is {CHOSEN}, below 0 {REJECTED}, of 0 {TIE}",
+        )
+    return points
+
+
+def _measures(file: PredictionFile, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
+    """Margin and other measures of the pairs of a batch, those that the file has."""
+    names = [name for name in MEASURES if name in file.layout.extra]
+    found = {name: file.numbers(batch[name], batch[ROW], "is not a number", name) for name in names}
+    if (score := file.layout.score_name) is None:
+        return found
+    kind, _, of = score.partition(":")
+    if of != CHOSEN:
+        fix = f"turn its sign and name it log_odds:{CHOSEN}"
+        raise InputError("the score of a pair is that of the chosen answer", file=file.path, field=score, fix=fix)
+    margin = batch[SCORE].to_numpy()
+    if kind == "probability":
+        with np.errstate(divide="ignore"):
+            margin = np.log(margin) - np.log1p(-margin)
+    return {"margin": margin, **found}
 
 
 @dataclass(frozen=True)
@@ -52,16 +195,8 @@ class Outcomes:
 
     def to_dict(self) -> dict[str, Any]:
         """The outcomes for JSON."""
-        return {
-            "n": self.n,
-            "won": self.won,
-            "lost": self.lost,
-            "tied": self.tied,
-            "accuracy": self.accuracy,
-            "interval": list(self.interval),
-            "p_chance": self.p,
-            "p_chance_holm": self.p_holm,
-        }
+        counts = {"n": self.n, "won": self.won, "lost": self.lost, "tied": self.tied, "accuracy": self.accuracy}
+        return counts | {"interval": list(self.interval), "p_chance": self.p, "p_chance_holm": self.p_holm}
 
 
 @dataclass(frozen=True)
@@ -140,13 +275,11 @@ def assess_preferences(preferences: Preferences, level: float = 0.95) -> Prefere
         level: Confidence of the intervals.
     """
     slices = {name: Outcomes.of(preferences.correct[rows], level) for name, rows in preferences.by_slice().items()}
-    adjusted = holm([outcomes.p for outcomes in slices.values()])
+    adjusted = dict(zip(slices, holm([outcomes.p for outcomes in slices.values()]), strict=True))
     return PreferenceReport(
         name=str(preferences.path),
         outcomes=Outcomes.of(preferences.correct, level),
         means={name: mean_interval(values, level) for name, values in preferences.measures.items()},
         preferences=preferences,
-        slices={
-            name: replace(outcomes, p_holm=p) for (name, outcomes), p in zip(slices.items(), adjusted, strict=True)
-        },
+        slices={name: replace(outcomes, p_holm=adjusted[name]) for name, outcomes in slices.items()},
     )

@@ -147,9 +147,7 @@ class Gathered:
 
 
 def gather(
-    path: str | Path,
-    slice_by: str | None,
-    keep: Callable[[PredictionFile, pa.RecordBatch], Mapping[str, np.ndarray]],
+    path: str | Path, slice_by: str | None, keep: Callable[[PredictionFile, pa.RecordBatch], Mapping[str, np.ndarray]]
 ) -> Gathered:
     """Read the labelled examples of one prediction file batch by batch.
 

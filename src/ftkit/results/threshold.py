@@ -102,10 +102,7 @@ class Threshold:
         """
         problem, got, fix = "", "", "choose on validation, apply to test"
         if answers.score is None or answers.kind != self.kind:
-            problem, got = (
-                f"the threshold needs scores {self.kind}:{self.positive}",
-                answers.kind or "no scores",
-            )
+            problem, got = (f"the threshold needs scores {self.kind}:{self.positive}", answers.kind or "no scores")
         elif (answers.classes.positive, answers.classes.negative) != (self.positive, self.negative):
             problem = f"the threshold is for {self.positive} as the positive class and {self.negative} as the other"
             got = f"{answers.classes.positive} and {answers.classes.negative}"
@@ -132,9 +129,7 @@ def freeze_threshold(validation: Answers, criterion: str | Costs) -> Threshold:
     path = validation.path
     if validation.score is None:
         raise InputError(
-            "no scores to choose a threshold from",
-            file=path,
-            fix="add a column probability:CLASS or log_odds:CLASS",
+            "no scores to choose a threshold from", file=path, fix="add a column probability:CLASS or log_odds:CLASS"
         )
     value, achieved = choose_threshold(Curve.of(validation.target, validation.score), criterion, validation.kind)
     classes = validation.classes
@@ -181,10 +176,7 @@ def choose_threshold(curve: Curve, criterion: str | Costs, kind: str) -> tuple[f
         goodness = figure_values(tables)[criterion]
     else:
         raise InputError(
-            "no such criterion",
-            field="threshold_metric",
-            got=criterion,
-            fix=f"use one of: {', '.join(CRITERIA)}",
+            "no such criterion", field="threshold_metric", got=criterion, fix=f"use one of: {', '.join(CRITERIA)}"
         )
     if np.isnan(goodness).all():
         raise InputError(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ftkit.errors import InputError
 from ftkit.results.predictions import write_predictions
-from ftkit.results.preference_file import TIE, is_preference
+from ftkit.results.preferences import TIE, is_preference
 from ftkit.run_folder import FORMAT, RESULT_FILE, predictions_file, refuse_other_format
 from ftkit.storage import atomic_write
 from ftkit.training.checkpoint import trainable_parameters

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ftkit.errors import InputError
 from ftkit.models.base_model import hidden_states_and_head, load_base
 from ftkit.models.losses import sequence_log_probs, supervised_tokens, target_log_probs
-from ftkit.results.preference_file import CHOSEN, MEASURES, REJECTED, TIE
+from ftkit.results.preferences import CHOSEN, MEASURES, REJECTED, TIE
 from ftkit.run_folder import SplitName
 from ftkit.training.sharding import holds_whole_network
 from ftkit.vlm.model import VLMModule
@@ -33,7 +33,7 @@ class VLMDPO(VLMModule):
     A step averages over the pairs of its whole window of micro-batches. Watch ``rewards/margin`` together with
     ``drift/chosen``: the margin also grows while both answers become unlikely.
 
-    In evaluation a pair is one example of the prediction file, laid out as in :mod:`ftkit.results.preference_file`:
+    In evaluation a pair is one example of the prediction file, laid out as in :mod:`ftkit.results.preferences`:
     its label is ``chosen``, its prediction the answer that has the higher reward, or ``tie``; the score is the margin
     of the rewards, which is the model's log-odds that the chosen answer is the better one (Bradley and Terry). The
     accuracy counts a tie as half: before training every pair is one, and the accuracy that of chance, 50%.
