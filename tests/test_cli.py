@@ -15,7 +15,7 @@ from ftkit import cli
 from ftkit.errors import EnvironmentFault, ExitCode, InputError, TrainingFailed
 from ftkit.storage import PARTIAL_SUFFIX, verify_checksum
 
-HEAVY = ("torch", "lightning", "transformers", "peft", "pandas", "scipy")
+HEAVY = ("torch", "lightning", "transformers", "peft", "pandas", "scipy", "altair", "jinja2", "pyarrow")
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:

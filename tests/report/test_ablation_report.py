@@ -24,7 +24,7 @@ from ftkit.report.ablation_charts import thinned
 from ftkit.report.ablation_report import Report, build, write
 from ftkit.report.document import to_markdown
 from ftkit.report.page import to_html
-from ftkit.report.theme import image
+from ftkit.report.theme import LIGHT, image
 from ftkit.results.paired import paired_interval
 from ftkit.results.statistics import clopper_pearson, mcnemar_exact, wilson_interval
 from page_reader import Page
@@ -217,7 +217,12 @@ def test_headings_explain_themselves_and_a_failed_row_gives_its_reason(report: R
     assert table is not None
     heads = ("test accuracy, %", "difference from row 1, points", "published test, %", "on the Pareto front")
     assert set(heads) <= set(table.head)
-    assert not {"publ.", "in", "front", "vs 1", "sec."} & set(table.head)
+    short = {"publ.", "in", "front", "vs 1", "sec."}
+    assert not short & set(table.head)
+    notes = report.document().shown("html")[-2].sentences
+    assert not short & {note.partition(":")[0] for note in notes}
+    assert any(note.startswith("on the Pareto front: no other row is at once as accurate") for note in notes)
+    assert "published: One seed, real messages." in notes
     assert len(set(table.head)) == len(table.head)
     status = list(table.head).index("status")
     assert [row[status] for row in table.rows[2:4]] == [
@@ -372,6 +377,7 @@ def test_charts_are_drawn_as_files_of_every_kind_in_light_colors(report: Report)
     chart = report.plots["accuracy"].chart
     svg = image(chart, "svg").decode()
     assert "var(" not in svg
+    assert LIGHT["c1"] in svg  # significantly worse
     assert "2 first*" in svg
     assert image(chart, "png").startswith(b"\x89PNG")
     assert image(chart, "pdf").startswith(b"%PDF")

@@ -29,8 +29,7 @@ def notes(analysis: Analysis, timing: bool = True) -> list[str]:
     lines += _published(analysis)
     if timing and done:
         lines += _costs(analysis)
-    lines += [f"{row.label}: {note}" for row in rows for note in row.notes]
-    return [*lines, *_changes(analysis)]
+    return [*lines, *(f"{row.label}: {note}" for row in rows for note in row.notes)]
 
 
 def _figures(analysis: Analysis) -> Iterator[str]:
@@ -127,7 +126,8 @@ def _memory(on_cpu: bool) -> str:
     )
 
 
-def _changes(analysis: Analysis) -> Iterator[str]:
+def changes(analysis: Analysis) -> Iterator[str]:
+    """Yield in what each row was run otherwise than the reference."""
     changed = [row for row in analysis.rows if row.differs is not None]
     if changed:
         yield f"What was run differs from row {analysis.reference.number} in exactly:"

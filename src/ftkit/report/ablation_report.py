@@ -17,7 +17,7 @@ from ftkit.ablation.summary import RowSummary, seeds_text
 from ftkit.ablation.sweep import SweepRow
 from ftkit.report import ablation_charts, charts
 from ftkit.report.ablation_answers import answers
-from ftkit.report.ablation_notes import changed_settings, notes
+from ftkit.report.ablation_notes import changed_settings, changes, notes
 from ftkit.report.ablation_table import STATUS, Column, columns, compact, status, table
 from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown
 from ftkit.report.page import to_html
@@ -97,7 +97,8 @@ class Report:
             Section("Learning curves", figures=self._figures("loss", "validation")),
             Section("What was asked, and found", cards=cards),
             Section("Table", table=compact(analysis), forms=("markdown",)),
-            Section("Notes", notes(analysis)),
+            Section("Notes", [*notes(analysis), *changes(analysis)], forms=("markdown",)),
+            Section("Notes", self._spelled_out(), forms=("html",)),
             Section("Made with", made_with),
         ]
         shown = [section for section in sections if any(vars(section)[part] for part in _PARTS)]
@@ -133,6 +134,12 @@ class Report:
         rows = [[status(row) if one.header == STATUS else one.show(row).strip() for one in shown] for row in every]
         right = frozenset(place for place, column in enumerate(shown) if not column.left)
         return Table([column.title for column in shown], rows, right, details=[self._detail(row) for row in every])
+
+    def _spelled_out(self) -> list[str]:
+        """The notes, with the headings of the page in place of those of the terminal."""
+        titles = {column.header: column.title for column in columns(self.analysis)} | {"publ.": "published"}
+        lines = (line.partition(": ") for line in notes(self.analysis))
+        return [f"{titles.get(head, head)}{colon}{rest}" for head, colon, rest in lines]
 
     def _detail(self, row: RowSummary) -> Section:
         examples = self.examples.get(row.number, Section(""))

@@ -11,7 +11,7 @@ from typing import Any
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.folder import Format
 from ftkit.ablation.summary import RowSummary
-from ftkit.report.ablation_notes import notes
+from ftkit.report.ablation_notes import changes, notes
 from ftkit.report.document import Table, table_lines
 from ftkit.run_folder import SplitName
 
@@ -62,7 +62,7 @@ def table(analysis: Analysis, format: Format, timing: bool = True) -> str:
     pipes = format == "markdown"
     lines = table_lines(compact(analysis, timing, None if pipes else _TERMINAL), pipes)
     bullet = "- " if pipes else ""
-    return "\n".join([*lines, "", *(bullet + line for line in notes(analysis, timing))]) + "\n"
+    return "\n".join([*lines, "", *(bullet + line for line in (*notes(analysis, timing), *changes(analysis)))]) + "\n"
 
 
 def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _log(report: Report, directory: Path, out: Path, wanted: dict[str, str]) -> 
         dir=out,
         config={"ablation": name, "rows": len(report.analysis.rows), "reference": report.analysis.reference.number},
     ) as run:
-        run.summary["summary"] = report.summary
+        run.summary.update({"summary": report.summary, "answer": report.answer})
         drawings = {
             f"plots/{file.stem}": wandb.Html(file.read_text()) for file in sorted((out / "plots").glob("*.svg"))
         }
