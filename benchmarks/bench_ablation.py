@@ -64,9 +64,9 @@ def child(arguments: argparse.Namespace) -> None:
 
 def numbers(text: str) -> list[int]:
     """Row numbers from text such as 1-3,16."""
-    from ftkit.ablation.folder import Ablation
+    from ftkit.ablation.folder import AblationFolder
 
-    return [row.number for row in Ablation.load(CONFIGS).select(text)]
+    return [row.number for row in AblationFolder.load(CONFIGS).select(text)]
 
 
 def launch(

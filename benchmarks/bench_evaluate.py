@@ -73,7 +73,7 @@ def _write(path: Path, rows: int) -> None:
 def _with_ftkit(path: Path) -> Callable[[], dict[str, float]]:
     import pyarrow
 
-    from ftkit.commands.evaluate import evaluate
+    from ftkit.report.evaluate import evaluate
 
     pyarrow.array([0])  # imports pandas, if it is installed
 

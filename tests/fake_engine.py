@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from ftkit.ablation import Ablation, run
+from ftkit.ablation.folder import AblationFolder
+from ftkit.ablation.runner import run
 from ftkit.errors import InputError, UnavailableError
 from ftkit.run_folder import FORMAT
 
@@ -108,4 +109,4 @@ def make_folder(folder: Path, rows: dict[str, dict[str, Any]], published: str | 
 
 
 if __name__ == "__main__":
-    run(Ablation.load(sys.argv[1]), FakeEngine(), Path(sys.argv[2]))
+    run(AblationFolder.load(sys.argv[1]), FakeEngine(), Path(sys.argv[2]))

@@ -63,8 +63,8 @@ def test_python_m_ftkit_is_the_command_and_help_lists_every_command() -> None:
 def test_the_package_offers_its_names_and_no_others() -> None:
     import ftkit
 
-    assert {name: getattr(ftkit, name).__name__ for name in ftkit.__all__} == {name: name for name in ftkit.__all__}
-    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+    assert {name: getattr(ftkit, name).__name__ for name in dir(ftkit)} == {name: name for name in dir(ftkit)}
+    with pytest.raises(AttributeError, match="No ftkit attribute Nothing"):
         _ = ftkit.Nothing
 
 

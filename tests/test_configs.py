@@ -7,7 +7,7 @@ import jsonargparse
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from ftkit.ablation.folder import Ablation
+from ftkit.ablation.folder import AblationFolder
 from ftkit.lightning_cli import FtkitCLI
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -87,7 +87,7 @@ def test_a_row_is_a_question_and_a_few_lines(row: Path) -> None:
 
 @pytest.mark.parametrize("base", BASES, ids=lambda base: base.parent.name)
 def test_rows_differ_from_the_base_by_known_keys_only(base: Path) -> None:
-    ablation = Ablation.load(base.parent)
+    ablation = AblationFolder.load(base.parent)
     assert len(ablation.rows) == len(list(base.parent.glob("rows/*.yaml")))
     different = [row.stem for row in sorted(base.parent.glob("rows/*.yaml")) if merged([base, row]) == merged([base])]
     assert different == [sorted(base.parent.glob("rows/*.yaml"))[0].stem]  # the first row is the base itself
@@ -95,7 +95,7 @@ def test_rows_differ_from_the_base_by_known_keys_only(base: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["ch06", "smollm2"])
 def test_published_figures_come_with_what_is_known_to_be_wrong_with_them(folder: str) -> None:
-    published = Ablation.load(CONFIGS / folder).published
+    published = AblationFolder.load(CONFIGS / folder).published
     assert "Train accuracies are counted over 1,040 of the 1,045 messages" in published.source
     assert "wrong windows until August 2024" in published.rows[15].note
     if folder == "ch06":

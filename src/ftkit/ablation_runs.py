@@ -1,4 +1,4 @@
-"""The runs of an ablation, each a training and a test through LightningCLI."""
+"""Run an ablation: each run is a training and a test through LightningCLI."""
 
 from __future__ import annotations
 
@@ -6,20 +6,97 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from ftkit.errors import InputError
+from ftkit.ablation.executor import Engine, one_by_one
+from ftkit.ablation.folder import AblationFolder
+from ftkit.ablation.ray_executor import on_ray
+from ftkit.ablation.runner import ERROR_FILE, Summary, run
+from ftkit.config_files import read_config
+from ftkit.errors import EnvironmentFault, ExitCode, InputError, TrainingFailed
 from ftkit.library_output import quiet_libraries, quiet_lightning
 from ftkit.lightning_cli import FtkitCLI
 from ftkit.lightning_exits import refusals_told, termination_told
+from ftkit.report.sweep_progress import SweepProgress
 from ftkit.run_config import config_arguments, without_folder
 from ftkit.run_folder import DEFAULT_FOLDER, RESULT_FILE
 from ftkit.training.checkpoint import TrainedStateModule
 from ftkit.training.environment import code_sha256, data_sha256
 from ftkit.training.recorder import read_result
+
+
+class Ablation:
+    """An ablation folder that is run from Python, as ``ftkit ablation run`` does.
+
+    Args:
+        folder: A folder with ``base.yaml`` and ``rows/``.
+        overlays: Config files laid between the base and each row, such as ``demo.yaml``.
+        rows: The rows to run, such as ``1-5,10``; all of them if not given.
+        out: Where the results go, for :func:`ftkit.read_results`; ``runs/FOLDER`` if not given.
+
+    Raises:
+        InputError: A file is missing, misnamed or not YAML, or there is no such row.
+
+    Example:
+        >>> study = Ablation("configs/ch06", overlays=["configs/ch06/demo.yaml"], rows="1-3")  # doctest: +SKIP
+        >>> study.run(seeds=[123, 124]).done  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        overlays: Sequence[str | Path] = (),
+        rows: str | None = None,
+        out: str | Path | None = None,
+    ) -> None:
+        self.folder, self.overlays, self.rows = AblationFolder.load(folder), [Path(path) for path in overlays], rows
+        self.folder.select(rows)
+        for path in self.overlays:
+            read_config(path)
+        self.out = Path("runs") / Path(folder).resolve().name if out is None else Path(out)
+
+    def run(
+        self,
+        seeds: Sequence[int] | None = None,
+        force: bool = False,
+        executor: Literal["here", "ray"] = "here",
+        engine: Engine | None = None,
+        progress: SweepProgress | None = None,
+    ) -> Summary:
+        """Make the runs that are not done yet; killed at any time, the next call goes on.
+
+        Args:
+            seeds: The seeds to run each row with; if not given, the ``seed_everything`` of base and overlays, or 123.
+            force: Run the rows again even if they are done.
+            executor: Make the runs one after the other in this process, or spread them by Ray.
+            engine: Trains and tests a run; LightningCLI if not given.
+            progress: Shows the progress; a new one on standard error if not given.
+
+        Returns:
+            What became of each run.
+
+        Raises:
+            InputError: A config is wrong; nothing was run.
+            TrainingFailed: A row failed; the others were run. The message names the failed ones.
+            EnvironmentFault: The output folder is taken or cannot be written, or no row could be run at all.
+        """
+        with progress or SweepProgress() as shown:
+            summary = run(
+                self.folder,
+                engine or LightningEngine(shown.step),
+                self.out,
+                self.rows,
+                self.overlays,
+                seeds,
+                force,
+                shown,
+                one_by_one if executor == "here" else on_ray,
+            )
+        _refuse_failures(summary)
+        return summary
 
 
 class LightningEngine:
@@ -91,6 +168,19 @@ class LightningEngine:
         # The sweep has its own bars.
         arguments += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
         return FtkitCLI([*arguments, *more], run=False, callbacks=[_StepReporter(self.on_step)])
+
+
+def _refuse_failures(summary: Summary) -> None:
+    if summary.exit_code == ExitCode.DONE:
+        return
+    bad = summary.failed or summary.skipped
+    reasons = "".join(f"\n  {one}: {reason}" for one, reason in bad.items())
+    total = len(summary.done) + len(summary.reused) + len(summary.skipped) + len(summary.failed)
+    runs = f"{total} run{'s' if total > 1 else ''}"
+    if summary.failed:
+        where = f"{ERROR_FILE} in the folder of each in {summary.directory} says where"
+        raise TrainingFailed(f"{len(bad)} of {runs} failed; {where}:{reasons}")
+    raise EnvironmentFault(f"nothing could be run of {runs}:{reasons}")
 
 
 def _refuse_untested(cli: FtkitCLI) -> None:

@@ -40,7 +40,7 @@ def explain_class(message: str, key: str | None, paths: Sequence[str] = ()) -> I
         fix = f"give one of {match['paths']}"
         return InputError("several classes have this name", field=key, got=match["given"], fix=fix)
     if (match := _UNKNOWN_NAME.search(message)) and not _OR_A_NUMBER.search(message):
-        offered = [f"ftkit.{name}" for name in ftkit.__all__]  # also those that are not imported yet
+        offered = [f"ftkit.{name}" for name in dir(ftkit) if name[0].isupper()]  # also those not imported yet
         fix = _nearest(match["given"], [*paths, *offered], _another(paths))
         return InputError("no such class", field=key, got=match["given"], fix=fix)
     if match := _NOT_IN_MODULE.search(message):

@@ -36,14 +36,10 @@ class Command:
         function: The function, or where it is (``package.module:name``), imported when the command is called.
             A string that it returns is printed.
         help: One line for the list of commands.
-        supplied: Arguments of the function that are no options.
-        supply: Makes them, by name.
     """
 
     function: Callable[..., Any] | str
     help: str
-    supplied: tuple[str, ...] = ()
-    supply: Callable[[], dict[str, Any]] = dict
 
     def load(self) -> Callable[..., Any]:
         """Import the function."""
@@ -53,20 +49,11 @@ class Command:
         return getattr(import_module(module), name)
 
 
-def _sweep() -> dict[str, Any]:
-    """Return what trains and tests the runs of an ablation, which knows no models itself, and what shows progress."""
-    from ftkit.ablation_runs import LightningEngine
-    from ftkit.report.sweep_progress import SweepProgress
-
-    progress = SweepProgress()
-    return {"engine": LightningEngine(progress.step), "progress": progress}
-
-
 Commands = Mapping[str, "Command | Commands"]
 
 COMMANDS: Commands = {
     "doctor": Command("ftkit.commands.doctor:doctor", "check a training on one batch before starting it"),
-    "evaluate": Command("ftkit.commands.evaluate:evaluate", "report on prediction files"),
+    "evaluate": Command("ftkit.commands.evaluate:evaluate_command", "report on prediction files"),
     "images": {
         "prepare": Command("ftkit.commands.images:prepare", "convert a folder of images to RGB squares of one size"),
     },
@@ -84,8 +71,6 @@ COMMANDS: Commands = {
         "run": Command(
             "ftkit.commands.ablation:ablation_run",
             "run the rows of an ablation that are not finished",
-            ("engine", "progress"),
-            _sweep,
         ),
         "status": Command("ftkit.commands.ablation:ablation_status", "show the status of every run"),
         "table": Command(
@@ -150,7 +135,7 @@ def _dispatch(arguments: list[str]) -> None:
     command: Command | Commands = COMMANDS
     while not isinstance(command, Command):
         command, chosen = command[chosen.subcommand], chosen[chosen.subcommand]
-    result = command.load()(**chosen.as_dict(), **command.supply())
+    result = command.load()(**chosen.as_dict())
     if isinstance(result, str):
         print(result, end="")
 
@@ -201,7 +186,7 @@ def _add_commands(parser: FtkitParser, commands: Commands, words: Sequence[str])
         if not isinstance(command, Command):
             _add_commands(child, command, words[1:] if words[:1] == [name] else ())
         elif words[:1] == [name]:
-            child.add_function_arguments(command.load(), as_positional=True, skip=set(command.supplied))
+            child.add_function_arguments(command.load(), as_positional=True)
             accept_shell_style(child)
 
 

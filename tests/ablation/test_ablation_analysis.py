@@ -10,21 +10,22 @@ import pytest
 from scipy import stats
 
 from fake_engine import FakeEngine, make_folder, predict, result
-from ftkit.ablation import Ablation, run
 from ftkit.ablation.analysis import Analysis, analyse, pareto_front
+from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.published import Published
 from ftkit.ablation.result import Result
+from ftkit.ablation.runner import run
 from ftkit.ablation.summary import accuracy_interval
 from ftkit.ablation.sweep import CellState
 from ftkit.commands.ablation import ablation_table as table
 from ftkit.errors import InputError
-from ftkit.report.ablation_report import build
+from ftkit.report.ablation_report import read_results
 from ftkit.results.statistics import wilson_interval
 
 
 def analysis(tmp_path: Path, rows: dict, seeds: Sequence[int] = (123,), reference: int | None = None) -> Analysis:
     folder = make_folder(tmp_path / "study", rows)
-    run(Ablation.load(folder), FakeEngine(), tmp_path / "out", seeds=seeds)
+    run(AblationFolder.load(folder), FakeEngine(), tmp_path / "out", seeds=seeds)
     return analyse(tmp_path / "out", reference)
 
 
@@ -77,8 +78,8 @@ def test_seeds_are_compared_seed_by_seed(tmp_path: Path) -> None:
 
 def test_only_seeds_that_both_have_are_compared(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "study", {"01_base": {}, "02_worse": {"correct": 281}})
-    run(Ablation.load(folder), FakeEngine(), tmp_path / "out", seeds=(123,))
-    run(Ablation.load(folder), FakeEngine(), tmp_path / "out", rows="2", seeds=(123, 127))
+    run(AblationFolder.load(folder), FakeEngine(), tmp_path / "out", seeds=(123,))
+    run(AblationFolder.load(folder), FakeEngine(), tmp_path / "out", rows="2", seeds=(123, 127))
     row = analyse(tmp_path / "out").rows[1]
     assert row.test == pytest.approx(283 / 300)
     assert row.comparison is not None
@@ -87,7 +88,7 @@ def test_only_seeds_that_both_have_are_compared(tmp_path: Path) -> None:
     text = table(tmp_path / "out", "markdown")
     assert "Not all rows were run with the same seeds: row 1 with seed 123; row 2 with seeds 123, 127.\n" in text
     assert "that of row 1 (base), over the seeds that both have; * p < 0.05 in an exact McNemar test on" in text
-    answer = build(tmp_path / "out").answers[2]
+    answer = read_results(tmp_path / "out").answers[2]
     assert re.search(r"\(95% interval of the difference -3\.4 to \+0\.3, of the common seed 123 alone\)", answer)
 
 
@@ -130,7 +131,7 @@ def test_another_row_can_be_the_reference(tmp_path: Path) -> None:
 
 def test_what_differs_is_what_was_run_code_and_data_included(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "study", {"01_base": {}, "02_same": {}})
-    ablation = Ablation.load(folder)
+    ablation = AblationFolder.load(folder)
     run(ablation, FakeEngine(), tmp_path / "out", rows="1")
     run(ablation, FakeEngine(code="v2"), tmp_path / "out", rows="2")
     assert analyse(tmp_path / "out").rows[1].differs == {"code": "'v1' -> 'v2'"}
@@ -141,7 +142,7 @@ def test_what_differs_is_what_was_run_code_and_data_included(tmp_path: Path) -> 
 
 def test_what_a_base_model_holds_differs_unless_another_one_was_chosen(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "study", {"01_base": {}, "02_other": {"model": {"size": "large"}}})
-    ablation = Ablation.load(folder)
+    ablation = AblationFolder.load(folder)
 
     def differs(**base: Any) -> Any:
         run(ablation, FakeEngine(base=base), tmp_path / "out", rows="2")
@@ -156,10 +157,10 @@ def test_what_a_base_model_holds_differs_unless_another_one_was_chosen(tmp_path:
 
 def test_what_differs_is_looked_for_in_a_seed_that_both_have(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "study", {"01_base": {}, "02_worse": {"correct": 281}})
-    run(Ablation.load(folder), FakeEngine(), tmp_path / "out", rows="1", seeds=(124,))
-    run(Ablation.load(folder), FakeEngine(), tmp_path / "out", rows="2", seeds=(123, 124))
+    run(AblationFolder.load(folder), FakeEngine(), tmp_path / "out", rows="1", seeds=(124,))
+    run(AblationFolder.load(folder), FakeEngine(), tmp_path / "out", rows="2", seeds=(123, 124))
     assert analyse(tmp_path / "out").rows[1].differs == {"config.correct": "285 -> 281"}
-    run(Ablation.load(folder), FakeEngine(), tmp_path / "out", rows="1", seeds=(122, 124))
+    run(AblationFolder.load(folder), FakeEngine(), tmp_path / "out", rows="1", seeds=(122, 124))
     assert analyse(tmp_path / "out").rows[1].differs == {"config.correct": "285 -> 281"}
 
 
@@ -178,16 +179,16 @@ def test_a_published_figure_is_as_exact_as_it_is_printed(
 
 def test_seeds_that_were_run_otherwise_are_named(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "study", {"01_base": {}, "02_same": {"note": 1}})
-    run(Ablation.load(folder), FakeEngine(), tmp_path / "out")
+    run(AblationFolder.load(folder), FakeEngine(), tmp_path / "out")
     (folder / "base.yaml").write_text("correct: 280\nmodel:\n  pooling: last\n")
-    run(Ablation.load(folder), FakeEngine(code="v2"), tmp_path / "out", rows="1", seeds=(124, 125))
+    run(AblationFolder.load(folder), FakeEngine(code="v2"), tmp_path / "out", rows="1", seeds=(124, 125))
     found = analyse(tmp_path / "out").rows
     changed = "was run otherwise than seed 123: code: 'v1' -> 'v2'; config.correct: 285 -> 280"
     assert found[0].notes == [f"seed 124 {changed}", f"seed 125 {changed}"]
     assert found[0].status == "done"
     assert found[1].notes == []
     assert f"Row 1 (base): seed 124 {changed}" in table(tmp_path / "out", "markdown")
-    assert f"Mind: seed 124 {changed}; seed 125" in build(tmp_path / "out").answers[1]
+    assert f"Mind: seed 124 {changed}; seed 125" in read_results(tmp_path / "out").answers[1]
 
 
 def cells(tmp_path: Path, rights: Sequence[int], first_wrong: Sequence[int], n: int = 300) -> list[CellState]:
@@ -318,7 +319,7 @@ class TimedEngine(FakeEngine):
 
 def test_seconds_are_the_mean_over_the_seeds_and_memory_is_the_highest(tmp_path: Path) -> None:
     run(
-        Ablation.load(make_folder(tmp_path / "study", {"01_base": {}})),
+        AblationFolder.load(make_folder(tmp_path / "study", {"01_base": {}})),
         TimedEngine(),
         tmp_path / "out",
         seeds=(123, 125),

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from fake_engine import make_folder
-from ftkit.ablation import Ablation
+from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.published import Published
 from ftkit.errors import InputError
 
@@ -20,7 +20,7 @@ def test_rows_are_read_with_number_name_and_question_and_sorted_by_number(folder
     (folder / "rows/9_nine.yaml").write_text("model: {}\n")
     (folder / "rows/notes.txt").write_text("not a row")
     (folder / "rows/.01_base.yaml").write_text("left by an editor")
-    rows = Ablation.load(folder).rows
+    rows = AblationFolder.load(folder).rows
     assert [row.number for row in rows] == [1, 2, 3, 9, 10, 12]
     assert (rows[1].name, rows[1].label, rows[1].question) == ("first", "02_first", "What does 02_first do?")
     assert rows[3].question == ""
@@ -31,7 +31,7 @@ def test_rows_are_read_with_number_name_and_question_and_sorted_by_number(folder
     [(None, [1, 2, 3, 10, 12]), ("10, 1-2", [1, 2, 10]), ("3", [3]), ("2-12", [2, 3, 10, 12]), ("1,1", [1])],
 )
 def test_selection(folder: Path, selection: str | None, numbers: list[int]) -> None:
-    assert [row.number for row in Ablation.load(folder).select(selection)] == numbers
+    assert [row.number for row in AblationFolder.load(folder).select(selection)] == numbers
 
 
 @pytest.mark.parametrize(
@@ -47,17 +47,17 @@ def test_selection(folder: Path, selection: str | None, numbers: list[int]) -> N
 )
 def test_a_wrong_selection_says_what_would_be_right(folder: Path, selection: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Ablation.load(folder).select(selection)
+        AblationFolder.load(folder).select(selection)
 
 
 def test_overlays_lie_between_base_and_row(folder: Path) -> None:
-    ablation = Ablation.load(folder)
+    ablation = AblationFolder.load(folder)
     configs = ablation.configs(ablation.rows[1], [Path("demo.yaml")])
     assert configs == [folder / "base.yaml", Path("demo.yaml"), folder / "rows/02_first.yaml"]
 
 
 def test_the_seed_is_that_of_the_base_or_of_a_later_overlay(folder: Path, tmp_path: Path) -> None:
-    ablation, overlay = Ablation.load(folder), tmp_path / "overlay.yaml"
+    ablation, overlay = AblationFolder.load(folder), tmp_path / "overlay.yaml"
     assert ablation.seed(ablation.rows) == 123
     (folder / "base.yaml").write_text("seed_everything: 7\n")
     (folder / "rows/02_first.yaml").write_text("seed_everything: 7\n")
@@ -73,7 +73,7 @@ def test_the_seed_is_that_of_the_base_or_of_a_later_overlay(folder: Path, tmp_pa
 @pytest.mark.parametrize("seed", ["true", "-1", "4294967296", "1.5", "new"])
 def test_a_seed_that_cannot_be_repeated_is_refused(seed: str, folder: Path) -> None:
     (folder / "base.yaml").write_text(f"seed_everything: {seed}\n")
-    ablation = Ablation.load(folder)
+    ablation = AblationFolder.load(folder)
     with pytest.raises(InputError, match=r"base.yaml: seed_everything: not a seed that can be repeated"):
         ablation.seed(ablation.rows)
 
@@ -81,7 +81,7 @@ def test_a_seed_that_cannot_be_repeated_is_refused(seed: str, folder: Path) -> N
 def test_two_rows_with_one_number_are_refused(folder: Path) -> None:
     (folder / "rows/2_second.yaml").write_text("a: 1\n")
     with pytest.raises(InputError, match=r"two rows have the number 2: 02_first.yaml and 2_second.yaml"):
-        Ablation.load(folder)
+        AblationFolder.load(folder)
 
 
 @pytest.mark.parametrize(
@@ -97,26 +97,26 @@ def test_two_rows_with_one_number_are_refused(folder: Path) -> None:
 def test_a_row_that_is_no_config_is_named(folder: Path, content: bytes, message: str) -> None:
     (folder / "rows/02_first.yaml").write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
-        Ablation.load(folder)
+        AblationFolder.load(folder)
     assert "02_first.yaml" in str(caught.value)
 
 
 def test_missing_parts_are_named(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(InputError, match="there is no such folder"):
-        Ablation.load(tmp_path / "nowhere")
+        AblationFolder.load(tmp_path / "nowhere")
     (file := tmp_path / "base.yaml").write_text("a: 1\n")
     with pytest.raises(InputError, match=r"base.yaml: not a folder; fix: name a folder with base.yaml and rows/"):
-        Ablation.load(file)
+        AblationFolder.load(file)
     (folder / "rows/extra.yaml").write_text("a: 1\n")
     with pytest.raises(InputError, match="not a row's file name"):
-        Ablation.load(folder)
+        AblationFolder.load(folder)
     for path in (folder / "rows").iterdir():
         path.unlink()
     with pytest.raises(InputError, match="there are no rows"):
-        Ablation.load(folder)
+        AblationFolder.load(folder)
     (folder / "base.yaml").unlink()
     with pytest.raises(InputError, match=r"base.yaml: there is no such file"):
-        Ablation.load(folder)
+        AblationFolder.load(folder)
 
 
 def test_published_figures_with_source_data_and_note(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_published_figures_with_source_data_and_note(tmp_path: Path) -> None:
     for content in (text, "\ufeff" + text.replace("\n", "\r\n")):
         folder = make_folder(tmp_path / str(len(content)), ROWS)
         (folder / "published.csv").write_bytes(content.encode())
-        published = Ablation.load(folder).published
+        published = AblationFolder.load(folder).published
         assert published.source == "One seed, real data."
         assert published.data_sha256 == "ab" * 32
         assert published.base == {"source": "hub", "size": "small"}
@@ -154,4 +154,4 @@ def test_published_figures_with_source_data_and_note(tmp_path: Path) -> None:
 )
 def test_wrong_published_figures_name_the_line(tmp_path: Path, published: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Ablation.load(make_folder(tmp_path / "study", ROWS, published))
+        AblationFolder.load(make_folder(tmp_path / "study", ROWS, published))

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from fake_engine import FakeEngine, make_folder
-from ftkit.ablation import Ablation, run
 from ftkit.ablation.convergence import not_converged
+from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.result import Result
+from ftkit.ablation.runner import run
 from ftkit.ablation.sweep import CellState
 from ftkit.commands.ablation import ablation_table as table
-from ftkit.report.ablation_report import build
+from ftkit.report.ablation_report import read_results
 from ftkit.report.document import to_markdown
 from ftkit.report.page import to_html
 from page_reader import Page
@@ -109,7 +110,7 @@ def test_without_curves_and_training_figures_nothing_is_said(tmp_path: Path) -> 
 
 
 def sweep(tmp_path: Path, rows: dict[str, dict[str, object]], seeds: Sequence[int] = (123,)) -> Path:
-    run(Ablation.load(make_folder(tmp_path / "study", rows)), FakeEngine(), tmp_path / "out", seeds=seeds)
+    run(AblationFolder.load(make_folder(tmp_path / "study", rows)), FakeEngine(), tmp_path / "out", seeds=seeds)
     return tmp_path / "out"
 
 
@@ -131,7 +132,7 @@ def test_a_row_that_did_not_converge_is_marked_and_gets_no_star(tmp_path: Path) 
         ("done", "True"), ("done", "True"), ("not converged", "False"),
     ]  # fmt: skip
     assert float(records[2]["p_holm"]) < 1e-9
-    report = build(out)
+    report = read_results(out)
     assert report.summary == "3 of 3 rows have figures. Not converged: row 3."
     assert "costs 23.0 points" in report.answers[2]
     assert "significant after" not in report.answers[3]
@@ -148,7 +149,7 @@ def test_nothing_is_claimed_against_a_reference_that_did_not_converge(tmp_path: 
     text = table(out, "text")
     assert "*" not in text.split("\n\n")[0]
     assert "No significance is claimed of rows 2-3: row 1 did not converge, see below." in text
-    assert "of which nothing is claimed: row 1 did not converge." in build(out).answers[2]
+    assert "of which nothing is claimed: row 1 did not converge." in read_results(out).answers[2]
 
 
 def test_one_seed_of_a_row_is_enough(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 import fake_engine
 from fake_engine import FakeEngine, make_folder
-from ftkit.ablation import Ablation, Event, run
+from ftkit.ablation.folder import AblationFolder
+from ftkit.ablation.runner import Event, run
 from ftkit.commands.ablation import ablation_table as table
 from ftkit.errors import EnvironmentFault
 
@@ -57,14 +58,14 @@ def test_only_the_row_that_was_killed_is_run_again(hanging, tmp_path: Path) -> N
 
     (folder / "rows/03_row.yaml").write_text("correct: 273\n")
     engine, events = FakeEngine(), list[Event]()
-    summary = run(Ablation.load(folder), engine, out, on_event=events.append)
+    summary = run(AblationFolder.load(folder), engine, out, on_event=events.append)
     assert engine.ran == [("03_row", 123), ("04_row", 123), ("05_row", 123)]
     assert [cell.row.number for cell in summary.reused] == [1, 2]
     assert snapshot(out) == finished
     assert not list(out.glob("*/.*"))
     assert [event.message for event in events if event.kind == "notice" and str(process.pid) in event.message]
 
-    run(Ablation.load(folder), FakeEngine(), tmp_path / "unbroken")
+    run(AblationFolder.load(folder), FakeEngine(), tmp_path / "unbroken")
     for format in ("markdown", "csv", "text"):
         assert table(out, format, timing=False) == table(tmp_path / "unbroken", format, timing=False)
 
@@ -88,7 +89,7 @@ def test_killed_again_and_again_at_any_moment_it_ends_like_an_unbroken_sweep(tmp
     assert status == 0
     assert kills >= 3
     assert not list(out.glob("*/.*"))
-    run(Ablation.load(folder), FakeEngine(), tmp_path / "unbroken")
+    run(AblationFolder.load(folder), FakeEngine(), tmp_path / "unbroken")
     assert table(out, "csv", timing=False) == table(tmp_path / "unbroken", "csv", timing=False)
     for path in (tmp_path / "unbroken").glob("*/seed-123/config.yaml"):
         assert (out / path.relative_to(tmp_path / "unbroken")).read_bytes() == path.read_bytes()
@@ -99,7 +100,7 @@ def test_a_second_sweep_in_the_same_folder_is_turned_away_and_the_first_is_unhar
     ledger = (out / "ledger.jsonl").read_bytes()
     engine = FakeEngine()
     with pytest.raises(EnvironmentFault, match=f"process {process.pid} on ") as caught:
-        run(Ablation.load(folder), engine, out)
+        run(AblationFolder.load(folder), engine, out)
     assert caught.value.exit_code == 3
     assert engine.ran == []
     assert process.poll() is None

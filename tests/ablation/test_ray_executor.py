@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from fake_engine import FakeEngine, make_folder
-from ftkit.ablation import Ablation, Event, read_sweep, run
+from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ray_executor import ATTEMPTS, on_ray
+from ftkit.ablation.runner import Event, run
+from ftkit.ablation.sweep import read_sweep
 from ftkit.errors import EnvironmentFault, ExitCode
 
 ROWS = {
@@ -31,7 +33,7 @@ def test_ray_leaves_what_one_process_leaves_and_redoes_the_cell_of_a_dead_worker
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # the workers import the engine from here
-    ablation = Ablation.load(make_folder(tmp_path / "rows", ROWS))
+    ablation = AblationFolder.load(make_folder(tmp_path / "rows", ROWS))
     events: list[Event] = []
     handlers: list[object] = []
 
@@ -69,6 +71,6 @@ def test_ray_leaves_what_one_process_leaves_and_redoes_the_cell_of_a_dead_worker
 
 def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    ablation = Ablation.load(make_folder(tmp_path / "rows", {"01_first": {}}))
+    ablation = AblationFolder.load(make_folder(tmp_path / "rows", {"01_first": {}}))
     with pytest.raises(EnvironmentFault, match=r"Ray is not installed .*pip install 'ftkit\[ray\]'"):
         run(ablation, FakeEngine(), tmp_path / "out", executor=on_ray)

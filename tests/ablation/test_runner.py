@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from fake_engine import FakeEngine, make_folder
-from ftkit.ablation import Ablation, Event, Summary, run
 from ftkit.ablation.executor import Engine
+from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ledger import Ledger
+from ftkit.ablation.runner import Event, Summary, run
 from ftkit.errors import EnvironmentFault, ExitCode, InputError
 
 ROWS = {f"{number:02}_row": {"correct": 270 + number} for number in range(1, 5)}
@@ -26,7 +27,7 @@ class Sweep:
     def run(self, engine: Engine | None = None, **options) -> Summary:
         self.events = []
         return run(
-            Ablation.load(self.folder),
+            AblationFolder.load(self.folder),
             engine or FakeEngine(),
             self.out,
             on_event=self.events.append,

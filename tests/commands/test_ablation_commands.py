@@ -7,9 +7,10 @@ import yaml
 from rich.console import Console
 
 from fake_engine import FakeEngine, make_folder
-from ftkit.ablation import Ablation
+from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.sweep import read_sweep
-from ftkit.commands.ablation import ablation_run, ablation_table, default_out
+from ftkit.ablation_runs import Ablation
+from ftkit.commands.ablation import ablation_run, ablation_table
 from ftkit.errors import EnvironmentFault, InputError, TrainingFailed
 from ftkit.report.sweep_progress import SweepProgress
 
@@ -27,19 +28,19 @@ def shown(terminal: bool = False) -> SweepProgress:
 
 
 def test_failed_rows_are_named_with_their_reasons(folder: Path, tmp_path: Path) -> None:
-    message = r"1 of 3 cells failed; error.txt .* says where:\n  02_odd \(seed 123\): ValueError: the loss went away$"
+    message = r"1 of 3 runs failed; error.txt .* says where:\n  02_odd \(seed 123\): ValueError: the loss went away$"
     with pytest.raises(TrainingFailed, match=message) as caught:
-        ablation_run(FakeEngine(), folder, out=tmp_path / "out", progress=shown())
+        Ablation(folder, out=tmp_path / "out").run(engine=FakeEngine(), progress=shown())
     assert caught.value.exit_code == 4
     assert " 95.00 " in ablation_table(tmp_path / "out")
 
 
 def test_a_skipped_row_is_no_failure_unless_it_is_all_there_is(folder: Path, tmp_path: Path) -> None:
-    summary = ablation_run(FakeEngine(), folder, rows="1,3", out=tmp_path / "out", progress=shown())
+    summary = Ablation(folder, rows="1,3", out=tmp_path / "out").run(engine=FakeEngine(), progress=shown())
     assert len(summary.skipped) == 1
-    message = r"nothing could be run of 1 cell:\n  03_xl .*gpt2-xl is not on this machine"
+    message = r"nothing could be run of 1 run:\n  03_xl .*gpt2-xl is not on this machine"
     with pytest.raises(EnvironmentFault, match=message) as caught:
-        ablation_run(FakeEngine(), folder, rows="3", out=tmp_path / "out", progress=shown())
+        Ablation(folder, rows="3", out=tmp_path / "out").run(engine=FakeEngine(), progress=shown())
     assert caught.value.exit_code == 3
 
 
@@ -48,40 +49,39 @@ def test_overlays_seeds_and_the_default_folder(folder: Path, tmp_path: Path, mon
     overlay.write_text("size: tiny\n")
     monkeypatch.chdir(tmp_path)
     engine = FakeEngine()
-    ablation_run(engine, folder, [overlay], "1", "123, 7", progress=shown())
+    Ablation(folder, [overlay], "1").run([123, 7], engine=engine, progress=shown())
     assert engine.ran == [("01_base", 123), ("01_base", 7)]
-    assert default_out(folder) == Path("runs/study")
     assert "size: tiny" in (tmp_path / "runs/study/01_base/seed-7/config.yaml").read_text()
 
 
 def test_without_seeds_the_seed_of_the_base_is_run_and_recorded(folder: Path, tmp_path: Path) -> None:
     base, engine, out = folder / "base.yaml", FakeEngine(), tmp_path / "out"
     base.write_text("seed_everything: 7\n" + base.read_text())
-    ablation_run(engine, folder, rows="1", out=out, progress=shown())
+    Ablation(folder, rows="1", out=out).run(engine=engine, progress=shown())
     assert engine.ran == [("01_base", 7)]
     assert [(cell.seed, cell.identity["seed"]) for row in read_sweep(out).rows for cell in row.cells] == [(7, 7)]
-    ablation_run(engine, folder, rows="1", seeds="7", out=out, progress=shown())
+    Ablation(folder, rows="1", out=out).run([7], engine=engine, progress=shown())
     assert engine.ran == [("01_base", 7)]  # the same run
-    ablation_run(engine, folder, rows="1", seeds="8", out=out, progress=shown())
+    Ablation(folder, rows="1", out=out).run([8], engine=engine, progress=shown())
     assert engine.ran[1:] == [("01_base", 8)]  # the command line wins
 
 
 @pytest.mark.parametrize("seeds", ["", "123,", "-1", "1.5", "4294967296", "²"])
 def test_what_is_no_seed_is_refused(folder: Path, tmp_path: Path, seeds: str) -> None:
     with pytest.raises(InputError, match="seeds: not a seed"):
-        ablation_run(FakeEngine(), folder, seeds=seeds, out=tmp_path / "out")
+        ablation_run(folder, seeds=seeds, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_overlay_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.yaml: there is no such file"):
-        ablation_run(FakeEngine(), folder, [tmp_path / "gone.yaml"], out=tmp_path / "out")
+        Ablation(folder, [tmp_path / "gone.yaml"])
 
 
 def test_without_a_terminal_progress_is_plain_lines(folder: Path, tmp_path: Path) -> None:
     progress = shown()
     with pytest.raises(TrainingFailed):
-        ablation_run(FakeEngine(), folder, out=tmp_path / "out", progress=progress)
+        Ablation(folder, out=tmp_path / "out").run(engine=FakeEngine(), progress=progress)
     assert isinstance(progress.console.file, io.StringIO)
     lines = progress.console.file.getvalue().split("\n")
     assert lines[0] == "start    [0/3] 01_base (seed 123)"
@@ -103,14 +103,14 @@ def test_on_a_terminal_there_is_a_bar_for_the_sweep_and_one_for_the_row(folder: 
             super().run(*args)
 
     assert isinstance(progress.console.file, io.StringIO)
-    ablation_run(Stepping(), folder, rows="1", out=tmp_path / "out", progress=progress)
+    Ablation(folder, rows="1", out=tmp_path / "out").run(engine=Stepping(), progress=progress)
     text = progress.console.file.getvalue()
     assert "40/650" in text
     assert "0/1" in text
 
 
 def test_every_row_of_ch06_is_a_few_lines_with_a_question_and_a_published_figure() -> None:
-    ablation = Ablation.load(CH06)
+    ablation = AblationFolder.load(CH06)
     assert [row.number for row in ablation.rows] == list(range(1, 20))
     assert set(ablation.published.rows) == set(range(1, 20))
     assert ablation.published.data_sha256 is not None
@@ -127,7 +127,7 @@ def test_every_row_of_ch06_is_a_few_lines_with_a_question_and_a_published_figure
 @pytest.mark.parametrize("overlay", ["demo.yaml", "gpu.yaml"])
 def test_no_overlay_of_ch06_touches_what_a_row_is_about(overlay: str) -> None:
     laid = yaml.safe_load((CH06 / overlay).read_text())
-    rows = [yaml.safe_load(row.path.read_text()) for row in Ablation.load(CH06).rows]
+    rows = [yaml.safe_load(row.path.read_text()) for row in AblationFolder.load(CH06).rows]
     for part in ("model", "data"):
         about = {key for row in rows for key in row.get(part, {}).get("init_args", {})}
         assert about.isdisjoint(laid.get(part, {}).get("init_args", {}))

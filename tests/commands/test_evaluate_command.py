@@ -7,7 +7,7 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from evaluated_files import RECORD
-from ftkit.commands.evaluate import evaluate
+from ftkit.commands.evaluate import evaluate_command as evaluate
 from ftkit.errors import InputError
 from ftkit.results import scan as scan_module
 from ftkit.results.predictions import write_predictions

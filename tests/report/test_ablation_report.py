@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 
 from fake_engine import FakeEngine, make_folder
-from ftkit.ablation import Ablation, run
 from ftkit.ablation.convergence import read_curves
+from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.run_answers import confusion_of
+from ftkit.ablation.runner import run
 from ftkit.ablation.sweep import CellState
 from ftkit.cli import main
 from ftkit.errors import ExitCode, InputError
 from ftkit.report.ablation_answers import answers as answer_rows
 from ftkit.report.ablation_answers import compared
 from ftkit.report.ablation_charts import thinned
-from ftkit.report.ablation_report import Report, build, write
+from ftkit.report.ablation_report import Report, read_results, write
 from ftkit.report.document import to_markdown
 from ftkit.report.page import to_html
 from ftkit.report.theme import LIGHT, image
@@ -52,7 +53,7 @@ def sweep(
 ) -> Path:
     if not (tmp_path / "study").exists():
         make_folder(tmp_path / "study", rows, PUBLISHED)
-    run(Ablation.load(tmp_path / "study"), engine(), tmp_path / "out", select, seeds=seeds)
+    run(AblationFolder.load(tmp_path / "study"), engine(), tmp_path / "out", select, seeds=seeds)
     for cell in (tmp_path / "out").glob("0*/seed-*"):
         (cell / "metrics.csv").write_text(CURVES)
     return tmp_path / "out"
@@ -60,7 +61,7 @@ def sweep(
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    return build(sweep(tmp_path_factory.mktemp("report")))
+    return read_results(sweep(tmp_path_factory.mktemp("report")))
 
 
 def page_of(report: Report) -> Page:
@@ -96,7 +97,7 @@ def test_what_beats_the_majority_is_tested_on_the_same_examples(
 ) -> None:
     """An interval around the accuracy holds the majority's share long after the paired test has told them apart."""
     out = sweep(tmp_path, select="1")
-    analysis = build(out).analysis
+    analysis = read_results(out).analysis
     labels = ["spam"] * 40 + ["ham"] * 260
     answers = ["spam"] * better + ["ham"] * (40 - better) + ["spam"] * worse + ["ham"] * (260 - worse)
     right = 260 + better - worse
@@ -117,7 +118,7 @@ def test_what_beats_the_majority_is_tested_on_the_same_examples(
 
 def test_several_seeds_are_said_to_be_taken_as_they_are(tmp_path: Path) -> None:
     rows = {"01_base": {}, "02_first": {"correct": 216}}
-    answers = build(sweep(tmp_path, rows, None, seeds=(123, 124))).answers
+    answers = read_results(sweep(tmp_path, rows, None, seeds=(123, 124))).answers
     assert re.search(r"it costs 23\.0 points \(95% interval .* to -\d+\.\d, the seeds as they are\)", answers[2])
 
 
@@ -138,7 +139,7 @@ def test_files_of_ones_own_beside_the_plots_stay(tmp_path: Path) -> None:
     plots.mkdir(parents=True)
     for name in ("mine.png", "cost.svg.txt", "2024-loss-curve.svg", "17-loss.svg"):
         (plots / name).write_text("kept")
-    write(build(out), tmp_path / "site", png=False)
+    write(read_results(out), tmp_path / "site", png=False)
     assert sorted(path.name for path in plots.iterdir() if path.read_text() == "kept") == [
         "2024-loss-curve.svg", "cost.svg.txt", "mine.png",
     ]  # fmt: skip
@@ -151,7 +152,7 @@ def test_a_row_that_the_question_names_is_compared_too(tmp_path: Path) -> None:
     description["rows"][4]["question"] = "Can it stand in for training everything (row 2)?"
     description["rows"][5]["question"] = "Is it as good as row 99, which is not there?"
     (out / "ablation.json").write_text(json.dumps(description))
-    answers = build(out).answers
+    answers = read_results(out).answers
     assert "same 300 test examples right and wrong as row 1" in answers[5]
     assert "Against row 2 (first) it gains 23.0 points" in answers[5]
     assert "99" not in answers[6]
@@ -160,11 +161,15 @@ def test_a_row_that_the_question_names_is_compared_too(tmp_path: Path) -> None:
 def test_table_and_answers_correct_the_same_comparisons(tmp_path: Path) -> None:
     rows = {"01_base": {}, "02_six": {"correct": 279}, "03_seven": {"correct": 278}}
     out = sweep(tmp_path, rows, None)  # six and seven more are wrong: p is 0.031 and 0.016
-    assert [row.comparison and row.comparison.significant for row in build(out).analysis.rows] == [None, True, True]
+    assert [row.comparison and row.comparison.significant for row in read_results(out).analysis.rows] == [
+        None,
+        True,
+        True,
+    ]
     description = json.loads((out / "ablation.json").read_text())
     description["rows"][2]["question"] = "Is it worse than row 2?"
     (out / "ablation.json").write_text(json.dumps(description))
-    report = build(out)
+    report = read_results(out)
     assert report.analysis.comparisons == 3
     six, seven = (row.comparison for row in report.analysis.rows[1:])
     assert six is not None
@@ -260,7 +265,7 @@ def test_two_base_models_under_one_name_show(tmp_path: Path) -> None:
 
     rows = {"01_a": row(weights="5f"), "02_b": row(weights="5f"), "03_c": row(weights="90")}
     rows["04_d"] = row(commit="c" * 40)
-    line = re.search(r"^- base model: (.*)$", markdown_of(build(sweep(tmp_path, rows, "1-4"))), re.MULTILINE)
+    line = re.search(r"^- base model: (.*)$", markdown_of(read_results(sweep(tmp_path, rows, "1-4"))), re.MULTILINE)
     assert line is not None
     assert re.fullmatch(
         r"model base, contents (?!c)(\w{12}); model base, contents (?!\1|c)\w{12}; model base, contents c{12}",
@@ -296,22 +301,22 @@ def test_the_files_are_rebuilt_from_the_run_folders_alone(tmp_path: Path, capsys
 
 def test_one_row_several_seeds_or_none_at_all(tmp_path: Path) -> None:
     out = sweep(tmp_path, select="1", seeds=(123, 124))
-    one = build(out)
+    one = read_results(out)
     assert "2 seeds)" in one.answers[1]
     page = page_of(one)
     assert {record["seed"] for record in page.values(0) if "seed" in record} == {123, 124}
     assert [record["seed"] for record in page.values(-2)] == [123] * 4 + [124] * 4
     assert page.places == len(page.charts) == 5
     nothing = sweep(tmp_path / "bare", {"01_xl": {"do": "unavailable"}, "02_later": {}}, "1")
-    page = page_of(build(nothing))
+    page = page_of(read_results(nothing))
     assert "0 of 2 rows have figures. Skipped: row 1. Not run: row 2." in page.words
     assert page.charts == []
-    assert write(build(nothing), nothing / "report")
+    assert write(read_results(nothing), nothing / "report")
 
 
 def test_costs_of_different_machines_are_not_drawn(tmp_path: Path) -> None:
     rows = {"01_base": {}, "02_gpu": {"result": {"device": "cuda:0"}}}
-    report = build(sweep(tmp_path, rows, None))
+    report = read_results(sweep(tmp_path, rows, None))
     assert "cost" not in report.plots
     assert "times do not compare" in page_of(report).words
 
@@ -323,7 +328,7 @@ def test_what_a_user_wrote_cannot_become_markup(tmp_path: Path) -> None:
     (out / "ablation.json").write_text(json.dumps(description))
     predictions = out / "01_base/seed-123/predictions-test.tsv"
     predictions.write_text(predictions.read_text().replace("\tspam\n", "\t<script>x</script>\n"))
-    html = to_html(build(out).document())
+    html = to_html(read_results(out).document())
     assert "<script>x" not in html
     assert Page(html).open == []
     assert Page(html).words.count("<script>x</script>") > 15  # name, question and 15 answers
@@ -366,7 +371,7 @@ def test_free_texts_have_no_table_of_answers(tmp_path: Path) -> None:
         head, *rows = file.read_text().splitlines()
         rows = [row.replace("ham", str(number)) for number, row in enumerate(rows)]
         file.write_text("\n".join([head, *rows]) + "\n")
-    report = build(out)
+    report = read_results(out)
     assert not [name for name in report.plots if "confusion" in name]
     assert report.answers[1] == "The reference. 95.0% of 300 test examples are right (95% interval 91.9 to 96.9)."
     assert "it costs 23.0 points" in report.answers[2]
@@ -400,7 +405,7 @@ class PreferenceEngine(FakeEngine):
 
 def test_preferences_are_judged_against_a_coin(tmp_path: Path) -> None:
     rows = {"01_untuned": {"correct": 0, "tied": 100}, "02_tuned": {"correct": 79}, "03_slightly": {"correct": 55}}
-    report = build(sweep(tmp_path, rows, None, engine=PreferenceEngine))
+    report = read_results(sweep(tmp_path, rows, None, engine=PreferenceEngine))
     untuned, tuned, _ = report.analysis.rows
     assert (untuned.test, tuned.test) == (0.5, 0.79)
     assert tuned.interval == pytest.approx(clopper_pearson(79, 100))

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from fake_engine import FakeEngine, make_folder
-from ftkit.ablation import Ablation, read_sweep, run
+from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ledger import Entry, Ledger
+from ftkit.ablation.runner import run
+from ftkit.ablation.sweep import read_sweep
 from ftkit.commands.ablation import ablation_status
 from ftkit.commands.ablation import ablation_table as table
 from ftkit.errors import InputError
@@ -37,7 +39,7 @@ def sweep(
     folder = tmp_path / "study"
     if not folder.exists():
         make_folder(folder, ROWS, published)
-    run(Ablation.load(folder), FakeEngine(), tmp_path / "out", rows, seeds=seeds)
+    run(AblationFolder.load(folder), FakeEngine(), tmp_path / "out", rows, seeds=seeds)
     return tmp_path / "out"
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from fake_engine import FakeEngine, make_folder
-from ftkit.ablation import Ablation, run
-from ftkit.report.ablation_report import build
+from ftkit.ablation.folder import AblationFolder
+from ftkit.ablation.runner import run
+from ftkit.report.ablation_report import read_results
 from ftkit.report.page import to_html
 from ftkit.report.theme import DARK, LIGHT
 
@@ -87,8 +88,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     rows: dict[str, dict[str, Any]] = {
         "01_base": {}, "02_first": {"correct": 216}, "03_xl": {"do": "unavailable"}, "04_more": {"correct": 291},
     }  # fmt: skip
-    run(Ablation.load(make_folder(folder / "study", rows)), FakeEngine(), folder / "out")
-    return to_html(build(folder / "out").document())
+    run(AblationFolder.load(make_folder(folder / "study", rows)), FakeEngine(), folder / "out")
+    return to_html(read_results(folder / "out").document())
 
 
 def rgb(color: str) -> str:

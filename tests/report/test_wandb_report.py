@@ -9,10 +9,11 @@ import pytest
 import wandb
 
 from fake_engine import FakeEngine, make_folder
-from ftkit.ablation import Ablation, run
+from ftkit.ablation.folder import AblationFolder
+from ftkit.ablation.runner import run
 from ftkit.cli import main
 from ftkit.errors import EnvironmentFault, ExitCode
-from ftkit.report.ablation_report import build, write
+from ftkit.report.ablation_report import read_results, write
 from ftkit.report.wandb_report import _artifact, build_workspace_report, log_report, report_id
 
 WANDB = Path(sys.executable).parent / "wandb"
@@ -24,7 +25,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     rows: dict[str, dict[str, Any]] = {"01_base": {}, "02_first": {"correct": 216}, "03_xl": {"do": "unavailable"}}
-    run(Ablation.load(make_folder(tmp_path / "study", rows)), FakeEngine(), tmp_path / "demo")
+    run(AblationFolder.load(make_folder(tmp_path / "study", rows)), FakeEngine(), tmp_path / "demo")
     return tmp_path / "demo"
 
 
@@ -38,7 +39,7 @@ def test_an_offline_summary_run_holds_table_plots_and_files_and_is_made_once(
     assert main(["ablation", "report", str(study), "--wandb"]) == ExitCode.DONE
     (folder,) = runs(study)
     assert f"Weights & Biases (offline): {folder}" in capsys.readouterr().out
-    assert folder.name.endswith(report_id(build(study)))
+    assert folder.name.endswith(report_id(read_results(study)))
 
     command = [WANDB, "leet", "inspect", "--json", "--summary", folder]
     found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
@@ -58,33 +59,33 @@ def test_an_offline_summary_run_holds_table_plots_and_files_and_is_made_once(
 
     assert main(["ablation", "report", str(study), "--wandb"]) == ExitCode.DONE
     assert runs(study) == [folder]  # the same figures: nothing new
-    run(Ablation.load(study.parent / "study"), FakeEngine("v2"), study, "2")
+    run(AblationFolder.load(study.parent / "study"), FakeEngine("v2"), study, "2")
     assert main(["ablation", "report", str(study), "--wandb", "--png", "false"]) == ExitCode.DONE
     assert len(runs(study)) == 2
 
 
 def test_a_folder_may_be_called_what_no_artifact_may(study: Path, tmp_path: Path) -> None:
     make_folder(tmp_path / "my rows, first: ü", {"01_base": {}})
-    run(Ablation.load(tmp_path / "my rows, first: ü"), FakeEngine(), tmp_path / "spaced")
-    write(report := build(tmp_path / "spaced"), tmp_path / "out", png=False)
+    run(AblationFolder.load(tmp_path / "my rows, first: ü"), FakeEngine(), tmp_path / "spaced")
+    write(report := read_results(tmp_path / "spaced"), tmp_path / "out", png=False)
     artifact = _artifact(report, tmp_path / "out")
     assert artifact.name == "my-rows--first----report"
     assert "report.html" in artifact.manifest.entries
 
 
 def test_a_report_with_other_words_is_another_one(study: Path) -> None:
-    before = report_id(build(study))
-    assert report_id(build(study)) == before
+    before = report_id(read_results(study))
+    assert report_id(read_results(study)) == before
     description = study / "ablation.json"
     description.write_text(description.read_text().replace("What does 02_first do?", "Is the first token enough?"))
-    assert report_id(build(study)) != before
+    assert report_id(read_results(study)) != before
 
 
 def test_a_failure_leaves_the_local_report_and_is_tried_again(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**init: Any) -> None:
         raise ConnectionError("the server is on fire")
 
-    report, out = build(study), study / "report"
+    report, out = read_results(study), study / "report"
     write(report, out, png=False)
     with monkeypatch.context() as patch:
         patch.setattr(wandb, "init", fail)
@@ -102,7 +103,7 @@ def test_a_workspace_report_shows_the_runs_of_the_group(study: Path) -> None:
 
     names = ("Runset", "LinePlot", "BarPlot", "MarkdownBlock", "PanelGrid", "Report")
     stand_in = SimpleNamespace(**{name: kind(name) for name in names})
-    build_workspace_report(stand_in, build(study), "demo", "ftkit", "me")
+    build_workspace_report(stand_in, read_results(study), "demo", "ftkit", "me")
     assert made["Runset"][0][1]["filters"] == "Metric('Group') = 'demo'"
     assert "costs 23.0 points" in made["MarkdownBlock"][0][1]["text"]
     assert "![" not in made["MarkdownBlock"][0][1]["text"]
@@ -111,7 +112,7 @@ def test_a_workspace_report_shows_the_runs_of_the_group(study: Path) -> None:
 
 def test_a_workspace_report_can_be_built_by_the_package(study: Path) -> None:
     wr = pytest.importorskip("wandb_workspaces.reports.v2", reason="the extra wandb-reports is not installed")
-    built = build_workspace_report(wr, build(study), "demo", "ftkit", "me")
+    built = build_workspace_report(wr, read_results(study), "demo", "ftkit", "me")
     grid = built.blocks[1]
     assert [panel.title for panel in grid.panels] == ["Training loss", "Validation accuracy", "Test accuracy"]
     assert grid.runsets[0].name == "demo"

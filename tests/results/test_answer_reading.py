@@ -7,7 +7,7 @@ import re
 import pytest
 
 from ftkit.cli import main
-from ftkit.commands.evaluate import evaluate
+from ftkit.commands.evaluate import evaluate_command as evaluate
 from ftkit.errors import InputError
 from ftkit.results import scan as scan_module
 from ftkit.results import table_files

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ftkit.commands.evaluate import evaluate
+from ftkit.commands.evaluate import evaluate_command as evaluate
 from ftkit.errors import ExitCode, InputError
 from ftkit.results.predictions import read_predictions, write_predictions
 

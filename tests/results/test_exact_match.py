@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from ftkit.commands.evaluate import evaluate
+from ftkit.commands.evaluate import evaluate_command as evaluate
 from ftkit.errors import InputError
 from ftkit.report.binary_report import Evaluation
 from ftkit.report.exact_report import ExactEvaluation

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ftkit.cli import main
-from ftkit.commands.evaluate import evaluate
+from ftkit.commands.evaluate import evaluate_command as evaluate
 from ftkit.errors import ExitCode, InputError
 from ftkit.report.preference_report import PreferenceEvaluation
 from ftkit.results.paired import paired_interval, sign_flip_test

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from ftkit.commands.evaluate import evaluate
+from ftkit.commands.evaluate import evaluate_command as evaluate
 from ftkit.errors import InputError
 from ftkit.examples.reader import Example, read_examples
 from ftkit.models.base_model import load_base, plain_model

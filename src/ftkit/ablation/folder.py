@@ -57,7 +57,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Ablation:
+class AblationFolder:
     """A folder that was read and found to be an ablation.
 
     Args:
@@ -71,7 +71,7 @@ class Ablation:
     published: PublishedTable = field(default_factory=PublishedTable)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Ablation:
+    def load(cls, folder: str | Path) -> AblationFolder:
         """Read an ablation folder.
 
         Args:

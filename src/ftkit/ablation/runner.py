@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ftkit.ablation.executor import Engine, Executor, Job, Outcome, one_by_one
-from ftkit.ablation.folder import Ablation, Row, Run
+from ftkit.ablation.folder import AblationFolder, Row, Run
 from ftkit.ablation.identity import changes
 from ftkit.ablation.ledger import Entry, Ledger, key_of
 from ftkit.ablation.sweep import write_description
@@ -70,7 +70,7 @@ class Summary:
 
 
 def run(
-    ablation: Ablation,
+    ablation: AblationFolder,
     engine: Engine,
     out: Path,
     rows: str | None = None,
@@ -117,7 +117,7 @@ class _Sweep:
 
     def __init__(
         self,
-        ablation: Ablation,
+        ablation: AblationFolder,
         engine: Engine,
         executor: Executor,
         out: Path,

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftkit.ablation.folder import Ablation
+from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ledger import Ledger
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.result import Result
@@ -93,7 +93,7 @@ class Sweep:
     notices: Sequence[str]
 
 
-def write_description(out: Path, ablation: Ablation) -> None:
+def write_description(out: Path, ablation: AblationFolder) -> None:
     """Write ``OUT/ablation.json``, so that the output folder explains itself; an unchanged one stays."""
     description = {
         "format": FORMAT,

@@ -1,22 +1,15 @@
-"""The ``ftkit ablation`` commands; the command line supplies the engine."""
+"""The ``ftkit ablation`` commands."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from ftkit.ablation.executor import Engine, one_by_one
-from ftkit.ablation.folder import Ablation, Format
-from ftkit.ablation.ray_executor import on_ray
-from ftkit.ablation.runner import ERROR_FILE, Summary, run
-from ftkit.ablation.sweep import read_sweep
-from ftkit.config_files import read_config
-from ftkit.errors import EnvironmentFault, ExitCode, InputError, TrainingFailed
-from ftkit.report.sweep_progress import SweepProgress
+from ftkit.ablation.folder import Format
+from ftkit.errors import InputError
 
 
 def ablation_run(
-    engine: Engine,
     folder: Path,
     overlay: list[Path] | None = None,
     rows: str | None = None,
@@ -24,12 +17,10 @@ def ablation_run(
     out: Path | None = None,
     force: bool = False,
     executor: Literal["here", "ray"] = "here",
-    progress: SweepProgress | None = None,
-) -> Summary:
+) -> None:
     """Run the rows of an ablation that are not done yet.
 
     Args:
-        engine: Trains and tests one cell.
         folder: A folder with base.yaml and rows/.
         overlay: Config files laid between the base and each row, such as demo.yaml.
         rows: The rows to run, such as 1-5,10; all of them if not given.
@@ -37,29 +28,18 @@ def ablation_run(
             overlay, or else 123.
         out: Where the results go; runs/FOLDER if not given.
         force: Run the rows again even if they are done.
-        executor: Run the cells one after the other in this process, or spread them by Ray: over the cluster that
+        executor: Make the runs one after the other in this process, or spread them by Ray: over the cluster that
             RAY_ADDRESS names, or else over this machine's processors.
-        progress: Shows the progress; a new one on standard error if not given.
-
-    Returns:
-        What became of each cell.
 
     Raises:
         InputError: A file or option is wrong; nothing was run.
         TrainingFailed: A row failed; the others were run. The message names the failed ones.
         EnvironmentFault: The output folder is taken or cannot be written, or no row could be run at all.
     """
-    ablation = Ablation.load(folder)
-    overlays = overlay or []
-    for path in overlays:
-        read_config(path)
-    out = out or default_out(folder)
-    with progress or SweepProgress() as shown:
-        chosen = one_by_one if executor == "here" else on_ray
-        numbers = None if seeds is None else parse_seeds(seeds)
-        summary = run(ablation, engine, out, rows, overlays, numbers, force, shown, chosen)
-    _complain(summary)
-    return summary
+    from ftkit.ablation_runs import Ablation  # with Lightning, which the other commands do not need
+
+    ablation = Ablation(folder, overlay or (), rows, out)
+    ablation.run(None if seeds is None else parse_seeds(seeds), force, executor)
 
 
 def ablation_status(directory: Path) -> str:
@@ -71,6 +51,8 @@ def ablation_status(directory: Path) -> str:
     Returns:
         One line per cell, then what was found wrong with the ledger.
     """
+    from ftkit.ablation.sweep import read_sweep  # with the statistics, which running does not need
+
     sweep = read_sweep(directory)
     lines = []
     for row in sweep.rows:
@@ -120,10 +102,10 @@ def ablation_report(
         InputError: `directory` is not such a folder, a file in it is damaged, or there is no such row.
         EnvironmentFault: A file could not be written or drawn, or Weights & Biases failed; the rest is written.
     """
-    from ftkit.report.ablation_report import build, write
+    from ftkit.report.ablation_report import read_results, write
 
     out = out or directory / "report"
-    built = build(directory, reference)
+    built = read_results(directory, reference)
     files = write(built, out, png)
     said = f"{out / 'report.html'}, and {len(files) - 1} other files in {out}\n"
     if not wandb:
@@ -131,11 +113,6 @@ def ablation_report(
     from ftkit.report.wandb_report import log_report
 
     return f"{said}{log_report(built, directory, out)}\n"
-
-
-def default_out(folder: Path) -> Path:
-    """The output folder of an ablation, if none is named: ``runs/NAME``."""
-    return Path("runs") / folder.resolve().name
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -153,19 +130,3 @@ def parse_seeds(text: str) -> list[int]:
         if not (part.isascii() and part.isdigit()) or int(part) >= 2**32:
             raise InputError("not a seed", field="seeds", got=part, fix="write whole numbers, such as 123,124")
     return [int(part) for part in parts]
-
-
-def _complain(summary: Summary) -> None:
-    if summary.exit_code == ExitCode.DONE:
-        return
-    bad = summary.failed or summary.skipped
-    reasons = "".join(f"\n  {cell}: {reason}" for cell, reason in bad.items())
-    total = len(summary.done) + len(summary.reused) + len(summary.skipped) + len(summary.failed)
-    if summary.failed:
-        where = f"{ERROR_FILE} in the folder of each in {summary.directory} says where"
-        raise TrainingFailed(f"{len(bad)} of {_counted(total)} failed; {where}:{reasons}")
-    raise EnvironmentFault(f"nothing could be run of {_counted(total)}:{reasons}")
-
-
-def _counted(cells: int) -> str:
-    return f"{cells} cell{'s' if cells > 1 else ''}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftkit.ablation.analysis import Analysis, analyse
 from ftkit.ablation.convergence import read_curves
@@ -15,16 +15,20 @@ from ftkit.ablation.ledger import key_of
 from ftkit.ablation.run_answers import Confusion, confusion_of
 from ftkit.ablation.summary import RowSummary, seeds_text
 from ftkit.ablation.sweep import SweepRow
+from ftkit.errors import InputError
 from ftkit.report import ablation_charts, charts
 from ftkit.report.ablation_answers import answers
 from ftkit.report.ablation_notes import changed_settings, changes, notes
-from ftkit.report.ablation_table import STATUS, Column, columns, compact, status, table
+from ftkit.report.ablation_table import STATUS, Column, columns, compact, record, status, table
 from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown
-from ftkit.report.page import to_html
+from ftkit.report.page import fragment, to_html
 from ftkit.report.theme import image
 from ftkit.results.predictions import Predictions, read_predictions
 from ftkit.run_folder import predictions_file
 from ftkit.storage import atomic_write
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PLOT = re.compile(r"(accuracy|cost|loss|validation|\d{2,}-(loss|validation|confusion))\.(svg|png)")
 _WRONG, _RIGHT = 20, 10  # examples of each variant that a page shows
@@ -32,8 +36,48 @@ _TEXT = 200  # letters of an answer that are shown
 
 
 @dataclass(frozen=True)
+class Plots:
+    """The charts of a report: figures that a notebook shows and ``save(path)`` draws; ``chart`` is Altair's.
+
+    Attributes:
+        figures: The charts by name.
+    """
+
+    figures: Mapping[str, Figure]
+
+    def accuracy(self) -> Figure:
+        """Return the test accuracy of all variants with intervals."""
+        return self._named("accuracy")
+
+    def cost(self) -> Figure:
+        """Return the accuracy against the time of a run."""
+        return self._named("cost")
+
+    def loss(self) -> Figure:
+        """Return the training loss of all variants."""
+        return self._named("loss")
+
+    def validation(self) -> Figure:
+        """Return the validation accuracy of all variants while they were trained."""
+        return self._named("validation")
+
+    def confusion(self, row: int) -> Figure:
+        """Return the labels of a row against its answers.
+
+        Args:
+            row: Its number.
+        """
+        return self._named(f"{row:02}-confusion")
+
+    def _named(self, name: str) -> Figure:
+        if name not in self.figures:
+            raise InputError("there is nothing to draw it from", field="plot", got=name)
+        return self.figures[name]
+
+
+@dataclass(frozen=True)
 class Report:
-    """All that a report says, before it is written in some form.
+    """The results of an ablation: ``print`` shows the table, a notebook too.
 
     Attributes:
         analysis: The rows, compared.
@@ -48,6 +92,24 @@ class Report:
     plots: Mapping[str, Figure]
     made_with: Mapping[str, str]
     examples: Mapping[int, Section]
+
+    def __str__(self) -> str:
+        return table(self.analysis, "text")
+
+    def _repr_html_(self) -> str:
+        variants = Section("", table=compact(self.analysis))
+        return fragment(Document(self.analysis.sweep.name, [variants], self._facts(), self.answer))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the figures as a data frame, one row per variant, unrounded: the columns of ``report.csv``."""
+        import pandas as pd
+
+        return pd.DataFrame([record(row) for row in self.analysis.rows])
+
+    @property
+    def plot(self) -> Plots:
+        """The charts."""
+        return Plots(self.plots)
 
     @property
     def done(self) -> list[RowSummary]:
@@ -151,8 +213,8 @@ class Report:
 _PARTS = ("sentences", "table", "figures", "cards")
 
 
-def build(directory: str | Path, reference: int | None = None) -> Report:
-    """Read an output folder and work its report out.
+def read_results(directory: str | Path, reference: int | None = None) -> Report:
+    """Read the results of an ablation from its output folder.
 
     Args:
         directory: The output folder of ``ftkit ablation run``.

@@ -66,7 +66,7 @@ def table(analysis: Analysis, format: Format, timing: bool = True) -> str:
 
 
 def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
-    """Return a row's figures, unrounded and flat; what is not known is an empty string."""
+    """Return a row's figures, unrounded and flat; None for what is not known."""
     low, high = row.interval or (None, None)
     compared, published = row.comparison, row.published
     measured = {
@@ -76,7 +76,7 @@ def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
         "checkpoint_mb": row.checkpoint_mb,
         "on_front": row.on_front,
     }
-    values = {
+    return {
         "row": row.number,
         "name": row.name,
         "seeds": " ".join(map(str, row.seeds)),
@@ -106,7 +106,6 @@ def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
         "notes": " / ".join(row.notes),
         "differs": "; ".join(f"{name}: {words}" for name, words in (row.differs or {}).items()),
     }
-    return {name: "" if value is None else value for name, value in values.items()}
 
 
 def columns(analysis: Analysis, timing: bool = True) -> list[Column]:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rich.cells import cell_len
+
+from ftkit.errors import InputError
+from ftkit.report.theme import FORMS, image
+from ftkit.storage import atomic_write
 
 if TYPE_CHECKING:
     from altair import TopLevelMixin as Chart
@@ -35,7 +40,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart.
+    """A chart, which a notebook shows as a picture.
 
     Attributes:
         name: Names its file.
@@ -50,6 +55,22 @@ class Figure:
     chart: Chart
     caption: str = ""
     wide: bool = False
+
+    def save(self, path: str | Path) -> None:
+        """Draw the chart into a file: SVG, PNG or PDF, as its ending says.
+
+        Raises:
+            InputError: The ending is another one.
+            EnvironmentFault: The file cannot be written.
+        """
+        form = Path(path).suffix.lower().lstrip(".")
+        if form not in FORMS:
+            raise InputError("is no format of a chart", file=path, fix=f"end the name in .{', .'.join(FORMS)}")
+        with atomic_write(path, "wb") as file:
+            file.write(image(self.chart, form))
+
+    def _repr_svg_(self) -> str:
+        return image(self.chart, "svg").decode()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from ftkit.report.document import Card, Document, Figure, Section, Table
+from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown, to_text
 from ftkit.results.comparison import Comparison
 from ftkit.results.intervals import Interval
 from ftkit.results.statistics import is_significant, rounded_p
@@ -63,6 +63,12 @@ class Evaluated(ABC, Generic[R]):
     def named(self) -> list[tuple[str, R]]:
         """The reports with those names."""
         return list(zip(self.names, self.reports, strict=True))
+
+    def __str__(self) -> str:
+        return to_text(self.document())
+
+    def _repr_markdown_(self) -> str:
+        return to_markdown(self.document())
 
     def to_json(self) -> str:
         """Return the evaluation as JSON with all digits."""

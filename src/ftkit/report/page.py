@@ -25,7 +25,7 @@ def to_html(document: Document) -> str:
     sections = document.shown("html")
     figures = list(_figures(sections))
     places = {id(figure): place for place, figure in enumerate(figures)}
-    return _template().render(
+    return _template("page.html.j2").render(
         document=document,
         sections=sections,
         charts=[specification(figure.chart) for figure in figures],
@@ -36,6 +36,11 @@ def to_html(document: Document) -> str:
     )
 
 
+def fragment(document: Document) -> str:
+    """Write the head of a document and its tables as a piece of HTML, for a notebook."""
+    return _template("fragment.html.j2").render(document=document, sections=document.shown("html"))
+
+
 def _figures(sections: Iterable[Section]) -> Iterator[Figure]:
     for section in sections:
         yield from section.figures
@@ -43,7 +48,7 @@ def _figures(sections: Iterable[Section]) -> Iterator[Figure]:
 
 
 @cache
-def _template() -> Template:
+def _template(name: str) -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -54,7 +59,7 @@ def _template() -> Template:
         undefined=StrictUndefined,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from altair import TopLevelMixin as Chart
@@ -34,6 +34,9 @@ CONFIG: dict[str, Any] = {
 }
 
 
+FORMS = ("svg", "png", "pdf")
+
+
 def specification(chart: Chart, colors: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return the Vega-Lite specification of a chart.
 
@@ -48,12 +51,12 @@ def specification(chart: Chart, colors: Mapping[str, str] | None = None) -> dict
     return json.loads(text)
 
 
-def image(chart: Chart, form: Literal["svg", "png", "pdf"]) -> bytes:
+def image(chart: Chart, form: str) -> bytes:
     """Draw a chart in light colors, as the content of a file.
 
     Args:
         chart: From :mod:`ftkit.report.charts`.
-        form: The kind of file.
+        form: The kind of file, one of ``FORMS``.
     """
     import vl_convert
 

@@ -1,0 +1,274 @@
+"""Evaluate prediction files, whatever kind of answers they hold, and compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ftkit.errors import InputError, at_least
+from ftkit.report.binary_report import Evaluation
+from ftkit.report.exact_report import ExactEvaluation
+from ftkit.report.preference_report import PreferenceEvaluation
+from ftkit.results import comparison
+from ftkit.results.answers import Answers, read_answers
+from ftkit.results.assessment import BinaryReport, Settings, assess
+from ftkit.results.comparison import Comparison, corrected
+from ftkit.results.exact_match import assess_exact, read_free_answers
+from ftkit.results.preferences import assess_preferences, is_preference_file, read_preferences
+from ftkit.results.scan import AnswerFile, NotBinaryError
+from ftkit.results.statistics import holm
+from ftkit.results.threshold import Costs, Threshold, freeze_threshold
+
+Criterion = Literal[
+    "accuracy", "f_measure", "balanced_accuracy", "mcc", "precision", "recall", "specificity", "npv"
+]  # fmt: skip
+DEFAULT_CRITERION: Criterion = "balanced_accuracy"
+
+
+def evaluate(
+    files: Path | str | Sequence[Path | str],
+    against: Path | str | None = None,
+    positive: str | None = None,
+    threshold_from: Path | str | None = None,
+    threshold_metric: Criterion | None = None,
+    costs: tuple[float, float] | None = None,
+    slice: str | None = None,
+    beta: float = 1.0,
+    level: float = 0.95,
+    seed: int = 0,
+    normalize_labels: bool = False,
+    digits: int | None = 4,
+) -> Evaluation | ExactEvaluation | PreferenceEvaluation:
+    """Evaluate prediction files.
+
+    Labels such as yes and no get the report of a yes/no question; free texts and many classes get exact match; pairs of
+    a chosen and a rejected answer get a report of preferences.
+
+    Args:
+        files: One prediction file or several: TSV, CSV, JSON lines (also gzipped) or Parquet.
+        against: A prediction file for the same examples, to compare every other file with.
+        positive: The positive class, for example yes. Default: the one that the score column names, or the usual one.
+        threshold_from: A validation file to choose a threshold on, or a threshold saved before (.json).
+        threshold_metric: What the chosen threshold makes best; balanced_accuracy if not given.
+        costs: Cost of a false positive and of a false negative, such as [1,5]: choose the cheapest threshold
+            instead.
+        slice: A column: report each of its values on its own, too.
+        beta: Weight of recall over precision in F-beta.
+        level: Confidence of the intervals.
+        seed: Seed of the draws that intervals are made of.
+        normalize_labels: Ignore how labels and answers are spelled: case, width, surrounding punctuation and blanks,
+            1.0 for 1, marks of a chat template; where yes and no are the classes, true and 1 also mean yes.
+        digits: Decimals in texts, None for all.
+
+    Returns:
+        The evaluation: ``print`` shows its report, a notebook too; ``reports`` holds the figures of each file,
+        ``comparisons`` those against the reference, ``to_json()`` everything.
+
+    Raises:
+        InputError: A file cannot be used; the message says where and why.
+
+    Example:
+        >>> import tempfile
+        >>> from ftkit.results.predictions import write_predictions
+        >>> path = Path(tempfile.mkdtemp()) / "a.tsv"
+        >>> write_predictions(path, "abcd", ["yes", "no", "no", "yes"], ["yes", "no", "yes", "no"])
+        >>> evaluate(path).reports[0].figures["accuracy"].value
+        0.5
+    """
+    paths = [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
+    against = None if against is None else Path(against)
+    threshold_from = None if threshold_from is None else Path(threshold_from)
+    at_least(0, seed=seed)
+    _check_options(paths, beta, level, threshold_from, threshold_metric, costs)
+    settings = Settings(beta, level, seed)
+    if any(map(is_preference_file, paths)):
+        pairs = "pairs of a chosen and a rejected answer"
+        _refuse_without_classes(pairs, positive=positive, threshold_from=threshold_from)
+        return _preferences(paths, against, slice, settings, digits)
+    criterion = Costs(*costs) if costs else threshold_metric or DEFAULT_CRITERION
+    try:
+        return _binary(paths, against, positive, threshold_from, criterion, slice, normalize_labels, settings, digits)
+    except NotBinaryError as reason:
+        if positive is not None:
+            raise
+        _refuse_without_classes(reason.labels, threshold_from=threshold_from)
+        return _exact(paths, against, slice, normalize_labels, settings, digits, reason.labels)
+
+
+def compare(a: Path | str, b: Path | str, **options: Any) -> Comparison:
+    """Compare two prediction files on the examples that both answer: a minus b.
+
+    Args:
+        a: The model's prediction file.
+        b: The reference's.
+        **options: ``positive``, ``level``, ``seed`` and ``normalize_labels`` of :func:`evaluate`.
+
+    Raises:
+        InputError: A file cannot be used, they share no example, or they are one file.
+
+    Example:
+        >>> import tempfile
+        >>> from ftkit.results.predictions import write_predictions
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_predictions(folder / "a.tsv", "abcd", ["yes", "no", "no", "yes"], ["yes", "no", "no", "yes"])
+        >>> write_predictions(folder / "b.tsv", "abcd", ["yes", "no", "no", "yes"], ["yes", "no", "yes", "no"])
+        >>> found = compare(folder / "a.tsv", folder / "b.tsv")
+        >>> found.difference, found.p
+        (0.5, 0.5)
+    """
+    comparisons = evaluate([a], against=Path(b), **options).comparisons
+    if not comparisons:
+        raise InputError("is compared with itself", file=a, fix="give two files")
+    return comparisons[0]
+
+
+def _binary(
+    files: Sequence[Path],
+    against: Path | None,
+    positive: str | None,
+    threshold_from: Path | None,
+    criterion: str | Costs,
+    slice_by: str | None,
+    normalize: bool,
+    settings: Settings,
+    digits: int | None,
+) -> Evaluation:
+    # The two classes are the same in all files, so all are read before any is judged.
+    validation = [threshold_from] if threshold_from is not None and not is_saved(threshold_from) else []
+    references = [against] if against is not None else []
+    answers = read_answers(files, positive, slice_by, normalize, also=references + validation)
+    models, others = answers[: len(files)], answers[len(files) :]
+    threshold = None
+    if validation:
+        threshold = freeze_threshold(others[-1], criterion)
+    elif threshold_from is not None:
+        threshold = Threshold.load(threshold_from)
+    return Evaluation(
+        reports=[_reported(model, settings) for model in models],
+        comparisons=_compared(models, others[0] if references else None, settings),
+        threshold=threshold,
+        at_threshold=[] if threshold is None else [_at_threshold(model, threshold, settings) for model in models],
+        digits=digits,
+        level=settings.level,
+        seed=settings.seed,
+    )
+
+
+def _exact(
+    files: Sequence[Path],
+    against: Path | None,
+    slice_by: str | None,
+    normalize: bool,
+    settings: Settings,
+    digits: int | None,
+    why: str,
+) -> ExactEvaluation:
+    models = [read_free_answers(path, slice_by, normalize) for path in files]
+    reference = None if against is None else read_free_answers(against, None, normalize)
+    reports = [assess_exact(model, settings.level) for model in models]
+    comparisons = _compared(models, reference, settings)
+    return ExactEvaluation(reports=reports, comparisons=comparisons, digits=digits, level=settings.level, why=why)
+
+
+def _preferences(
+    files: Sequence[Path], against: Path | None, slice_by: str | None, settings: Settings, digits: int | None
+) -> PreferenceEvaluation:
+    models = [read_preferences(path, slice_by) for path in files]
+    reference = None if against is None else read_preferences(against)
+    reports = [assess_preferences(model, settings.level) for model in models]
+    comparisons = _compared(models, reference, settings)
+    return PreferenceEvaluation(reports=reports, comparisons=comparisons, digits=digits, level=settings.level)
+
+
+def _compared(models: Sequence[AnswerFile], reference: AnswerFile | None, settings: Settings) -> list[Comparison]:
+    """Compare files with a reference, which does not compete with itself, nor count in Holm's correction."""
+    if reference is None:
+        return []
+    rivals = (model for model in models if model.path.resolve() != reference.path.resolve())
+    return corrected([comparison.compare(rival, reference, settings.level, settings.seed) for rival in rivals])
+
+
+def _reported(model: Answers, settings: Settings) -> BinaryReport:
+    whole = assess(
+        model.target,
+        model.answer,
+        model.classes.positive,
+        model.classes.negative,
+        str(model.path),
+        model.score,
+        model.kind,
+        settings,
+    )
+    parts = [
+        _assessed(model, model.answer, value, settings, model.slice == code) for code, value in enumerate(model.slices)
+    ]
+    adjusted = holm([part.baselines.p_majority for part in parts])
+    slices = {
+        part.name: replace(part, baselines=replace(part.baselines, p_holm=p))
+        for part, p in zip(parts, adjusted, strict=True)
+    }
+    return replace(
+        whole,
+        slices=slices,
+        unparsed=model.unparsed,
+        columns=model.columns,
+        notes=model.notes,
+        warnings=model.warnings,
+    )
+
+
+def _at_threshold(model: Answers, threshold: Threshold, settings: Settings) -> BinaryReport:
+    return _assessed(model, threshold.apply(model), f"{model.path} at the threshold", settings)
+
+
+def _assessed(
+    model: Answers, answer: np.ndarray, name: str, settings: Settings, rows: Any = slice(None)
+) -> BinaryReport:
+    """The report of some answers without their scores."""
+    positive, negative = model.classes.positive, model.classes.negative
+    return assess(model.target[rows], answer[rows], positive, negative, name, settings=settings)
+
+
+def _refuse_without_classes(found: str, **options: object) -> None:
+    """Refuse options that need two classes, where something else was found."""
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"needs a yes/no question, and there are {found}", field=name, fix="leave it out")
+
+
+def _check_options(
+    files: Sequence[Path],
+    beta: float,
+    level: float,
+    threshold_from: Path | None,
+    threshold_metric: str | None,
+    costs: tuple[float, float] | None,
+) -> None:
+    if not files:
+        raise InputError("no prediction file given", field="files", fix="give one or more files")
+    if not 0 < level < 1:
+        raise InputError("must lie between 0 and 1", field="level", got=level)
+    if beta <= 0:
+        raise InputError("must be positive", field="beta", got=beta)
+    choosing = {"costs": costs, "threshold_metric": threshold_metric}
+    given = [name for name, value in choosing.items() if value is not None]
+    if len(given) > 1:
+        raise InputError("choose one of --costs and --threshold_metric")
+    for name in given:
+        if threshold_from is None:
+            raise InputError("there is no threshold to choose", field=name, fix="give --threshold_from as well")
+        if is_saved(threshold_from):
+            raise InputError(
+                f"{threshold_from} is a threshold that was chosen before",
+                field=name,
+                fix=f"leave --{name} out, or give --threshold_from a validation file",
+            )
+
+
+def is_saved(threshold_from: Path) -> bool:
+    """Whether it is a saved threshold and not a validation file."""
+    return threshold_from.suffix == ".json"
