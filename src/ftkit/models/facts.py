@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 import yaml  # type: ignore[import-untyped]
+from huggingface_hub import metadata_load
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ftkit.errors import FtkitError, InputError
@@ -162,16 +163,11 @@ def parameters_by_part(model: torch.nn.Module) -> dict[str, int]:
 
 
 def read_card_header(folder: Path) -> dict[str, Any]:
-    """Return the YAML header of a folder's model card; empty without one."""
-    card = folder / "README.md"
-    if not card.is_file():
-        return {}
-    match = re.match(r"---\s*\n(.*?)\n---\s*\n", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    """Return the YAML header of a folder's model card; empty without one, or with a damaged one."""
     try:
-        header = yaml.safe_load(match[1]) if match else None
-    except yaml.YAMLError:  # a card is for people: a damaged header tells nothing, and hides nothing else
-        header = None
-    return header if isinstance(header, dict) else {}
+        return metadata_load(folder / "README.md") or {}
+    except (OSError, ValueError, yaml.YAMLError):  # a card is for people: it hides nothing else
+        return {}
 
 
 def tokenizer_of(name: str, revision: str | None = None) -> Any | None:
