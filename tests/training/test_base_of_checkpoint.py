@@ -113,15 +113,6 @@ def test_another_tokenizer_beside_the_weights_is_refused(task: tuple[Path, Make]
         type(make(link)).restored(checkpoint)
 
 
-def test_a_checkpoint_of_before_loads_with_a_warning(task: tuple[Path, Make]) -> None:
-    link, make = task
-    checkpoint = checkpoint_of(make(link))
-    del checkpoint["base"]["fingerprint"]
-    with pytest.warns(UserWarning, match=r"last\.ckpt says nothing of the contents of its base model"):
-        loaded = type(make(link)).restored(checkpoint)
-    assert isinstance(loaded.base["fingerprint"], dict)
-
-
 def test_random_weights_are_their_seed_and_configuration(gpt2_folder: Path, tmp_path: Path) -> None:
     base = Path(shutil.copytree(gpt2_folder, tmp_path / "base"))
     checkpoint = checkpoint_of(GPT2Classifier(None, str(base), weights="random", seed=1))

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Self
 import lightning as L
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
 from ftkit.errors import InputError
@@ -200,7 +199,7 @@ class TrainedStateModule(L.LightningModule):
             InputError: They differ.
         """
         stored, commit = checkpoint.get("base"), commit_trained_on(checkpoint)
-        before = stored.get("fingerprint") if isinstance(stored, dict) else None
+        before = stored.get("fingerprint", {}) if isinstance(stored, dict) else {}
         unsaid = {"fingerprint", "revision"} if commit else {"fingerprint"}  # the commit says what the revision was
         if _without(stored, unsaid) != _without(self.base, unsaid):
             raise InputError(
@@ -209,12 +208,7 @@ class TrainedStateModule(L.LightningModule):
                 field="base",
                 got=stored,
             )
-        if before is None:
-            rank_zero_warn(
-                f"{self._file_of(checkpoint)} says nothing of the contents of its base model: whether that is still the"
-                " one that it was trained on cannot be checked"
-            )
-        elif before != self.fingerprint:
+        if before != self.fingerprint:
             raise InputError(
                 "the base model is not the one that the checkpoint was trained on: "
                 + differing_files(before, self.fingerprint),
