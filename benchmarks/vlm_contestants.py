@@ -277,7 +277,7 @@ def trl(task: Task) -> tuple[Clock, Callable[[], Any]]:
         r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules=rf".*text_model.*({'|'.join(PROJECTIONS)})"
     )
     trainer = Watched(
-        base_model=model,
+        model=model,
         args=config,
         train_dataset=Dataset.from_list(_peer_rows(task)),
         processing_class=AutoProcessor.from_pretrained(task.folder / "model"),

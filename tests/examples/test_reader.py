@@ -110,7 +110,7 @@ OUTSIDE = "outside.png"
 FAULTS = [
     ({"question": "?"}, "no known shape"),
     ({"messages": [QUESTION, ANSWER], "prefix": "a", "suffix": "b"}, "several shapes"),
-    ({"messages": [QUESTION, QUESTION]}, "one message of the assistant"),
+    ({"messages": [QUESTION, QUESTION]}, "one assistant message"),
     ({"messages": [ANSWER]}, "messages: there is no message before the answer"),
     ({"chosen": [ANSWER], "rejected": [ANSWER]}, "chosen: there is no message before the answer"),
     ({"messages": [QUESTION, {**ANSWER, "weight": 1}]}, "nothing else"),
@@ -138,11 +138,11 @@ FAULTS = [
     ({"prefix": "a", "suffix": "b", "image": "pictures/a.png", "images": []}, "both image and images"),
     (
         {"messages": [user(text("a"), {**IMAGE, "image": "pictures/a.png"}), ANSWER], "images": ["pictures/b.png"]},
-        "beside them",
+        "and beside them",
     ),
     (
         {"messages": [user(text("a"), {**IMAGE, "image": "pictures/a.png"}), ANSWER], "image": "pictures/a.png"},
-        "beside them",
+        "and beside them",
     ),
     ({"prefix": "<image>a", "suffix": "b"}, "0 images for 1 places"),
     ({"prefix": "a", "suffix": "b", "id": ""}, "id: must be"),
@@ -343,10 +343,13 @@ def test_calls_of_functions_and_their_results_stay_in_the_conversation(folder: P
     [
         ({"role": "assistant", "tool_calls": []}, r"messages\[1\]\.tool_calls: must be a list of calls"),
         ({"role": "assistant", "tool_calls": "weather"}, r"messages\[1\]\.tool_calls: must be a list of calls"),
-        ({"role": "tool", "content": "sunny", "name": 1}, r"messages\[1\]\.name: must be a text"),
-        ({"role": "user", "content": "a", "tool_calls": [CALL]}, r"messages\[1\]: a message has a role and a content"),
-        ({"role": "tool"}, r"messages\[1\]: a message has a role and a content"),
-        ({"content": "a"}, r"messages\[1\]: a message has a role and a content"),
+        ({"role": "tool", "content": "sunny", "name": 1}, r"messages\[1\]\.name: must be text"),
+        (
+            {"role": "user", "content": "a", "tool_calls": [CALL]},
+            r"messages\[1\]: a message must have a role",
+        ),
+        ({"role": "tool"}, r"messages\[1\]: a message must have a role"),
+        ({"content": "a"}, r"messages\[1\]: a message must have a role"),
     ],
     ids=str,
 )
@@ -356,5 +359,5 @@ def test_calls_that_no_template_takes_are_named(folder: Path, message: dict[str,
 
 
 def test_an_answer_is_no_call(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"examples\.jsonl:1: messages: the answer is a call of a function"):
+    with pytest.raises(InputError, match=r"examples\.jsonl:1: messages: the answer is a function call"):
         read_one(folder, {"messages": [QUESTION, {"role": "assistant", "content": "", "tool_calls": [CALL]}]})

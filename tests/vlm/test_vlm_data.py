@@ -411,7 +411,7 @@ def test_a_picture_that_is_gone_when_the_examples_are_hashed_is_named_by_its_exa
 
 ARGUMENTS = [
     ({"batch_size": 0}, "batch_size: must be at least 1"),
-    ({"ratio": (1, 1)}, "sample: ratio, outcomes and keep choose a sample"),
+    ({"ratio": (1, 1)}, "sample: ratio, outcomes and keep need a sample"),
     ({"sample": 0}, "sample: must be at least 1"),
     ({"fractions": (0.9, 0.2)}, "fractions"),
     ({"evaluate_splits": ["test", "test"]}, "evaluate_splits: name one or more"),

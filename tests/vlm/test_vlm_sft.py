@@ -239,7 +239,7 @@ def test_a_tower_of_another_name_is_not_freed_without_a_word(options: dict[str, 
     tower = {"depth": 1, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "patch_size": 8}
     config = Qwen2VLConfig(text_config=text, vision_config=tower)
     Qwen2VLForConditionalGeneration(config).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"freeze_vision: no part of the model has a name of a vision tower"):
+    with pytest.raises(InputError, match=r"freeze_vision: no part of the model is named like a vision tower"):
         VLMSFT(base_model=str(tmp_path), **options).configure_model()
     module = VLMSFT(base_model=str(tmp_path), freeze_vision=False, **options)
     module.configure_model()

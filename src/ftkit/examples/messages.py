@@ -41,7 +41,7 @@ def read_messages(value: Any, name: str, refuse: Refuse) -> list[Message]:
         if "tool_calls" in calls:
             given.setdefault("content", [])
         if given.keys() - calls.keys() != {"role", "content"}:
-            raise refuse("a message has a role and a content, nothing else", field=where, got=message)
+            raise refuse("a message must have a role and a content, and nothing else", field=where, got=message)
         messages.append({"role": given["role"], "content": _parts(given["content"], where, refuse), **calls})
     return messages
 
@@ -53,7 +53,7 @@ def read_text(value: Any, name: str, refuse: Refuse) -> str:
         InputError: It is not.
     """
     if not isinstance(value, str):
-        raise refuse("must be a text", field=name, got=value)
+        raise refuse("must be text", field=name, got=value)
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise refuse("holds half of a surrogate pair, which is not a character", field=name, got=value)
     return value
@@ -107,7 +107,7 @@ def _parts(content: Any, where: str, refuse: Refuse) -> list[Part]:
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list):
-        raise refuse("the content must be a text or a list of parts", field=where, got=content)
+        raise refuse("the content must be text or a list of parts", field=where, got=content)
     parts: list[Part] = []
     for part in content:
         known = part if isinstance(part, dict) else {}
@@ -127,7 +127,7 @@ def _calls(message: dict[str, Any], where: str, refuse: Refuse) -> dict[str, Any
         if name == "tool_calls" and not (value and _are_objects(value)):
             raise refuse("must be a list of calls", field=f"{where}.{name}", got=value)
         if name != "tool_calls" and not isinstance(value, str):
-            raise refuse("must be a text", field=f"{where}.{name}", got=value)
+            raise refuse("must be text", field=f"{where}.{name}", got=value)
     return found
 
 

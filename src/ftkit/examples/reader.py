@@ -119,15 +119,15 @@ def _example(record: dict[str, Any], bare: Example, root: Path) -> Example:
     record = {key: value for key, value in record.items() if value is not None}
     identity = record.get("id", f"r{bare.line:05d}")
     if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
-        raise bare.error("must be a text or a whole number", field="id", got=identity)
+        raise bare.error("must be text or a whole number", field="id", got=identity)
     prompt, completion, rejected = _by_shape(record, bare.error)
     if {"image", "images"} <= record.keys():
         raise bare.error("the example has both image and images", field="images", fix="give one of them")
     inline = [part.pop("image") for part in _parts_of(prompt) if "image" in part]
     given = record.get("images", record.get("image", inline))
     if inline and given is not inline:
-        fix = "give one of them"
-        raise bare.error("images inside the messages and beside them", field="images", got=given, fix=fix)
+        problem = "images are given both inside the messages and beside them"
+        raise bare.error(problem, field="images", got=given, fix="give one of them")
     given = given if isinstance(given, list) else [given]
     images = tuple(_image(value, f"images[{number}]", root, bare.error) for number, value in enumerate(given))
     columns = {
@@ -156,7 +156,7 @@ def _by_shape(record: dict[str, Any], refuse: Refuse) -> tuple[Any, str, str | N
         prompt, chosen = _conversation(record["chosen"], "chosen", refuse)
         other, rejected = _conversation(record["rejected"], "rejected", refuse)
         if prompt != other:
-            raise refuse("chosen and rejected differ before the last message", fix="give the prompt apart")
+            raise refuse("chosen and rejected differ before the last message", fix="give the prompt separately")
         return prompt, chosen, rejected
     if "prefix" in names:
         return read_text(record["prefix"], "prefix", refuse), _answer(record["suffix"], "suffix", refuse), None
@@ -170,7 +170,7 @@ def _conversation(value: Any, name: str, refuse: Refuse) -> tuple[list[Message],
     """Return the messages before the answer, and the answer."""
     *before, answer = read_messages(value, name, refuse)
     if not before:
-        raise refuse("there is no message before the answer", field=name, fix="begin with a question of the user")
+        raise refuse("there is no message before the answer", field=name, fix="begin with a user message")
     return before, _answer([answer], name, refuse)
 
 
@@ -181,10 +181,10 @@ def _answer(value: Any, name: str, refuse: Refuse) -> str:
         messages = read_messages(value, name, refuse)
         if len(messages) != 1 or messages[0]["role"] != "assistant":
             got = [message["role"] for message in messages]
-            raise refuse("the answer must be one message of the assistant", field=name, got=got)
+            raise refuse("the answer must be one assistant message", field=name, got=got)
         if "tool_calls" in messages[0]:
-            problem = "the answer is a call of a function, which only earlier turns may be"
-            raise refuse(problem, field=name, fix="write the call as the text that the model is to say")
+            problem = "the answer is a function call, which is allowed in earlier turns only"
+            raise refuse(problem, field=name, fix="write the call as the text that the model is to generate")
         parts = messages[0]["content"]
     text = read_text(text_of(parts), name, refuse)
     if not text.strip():

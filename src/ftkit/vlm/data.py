@@ -230,7 +230,7 @@ class VLMDataModule(ExampleDataModule):
         at_least(1, evaluation_batch_size=self.evaluation_batch_size)
         if self.sample is None and (self.ratio, self.outcomes, self.keep) != (None, None, sorted(OUTCOMES)):
             raise InputError(
-                "ratio, outcomes and keep choose a sample", field="sample", fix="say how many examples to use"
+                "ratio, outcomes and keep need a sample", field="sample", fix="give the number of examples to draw"
             )
         if self.sample is not None:
             at_least(1, sample=self.sample)

@@ -170,7 +170,7 @@ def _nothing_left(examples: int, counts: dict[str, int], max_length: int | None,
         )  # fmt: skip
     longer = f", {counts['skipped']} examples are longer than {max_length} tokens" if counts["skipped"] else ""
     return InputError(
-        f"no {split} example is left: in {counts['equal']} pairs both answers are the same, as they are or cut{longer}",
+        f"no {split} example is left: in {counts['equal']} pairs both answers are the same, uncut or cut{longer}",
         field="rejected",
         fix="give pairs whose answers differ, or allow more tokens",
     )

@@ -66,7 +66,7 @@ class ChatEncoder(Encoder):
         if unknown := made.keys() - _OWN - self.answer_values.keys() - IMAGE_TENSORS.keys():
             known = ", ".join(sorted([*self.answer_values, *IMAGE_TENSORS]))
             raise InputError(
-                f"no rule says how {type(self.processor).__name__} pads this tensor; known are {known}",
+                f"no rule says how {type(self.processor).__name__} pads this tensor; known ones are {known}",
                 field=min(unknown),
             )
         ids = made["input_ids"][0].tolist()
@@ -114,9 +114,8 @@ class ChatEncoder(Encoder):
         answers = [texts.completion, *([texts.rejected] if self.preference and texts.rejected is not None else [])]
         pieces = self.renderer.pieces(example, texts.prompt)
         if len(pieces) > 1 and any(self.answer_values.values()):  # a prompt that sees itself both ways
-            raise example.error(
-                "an earlier turn would see itself", field="supervise", got="all", fix="use supervise: last"
-            )
+            problem = "the model's prompts attend in both directions, so earlier turns cannot be supervised"
+            raise example.error(problem, field="supervise", got="all", fix="use supervise: last")
         return pieces, [self.renderer.completion_ids(text) for text in answers]
 
     def _turns(

@@ -51,7 +51,7 @@ class VLMModule(GenerativeModule):
         elsewhere = self.trainable == "all" or self.lora_targets is not None
         if self.frozen_towers and elsewhere and not names.intersection(self.frozen_towers):
             raise InputError(
-                f"no part of the model has a name of a vision tower ({', '.join(self.frozen_towers)})",
+                f"no part of the model is named like a vision tower ({', '.join(self.frozen_towers)})",
                 field="freeze_vision",
                 got=type(net).__name__,
                 fix="use freeze_vision: false, or LoRA without lora_targets, which adapts the text model alone",
