@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 import altair as alt
 
 from ftkit.ablation.analysis import Analysis
-from ftkit.ablation.convergence import Curve
+from ftkit.ablation.convergence import Curve, read_curves
+from ftkit.ablation.run_answers import Confusion
 from ftkit.ablation.summary import RowSummary
 from ftkit.report.ablation_notes import changed_settings
-from ftkit.report.charts import TICKS, Chart, data, intervals
+from ftkit.report.charts import TICKS, Chart, confusion, data, intervals
+from ftkit.report.document import Figure
 from ftkit.report.theme import CATEGORIES
 
 # How a variant compares with the reference, and its color.
@@ -25,6 +27,47 @@ VERDICTS = {
 }
 _POINTS = 24  # of a learning curve; more values are averaged
 Curves = Mapping[int, Mapping[str, Curve]]  # of a row: by seed, then by figure
+
+
+def figures(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Iterator[Figure]:
+    """Draw all charts.
+
+    Args:
+        analysis: What was compared.
+        confusions: The answers of a row by class, by row number.
+    """
+    if any(row.test is not None for row in analysis.rows):
+        caption = (
+            "Dot and line: accuracy with its 95% interval; dashed: the reference; *: the difference from it is "
+            "significant. A click on a dot opens the variant."
+        )
+        if any(row.published_figure("test") is not None for row in analysis.rows):
+            caption += " Golden tick: the published figure"
+            caption += ", of other data or another base model." if any(row.unjudged for row in analysis.rows) else "."
+        if any(len(row.seeds) > 1 for row in analysis.rows):
+            caption += " Small circles: the seeds."
+        yield Figure("accuracy", "Test accuracy by variant", accuracy(analysis), caption, wide=True)
+    if (chart := cost(analysis)) is not None:
+        caption = (
+            "Green: no other variant is at once as accurate, as fast and as small in memory. "
+            f"All ran on the same machine ({analysis.machines[0]})."
+        )
+        yield Figure("cost", "Accuracy against time", chart, caption, wide=True)
+    kept = {row.number: {cell.seed: read_curves(cell.directory) for cell in row.done} for row in analysis.sweep.rows}
+    for name, figure, title, scale in (
+        ("loss", "train/loss", "training loss", 1.0),
+        ("validation", "val/accuracy", "validation accuracy, %", 100.0),
+    ):
+        if (chart := curves(analysis, kept, figure, title, scale)) is not None:
+            caption = "A click on a name of the legend shows this variant alone; shift adds another."
+            yield Figure(name, title.capitalize(), chart, caption)
+    for row in analysis.rows:
+        if (found := confusions.get(row.number)) is not None:
+            labels = [f"is {label}" for label in found.labels]
+            given = [answer if answer not in found.labels else f"answered {answer}" for answer in found.answers]
+            chart = confusion(found.counts, labels, given, 58 * len(labels))
+            caption = "Rows are the labels; the share is of the row."
+            yield Figure(f"{row.number:02}-confusion", f"Answers: {row.name}", chart, caption)
 
 
 def accuracy(analysis: Analysis) -> Chart:

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftkit.ablation.analysis import Analysis, analyse
-from ftkit.ablation.convergence import read_curves
 from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.ledger import key_of
-from ftkit.ablation.run_answers import Confusion, confusion_of
+from ftkit.ablation.run_answers import confusion_of
 from ftkit.ablation.summary import RowSummary, seeds_text
-from ftkit.ablation.sweep import SweepRow
 from ftkit.errors import InputError
-from ftkit.report import ablation_charts, charts
 from ftkit.report.ablation_answers import answers
+from ftkit.report.ablation_charts import figures, verdict
+from ftkit.report.ablation_examples import examples
 from ftkit.report.ablation_notes import changed_settings, changes, notes
 from ftkit.report.ablation_table import STATUS, Column, columns, compact, record, status, table
 from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown
 from ftkit.report.page import fragment, to_html
 from ftkit.report.theme import image
-from ftkit.results.predictions import Predictions, read_predictions
-from ftkit.run_folder import predictions_file
 from ftkit.storage import atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _PLOT = re.compile(r"(accuracy|cost|loss|validation|\d{2,}-(loss|validation|confusion))\.(svg|png)")
-_WRONG, _RIGHT = 20, 10  # examples of each variant that a page shows
-_TEXT = 200  # letters of an answer that are shown
 
 
 @dataclass(frozen=True)
@@ -137,7 +132,7 @@ class Report:
         several = len(compared) > 1
         name = f"row {reference.number} ({reference.name})"
         better, worse = (
-            [row for row in compared if ablation_charts.verdict(self.analysis, row) == f"significantly {word}"]
+            [row for row in compared if verdict(self.analysis, row) == f"significantly {word}"]
             for word in ("better", "worse")
         )
         found = len(better) + len(worse)
@@ -224,11 +219,10 @@ def read_results(directory: str | Path, reference: int | None = None) -> Report:
         InputError: ``directory`` is not such a folder, a file in it is damaged, or there is no such row.
     """
     analysis = analyse(directory, reference)
-    cells = {row.number: row.done for row in analysis.sweep.rows if row.done}
-    runs = {number: confusion_of([cell.answers for cell in done]) for number, done in cells.items()}
+    runs = {row.number: confusion_of([cell.answers for cell in row.done]) for row in analysis.sweep.rows if row.done}
     confusions = {number: found for number, found in runs.items() if found is not None}
-    plots = {figure.name: figure for figure in _plots(analysis, confusions)}
-    return Report(analysis, answers(analysis, confusions), plots, _made_with(analysis), _examples(analysis))
+    plots = {figure.name: figure for figure in figures(analysis, confusions)}
+    return Report(analysis, answers(analysis, confusions), plots, _made_with(analysis), examples(analysis))
 
 
 def write(report: Report, out: Path, png: bool = True) -> list[Path]:
@@ -294,94 +288,6 @@ def _uncompared(analysis: Analysis) -> list[str]:
     if len(analysis.machines) < 2:
         return []
     return ["Cost is not drawn: the rows ran on different machines, so their times do not compare."]
-
-
-def _plots(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Iterator[Figure]:
-    if any(row.test is not None for row in analysis.rows):
-        caption = (
-            "Dot and line: accuracy with its 95% interval; dashed: the reference; *: the difference from it is "
-            "significant. A click on a dot opens the variant."
-        )
-        if any(row.published_figure("test") is not None for row in analysis.rows):
-            caption += " Golden tick: the published figure"
-            caption += ", of other data or another base model." if any(row.unjudged for row in analysis.rows) else "."
-        if any(len(row.seeds) > 1 for row in analysis.rows):
-            caption += " Small circles: the seeds."
-        yield Figure("accuracy", "Test accuracy by variant", ablation_charts.accuracy(analysis), caption, wide=True)
-    if (chart := ablation_charts.cost(analysis)) is not None:
-        caption = (
-            "Green: no other variant is at once as accurate, as fast and as small in memory. "
-            f"All ran on the same machine ({analysis.machines[0]})."
-        )
-        yield Figure("cost", "Accuracy against time", chart, caption, wide=True)
-    curves = {row.number: {cell.seed: read_curves(cell.directory) for cell in row.done} for row in analysis.sweep.rows}
-    for name, figure, title, scale in (
-        ("loss", "train/loss", "training loss", 1.0),
-        ("validation", "val/accuracy", "validation accuracy, %", 100.0),
-    ):
-        if (chart := ablation_charts.curves(analysis, curves, figure, title, scale)) is not None:
-            caption = "A click on a name of the legend shows this variant alone; shift adds another."
-            yield Figure(name, title.capitalize(), chart, caption)
-    for row in analysis.rows:
-        if (found := confusions.get(row.number)) is not None:
-            labels = [f"is {label}" for label in found.labels]
-            given = [answer if answer not in found.labels else f"answered {answer}" for answer in found.answers]
-            chart = charts.confusion(found.counts, labels, given, 58 * len(labels))
-            caption = "Rows are the labels; the share is of the row."
-            yield Figure(f"{row.number:02}-confusion", f"Answers: {row.name}", chart, caption)
-
-
-def _examples(analysis: Analysis) -> Mapping[int, Section]:
-    """Some test examples of the first seed of each row, beside the reference's answers to them."""
-    by_number = {row.number: _first_predictions(row) for row in analysis.sweep.rows}
-    reference = by_number.get(analysis.reference.number)
-    theirs = dict(zip(reference.ids, reference.predictions, strict=True)) if reference else {}
-    return {
-        number: _shown(found, theirs if number != analysis.reference.number else {}, analysis.reference.number)
-        for number, found in by_number.items()
-        if found is not None
-    }
-
-
-def _first_predictions(row: SweepRow) -> Predictions | None:
-    paths = (cell.directory / predictions_file("test") for cell in row.done)
-    return next((read_predictions(path) for path in paths if path.exists()), None)
-
-
-def _shown(found: Predictions, theirs: Mapping[str, str | None], reference: int) -> Section:
-    correct = found.correct
-    wrong = [place for place in range(len(found)) if not correct[place]]
-    right = [place for place in range(len(found)) if correct[place]][:_RIGHT]
-    # What the reference gets right tells the two apart best.
-    wrong.sort(key=lambda place: theirs.get(found.ids[place]) != found.labels[place])
-    scores = [] if found.scores is None else [found.score_name or "score"]
-    head = [
-        "outcome",
-        "example",
-        "label",
-        "prediction",
-        *scores,
-        *([f"row {reference}'s prediction"] if theirs else []),
-    ]
-    rows = [
-        [
-            "right" if correct[place] else "wrong",
-            *map(_cut, (found.ids[place], found.labels[place], found.predictions[place])),
-            *([] if found.scores is None else [f"{found.scores[place]:.3f}"]),
-            *([_cut(theirs.get(found.ids[place]))] if theirs else []),
-        ]
-        for place in (*wrong[:_WRONG], *right)
-    ]
-    first = f", first what row {reference} gets right" if theirs else ""
-    sentence = (
-        f"{len(wrong):,} of {len(found):,} test examples are wrong with the first seed. Below: "
-        f"{min(_WRONG, len(wrong))} of them{first}; then {len(right)} that are right."
-    )
-    return Section("", [sentence], Table(head, rows))
-
-
-def _cut(text: str | None) -> str:
-    return "(missing)" if text is None else text[:_TEXT]
 
 
 def _made_with(analysis: Analysis) -> Mapping[str, str]:

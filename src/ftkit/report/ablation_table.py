@@ -140,7 +140,12 @@ def columns(analysis: Analysis, timing: bool = True) -> list[Column]:
         Column("ckpt MB", "checkpoint, MB", _value("checkpoint_mb", ",.1f"), timing),
         Column("front", "on the Pareto front", lambda row: "yes" if row.on_front else "", timing),
         Column(
-            STATUS, STATUS, lambda row: _cut(status(row), _LETTERS), any(row.status != "done" for row in rows), True
+            STATUS,
+            STATUS,
+            lambda row: _cut(status(row), _LETTERS),
+            any(row.status != "done" for row in rows),
+            True,
+            True,
         ),
     ]
     return [column for column in every if column.shown]
