@@ -16,7 +16,7 @@ from ftkit.ablation.published import Published
 from ftkit.ablation.result import Result
 from ftkit.ablation.runner import run
 from ftkit.ablation.summary import accuracy_interval
-from ftkit.ablation.sweep import CellState
+from ftkit.ablation.sweep import RunState
 from ftkit.commands.ablation import ablation_table as table
 from ftkit.errors import InputError
 from ftkit.report.ablation_report import read_results
@@ -191,14 +191,14 @@ def test_seeds_that_were_run_otherwise_are_named(tmp_path: Path) -> None:
     assert f"Mind: seed 124 {changed}; seed 125" in read_results(tmp_path / "out").answers[1]
 
 
-def cells(tmp_path: Path, rights: Sequence[int], first_wrong: Sequence[int], n: int = 300) -> list[CellState]:
+def cells(tmp_path: Path, rights: Sequence[int], first_wrong: Sequence[int], n: int = 300) -> list[RunState]:
     made = []
     for seed, (right, first) in enumerate(zip(rights, first_wrong, strict=True)):
         folder = tmp_path / f"seed-{seed}"
         folder.mkdir()
         (folder / "result.json").write_text(json.dumps(result(right, 123, n)))
         predict(folder / "predictions-test.tsv", right, first, n)
-        made.append(CellState(seed, folder, "done", result=Result.read(folder / "result.json")))
+        made.append(RunState(seed, folder, "done", result=Result.read(folder / "result.json")))
     return made
 
 

@@ -12,7 +12,7 @@ from ftkit.ablation.convergence import not_converged
 from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.result import Result
 from ftkit.ablation.runner import run
-from ftkit.ablation.sweep import CellState
+from ftkit.ablation.sweep import RunState
 from ftkit.commands.ablation import ablation_table as table
 from ftkit.report.ablation_report import read_results
 from ftkit.report.document import to_markdown
@@ -33,7 +33,7 @@ FIRST_TOKEN = np.fromstring("""
 
 def cell(
     folder: Path, right: int | None, labels: Sequence[str] = (), losses: Sequence[float] = (), ties: int | None = None
-) -> CellState:
+) -> RunState:
     """A run with so many of its training examples right, and these losses logged."""
     folder.mkdir(exist_ok=True)
     splits = {"test": {"n": 10, "correct": 5}}
@@ -44,7 +44,7 @@ def cell(
         rows = [f"{k}\t{label}\t{label}\n" for k, label in enumerate(labels)]
         (folder / "predictions-train.tsv").write_text("".join(["id\tlabel\tprediction\n", *rows]))
     write_losses(folder, losses)
-    return CellState(123, folder, "done", result=Result.read(folder / "result.json"))
+    return RunState(123, folder, "done", result=Result.read(folder / "result.json"))
 
 
 def write_losses(folder: Path, losses: Sequence[float]) -> None:

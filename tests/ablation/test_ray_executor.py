@@ -65,7 +65,7 @@ def test_ray_leaves_what_one_process_leaves_and_redoes_the_cell_of_a_dead_worker
     again = run(ablation, FakeEngine(), tmp_path / "ray", rows="1-2")  # in one process, over the same ledger
     assert len(again.reused) == 2
     assert not again.done
-    statuses = [cell.status for row in read_sweep(tmp_path / "ray").rows for cell in row.cells]
+    statuses = [cell.status for row in read_sweep(tmp_path / "ray").rows for cell in row.runs]
     assert statuses == ["done", "done", "failed", "skipped", "failed"]
 
 

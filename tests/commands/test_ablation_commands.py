@@ -59,7 +59,7 @@ def test_without_seeds_the_seed_of_the_base_is_run_and_recorded(folder: Path, tm
     base.write_text("seed_everything: 7\n" + base.read_text())
     Ablation(folder, rows="1", out=out).run(engine=engine, progress=shown())
     assert engine.ran == [("01_base", 7)]
-    assert [(cell.seed, cell.identity["seed"]) for row in read_sweep(out).rows for cell in row.cells] == [(7, 7)]
+    assert [(cell.seed, cell.identity["seed"]) for row in read_sweep(out).rows for cell in row.runs] == [(7, 7)]
     Ablation(folder, rows="1", out=out).run([7], engine=engine, progress=shown())
     assert engine.ran == [("01_base", 7)]  # the same run
     Ablation(folder, rows="1", out=out).run([8], engine=engine, progress=shown())

@@ -57,7 +57,7 @@ def test_the_seed_of_the_base_is_that_of_the_run_and_its_identity(ablation: Path
     base = (folder / "base.yaml").read_text()
     (folder / "base.yaml").write_text(base.replace("seed_everything: 123", "seed_everything: 5"))
     assert main(["ablation", "run", str(folder), "--rows", "1", "--out", str(out)]) == 0
-    (cell,) = (cell for row in read_sweep(out).rows for cell in row.cells)
+    (cell,) = (cell for row in read_sweep(out).rows for cell in row.runs)
     assert (cell.seed, cell.directory.name, cell.identity["config"]["seed_everything"]) == (5, "seed-5", 5)
     assert json.loads((cell.directory / "result.json").read_text())["seed"] == 5
 

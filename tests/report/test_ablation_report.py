@@ -16,7 +16,7 @@ from ftkit.ablation.convergence import read_curves
 from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.run_answers import confusion_of
 from ftkit.ablation.runner import run
-from ftkit.ablation.sweep import CellState
+from ftkit.ablation.sweep import RunState
 from ftkit.cli import main
 from ftkit.errors import ExitCode, InputError
 from ftkit.report.ablation_answers import answers as answer_rows
@@ -104,7 +104,7 @@ def test_what_beats_the_majority_is_tested_on_the_same_examples(
     predictions = out / "01_base/seed-123/predictions-test.tsv"
     rows = [f"{k}\t{label}\t{answer}\n" for k, (label, answer) in enumerate(zip(labels, answers, strict=True))]
     predictions.write_text("id\tlabel\tprediction\n" + "".join(rows))
-    cell = CellState(123, predictions.parent, "done")
+    cell = RunState(123, predictions.parent, "done")
     one, twice = confusion_of([cell.answers]), confusion_of([cell.answers, cell.answers])
     assert one is not None
     assert twice is not None
@@ -356,13 +356,13 @@ def test_confusion_is_counted_over_the_seeds(tmp_path: Path) -> None:
     )
     lines += [f"{number}\t{label}\t{answer}\t0.5" for number, (label, answer) in enumerate(answers)]
     (tmp_path / "predictions-test.tsv").write_text("\n".join(lines) + "\n")
-    cell = CellState(123, tmp_path, "done")
+    cell = RunState(123, tmp_path, "done")
     confusion = confusion_of([cell.answers, cell.answers])
     assert confusion is not None
     assert (confusion.labels, confusion.answers) == (["spam", "ham"], ["spam", "ham", "neither"])
     assert confusion.counts == [[6, 2, 2], [4, 10, 0]]
     assert (confusion.baseline.name, confusion.baseline.accuracy) == ("always predicting ham", 14 / 24)
-    assert confusion_of([CellState(123, tmp_path / "elsewhere", "done").answers]) is None
+    assert confusion_of([RunState(123, tmp_path / "elsewhere", "done").answers]) is None
 
 
 def test_free_texts_have_no_table_of_answers(tmp_path: Path) -> None:
@@ -418,7 +418,7 @@ def test_preferences_are_judged_against_a_coin(tmp_path: Path) -> None:
     assert "it gains 29.0 points" in report.answers[2]
     assert "not significantly better than a coin (50.0%)" in report.answers[3]
     assert "95% interval (of pairs exact against a coin, a tie counting as half)" in markdown_of(report)
-    confusion = confusion_of([cell.answers for cell in report.analysis.sweep.rows[1].cells])
+    confusion = confusion_of([cell.answers for cell in report.analysis.sweep.rows[1].runs])
     assert confusion is not None
     assert (confusion.labels, confusion.answers) == (["chosen"], ["chosen", "rejected", "tie"])
     assert confusion.counts == [[79, 21, 0]]

@@ -234,13 +234,13 @@ def test_every_cell_that_started_since_the_folder_was_taken_is_running(tmp_path:
     with exclusive(out):
         for entry in started[:2]:  # both at work, as Ray's workers are
             Ledger(out).append(entry)
-        assert [row.cells[0].status for row in read_sweep(out).rows[:4]] == [
+        assert [row.runs[0].status for row in read_sweep(out).rows[:4]] == [
             "running",
             "running",
             "skipped",
             "unfinished",
         ]
-    assert [row.cells[0].status for row in read_sweep(out).rows[:2]] == ["unfinished", "unfinished"]
+    assert [row.runs[0].status for row in read_sweep(out).rows[:2]] == ["unfinished", "unfinished"]
 
 
 def test_what_measures_is_left_out_on_request_and_the_status_when_all_is_done(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     origin = _reference(sweep, reference)
     summaries = {row.number: summarize(row, sweep.published) for row in sweep.rows}
     against, named = _comparisons(sweep, origin, {number for number, row in summaries.items() if row.converged})
-    machines = sorted({cell.result.machine for row in sweep.rows for cell in row.cells if cell.result is not None})
+    machines = sorted({run.result.machine for row in sweep.rows for run in row.runs if run.result is not None})
     rows = [
         replace(
             summaries[row.number],
@@ -102,8 +102,8 @@ def _comparisons(
 
 def _compared(row: SweepRow, other: SweepRow) -> Comparison | None:
     """Compare two rows over the seeds that both have."""
-    seeds = sorted({cell.seed for cell in row.done} & {cell.seed for cell in other.done})
-    ours, theirs = (over_seeds([cell.answers for cell in one.done if cell.seed in seeds]) for one in (row, other))
+    seeds = sorted({run.seed for run in row.done} & {run.seed for run in other.done})
+    ours, theirs = (over_seeds([run.answers for run in one.done if run.seed in seeds]) for one in (row, other))
     return compare(ours, theirs, seeds)
 
 
@@ -117,8 +117,8 @@ def _differences(origin: SweepRow, row: SweepRow) -> Mapping[str, str] | None:
     """In what was run, for a seed that both have if there is one."""
     if not origin.done or not row.done:
         return None
-    common = {cell.seed for cell in origin.done} & {cell.seed for cell in row.done}
-    one, other = (next((cell for cell in cells if cell.seed in common), cells[0]) for cells in (origin.done, row.done))
+    common = {run.seed for run in origin.done} & {run.seed for run in row.done}
+    one, other = (next((run for run in runs if run.seed in common), runs[0]) for runs in (origin.done, row.done))
     return changes(one.identity, other.identity)
 
 

@@ -29,7 +29,7 @@ import numpy as np
 from scipy import stats
 
 from ftkit.ablation.result import Split
-from ftkit.ablation.sweep import CellState
+from ftkit.ablation.sweep import RunState
 from ftkit.errors import InputError
 from ftkit.results.predictions import PredictionFile
 from ftkit.results.preferences import is_preference
@@ -42,7 +42,7 @@ _LEARNED = 0.9  # of the training examples right: what is left is no matter of c
 
 @dataclass(frozen=True)
 class Curve:
-    """One figure while a cell trained.
+    """One figure while a run trained.
 
     Args:
         steps: The optimizer steps behind each value.
@@ -80,17 +80,17 @@ def read_curves(directory: Path) -> Mapping[str, Curve]:
     return found
 
 
-def not_converged(cell: CellState) -> str:
+def not_converged(run: RunState) -> str:
     """Return why a run's training did not converge; empty if it did, or if that cannot be said.
 
     Args:
-        cell: A run that is done.
+        run: A run that is done.
 
     Raises:
         InputError: A file in its folder is damaged.
     """
-    train = None if cell.result is None else cell.result.splits.get("train")
-    return (train and _learned_nothing(train, cell.directory / predictions_file("train"))) or _loss(cell, train)
+    train = None if run.result is None else run.result.splits.get("train")
+    return (train and _learned_nothing(train, run.directory / predictions_file("train"))) or _loss(run, train)
 
 
 def _learned_nothing(train: Split, predictions: Path) -> str:
@@ -114,8 +114,8 @@ def _learned_nothing(train: Split, predictions: Path) -> str:
     )
 
 
-def _loss(cell: CellState, train: Split | None) -> str:
-    curve = read_curves(cell.directory).get("train/loss")
+def _loss(run: RunState, train: Split | None) -> str:
+    curve = read_curves(run.directory).get("train/loss")
     if curve is None or len(curve.values) < _LEAST:
         return ""
     quarter = len(curve.values) // 4

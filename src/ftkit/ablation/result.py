@@ -1,4 +1,4 @@
-"""Read ``result.json``: what one cell scored and what it cost."""
+"""Read ``result.json``: what one run scored and what it cost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Result:
-    """One cell's figures.
+    """One run's figures.
 
     Args:
         splits: The counts by split; ``test`` is there if the test left predictions.

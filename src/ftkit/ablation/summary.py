@@ -1,4 +1,4 @@
-"""Sum up the cells of a row: accuracies over its seeds, the interval, the costs, what is missing."""
+"""Sum up the runs of a row: accuracies over its seeds, the interval, the costs, what is missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ftkit.ablation.convergence import not_converged
 from ftkit.ablation.identity import changes
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.run_answers import over_seeds
-from ftkit.ablation.sweep import CellState, SweepRow
+from ftkit.ablation.sweep import RunState, SweepRow
 from ftkit.results.comparison import Comparison
 from ftkit.results.preferences import WON, interval_of_counts
 from ftkit.results.statistics import seed_spread, wilson_limits
@@ -115,10 +115,10 @@ def seeds_text(seeds: Sequence[int]) -> str:
 
 
 def summarize(row: SweepRow, published: PublishedTable) -> RowSummary:
-    """Sum up the cells of a row by themselves; ``published`` knows what the published figures were made with."""
-    done = [cell.result for cell in row.cells if cell.result is not None]
+    """Sum up the runs of a row by themselves; ``published`` knows what the published figures were made with."""
+    done = [run.result for run in row.runs if run.result is not None]
     tests = [result.splits["test"] for result in done if "test" in result.splits]
-    trouble = {cell.seed: reason for cell in row.done if (reason := not_converged(cell))}
+    trouble = {run.seed: reason for run in row.done if (reason := not_converged(run))}
 
     def accuracy(split: SplitName) -> float | None:
         return _mean(result.splits[split].accuracy for result in done if split in result.splits)
@@ -127,7 +127,7 @@ def summarize(row: SweepRow, published: PublishedTable) -> RowSummary:
         number=row.number,
         name=row.name,
         question=row.question,
-        seeds=[cell.seed for cell in row.done],
+        seeds=[run.seed for run in row.done],
         train=accuracy("train"),
         val=accuracy("val"),
         test=accuracy("test"),
@@ -146,14 +146,14 @@ def summarize(row: SweepRow, published: PublishedTable) -> RowSummary:
         peak_memory_mb=_max(result.peak_memory_mb for result in done),
         trainable=_max(result.trainable for result in done),
         checkpoint_mb=_max(result.checkpoint_mb for result in done),
-        status="not converged" if trouble and len(row.done) == len(row.cells) else _status(row.cells),
-        reason=next((cell.reason for cell in row.cells if cell.status != "done"), ""),
+        status="not converged" if trouble and len(row.done) == len(row.runs) else _status(row.runs),
+        reason=next((run.reason for run in row.runs if run.status != "done"), ""),
         converged=not trouble,
         notes=_notes(row, trouble),
     )
 
 
-def accuracy_interval(cells: Sequence[CellState]) -> tuple[float, float] | None:
+def accuracy_interval(runs: Sequence[RunState]) -> tuple[float, float] | None:
     """The 95% interval of the mean test accuracy of a row.
 
     With one seed it is Wilson's interval for the number of test examples, or of pairs
@@ -165,19 +165,19 @@ def accuracy_interval(cells: Sequence[CellState]) -> tuple[float, float] | None:
     is that of one test set with the mean accuracy.
 
     Args:
-        cells: The cells that are done.
+        runs: The runs that are done.
 
     Returns:
-        Lower and upper bound; None without cells.
+        Lower and upper bound; None without runs.
     """
-    tests = [cell.result.splits["test"] for cell in cells if cell.result is not None and "test" in cell.result.splits]
+    tests = [run.result.splits["test"] for run in runs if run.result is not None and "test" in run.result.splits]
     if not tests:
         return None
     if len(tests) == 1:
         return interval_of_counts(tests[0].n, tests[0].correct, tests[0].ties)
     mean, n = fmean(test.accuracy for test in tests), float(tests[0].n)
     degrees_of_freedom = math.inf
-    answers = over_seeds([cell.answers for cell in cells])
+    answers = over_seeds([run.answers for run in runs])
     if answers is not None and len(answers) > 1:
         spread = seed_spread(answers.correct / WON)
         degrees_of_freedom = spread.degrees_of_freedom
@@ -195,8 +195,8 @@ def _max(values: Iterable[T | None]) -> T | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _status(cells: Sequence[CellState]) -> str:
-    statuses = [cell.status for cell in cells]
+def _status(runs: Sequence[RunState]) -> str:
+    statuses = [run.status for run in runs]
     if not statuses:
         return "not run"
     if len(set(statuses)) == 1:
@@ -205,21 +205,21 @@ def _status(cells: Sequence[CellState]) -> str:
 
 
 def _notes(row: SweepRow, trouble: Mapping[int, str]) -> list[str]:
-    several = len(row.cells) > 1
+    several = len(row.runs) > 1
     missing = [
-        (f"seed {cell.seed}: " if several else "") + cell.status + (f": {cell.reason}" if cell.reason else "")
-        for cell in row.cells
-        if cell.status != "done"
+        (f"seed {run.seed}: " if several else "") + run.status + (f": {run.reason}" if run.reason else "")
+        for run in row.runs
+        if run.status != "done"
     ]
     missing += [f"{f'seed {seed}: ' if several else ''}not converged: {reason}" for seed, reason in trouble.items()]
     return missing + [
-        f"seed {cell.seed} was run otherwise than seed {row.done[0].seed}: {differing}"
-        for cell in row.done[1:]
-        if (differing := _differing(row.done[0], cell))
+        f"seed {run.seed} was run otherwise than seed {row.done[0].seed}: {differing}"
+        for run in row.done[1:]
+        if (differing := _differing(row.done[0], run))
     ]
 
 
-def _differing(one: CellState, other: CellState) -> str:
+def _differing(one: RunState, other: RunState) -> str:
     """In what two seeds of a row were run otherwise, the seed itself apart: their mean is of two variants then."""
     found = changes(one.identity, other.identity)
     return "; ".join(f"{name}: {words}" for name, words in found.items() if name.rpartition(".")[2] not in _SEEDS)

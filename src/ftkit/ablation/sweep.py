@@ -1,4 +1,4 @@
-"""Read an output folder back: its rows, cells and figures. Tables and reports start here."""
+"""Read an output folder back: its rows, runs and figures. Tables and reports start here."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ DESCRIPTION_FILE = "ablation.json"
 
 
 @dataclass(frozen=True)
-class CellState:
-    """One cell as it lies on the disk.
+class RunState:
+    """One run as it lies on the disk.
 
     Args:
         seed: The seed.
-        directory: The cell's folder.
+        directory: The run's folder.
         status: ``done``, ``skipped``, ``failed``, ``running`` or ``unfinished``.
         reason: Why, unless it is done.
         result: The figures, if it is done.
@@ -62,18 +62,18 @@ class CellState:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """One row of the ablation with its cells, by seed; a row without cells was not run."""
+    """One row of the ablation with its runs, by seed; a row without runs was not run."""
 
     number: int
     name: str
     question: str
-    cells: Sequence[CellState]
+    runs: Sequence[RunState]
     published: Published | None
 
     @property
-    def done(self) -> list[CellState]:
-        """The cells that have figures."""
-        return [cell for cell in self.cells if cell.result is not None]
+    def done(self) -> list[RunState]:
+        """The runs that have figures."""
+        return [run for run in self.runs if run.result is not None]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def read_sweep(directory: str | Path) -> Sweep:
         directory: The output folder.
 
     Returns:
-        Its rows and cells.
+        Its rows and runs.
 
     Raises:
         InputError: It is not such a folder, or a file in it is damaged or of another format.
@@ -138,14 +138,14 @@ def read_sweep(directory: str | Path) -> Sweep:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no JSON, or of another shape
         raise InputError("damaged", file=path, fix="run the same `ftkit ablation run` again") from None
     ledger = Ledger(directory)
-    cells = _cell_states(directory, ledger)
+    runs = _run_states(directory, ledger)
     return Sweep(
-        name, [replace(row, cells=cells.get(label, [])) for label, row in rows.items()], published, ledger.notices
+        name, [replace(row, runs=runs.get(label, [])) for label, row in rows.items()], published, ledger.notices
     )
 
 
 def _parse_description(description: Mapping[str, Any]) -> tuple[str, PublishedTable, dict[str, SweepRow]]:
-    """The ablation's name, the published figures, and the rows by label, without cells yet."""
+    """The ablation's name, the published figures, and the rows by label, without runs yet."""
     figures = {int(number): Published(**row) for number, row in description["published"]["rows"].items()}
     rows = {
         row["label"]: SweepRow(row["number"], row["name"], row["question"], [], figures.get(row["number"]))
@@ -154,10 +154,10 @@ def _parse_description(description: Mapping[str, Any]) -> tuple[str, PublishedTa
     return description["name"], PublishedTable(**{**description["published"], "rows": figures}), rows
 
 
-def _cell_states(directory: Path, ledger: Ledger) -> Mapping[str, list[CellState]]:
-    """The cells by the label of their row, sorted by seed."""
+def _run_states(directory: Path, ledger: Ledger) -> Mapping[str, list[RunState]]:
+    """The runs by the label of their row, sorted by seed."""
     since = running_since(directory)
-    states: dict[str, list[CellState]] = {}
+    states: dict[str, list[RunState]] = {}
     for entry in sorted(ledger.entries.values(), key=lambda entry: entry.seed):
         folder = directory / entry.cell
         status, reason, result = str(entry.status), entry.reason, None
@@ -170,6 +170,6 @@ def _cell_states(directory: Path, ledger: Ledger) -> Mapping[str, list[CellState
             result = Result.read(folder / RESULT_FILE)
         label = entry.cell.split("/")[0]
         states.setdefault(label, []).append(
-            CellState(entry.seed, folder, status, reason, result, entry.identity, entry.time)
+            RunState(entry.seed, folder, status, reason, result, entry.identity, entry.time)
         )
     return states

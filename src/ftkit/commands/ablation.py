@@ -43,24 +43,24 @@ def ablation_run(
 
 
 def ablation_status(directory: Path) -> str:
-    """Say what became of each cell of an output folder.
+    """Say what became of each run of an output folder.
 
     Args:
         directory: The output folder of `ftkit ablation run`.
 
     Returns:
-        One line per cell, then what was found wrong with the ledger.
+        One line per run, then what was found wrong with the ledger.
     """
     from ftkit.ablation.sweep import read_sweep  # with the statistics, which running does not need
 
     sweep = read_sweep(directory)
     lines = []
     for row in sweep.rows:
-        if not row.cells:
+        if not row.runs:
             lines.append(f"{row.number:>3}  {row.name:<26} {'':<10} not run")
-        for cell in row.cells:
-            reason = f": {cell.reason}" if cell.reason else ""
-            lines.append(f"{row.number:>3}  {row.name:<26} seed {cell.seed:<5} {cell.status}{reason}")
+        for run in row.runs:
+            reason = f": {run.reason}" if run.reason else ""
+            lines.append(f"{row.number:>3}  {row.name:<26} seed {run.seed:<5} {run.status}{reason}")
     return "\n".join([*lines, *(f"notice: {notice}" for notice in sweep.notices)]) + "\n"
 
 

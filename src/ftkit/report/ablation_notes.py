@@ -34,7 +34,7 @@ def notes(analysis: Analysis, timing: bool = True) -> list[str]:
 
 def _figures(analysis: Analysis) -> Iterator[str]:
     rows = [row for row in analysis.rows if row.test is not None]
-    results = [cell.result for row in analysis.sweep.rows for cell in row.cells if cell.result is not None]
+    results = [cell.result for row in analysis.sweep.rows for cell in row.runs if cell.result is not None]
     several = any(row.spread is not None for row in rows)
     yield (
         f"Accuracies in %; test: n = {_list(row.n for row in rows)}, 95% interval ({_method(results)}), "

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ftkit.errors import InputError
 from ftkit.normalize import normalize
-from ftkit.results.layout import NAMES, Layout, RowError
+from ftkit.results.layout import Layout, RowError
 from ftkit.results.pairs import answer_words
 
 _TRUTH = {"true": 0, "false": 1}  # places in a pair of words, as :func:`answer_words` gives them
@@ -22,16 +22,13 @@ _MOSTLY = 0.5
 
 
 def is_headerless(rows: list[list[str]]) -> bool:
-    """Whether the first row of a table is an example and not the names of the columns.
+    """Return whether the first row of a table, which names no columns that every file has, is an example.
 
     Args:
         rows: The first rows, all of the same width.
     """
-    first = set(rows[0])
-    if sum(not first.isdisjoint(names) for names in NAMES.values()) > 1:
-        return False
     columns, words = _columns(rows)
-    return bool(_expected(columns, words)) or any(normalize(cell) in _meanings(words) for cell in first)
+    return bool(_expected(columns, words)) or any(normalize(cell) in _meanings(words) for cell in rows[0])
 
 
 def layout_of_rows(rows: list[list[str]], path: Path) -> Layout:
@@ -51,16 +48,13 @@ def layout_of_rows(rows: list[list[str]], path: Path) -> Layout:
     last = len(columns) - 1
     expected = _expected(columns, words)
     if not expected:
-        raise InputError(
-            f"no header, and no column before the last one is True/False or {words[0]}/{words[1]} throughout",
-            file=path, line=1, got="\t".join(rows[0]),
-            fix="start the file with a header that names id, label and prediction",
-        )  # fmt: skip
+        problem = f"no header, and no column before the last one is True/False or {words[0]}/{words[1]} throughout"
+        fix = "start the file with a header that names id, label and prediction"
+        raise InputError(problem, file=path, line=1, got="\t".join(rows[0]), fix=fix)
     if _holds_no_answers(columns[last], words):
-        raise InputError(
-            "no header, and the last column holds no answers", file=path, line=1, got=rows[0][last],
-            fix="put the answer last, or start with a header that names id, label, prediction and probability:CLASS",
-        )  # fmt: skip
+        problem = "no header, and the last column holds no answers"
+        fix = "put the answer last, or start with a header that names id, label, prediction and probability:CLASS"
+        raise InputError(problem, file=path, line=1, got=rows[0][last], fix=fix)
     free = [place for place in range(last) if place not in expected]
     paths = [place for place in free if _mostly(columns[place], _is_path)]
     identity = _identity(columns, free, paths)

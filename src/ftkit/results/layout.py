@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,14 +84,9 @@ def layout_of_names(names: list[str], path: Path, line: int | None = 1) -> Layou
     places = {kind: _first(names, wanted) for kind, wanted in NAMES.items()}
     missing = [kind for kind in ("label", "prediction") if places[kind] is None]
     if missing:
-        raise InputError(
-            f"no column named {' or '.join(missing)}",
-            file=path,
-            line=line,
-            field="header",
-            got=", ".join(names),
-            fix="name the columns id, label, prediction, or leave the header out and end each row with the answer",
-        )
+        problem, got = f"no column named {' or '.join(missing)}", ", ".join(names)
+        fix = "name the columns id, label, prediction, or leave the header out and end each row with the answer"
+        raise InputError(problem, file=path, line=line, field="header", got=got, fix=fix)
     for name in names:
         if names.count(name) > 1:
             raise InputError("two columns have the same name", file=path, line=line, got=name)
@@ -117,6 +112,11 @@ def layout_of_names(names: list[str], path: Path, line: int | None = 1) -> Layou
         names=[f'"{name}"' for name in names],
         notes=notes,
     )
+
+
+def names_columns(first: Iterable[str]) -> bool:
+    """Return whether the first row of a table is a header: it has two of the names for id, label and prediction."""
+    return sum(not set(names).isdisjoint(first) for names in NAMES.values()) > 1
 
 
 def would_be_lost(key: str, keys: list[str]) -> bool:

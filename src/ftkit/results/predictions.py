@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ftkit.errors import InputError
 from ftkit.results.headerless import expected_answers, is_headerless, layout_of_rows
-from ftkit.results.layout import SCORE_NAME, layout_of_names
+from ftkit.results.layout import SCORE_NAME, layout_of_names, names_columns
 from ftkit.results.table_files import FORMATS, open_table
 from ftkit.storage import atomic_write
 
@@ -174,7 +174,7 @@ class PredictionFile:
         self.path, self.unlabeled = Path(path), 0
         self._table = open_table(self.path)
         names, sample = self._table.names, self._table.sample
-        if headerless := names is None and is_headerless(sample):
+        if headerless := names is None and not names_columns(sample[0]) and is_headerless(sample):
             self.layout = layout_of_rows(sample, self.path)
         else:
             self.layout = layout_of_names(names or sample[0], self.path, self._table.first_line)
