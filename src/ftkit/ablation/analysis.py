@@ -84,7 +84,7 @@ def _reference(sweep: Sweep, number: int | None) -> SweepRow:
 def _comparisons(
     sweep: Sweep, origin: SweepRow, converged: Collection[int]
 ) -> tuple[Mapping[int, Comparison], Mapping[int, tuple[int, Comparison]]]:
-    """The comparisons that are possible, by row, corrected for their number: with the reference, with a named row."""
+    """Return the possible comparisons by row, corrected for their number: with the reference, with a named row."""
     others = [row for row in sweep.rows if row is not origin]
     pairs = [(row, origin) for row in others]
     pairs += [(row, other) for row in others for other in others if other is not row and _names(row, other)]
@@ -108,13 +108,13 @@ def _compared(row: SweepRow, other: SweepRow) -> Comparison | None:
 
 
 def _names(row: SweepRow, other: SweepRow) -> bool:
-    """Whether the first row that a question names is this one."""
+    """Return whether the first row that a question names is this one."""
     match = _NAMED_ROW.search(row.question)
     return match is not None and int(match[1]) == other.number
 
 
 def _differences(origin: SweepRow, row: SweepRow) -> Mapping[str, str] | None:
-    """In what was run, for a seed that both have if there is one."""
+    """Return in what was run, for a seed that both have if there is one."""
     if not origin.done or not row.done:
         return None
     common = {run.seed for run in origin.done} & {run.seed for run in row.done}
@@ -134,7 +134,7 @@ def _with_front(rows: Sequence[RowSummary]) -> list[RowSummary]:
 
 
 def pareto_front(accuracies: Sequence[float], costs: Sequence[tuple[float, ...]]) -> list[bool]:
-    """Whether each candidate lies on the Pareto front.
+    """Return whether each candidate lies on the Pareto front.
 
     A candidate is off the front if another is at least as accurate and at most as costly in every respect, and
     better in one of them.

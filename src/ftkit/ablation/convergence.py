@@ -56,7 +56,7 @@ class Curve:
 
 
 def read_curves(directory: Path) -> Mapping[str, Curve]:
-    """The curves of a run folder, by the name of the figure; none if it kept none.
+    """Return the curves of a run folder, by the name of the figure; none if it kept none.
 
     Raises:
         InputError: A value in its ``metrics.csv`` is no number.

@@ -51,7 +51,7 @@ class PublishedTable:
     base: Mapping[str, str] = field(default_factory=dict)
 
     def other_origin(self, results: Iterable[Result]) -> str:
-        """Why our figures cannot be judged by these: in what they were made with something else.
+        """Return why our figures cannot be judged by these: in what they were made with something else.
 
         Args:
             results: The figures of a row's cells.

@@ -179,7 +179,7 @@ def confusion_of(runs: Sequence[RunAnswers | None]) -> Confusion | None:
 
 
 def _baseline(files: Sequence[RunAnswers], majority: str | None) -> Baseline:
-    """The baseline of a row, one file a seed, tested on the same examples; of pairs, which have no majority, a coin."""
+    """Test a row, one file a seed, against its baseline on the same examples; of pairs that is a coin."""
     points, target, identity = (
         np.concatenate([getattr(one, name) for one in files]) for name in ("correct", "target", "identity")
     )

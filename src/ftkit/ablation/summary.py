@@ -100,12 +100,12 @@ class RowSummary:
         return low - 5e-5 <= published / 100 <= high + 5e-5  # it is rounded to two decimals of a percent
 
     def published_figure(self, split: SplitName) -> float | None:
-        """The published accuracy of a split, in percent."""
+        """Return the published accuracy of a split, in percent."""
         return None if self.published is None else getattr(self.published, split)
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
-    """Seeds in words.
+    """Return seeds in words.
 
     Example:
         >>> seeds_text([123]), seeds_text([123, 124])
@@ -154,7 +154,7 @@ def summarize(row: SweepRow, published: PublishedTable) -> RowSummary:
 
 
 def accuracy_interval(runs: Sequence[RunState]) -> tuple[float, float] | None:
-    """The 95% interval of the mean test accuracy of a row.
+    """Return the 95% interval of the mean test accuracy of a row.
 
     With one seed it is Wilson's interval for the number of test examples, or of pairs
     :func:`ftkit.results.preferences.preference_interval`. With several, whose answers are known,
@@ -220,6 +220,6 @@ def _notes(row: SweepRow, trouble: Mapping[int, str]) -> list[str]:
 
 
 def _differing(one: RunState, other: RunState) -> str:
-    """In what two seeds of a row were run otherwise, the seed itself apart: their mean is of two variants then."""
+    """Return in what two seeds of a row were run otherwise, the seed apart: their mean is of two variants then."""
     found = changes(one.identity, other.identity)
     return "; ".join(f"{name}: {words}" for name, words in found.items() if name.rpartition(".")[2] not in _SEEDS)

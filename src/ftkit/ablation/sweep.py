@@ -145,7 +145,7 @@ def read_sweep(directory: str | Path) -> Sweep:
 
 
 def _parse_description(description: Mapping[str, Any]) -> tuple[str, PublishedTable, dict[str, SweepRow]]:
-    """The ablation's name, the published figures, and the rows by label, without runs yet."""
+    """Return the ablation's name, the published figures, and the rows by label, without runs yet."""
     figures = {int(number): Published(**row) for number, row in description["published"]["rows"].items()}
     rows = {
         row["label"]: SweepRow(row["number"], row["name"], row["question"], [], figures.get(row["number"]))
@@ -155,7 +155,7 @@ def _parse_description(description: Mapping[str, Any]) -> tuple[str, PublishedTa
 
 
 def _run_states(directory: Path, ledger: Ledger) -> Mapping[str, list[RunState]]:
-    """The runs by the label of their row, sorted by seed."""
+    """Return the runs by the label of their row, sorted by seed."""
     since = running_since(directory)
     states: dict[str, list[RunState]] = {}
     for entry in sorted(ledger.entries.values(), key=lambda entry: entry.seed):

@@ -153,7 +153,7 @@ def _unparsed_warning(one: Scan, counts: Mapping[str, int], unparsed: int, class
 
 
 def _oriented(one: Scan, classes: Classes) -> tuple[np.ndarray | None, str]:
-    """The scores so that higher means more positive, and their kind."""
+    """Return the scores so that higher means more positive, and their kind."""
     if one.score is None or one.layout.score_name is None:
         return None, ""
     kind, scored = score_parts(one.layout.score_name)
@@ -172,7 +172,7 @@ def _oriented(one: Scan, classes: Classes) -> tuple[np.ndarray | None, str]:
 
 
 def _disagreements(path: Path, answer: np.ndarray, score: np.ndarray, kind: str) -> list[str]:
-    """A note on answers that are not on the side of the neutral score on which their own score lies."""
+    """Return a note on answers that are not on the side of the neutral score on which their own score lies."""
     neutral = NEUTRAL[kind]
     against = (answer != UNPARSED) & (score != neutral) & ((score > neutral) != (answer == 1))
     if not against.any():

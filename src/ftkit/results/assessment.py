@@ -77,7 +77,7 @@ class BinaryReport:
         return self.positive if self.baselines.majority_is_positive else self.negative
 
     def to_dict(self) -> dict[str, Any]:
-        """The report for JSON: unrounded, ``null`` for what is undefined and the reasons beside."""
+        """Return the report for JSON: unrounded, ``null`` for what is undefined and the reasons beside."""
         baselines = self.baselines
         return {
             "name": self.name,

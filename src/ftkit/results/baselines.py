@@ -41,7 +41,7 @@ class Baselines:
     p_related: float
 
     def beats_majority(self) -> bool:
-        """Whether the model is right more often than the majority model, beyond chance."""
+        """Return whether the model is right more often than the majority model, beyond chance."""
         return self.better > self.worse and is_significant(self.p_holm)
 
 
@@ -79,7 +79,7 @@ def baselines_of(counts: Counts) -> Baselines:
 
 
 def _guessing(counts: Counts) -> dict[str, Figure]:
-    """Figures of the average table of counts when positive is guessed at the rate of the labels."""
+    """Return the figures of the average table of counts when positive is guessed at the rate of the labels."""
     if counts.n == 0:
         return figures_of(counts)
     rate = counts.positives / counts.n
@@ -91,7 +91,7 @@ def _guessing(counts: Counts) -> dict[str, Figure]:
 
 
 def _p_guessing(counts: Counts) -> float:
-    """P(guessing at the prior gets at least as many right)."""
+    """Return P(guessing at the prior gets at least as many right)."""
     if counts.n == 0:
         return 1.0
     rate = counts.positives / counts.n
@@ -105,7 +105,7 @@ def _p_guessing(counts: Counts) -> float:
 
 
 def _p_related(counts: Counts) -> float:
-    """Fisher's exact test: the hypergeometric probability of at least so many true positives."""
+    """Return Fisher's exact test: the hypergeometric probability of at least so many true positives."""
     if counts.positives == 0 or counts.negatives == 0:
         return float("nan")
     said_yes = counts.tp + counts.fp

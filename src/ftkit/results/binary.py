@@ -122,7 +122,7 @@ class BinaryEvaluator(Metric):
         self.identified += 0 if identity is None else n
 
     def compute(self) -> dict[str, Tensor]:
-        """All counts and figures as scalar tensors, NaN where undefined."""
+        """Return all counts and figures as scalar tensors, NaN where undefined."""
         report = self._report(intervals=False)
         counts = {name: float(count) for name, count in vars(report.counts).items()}
         figures = {name: float("nan") if f.value is None else f.value for name, f in report.figures.items()}
@@ -132,7 +132,7 @@ class BinaryEvaluator(Metric):
         }
 
     def report(self, name: str = "") -> BinaryReport:
-        """The full report, with reasons, intervals and baselines, over all processes.
+        """Return the full report, with reasons, intervals and baselines, over all processes.
 
         Args:
             name: What is reported.
@@ -141,7 +141,7 @@ class BinaryEvaluator(Metric):
             return self._report(name)
 
     def clone(self, prefix: str | None = None) -> BinaryEvaluator:
-        """A copy, possibly with another prefix, for another stage or data loader."""
+        """Return a copy, possibly with another prefix, for another stage or data loader."""
         copy = deepcopy(self)
         copy.prefix = self.prefix if prefix is None else prefix
         return copy

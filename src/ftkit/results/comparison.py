@@ -102,7 +102,7 @@ class Comparison:
         return minimum_detectable_difference(self.n, self.disagreements / self.n, comparisons=self.comparisons)
 
     def to_dict(self) -> dict[str, Any]:
-        """The comparison for JSON, ``null`` for what is undefined."""
+        """Return the comparison for JSON, ``null`` for what is undefined."""
         own = ("reach", "answers", "comparisons", "seeds", "converged")
         plain = {name: value for name, value in vars(self).items() if name not in own}
         plain["differences"] = {name: _or_none(value) for name, value in self.differences.items()}
@@ -158,7 +158,7 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def _shared(a: AnswerFile, b: AnswerFile) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the shared ids in both files, in the order of the first."""
+    """Return the rows of the shared ids in both files, in the order of the first."""
     _, mine, theirs = np.intersect1d(a.identity, b.identity, assume_unique=True, return_indices=True)
     if not len(mine):
         raise InputError(

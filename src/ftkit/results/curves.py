@@ -62,7 +62,7 @@ class Curve:
         return cls(score, tp, fp, positives, negatives)
 
     def auroc(self) -> Figure:
-        """Area under the ROC curve: P(a positive scores above a negative) + P(a tie) / 2."""
+        """Return the area under the ROC curve: P(a positive scores above a negative) + P(a tie) / 2."""
         if missing := _missing_class(self):
             return missing
         # Twice the area in units of one positive times one negative: a sum of integers.
@@ -70,14 +70,14 @@ class Curve:
         return Figure(double_area / (2 * self.positives * self.negatives))
 
     def average_precision(self) -> Figure:
-        """Mean precision over the steps of recall, without interpolation."""
+        """Return the mean precision over the steps of recall, without interpolation."""
         if missing := _missing_class(self):
             return missing
         total = sum(float(np.dot(tp - tp_before, tp / (tp + fp))) for tp_before, tp, _, fp in self._steps())
         return Figure(total / self.positives)
 
     def _steps(self, size: int = 1 << 20) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-        """``tp`` and ``fp`` before and after each point, in parts that need little memory."""
+        """Yield ``tp`` and ``fp`` before and after each point, in parts that need little memory."""
         for start in range(0, len(self.tp), size):
             part = []
             for counts in (self.tp, self.fp):
@@ -86,7 +86,7 @@ class Curve:
             yield part[0], part[1], part[2], part[3]
 
     def thinned(self, points: int = 400) -> Curve:
-        """At most about so many points, for a plot; the first and the last one stay."""
+        """Return at most about so many points, for a plot; the first and the last one stay."""
         keep = np.unique(np.linspace(0, len(self.threshold) - 1, min(points, len(self.threshold))).round().astype(int))
         return Curve(self.threshold[keep], self.tp[keep], self.fp[keep], self.positives, self.negatives)
 
@@ -122,7 +122,7 @@ class Calibration:
         return cls(count, predicted, observed)
 
     def error(self) -> Figure:
-        """Expected calibration error: the mean gap between both, weighted by the bins' counts.
+        """Return the expected calibration error: the mean gap between both, weighted by the bins' counts.
 
         Source: C. Guo et al., On calibration of modern neural networks, ICML 2017 (for P(positive), as torchmetrics).
         """
@@ -133,7 +133,7 @@ class Calibration:
 
 
 def brier(target: np.ndarray, probability: np.ndarray) -> Figure:
-    """Brier score: the mean squared gap between P(positive) and what came true.
+    """Return the Brier score: the mean squared gap between P(positive) and what came true.
 
     Example:
         >>> brier(np.array([1, 0]), np.array([0.8, 0.4])).text()
@@ -145,7 +145,7 @@ def brier(target: np.ndarray, probability: np.ndarray) -> Figure:
 
 
 def probability_of(score: np.ndarray, kind: str) -> np.ndarray:
-    """P(positive) from scores of either kind, ``probability`` or ``log_odds``."""
+    """Return P(positive) from scores of either kind, ``probability`` or ``log_odds``."""
     return score if kind == "probability" else expit(score)
 
 

@@ -68,7 +68,7 @@ class Share:
         return self.right / self.n
 
     def to_dict(self) -> dict[str, Any]:
-        """The share for JSON."""
+        """Return the share for JSON."""
         return {"n": self.n, "right": self.right, "accuracy": self.accuracy, "interval": list(self.interval)}
 
 
@@ -101,7 +101,7 @@ class ExactReport:
     slices: dict[str, Share] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report for JSON, unrounded."""
+        """Return the report for JSON, unrounded."""
         answers = self.answers
         return {
             "name": self.name,

@@ -128,7 +128,7 @@ def _meanings(words: tuple[str, str]) -> dict[str, int]:
 
 
 def _expected(columns: list[tuple[str, ...]], words: tuple[str, str]) -> list[int]:
-    """Columns of expected answers: those of True and False first, of the others the last one first."""
+    """Return the columns of expected answers: those of True and False first, of the others the last one first."""
     meanings = _meanings(words)
     found = {}
     for place, column in enumerate(columns[:-1]):
@@ -139,7 +139,7 @@ def _expected(columns: list[tuple[str, ...]], words: tuple[str, str]) -> list[in
 
 
 def _holds_no_answers(column: tuple[str, ...], words: tuple[str, str]) -> bool:
-    """Whether a column holds scores or images and not one of the two words, nor 1 and 0."""
+    """Return whether a column holds scores or images and not one of the two words, nor 1 and 0."""
     if {normalize(cell) for cell in column} & (_meanings(words).keys() | {"0", "1"}):
         return False
     return _mostly(column, lambda cell: _NUMBER.fullmatch(cell) is not None or _is_path(cell))
@@ -162,7 +162,7 @@ def _differs(column: tuple[str, ...]) -> bool:
 
 
 def _identity(columns: list[tuple[str, ...]], free: list[int], paths: list[int]) -> int | None:
-    """The first column of numbers, codes or paths that hardly ever come twice, or else the best guess."""
+    """Return the first column of numbers, codes or paths that hardly ever come twice, or else the best guess."""
     codes = (place for place in free if _differs(columns[place]) and _mostly(columns[place], _is_code))
     others = (place for place in free if _differs(columns[place]))
     return next(iter((*codes, *paths, *others)), None)

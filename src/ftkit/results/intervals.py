@@ -21,7 +21,7 @@ _AT_PREVALENCE = ("accuracy", "precision", "npv", "f_measure")
 
 
 def count_intervals(counts: Counts, beta: float = 1.0, level: float = 0.95, seed: int = 0) -> dict[str, Interval]:
-    """Intervals of the figures that follow from the counts.
+    """Return intervals of the figures that follow from the counts.
 
     Shares get Wilson's interval, the others :func:`table_limits`; their cost does not depend on the number of examples.
 
@@ -100,7 +100,7 @@ def prevalence_intervals(
 
 
 def _at_prevalence(prevalences: Sequence[float], tables: np.ndarray) -> Mapping[tuple[int, str], np.ndarray]:
-    """The figures of tables ``(..., 2, 3)`` in which so large a share is positive, by its place and their name."""
+    """Return the figures of tables ``(..., 2, 3)`` in which such a share is positive, by its place and their name."""
     sizes = tables.sum(axis=-1, keepdims=True)
     shares = np.divide(tables, sizes, out=np.zeros(tables.shape), where=sizes > 0)
     every = [figure_values(shares * np.array([[share], [1 - share]])) for share in prevalences]
@@ -154,7 +154,7 @@ def _drawn(table: np.ndarray, extra: np.ndarray, seed: int) -> np.ndarray:
 def score_intervals(
     target: np.ndarray, score: np.ndarray, kind: str, level: float = 0.95, resamples: int = 1_000, seed: int = 0
 ) -> dict[str, Interval]:
-    """Intervals of the score figures, by resampling within the positives and within the negatives.
+    """Return intervals of the score figures, by resampling within the positives and within the negatives.
 
     The calibration error has none: chance in the bins adds to it and resampling adds as much again, so that of a model
     that is well calibrated the interval would often lie above the figure itself.
@@ -195,5 +195,5 @@ def score_intervals(
 
 
 def _defined(intervals: dict[str, Interval]) -> dict[str, Interval]:
-    """Without those that are no statement: undefined ones, and points, which would claim to be sure."""
+    """Leave out those that are no statement: undefined ones, and points, which would claim to be sure."""
     return {name: (low, high) for name, (low, high) in intervals.items() if low < high}

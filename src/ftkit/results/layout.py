@@ -53,7 +53,7 @@ class Layout:
     notes: list[str] = field(default_factory=list)
 
     def describe(self) -> str:
-        """The choice in words, for the report.
+        """Return the choice in words, for the report.
 
         Example:
             >>> layout_of_names(["id", "label", "prediction"], Path("a.tsv")).describe()
@@ -76,7 +76,7 @@ class Layout:
 
 
 def layout_of_names(names: list[str], path: Path, line: int | None = 1) -> Layout:
-    """The layout that a header or the keys of a JSON object give; their order does not matter.
+    """Return the layout that a header or the keys of a JSON object give; their order does not matter.
 
     Raises:
         InputError: A needed name is missing or comes twice, or there are two score columns.
@@ -120,7 +120,7 @@ def names_columns(first: Iterable[str]) -> bool:
 
 
 def would_be_lost(key: str, keys: list[str]) -> bool:
-    """Whether a key of a JSON object is an id or a score, and the first object of the file has none."""
+    """Return whether a key of a JSON object is an id or a score, and the first object of the file has none."""
     if SCORE_NAME.fullmatch(key):
         return not any(map(SCORE_NAME.fullmatch, keys))
     return key in NAMES["id"] and not set(NAMES["id"]) & set(keys)

@@ -23,7 +23,7 @@ class Figure(NamedTuple):
     reason: str = ""
 
     def text(self, digits: int | None = 4) -> str:
-        """The figure in words.
+        """Return the figure in words.
 
         Args:
             digits: Decimals, or None for all that the number has.
@@ -124,7 +124,7 @@ PROPORTIONS = {
 
 
 def figures_of(counts: Counts, beta: float = 1.0) -> dict[str, Figure]:
-    """All figures that follow from the counts.
+    """Return all figures that follow from the counts.
 
     An answer that names neither class is an error: it lowers accuracy and the recall of its class, and it is no
     prediction of either class. The Matthews coefficient takes it as a third answer (Gorodkin's R_K).
@@ -152,7 +152,7 @@ def figures_of(counts: Counts, beta: float = 1.0) -> dict[str, Figure]:
 
 
 def figure_values(tables: np.ndarray, beta: float = 1.0) -> dict[str, np.ndarray]:
-    """The figures of many tables of counts at once, NaN where undefined.
+    """Return the figures of many tables of counts at once, NaN where undefined.
 
     Args:
         tables: ``(..., 2, 3)``: counts as in :meth:`Counts.table`.

@@ -63,7 +63,7 @@ class Misses:
 
 
 def _around(label: str, answer: str) -> tuple[str, str] | None:
-    """What stands around the label in an answer; None where it is no word or sentence of its own there."""
+    """Return what stands around the label in an answer; None where it is no word or sentence of its own there."""
     before, found, after = answer.partition(label) if label else ("", "", "")
     if not found or len(before) + len(after) < _SHORTEST or before[-1:].isalnum() or after[:1].isalnum():
         return None

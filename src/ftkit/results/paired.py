@@ -96,13 +96,13 @@ def paired_interval(gained: np.ndarray, answers: int = 1, level: float = 0.95) -
 
 
 def _distance(rate: float, rate_limits: Sequence[float], balance: float, limit: float, side: int) -> float:
-    """How far the product's limit is from the estimate: a larger rate takes it further from 0, whatever the sign."""
+    """Return how far the product's limit is from the estimate: a larger rate takes it further from 0 on either side."""
     furthest = rate_limits[1] if limit * side > 0 else rate_limits[0]
     return hypot(rate * (limit - balance), limit * (furthest - rate))
 
 
 def _rate(counts: np.ndarray, n: int, level: float) -> tuple[float, float, float]:
-    """The mean size of a difference and its limits: gains of at least 1, at least 2 and so on, each a proportion."""
+    """Return the mean size of a difference and its limits: gains of at least 1, of at least 2, ... are proportions."""
     at_least = counts[::-1].cumsum().tolist()
     limits = np.array([clopper_pearson(count, n, level) for count in at_least])
     low, high = limits.mean(axis=0).tolist()
@@ -110,7 +110,7 @@ def _rate(counts: np.ndarray, n: int, level: float) -> tuple[float, float, float
 
 
 def _balance(wins: np.ndarray, losses: np.ndarray, level: float) -> tuple[float, float, float]:
-    """Gains minus losses over their sum, and its exact limits; anything may be where nothing differs."""
+    """Return gains minus losses over their sum, and its exact limits; anything may be where nothing differs."""
     counts = wins + losses
     size = _total(counts)
     if size == 0:
@@ -123,7 +123,7 @@ def _balance(wins: np.ndarray, losses: np.ndarray, level: float) -> tuple[float,
 
 
 def _lowest_balance(counts: np.ndarray, total: int, level: float) -> float:
-    """The mean balance under which a total of at least ``total`` has probability ``(1 - level) / 2``."""
+    """Return the mean balance under which a total of at least ``total`` has probability ``(1 - level) / 2``."""
     if total == -_total(counts):
         return -1.0
     share = optimize.brentq(lambda share: _upper_tail(counts, total, share) - (1 - level) / 2, 0.0, 1.0, xtol=1e-14)
@@ -132,7 +132,7 @@ def _lowest_balance(counts: np.ndarray, total: int, level: float) -> float:
 
 
 def _upper_tail(counts: np.ndarray, total: int, share: float) -> float:
-    """P(gains minus losses >= ``total``) where a difference of size 1 is a gain with probability ``share``.
+    """Return P(gains minus losses >= ``total``) where a difference of size 1 is a gain with probability ``share``.
 
     Args:
         counts: int ``(k,)``: how many differences there are of size 1, 2 and so on.
@@ -149,12 +149,12 @@ def _upper_tail(counts: np.ndarray, total: int, share: float) -> float:
 
 
 def _tilted(share: float, size: int | np.ndarray) -> np.ndarray:
-    """The probability that a difference of some size is a gain: the odds of size 1 to the power of the size."""
+    """Return the probability that a difference of some size is a gain: the odds of size 1 to the power of the size."""
     return special.expit(size * special.logit(share))
 
 
 def _by_size(gained: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
-    """How many gains and how many losses there are of size 1, 2 and so on: int64 ``(largest,)`` each."""
+    """Return how many gains and how many losses there are of size 1, 2 and so on: int64 ``(largest,)`` each."""
     wins, losses = ([np.count_nonzero(gained == sign * size) for size in range(1, largest + 1)] for sign in (1, -1))
     return np.array(wins), np.array(losses)
 

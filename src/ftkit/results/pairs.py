@@ -75,7 +75,7 @@ def opposite(name: str) -> str | None:
 
 
 def is_paired(name: str) -> bool:
-    """Whether a name alone says that it is one of two; a letter says too little."""
+    """Return whether a name alone says that it is one of two; a letter says too little."""
     word = normalize(name)
     return word in _FAMILIAR and (len(word) > 1 or not word.isalpha() or not word.isascii())
 

@@ -99,8 +99,14 @@ def write_predictions(
     names = ["id", "label", "prediction"]
     columns: list[Iterable[str | None]] = [ids, labels, predictions]
     if scores is not None:
-        names.append(_checked_score_name(score_name))
-        columns.append(_score_cells(scores, names[-1], path))
+        if score_name is None or not SCORE_NAME.fullmatch(score_name):
+            problem, fix = (
+                "the name must say the scores' kind and positive class",
+                "use probability:CLASS or log_odds:CLASS",
+            )
+            raise InputError(problem, field="score_name", got=score_name, fix=fix)
+        names.append(score_name)
+        columns.append(_score_cells(scores, score_name, path))
     names += extra or ()
     columns += (extra or {}).values()
     layout_of_names(names, path)
@@ -320,17 +326,6 @@ def _bad_score(name: str) -> str:
     return f"the score is not {'a probability in [0, 1]' if name.startswith('probability:') else 'a number'}"
 
 
-def _checked_score_name(name: str | None) -> str:
-    if name is None or not SCORE_NAME.fullmatch(name):
-        raise InputError(
-            "the name must say the scores' kind and positive class",
-            field="score_name",
-            got=name,
-            fix="use probability:CLASS or log_odds:CLASS",
-        )
-    return name
-
-
 def _score_cells(scores: Iterable[float], name: str, path: Path) -> Iterator[str]:
     probability = name.startswith("probability:")
     for line, score in enumerate(map(float, scores), start=2):
@@ -340,7 +335,5 @@ def _score_cells(scores: Iterable[float], name: str, path: Path) -> Iterator[str
 
 
 def _duplicate(path: Path, identity: str | None, first: int, second: int) -> InputError:
-    return InputError(
-        f"the id comes twice, first in line {first}", file=path, line=second, field="id", got=identity,
-        fix="keep one row per example",
-    )  # fmt: skip
+    problem, fix = f"the id comes twice, first in line {first}", "keep one row per example"
+    return InputError(problem, file=path, line=second, field="id", got=identity, fix=fix)

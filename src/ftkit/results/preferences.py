@@ -116,7 +116,7 @@ def read_preferences(path: str | Path, slice_by: str | None = None) -> Preferenc
 
 
 def _outcomes(file: PredictionFile, batch: pa.RecordBatch, margin: np.ndarray | None) -> np.ndarray:
-    """How the pairs of a batch went: int8 ``(rows,)``."""
+    """Return how the pairs of a batch went: int8 ``(rows,)``."""
     for name, allowed in (("label", [CHOSEN]), ("prediction", [CHOSEN, TIE, REJECTED])):
         fine = pc.is_in(batch[name], pa.array(allowed)).to_numpy(zero_copy_only=False)
         if not fine.all():
@@ -140,7 +140,7 @@ def _outcomes(file: PredictionFile, batch: pa.RecordBatch, margin: np.ndarray | 
 
 
 def _measures(file: PredictionFile, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
-    """Margin and other measures of the pairs of a batch, those that the file has."""
+    """Return margin and other measures of the pairs of a batch, those that the file has."""
     names = [name for name in MEASURES if name in file.layout.extra]
     found = {name: file.numbers(batch[name], batch[ROW], "is not a number", name) for name in names}
     if (score := file.layout.score_name) is None:
@@ -194,7 +194,7 @@ class Outcomes:
         return (self.won + self.tied / 2) / self.n
 
     def to_dict(self) -> dict[str, Any]:
-        """The outcomes for JSON."""
+        """Return the outcomes for JSON."""
         counts = {"n": self.n, "won": self.won, "lost": self.lost, "tied": self.tied, "accuracy": self.accuracy}
         return counts | {"interval": list(self.interval), "p_chance": self.p, "p_chance_holm": self.p_holm}
 
@@ -218,7 +218,7 @@ class PreferenceReport:
     slices: dict[str, Outcomes] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report for JSON, unrounded."""
+        """Return the report for JSON, unrounded."""
         return {
             "name": self.name,
             **self.outcomes.to_dict(),

@@ -15,7 +15,7 @@ ALPHA = 0.05  # the level of significance of every verdict
 
 
 def wilson_interval(correct: int, n: int, level: float = 0.95) -> Interval:
-    """Wilson's score interval of a proportion.
+    """Return Wilson's score interval of a proportion.
 
     Args:
         correct: Number of successes, 0 to ``n``.
@@ -92,7 +92,7 @@ def clopper_pearson(correct: int, n: int, level: float = 0.95) -> Interval:
 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:
-    """Exact McNemar test: p-value, two-sided, that two models are right equally often on the same examples.
+    """Return the exact McNemar test's p-value, two-sided, that two models are right equally often on the same examples.
 
     Args:
         only_a: Examples that only the first model gets right.
@@ -116,7 +116,7 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
 
 
 def percentile_interval(values: np.ndarray, level: float = 0.95) -> Interval:
-    """The central part of bootstrap values; ``(nan, nan)`` if the figure was undefined in some resample."""
+    """Return the central part of bootstrap values; ``(nan, nan)`` if the figure was undefined in some resample."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -138,7 +138,7 @@ def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, Inter
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction for several tests at once.
+    """Correct several tests at once by Holm's step-down method.
 
     Args:
         p_values: The p-values of all tests that were made.
@@ -161,7 +161,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def rounded_p(p: float) -> str:
-    """A p-value in two digits, or in as many as show on which side of the level of significance it lies.
+    """Return a p-value in two digits, or in as many as show on which side of the level of significance it lies.
 
     Example:
         >>> rounded_p(0.5847), rounded_p(0.05013), rounded_p(0.0499998), rounded_p(1.0)
@@ -187,7 +187,7 @@ class Reach:
 
 
 def can_be_significant(n: int, disagreements: int | None = None, alpha: float = ALPHA) -> Reach:
-    """Whether an exact McNemar test can ever reach ``alpha``, tested alone.
+    """Return whether an exact McNemar test can ever reach ``alpha``, tested alone.
 
     Of several comparisons, Holm's correction tests all but the clearest at more than ``alpha`` by their number, and the
     last one at ``alpha`` itself: so this bound holds for each of them, and no lower one does.
@@ -213,7 +213,7 @@ def can_be_significant(n: int, disagreements: int | None = None, alpha: float = 
 
 
 def minimum_detectable_difference(n: int, disagreement: float, power: float = 0.8, comparisons: int = 1) -> float:
-    """The smallest true difference in accuracy that the exact McNemar test finds with the given power.
+    """Return the smallest true difference in accuracy that the exact McNemar test finds with the given power.
 
     Args:
         n: Examples that both models answer.

@@ -141,7 +141,7 @@ def _is_damaged(column: pa.Array) -> bool:
 
 
 def _holds_rows(column: pa.Array, separator: str) -> bool:
-    """Whether a cell holds both the end of a line and a separator, as one does that has swallowed other cells."""
+    """Return whether a cell holds both a line end and a separator, as one does that has swallowed other cells."""
     data = column.buffers()[2]
     # A search for one byte is as fast as memory; that for either of two is not.
     if data is None or not (re.search(b"\n", data) or re.search(b"\r", data)):
@@ -185,7 +185,7 @@ def _as_text(column: pa.Array) -> pa.Array:
 
 
 def _json_batches(table: TableFile) -> Iterator[pa.RecordBatch]:
-    """Arrow's own reader of JSON would not keep 7, 1.0 and true as texts, nor read them in one column with texts."""
+    """Read JSON lines in plain Python: Arrow's own reader would not keep 7, 1.0 and true as texts."""
     keys, rows = table.names or [], json_objects(table.path)
     while part := list(islice(rows, BLOCK_ROWS)):
         for line, record in part:

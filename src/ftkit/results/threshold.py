@@ -66,7 +66,7 @@ class Threshold:
     sha256: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The threshold for JSON, which has no numbers for infinite log-odds: they are written as texts."""
+        """Return the threshold for JSON, which has no numbers for infinite log-odds: they are written as texts."""
         return asdict(self) | {"value": self.value if math.isfinite(self.value) else str(self.value)}
 
     def save(self, path: str | Path) -> None:
@@ -92,7 +92,7 @@ class Threshold:
         return cls(**record | {"value": float(record["value"])})
 
     def apply(self, answers: Answers) -> np.ndarray:
-        """Answers at this threshold: int8 ``(n,)``, 1 or 0.
+        """Return the answers at this threshold: int8 ``(n,)``, 1 or 0.
 
         Args:
             answers: The test file.
@@ -147,7 +147,7 @@ def freeze_threshold(validation: Answers, criterion: str | Costs) -> Threshold:
 
 
 def choose_threshold(curve: Curve, criterion: str | Costs, kind: str) -> tuple[float, float]:
-    """The threshold that makes a figure highest, or the mean cost lowest.
+    """Return the threshold that makes a figure highest, or the mean cost lowest.
 
     Of equally good ones the one nearest to the neutral score (0.5, or log-odds 0) is taken.
 
@@ -190,7 +190,7 @@ def choose_threshold(curve: Curve, criterion: str | Costs, kind: str) -> tuple[f
 
 
 def operating_tables(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """The counts at every threshold, from "nothing is positive" on.
+    """Return the counts at every threshold, from "nothing is positive" on.
 
     Returns:
         Thresholds float64 ``(k + 1,)`` and counts int64 ``(k + 1, 2, 3)`` as in
@@ -207,7 +207,7 @@ def operating_tables(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_threshold(record: dict[str, Any]) -> bool:
-    """Whether a mapping from a file holds what :meth:`Threshold.save` writes."""
+    """Return whether a mapping from a file holds what :meth:`Threshold.save` writes."""
     if record.keys() != {one.name for one in fields(Threshold)}:
         return False
     value, others = record["value"], [record[name] for name in ("kind", "positive", "negative", "criterion", "source")]
