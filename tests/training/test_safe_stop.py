@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ftkit.run_folder import FORMAT
 from ftkit.storage import CHECKSUM_SUFFIX
 from ftkit.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from ftkit.training.safe_stop import SafeStop
@@ -53,7 +54,7 @@ def test_it_waits_for_the_end_of_a_window(tmp_path: Path) -> None:
     stored = read_checkpoint(tmp_path / "checkpoints" / "interrupted.ckpt")
     assert stored["global_step"] == 1
     result = json.loads((tmp_path / "result.json").read_text())
-    assert result == {"status": "interrupted", "reason": "SIGTERM", "epoch": 0, "step": 1}
+    assert result == {"format": FORMAT, "status": "interrupted", "reason": "SIGTERM", "epoch": 0, "step": 1}
     assert signal.getsignal(signal.SIGTERM) == before
 
 
