@@ -22,7 +22,7 @@ CATEGORIES = [f"var(--c{number})" for number in range(6)]
 _TEXT = {"labelColor": "var(--soft)", "titleColor": "var(--ink)", "titleFontWeight": "normal", "labelFontSize": 11}
 # Charts name the colors of the page's style sheet, so that one drawing follows the reader's light or dark setting.
 CONFIG: dict[str, Any] = {
-    "background": None,
+    "background": "transparent",
     "font": "system-ui, sans-serif",
     "view": {"stroke": None},
     "title": {"color": "var(--ink)", "fontSize": 13, "anchor": "start"},
@@ -44,7 +44,7 @@ def specification(chart: Chart, colors: Mapping[str, str] | None = None) -> dict
         chart: From :mod:`ftkit.report.charts`.
         colors: What to put for the names of colors; if not given they stay, for a page whose style sheet knows them.
     """
-    spec = chart.to_dict() | {"config": CONFIG}
+    spec = chart.to_dict(validate=False) | {"config": CONFIG}
     if colors is None:
         return spec
     text = re.sub(r"var\(--(\w+)\)", lambda match: colors[match[1]], json.dumps(spec))
