@@ -396,6 +396,20 @@ def test_the_hash_is_that_of_examples_and_pictures(vlm_examples: Callable[[str],
     assert VLMDataModule(**in_three(second / "messages.jsonl")).data_sha256 != sha
 
 
+def test_the_hash_is_that_of_the_outcomes_too(yes_no: dict[str, str], tmp_path: Path) -> None:
+    def hashed(outcomes: str | None) -> str:
+        return VLMDataModule(**yes_no, sample=3, outcomes=outcomes).data_sha256
+
+    path = tmp_path / "predictions.tsv"
+    path.write_text("id\tlabel\tprediction\na\tyes\tno\n")
+    first = hashed(str(path))
+    assert first == hashed(str(path)) != hashed(None)
+    path.write_text("id\tlabel\tprediction\na\tyes\tyes\n")
+    assert hashed(str(path)) != first
+    with pytest.raises(InputError, match="outcomes: cannot be read.*predict the train examples first"):
+        hashed(str(tmp_path / "none.tsv"))
+
+
 def test_a_picture_that_is_gone_when_the_examples_are_hashed_is_named_by_its_example(
     vlm_examples: Callable[[str], Path], tmp_path: Path
 ) -> None:
