@@ -136,13 +136,9 @@ def _unparsed_warning(one: Scan, counts: Mapping[str, int], unparsed: int, class
     found = [text for text in missed if spelled is not None and spelled.answer_code(text) != UNPARSED]
     count = sum(counts[text] for text in found)
     if unparsed == n and found:
-        raise InputError(
-            f"all {n:,} answers are neither {names} as they are spelled",
-            file=one.path,
-            field="prediction",
-            got=max(found, key=counts.__getitem__),
-            fix=f"give --normalize-labels, which reads {count:,} of them",
-        )
+        problem, got = f"all {n:,} answers are neither {names} as they are spelled", max(found, key=counts.__getitem__)
+        fix = f"give --normalize-labels, which reads {count:,} of them"
+        raise InputError(problem, file=one.path, field="prediction", got=got, fix=fix)
     advice = f"--normalize-labels reads {count:,} of them"
     if not found:
         advice = "--normalize-labels is given" if classes.normalize else "--normalize-labels would read none of them"
@@ -154,18 +150,13 @@ def _unparsed_warning(one: Scan, counts: Mapping[str, int], unparsed: int, class
 
 def _oriented(one: Scan, classes: Classes) -> tuple[np.ndarray | None, str]:
     """Return the scores so that higher means more positive, and their kind."""
-    if one.score is None or one.layout.score_name is None:
+    if one.score is None or one.score_name is None:
         return None, ""
-    kind, scored = score_parts(one.layout.score_name)
+    kind, scored = score_parts(one.score_name)
     code = classes.answer_code(scored)
     if code == UNPARSED:
-        raise InputError(
-            "the score's class is not one of the labels",
-            file=one.path,
-            field=one.layout.score_name,
-            got=scored,
-            fix=f"name the column {kind}:{classes.positive}",
-        )
+        problem, fix = "the score's class is not one of the labels", f"name the column {kind}:{classes.positive}"
+        raise InputError(problem, file=one.path, field=one.score_name, got=scored, fix=fix)
     if code == 1:
         return one.score, kind
     return (1 - one.score if kind == "probability" else -one.score), kind

@@ -194,12 +194,8 @@ def _check_probabilities(preds: Tensor) -> None:
     # torchmetrics would take values outside [0, 1] as logits, and a NaN for a confident answer.
     bad = ~((preds >= 0) & (preds <= 1))
     if bad.any():
-        raise InputError(
-            "not a probability in [0, 1]",
-            field="preds",
-            got=float(preds[bad][0]),
-            fix="apply softmax or sigmoid to logits first",
-        )
+        got, fix = float(preds[bad][0]), "apply softmax or sigmoid to logits first"
+        raise InputError("not a probability in [0, 1]", field="preds", got=got, fix=fix)
 
 
 def _identities(ids: Tensor | Sequence[str]) -> Tensor:

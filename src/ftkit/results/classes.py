@@ -101,7 +101,7 @@ def resolve_classes(scans: Sequence[Scan], positive: str | None = None, normaliz
     if normalize_labels:
         _check_apart(scans, totals)
     predicted = {clean(text) for one in scans for text in one.predictions}
-    if positive is None and not any(one.layout.score_name for one in scans):
+    if positive is None and not any(one.score_name for one in scans):
         _check_binary(scans[0].path, totals, predicted)
     positive = clean(positive) if positive is not None else _default_positive(scans, totals, predicted, clean)
     others = [label for label, _ in totals.most_common() if label != positive]
@@ -109,13 +109,9 @@ def resolve_classes(scans: Sequence[Scan], positive: str | None = None, normaliz
     # Only negatives may be labelled, if the name is surely that of the other class.
     alone = len(others) == 1 and (positive_of(positive, others[0]) is not None or positive in predicted)
     if positive not in totals and not alone:
-        raise InputError(
-            "no label is the positive class",
-            file=scans[0].path,
-            field="positive",
-            got=positive,
-            fix=f"use {' or '.join(others[:_FREQUENT])}{_or_normalize(positive, others)}",
-        )
+        problem = "no label is the positive class"
+        fix = f"use {' or '.join(others[:_FREQUENT])}{_or_normalize(positive, others)}"
+        raise InputError(problem, file=scans[0].path, field="positive", got=positive, fix=fix)
     paired = bool(others) and positive_of(positive, others[0]) is not None
     if not paired and (rival := _partner(positive, predicted)) is not None:
         # The model answers with it, so it is the other class, even if no label says so.
@@ -142,12 +138,8 @@ def _check_apart(scans: Sequence[Scan], totals: Counter[str]) -> None:
     """Refuse to make one class of two that the file tells apart, such as C and c."""
     written = sorted({text for one in scans for text in one.labels})
     if len(totals) == 1 and len(written) > 1 and not is_paired(written[0]):
-        raise InputError(
-            f"all labels are one class when spelling is ignored: {', '.join(map(repr, written[:_FREQUENT]))}",
-            file=scans[0].path,
-            field="label",
-            fix="leave --normalize-labels out",
-        )
+        problem = f"all labels are one class when spelling is ignored: {', '.join(map(repr, written[:_FREQUENT]))}"
+        raise InputError(problem, file=scans[0].path, field="label", fix="leave --normalize-labels out")
 
 
 def _check_binary(path: Path, totals: Counter[str], predicted: set[str]) -> None:
@@ -175,7 +167,7 @@ def _usual_share(totals: Counter[str]) -> float:
 def _default_positive(
     scans: Sequence[Scan], totals: Counter[str], predicted: set[str], clean: Callable[[str], str]
 ) -> str:
-    named = {clean(score_parts(one.layout.score_name)[1]) for one in scans if one.layout.score_name}
+    named = {clean(score_parts(one.score_name)[1]) for one in scans if one.score_name}
     if len(named) == 1:
         return named.pop()
     labels = [label for label, _ in sorted(totals.items(), key=lambda item: (-item[1], item[0]))]
@@ -186,13 +178,9 @@ def _default_positive(
     other = _partner(labels[0], predicted) or (opposite(labels[0]) if is_paired(labels[0]) else None)
     if other is not None and (usual := positive_of(labels[0], other)) is not None:
         return usual
-    raise InputError(
-        "which class is the positive one?",
-        file=scans[0].path,
-        field="positive",
-        got=", ".join(sorted(labels[:_FREQUENT])),
-        fix=f"give {' or '.join(f'--positive {label}' for label in sorted(labels[:_FREQUENT]))}",
-    )
+    problem, names = "which class is the positive one?", sorted(labels[:_FREQUENT])
+    fix = f"give {' or '.join(f'--positive {name}' for name in names)}"
+    raise InputError(problem, file=scans[0].path, field="positive", got=", ".join(names), fix=fix)
 
 
 def _partner(name: str, predicted: set[str]) -> str | None:

@@ -161,13 +161,9 @@ def _shared(a: AnswerFile, b: AnswerFile) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of the shared ids in both files, in the order of the first."""
     _, mine, theirs = np.intersect1d(a.identity, b.identity, assume_unique=True, return_indices=True)
     if not len(mine):
-        raise InputError(
-            f"no id in common with {b.path}",
-            file=a.path,
-            field="id",
-            got=PredictionFile(a.path).examples([0])[0][0],
-            fix="compare predictions for the same examples",
-        )
+        problem, got = f"no id in common with {b.path}", PredictionFile(a.path).examples([0])[0][0]
+        fix = "compare predictions for the same examples"
+        raise InputError(problem, file=a.path, field="id", got=got, fix=fix)
     order = np.argsort(mine)  # that of the hashes is another one in each run
     mine, theirs = mine[order], theirs[order]
     if (differing := a.target[mine] != b.target[theirs]).any():

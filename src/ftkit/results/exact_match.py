@@ -148,17 +148,17 @@ def read_free_answers(path: str | Path, slice_by: str | None = None, normalize_l
         wrong += list(zip(*missed, strict=True))[: _SHOWN - len(wrong)]
         return {"target": target, "correct": correct}
 
-    found = gather(path, slice_by, keep)
-    labels, counts = np.unique(found.columns["target"], return_counts=True)
+    common, kept = gather(path, slice_by, keep)
+    labels, counts = np.unique(kept["target"], return_counts=True)
     tied = set(labels[counts == counts.max()].tolist())
     spelled = (batch["label"].unique().to_pylist() for batch in PredictionFile(path).batches())
     majority = min(label for part in spelled for label in part if hash(clean(label)) in tied)
     return FreeAnswers(
-        **found.common | {"warnings": found.common["warnings"] + misses.warnings(normalize_labels)},
-        target=found.columns["target"],
-        correct=found.columns["correct"],
+        **common | {"warnings": common["warnings"] + misses.warnings(normalize_labels)},
+        target=kept["target"],
+        correct=kept["correct"],
         majority=majority,
-        is_majority=found.columns["target"] == hash(clean(majority)),
+        is_majority=kept["target"] == hash(clean(majority)),
         tied=len(tied),
         empty=empty,
         nearly=0 if normalize_labels else misses.nearly,

@@ -110,9 +110,9 @@ def read_preferences(path: str | Path, slice_by: str | None = None) -> Preferenc
         measures = _measures(file, batch)
         return {**measures, "correct": _outcomes(file, batch, measures.get("margin"))}
 
-    found = gather(path, slice_by, keep)
-    correct, n = found.columns.pop("correct"), len(found.common["identity"])
-    return Preferences(**found.common, target=np.zeros(n, np.uint8), correct=correct, measures=found.columns)
+    common, kept = gather(path, slice_by, keep)
+    correct = kept.pop("correct")
+    return Preferences(**common, target=np.zeros(len(correct), np.uint8), correct=correct, measures=kept)
 
 
 def _outcomes(file: PredictionFile, batch: pa.RecordBatch, margin: np.ndarray | None) -> np.ndarray:

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 
 from ftkit.errors import InputError
 from ftkit.normalize import normalize
-from ftkit.results.layout import Layout
 from ftkit.results.pairs import MEANING
 from ftkit.results.predictions import SCORE, PredictionFile, identities
 from ftkit.results.statistics import Interval
@@ -131,30 +130,18 @@ class Vocabulary:
         return self._codes.setdefault(text, len(self._codes))
 
 
-@dataclass(frozen=True)
-class Gathered:
-    """What one pass over a prediction file keeps.
-
-    Attributes:
-        common: The attributes of :class:`AnswerFile` that need no look at the answers.
-        layout: Which column holds what.
-        columns: ``(n,)`` each, by name: what the caller wanted kept.
-    """
-
-    common: dict[str, Any]
-    layout: Layout
-    columns: dict[str, np.ndarray]
-
-
 def gather(
     path: str | Path, slice_by: str | None, keep: Callable[[PredictionFile, pa.RecordBatch], Mapping[str, np.ndarray]]
-) -> Gathered:
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Read the labelled examples of one prediction file batch by batch.
 
     Args:
         path: The file.
         slice_by: A column that tells groups of examples apart.
         keep: From the file and a batch to what is kept of it, ``(rows,)`` each, by name.
+
+    Returns:
+        The attributes of :class:`AnswerFile` that need no look at the answers, and what was kept, ``(n,)`` each.
 
     Raises:
         InputError: The file cannot be read, an id comes twice, there is no such column, or it has too many values.
@@ -186,7 +173,7 @@ def gather(
         "notes": file.layout.notes,
         "warnings": [left_out] if unlabeled else [],
     }
-    return Gathered(common, file.layout, columns)
+    return common, columns
 
 
 def _slice_column(file: PredictionFile, batch: pa.RecordBatch, name: str) -> pa.Array:
@@ -202,27 +189,24 @@ class Scan:
     """A prediction file whose labels are few classes.
 
     Attributes:
-        common: What :func:`gather` kept.
-        layout: Which column holds what.
+        path: The file.
+        common: What :func:`gather` returned.
         labels: The distinct labels.
         predictions: The distinct predictions.
         label: int16 ``(n,)``: codes into ``labels``.
         prediction: int16 ``(n,)``: codes into ``predictions``; -1 for what got no code.
         score: float64 ``(n,)``, or None.
+        score_name: The name of the score column, or None.
     """
 
+    path: Path
     common: dict[str, Any]
-    layout: Layout
     labels: list[str]
     predictions: list[str]
     label: np.ndarray
     prediction: np.ndarray
     score: np.ndarray | None = None
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self.common["path"]
+    score_name: str | None = None
 
 
 def scan(
@@ -240,9 +224,11 @@ def scan(
         InputError: The file cannot be read, an id comes twice, there is no such column, or it or the label has too
             many values.
     """
-    labels, predictions = Vocabulary(limit=MAX_LABELS), Vocabulary(known)
+    labels, predictions, score_name = Vocabulary(limit=MAX_LABELS), Vocabulary(known), None
 
     def keep(file: PredictionFile, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
+        nonlocal score_name
+        score_name = file.layout.score_name
         kept = {
             "label": labels.encode(batch["label"]),
             "prediction": predictions.encode(batch["prediction"], normalize if normalize_labels else str),
@@ -250,12 +236,12 @@ def scan(
         if labels.overflowed:
             # A score column says that there is a positive class; without one, free texts may be meant.
             error = NotBinaryError(f"more than {MAX_LABELS} different labels", file.path)
-            raise error if file.layout.score is None else InputError(str(error))
-        return kept if file.layout.score is None else {**kept, "score": batch[SCORE].to_numpy()}
+            raise error if score_name is None else InputError(str(error))
+        return kept if score_name is None else {**kept, "score": batch[SCORE].to_numpy()}
 
-    kept = gather(path, slice_by, keep)
+    common, kept = gather(path, slice_by, keep)
     wanted = {*map(normalize, labels.texts), *MEANING} if normalize_labels else set(labels.texts)
     if predictions.overflowed and not wanted <= set(predictions.texts):
         # A class may have come up only after the answers that took all codes: once more, with the classes first.
         return scan(path, slice_by, normalize_labels, known=sorted(wanted))
-    return Scan(kept.common, kept.layout, labels.texts, predictions.texts, **kept.columns)
+    return Scan(Path(path), common, labels.texts, predictions.texts, **kept, score_name=score_name)

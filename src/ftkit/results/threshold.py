@@ -100,20 +100,19 @@ class Threshold:
         Raises:
             InputError: The file has no such scores, other classes, or is the one that the threshold was chosen on.
         """
-        problem, got, fix = "", "", "choose on validation, apply to test"
+        positive, negative = answers.classes.positive, answers.classes.negative
+        fix = "choose on validation, apply to test"
         if answers.score is None or answers.kind != self.kind:
-            problem, got = (f"the threshold needs scores {self.kind}:{self.positive}", answers.kind or "no scores")
-        elif (answers.classes.positive, answers.classes.negative) != (self.positive, self.negative):
+            problem, got = f"the threshold needs scores {self.kind}:{self.positive}", answers.kind or "no scores"
+        elif (positive, negative) != (self.positive, self.negative):
             problem = f"the threshold is for {self.positive} as the positive class and {self.negative} as the other"
-            got = f"{answers.classes.positive} and {answers.classes.negative}"
-            if self.positive == answers.classes.negative and self.negative == answers.classes.positive:
-                fix = f"give --positive {self.positive}"
+            got = f"{positive} and {negative}"
+            fix = f"give --positive {negative}" if (negative, positive) == (self.positive, self.negative) else fix
         elif sha256_of(answers.path) == self.sha256:
-            problem, got = "the threshold was chosen on this very file", str(self.source)
-        if problem:
-            raise InputError(problem, file=answers.path, got=got, fix=fix)
-        assert answers.score is not None
-        return (answers.score >= self.value).astype(np.int8)
+            problem, got = "the threshold was chosen on this very file", self.source
+        else:
+            return (answers.score >= self.value).astype(np.int8)
+        raise InputError(problem, file=answers.path, got=got, fix=fix)
 
 
 def freeze_threshold(validation: Answers, criterion: str | Costs) -> Threshold:
@@ -128,9 +127,8 @@ def freeze_threshold(validation: Answers, criterion: str | Costs) -> Threshold:
     """
     path = validation.path
     if validation.score is None:
-        raise InputError(
-            "no scores to choose a threshold from", file=path, fix="add a column probability:CLASS or log_odds:CLASS"
-        )
+        fix = "add a column probability:CLASS or log_odds:CLASS"
+        raise InputError("no scores to choose a threshold from", file=path, fix=fix)
     value, achieved = choose_threshold(Curve.of(validation.target, validation.score), criterion, validation.kind)
     classes = validation.classes
     return Threshold(
@@ -175,14 +173,11 @@ def choose_threshold(curve: Curve, criterion: str | Costs, kind: str) -> tuple[f
     elif criterion in CRITERIA:
         goodness = figure_values(tables)[criterion]
     else:
-        raise InputError(
-            "no such criterion", field="threshold_metric", got=criterion, fix=f"use one of: {', '.join(CRITERIA)}"
-        )
+        fix = f"use one of: {', '.join(CRITERIA)}"
+        raise InputError("no such criterion", field="threshold_metric", got=criterion, fix=fix)
     if np.isnan(goodness).all():
-        raise InputError(
-            f"{criterion} is undefined at every threshold: the validation file needs both classes",
-            field="threshold_metric",
-        )
+        problem = f"{criterion} is undefined at every threshold: the validation file needs both classes"
+        raise InputError(problem, field="threshold_metric")
     best = np.flatnonzero(goodness == np.nanmax(goodness))
     choice = best[np.argmin(np.abs(thresholds[best] - NEUTRAL[kind]))]
     achieved = float(goodness[choice])
