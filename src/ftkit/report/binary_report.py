@@ -212,14 +212,12 @@ def _charts(evaluation: Evaluation) -> Iterator[Figure]:
     both = [(name, one) for name, one in scored if one.counts.positives and one.counts.negatives]
     if both:
         caption = f"The dot is what the file answers, the dashed line guessing; shaded: {covers} for each threshold."
-        yield Figure("roc", _titled("ROC", "AUROC", "auroc", both), charts.roc(both, level), caption)
-        title = _titled("Precision and recall", "average precision", "average_precision", both)
+        yield Figure("roc", "ROC", charts.roc(both, level), caption)
         caption = f"The dashed line is the prevalence: precision without skill; shaded: {covers} for each threshold."
-        yield Figure("precision-recall", title, charts.precision_recall(both, level), caption)
+        yield Figure("precision-recall", "Precision and recall", charts.precision_recall(both, level), caption)
     if scored:
-        title = _titled("Calibration", "error", "calibration_error", scored)
         caption = "Above the dashed line the probability is too low, below too high; larger dots are more examples."
-        yield Figure("calibration", title, charts.calibration(scored), caption)
+        yield Figure("calibration", "Calibration", charts.calibration(scored), caption)
     for name, report in both:
         chart = charts.thresholds(report, evaluation.threshold)
         yield Figure("thresholds", f"Thresholds: {name}", chart, "What every threshold would give.")
@@ -236,7 +234,3 @@ def _outcomes(report: BinaryReport) -> tuple[list[list[int]], list[str]]:
     if not c.unparsed:
         return rows, columns
     return [[*rows[0], c.unparsed_positive], [*rows[1], c.unparsed_negative]], [*columns, "neither"]
-
-
-def _titled(title: str, figure: str, key: str, scored: list[tuple[str, BinaryReport]]) -> str:
-    return f"{title}: {figure} {scored[0][1].figures[key].text(3)}" if len(scored) == 1 else f"{title} ({figure})"

@@ -25,7 +25,13 @@ TICKS = alt.Axis(tickCount=5)
 _REFERENCE: dict[str, Any] = {"color": "var(--soft)", "strokeDash": [5, 4], "strokeWidth": 1.5}
 HEIGHT = 250  # of a chart, without its axes
 _SIZE: dict[str, Any] = {"width": "container", "height": HEIGHT}
-_SHOWN = ("accuracy", "f_measure", "balanced_accuracy", "specificity", "recall")
+_SHOWN = {
+    "accuracy": "accuracy",
+    "f_measure": "F-measure",
+    "balanced_accuracy": "balanced accuracy",
+    "specificity": "specificity",
+    "recall": "recall",
+}
 
 
 def intervals(
@@ -127,7 +133,7 @@ def roc(scored: Named, level: float) -> Chart:
     """
     lines, bands, dots = [], [], []
     grid = np.linspace(0, 1, 101)
-    for name, report in _with(scored, "auroc"):
+    for name, report in _with(scored, "auroc", "AUROC"):
         curve, c = report.curve, report.counts
         assert curve is not None
         fp, tp = np.append(0, curve.fp), np.append(0, curve.tp)
@@ -152,7 +158,7 @@ def precision_recall(scored: Named, level: float) -> Chart:
         level: Confidence of the bands.
     """
     lines, bands, dots, skill = [], [], [], []
-    for name, report in _with(scored, "average_precision"):
+    for name, report in _with(scored, "average_precision", "average precision"):
         curve, c = report.curve, report.counts
         assert curve is not None
         answered = curve.tp + curve.fp
@@ -175,7 +181,7 @@ def calibration(scored: Named) -> Chart:
         scored: Names and reports of files with scores.
     """
     records = []
-    for name, report in _with(scored, "calibration_error"):
+    for name, report in _with(scored, "calibration_error", "error"):
         found = report.calibration
         assert found is not None
         records += _records(name, x=found.predicted, y=found.observed, examples=found.count)
@@ -210,11 +216,11 @@ def thresholds(report: BinaryReport, threshold: Threshold | None) -> Chart:
     finite = np.isfinite(values)  # log-odds may be infinite, and there is no place for these
     records = [
         record
-        for figure in _SHOWN
-        for record in _records(figure.replace("_", " "), x=values[finite], y=figures[figure][finite])
+        for figure, title in _SHOWN.items()
+        for record in _records(title, x=values[finite], y=figures[figure][finite])
     ]
-    title = f"threshold on the {report.kind.replace('_', ' ')}"
-    lines = _curves(records, [], [], title, "figure", alt.Scale(zero=False, nice=False))
+    across = f"threshold on the {report.kind.replace('_', ' ')}"
+    lines = _curves(records, [], [], across, "figure", alt.Scale(zero=False, nice=False))
     frozen = [] if threshold is None or not np.isfinite(threshold.value) else [_rule(x=threshold.value)]
     return alt.layer(*lines, *frozen).properties(**_SIZE)
 
@@ -280,15 +286,14 @@ def data(records: Records) -> alt.InlineData:
 
 
 def _color(records: Records) -> alt.Color:
-    """A color for each name, and a legend where there are several."""
+    """A color for each name."""
     names = list(dict.fromkeys(record["name"] for record in records))
-    legend = alt.Legend() if len(names) > 1 else None
-    return alt.Color("name:N", scale=alt.Scale(domain=names), legend=legend)
+    return alt.Color("name:N", scale=alt.Scale(domain=names))
 
 
-def _with(scored: Named, figure: str) -> Named:
+def _with(scored: Named, figure: str, title: str) -> Named:
     """The files, named with one of their figures."""
-    return [(f"{name}: {report.figures[figure].text(3)}", report) for name, report in scored]
+    return [(f"{name}: {title} {report.figures[figure].text(3)}", report) for name, report in scored]
 
 
 def _diagonal() -> alt.Chart:
