@@ -398,7 +398,7 @@ def test_the_hash_is_that_of_examples_and_pictures(vlm_examples: Callable[[str],
 
 def test_the_hash_is_that_of_the_outcomes_too(yes_no: dict[str, str], tmp_path: Path) -> None:
     def hashed(outcomes: str | None) -> str:
-        return VLMDataModule(**yes_no, sample=3, outcomes=outcomes).data_sha256
+        return VLMDataModule(**{**yes_no, "outcomes": outcomes}, sample=3).data_sha256
 
     path = tmp_path / "predictions.tsv"
     path.write_text("id\tlabel\tprediction\na\tyes\tno\n")
@@ -406,7 +406,7 @@ def test_the_hash_is_that_of_the_outcomes_too(yes_no: dict[str, str], tmp_path: 
     assert first == hashed(str(path)) != hashed(None)
     path.write_text("id\tlabel\tprediction\na\tyes\tyes\n")
     assert hashed(str(path)) != first
-    with pytest.raises(InputError, match="outcomes: cannot be read.*predict the train examples first"):
+    with pytest.raises(InputError, match=r"outcomes: cannot be read.*predict the train examples first"):
         hashed(str(tmp_path / "none.tsv"))
 
 
