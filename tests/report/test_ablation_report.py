@@ -380,7 +380,8 @@ def test_free_texts_have_no_table_of_answers(tmp_path: Path) -> None:
 
 def test_charts_are_drawn_as_files_of_every_kind_in_light_colors(report: Report) -> None:
     chart = report.plots["accuracy"].chart
-    svg = image(chart, "svg").decode()
+    svg = image(chart, "svg", "Accuracies").decode()
+    assert ">Accuracies<" in svg
     assert "var(" not in svg
     assert LIGHT["c1"] in svg  # significantly worse
     assert "2 first*" in svg

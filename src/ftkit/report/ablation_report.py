@@ -246,9 +246,9 @@ def write(report: Report, out: Path, png: bool = True) -> list[Path]:
         "report.html": to_html(document).encode(),
     }
     for name, figure in report.plots.items():
-        files[f"plots/{name}.svg"] = image(figure.chart, "svg")
+        files[f"plots/{name}.svg"] = image(figure.chart, "svg", figure.title)
         if png:
-            files[f"plots/{name}.png"] = image(figure.chart, "png")
+            files[f"plots/{name}.png"] = image(figure.chart, "png", figure.title)
     for name, content in files.items():
         with atomic_write(out / name, "wb") as file:
             file.write(content)

@@ -67,10 +67,10 @@ class Figure:
         if form not in FORMS:
             raise InputError("is no format of a chart", file=path, fix=f"end the name in .{', .'.join(FORMS)}")
         with atomic_write(path, "wb") as file:
-            file.write(image(self.chart, form))
+            file.write(image(self.chart, form, self.title))
 
     def _repr_svg_(self) -> str:
-        return image(self.chart, "svg").decode()
+        return image(self.chart, "svg", self.title).decode()
 
 
 @dataclass(frozen=True)

@@ -51,18 +51,20 @@ def specification(chart: Chart, colors: Mapping[str, str] | None = None) -> dict
     return json.loads(text)
 
 
-def image(chart: Chart, form: str) -> bytes:
+def image(chart: Chart, form: str, title: str = "") -> bytes:
     """Draw a chart in light colors, as the content of a file.
 
     Args:
         chart: From :mod:`ftkit.report.charts`.
         form: The kind of file, one of ``FORMS``.
+        title: Stands above it; if not given, its own one does.
     """
     import vl_convert
 
     spec = specification(chart, LIGHT)
     spec["config"] |= {"background": LIGHT["paper"]}
     spec["width"] = 480  # a page gives it the width that there is
+    spec |= {"title": title} if title else {}
     if form == "svg":
         return vl_convert.vegalite_to_svg(spec).encode()
     return vl_convert.vegalite_to_pdf(spec) if form == "pdf" else vl_convert.vegalite_to_png(spec, ppi=144)
