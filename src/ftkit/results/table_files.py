@@ -119,34 +119,34 @@ def _delimited_batches(table: TableFile) -> Iterator[pa.RecordBatch]:
             ),
         ) as reader:  # fmt: skip
             for batch in reader:
-                if any(map(_is_damaged, batch.columns)):
-                    raise _fault(table, "a NUL byte or a cell over 1 MB")
+                if any((pc.max(pc.binary_length(column)).as_py() or 0) > MAX_ROW_BYTES for column in batch.columns):
+                    raise _fault(table, "a cell is longer than 1 MB")
                 if not checked and any(_holds_rows(column, separator) for column in batch.columns):
                     # Arrow takes what follows a closed quote for a part of its cell, and so may swallow rows.
                     _check_rows(table)
                     checked = True
                 yield batch
-        with opened(table.path) as file:
-            quotes = sum(chunk.count(b'"') for chunk in iter(partial(file.read, BLOCK_BYTES), b""))
-        if quotes % 2:  # Arrow takes the end of the file for that of an open quote
+        if not checked and _is_suspicious(table.path):
             _check_rows(table)
     except (pa.ArrowInvalid, OSError) as error:
         raise _fault(table, str(error).partition("\n")[0]) from None
 
 
-def _is_damaged(column: pa.Array) -> bool:
-    data = column.buffers()[2]
-    long = (pc.max(pc.binary_length(column)).as_py() or 0) > MAX_ROW_BYTES
-    return data is not None and (long or re.search(b"\0", data) is not None)
-
-
 def _holds_rows(column: pa.Array, separator: str) -> bool:
     """Return whether a cell holds both a line end and a separator, as one does that has swallowed other cells."""
     data = column.buffers()[2]
-    # A search for one byte is as fast as memory; that for either of two is not.
-    if data is None or not (re.search(b"\n", data) or re.search(b"\r", data)):
+    if data is None or not re.search(b"\n", data):
         return False
     return pc.any(pc.match_substring_regex(column, f"(?s)[\r\n].*{separator}|{separator}.*[\r\n]")).as_py() is True
+
+
+def _is_suspicious(path: Path) -> bool:
+    """Return whether a file holds NUL, an open quote, which Arrow ends with the file, or quotes and no line feed."""
+    nul, quotes, lines = False, 0, False
+    with opened(path) as file:
+        for chunk in iter(partial(file.read, BLOCK_BYTES), b""):
+            nul, quotes, lines = nul or b"\0" in chunk, quotes + chunk.count(b'"'), lines or b"\n" in chunk
+    return nul or quotes % 2 == 1 or (quotes > 0 and not lines)
 
 
 def _check_rows(table: TableFile) -> None:
