@@ -63,11 +63,6 @@ def explain_class(message: str, key: str | None, paths: Sequence[str] = ()) -> I
     return None
 
 
-def own_classes(paths: Sequence[str]) -> str:
-    """Return those that ftkit offers, as words."""
-    return ", ".join(path for path in paths if re.fullmatch(r"ftkit\.\w+", path))
-
-
 def _nearest(given: str, paths: Sequence[str], otherwise: str) -> str:
     """Return which known class may have been meant by a class path or a class name."""
     names = {path.rpartition(".")[2]: path for path in reversed(paths)}
@@ -76,5 +71,5 @@ def _nearest(given: str, paths: Sequence[str], otherwise: str) -> str:
 
 
 def _another(paths: Sequence[str]) -> str:
-    own = own_classes(paths)
+    own = ", ".join(path for path in paths if re.fullmatch(r"ftkit\.\w+", path))
     return f"name {f'{own}, or ' if own else ''}a class of your own with its module: my_module.MyClass"
