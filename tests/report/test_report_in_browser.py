@@ -14,8 +14,10 @@ from fake_engine import FakeEngine, make_folder
 from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.runner import run
 from ftkit.report.ablation_report import read_results
+from ftkit.report.evaluate import evaluate
 from ftkit.report.page import to_html
 from ftkit.report.theme import DARK, LIGHT
+from ftkit.results.predictions import write_predictions
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -102,6 +104,17 @@ def test_the_report_renders_without_errors_and_without_network(tmp_path: Path, r
     assert (page["drawn"], page["wider"], page["asked"]) == (2, False, [])  # accuracy and cost; the rest is closed
     colors = DARK if dark else LIGHT
     assert (page["paper"], page["ink"]) == (rgb(colors["paper"]), rgb(colors["ink"]))
+    assert console == []
+
+
+@pytest.mark.parametrize("width", [500, 1280])
+def test_an_evaluation_of_a_file_with_an_odd_name_renders_without_errors(tmp_path: Path, width: int) -> None:
+    path, labels = tmp_path / "it's <b>.tsv", ["yes", "no", "no", "yes"] * 10
+    scores = [k / 40 for k in range(40)]
+    write_predictions(path, map(str, range(40)), labels, ["yes", "no"] * 20, scores, "probability:yes")
+    evaluation = evaluate(path)
+    page, console = browse(to_html(evaluation.document(figures=True)), tmp_path, width)
+    assert (page["drawn"], page["wider"], page["asked"]) == (6, False, [])
     assert console == []
 
 
