@@ -10,7 +10,7 @@ import numpy as np
 
 from ftkit.results.curves import Curve, probability_of
 from ftkit.results.metrics import PROPORTIONS, Counts, Figure, figure_values
-from ftkit.results.statistics import Interval, percentile_interval, wilson_interval
+from ftkit.results.statistics import Interval, wilson_interval
 
 K = TypeVar("K", bound=Hashable)
 MAX_EXAMPLES = 100_000  # above, the intervals of the score figures are a matter of the third decimal, and slow
@@ -191,7 +191,8 @@ def score_intervals(
         values["auroc"].append(curve.auroc().value or 0.0)
         values["average_precision"].append(curve.average_precision().value or 0.0)
         values["brier"].append(float(np.dot(weight, squared)) / len(score))
-    return _defined({name: percentile_interval(np.array(drawn), level) for name, drawn in values.items()})
+    limits = {name: np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]).tolist() for name, drawn in values.items()}
+    return _defined({name: (low, high) for name, (low, high) in limits.items()})
 
 
 def _defined(intervals: dict[str, Interval]) -> dict[str, Interval]:

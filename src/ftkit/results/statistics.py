@@ -115,12 +115,6 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
     return float(stats.binomtest(int(only_a), int(only_a + only_b), 0.5).pvalue)
 
 
-def percentile_interval(values: np.ndarray, level: float = 0.95) -> Interval:
-    """Return the central part of bootstrap values; ``(nan, nan)`` if the figure was undefined in some resample."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, Interval | None]:
     """Return a mean and its interval by Student's t; None where it would be no statement, as of equal values.
 
