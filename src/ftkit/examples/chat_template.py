@@ -25,7 +25,7 @@ _PROBES = ("A", "B")  # two answers without a character in common
 
 
 class Rendered(NamedTuple):
-    """Holds an example as a model's texts, before tokenization.
+    """Hold an example as a model's texts, before tokenization.
 
     Attributes:
         prompt: Everything up to where the model continues.
@@ -39,7 +39,7 @@ class Rendered(NamedTuple):
 
 
 class ChatTemplate:
-    """Renders examples as texts for one model.
+    """Render examples as texts for one model.
 
     Args:
         processor: The model's tokenizer, or its processor, which holds one.

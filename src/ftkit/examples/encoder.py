@@ -20,7 +20,7 @@ Batch = dict[str, Any]
 
 @dataclass(frozen=True)
 class EncodedExample:
-    """Holds an example as tokens and pixels.
+    """Hold an example as tokens and pixels.
 
     Attributes:
         example: The example itself.
@@ -54,7 +54,7 @@ class EncodedExample:
 
 
 class Encoder:
-    """Encodes examples of text, and batches of them, for one model.
+    """Encode examples of text, and batches of them, for one model.
 
     Args:
         processor: The model's tokenizer, or its processor.

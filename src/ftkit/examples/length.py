@@ -13,7 +13,7 @@ TooLong = Literal["cut", "skip"]
 
 @dataclass(frozen=True)
 class LengthRule:
-    """What is done with an example that is too long. A prompt is never cut, so neither is an image.
+    """Say what is done with an example that is too long. A prompt is never cut, so neither is an image.
 
     Examples of evaluation have a rule of their own: none is left out, whatever is done in training, so that all models
     are judged by the same ones. See :meth:`for_evaluation`.

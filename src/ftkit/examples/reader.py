@@ -48,7 +48,7 @@ ImageReference = Path | StoredImage
 
 @dataclass(frozen=True)
 class Example:
-    """One example to train on, whatever shape it came in.
+    """Hold one example to train on, whatever shape it came in.
 
     Args:
         id: Its unique name.

@@ -17,7 +17,7 @@ from ftkit.examples.supervision import Supervise
 
 
 class Encoded(NamedTuple):
-    """Holds an example as token ids.
+    """Hold an example as token ids.
 
     Attributes:
         prompt: Those of the prompt.
@@ -31,7 +31,7 @@ class Encoded(NamedTuple):
 
 
 class Renderer(ChatTemplate):
-    """Renders examples as texts and tokens for one model.
+    """Render examples as texts and tokens for one model.
 
     Args:
         processor: See :class:`ftkit.examples.chat_template.ChatTemplate`.

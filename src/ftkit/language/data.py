@@ -21,7 +21,7 @@ _POOL = 50  # batches whose examples are sorted by length together
 
 
 class LanguageDataModule(ExampleDataModule):
-    """Examples of text for a causal language model; a subclass says where they come from.
+    """Encode examples of text for a causal language model; a subclass says where they come from.
 
     Args:
         bucket: Put examples of similar length into a batch: less padding, and still another order each epoch.
@@ -93,7 +93,7 @@ class LanguageDataModule(ExampleDataModule):
 
 
 class TextDataModule(LanguageDataModule):
-    """Examples of text from files of JSON lines, in the shapes of :mod:`ftkit.examples.reader`.
+    """Read examples of text from files of JSON lines, in the shapes of :mod:`ftkit.examples.reader`.
 
     Args:
         train: The file to train on, or a folder that ``datasets`` saved.

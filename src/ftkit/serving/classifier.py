@@ -16,7 +16,7 @@ class Classifies(Protocol):
 
 
 class BatchClassifier:
-    """Classifies the waiting texts in batches.
+    """Classify the waiting texts in batches.
 
     Args:
         model: The classifier.

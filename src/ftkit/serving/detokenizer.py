@@ -11,7 +11,7 @@ _INCOMPLETE = "\ufffd"
 
 
 class Detokenizer:
-    """Decodes the tokens of one answer piece by piece; the pieces joined are the whole answer.
+    """Decode the tokens of one answer piece by piece; the pieces joined are the whole answer.
 
     Tokens that end inside a character, and text that may be the beginning of a stop string or of what is left out, are
     held back. Each call decodes a few last tokens only: the text of a token can depend on the one before (a

@@ -32,7 +32,7 @@ class _Sequence:
 
 
 class BatchGenerator:
-    """Runs a causal language model over a batch of answers, one token each a step.
+    """Run a causal language model over a batch of answers, one token each a step.
 
     Prompts are padded on the left, masked and numbered from their first real token, so that an answer does not depend
     on its neighbours. A request that arrives while others run is computed on its own first and then joins them; one

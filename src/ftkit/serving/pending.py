@@ -13,7 +13,7 @@ from ftkit.serving.replies import ApiError
 
 
 class Pending:
-    """Collects the results of one request's jobs as they come.
+    """Collect the results of one request's jobs as they come.
 
     Args:
         seconds: Time for all of them.

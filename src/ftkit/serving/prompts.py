@@ -12,7 +12,7 @@ from ftkit.examples.renderer import Renderer
 
 
 class Prompts:
-    """Turns requests into token ids.
+    """Turn requests into token ids.
 
     Args:
         tokenizer: The model's tokenizer.

@@ -60,7 +60,7 @@ class ApiError(Exception):
 
 
 class Reply:
-    """Builds one answer in OpenAI's format, whole or as chunks of a stream, with one id and time.
+    """Build one answer in OpenAI's format, whole or as chunks of a stream, with one id and time.
 
     Args:
         kind: Completion or chat.

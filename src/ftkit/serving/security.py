@@ -19,7 +19,7 @@ log = logging.getLogger("ftkit.serving")
 
 
 class Guard:
-    """Checks requests before they reach the application.
+    """Check requests before they reach the application.
 
     A foreign ``Host`` (a name that an attacker resolves to this machine) or ``Origin`` (another web page) is
     refused; there are no CORS headers. With a key every request but ``/health`` must send it, which is checked before

@@ -35,7 +35,7 @@ class Engine(Protocol):
 
 
 class ModelThread:
-    """Runs an engine in a thread of its own.
+    """Run an engine in a thread of its own.
 
     Args:
         engine: The model.

@@ -21,7 +21,7 @@ from ftkit.training.split_data import SplitDataModule
 
 
 class ExampleDataModule(SplitDataModule):
-    """Prompts with answers for a generative model; a subclass says where they come from, and encodes them.
+    """Provide prompts with answers for a generative model; a subclass says where they come from, and encodes them.
 
     Batches are those of :class:`ftkit.training.generative.GenerativeModule`. The chat template, if the model has one,
     is the only formatter; only answers are supervised, their end among them.

@@ -1,1 +1,1 @@
-"""Models that read pictures and answer in words: supervised tuning, preferences, and the yes/no workflow."""
+"""Vision-language models: supervised fine-tuning, preference tuning, and yes-or-no questions."""

@@ -32,7 +32,7 @@ _CHANGED = {
 
 
 class VLMDataModule(ExampleDataModule):
-    """Questions about images with their answers, for a vision-language model.
+    """Read, split and batch questions about images with their answers, for a vision-language model.
 
     Each source is a file of JSON lines or a folder that ``datasets.Dataset.save_to_disk`` wrote; the shapes of examples
     are those of :mod:`ftkit.examples.reader`. A model that is tuned on preferences gets the rejected answers too; pairs

@@ -28,7 +28,7 @@ _OWN = {"input_ids", "attention_mask", "labels"}  # labels: PaliGemma's processo
 
 
 class ChatEncoder(Encoder):
-    """Encodes examples with images, and batches of them, for one model.
+    """Encode examples with images, and batches of them, for one model.
 
     Args:
         processor: The model's processor.

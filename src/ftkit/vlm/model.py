@@ -16,7 +16,7 @@ VISION_PARTS = ("vision_model", "connector", "vision_tower", "multi_modal_projec
 
 
 class VLMModule(GenerativeModule):
-    """Tunes a vision-language model; subclasses say by which loss.
+    """Tune a vision-language model; subclasses say by which loss.
 
     Args:
         freeze_vision: Whether vision tower and connector are frozen. They get adapters only where this is false and

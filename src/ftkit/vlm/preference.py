@@ -15,7 +15,7 @@ PreferenceLoss = Literal["sigmoid", "ipo"]
 
 
 class DPOLosses(NamedTuple):
-    """Holds the results of :func:`dpo_loss` for B pairs.
+    """Hold the results of :func:`dpo_loss` for B pairs.
 
     Attributes:
         losses: (B,), not reduced.

@@ -52,7 +52,7 @@ def _without_adapters(net: nn.Module) -> Iterator[None]:
 
 
 class CachedReference:
-    """Caches log-probabilities of answers under the reference on disk.
+    """Cache log-probabilities of answers under the reference on disk.
 
     The entry is named by the weights of the text model and the settings, an example in it by the tokens, which of them
     are supervised, and the images as the text model sees them: their features, or their pixels and the weights of the

@@ -23,7 +23,7 @@ _TEXT_MODELS = ("llama", "gemma", "gemma2")  # positions rotate, so they may sta
 
 
 class SharedExamples(NamedTuple):
-    """Holds B pairs as B examples of width S.
+    """Hold B pairs as B examples of width S.
 
     Attributes:
         input_ids: int64 (B, S); padding is any token but the image's.

@@ -112,7 +112,7 @@ def tile_keys(inputs: dict[str, Any]) -> list[bytes]:
 
 
 class FrozenVision:
-    """Caches the features of a model's frozen vision tower and connector on disk.
+    """Cache the features of a model's frozen vision tower and connector on disk.
 
     Args:
         net: The model, on its device; :func:`is_frozen` holds.
