@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from ftkit.classifier import loading
-from ftkit.classifier.backbone import Backbone, Weights
+from ftkit.classifier.backbone import Weights
 from ftkit.classifier.encoding import Encoding
 from ftkit.classifier.frozen_prefix import FrozenPrefix
 from ftkit.classifier.loss import class_loss, summed_weight
 from ftkit.classifier.network import CLASSES, FrozenDtype, SequenceClassifier
 from ftkit.classifier.pooling import Pooling, reads_padding, unpadded
-from ftkit.classifier.trainable import (
-    LoraFlavour,
-    Trainable,
-    add_lora,
-    choose_trainable,
-    frozen_blocks,
-    trainable_blocks,
-)
+from ftkit.classifier.pretrained import PretrainedClassifier
+from ftkit.classifier.trainable import LoraFlavour, Trainable, add_lora, choose_trainable, frozen_blocks
 from ftkit.errors import InputError, at_least, below_one
-from ftkit.models.base_files import BaseFiles, Location
-from ftkit.models.base_model import Quantization, locate, locate_processor, quantization_options
-from ftkit.training.checkpoint import trainable_parameters
+from ftkit.models.base_model import Quantization
 from ftkit.training.distributed import summed
 from ftkit.training.lightning_internals import attached_trainer
-from ftkit.training.measured import MeasuredModule, Metrics
-from ftkit.training.optimizer import Interval, configured_optimizers
+from ftkit.training.measured import Metrics
+from ftkit.training.optimizer import Interval
 from ftkit.training.sharding import holds_whole_network, shard
 
 
-class TextClassifier(MeasuredModule):
+class TextClassifier(PretrainedClassifier):
     """A decoder-only transformer of any family as a two-class text classifier.
 
     Batches are dicts: ``input_ids`` (B, T) int64 right padded, ``length`` (B,) int64, ``label`` (B,) int64, ``id`` list
@@ -133,54 +122,6 @@ class TextClassifier(MeasuredModule):
         self.net: SequenceClassifier | None = None
         self.encoding = None
         self.val_accuracy = MulticlassAccuracy(CLASSES, average="micro")
-
-    @property
-    def base_options(self) -> dict[str, Any]:
-        """Return the options that identify the backbone."""
-        identity = {"source": self.base_model, "weights": self.weights, "revision": self.revision}
-        return identity if self.weights == "pretrained" else {**identity, "seed": self.seed}
-
-    @property
-    def base_name(self) -> str:
-        """Return the hub id, the folder or the file that ``base_model`` means."""
-        return locate(self.base_model)
-
-    @property
-    def base_files(self) -> BaseFiles:
-        """Return where backbone and tokenizer are loaded from."""
-        named = self.tokenizer_source
-        tokenizer = Location(locate_processor(named)) if named else Location(self.tokenizer_name, self.revision)
-        return BaseFiles(Location(self.base_name, self.revision), tokenizer, self.weights == "pretrained")
-
-    @property
-    def tokenizer_name(self) -> str:
-        """Return the hub id, the folder or the file of the base model's tokenizer."""
-        return locate_processor(self.base_model)
-
-    @property
-    def context_length(self) -> int:
-        """Return the largest number of tokens in a text."""
-        return loading.context_length(self.load_config())
-
-    def load_config(self) -> PretrainedConfig:
-        """Load the configuration of the backbone."""
-        return loading.load_config(self.base_name, self.revision)
-
-    def build_backbone(self) -> Backbone:
-        """Load or draw the backbone; called once, with the global generator seeded."""
-        config = self.load_config()
-        options = self._quantization_options(config)
-        model = loading.load_decoder(self.base_name, config, self.weights, self.revision, self.dropout, **options)
-        return Backbone(model, self.causal_mask)
-
-    def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load the tokenizer of the base model, or the one named."""
-        return loading.load_tokenizer(*self.base_files.tokenizer)
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load the backbone's tokenizer, once."""
-        return self.load_tokenizer()
 
     @property
     def encoding(self) -> Encoding | None:
@@ -299,11 +240,6 @@ class TextClassifier(MeasuredModule):
         """Return the predictions of a batch."""
         return self._predictions(batch, self(batch))
 
-    def configure_optimizers(self) -> Any:
-        """Build the optimizer over the trainable parameters, and its scheduler if there is one."""
-        learning = trainable_parameters(self).values()
-        return configured_optimizers(learning, self.optimizer, self.scheduler, self.lr, self.scheduler_interval)
-
     @torch.inference_mode()
     def classify(self, texts: list[str], batch_size: int = 8) -> list[dict[str, Any]]:
         """Label texts, encoded and padded as in training.
@@ -354,16 +290,6 @@ class TextClassifier(MeasuredModule):
         if not getattr(data, "datasets", None) or not holds_whole_network(self.trainer):
             return None
         return FrozenPrefix(net, data.datasets, data.batch_size, self.trainer.precision_plugin.forward_context)
-
-    def _quantization_options(self, config: PretrainedConfig) -> dict[str, Any]:
-        """Return the arguments with which ``from_pretrained`` quantizes frozen weights; none without quantization."""
-        if self.quantization is None:
-            return {}
-        if self.weights != "pretrained":
-            raise InputError("only pretrained weights can be quantized", field="weights", got=self.weights)
-        blocks = loading.block_names(config)
-        learning = 0 if self.trainable == "lora" else trainable_blocks(self.trainable, len(blocks))
-        return quantization_options(self.quantization, self.root_device, blocks[len(blocks) - learning :])
 
     def _predictions(self, batch: dict[str, Any], logits: Tensor) -> dict[str, Any]:
         probability = logits.detach().float().softmax(-1)[:, 1]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any, Literal
+
+import numpy as np
 
 from ftkit.errors import InputError, at_least
 from ftkit.examples.prompt_style import asked, spaced
@@ -16,7 +19,8 @@ from ftkit.language.data import LanguageDataModule
 from ftkit.run_folder import SplitName
 
 Operation = Literal["+", "-", "*"]
-_PARTS = {"train": 8, "val": 1, "test": 1}  # of ten pairs of operands
+_TENTHS = (*["train"] * 8, "val", "test")  # of the pairs of operands
+_RESULTS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _PATIENCE = 200  # draws for each problem asked for
 
 
@@ -42,22 +46,16 @@ class Problem:
     @property
     def answer(self) -> str:
         """Return its result."""
-        results = {
-            "+": self.first + self.second,
-            "-": self.first - self.second,
-            "*": self.first * self.second,
-        }
-        return str(results[self.operation])
+        return str(_RESULTS[self.operation](self.first, self.second))
 
     @property
     def carries(self) -> bool:
         """Return whether the written calculation has a carry, or a borrow where magnitudes are subtracted."""
         first, second = abs(self.first), abs(self.second)
-        digits, others = _digits(first), _digits(second)
+        digits, others = ([int(digit) for digit in reversed(str(number))] for number in (first, second))
         if self.operation == "*":
-            return any(sum(column) > 9 for column in _columns(digits, others))
-        width = max(len(digits), len(others))
-        pairs = list(zip(_padded(digits, width), _padded(others, width), strict=True))
+            return bool(max(np.convolve(digits, others)) > 9)  # sums of the columns of a long multiplication
+        pairs = list(zip_longest(digits, others, fillvalue=0))
         if (self.operation == "+") == ((self.first < 0) == (self.second < 0)):  # the magnitudes are added
             return any(a + b > 9 for a, b in pairs)
         return any(a < b if first >= second else b < a for a, b in pairs)
@@ -189,27 +187,5 @@ def split_of(first: int, second: int, seed: int = 0) -> str:
         True
     """
     pair = sorted((abs(first), abs(second)))
-    place = int.from_bytes(hashlib.sha256(f"{seed} {pair}".encode()).digest()[:4], "big") % sum(_PARTS.values())
-    for split, parts in _PARTS.items():
-        if place < parts:
-            return split
-        place -= parts
-    raise AssertionError("the places are those of the parts")
-
-
-def _digits(number: int) -> list[int]:
-    """Digits of a magnitude, the last one first."""
-    return [int(digit) for digit in reversed(str(number))]
-
-
-def _padded(digits: list[int], width: int) -> list[int]:
-    return digits + [0] * (width - len(digits))
-
-
-def _columns(first: list[int], second: list[int]) -> list[list[int]]:
-    """The products of digits that stand in one column of a long multiplication."""
-    columns: list[list[int]] = [[] for _ in range(len(first) + len(second))]
-    for place, digit in enumerate(first):
-        for other, factor in enumerate(second):
-            columns[place + other].append(digit * factor)
-    return columns
+    place = int.from_bytes(hashlib.sha256(f"{seed} {pair}".encode()).digest()[:4], "big") % len(_TENTHS)
+    return _TENTHS[place]

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 import lightning as L
 import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
@@ -20,6 +21,7 @@ from ftkit.run_folder import FORMAT, refuse_other_format
 from ftkit.storage import CHECKSUM_SUFFIX, atomic_write, verify_checksum
 from ftkit.training.callback_checks import refuse_callbacks
 from ftkit.training.lightning_internals import attached_trainer
+from ftkit.training.optimizer import Interval, configured_optimizers
 from ftkit.training.schedule import check_schedules
 
 DEFAULT_EPOCHS = 3  # of the commands, where nothing says how long to train
@@ -58,11 +60,19 @@ class TrainedStateModule(L.LightningModule):
 
     default_epochs: ClassVar[int] = DEFAULT_EPOCHS
     revision: str | None  # of the base model, if it is on the hub
+    optimizer: OptimizerCallable
+    scheduler: LRSchedulerCallable | None
+    scheduler_interval: Interval
 
     def __init__(self) -> None:
         super().__init__()
         self.strict_loading = False  # the frozen weights come from the base; on_load_checkpoint compares the keys
         self.lr: float | None = None  # set by Lightning's LearningRateFinder; replaces the optimizer's own rate
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer over the trainable parameters, and its scheduler if there is one."""
+        parameters = trainable_parameters(self).values()
+        return configured_optimizers(parameters, self.optimizer, self.scheduler, self.lr, self.scheduler_interval)
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Add none, and refuse those that cannot do their work; Lightning asks before anything is set up.

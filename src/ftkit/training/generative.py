@@ -32,8 +32,7 @@ from ftkit.models.base_model import (
 from ftkit.models.generation import Answers, end_tokens, greedy_answers
 from ftkit.models.losses import SupervisedLogProbs, supervised_log_probs, token_loss
 from ftkit.run_folder import SplitName
-from ftkit.training.checkpoint import trainable_parameters
-from ftkit.training.optimizer import Interval, configured_optimizers
+from ftkit.training.optimizer import Interval
 from ftkit.training.sharding import gathered, shard
 from ftkit.training.windowed_module import WindowedModule
 
@@ -264,11 +263,6 @@ class GenerativeModule(WindowedModule):
     def generate(self, prompts: dict[str, Tensor]) -> Answers:
         """Generate greedy answers to a batch of left padded prompts, all at once."""
         return greedy_answers(self.net, self.tokenizer, self.model_inputs(prompts), self.max_new_tokens)
-
-    def configure_optimizers(self) -> Any:
-        """Return the optimizer over the trainable parameters, with its scheduler if there is one."""
-        parameters = trainable_parameters(self).values()
-        return configured_optimizers(parameters, self.optimizer, self.scheduler, self.lr, self.scheduler_interval)
 
     def export(self, folder: str | Path, merge: bool = False) -> None:
         """Write the tuned model for transformers and peft: safetensors, configuration, tokenizer or processor.
