@@ -39,11 +39,11 @@ def problem(path: str, said: str) -> str:
         ),
         (
             "Import path ftkit.SpamDataModule does not correspond to a subclass of LightningModule",
-            f"model: is no LightningModule (got 'ftkit.SpamDataModule'); fix: {OWN}",
+            f"model: is not a LightningModule (got 'ftkit.SpamDataModule'); fix: {OWN}",
         ),
         (
             "Import path does not correspond to a subclass of LightningModule\nGiven value: os.path",
-            f"model: is no LightningModule (got 'os.path'); fix: {OWN}",
+            f"model: is not a LightningModule (got 'os.path'); fix: {OWN}",
         ),
         ("module 'os' has no attribute 'pth'", "model: module 'os' has no attribute 'pth'; fix: did you mean os.path?"),
     ],

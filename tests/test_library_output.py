@@ -15,7 +15,7 @@ for line in sys.stdin:
     print("$", line.strip(), flush=True)
     print("exit code", main(line.split()), flush=True)
 """
-NOTICE = r"notice: the run is the one in .*/run, where its config\.yaml lies"
+NOTICE = r"notice: using the run folder .*/run, which holds this config\.yaml"
 TRAINABLE = r"Trainable: .* parameters \(.*\): h\.3 \(12\), ln_f \(2\), head \(2\)"
 LOADED = r"Loaded model weights from the checkpoint at .*\.ckpt"
 FINDING = r"(ok|n/a) .*"

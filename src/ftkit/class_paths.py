@@ -59,7 +59,7 @@ def explain_class(message: str, key: str | None, paths: Sequence[str] = ()) -> I
         return InputError(f"its module cannot be imported: {match['said']}", field=key, got=match["given"])
     if match := _ANOTHER_KIND.search(message):
         given = match["given"] or (_GIVEN.search(message) or {"given": ""})["given"]
-        return InputError(f"is no {match['base']}", field=key, got=given.strip(), fix=_another(paths))
+        return InputError(f"is not a {match['base']}", field=key, got=given.strip(), fix=_another(paths))
     return None
 
 

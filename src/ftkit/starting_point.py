@@ -26,7 +26,7 @@ def folder_of_run(configs: Sequence[Path]) -> Path | None:
     own = [file.parent for file in configs if file.name == CONFIG_FILE]
     if not own:
         return None
-    print(f"notice: the run is the one in {own[-1]}, where its {CONFIG_FILE} lies", file=sys.stderr)
+    print(f"notice: using the run folder {own[-1]}, which holds this {CONFIG_FILE}", file=sys.stderr)
     return own[-1]
 
 

@@ -99,7 +99,7 @@ def check_trainer(trainer: L.Trainer) -> None:
     """
     if starts_processes_from_memory(trainer):
         raise InputError(
-            "trains in spawned or forked processes, from which the run does not come back",
+            "trains in spawned or forked processes, whose results are lost when they end",
             field="trainer.strategy",
             got=type(trainer.strategy).__name__,
             fix="use ddp, which runs the command again in each process",
@@ -115,14 +115,14 @@ def _check_name(name: str, with_metric_names: bool) -> None:
     try:
         slashed = [metric for metric in metrics_in_name(name) if "/" in metric]
     except ValueError as error:
-        raise InputError(f"is no format: {error}", field=field, got=name) from error
+        raise InputError(f"is not a valid format: {error}", field=field, got=name) from error
     if "/" in re.sub(r"\{.*?\}", "", name):
         fix = f"use {PurePath(name).name!r}, and dirpath for a folder"
         raise InputError("a checkpoint's name may have no slash", field=field, got=name, fix=fix)
     if slashed and with_metric_names:
         plain = re.sub(r"\{(.*?)(:.*?)?\}", lambda part: f"{part[1].replace('/', '_')}={part[0]}", name)
         raise InputError(
-            f"the name of {slashed[0]} would put the checkpoint into a folder, which is not looked into",
+            f"the name of {slashed[0]} would put the checkpoint into a folder where no command looks for it",
             field=field,
             got=name,
             fix=f"use auto_insert_metric_name: false with filename: '{plain}'",

@@ -275,7 +275,7 @@ def test_bloom_refuses_a_mask_of_four_dimensions() -> None:
 
 
 def test_an_encoder_is_no_decoder() -> None:
-    with pytest.raises(InputError, match="base_model: is no decoder: its tokens see those behind them"):
+    with pytest.raises(InputError, match="base_model: is not a decoder: its tokens attend to later ones"):
         Backbone(tiny("bert"))
 
 

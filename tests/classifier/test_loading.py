@@ -106,7 +106,7 @@ def test_a_gguf_file_brings_its_tokenizer(gguf_file: Path, llama_folder: Path) -
 @pytest.mark.parametrize("kind", ["t5", "idefics3"])
 def test_another_kind_of_model_is_refused(kind: str, tmp_path: Path) -> None:
     AutoConfig.for_model(kind).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=rf"model_type: is no decoder of text \(got '{kind}'\)"):
+    with pytest.raises(InputError, match=rf"model_type: is not a text decoder \(got '{kind}'\)"):
         load_config(str(tmp_path))
 
 
@@ -128,5 +128,5 @@ def test_a_tokenizer_without_an_end_is_refused(llama_folder: Path, tmp_path: Pat
     settings["eos_token"] = None
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    with pytest.raises(InputError, match="eos_token: the tokenizer names no end of text"):
+    with pytest.raises(InputError, match="eos_token: the tokenizer has no end-of-text token"):
         load_tokenizer(str(tmp_path))

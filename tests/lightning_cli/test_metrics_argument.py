@@ -181,7 +181,7 @@ def test_what_cannot_be_logged_is_refused_before_training(
             {"f1": {"class_path": "torchmetrics.classification.BinaryF1Score", "init_args": {"treshold": 1}}},
             "treshold: no such option; fix: did you mean threshold?",
         ),
-        ({"class_path": "torch.optim.AdamW"}, "is no Metric (got 'torch.optim.AdamW'); fix: name ftkit.BinaryEval"),
+        ({"class_path": "torch.optim.AdamW"}, "is not a Metric (got 'torch.optim.AdamW'); fix: name ftkit.BinaryEval"),
     ],
 )
 def test_a_misspelt_metric_is_refused_with_what_was_meant(

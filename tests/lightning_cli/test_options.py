@@ -63,7 +63,7 @@ def test_another_optimizer_may_be_named(tiny_config: Path, tmp_path: Path) -> No
         (["--model", "GPT3Classifier"], "model: no such class (got 'GPT3Classifier'); fix: did you mean ftkit.GPT2"),
         (["--data", "SpamDatModule"], "data: no such class (got 'SpamDatModule'); fix: did you mean ftkit.SpamDataM"),
         (["--data", "nowhere.Data"], "data: there is no module nowhere (got 'nowhere.Data')"),
-        (["--model", "ftkit.SpamDataModule"], "model: is no LightningModule (got 'ftkit.SpamDataModule'); fix: n"),
+        (["--model", "ftkit.SpamDataModule"], "model: is not a LightningModule (got 'ftkit.SpamDataModule'); fix: n"),
         (["--trainer.logger", "CSVLoger"], "logger: no such class (got 'CSVLoger'); fix: did you mean lightning."),
         (["--model.optimizer", "SDG"], "optimizer: no such class (got 'SDG'); fix: did you mean torch.optim.SGD?"),
         (

@@ -59,7 +59,10 @@ def scheduler(name: str, **options: str) -> list[str]:
             callback("ModelCheckpoint", every_n_epochs="2", filename="best/{epoch}"),
             "a checkpoint's name may have no slash (got 'best/{epoch}'); fix: use '{epoch}', and dirpath for a folder",
         ),
-        (callback("ModelCheckpoint", every_n_epochs="2", filename="{epoch"), "filename: is no format: expected '}'"),
+        (
+            callback("ModelCheckpoint", every_n_epochs="2", filename="{epoch"),
+            "filename: is not a valid format: expected '}'",
+        ),
     ],
 )
 def test_an_argument_that_cannot_be_used(options: list[str], message: str, ftkit: Ftkit, tmp_path: Path) -> None:

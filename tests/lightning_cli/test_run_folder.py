@@ -66,7 +66,7 @@ def test_whoever_goes_on_or_evaluates_by_a_runs_own_config_means_that_run(
     before = contents(other)
     monkeypatch.chdir(tmp_path)
     assert main(["test", "--config", "one run/config.yaml"]) == 0
-    assert f"notice: the run is the one in {one}, where its config.yaml lies" in capfd.readouterr().err
+    assert f"notice: using the run folder {one}, which holds this config.yaml" in capfd.readouterr().err
     assert (one / "predictions-test.tsv").read_bytes() == (run_folder / "predictions-test.tsv").read_bytes()
     assert main(["fit", "--config", "one run/config.yaml", "--resume", "--trainer.max_epochs", "3"]) == 0
     assert json.loads((one / "result.json").read_text())["steps"] == 12

@@ -212,9 +212,9 @@ def test_what_cannot_be_served_is_told(tmp_path: Path, spam: Path, monkeypatch: 
 
     with pytest.raises(InputError, match="no such folder"):
         load("/no/such/folder")
-    with pytest.raises(InputError, match="adapter: a run brings its own"):
+    with pytest.raises(InputError, match="adapter: comes with the run and cannot be given"):
         load(spam, adapter=tmp_path)
-    with pytest.raises(InputError, match="quantization: a classifier takes none"):
+    with pytest.raises(InputError, match="quantization: does not apply to a classifier"):
         load(spam, quantization="nf4")
     with pytest.raises(InputError, match=r"holds no adapter_config\.json"):
         load("demo", adapter=tmp_path)
@@ -226,7 +226,7 @@ def test_what_cannot_be_served_is_told(tmp_path: Path, spam: Path, monkeypatch: 
     (tmp_path / "checkpoints").mkdir()
     for made_by, message in (
         ("os.system", r"was made by a class that is not ftkit's .*os\.system"),
-        ("ftkit.gone.Model", r"class_path: was made by another ftkit \(got 'ftkit\.gone\.Model'\); fix: "),
+        ("ftkit.gone.Model", r"class_path: was made by another version of ftkit \(got 'ftkit\.gone\.Model'\); fix: "),
     ):
         stored = {"state_dict": {}, "hyper_parameters": {"_class_path": made_by}}
         torch.save(stored, tmp_path / "checkpoints" / "last.ckpt")

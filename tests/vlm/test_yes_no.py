@@ -53,7 +53,7 @@ def test_the_score_names_the_class_as_the_labels_do() -> None:
 def test_the_words_must_differ() -> None:
     with pytest.raises(InputError, match="positive"):
         VLMYesNo(base_model="x", positive="No.", negative="no")
-    with pytest.raises(InputError, match="negative: is no word"):
+    with pytest.raises(InputError, match="negative: is not a word"):
         VLMYesNo(base_model="x", negative=" .")
 
 

@@ -159,7 +159,7 @@ class Backbone(nn.Module):
             raise self._always_causal(_first_line(error)) from error
         sees_ahead = not torch.equal(states[0, 0], states[1, 0])
         if self.causal and sees_ahead:
-            raise InputError("is no decoder: its tokens see those behind them", field="base_model", got=self._family)
+            raise InputError("is not a decoder: its tokens attend to later ones", field="base_model", got=self._family)
         if not self.causal and not sees_ahead:
             raise self._always_causal("it ignores one")
         return states
@@ -194,7 +194,7 @@ class Backbone(nn.Module):
 
     def _always_causal(self, why: str) -> InputError:
         return InputError(
-            f"{self._family} takes no attention mask of four dimensions, which switches the causal mask off: {why}",
+            f"{self._family} accepts no 4-D attention mask, which causal_mask: false needs: {why}",
             field="causal_mask",
             got=False,
             fix="use causal_mask: true",

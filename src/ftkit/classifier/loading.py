@@ -39,7 +39,7 @@ def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
     config = load_pretrained(AutoConfig, name, revision)
     if config.is_encoder_decoder or config is not config.get_text_config():
         raise InputError(
-            "is no decoder of text", file=name, field="model_type", got=config.model_type, fix="name a causal LM"
+            "is not a text decoder", file=name, field="model_type", got=config.model_type, fix="name a causal LM"
         )
     return config
 
@@ -53,7 +53,7 @@ def context_length(config: PretrainedConfig) -> int:
     for name in _CONTEXTS:
         if isinstance(positions := getattr(config, name, None), int):
             return positions
-    raise InputError("names no largest number of positions", field="model_type", got=config.model_type)
+    raise InputError("does not name its context length", field="model_type", got=config.model_type)
 
 
 def load_decoder(
@@ -113,7 +113,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     """
     tokenizer = load_processor(AutoTokenizer, name, revision)
     if tokenizer.eos_token_id is None:
-        raise InputError("the tokenizer names no end of text", file=name, field="eos_token", got=None)
+        raise InputError("the tokenizer has no end-of-text token", file=name, field="eos_token", got=None)
     return tokenizer
 
 

@@ -104,7 +104,7 @@ def _cut(order: NDArray[np.int64], fractions: tuple[float, float]) -> Split:
 def _check(fractions: tuple[float, float], seed: int) -> None:
     if min(fractions) <= 0 or sum(fractions) >= 1:
         raise InputError(
-            "must be two positive parts, train and validation, that leave a rest for test",
+            "must be two positive fractions, train and validation, whose sum is below 1",
             field="fractions",
             got=fractions,
             fix="use for example [0.7, 0.1]",

@@ -37,7 +37,9 @@ def class_of(folder: Path) -> Any:
         if not str(error.name).startswith("ftkit"):
             raise
         fix = "use the one that its result.json names"
-        raise InputError("was made by another ftkit", file=folder, field="class_path", got=path, fix=fix) from error
+        raise InputError(
+            "was made by another version of ftkit", file=folder, field="class_path", got=path, fix=fix
+        ) from error
     if not (isinstance(kind, type) and issubclass(kind, TrainedStateModule)):
         raise InputError(
             "was made by a class that is not ftkit's",
@@ -84,7 +86,7 @@ def load_run(folder: Path, **loading: Any) -> Any:
     else:
         for field in ("quantization", "dtype"):
             if loading.get(field) not in (None, "auto"):
-                raise InputError("a classifier takes none", field=field, got=loading[field])
+                raise InputError("does not apply to a classifier", field=field, got=loading[field])
         module = kind.restored(_stored(folder), device)
     return module
 
@@ -105,4 +107,4 @@ def _configured_class(folder: Path) -> str:
     try:
         return str(config["model"]["class_path"])
     except (KeyError, TypeError):
-        raise InputError("says nothing of the class that made it", file=folder, fix="load it in Python") from None
+        raise InputError("does not name the class that made it", file=folder, fix="load it in Python") from None

@@ -46,7 +46,7 @@ def load_served(
     if is_run(folder):
         for field, value in (("revision", revision), ("adapter", adapter)):
             if value is not None:
-                raise InputError("a run brings its own", field=field, got=value)
+                raise InputError("comes with the run and cannot be given", field=field, got=value)
         loaded = load_run(folder, **loading)
         if hasattr(loaded, "classify"):
             return Served(name, ModelThread(BatchClassifier(loaded, batch_size), limits.waiting))

@@ -159,7 +159,7 @@ class ArithmeticDataModule(LanguageDataModule):
                         break
             if len(found) < self.sizes[split]:
                 raise InputError(
-                    f"there are hardly more than {len(found)} problems of this kind for {split}",
+                    f"there are only about {len(found)} problems of this kind for {split}",
                     field=f"{split}_size",
                     got=self.sizes[split],
                     fix="ask for fewer, or for more digits",

@@ -70,9 +70,9 @@ class VLMDPO(VLMModule):
         if not 0 < beta < float("inf"):
             raise InputError("must be positive", field="beta", got=beta)
         if not 0 <= label_smoothing < 0.5:
-            raise InputError("is a probability below one half", field="label_smoothing", got=label_smoothing)
+            raise InputError("must be a probability below 0.5", field="label_smoothing", got=label_smoothing)
         if label_smoothing and loss != "sigmoid":
-            raise InputError("belongs to the sigmoid loss", field="label_smoothing", got=label_smoothing)
+            raise InputError("applies to the sigmoid loss only", field="label_smoothing", got=label_smoothing)
 
     @property
     def reference_net(self) -> Any:

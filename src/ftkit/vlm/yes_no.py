@@ -48,9 +48,9 @@ class VLMYesNo(MeasuredModule, VLMModule):
         super().__init__(metrics=metrics, **options)
         for field, word in (("positive", positive), ("negative", negative)):
             if not normalize(word).strip("."):
-                raise InputError("is no word", field=field, got=word)
+                raise InputError("is not a word", field=field, got=word)
         if normalize(positive) == normalize(negative):
-            raise InputError("is the negative answer as well", field="positive", got=positive)
+            raise InputError("equals the negative answer", field="positive", got=positive)
         self.class_names = (negative, positive)
         self.score_name = f"log_odds:{normalize(positive)}"  # as in the labels
 
