@@ -46,7 +46,7 @@ def test_a_folder_holds_one_model_or_one_folder_a_size(gpt2_folder: Path, tmp_pa
     ("source", "size", "message"),
     [
         ("hub", None, r"size: the hub has four sizes .*choose one of small, medium, large, xl"),
-        ("/nowhere", "small", r"source: no such folder \(got '/nowhere'\)"),
+        ("/nowhere", "small", r"base_model: no such folder \(got '/nowhere'\)"),
         ("EMPTY", "small", r"holds no config.json, neither itself nor in a folder small"),
         ("FOLDER", "small", r"size: holds 3 layers x 32, but size small is 12 x 768 .*size: null"),
     ],
