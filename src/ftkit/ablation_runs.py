@@ -19,7 +19,7 @@ from ftkit.config_files import read_config
 from ftkit.errors import EnvironmentFault, ExitCode, InputError, TrainingFailed
 from ftkit.library_output import quiet_libraries, quiet_lightning
 from ftkit.lightning_cli import FtkitCLI
-from ftkit.lightning_exits import refusals_told, termination_told
+from ftkit.lightning_errors import exit_on_termination, explain_refusals
 from ftkit.report.sweep_progress import SweepProgress
 from ftkit.run_config import config_arguments, without_folder
 from ftkit.run_folder import DEFAULT_FOLDER, RESULT_FILE
@@ -138,7 +138,7 @@ class LightningEngine:
         if not isinstance(cli.model, TrainedStateModule):
             self._rehearse(configs, seed)
             cli = self._build(configs, seed, directory)  # as if nothing had been drawn
-        with termination_told(), refusals_told():
+        with exit_on_termination(), explain_refusals():
             cli.trainer.fit(cli.model, datamodule=cli.datamodule)
             cli.after_fit()
             cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
@@ -150,7 +150,7 @@ class LightningEngine:
         Raises:
             InputError: There would be neither predictions nor metrics.
         """
-        with TemporaryDirectory(prefix="ftkit-rehearsal-") as folder, refusals_told():
+        with TemporaryDirectory(prefix="ftkit-rehearsal-") as folder, explain_refusals():
             cli = self._build(configs, seed, Path(folder), "--trainer.fast_dev_run", "true")
             cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
             result = read_result(Path(folder) / RESULT_FILE)

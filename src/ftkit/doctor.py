@@ -10,7 +10,7 @@ import lightning as L
 import torch
 
 from ftkit.lightning_cli import FtkitCLI
-from ftkit.lightning_exits import refusals_told
+from ftkit.lightning_errors import explain_refusals
 from ftkit.run_config import config_arguments
 from ftkit.training.checkpoint import AtomicCheckpointIO, trainable_parameters
 from ftkit.training.checks import CHECKS, Finding, images_counted
@@ -31,7 +31,7 @@ def examine(configs: list[Path]) -> list[Finding]:
         examination = _Examination(Path(folder))
         cli.trainer.callbacks = [examination]  # type: ignore[attr-defined]
         try:
-            with refusals_told():
+            with explain_refusals():
                 cli.trainer.fit(cli.model, datamodule=cli.datamodule)
         except examination.Over:
             return examination.findings

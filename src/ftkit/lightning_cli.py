@@ -21,23 +21,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
-from ftkit.classifier import gpt2_classifier, spam, text_classifier  # noqa: F401  their classes have short names
-from ftkit.errors import ExitCode, InputError
-from ftkit.jsonargparse_internals import given_options
-from ftkit.language import arithmetic, sft  # noqa: F401  the same
-from ftkit.lightning_exits import (
-    constructor_fault,
-    misfits_told,
-    option_of,
-    refusals_told,
-    termination_told,
-    trainer_fault,
-)
-from ftkit.lock import exclusive
-from ftkit.parsing import ErrorMixin
-from ftkit.run_config import RunConfig
-from ftkit.run_folder import DEFAULT_FOLDER
-from ftkit.starting_point import (
+from ftkit.checkpoint_options import (
     EVALUATION_OPTIONS,
     LIGHTNINGS_OWN_CHECKPOINTS,
     RESUME_OPTIONS,
@@ -46,6 +30,22 @@ from ftkit.starting_point import (
     refuse_other_options,
     refuse_trained,
 )
+from ftkit.classifier import gpt2_classifier, spam, text_classifier  # noqa: F401  their classes have short names
+from ftkit.errors import ExitCode, InputError
+from ftkit.jsonargparse_internals import given_options
+from ftkit.language import arithmetic, sft  # noqa: F401  the same
+from ftkit.lightning_errors import (
+    constructor_error,
+    exit_on_termination,
+    explain_refusals,
+    explain_state_mismatch,
+    option_of,
+    trainer_error,
+)
+from ftkit.lock import exclusive
+from ftkit.parsing import ErrorMixin
+from ftkit.run_config import RunConfig
+from ftkit.run_folder import DEFAULT_FOLDER
 from ftkit.storage import make_folder
 from ftkit.trainer_setup import check_optimizer, check_options, check_seed, check_trainer, trainer_options
 from ftkit.training.callback_checks import refuse_callbacks
@@ -194,7 +194,7 @@ class FtkitCLI(HookedCLI):
             yield
         except Exception as error:
             option = option_of(self.chosen(self.config), class_type)
-            self._refusal = constructor_fault(error, class_type, option)
+            self._refusal = constructor_error(error, class_type, option)
             if self._refusal is error:
                 raise
             raise self._refusal from error
@@ -218,7 +218,7 @@ class FtkitCLI(HookedCLI):
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
-            raise trainer_fault(error) from error
+            raise trainer_error(error) from error
         check_trainer(trainer)
         trainer.callbacks.insert(0, MonitorCheck())  # type: ignore[attr-defined]
         if self.subcommand == "fit":
@@ -232,9 +232,9 @@ class FtkitCLI(HookedCLI):
     def around_subcommand(self, subcommand: str) -> Iterator[None]:
         """Tell how it ends, and keep other trainings out of the run folder."""
         with ExitStack() as stack:
-            stack.enter_context(termination_told(alone=self.trainer.world_size == 1))
-            stack.enter_context(misfits_told(self.config_init[subcommand].ckpt_path))
-            stack.enter_context(refusals_told())
+            stack.enter_context(exit_on_termination(alone=self.trainer.world_size == 1))
+            stack.enter_context(explain_state_mismatch(self.config_init[subcommand].ckpt_path))
+            stack.enter_context(explain_refusals())
             if subcommand == "fit":
                 self._pin_base()
                 if self.config_init.fit.resume:
@@ -303,7 +303,7 @@ class FtkitCLI(HookedCLI):
             raise SystemExit(128 + self.safe_stop.received)
 
     def after_test(self) -> None:
-        """Report a termination that came too late for Lightning to stop at, see :func:`termination_told`."""
+        """Report a termination that came too late for Lightning to stop at, see :func:`exit_on_termination`."""
         if self.trainer.received_sigterm:
             raise SystemExit(ExitCode.TERMINATED)
 

@@ -9,8 +9,8 @@ import lightning as L
 from jsonargparse import Namespace
 from lightning.pytorch.cli import SaveConfigCallback
 
+from ftkit.checkpoint_options import EVALUATION_OPTIONS, RESUME_OPTIONS
 from ftkit.run_folder import CONFIG_FILE
-from ftkit.starting_point import EVALUATION_OPTIONS, RESUME_OPTIONS
 from ftkit.storage import atomic_write
 
 

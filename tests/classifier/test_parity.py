@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2Model
 
 import plain_loop as plain
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
-from ftkit.classifier.order import published_order
+from ftkit.classifier.samplers import published_order
 from ftkit.classifier.spam import SpamDataModule
 
 TINY = plain.Size(layers=3, width=32, heads=4, vocab=97, context=48)

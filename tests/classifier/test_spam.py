@@ -11,7 +11,7 @@ from transformers import GPT2Tokenizer
 
 from ftkit.classifier import download
 from ftkit.classifier.messages import read_messages
-from ftkit.classifier.order import published_order
+from ftkit.classifier.samplers import published_order
 from ftkit.classifier.spam import SpamDataModule
 from ftkit.errors import InputError
 from ftkit.training.samplers import seeded_order

@@ -13,7 +13,7 @@ from ftkit.classifier.trainable import Trainable, trainable_blocks
 from ftkit.errors import InputError
 from ftkit.models.base_files import BaseFiles, Location
 from ftkit.models.base_model import Quantization, locate, locate_processor, quantization_options
-from ftkit.training.measured import MeasuredModule
+from ftkit.training.evaluation_metrics import MeasuredModule
 
 
 class PretrainedClassifier(MeasuredModule):

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from ftkit.classifier.dataset import MessageDataset, as_it_is, with_share
 from ftkit.classifier.encoding import Encoding
 from ftkit.classifier.messages import Messages
-from ftkit.classifier.order import EpochSampler, Order
+from ftkit.classifier.samplers import EpochSampler, Order
 from ftkit.classifier.source import DEMO_LABELS, Source
 from ftkit.classifier.splits import PUBLISHED_FRACTIONS, PUBLISHED_SEED, balanced_split, stratified_split
 from ftkit.errors import InputError

@@ -20,8 +20,8 @@ from ftkit.classifier.trainable import LoraFlavour, Trainable, add_lora, choose_
 from ftkit.errors import InputError, at_least, below_one
 from ftkit.models.base_model import Quantization
 from ftkit.training.distributed import summed
+from ftkit.training.evaluation_metrics import Metrics
 from ftkit.training.lightning_internals import attached_trainer
-from ftkit.training.measured import Metrics
 from ftkit.training.optimizer import Interval
 from ftkit.training.sharding import holds_whole_network, shard
 
@@ -67,7 +67,7 @@ class TextClassifier(PretrainedClassifier):
         scheduler: Builds a learning-rate scheduler from the optimizer.
         scheduler_interval: Whether the scheduler is stepped with each optimizer ``step`` or after each ``epoch``.
         metrics: What validation and test log besides loss and accuracy, see
-            :class:`ftkit.training.measured.MeasuredModule`.
+            :class:`ftkit.training.evaluation_metrics.MeasuredModule`.
 
     Raises:
         InputError: An argument, or a combination of arguments, makes no sense.

@@ -18,7 +18,7 @@ from ftkit.examples.affixes import NO_AFFIXES
 from ftkit.models.base_model import plain_model, token_logits
 from ftkit.models.generation import greedy_answers
 from ftkit.normalize import normalize
-from ftkit.training.measured import MeasuredModule, Metrics
+from ftkit.training.evaluation_metrics import MeasuredModule, Metrics
 from ftkit.training.sharding import gathered
 from ftkit.vlm.model import VLMModule
 
@@ -35,7 +35,7 @@ class VLMYesNo(MeasuredModule, VLMModule):
         positive: The positive answer.
         negative: The negative answer.
         metrics: What validation and test log besides loss and accuracy, see
-            :class:`ftkit.training.measured.MeasuredModule`.
+            :class:`ftkit.training.evaluation_metrics.MeasuredModule`.
         **options: Those of :class:`ftkit.vlm.model.VLMModule`.
 
     Raises:

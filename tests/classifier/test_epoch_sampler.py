@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from ftkit.classifier.order import EpochSampler, published_order
+from ftkit.classifier.samplers import EpochSampler, published_order
 from ftkit.training.samplers import seeded_order
 
 

@@ -19,7 +19,7 @@ from ftkit.errors import EnvironmentFault, ExitCode, FtkitError, InputError
 
 
 @contextmanager
-def termination_told(alone: bool = False) -> Iterator[None]:
+def exit_on_termination(alone: bool = False) -> Iterator[None]:
     """Give a termination its exit code: Lightning stops at a safe point and exits as if all were done.
 
     Args:
@@ -45,7 +45,7 @@ def _terminate(number: int, frame: Any) -> NoReturn:
 
 
 @contextmanager
-def misfits_told(checkpoint: str | None) -> Iterator[None]:
+def explain_state_mismatch(checkpoint: str | None) -> Iterator[None]:
     """Say what does not fit when a module without checks of its own loads a checkpoint of another model.
 
     Args:
@@ -69,11 +69,11 @@ def misfits_told(checkpoint: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def refusals_told() -> Iterator[None]:
+def explain_refusals() -> Iterator[None]:
     """Say what Lightning refuses once it knows the module and the data, such as an interval beyond the last batch.
 
     Raises:
-        FtkitError: Its own refusal, see :func:`trainer_fault`; a module's or data module's error passes as it is.
+        FtkitError: Its own refusal, see :func:`trainer_error`; a module's or data module's error passes as it is.
     """
     try:
         yield
@@ -87,7 +87,7 @@ def refusals_told() -> Iterator[None]:
             said = " ".join(str(error).split())
             raise InputError(said, field=f"trainer.callbacks: {where.rpartition('.')[2]}") from error
         if where and isinstance(error, (MisconfigurationException, ValueError)):
-            raise trainer_fault(error) from error
+            raise trainer_error(error) from error
         raise
 
 
@@ -103,7 +103,7 @@ def _raised_by_lightning(error: BaseException) -> str:
     return modules[-1] if modules[-1].startswith("lightning.") and callers[-1].startswith("ftkit.") else ""
 
 
-def trainer_fault(error: Exception) -> FtkitError:
+def trainer_error(error: Exception) -> FtkitError:
     """Return what to tell of a refusal of Lightning's trainer: the machine lacks something, or an option is wrong."""
     if isinstance(error, FtkitError):
         return error
@@ -117,7 +117,7 @@ def trainer_fault(error: Exception) -> FtkitError:
     return InputError(said, field="trainer")
 
 
-def constructor_fault(error: Exception, class_type: type, option: str) -> Exception:
+def constructor_error(error: Exception, class_type: type, option: str) -> Exception:
     """Return what to tell of an error in the constructor of a class that the user chose.
 
     Args:
