@@ -264,13 +264,13 @@ def test_a_family_that_is_always_causal_is_told(monkeypatch: pytest.MonkeyPatch)
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(type(model), "forward", deaf)
-    with pytest.raises(InputError, match=r"causal_mask: GPTNeoXModel takes no .* it ignores one"):
+    with pytest.raises(InputError, match=r"causal_mask: GPTNeoXModel accepts no .* it ignores one"):
         Backbone(model, causal=False)
     assert Backbone(model).splits
 
 
 def test_bloom_refuses_a_mask_of_four_dimensions() -> None:
-    with pytest.raises(InputError, match=r"causal_mask: BloomModel takes no .*fix: use causal_mask: true"):
+    with pytest.raises(InputError, match=r"causal_mask: BloomModel accepts no .*fix: use causal_mask: true"):
         Backbone(tiny("bloom", **NAMED_OTHERWISE), causal=False)
 
 

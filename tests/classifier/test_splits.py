@@ -79,7 +79,7 @@ def test_stratified_split_uses_every_row_in_equal_proportions_shuffled():
 def test_refusals(split):
     labels = [0] * 30 + [1] * 30
     for fractions in ((0.9, 0.1), (0.0, 0.5), (0.5, -0.1), (1.2, 0.1)):
-        with pytest.raises(InputError, match=r"fractions: must be two positive parts"):
+        with pytest.raises(InputError, match=r"fractions: must be two positive fractions"):
             split(labels, fractions, 1)
     with pytest.raises(InputError, match=r"fractions: 0 messages in the split val"):
         split([0] * 4 + [1] * 4, (0.7, 0.1), 1)

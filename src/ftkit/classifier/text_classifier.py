@@ -66,7 +66,7 @@ class TextClassifier(PretrainedClassifier):
         optimizer: Builds the optimizer from the trainable parameters.
         scheduler: Builds a learning-rate scheduler from the optimizer.
         scheduler_interval: Whether the scheduler is stepped with each optimizer ``step`` or after each ``epoch``.
-        metrics: What validation and test log besides loss and accuracy, see
+        metrics: What is logged besides loss and accuracy; null logs ``ftkit.BinaryEvaluator`` in validation, see
             :class:`ftkit.training.evaluation_metrics.MeasuredModule`.
 
     Raises:

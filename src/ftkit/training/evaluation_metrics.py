@@ -31,7 +31,8 @@ class MeasuredModule(TrainedStateModule):
 
     Args:
         metrics: Any torchmetrics metric, or several: a ``MetricCollection``, or a mapping of names to metrics. The
-            names ``loss`` and ``accuracy`` are taken by the module. Null takes :class:`ftkit.BinaryEvaluator`.
+            names ``loss`` and ``accuracy`` are taken by the module. Null takes :class:`ftkit.BinaryEvaluator` for
+            validation alone: of a test, ``ftkit evaluate`` finds its figures in the prediction file.
         **options: Those of the next class.
 
     Raises:
@@ -42,7 +43,8 @@ class MeasuredModule(TrainedStateModule):
 
     def __init__(self, metrics: Metrics | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.metrics = nn.ModuleDict(_clones(BinaryEvaluator() if metrics is None else metrics))
+        clones = _clones(BinaryEvaluator(), "val/") if metrics is None else _clones(metrics, "val/", "test/")
+        self.metrics = nn.ModuleDict(clones)
 
     def on_validation_epoch_start(self) -> None:
         """Forget an earlier evaluation, also one that was interrupted."""
@@ -59,7 +61,7 @@ class MeasuredModule(TrainedStateModule):
     def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure a batch, if it is of the test split; others that ``test`` runs over have their prediction files."""
         splits = getattr(getattr(self.trainer, "datamodule", None), "evaluate_splits", ("test",))
-        if list(splits)[dataloader_idx : dataloader_idx + 1] == ["test"]:
+        if "test/" in self.metrics and list(splits)[dataloader_idx : dataloader_idx + 1] == ["test"]:
             self._measure("test/", outputs)
 
     def on_validation_epoch_end(self) -> None:
@@ -98,12 +100,12 @@ class MeasuredModule(TrainedStateModule):
         return torch.tensor([known.get(name, UNPARSED) for name in classes], device=self.device)
 
 
-def _clones(metrics: Metrics) -> dict[str, MetricCollection]:
-    """Return a collection for each split by its prefix."""
+def _clones(metrics: Metrics, *prefixes: str) -> dict[str, MetricCollection]:
+    """Return a collection for each prefix, such as ``val/``."""
     if not isinstance(metrics, MetricCollection):
         # Groups are found by comparing the states after one batch, where different metrics can agree by chance.
         several: Any = metrics if isinstance(metrics, dict) else [metrics]
         metrics = MetricCollection(several, compute_groups=False)
     if taken := _LOGGED_BY_MODULES.intersection(metrics.keys(keep_base=True)):
         raise InputError("is logged by the module itself", field=f"metrics.{taken.pop()}", fix="choose another name")
-    return {prefix: metrics.clone(prefix=prefix) for prefix in ("val/", "test/")}
+    return {prefix: metrics.clone(prefix=prefix) for prefix in prefixes}

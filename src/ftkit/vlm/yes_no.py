@@ -34,7 +34,7 @@ class VLMYesNo(MeasuredModule, VLMModule):
     Args:
         positive: The positive answer.
         negative: The negative answer.
-        metrics: What validation and test log besides loss and accuracy, see
+        metrics: What is logged besides loss and accuracy; null logs ``ftkit.BinaryEvaluator`` in validation, see
             :class:`ftkit.training.evaluation_metrics.MeasuredModule`.
         **options: Those of :class:`ftkit.vlm.model.VLMModule`.
 
