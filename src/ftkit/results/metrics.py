@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +73,9 @@ class Counts:
         table = np.bincount(target.astype(np.int8) * np.int8(3) + answer.astype(np.int8) + np.int8(1), minlength=6)
         unparsed_negative, tn, fp, unparsed_positive, fn, tp = table.tolist()
         return cls(tp, tn, fp, fn, unparsed_positive, unparsed_negative)
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     def __str__(self) -> str:
         text = f"Tp={self.tp} Tn={self.tn} Fp={self.fp} Fn={self.fn}"
