@@ -15,9 +15,9 @@ Edits = list[tuple[str, str, str]]  # file, what is there, what is planted
 
 BUGS: dict[str, tuple[Edits, str]] = {
     "mean-of-means accumulation": (
-        [("training/window.py", "self._window += count", "self._window += count > 0"),
-         ("training/window.py", "max(count, 1) if self.trainer.world_size == 1 else 1", "1"),
-         ("training/window.py", "return total * (self", "return total / max(count, 1) * (self")],
+        [("training/windowed_module.py", "self._window += count", "self._window += count > 0"),
+         ("training/windowed_module.py", "max(count, 1) if self.trainer.world_size == 1 else 1", "1"),
+         ("training/windowed_module.py", "return total * (self", "return total / max(count, 1) * (self")],
         "tests/training/test_generative.py::test_eight_batches_of_one_learn_what_one_of_eight_learns",
     ),
     "off-by-one pooled index": (
