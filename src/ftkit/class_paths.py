@@ -44,13 +44,11 @@ def explain_class(message: str, key: str | None, paths: Sequence[str] = ()) -> I
         fix = _nearest(match["given"], [*paths, *offered], _another(paths))
         return InputError("no such class", field=key, got=match["given"], fix=fix)
     if match := _NOT_IN_MODULE.search(message):
-        module = sys.modules.get(match["module"])
-        close = get_close_matches(match["name"], {*dir(module), *getattr(module, "__all__", ())}, n=1)  # or lazy ones
-        fix = (
-            f"did you mean {match['module']}.{close[0]}?" if close else _nearest(match["name"], paths, _another(paths))
-        )
-        return InputError(match[0], field=key, fix=fix)
+        return _not_in_module(match["module"], match["name"], key, paths)
     if match := _NO_IMPORT.search(message):
+        module, _, name = match["given"].rpartition(".")
+        if module in sys.modules and not hasattr(sys.modules[module], name):  # a module whose names load lazily
+            return _not_in_module(module, name, key, paths)
         missing = _NO_MODULE.search(match["said"])
         if missing and f"{match['given']}.".startswith(f"{missing['module']}."):
             places = f"modules are looked for in {Path.cwd()} and among the packages"
@@ -61,6 +59,13 @@ def explain_class(message: str, key: str | None, paths: Sequence[str] = ()) -> I
         given = match["given"] or (_GIVEN.search(message) or {"given": ""})["given"]
         return InputError(f"is not a {match['base']}", field=key, got=given.strip(), fix=_another(paths))
     return None
+
+
+def _not_in_module(module: str, name: str, key: str | None, paths: Sequence[str]) -> InputError:
+    there = sys.modules.get(module)
+    close = get_close_matches(name, {*dir(there), *getattr(there, "__all__", ())}, n=1)  # or lazy ones
+    fix = f"did you mean {module}.{close[0]}?" if close else _nearest(name, paths, _another(paths))
+    return InputError(f"module '{module}' has no attribute '{name}'", field=key, fix=fix)
 
 
 def _nearest(given: str, paths: Sequence[str], otherwise: str) -> str:
