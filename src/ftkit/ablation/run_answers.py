@@ -116,12 +116,12 @@ def compare(ours: AnswerFile | None, theirs: AnswerFile | None, seeds: Sequence[
 
 @dataclass(frozen=True)
 class Baseline:
-    """What is right without looking, and whether a row does better.
+    """The best trivial baseline, and whether a row is significantly better.
 
     Args:
         name: What it does, in words.
         accuracy: The share that it gets right.
-        beaten: Whether the row is right more often, beyond chance (:func:`ftkit.results.paired.sign_flip_test`).
+        beaten: Whether the row is significantly better (:func:`ftkit.results.paired.sign_flip_test`).
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a classifier is loaded from: base model, configuration, backbone and tokenizer."""
+"""Load what a classifier is built from: base model, configuration, backbone and tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a chat template writes around an answer, and how to remove it from generated answers.
+"""Find what a chat template writes around an answer, and remove it from generated answers.
 
 Qwen3 puts an empty block of thoughts before an answer, other templates end a turn with plain text. A model that was
 tuned on such a target writes the same, so a generated answer can equal the expected one only without it.

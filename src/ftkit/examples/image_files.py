@@ -1,4 +1,4 @@
-"""Where an image's bytes may come from: a regular file inside the data folder, of a bounded size."""
+"""Read image files safely: regular files inside the data folder, of a bounded size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done with examples that are too long."""
+"""Truncate or skip examples that are too long."""
 
 from __future__ import annotations
 

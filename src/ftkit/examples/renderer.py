@@ -100,7 +100,7 @@ class Renderer(ChatTemplate):
 
     @cached_property
     def _added(self) -> tuple[list[int], list[int]]:
-        """What the tokenizer puts before and behind every text by itself."""
+        """Return the special tokens that the tokenizer adds before and after every text."""
         bare, whole = (self.tokenizer("a", add_special_tokens=added)["input_ids"] for added in (False, True))
         start = next(at for at in range(len(whole)) if whole[at : at + len(bare)] == bare)
         return whole[:start], whole[start + len(bare) :]

@@ -23,7 +23,7 @@ _TOKENIZER = ("tokenizer", "vocab", "merges", "special_tokens_map", "added_token
 
 
 class Location(NamedTuple):
-    """Where a model or tokenizer lies.
+    """The location of a model or tokenizer.
 
     Args:
         name: A hub id, a folder in transformers format, or a GGUF file.

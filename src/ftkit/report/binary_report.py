@@ -1,4 +1,4 @@
-"""What the evaluation of yes/no answers says, section by section."""
+"""Report on the evaluation of yes/no answers, section by section."""
 
 from __future__ import annotations
 

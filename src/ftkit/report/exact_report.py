@@ -1,4 +1,4 @@
-"""What the evaluation of free texts says."""
+"""Report on the evaluation of free texts."""
 
 from __future__ import annotations
 

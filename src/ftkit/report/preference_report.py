@@ -1,4 +1,4 @@
-"""What the evaluation of preferences says."""
+"""Report on the evaluation of preferences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model without any skill would score, and whether this one does better beyond chance."""
+"""Compute the scores of models without skill, and test whether a model is significantly better."""
 
 from __future__ import annotations
 

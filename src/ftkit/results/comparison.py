@@ -1,4 +1,4 @@
-"""Two models on the same examples: what differs, and whether chance explains it."""
+"""Compare two models on the same examples."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the difference has earned its star."""
+        """Whether the difference is significant after correction, between runs that converged."""
         return self.converged and is_significant(self.p_holm)
 
     @property

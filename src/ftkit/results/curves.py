@@ -1,4 +1,4 @@
-"""What the scores say: the operating points of every threshold, and the figures that need no threshold.
+"""Evaluate scores: the operating points of every threshold, and the metrics that need no threshold.
 
 All counts stay integers and all figures are float64. The functional metrics of torchmetrics give the same figures in
 float32, whose counts end at 2**24 examples; the tests compare with them and with scikit-learn.

@@ -1,4 +1,4 @@
-"""How sure a figure is: intervals, paired tests, and what a comparison can show at all."""
+"""Confidence intervals, paired tests, and the power of a comparison."""
 
 from __future__ import annotations
 
