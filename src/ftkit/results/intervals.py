@@ -171,10 +171,12 @@ def score_intervals(
         ``(low, high)`` by figure; empty above 100,000 examples or when a class is absent. A figure that no resample
         moves, for example an AUROC of 1, has none.
     """
+    if len(score) > MAX_EXAMPLES:
+        return {}
     order = np.argsort(-score)
     target, score = target[order].astype(float), score[order]
     strata = [np.flatnonzero(target == side) for side in (1, 0)]
-    if not all(map(len, strata)) or len(score) > MAX_EXAMPLES:
+    if not all(map(len, strata)):
         return {}
     rng = np.random.default_rng(seed)
     last = np.flatnonzero(np.append(score[1:] != score[:-1], True))
