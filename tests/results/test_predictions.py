@@ -373,3 +373,76 @@ def test_a_score_column_without_kind_is_noted_not_used(text_file):
         'column "score" is not used as a score: its name does not say the kind and the positive class (rename it to '
         "probability:CLASS or log_odds:CLASS)"
     ]
+
+
+PROBABILITIES = [f"probability:{name}" for name in ("bad", "so: so", "good")]
+
+
+@pytest.mark.parametrize("size", [160, table_files.BLOCK_BYTES])
+@pytest.mark.parametrize("kind", [np.float32, np.float64, list])
+def test_probabilities_of_several_classes_are_written_and_read(tmp_path, monkeypatch, size, kind):
+    monkeypatch.setattr(table_files, "BLOCK_BYTES", size)
+    scores = np.random.default_rng(0).dirichlet([1, 1, 1], 20)
+    scores = scores.astype(kind) if kind is not list else scores.tolist()
+    ids, sites = [str(k) for k in range(20)], ["x"] * 20
+    write_predictions(tmp_path / "a.tsv", ids, ["bad"] * 20, ["good"] * 20, scores, PROBABILITIES, {"site": sites})
+    head = (tmp_path / "a.tsv").read_text().splitlines()[0]
+    assert head == "id\tlabel\tprediction\tprobability:bad\tprobability:so: so\tprobability:good\tsite"
+    found = read_predictions(tmp_path / "a.tsv")
+    assert found.scores.dtype == np.float64
+    assert found.scores.tolist() == np.asarray(scores).astype(float).tolist()
+    assert (found.score_names, found.score_name, found.extra) == (tuple(PROBABILITIES), None, {"site": sites})
+    assert found.columns.endswith('scores = "probability:bad", "probability:so: so", "probability:good"')
+
+
+def test_probabilities_of_several_classes_are_read_in_every_format(tmp_path, text_file):
+    frame = pd.DataFrame({"probability:c": [0.5, 0.125], "label": ["a", "b"], "prediction": ["c", "c"]})
+    frame["probability:a"], frame["probability:b"] = [0.25, 0.75], [0.25, 0.125]
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    for path in (tmp_path / "a.parquet", tmp_path / "a.csv", tmp_path / "a.jsonl"):
+        found = read_predictions(path)
+        assert found.score_names == ("probability:c", "probability:a", "probability:b")
+        assert found.scores.tolist() == [[0.5, 0.25, 0.25], [0.125, 0.75, 0.125]]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ((0.5, 0.5, 0.002), ":3: the probabilities do not sum to 1 (got 1.002)"),
+        ((0.5, 0.25, 0.248), ":3: the probabilities do not sum to 1 (got 0.998)"),
+        ((1.5, -0.25, -0.25), ":3: probability:bad: the score is not a probability in [0, 1] (got "),
+        ((0.5, 0.5, float("nan")), ":3: probability:good: the score is not a probability in [0, 1] (got "),
+    ],
+)
+def test_probabilities_of_several_classes_that_are_none_are_refused(tmp_path, row, message):
+    rows = [(0.5, 0.4995, 0.001), row]
+    frame = pd.DataFrame(rows, columns=PROBABILITIES).assign(id=["a", "b"], label="bad", prediction="good")
+    frame.to_csv(tmp_path / "read.tsv", sep="\t", index=False, na_rep="nan")
+    with pytest.raises(InputError) as read:
+        read_predictions(tmp_path / "read.tsv")
+    with pytest.raises(InputError) as written:
+        write_predictions(tmp_path / "w.tsv", ["a", "b"], ["bad"] * 2, ["bad"] * 2, rows, PROBABILITIES)
+    assert f"read.tsv{message}" in str(read.value)
+    assert f"w.tsv{message}" in str(written.value)
+    assert not (tmp_path / "w.tsv").exists()
+
+
+def test_several_scores_that_do_not_go_together_are_refused(tmp_path):
+    odds = ["log_odds:a", "probability:b", "probability:c"]
+    for names, row, message in (
+        (odds, (0.1, 0.5, 0.5), "several score columns, not all of them probabilities (got 'log_odds:a, prob"),
+        (PROBABILITIES[:2], (0.5, 0.5), "two score columns (got 'probability:bad, probability:so: so')"),
+        (["probability:a", "b", "probability:c"], (0, 0, 1), "kind and positive class (got 'b')"),
+        ([], (), "kind and positive class (got [])"),
+    ):
+        with pytest.raises(InputError) as caught:
+            write_predictions(tmp_path / "a.tsv", ["a"], ["b"], ["c"], [row], names)
+        assert message in str(caught.value)
+    for row in ((0.5, 0.5), (0.5, 0.25, 0.25, 0)):
+        with pytest.raises(ValueError, match="zip"):
+            write_predictions(tmp_path / "a.tsv", ["a"], ["b"], ["c"], [row], PROBABILITIES)
+    with pytest.raises(ValueError, match="zip"):
+        write_predictions(tmp_path / "a.tsv", ["a", "b"], ["b"] * 2, ["c"] * 2, [(0, 1, 0)], PROBABILITIES)
+    assert not (tmp_path / "a.tsv").exists()

@@ -33,8 +33,8 @@ class Layout:
         words: Of a table without a header: what a label of True and of False stands for, such as yes and no.
         truth: Whether the labels are True and False.
         agreeing: Of such a table: other columns of expected answers, which have to agree with the label.
-        score: The score column.
-        score_name: Its name, ``probability:CLASS`` or ``log_odds:CLASS``.
+        scores: The score columns: none, one, or one for each of three and more classes.
+        score_names: Their names, ``probability:CLASS`` or, of one, ``log_odds:CLASS``.
         extra: The other columns by name.
         names: How messages and reports call the columns.
         notes: What a reader should know about the choice.
@@ -46,11 +46,16 @@ class Layout:
     words: tuple[str, str] | None = None
     truth: bool = False
     agreeing: tuple[int, ...] = ()
-    score: int | None = None
-    score_name: str | None = None
+    scores: tuple[int, ...] = ()
+    score_names: tuple[str, ...] = ()
     extra: dict[str, int] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def score_name(self) -> str | None:
+        """The name of the score column, if there is one and no more."""
+        return self.score_names[0] if len(self.score_names) == 1 else None
 
     def describe(self) -> str:
         """Return the choice in words, for the report.
@@ -63,8 +68,8 @@ class Layout:
         meant = f" (True: {self.words[0]}, False: {self.words[1]})" if self.words and self.truth else ""
         parts.append(f"label = {self._name(self.label)}{meant}")
         parts.append(f"prediction = {self._name(self.prediction)}")
-        if self.score is not None:
-            parts.append(f"score = {self._name(self.score)}")
+        if self.scores:
+            parts.append(f"score{'s' * (len(self.scores) > 1)} = {', '.join(map(self._name, self.scores))}")
         if self.words and "image" in self.extra:
             parts.append(f"image = {self._name(self.extra['image'])}")
         parts += [f"{self._name(place)} agrees" for place in self.agreeing]
@@ -79,7 +84,8 @@ def layout_of_names(names: list[str], path: Path, line: int | None = 1) -> Layou
     """Return the layout that a header or the keys of a JSON object give; their order does not matter.
 
     Raises:
-        InputError: A needed name is missing or comes twice, or there are two score columns.
+        InputError: A needed name is missing or comes twice, or there are two score columns, or several that are not
+            all probabilities.
     """
     places = {kind: _first(names, wanted) for kind, wanted in NAMES.items()}
     missing = [kind for kind in ("label", "prediction") if places[kind] is None]
@@ -91,8 +97,9 @@ def layout_of_names(names: list[str], path: Path, line: int | None = 1) -> Layou
         if names.count(name) > 1:
             raise InputError("two columns have the same name", file=path, line=line, got=name)
     scores = [place for place, name in enumerate(names) if SCORE_NAME.fullmatch(name)]
-    if len(scores) > 1:
-        raise InputError("two score columns", file=path, line=line, got=", ".join(names[s] for s in scores))
+    if len(scores) == 2 or (len(scores) > 2 and not all(names[place].startswith("probability:") for place in scores)):
+        problem = "two score columns" if len(scores) == 2 else "several score columns, not all of them probabilities"
+        raise InputError(problem, file=path, line=line, got=", ".join(names[place] for place in scores))
     taken = {*places.values(), *scores}
     notes = [
         f'column "{name}" is not used as a score: its name does not say the kind and the positive class '
@@ -106,8 +113,8 @@ def layout_of_names(names: list[str], path: Path, line: int | None = 1) -> Layou
         prediction=places["prediction"],
         label=places["label"],
         id=places["id"],
-        score=scores[0] if scores else None,
-        score_name=names[scores[0]] if scores else None,
+        scores=tuple(scores),
+        score_names=tuple(names[place] for place in scores),
         extra={name: place for place, name in enumerate(names) if place not in taken},
         names=[f'"{name}"' for name in names],
         notes=notes,

@@ -19,6 +19,8 @@ from ftkit.results.layout import SCORE_NAME, layout_of_names, names_columns
 from ftkit.results.table_files import FORMATS, open_table
 from ftkit.storage import atomic_write
 
+_ROUNDING = 1e-3  # by which the probabilities of a row may miss 1
+_NO_DISTRIBUTION = "the probabilities do not sum to 1"
 SCORE, ROW = "#score", "#row"  # columns of a batch besides id, label, prediction and those of the file
 _NO_TEXT, _QUOTED = re.compile("[\0\ud800-\udfff]"), re.compile('[\t\n\r"]')
 
@@ -31,8 +33,8 @@ class Predictions:
         ids: One unique id per example.
         labels: The true class names; None where nobody has judged the example.
         predictions: The predicted class names, or free answers; None where there is no answer.
-        scores: float64 ``(n,)``, or None when the file has none.
-        score_name: ``probability:CLASS`` or ``log_odds:CLASS``, or None.
+        scores: float64 ``(n,)``, or ``(n, k)`` when the file has probabilities of k classes, or None when it has none.
+        score_names: ``probability:CLASS`` or ``log_odds:CLASS`` for each column of scores.
         extra: The columns behind those, by name.
         columns: Which columns were taken for what, in words.
     """
@@ -41,9 +43,14 @@ class Predictions:
     labels: list[str | None]
     predictions: list[str | None]
     scores: np.ndarray | None = None
-    score_name: str | None = None
+    score_names: tuple[str, ...] = ()
     extra: dict[str, list[str | None]] = field(default_factory=dict)
     columns: str = ""
+
+    @property
+    def score_name(self) -> str | None:
+        """The name of the score column, if there is one and no more."""
+        return self.score_names[0] if len(self.score_names) == 1 else None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -60,8 +67,8 @@ def write_predictions(
     ids: Iterable[str],
     labels: Iterable[str | None],
     predictions: Iterable[str | None],
-    scores: Iterable[float] | None = None,
-    score_name: str | None = None,
+    scores: Iterable[float] | Iterable[Sequence[float]] | None = None,
+    score_name: str | Sequence[str] | None = None,
     extra: Mapping[str, Iterable[str | None]] | None = None,
 ) -> None:
     r"""Write a prediction file: a whole one or none at all.
@@ -75,13 +82,15 @@ def write_predictions(
         ids: One unique id per example.
         labels: The true class names, or None.
         predictions: The predicted class names, or free answers, or None.
-        scores: P(positive) in [0, 1], or log P(positive) - log P(negative).
-        score_name: ``probability:CLASS`` or ``log_odds:CLASS``: the scores' kind and positive class.
+        scores: P(positive) in [0, 1], or log P(positive) - log P(negative); or of three and more classes ``(n, k)``:
+            the probability of each, which sum to 1.
+        score_name: ``probability:CLASS`` or ``log_odds:CLASS``: the scores' kind and positive class; or k names
+            ``probability:CLASS``.
         extra: More columns by name, for example to slice by.
 
     Raises:
         InputError: The file's ending is that of another format, ``score_name`` says no kind and class, a score is not
-            of that kind, or a name or an id comes twice.
+            of that kind, probabilities do not sum to 1, or a name or an id comes twice.
         ValueError: The columns differ in length.
 
     Example:
@@ -96,27 +105,26 @@ def write_predictions(
     path = Path(path)
     if FORMATS.get(path.suffix.lower(), "tsv") != "tsv":
         raise InputError("predictions are written as TSV", file=path, fix="call the file .tsv, or it cannot be read")
-    names = ["id", "label", "prediction"]
-    columns: list[Iterable[str | None]] = [ids, labels, predictions]
-    if scores is not None:
-        if score_name is None or not SCORE_NAME.fullmatch(score_name):
-            problem, fix = (
-                "the name must say the scores' kind and positive class",
-                "use probability:CLASS or log_odds:CLASS",
-            )
-            raise InputError(problem, field="score_name", got=score_name, fix=fix)
-        names.append(score_name)
-        columns.append(_score_cells(scores, score_name, path))
-    names += extra or ()
-    columns += (extra or {}).values()
+    scored = [score_name] if isinstance(score_name, str) else list(score_name or ())
+    wrong = [name for name in scored if not SCORE_NAME.fullmatch(name)]
+    if scores is None:
+        scored = []
+    elif wrong or not scored:
+        problem = "the name must say the scores' kind and positive class"
+        fix = "use probability:CLASS or log_odds:CLASS"
+        raise InputError(problem, field="score_name", got=wrong[0] if wrong else score_name, fix=fix)
+    names = ["id", "label", "prediction", *scored, *(extra or ())]
     layout_of_names(names, path)
+    columns: list[Iterable[Any]] = [ids, labels, predictions, *(extra or {}).values()]
+    columns += [] if scores is None else [_score_cells(scores, scored, path)]
     seen: dict[str, int] = {}
     with atomic_write(path) as file:
         file.write("\t".join(map(_cell, names)) + "\n")
-        for number, row in enumerate(zip(*columns, strict=True)):
-            cells = [*map(_cell, row)]
+        for number, (identity, label, answer, *rest) in enumerate(zip(*columns, strict=True)):
+            probabilities = rest.pop() if scored else ()
+            cells = [*map(_cell, (identity, label, answer, *probabilities, *rest))]
             if seen.setdefault(cells[0], number) != number:
-                raise _duplicate(path, row[0], seen[cells[0]] + 2, number + 2)
+                raise _duplicate(path, identity, seen[cells[0]] + 2, number + 2)
             file.write("\t".join(cells) + "\n")
 
 
@@ -148,8 +156,8 @@ def read_predictions(path: str | Path) -> Predictions:
         columns.pop("id"),
         columns.pop("label"),
         columns.pop("prediction"),
-        table[SCORE].to_numpy() if SCORE in table.column_names else None,
-        file.layout.score_name,
+        scores_of(table) if file.layout.scores else None,
+        file.layout.score_names,
         columns,
         file.layout.describe(),
     )
@@ -159,7 +167,8 @@ class PredictionFile:
     """A prediction file that is read batch by batch, in memory that does not grow with the file.
 
     Read are TSV and CSV with a header that names ``id`` (or ``image``), ``label`` and ``prediction`` in any order and
-    possibly a score column ``probability:CLASS`` or ``log_odds:CLASS``; tables without a header whose last column is
+    possibly a score column ``probability:CLASS`` or ``log_odds:CLASS``, or a probability for each of three and more
+    classes; tables without a header whose last column is
     the answer, with the expected one before it, True or False for yes or no or in the words of the answers; and
     JSON lines and Parquet with ``label`` (or ``suffix``) and ``prediction`` (or ``answer``).
 
@@ -197,8 +206,8 @@ class PredictionFile:
 
         Yields:
             Some rows: ``id`` (the examples' numbers in a file without ids), ``label`` and ``prediction``, string, null
-            where missing; ``#score``, float64, if the file has scores; ``#row``, int64, the row in the file from 1, a
-            header counted; and the other columns by name, string.
+            where missing; ``#score``, float64, if the file has scores (see :func:`scores_of`); ``#row``, int64, the row
+            in the file from 1, a header counted; and the other columns by name, string.
 
         Raises:
             InputError: The file is damaged, or no example has a label; the message names the line.
@@ -299,10 +308,32 @@ class PredictionFile:
             )
         columns = {name: batch[place] for name, place in layout.extra.items()}
         columns |= {"id": ids, "label": labels, "prediction": batch[layout.prediction], ROW: rows}
-        if layout.score is not None and (name := layout.score_name) is not None:
-            bounds = (0, 1) if name.startswith("probability:") else ()
-            columns[SCORE] = self.numbers(batch[layout.score], rows, _bad_score(name), name, *bounds)
+        if layout.scores:
+            columns[SCORE] = self._scores(batch, rows)
         return pa.RecordBatch.from_pydict(columns)
+
+    def _scores(self, batch: pa.RecordBatch, rows: pa.Array) -> pa.Array:
+        scores = []
+        for place, name in zip(self.layout.scores, self.layout.score_names, strict=True):
+            bounds = (0, 1) if name.startswith("probability:") else ()
+            scores.append(self.numbers(batch[place], rows, _bad_score(name), name, *bounds))
+        if len(scores) == 1:
+            return pa.array(scores[0])
+        table = np.stack(scores, axis=1)  # (rows, k)
+        off = np.abs(table.sum(axis=1) - 1) > _ROUNDING
+        if off.any():
+            first = int(np.argmax(off))
+            raise self.error(rows[first].as_py(), _NO_DISTRIBUTION, got=float(table[first].sum()))
+        return pa.FixedSizeListArray.from_arrays(table.ravel(), table.shape[1])
+
+
+def scores_of(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
+    """Return the scores of rows of a file that has some: float64 ``(rows,)``, or ``(rows, k)`` of several columns."""
+    column = batch[SCORE]
+    if not pa.types.is_fixed_size_list(column.type):
+        return column.to_numpy()
+    parts = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    return np.concatenate([part.flatten().to_numpy() for part in parts]).reshape(len(column), -1)
 
 
 def identities(ids: pa.Array) -> np.ndarray:
@@ -326,12 +357,15 @@ def _bad_score(name: str) -> str:
     return f"the score is not {'a probability in [0, 1]' if name.startswith('probability:') else 'a number'}"
 
 
-def _score_cells(scores: Iterable[float], name: str, path: Path) -> Iterator[str]:
-    probability = name.startswith("probability:")
-    for line, score in enumerate(map(float, scores), start=2):
-        if math.isnan(score) or (probability and not 0 <= score <= 1):
-            raise InputError(_bad_score(name), file=path, line=line, field=name, got=score)
-        yield repr(score)
+def _score_cells(scores: Iterable[Any], names: Sequence[str], path: Path) -> Iterator[list[str]]:
+    for line, row in enumerate(scores, start=2):
+        values = [*map(float, row if len(names) > 1 else (row,))]
+        for name, score in zip(names, values, strict=True):
+            if math.isnan(score) or (name.startswith("probability:") and not 0 <= score <= 1):
+                raise InputError(_bad_score(name), file=path, line=line, field=name, got=score)
+        if len(names) > 1 and abs(sum(values) - 1) > _ROUNDING:
+            raise InputError(_NO_DISTRIBUTION, file=path, line=line, got=sum(values))
+        yield [*map(repr, values)]
 
 
 def _duplicate(path: Path, identity: str | None, first: int, second: int) -> InputError:

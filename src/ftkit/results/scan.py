@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ftkit.errors import InputError
 from ftkit.normalize import normalize
 from ftkit.results.pairs import MEANING
-from ftkit.results.predictions import SCORE, PredictionFile, identities
+from ftkit.results.predictions import PredictionFile, identities, scores_of
 from ftkit.results.statistics import Interval
 
 MAX_LABELS = 50
@@ -237,7 +237,7 @@ def scan(
             # A score column says that there is a positive class; without one, free texts may be meant.
             error = NotBinaryError(f"more than {MAX_LABELS} different labels", file.path)
             raise error if score_name is None else InputError(str(error))
-        return kept if score_name is None else {**kept, "score": batch[SCORE].to_numpy()}
+        return kept if score_name is None else {**kept, "score": scores_of(batch)}
 
     common, kept = gather(path, slice_by, keep)
     wanted = {*map(normalize, labels.texts), *MEANING} if normalize_labels else set(labels.texts)

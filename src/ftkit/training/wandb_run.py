@@ -175,7 +175,8 @@ class _Sink(Logger):
         if file.exists():
             found = read_predictions(file)
             columns: dict[str, list[Any]] = {"id": found.ids, "label": found.labels, "prediction": found.predictions}
-            if found.scores is not None and found.score_name:
-                columns[found.score_name] = found.scores.tolist()
+            if found.scores is not None:
+                scores = found.scores.reshape(len(found), -1).T.tolist()
+                columns |= dict(zip(found.score_names, scores, strict=True))
             rows = [list(row) for row in zip(*columns.values(), strict=True)][:MAX_TABLE_ROWS]
             run.log({"predictions/test": wandb.Table(columns=list(columns), data=rows)})
