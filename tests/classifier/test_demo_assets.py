@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoConfig, AutoTokenizer, GPT2LMHeadModel
 
-from ftkit.classifier.demo_corpus import demo_messages
+from demo_corpus import demo_messages
 
 ASSETS = Path(str(files("ftkit"))) / "assets" / "gpt2-demo"
 SIZES = ("small", "medium", "large", "xl")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
 from ftkit.classifier import download
-from ftkit.classifier.demo_corpus import demo_messages
 from ftkit.classifier.messages import Messages, content_sha256, read_messages
 from ftkit.errors import InputError
 from ftkit.normalize import normalize
 
 DEMO_LABELS = ("ham", "spam")
+_DEMO = Path(str(files("ftkit"))) / "assets" / "demo-messages.tsv"  # written by benchmarks/demo_corpus.py
 _TITLES = {"demo": "made-up demo messages", "uci": "SMS Spam Collection (UCI data set 228)"}
 
 
@@ -63,7 +62,7 @@ class Source:
         """
         if self.name == "uci":
             return download.MEMBER_SHA256
-        return _demo().sha256 if self.name == "demo" else content_sha256(self._file())
+        return content_sha256(self._file())
 
     def fetch(self) -> None:
         """Download what has to be downloaded."""
@@ -77,13 +76,11 @@ class Source:
             InputError: The file cannot be used.
             UnavailableError: The download failed.
         """
-        if self.name == "demo":
-            return _demo()
         path = download.fetch_sms_spam() if self.name == "uci" else self._file()
         return read_messages(path, self.quoting, self.labels, self.normalize_labels)
 
     def _file(self) -> Path:
-        path = Path(self.name).expanduser()
+        path = _DEMO if self.name == "demo" else Path(self.name).expanduser()
         if not path.is_file():
             raise InputError(
                 "there is no such file",
@@ -92,10 +89,3 @@ class Source:
                 fix="use demo, uci, or the path of a file with a label and a text in each line",
             )
         return path
-
-
-@cache
-def _demo() -> Messages:
-    pairs = demo_messages()
-    digest = hashlib.sha256("".join(f"{label}\t{text}\n" for label, text in pairs).encode())
-    return Messages.from_rows(pairs, digest.hexdigest())

@@ -7,7 +7,8 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from ftkit.classifier.demo_corpus import demo_messages, templates
+from demo_corpus import as_tsv, demo_messages, templates
+from ftkit.classifier.source import Source
 
 DEFAULT_SHA256 = "e1ade0c726ef90cc19ac2a72e08ac473c10872ff93a9f323664406f564707ebd"
 TEMPLATES = [
@@ -25,8 +26,14 @@ def letters(text):
 
 
 def test_the_default_corpus_never_changes(messages):
-    lines = "".join(f"{label}\t{text}\n" for label, text in messages)
-    assert hashlib.sha256(lines.encode()).hexdigest() == DEFAULT_SHA256
+    assert hashlib.sha256(as_tsv(messages).encode()).hexdigest() == DEFAULT_SHA256
+
+
+def test_the_demo_messages_that_ship_are_the_default_corpus(messages):
+    read = Source("demo").read()
+    assert (list(zip(read.labels, read.texts, strict=True)), read.sha256) == (messages, DEFAULT_SHA256)
+    assert Source("demo").sha256 == DEFAULT_SHA256
+    assert Source("demo", quoting="published").read() == read
 
 
 def test_same_seed_same_messages_other_seed_other_messages(messages):

@@ -1,15 +1,18 @@
-"""The demo corpus: made-up short messages, ham and spam, written by the grammar in ``assets/demo-corpus``.
+"""Write made-up short messages, ham and spam, by the grammar in ``demo-corpus``.
 
-It stands in for the SMS Spam Collection where nothing can be downloaded. No message was ever sent by anybody, and a
-figure measured on it says nothing about real spam.
+    python benchmarks/demo_corpus.py > src/ftkit/assets/demo-messages.tsv
+
+writes the demo messages that ftkit ships. They stand in for the SMS Spam Collection where nothing can be downloaded. No
+message was ever sent by anybody, and a figure measured on them says nothing about real spam.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from random import Random
 
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -71,7 +74,7 @@ def templates(name: str) -> dict[str, tuple[str, ...]]:
         >>> templates("slots")["short"]
         ('0555#', '0556#', '0557#')
     """
-    text = resources.files("ftkit").joinpath("assets", "demo-corpus", f"{name}.txt").read_text(encoding="utf-8")
+    text = (Path(__file__).parent / "demo-corpus" / f"{name}.txt").read_text(encoding="utf-8")
     sections: dict[str, list[str]] = {}
     for line in text.splitlines():
         if line.startswith("["):
@@ -196,3 +199,12 @@ def _mistype(word: str, chance: float, rng: Random) -> str:
             word[:at] + word[at] + word[at:],
         )
     )
+
+
+def as_tsv(messages: Iterable[tuple[str, str]]) -> str:
+    """Return messages as a file of ``label<TAB>text`` lines."""
+    return "".join(f"{label}\t{text}\n" for label, text in messages)
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(as_tsv(demo_messages()).encode())
