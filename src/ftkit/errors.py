@@ -6,11 +6,14 @@ command line prints it behind ``error: `` without a traceback.
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 _NOT_GIVEN = object()
+_BASE64 = re.compile(r"[A-Za-z0-9+/=]{200,}")  # an image as text, of which a message shows the beginning
+_BASE64_SHOWN = 60
 
 
 class ExitCode(IntEnum):
@@ -56,7 +59,8 @@ class FtkitError(Exception):
         place = "" if file is None else f"{file}:" if line is None else f"{file}:{line}:"
         parts = [place, f"{field}:" if field else "", problem, "" if got is _NOT_GIVEN else f"(got {_short(got)})"]
         message = " ".join(part for part in parts if part)
-        super().__init__(f"{message}; fix: {fix}" if fix else message)
+        message = f"{message}; fix: {fix}" if fix else message
+        super().__init__(_BASE64.sub(lambda text: f"{text[0][:_BASE64_SHOWN]}…", message))
 
 
 class InputError(FtkitError, ValueError):
@@ -129,4 +133,5 @@ def below_one(**values: float) -> None:
 
 def _short(value: Any, limit: int = 80) -> str:
     text = repr(str(value) if isinstance(value, Path) else value)
+    limit = _BASE64_SHOWN if _BASE64.search(text) else limit
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -55,12 +55,18 @@ FORMATS = {
     "webp": encoded(noise(), "WEBP", lossless=True),
     "bmp": encoded(noise(), "BMP"),
     "apng": encoded(noise(), "PNG", save_all=True, append_images=[noise(seed=1)]),
+    "tiff": encoded(noise(), "TIFF"),
+    "tiff lzw": encoded(noise(), "TIFF", compression="tiff_lzw"),
+    "tiff deflate": encoded(noise(), "TIFF", compression="tiff_adobe_deflate"),
+    "big tiff": encoded(noise(), "TIFF", big_tiff=True),
+    "avif": encoded(noise(), "AVIF"),
+    "animated avif": encoded(noise(), "AVIF", save_all=True, append_images=[noise(seed=1)]),
     "animated webp": encoded(noise(), "WEBP", save_all=True, append_images=[noise(seed=1)], lossless=True),
 }
 
 
 class TestModes:
-    @pytest.mark.parametrize("form", ["png", "bmp", "webp"])
+    @pytest.mark.parametrize("form", ["png", "bmp", "webp", "tiff", "tiff lzw", "tiff deflate", "big tiff"])
     def test_lossless_formats_give_the_very_pixels(self, form: str) -> None:
         np.testing.assert_array_equal(decoded(FORMATS[form]), np.asarray(noise()))
 
@@ -68,7 +74,18 @@ class TestModes:
         expected = np.asarray(Image.open(io.BytesIO(FORMATS["jpeg"])))
         np.testing.assert_array_equal(decoded(FORMATS["jpeg"]), expected)
 
-    @pytest.mark.parametrize("form", ["PNG", "WEBP"])
+    def test_avif_gives_what_pillow_gives(self) -> None:
+        np.testing.assert_array_equal(decoded(FORMATS["avif"]), np.asarray(Image.open(io.BytesIO(FORMATS["avif"]))))
+        spread = encoded(noise(64, 64), "AVIF").replace(b"ftypavif", b"ftypmif1", 1)  # the brand stands further behind
+        assert decode_image(spread, WHITE, "x").format == "AVIF"
+
+    def test_where_pillow_reads_no_avif_it_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ftkit.vlm.images.features.check", lambda name: None)
+        with pytest.raises(InputError, match="x: AVIF: this Pillow does not read AVIF: pip install --upgrade pillow"):
+            decode_image(FORMATS["avif"], WHITE, "x")
+        decoded(FORMATS["tiff"])
+
+    @pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
     def test_alpha_is_laid_on_the_background(self, form: str) -> None:
         pixels = np.array([[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]], np.uint8)  # 51 is a fifth
         data = encoded(Image.fromarray(pixels), form, **({"lossless": True, "exact": True} if form == "WEBP" else {}))
@@ -138,7 +155,7 @@ class TestOrientation:
     UPRIGHT = "RRGG RRGG BBYY BBYY KKCC KKCC"  # 4 wide, 6 high
 
     @pytest.mark.parametrize("orientation", range(1, 9))
-    @pytest.mark.parametrize("form", ["PNG", "WEBP"])
+    @pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
     def test_exif_rotation_is_applied(self, orientation: int, form: str) -> None:
         upright = picture(self.UPRIGHT)
         # How a camera stores an upright picture, by the definition of each value in the EXIF standard.
@@ -241,6 +258,11 @@ class TestAnimation:
         opened = decode_image(gif((2, 1), Frame("RG")), WHITE, "x")
         assert (opened.frame, opened.frames) == (0, 1)
 
+    def test_an_avif_of_several_frames_is_its_most_varied(self) -> None:
+        blank = Image.new("RGB", (32, 24), "white")
+        opened = decode_image(encoded(blank, "AVIF", save_all=True, append_images=[noise(), blank]), WHITE, "x")
+        assert (opened.format, opened.frame, opened.frames) == ("AVIF", 1, 3)
+
     @pytest.mark.parametrize("form", ["PNG", "WEBP"])
     def test_other_animated_formats_are_treated_alike(self, form: str) -> None:
         blank = Image.new("RGB", (32, 24), "white")
@@ -274,6 +296,13 @@ class TestAnimation:
         opened = decode_image(gif((2, 1), *frames), WHITE, "x")
         assert (opened.frame, opened.frames) == (0, 4)  # the last would be the most varied
         assert opened.note == f"only the first {looked_at} of 4 frames were looked at"
+
+    def test_of_a_tiff_of_several_pages_the_first_is_taken_and_said(self) -> None:
+        data = encoded(Image.new("RGB", (32, 24)), "TIFF", save_all=True, append_images=[noise(), noise(seed=1)])
+        opened = decode_image(data, WHITE, "x")
+        assert (opened.frame, opened.frames, opened.note) == (0, 1, "the first of several pages")
+        assert not np.asarray(opened.image).any()
+        assert decode_image(FORMATS["tiff"], WHITE, "x").note == ""
 
     def test_a_jpeg_of_several_pictures_is_its_first(self) -> None:
         data = encoded(noise(), "MPO", save_all=True, append_images=[noise(seed=1)])
@@ -321,10 +350,12 @@ class TestDamage:
         ("data", "message"),
         [
             (b"", "the file is empty"),
-            (b"hello, world", "not a JPEG, PNG, GIF, WEBP, BMP file"),
-            (b"II*\0" + bytes(100), "not a JPEG, PNG, GIF, WEBP, BMP file"),
-            (encoded(noise(), "TIFF"), "not a JPEG, PNG, GIF, WEBP, BMP file"),
-            (encoded(noise(), "PPM"), "not a JPEG, PNG, GIF, WEBP, BMP file"),
+            (b"hello, world", "not a JPEG, PNG, GIF, WEBP, BMP, TIFF, AVIF file"),
+            (b"II*\0" + bytes(100), "TIFF: the picture is damaged or cut off"),
+            (encoded(noise(), "PPM"), "not a JPEG, PNG, GIF, WEBP, BMP, TIFF, AVIF file"),
+            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture.*; fix: convert it to JPEG"),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "a HEIC picture.*; fix: convert it to JPEG"),
+            (encoded(Image.new("F", (4, 4)), "TIFF"), "TIFF: .*its values are fractions"),
             (FORMATS["jpeg"][:500], "JPEG: the picture is damaged or cut off"),
             (b"\xff\xd8\xff", "JPEG: the picture is damaged or cut off"),
         ],

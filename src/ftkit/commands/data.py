@@ -32,7 +32,7 @@ def data_show(config: list[Path], example: int = 0) -> str:
     from ftkit.classifier.spam import SpamDataModule
     from ftkit.classifier.text_classifier import TextClassifier
     from ftkit.errors import InputError
-    from ftkit.examples.supervision import supervision_line
+    from ftkit.examples.supervision import examples_lines
     from ftkit.lightning_cli import FtkitCLI
     from ftkit.run_config import config_arguments
     from ftkit.training.generative import GenerativeModule
@@ -62,9 +62,7 @@ def data_show(config: list[Path], example: int = 0) -> str:
     lines = [f"Examples: {sizes}; answers cut: {dropped['cut']:,}, examples skipped: {dropped['skipped']:,}"]
     if equal := sum(data.report.get("equal", {}).values()):
         lines.append(f"Pairs left out because both answers are the same: {equal:,}")
-    if turns := data.report.get("supervised_turns"):
-        lines.append(supervision_line(**turns))
-    return "\n".join([*lines, *_shown(batch, model.tokenizer, example)]) + "\n"
+    return "\n".join([*lines, *examples_lines(data.report), *_shown(batch, model.tokenizer, example)]) + "\n"
 
 
 def _shown(batch: dict[str, Any], tokenizer: Any, example: int) -> list[str]:

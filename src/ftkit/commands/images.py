@@ -43,7 +43,7 @@ def prepare(
     run keeps what is up to date, so that it completes one that was stopped; what it writes is the same byte for byte.
 
     Args:
-        source: The folder of images: JPEG, PNG, GIF, WEBP, BMP.
+        source: The folder of images: JPEG, PNG, GIF, WEBP, BMP, TIFF, AVIF.
         target: The folder to write.
         size: Width and height of the results, in pixels.
         background: The color behind transparency: a name or #RRGGBB.

@@ -1,16 +1,69 @@
-"""Read image files safely: regular files inside the data folder, of a bounded size."""
+"""Read images safely: regular files inside the data folder, or bytes of a record, of a bounded size."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 import stat
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from ftkit.errors import InputError
 
 PREPARED_SUFFIX = ".png"  # what `ftkit images prepare` adds to a file's name
 MAX_BYTES = 256 * 2**20  # the largest image as an uncompressed BMP has 200 MB
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|(data|file|https?|ftp):", re.IGNORECASE)
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
+
+
+@dataclass(frozen=True)
+class ImageBytes:
+    """Hold an image that a record holds itself.
+
+    Args:
+        data: The bytes of its file.
+    """
+
+    data: bytes = field(repr=False)
+
+    def read(self) -> bytes:
+        """Return the bytes of the image."""
+        return self.data
+
+
+def holds_image(value: Any) -> bool:
+    """Return whether a value is an image itself: bytes, what ``datasets`` makes of one, or one of Pillow's."""
+    structured = isinstance(value, dict) and bool(value) and value.keys() <= {"bytes", "path"}
+    return structured or isinstance(value, bytes | ImageBytes) or _is_picture(value)
+
+
+def find_image(value: Any, root: str | Path | None = None) -> Path | ImageBytes:
+    """Return the image that a record gives.
+
+    Args:
+        value: A path, a data URI in base64, the bytes of a file, ``{"bytes": ..., "path": ...}`` as ``datasets`` and
+            Parquet files have it (the path where there are no bytes), or an image of Pillow's, which is kept as it is.
+        root: As for :func:`image_path`.
+
+    Raises:
+        InputError: It is none of them, has no bytes or too many, or is refused by :func:`image_path`.
+    """
+    if isinstance(value, dict) and holds_image(value):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if _is_picture(value):
+        value = _encoded(value)
+    if isinstance(value, str) and value[:5].lower() == "data:":
+        value = _data_of_uri(value)
+    if isinstance(value, bytes):
+        check_bytes(len(value))
+        return ImageBytes(value)
+    if not isinstance(value, str) or not value:
+        raise InputError("must be the path of an image, or the image", got=value)
+    return image_path(value, root)
 
 
 def image_path(path: str | Path, root: str | Path | None = None) -> Path:
@@ -82,3 +135,33 @@ def check_bytes(size: int, name: str | Path | None = None) -> None:
         raise InputError(f"the file has more than {MAX_BYTES:,} bytes: {size:,}", file=name)
     if not size:
         raise InputError("the file is empty", file=name)
+
+
+def _data_of_uri(uri: str) -> bytes:
+    """Return what a data URI holds; the type that it names does not matter."""
+    head, _, body = uri.partition(",")
+    if not head.lower().endswith(";base64"):
+        raise InputError("a data URI of an image must be in base64", got=uri, fix="data:image/png;base64,...")
+    check_bytes(len(body) * 3 // 4)
+    try:
+        return base64.b64decode("".join(body.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError(f"the data URI is damaged: {error}", got=uri) from error
+
+
+def _is_picture(value: Any) -> bool:
+    return hasattr(value, "getexif") and hasattr(value, "save")
+
+
+def _encoded(picture: Any) -> bytes:
+    """Return an image of Pillow's as a file without loss: upright, an animation with its frames."""
+    from PIL import ImageOps
+
+    animated = picture.format in _ANIMATED and getattr(picture, "is_animated", False)
+    buffer = BytesIO()
+    try:
+        picture = picture if animated else ImageOps.exif_transpose(picture)
+        picture.save(buffer, "PNG" if picture.mode in _PNG_MODES else "TIFF", save_all=animated)
+    except Exception as error:  # of a file that is read only now Pillow raises many kinds
+        raise InputError(f"the image cannot be used: {error}", got=picture) from error
+    return buffer.getvalue()

@@ -14,6 +14,9 @@ Part = dict[str, str]  # {"type": "text", "text": ...} or {"type": "image"}
 Message = dict[str, Any]  # {"role": str, "content": list[Part]}, and where functions are called what _CALLS names
 Refuse = Callable[..., InputError]  # makes an error that names the example
 
+# What others call the roles, and the parts of a message.
+_ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "observation": "tool"}
+_PARTS = {"input_text": "text", "output_text": "text", "input_image": "image", "image_url": "image"}
 _CALLS = {"assistant": {"tool_calls"}, "tool": {"tool_call_id", "name"}}
 _TOOLS = 'give a JSON schema for each, [{"type": "function", "function": {"name": ...}}], or rename the column'
 
@@ -22,7 +25,8 @@ def read_messages(value: Any, name: str, refuse: Refuse) -> list[Message]:
     """Return the messages of a conversation with their contents as parts.
 
     Args:
-        value: A list of objects with ``role`` and ``content``, a text or a list of parts.
+        value: A list of objects with ``role`` and ``content``, a text or a list of parts; or, as ShareGPT has them, of
+            objects with ``from`` and ``value``.
         name: The field that holds them.
         refuse: Makes an error that names the example.
 
@@ -35,6 +39,10 @@ def read_messages(value: Any, name: str, refuse: Refuse) -> list[Message]:
     for number, message in enumerate(value):
         where = f"{name}[{number}]"
         given = _without_null(message) if isinstance(message, dict) else {}
+        if given.keys() >= {"from", "value"}:
+            given = {"role": given.pop("from"), "content": given.pop("value"), **given}
+        if isinstance(given.get("role"), str):
+            given["role"] = _ROLES.get(given["role"], given["role"])
         if given.get("role", ROLES[0]) not in ROLES:
             raise refuse("unknown role", field=where, got=given["role"], fix=f"use {', '.join(ROLES)}")
         calls = _calls(given, where, refuse) if "role" in given else {}
@@ -103,7 +111,7 @@ def read_tools(value: Any, refuse: Refuse) -> list[dict[str, Any]]:
 
 
 def _parts(content: Any, where: str, refuse: Refuse) -> list[Part]:
-    """Return the parts of a message, with ``<image>`` in texts turned into parts of their own."""
+    """Return the parts of a message; an image may be beside it, in ``image`` or in OpenAI's ``image_url``."""
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list):
@@ -111,12 +119,17 @@ def _parts(content: Any, where: str, refuse: Refuse) -> list[Part]:
     parts: list[Part] = []
     for part in content:
         known = part if isinstance(part, dict) else {}
-        if known.keys() == {"type", "text"} and known["type"] == "text":
-            parts += split_places(read_text(known["text"], where, refuse))
-        elif known.get("type") == "image" and known.keys() <= {"type", "image"}:
-            parts.append(known)
+        kind = _PARTS.get(str(known.get("type")), known.get("type"))
+        if kind == "text" and known.keys() == {"type", "text"}:
+            parts.append({"type": "text", "text": read_text(known["text"], where, refuse)})
+        elif kind == "image" and known.keys() <= {"type", "image"}:
+            parts.append(dict(known))
+        elif kind == "image" and known.keys() <= {"type", "image_url", "detail"}:
+            address: Any = known.get("image_url")
+            address = address.get("url") if isinstance(address, dict) else address
+            parts.append({"type": "image", "image": address})
         else:
-            raise refuse("unknown part of a message", field=where, got=part, fix="use the types text and image")
+            raise refuse("unknown part of a message", field=where, got=part, fix="use the types text and image_url")
     return parts
 
 

@@ -1,49 +1,51 @@
 """Training examples of text and image-text models: one reader for the shapes that such data comes in.
 
-A source is a file of JSON lines, or a folder that ``datasets.Dataset.save_to_disk`` wrote. An example has one of the
-shapes
+The shape of a record is found by its columns, see :data:`ftkit.examples.shapes.SHAPES`:
 
-- ``messages``: a conversation whose last message is the assistant's answer, and whose earlier ones may hold
-  ``tool_calls`` and, in the role ``tool``, their results;
-- ``prompt`` and ``completion``: two texts, or two lists of messages;
-- ``chosen`` and ``rejected``: two answers to ``prompt``, or two conversations that differ in the last message only;
-- ``prefix`` and ``suffix``: two texts;
+- ``messages``, or ``conversations``: a conversation whose last message is the assistant's answer, and whose earlier
+  ones may hold ``tool_calls`` and, in the role ``tool``, their results;
+- a prompt and an answer: ``prompt`` and ``completion``, ``prefix`` and ``suffix``, ``question`` (or ``query``) and
+  ``answer`` (``response``, ``label``), or Alpaca's ``instruction``, ``input`` and ``output``. The prompt is a text or a
+  list of messages, the answer a text, a number, a boolean or one message of the assistant;
+- ``chosen`` and ``rejected``: two answers to ``prompt`` or ``question``, or two conversations that differ in the last
+  message only;
 
-each with ``image`` or ``images`` (paths below the data root) if it has any, possibly ``tools`` (functions that the
-assistant may call, as JSON schemas or as a text that holds them), possibly an ``id``, and other columns.
-Where an image stands is said by a part ``{"type": "image"}`` of a message or by ``<image>`` in a text; images of an
-example that says it nowhere come before its first question.
+each with ``image`` or ``images`` if it has any: paths below the data root, data URIs, or the images themselves. There
+may be ``tools`` (functions that the assistant may call, as JSON schemas or as a text that holds them), an ``id``, and
+other columns. Where an image stands is said by a part ``{"type": "image"}`` or ``{"type": "image_url"}`` of a message
+or by ``<image>`` in a text; images of an example that says it nowhere come before its first question.
+
+Numbers and booleans are answers as JSON writes them: ``3``, ``0.5``, ``true``. Of several answers, as in ChartQA's
+``label``, the first one is trained on.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ftkit.errors import InputError
-from ftkit.examples.image_files import image_path, read_bytes
+from ftkit.examples.image_files import ImageBytes, find_image, holds_image, read_bytes
 from ftkit.examples.messages import (
     PLACEHOLDER,
     Message,
     Part,
     Refuse,
-    read_messages,
-    read_text,
     read_tools,
-    text_of,
+    split_places,
 )
 from ftkit.examples.records import StoredImage, json_records, saved_records
+from ftkit.examples.shapes import OWN_NAMES, Record, find_shape, read_shape, with_question
 
-_SHAPES = (("messages",), ("prompt", "completion"), ("chosen", "rejected"), ("prefix", "suffix"))
-_OWN = {"id", "image", "images", "tools", *(name for shape in _SHAPES for name in shape)}
 # Columns that a prediction file has of its own, or makes of what a model returns.
 _OF_PREDICTIONS = re.compile(r"label|prediction|score|probability|stopped|(probability|log_odds):.+", re.DOTALL)
 
-ImageReference = Path | StoredImage
+ImageReference = Path | StoredImage | ImageBytes
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Example:
         file: Where it was read.
         line: Its line, or its place in a data set, counted from 1.
         tools: The functions that the assistant may call, as the chat template takes them.
+        shape: The shape in which it was written, if not one of ftkit's own.
     """
 
     id: str
@@ -71,18 +74,31 @@ class Example:
     file: str = ""
     line: int = 0
     tools: list[dict[str, Any]] = field(default_factory=list)
+    shape: str = ""
 
     def error(self, problem: str, **details: Any) -> InputError:
         """Return an error about this example, which says where the example is."""
         return InputError(problem, file=self.file or None, line=self.line or None, **details)
 
 
-def read_examples(source: str | Path, image_root: str | Path | None = None) -> list[Example]:
+def read_examples(
+    source: str | Path,
+    image_root: str | Path | None = None,
+    *,
+    question: str | None = None,
+    images: bool = True,
+    repeated_ids: bool = False,
+) -> list[Example]:
     r"""Read all examples of a file or a saved data set, and check that their images are there.
 
     Args:
         source: A file of JSON lines, or a folder that ``datasets.Dataset.save_to_disk`` wrote.
         image_root: The folder that paths of images start from and may not leave; None takes that of ``source``.
+        question: The prompt of records with an image and an answer and no question.
+        images: Whether ``<image>`` in a text stands for an image, so that it is refused where there is none: a column
+            of images under another name would be lost without a word. In a run without images it is text.
+        repeated_ids: Whether ids may come twice, as in training data; the second one is then called ``ID#2``. Examples
+            to evaluate have ids of their own, because predictions are matched by them.
 
     Returns:
         The examples in order. An example without an ``id`` is named by its line: ``r00001``.
@@ -105,8 +121,13 @@ def read_examples(source: str | Path, image_root: str | Path | None = None) -> l
     saved = path.is_dir()
     root = Path(image_root).expanduser() if image_root is not None else path if saved else path.parent
     examples: dict[str, Example] = {}
+    times = Counter[str]()
     for line, record in saved_records(path) if saved else json_records(path):
-        example = _example(record, Example("", "", "", file=str(path), line=line), root)
+        example = _example(record, Example("", "", "", file=str(path), line=line), root, question, images)
+        name = example.id
+        while repeated_ids and example.id in examples:
+            times[name] += 1
+            example = replace(example, id=f"{name}#{times[name] + 1}")
         if (first := examples.setdefault(example.id, example)) is not example:
             raise example.error(f"the id comes twice, first in line {first.line}", field="id", got=example.id)
     if not examples:
@@ -114,94 +135,58 @@ def read_examples(source: str | Path, image_root: str | Path | None = None) -> l
     return list(examples.values())
 
 
-def _example(record: dict[str, Any], bare: Example, root: Path) -> Example:
+def _example(record: Record, bare: Example, root: Path, question: str | None, placed: bool) -> Example:
     """Return the example of a record; ``bare`` has its place only."""
     record = {key: value for key, value in record.items() if value is not None}
     identity = record.get("id", f"r{bare.line:05d}")
     if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
         raise bare.error("must be text or a whole number", field="id", got=identity)
-    prompt, completion, rejected = _by_shape(record, bare.error)
+    record = with_question(record, question, bare.error)
+    shape = find_shape(record, bare.error)
+    prompt, completion, rejected = read_shape(record, shape, bare.error)
+    images = _images(record, prompt, root, bare.error)
+    prompt = _with_places(prompt, len(images), placed or bool(images), bare.error)
+    if (placed or images) and (PLACEHOLDER in completion or PLACEHOLDER in (rejected or "")):
+        field = [*shape.names.values()][-1 if PLACEHOLDER in (rejected or "") else -1 - (rejected is not None)]
+        raise bare.error(f"the answer holds an image, or the text {PLACEHOLDER}", field=field)
+    own = {*OWN_NAMES, *shape.names.values(), shape.more}
+    columns = {
+        f"data_{key}" if _OF_PREDICTIONS.fullmatch(key) else key: _cell(value)
+        for key, value in record.items()
+        if key not in own and not _holds_images(value)
+    }
+    tools = read_tools(record.get("tools", []), bare.error)
+    return replace(
+        bare, id=str(identity), prompt=prompt, completion=completion, rejected=rejected, images=images, columns=columns,
+        tools=tools, shape=shape.described,
+    )  # fmt: skip
+
+
+def _images(record: Record, prompt: Any, root: Path, refuse: Refuse) -> tuple[ImageReference, ...]:
+    """Return the images of a record, which stand beside its prompt or in it, and are taken out of it."""
     if {"image", "images"} <= record.keys():
-        raise bare.error("the example has both image and images", field="images", fix="give one of them")
+        raise refuse("the example has both image and images", field="images", fix="give one of them")
     inline = [part.pop("image") for part in _parts_of(prompt) if "image" in part]
     given = record.get("images", record.get("image", inline))
     if inline and given is not inline:
         problem = "images are given both inside the messages and beside them"
-        raise bare.error(problem, field="images", got=given, fix="give one of them")
+        raise refuse(problem, field="images", got=given, fix="give one of them")
     given = given if isinstance(given, list) else [given]
-    images = tuple(_image(value, f"images[{number}]", root, bare.error) for number, value in enumerate(given))
-    columns = {
-        f"data_{key}" if _OF_PREDICTIONS.fullmatch(key) else key: _cell(value)
-        for key, value in record.items()
-        if key not in _OWN and not _holds_images(value)
-    }
-    prompt = _with_places(prompt, len(images), bare.error)
-    tools = read_tools(record.get("tools", []), bare.error)
-    return replace(
-        bare, id=str(identity), prompt=prompt, completion=completion, rejected=rejected, images=images, columns=columns,
-        tools=tools,
-    )  # fmt: skip
+    return tuple(_image(value, f"images[{number}]", root, refuse) for number, value in enumerate(given))
 
 
-def _by_shape(record: dict[str, Any], refuse: Refuse) -> tuple[Any, str, str | None]:
-    """Return the prompt (not yet with places for images), the answer and the rejected answer of a record."""
-    found = [shape for shape in _SHAPES if set(shape) <= record.keys()]
-    if len(found) != 1:
-        problem = "the example has several shapes" if found else "the example has no known shape"
-        raise refuse(problem, got=sorted(record), fix=f"give one of: {', '.join(' + '.join(one) for one in _SHAPES)}")
-    names = found[0]
-    if "messages" in names:
-        return *_conversation(record["messages"], "messages", refuse), None
-    if "chosen" in names and "prompt" not in record:
-        prompt, chosen = _conversation(record["chosen"], "chosen", refuse)
-        other, rejected = _conversation(record["rejected"], "rejected", refuse)
-        if prompt != other:
-            raise refuse("chosen and rejected differ before the last message", fix="give the prompt separately")
-        return prompt, chosen, rejected
-    if "prefix" in names:
-        return read_text(record["prefix"], "prefix", refuse), _answer(record["suffix"], "suffix", refuse), None
-    asked = record["prompt"]
-    asked = read_text(asked, "prompt", refuse) if isinstance(asked, str) else read_messages(asked, "prompt", refuse)
-    answers = [_answer(record[name], name, refuse) for name in names if name != "prompt"]
-    return asked, answers[0], answers[1] if len(answers) == 2 else None
-
-
-def _conversation(value: Any, name: str, refuse: Refuse) -> tuple[list[Message], str]:
-    """Return the messages before the answer, and the answer."""
-    *before, answer = read_messages(value, name, refuse)
-    if not before:
-        raise refuse("there is no message before the answer", field=name, fix="begin with a user message")
-    return before, _answer([answer], name, refuse)
-
-
-def _answer(value: Any, name: str, refuse: Refuse) -> str:
-    """Return the text of an answer, given as such or as one message of the assistant."""
-    parts: list[Part] = [{"type": "text", "text": value}]
-    if not isinstance(value, str):
-        messages = read_messages(value, name, refuse)
-        if len(messages) != 1 or messages[0]["role"] != "assistant":
-            got = [message["role"] for message in messages]
-            raise refuse("the answer must be one assistant message", field=name, got=got)
-        if "tool_calls" in messages[0]:
-            problem = "the answer is a function call, which is allowed in earlier turns only"
-            raise refuse(problem, field=name, fix="write the call as the text that the model is to generate")
-        parts = messages[0]["content"]
-    text = read_text(text_of(parts), name, refuse)
-    if not text.strip():
-        raise refuse("the answer is empty", field=name)
-    if PLACEHOLDER in text:
-        raise refuse(f"the answer holds an image, or the text {PLACEHOLDER}", field=name)
-    return text
-
-
-def _with_places(prompt: str | list[Message], images: int, refuse: Refuse) -> str | list[Message]:
-    """Return the prompt with a place for each image: where it says, or before the first question."""
-    places = count_places(prompt)
+def _with_places(prompt: str | list[Message], images: int, in_texts: bool, refuse: Refuse) -> str | list[Message]:
+    """Return the prompt with a place for each image: where it says, ``in_texts`` too, or before the first question."""
+    if in_texts and not isinstance(prompt, str):
+        prompt = [{**message, "content": _split(message["content"])} for message in prompt]
+    places = 0 if isinstance(prompt, str) and not in_texts else count_places(prompt)
     if places == images:
         return prompt
     if places:
         problem = f"{images} images for {places} places in the prompt"
-        raise refuse(problem, field="images", fix=f'one {PLACEHOLDER} or {{"type": "image"}} for each image')
+        one_each = f'one {PLACEHOLDER} or {{"type": "image"}} for each image'
+        fix = one_each if images else f"give them in a column image or images, or take {PLACEHOLDER} out of the text"
+        raise refuse(problem, field="images", fix=fix)
     if isinstance(prompt, str):
         return PLACEHOLDER * images + prompt
     first = next((number for number, message in enumerate(prompt) if message["role"] == "user"), None)
@@ -211,9 +196,16 @@ def _with_places(prompt: str | list[Message], images: int, refuse: Refuse) -> st
     return [*prompt[:first], {"role": "user", "content": content}, *prompt[first + 1 :]]
 
 
+def _split(parts: list[Part]) -> list[Part]:
+    """Return the parts of a message with ``<image>`` in texts turned into parts of their own."""
+    return [one for part in parts for one in (split_places(part["text"]) if part["type"] == "text" else [part])]
+
+
 def count_places(prompt: str | list[Message]) -> int:
     """Return how many places for images a prompt has."""
-    return prompt.count(PLACEHOLDER) if isinstance(prompt, str) else text_of(_parts_of(prompt)).count(PLACEHOLDER)
+    if isinstance(prompt, str):
+        return prompt.count(PLACEHOLDER)
+    return sum(part["type"] == "image" for part in _parts_of(prompt))
 
 
 def _parts_of(prompt: str | list[Message]) -> list[Part]:
@@ -223,10 +215,8 @@ def _parts_of(prompt: str | list[Message]) -> list[Part]:
 def _image(value: Any, name: str, root: Path, refuse: Refuse) -> ImageReference:
     if isinstance(value, StoredImage):
         return value
-    if not isinstance(value, str) or not value:
-        raise refuse("must be the path of an image", field=name, got=value)
     try:
-        return image_path(value, root)
+        return find_image(value, root)
     except InputError as error:
         raise refuse(str(error), field=name) from error
 
@@ -241,8 +231,10 @@ def image_bytes(image: ImageReference) -> bytes:
 
 
 def _holds_images(value: Any) -> bool:
-    """Return whether a column of a saved data set is of images, such as masks, which are not text."""
-    return any(isinstance(one, StoredImage) for one in (value if isinstance(value, list) else [value]))
+    """Return whether a column is of images, such as masks, which are not text."""
+    return any(
+        isinstance(one, StoredImage) or holds_image(one) for one in (value if isinstance(value, list) else [value])
+    )
 
 
 def _cell(value: Any) -> str:

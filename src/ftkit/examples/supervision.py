@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 from ftkit.examples.reader import Example
 
@@ -51,3 +51,15 @@ def supervision_line(supervise: Supervise, supervised: int, turns: int) -> str:
     """
     which = {"last": "the last assistant turn of each conversation", "all": "all assistant turns that answer something"}
     return f"Supervised: {which[supervise]} ({supervised:,} of {turns:,} assistant turns)"
+
+
+def examples_lines(report: Mapping[str, Any]) -> list[str]:
+    """Return what a data module's report says of its examples: in which shapes they are written, what is supervised.
+
+    Example:
+        >>> examples_lines({"shapes": {"train": ["ShareGPT (conversations)"]}})
+        ['Shape of train examples: ShareGPT (conversations)']
+    """
+    lines = [f"Shape of {split} examples: {', '.join(found)}" for split, found in report.get("shapes", {}).items()]
+    turns = report.get("supervised_turns")
+    return [*lines, supervision_line(**turns)] if turns else lines

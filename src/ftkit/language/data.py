@@ -118,7 +118,9 @@ class TextDataModule(LanguageDataModule):
         """Return the examples of a file, which is read once."""
         if split not in self._examples:
             path = self.files[split]
-            self._examples[split] = [] if path is None else read_examples(path)
+            self._examples[split] = (
+                [] if path is None else read_examples(path, images=False, repeated_ids=split == "train")
+            )
         return self._examples[split]
 
 

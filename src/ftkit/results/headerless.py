@@ -92,14 +92,25 @@ def expected_answers(layout: Layout, batch: pa.RecordBatch, error: RowError) -> 
     labels = []
     for row, cells in enumerate(zip(*(batch.column(place).to_pylist() for place in places), strict=True)):
         if cells not in known:
-            known[cells] = _expected_answer(layout, places, cells, partial(error, row))
+            known[cells] = expected_answer(layout, places, cells, partial(error, row))
         labels.append(known[cells])
     return pa.array(labels, pa.string())
 
 
-def _expected_answer(
+def expected_answer(
     layout: Layout, places: Sequence[int], cells: Sequence[str | None], error: Callable[..., InputError]
 ) -> str | None:
+    """Return the expected answer of one row in the words of the answers; None if it has none.
+
+    Args:
+        layout: What :func:`layout_of_rows` found.
+        places: The columns of expected answers.
+        cells: Their cells.
+        error: Makes the error for the row.
+
+    Raises:
+        InputError: A cell is neither, or the row contradicts itself.
+    """
     assert layout.words is not None
     meanings = _meanings(layout.words)
     given = [(layout.names[place], cell) for place, cell in zip(places, cells, strict=True) if cell and cell.strip()]
@@ -116,6 +127,11 @@ def _expected_answer(
     spoken = set(map(normalize, layout.words)) - _TRUTH.keys()
     own = next((cell for _, cell in given if normalize(cell) in spoken), None)
     return own or (layout.words[found.pop()] if found else None)
+
+
+def are_paths(column: Sequence[str]) -> bool:
+    """Return whether a column holds paths of files, mostly."""
+    return _mostly(column, _is_path)
 
 
 def _columns(rows: list[list[str]]) -> tuple[list[tuple[str, ...]], tuple[str, str]]:
@@ -153,7 +169,7 @@ def _is_code(cell: str) -> bool:
     return _is_path(cell) or (any(map(str.isdecimal, cell)) and not _ADDRESS.match(cell))
 
 
-def _mostly(column: tuple[str, ...], test: Callable[[str], bool]) -> bool:
+def _mostly(column: Sequence[str], test: Callable[[str], bool]) -> bool:
     return sum(map(test, column)) >= _MOSTLY * len(column)
 
 

@@ -96,6 +96,8 @@ class ExampleDataModule(SplitDataModule):
         """Report the examples of a split that are used."""
         for name, value in {"sizes": len(examples), **counts}.items():
             self.report.setdefault(name, {})[split] = value
+        if shapes := sorted({example.shape for example in examples} - {""}):
+            self.report.setdefault("shapes", {})[split] = shapes
         if split == "train":
             self.report["supervised_turns"] = {"supervise": self.supervise, **turn_counts(examples, self.supervise)}
 

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 
 from ftkit.errors import InputError, at_least, below_one
 from ftkit.examples.affixes import NO_AFFIXES, Affixes
-from ftkit.examples.supervision import supervision_line
+from ftkit.examples.supervision import examples_lines
 from ftkit.hub import load_pretrained
 from ftkit.models.adapters import add_adapters, merged
 from ftkit.models.base_files import BaseFiles, write_fingerprint
@@ -189,11 +189,11 @@ class GenerativeModule(WindowedModule):
         return supervised_log_probs(hidden_states(**self.model_inputs(read)), inputs["labels"], head)
 
     def on_fit_start(self) -> None:
-        """Say which turns of conversations are supervised; apply a learning rate that was found."""
+        """Say how the examples are written and which turns are supervised; apply a learning rate that was found."""
         super().on_fit_start()
         report = getattr(getattr(self.trainer, "datamodule", None), "report", {})
-        if "supervised_turns" in report:
-            rank_zero_info(supervision_line(**report["supervised_turns"]))
+        for line in examples_lines(report):
+            rank_zero_info(line)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the summed loss of a micro-batch; log the mean per token of the step so far as ``train/loss``."""

@@ -56,6 +56,7 @@ class VLMDataModule(ExampleDataModule):
         outcomes: An earlier prediction file over the train examples, to sample by their outcome; examples are found in
             it by their id or by the path of their image.
         keep: The outcomes to sample from: tp, tn, fp, fn, neither.
+        question: The prompt of examples that have an image and an answer, and no question of their own.
         evaluation_batch_size: Examples in a batch of evaluation; null takes ``batch_size``.
         **options: See :class:`ftkit.training.example_data.ExampleDataModule`.
 
@@ -77,6 +78,7 @@ class VLMDataModule(ExampleDataModule):
         ratio: tuple[int, int] | None = None,
         outcomes: str | None = None,
         keep: list[str] | None = None,
+        question: str | None = None,
         evaluation_batch_size: int | None = None,
         **options: Any,
     ) -> None:
@@ -84,6 +86,7 @@ class VLMDataModule(ExampleDataModule):
         self.sources = {"train": train, "val": val, "test": test}
         self.images, self.fractions, self.split_seed = images, (fractions[0], fractions[1]), split_seed
         self.sample, self.ratio, self.outcomes = sample, ratio, outcomes
+        self.question = question
         self.keep = sorted(OUTCOMES if keep is None else set(keep))
         self.evaluation_batch_size = self.batch_size if evaluation_batch_size is None else evaluation_batch_size
         self._check_arguments()
@@ -97,7 +100,9 @@ class VLMDataModule(ExampleDataModule):
     @cached_property
     def _examples(self) -> dict[str, list[Example]]:
         given = {
-            name: read_examples(source, self.images) for name, source in self.sources.items() if source is not None
+            name: read_examples(source, self.images, question=self.question, repeated_ids=name == "train")
+            for name, source in self.sources.items()
+            if source is not None
         }
         fix = "give a file for it, or do not evaluate it"
         if len(given) == 1:

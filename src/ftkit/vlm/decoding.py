@@ -11,6 +11,7 @@ try:
     from PIL import Image as Image
     from PIL import ImageColor as ImageColor
     from PIL import PngImagePlugin as PngImagePlugin
+    from PIL import features as features
 except ImportError as error:
     raise EnvironmentFault("pictures need Pillow, which is not installed", fix='pip install "ftkit[vlm]"') from error
 

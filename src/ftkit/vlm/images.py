@@ -12,7 +12,7 @@ import numpy as np
 
 from ftkit.errors import InputError
 from ftkit.examples.image_files import image_path, read_bytes
-from ftkit.vlm.decoding import DamagedImageError, Image, ImageColor, check_size, decoding
+from ftkit.vlm.decoding import DamagedImageError, Image, ImageColor, check_size, decoding, features
 from ftkit.vlm.frames import FRAME_PIXELS, MAX_FRAMES, most_varied
 
 Color = tuple[int, int, int]
@@ -22,7 +22,11 @@ _SIGNATURES = {
     "GIF": re.compile(rb"GIF8[79]a"),
     "WEBP": re.compile(rb"RIFF....WEBP", re.DOTALL),
     "BMP": re.compile(rb"BM"),
+    "TIFF": re.compile(rb"II[*+]\0|MM\0[*+]"),
+    "AVIF": re.compile(rb"....ftyp(.{4})*?avi[fs]", re.DOTALL),
 }
+_HEIF = re.compile(rb"....ftyp(hei[cfmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL)
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _MAX_GIF_BYTES = 64 * 2**20  # counting the frames of 64 MB takes seconds at worst
 _ORIENTATION = 0x0112
@@ -43,7 +47,7 @@ class OpenedImage:
 
     Attributes:
         image: RGB, upright.
-        format: JPEG, PNG, GIF, WEBP or BMP: what the bytes say, whatever the file's name says.
+        format: JPEG, PNG, GIF, WEBP, BMP, TIFF or AVIF: what the bytes say, whatever the file's name says.
         frame: The frame that was chosen, counted from 0.
         frames: How many frames there are.
         note: What a user should know; empty mostly.
@@ -59,9 +63,10 @@ class OpenedImage:
 def open_image(path: str | Path, root: str | Path | None = None, background: str = "white") -> Image.Image:
     """Open a picture from an untrusted file as upright RGB in its own size.
 
-    Read are JPEG, PNG, GIF, WEBP and BMP of at most 50 million pixels, which the header is asked for before anything
-    is decoded. EXIF rotation is applied, transparency laid on the background, an animation represented by its frame of
-    the most varied colors. 16-bit greys keep their upper 8 bits, CMYK becomes RGB; color profiles are ignored.
+    Read are JPEG, PNG, GIF, WEBP, BMP, TIFF and AVIF of at most 50 million pixels, which the header is asked for before
+    anything is decoded. EXIF rotation is applied, transparency laid on the background, an animation represented by its
+    frame of the most varied colors, a TIFF by its first page. 16-bit greys keep their upper 8 bits, CMYK becomes RGB;
+    color profiles are ignored.
 
     Args:
         path: The file; never an address on the web.
@@ -98,7 +103,10 @@ def decode_image(data: bytes, background: Color, name: str | Path) -> OpenedImag
     Raises:
         InputError: As for :func:`open_image`.
     """
-    form = next((form for form, signature in _SIGNATURES.items() if signature.match(data)), None)
+    form = next((form for form, signature in _SIGNATURES.items() if signature.match(data[:64])), None)
+    if form is None and _HEIF.match(data):
+        fix = "convert it to JPEG, such as with heif-convert or the export of a photo program"
+        raise InputError("this is a HEIC picture, as phones take them, which is not read", file=name, fix=fix)
     if form is None:
         raise InputError(f"this is not a {', '.join(_SIGNATURES)} file", file=name, got=bytes(data[:8]))
     try:
@@ -145,10 +153,12 @@ def _decode(data: bytes, form: str, background: Color) -> OpenedImage:
         image = Image.open(io.BytesIO(data), formats=[form])
     check_size(*image.size)
     with decoding():  # a second frame in a JPEG is a depth or brightness map
-        frames = getattr(image, "n_frames", 1) if form in ("GIF", "PNG", "WEBP") else 1
+        frames = getattr(image, "n_frames", 1) if form in _ANIMATED else 1
     composites = _composites(image, frames, background)
     number, frame, looked_at = most_varied(composites) if frames > 1 else (0, next(composites), 1)
     note = "" if looked_at == frames else f"only the first {looked_at:,} of {frames:,} frames were looked at"
+    if form == "TIFF" and getattr(image, "is_animated", False):
+        note = "the first of several pages"
     rgb, rotation_note = _upright(image, Image.fromarray(frame))
     return OpenedImage(rgb, form, number, frames, "; ".join(filter(None, (note, rotation_note))))
 
@@ -159,6 +169,8 @@ def _refuse_cut(data: bytes, form: str) -> None:
         raise DamagedImageError(f"the GIF has more than {_MAX_GIF_BYTES:,} bytes: {len(data):,}")
     if (form == "PNG" and _PNG_END not in data) or (form == "GIF" and not data.rstrip(b"\0\r\n ").endswith(b";")):
         raise DamagedImageError(f"the picture is cut off: the end of the {form} is missing")
+    if form == "AVIF" and not features.check("avif"):
+        raise DamagedImageError("this Pillow does not read AVIF: pip install --upgrade pillow")
 
 
 def _composites(image: Image.Image, frames: int, background: Color) -> Iterator[np.ndarray]:
@@ -179,6 +191,8 @@ def _composites(image: Image.Image, frames: int, background: Color) -> Iterator[
 
 def _to_rgb(image: Image.Image, background: Color) -> Image.Image:
     transparency = image.info.get("transparency")
+    if image.mode == "F":
+        raise ValueError("its values are fractions, and nothing says which of them is white: save it with 8 bits")
     if image.mode.startswith("I"):  # Pillow's own conversion would clip at 255
         values = np.asarray(image)
         grey = Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")

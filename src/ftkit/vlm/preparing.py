@@ -50,7 +50,7 @@ class Prepared:
         sha256: Of the result's bytes.
         width: Of the source, upright, in pixels.
         height: Of the source, upright, in pixels.
-        format: JPEG, PNG, GIF, WEBP or BMP.
+        format: As in :class:`ftkit.vlm.images.OpenedImage`.
         frame: The frame that was chosen, counted from 0.
         frames: How many frames the source has.
         status: ``done`` or ``bad``.
