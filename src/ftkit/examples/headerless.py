@@ -53,7 +53,7 @@ def headerless_records(
 
 def _layout(rows: list[list[str]]) -> Layout | None:
     """Return the layout of a table, whose last column may be no model's answer but one that is known; None if none."""
-    for behind in (lambda row: [], lambda row: row[-1:], lambda row: ["yes"]):
+    for behind in (lambda row: [], lambda row: ["yes"], lambda row: row[-1:]):
         try:
             layout = layout_of_rows([row + behind(row) for row in rows], Path())
         except InputError:

@@ -6,7 +6,6 @@ import base64
 import binascii
 import re
 import stat
-from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,29 +19,14 @@ _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 
 
-@dataclass(frozen=True)
-class ImageBytes:
-    """Hold an image that a record holds itself.
-
-    Args:
-        data: The bytes of its file.
-    """
-
-    data: bytes = field(repr=False)
-
-    def read(self) -> bytes:
-        """Return the bytes of the image."""
-        return self.data
-
-
 def holds_image(value: Any) -> bool:
     """Return whether a value is an image itself: bytes, what ``datasets`` makes of one, or one of Pillow's."""
     structured = isinstance(value, dict) and bool(value) and value.keys() <= {"bytes", "path"}
-    return structured or isinstance(value, bytes | ImageBytes) or _is_picture(value)
+    return structured or isinstance(value, bytes) or _is_picture(value)
 
 
-def find_image(value: Any, root: str | Path | None = None) -> Path | ImageBytes:
-    """Return the image that a record gives.
+def find_image(value: Any, root: str | Path | None = None) -> Path | bytes:
+    """Return the image that a record gives: its file, or what would be in it.
 
     Args:
         value: A path, a data URI in base64, the bytes of a file, ``{"bytes": ..., "path": ...}`` as ``datasets`` and
@@ -60,7 +44,7 @@ def find_image(value: Any, root: str | Path | None = None) -> Path | ImageBytes:
         value = _data_of_uri(value)
     if isinstance(value, bytes):
         check_bytes(len(value))
-        return ImageBytes(value)
+        return value
     if not isinstance(value, str) or not value:
         raise InputError("must be the path of an image, or the image", got=value)
     return image_path(value, root)

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.errors import InputError
-from ftkit.examples.image_files import ImageBytes, find_image, holds_image, read_bytes
+from ftkit.examples.image_files import find_image, holds_image, read_bytes
 from ftkit.examples.messages import (
     PLACEHOLDER,
     Message,
@@ -45,7 +45,7 @@ from ftkit.examples.shapes import OWN_NAMES, Record, find_shape, read_shape, wit
 # Columns that a prediction file has of its own, or makes of what a model returns.
 _OF_PREDICTIONS = re.compile(r"label|prediction|score|probability|stopped|(probability|log_odds):.+", re.DOTALL)
 
-ImageReference = Path | StoredImage | ImageBytes
+ImageReference = Path | StoredImage | bytes
 
 
 @dataclass(frozen=True)
@@ -227,6 +227,8 @@ def image_bytes(image: ImageReference) -> bytes:
     Raises:
         InputError: The file is gone, no regular file, empty, too large, or cannot be read.
     """
+    if isinstance(image, bytes):
+        return image
     return read_bytes(image) if isinstance(image, Path) else image.read()
 
 

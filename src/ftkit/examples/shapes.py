@@ -53,9 +53,8 @@ SHAPES = (
     Shape({"prompt": "query", "completion": "label"}, "ChartQA"),
     Shape({"prompt": "question", "chosen": "chosen", "rejected": "rejected"}, "RLAIF-V"),
 )
-# Columns that are never passed on to predictions, and those that have a meaning in a shape: a header names one of them.
+# Columns that are not passed on to predictions, whatever the shape.
 OWN_NAMES = {"id", "image", "images", "tools", *(name for shape in SHAPES[:5] for name in shape.names.values())}
-KNOWN_NAMES = OWN_NAMES.union(*(shape.names.values() for shape in SHAPES))
 _PROMPTS = {name for shape in SHAPES for own, name in shape.names.items() if own in ("messages", "prompt")}
 _COMPLETIONS = {shape.names["completion"] for shape in SHAPES if "completion" in shape.names}
 
