@@ -16,7 +16,7 @@ GROUND = {"config_files", "errors", "lock", "normalize", "run_folder", "storage"
 ALLOWED = {
     "results": set(),
     "models": {"hub"},
-    "examples": {"models", "results"},
+    "examples": {"models", "results", "hub"},
     "training": {"models", "examples", "results", "hub"},
     "classifier": {"training", "models", "examples", "results", "hub"},
     "vlm": {"training", "models", "examples", "results", "hub"},

@@ -146,7 +146,7 @@ FAULTS = [
     ),
     ({"prefix": "<image>a", "suffix": "b"}, "0 images for 1 places"),
     ({"prefix": "a", "suffix": "b", "id": ""}, "id: must be"),
-    (["not an object"], "must be a JSON object"),
+    (["not an object"], "not a JSON object"),
 ]
 
 
@@ -172,13 +172,13 @@ def test_a_prepared_folder_serves_the_names_of_its_source(folder: Path) -> None:
 def test_files_that_cannot_be_read(folder: Path) -> None:
     path = folder / "examples.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"prompt": "a", "completion": "b"}\r\n\r\n{"prompt": "\xff"}\n')
-    with pytest.raises(InputError, match=r"examples\.jsonl:3: is not UTF-8"):
+    with pytest.raises(InputError, match=r"examples\.jsonl:3: not UTF-8 \(byte 53\)"):
         read_examples(path)
     path.write_text('{"prompt": "a", "completion": "b"\n')
-    with pytest.raises(InputError, match=r"examples\.jsonl:1: is not JSON"):
+    with pytest.raises(InputError, match=r"examples\.jsonl:1: not JSON"):
         read_examples(path)
     path.write_text('{"prompt": "a", "completion": "b", "n": ' + "1" * 5_000 + "}\n")
-    with pytest.raises(InputError, match=r"examples\.jsonl:1: is not JSON: Exceeds the limit"):
+    with pytest.raises(InputError, match=r"examples\.jsonl:1: not JSON: Exceeds the limit"):
         read_examples(path)
     path.write_text("\n")
     with pytest.raises(InputError, match="holds no examples"):
@@ -225,7 +225,7 @@ def test_a_saved_data_set_gives_the_same_examples(folder: Path) -> None:
         read_examples(folder / "pictures")
     bare = table.select_columns(["images"])
     bare.save_to_disk(folder / "bare")
-    with pytest.raises(InputError, match=r"bare:1: the example has no known shape .*images"):
+    with pytest.raises(InputError, match=r"bare, example 1: the example has no known shape .*images"):
         read_examples(folder / "bare")
     bare.rename_column("images", "content").map(lambda example: {"messages": [example]}, remove_columns="content").cast(
         datasets.Features({"messages": [{"content": [datasets.Image()]}]})
@@ -271,7 +271,7 @@ def test_paths_in_a_saved_data_set_are_as_safe_as_those_in_a_file(
     path = saved_by_path(folder, monkeypatch, images=[[good], [good, by_path(name)]])
     with pytest.raises(InputError, match=problem) as caught:
         read_examples(path, folder)
-    assert str(caught.value).startswith(f"{path}:2: images[1]: ")
+    assert str(caught.value).startswith(f"{path}, example 2: images[1]: ")
 
 
 def test_a_picture_given_by_its_path_in_a_saved_data_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

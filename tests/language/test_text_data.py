@@ -35,7 +35,7 @@ def tokenizer() -> Any:
 
 
 def prepared(tokenizer: Any, train: Path, **options: Any) -> TextDataModule:
-    data = TextDataModule(train, **options)
+    data = TextDataModule(train, **{"fractions": (1.0, 0.0), **options})
     data.prepare(tokenizer, context_length=64, max_new_tokens=8)
     return data
 

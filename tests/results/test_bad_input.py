@@ -347,10 +347,21 @@ def test_a_file_that_cannot_be_read_is_bad_input(tmp_path, name, monkeypatch):
         assert _refusal(path) == str(caught.value)
 
 
-@pytest.mark.parametrize("text", ['[{"id": 1, "label": "yes", "prediction": "no"}]', '[\n  {"id": 1}\n]'])
-def test_a_json_list_is_not_taken_for_a_table(tmp_path, text):
+LISTS = {
+    '[{"id": 1, "label": "yes"}, {"id": 2}]': r"p\.json:1: header: no column named prediction",
+    '[{"id": 1, "label": "yes", "prediction": "no"}, 2]': r"p\.json: item 2 is not a JSON object \(got 2\)",
+    '[{"id": 1, "label": "yes", "prediction": "no"}': r"p\.json: not JSON: the list does not go on \(item 2 of",
+    '[{"id": 1, "label": "yes", "prediction": "no"}] 3': r"p\.json: not JSON: the list does not go on \(item 2 of",
+    '[{"id": 1, "label": "yes", "prediction": "no"},]': r"p\.json: not JSON: Expecting value \(item 2 of the list\)",
+    '[{"id": 1, "label": "yes", "prediction": }]': r"p\.json: not JSON: Expecting value \(item 1 of the list\)",
+    "[]": r"p\.json: the file is empty",
+}
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_a_json_list_that_cannot_be_used(tmp_path, text):
     (tmp_path / "p.json").write_text(text)
-    with pytest.raises(InputError, match="a JSON list; fix: write one object per line"):
+    with pytest.raises(InputError, match=LISTS[text]):
         read_predictions(tmp_path / "p.json")
 
 

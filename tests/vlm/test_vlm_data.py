@@ -17,10 +17,10 @@ from ftkit.examples.reader import Example, image_bytes
 from ftkit.results.predictions import write_predictions
 from ftkit.run_folder import SPLITS
 from ftkit.training.resume import compare_settings, settings
+from ftkit.training.splits import split_by_groups
 from ftkit.vlm import encoder as encoders
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.sft import VLMSFT
-from ftkit.vlm.splits import split_by_images
 from ftkit.vlm.yes_no import VLMYesNo
 
 
@@ -220,7 +220,8 @@ def test_examples_that_share_an_image_stay_together() -> None:
     examples = [example(number) for number in range(400)]
 
     def split(seed: int) -> dict[str, list[Example]]:
-        return split_by_images(examples, (0.7, 0.2), seed, content_of=lambda image, example: image)
+        parts = {"train": 0.7, "val": 0.2, "test": 0.1}
+        return split_by_groups(examples, parts, seed, keys=lambda example: example.images)
 
     parts = split(seed=1)
     images = [{image for one in part for image in one.images} for part in parts.values()]

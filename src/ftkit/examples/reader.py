@@ -1,6 +1,7 @@
 """Training examples of text and image-text models: one reader for the shapes that such data comes in.
 
-The shape of a record is found by its columns, see :data:`ftkit.examples.shapes.SHAPES`:
+A source is what :func:`ftkit.examples.sources.open_source` reads. The shape of a record is found by its columns, see
+:data:`ftkit.examples.shapes.SHAPES`:
 
 - ``messages``, or ``conversations``: a conversation whose last message is the assistant's answer, and whose earlier
   ones may hold ``tool_calls`` and, in the role ``tool``, their results;
@@ -39,8 +40,9 @@ from ftkit.examples.messages import (
     read_tools,
     split_places,
 )
-from ftkit.examples.records import StoredImage, json_records, saved_records
+from ftkit.examples.records import StoredImage
 from ftkit.examples.shapes import OWN_NAMES, Record, find_shape, read_shape, with_question
+from ftkit.examples.sources import RecordSource, open_source
 
 # Columns that a prediction file has of its own, or makes of what a model returns.
 _OF_PREDICTIONS = re.compile(r"label|prediction|score|probability|stopped|(probability|log_odds):.+", re.DOTALL)
@@ -59,8 +61,8 @@ class Example:
         rejected: The answer to avoid, of a preference example.
         images: Its images, in the order of their places in the prompt.
         columns: The other columns, as text; none of images.
-        file: Where it was read.
-        line: Its line, or its place in a data set, counted from 1.
+        file: Where it was read; of a data set with the example's number.
+        line: Its line in a text file, counted from 1.
         tools: The functions that the assistant may call, as the chat template takes them.
         shape: The shape in which it was written, if not one of ftkit's own.
     """
@@ -82,17 +84,17 @@ class Example:
 
 
 def read_examples(
-    source: str | Path,
+    source: Any,
     image_root: str | Path | None = None,
     *,
     question: str | None = None,
     images: bool = True,
     repeated_ids: bool = False,
 ) -> list[Example]:
-    r"""Read all examples of a file or a saved data set, and check that their images are there.
+    r"""Read all examples of a source, and check that their images are there.
 
     Args:
-        source: A file of JSON lines, or a folder that ``datasets.Dataset.save_to_disk`` wrote.
+        source: What :func:`ftkit.examples.sources.open_source` takes or returns.
         image_root: The folder that paths of images start from and may not leave; None takes that of ``source``.
         question: The prompt of records with an image and an answer and no question.
         images: Whether ``<image>`` in a text stands for an image, so that it is refused where there is none: a column
@@ -101,12 +103,12 @@ def read_examples(
             to evaluate have ids of their own, because predictions are matched by them.
 
     Returns:
-        The examples in order. An example without an ``id`` is named by its line: ``r00001``.
+        The examples in order. An example without an ``id`` is named by its place: ``r00001``.
 
     Raises:
         InputError: The source cannot be read, or an example is of no known shape, has an image that is missing, outside
             ``image_root`` or an address, or its numbers of images and of places for them differ. The message names the
-            line.
+            place.
         EnvironmentFault: A data set is given and the package ``datasets`` is missing.
 
     Example:
@@ -117,28 +119,30 @@ def read_examples(
         >>> example.id, example.prompt, example.completion
         ('r00001', '1+2=', '3')
     """
-    path = Path(source).expanduser()
-    saved = path.is_dir()
-    root = Path(image_root).expanduser() if image_root is not None else path if saved else path.parent
+    source = source if isinstance(source, RecordSource) else open_source(source)
+    root = source.folder if image_root is None else Path(image_root).expanduser()
     examples: dict[str, Example] = {}
     times = Counter[str]()
-    for line, record in saved_records(path) if saved else json_records(path):
-        example = _example(record, Example("", "", "", file=str(path), line=line), root, question, images)
+    for place, record in source:
+        at = source.at(place)
+        bare = Example(f"r{place:05d}", "", "", file=str(at["file"]), line=at["line"] or 0)
+        example = _example(record, bare, root, question, images)
         name = example.id
         while repeated_ids and example.id in examples:
             times[name] += 1
             example = replace(example, id=f"{name}#{times[name] + 1}")
         if (first := examples.setdefault(example.id, example)) is not example:
-            raise example.error(f"the id comes twice, first in line {first.line}", field="id", got=example.id)
+            where = f"line {first.line}" if first.line else first.file
+            raise example.error(f"the id comes twice, first in {where}", field="id", got=example.id)
     if not examples:
-        raise InputError("holds no examples", file=path)
+        raise source.error(None, "holds no examples")
     return list(examples.values())
 
 
-def _example(record: Record, bare: Example, root: Path, question: str | None, placed: bool) -> Example:
-    """Return the example of a record; ``bare`` has its place only."""
+def _example(record: Record, bare: Example, root: Path | None, question: str | None, placed: bool) -> Example:
+    """Return the example of a record; ``bare`` has its place only, and the name that it has if it says none."""
     record = {key: value for key, value in record.items() if value is not None}
-    identity = record.get("id", f"r{bare.line:05d}")
+    identity = record.get("id", bare.id)
     if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
         raise bare.error("must be text or a whole number", field="id", got=identity)
     record = with_question(record, question, bare.error)
@@ -162,7 +166,7 @@ def _example(record: Record, bare: Example, root: Path, question: str | None, pl
     )  # fmt: skip
 
 
-def _images(record: Record, prompt: Any, root: Path, refuse: Refuse) -> tuple[ImageReference, ...]:
+def _images(record: Record, prompt: Any, root: Path | None, refuse: Refuse) -> tuple[ImageReference, ...]:
     """Return the images of a record, which stand beside its prompt or in it, and are taken out of it."""
     if {"image", "images"} <= record.keys():
         raise refuse("the example has both image and images", field="images", fix="give one of them")
@@ -212,7 +216,7 @@ def _parts_of(prompt: str | list[Message]) -> list[Part]:
     return [] if isinstance(prompt, str) else [part for message in prompt for part in message["content"]]
 
 
-def _image(value: Any, name: str, root: Path, refuse: Refuse) -> ImageReference:
+def _image(value: Any, name: str, root: Path | None, refuse: Refuse) -> ImageReference:
     if isinstance(value, StoredImage):
         return value
     try:

@@ -1,15 +1,19 @@
-"""Records of a file of JSON lines or of a saved ``datasets`` data set, each with its line."""
+"""Records of training data, each with its place in the source, and images whose bytes stay there until needed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ftkit.errors import EnvironmentFault, InputError
+from ftkit.errors import InputError
 from ftkit.examples.image_files import check_bytes
+
+Records = Iterator[tuple[int, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -40,83 +44,61 @@ class StoredImage:
         return data
 
 
-def json_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read the objects of a file of JSON lines in UTF-8, with or without a byte order mark; blank lines are skipped.
+@dataclass(frozen=True)
+class RecordSource:
+    """Records that can be read again and again, each with its place: the line of a text file, else its number from 1.
 
-    Yields:
-        The line, counted from 1, and the object.
-
-    Raises:
-        InputError: The file cannot be read, or a line is not a JSON object.
+    Args:
+        title: What reports call it.
+        read: Begins to read the records under their own names.
+        names: The names of the columns in the source; of JSON and lists those of the first thousand records.
+        folder: Where relative paths of images start; None if the source is in no folder.
+        file: The file whose lines the places are; None if they are numbers.
+        chosen: The name in the source for each of ours.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        fix = "give a file of JSON lines, or the folder of a saved data set"
-        raise InputError(f"cannot be read: {error.strerror or error}", file=path, fix=fix) from error
-    for line, encoded in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not encoded.strip():
-            continue
-        try:
-            record = json.loads(encoded.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise InputError("is not UTF-8", file=path, line=line, fix="save as UTF-8") from error
-        except (ValueError, RecursionError) as error:  # the first also for a number of thousands of digits
-            raise InputError(f"is not JSON: {error}", file=path, line=line, fix="one JSON object a line") from error
-        if not isinstance(record, dict):
-            raise InputError("must be a JSON object", file=path, line=line, got=record)
-        yield line, record
+
+    title: str
+    read: Callable[[], Records]
+    names: list[str]
+    folder: Path | None = None
+    file: Path | None = None
+    chosen: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns as records have them."""
+        return [*self.chosen, *(name for name in self.names if name not in self._taken)]
+
+    @cached_property
+    def _taken(self) -> set[str]:
+        return {*self.chosen, *self.chosen.values()}
+
+    def __iter__(self) -> Records:
+        for place, record in self.read():
+            if self.chosen:
+                named = {ours: record[theirs] for ours, theirs in self.chosen.items() if theirs in record}
+                record = named | {name: value for name, value in record.items() if name not in self._taken}
+            yield place, record
+
+    def at(self, place: int | None) -> dict[str, Any]:
+        """Return a place as the arguments ``file`` and ``line`` of an error."""
+        if place is None or self.file is not None:
+            return {"file": self.file or self.title, "line": place}
+        return {"file": f"{self.title}, example {place}", "line": None}
+
+    def error(self, place: int | None, problem: str, **details: Any) -> InputError:
+        """Return an error about a record, or about the whole source where ``place`` is None."""
+        return InputError(problem, **self.at(place), **details)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the records, whatever kind of source they are in."""
+        digest = hashlib.sha256()
+        for _, record in self:
+            digest.update(json.dumps(record, sort_keys=True, default=_hashed).encode() + b"\n")
+        return digest.hexdigest()
 
 
-def saved_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read the examples of a folder that ``datasets.Dataset.save_to_disk`` wrote.
-
-    Images are :class:`StoredImage` where the data set holds their bytes, and otherwise the paths that it holds.
-
-    Yields:
-        The example's place, counted from 1, and its columns.
-
-    Raises:
-        InputError: The folder holds no data set, several splits, or images elsewhere than in columns of their own.
-        EnvironmentFault: The package ``datasets`` is missing.
-    """
-    try:
-        import datasets
-    except ImportError as error:
-        raise EnvironmentFault(
-            "a saved data set needs the package datasets", file=path, fix="pip install datasets, or use JSON lines"
-        ) from error
-    try:
-        table = datasets.load_from_disk(str(path))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"is not a saved data set: {error}", file=path, fix="Dataset.save_to_disk writes one"
-        ) from error
-    if isinstance(table, datasets.DatasetDict):
-        raise InputError("holds several splits", file=path, fix=f"name one of them: {path / next(iter(table))}")
-    undecoded, columns = table, []
-    for name, feature in table.features.items():
-        inner = getattr(feature, "feature", feature)
-        if isinstance(inner, datasets.Image):
-            columns.append(name)
-            images = datasets.Image(decode=False)
-            undecoded = undecoded.cast_column(name, images if inner is feature else datasets.List(images))
-        elif "Image(" in repr(feature):
-            fix = "give them in a column images, a list of them for each example"
-            raise InputError("holds images within another value", file=path, field=name, fix=fix)
-    texts = undecoded.remove_columns(columns)
-    counted = {name: undecoded.select_columns([name]) for name in columns}
-    for index in range(len(table)):
-        record = dict(texts[index]) if texts.column_names else {}
-        for name, images in counted.items():
-            value = images[index][name]
-            if isinstance(value, list):
-                record[name] = [_image(one, images, index, name, place) for place, one in enumerate(value)]
-            else:
-                record[name] = value and _image(value, images, index, name, None)
-        yield index + 1, record
-
-
-def _image(value: Any, table: Any, example: int, column: str, position: int | None) -> StoredImage | str | None:
-    stored = value is not None and value["bytes"] is not None
-    return StoredImage(table, example, column, position) if stored else value and value["path"]
+def _hashed(value: Any) -> str:
+    data = value.read() if isinstance(value, StoredImage) else value
+    return hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else str(data)

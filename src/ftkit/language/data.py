@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any
 
 from torch.utils.data import Sampler
@@ -16,6 +15,7 @@ from ftkit.examples.reader import Example, read_examples
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.example_data import ExampleDataModule
 from ftkit.training.samplers import SeededSampler, seeded_order
+from ftkit.training.source_data import SourceDataModule
 
 _POOL = 50  # batches whose examples are sorted by length together
 
@@ -63,7 +63,7 @@ class LanguageDataModule(ExampleDataModule):
         rule = self.length.within(context_length)
         whole = LengthRule.for_evaluation(context_length, max_new_tokens)
         self.note_seed()
-        self.report = {"source": self.source, "sha256": self.data_sha256, "max_length": rule.max_length}
+        self.report = self.identity() | {"max_length": rule.max_length}
         for split in SPLITS:
             self._encode(split, Encoder(tokenizer, rule if split == "train" else whole, self.chat, self.supervise))
         if not self.datasets["train"]:
@@ -92,36 +92,29 @@ class LanguageDataModule(ExampleDataModule):
         return partial(self._encoders[split].batch, columns=columns)
 
 
-class TextDataModule(LanguageDataModule):
-    """Read examples of text from files of JSON lines, in the shapes of :mod:`ftkit.examples.reader`.
+class TextDataModule(SourceDataModule, LanguageDataModule):
+    """Read examples of text in the shapes of :mod:`ftkit.examples.reader`.
+
+    Of what is held out of train, examples with the same prompt stay together.
 
     Args:
-        train: The file to train on, or a folder that ``datasets`` saved.
-        val: One to validate on.
-        test: One to test on.
-        **options: See :class:`LanguageDataModule`.
+        **options: See :class:`ftkit.training.source_data.SourceDataModule` and :class:`LanguageDataModule`.
     """
 
-    def __init__(
-        self, train: str | Path, val: str | Path | None = None, test: str | Path | None = None, **options: Any
-    ) -> None:
-        super().__init__(**options)
-        self.files = {"train": train, "val": val, "test": test}
-        self._examples: dict[str, list[Example]] = {}
-
-    @property
-    def source(self) -> str:
-        """Return the name of the train file."""
-        return str(self.files["train"])
+    @cached_property
+    def _examples(self) -> dict[str, list[Example]]:
+        return self.read_splits(
+            lambda source, split: read_examples(source, images=False, repeated_ids=split == "train"),
+            lambda example: [repr(example.prompt)],
+        )
 
     def examples(self, split: SplitName) -> list[Example]:
-        """Return the examples of a file, which is read once."""
-        if split not in self._examples:
-            path = self.files[split]
-            self._examples[split] = (
-                [] if path is None else read_examples(path, images=False, repeated_ids=split == "train")
-            )
-        return self._examples[split]
+        """Return the examples of a split, as read.
+
+        Raises:
+            InputError: A source cannot be used.
+        """
+        return self._examples.get(split, [])
 
 
 class LengthSampler(SeededSampler):

@@ -316,7 +316,10 @@ class PredictionFile:
         scores = []
         for place, name in zip(self.layout.scores, self.layout.score_names, strict=True):
             bounds = (0, 1) if name.startswith("probability:") else ()
-            scores.append(self.numbers(batch[place], rows, _bad_score(name), name, *bounds))
+            cells = batch[place]
+            if self._table.separator == ";":  # where spreadsheets write decimal commas
+                cells = pc.replace_substring(cells, ",", ".")
+            scores.append(self.numbers(cells, rows, _bad_score(name), name, *bounds))
         if len(scores) == 1:
             return pa.array(scores[0])
         table = np.stack(scores, axis=1)  # (rows, k)

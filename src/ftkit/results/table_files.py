@@ -1,4 +1,4 @@
-"""Read TSV, CSV, JSON lines and Parquet files as Arrow batches of text columns."""
+"""Read TSV, CSV, JSON and Parquet files as Arrow batches of text columns."""
 
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ from pyarrow import csv, parquet
 
 from ftkit.errors import InputError
 from ftkit.results.layout import NULLABLE, REQUIRED, would_be_lost
-from ftkit.results.text_files import MAX_ROW_BYTES, SEPARATORS, delimited_rows, json_objects, opened, text_lines
+from ftkit.results.text_files import (
+    MAX_ROW_BYTES,
+    delimited_rows,
+    is_json_list,
+    json_objects,
+    opened,
+    separator_of,
+    text_lines,
+)
 
 BLOCK_BYTES = 1 << 21
 BLOCK_ROWS = 20_000
 _SAMPLE = 1_000  # rows that decide what the columns of a file without a header hold
-FORMATS = {".tsv": "tsv", ".csv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
+FORMATS = {".tsv": "tsv", ".csv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,7 @@ class TableFile:
         names: Their names; None of TSV and CSV, whose first row may be a header or an example.
         sample: The first rows of TSV and CSV.
         first_line: The line of the first row; None of Parquet.
+        separator: What stands between the cells of TSV and CSV.
     """
 
     path: Path
@@ -45,6 +54,7 @@ class TableFile:
     names: list[str] | None = None
     sample: list[list[str]] = field(default_factory=list)
     first_line: int | None = None
+    separator: str = "\t"
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Read the table in order, in memory that does not grow with the file.
@@ -59,10 +69,10 @@ class TableFile:
         return {"parquet": _parquet_batches, "json": _json_batches}.get(self.form, _delimited_batches)(self)
 
     def line_of(self, row: int) -> int:
-        """Return the line on which a row begins, both counted from 1; of Parquet the row itself."""
+        """Return the line on which a row begins, both counted from 1; of Parquet and a JSON list the row itself."""
         if self.form == "parquet":
             return row
-        rows = json_objects(self.path) if self.form == "json" else delimited_rows(self.path, self.form)
+        rows = json_objects(self.path) if self.form == "json" else delimited_rows(self.path, self.separator)
         return next(islice(rows, row - 1, None))[0]
 
     def batch(self, columns: list[pa.Array]) -> pa.RecordBatch:
@@ -74,13 +84,12 @@ def open_table(path: Path) -> TableFile:
     """Find out a table's format and columns.
 
     Args:
-        path: The file. Its ending (.tsv, .csv, .jsonl, .ndjson, .parquet; of text also with .gz behind it) or else
-            its first line says the format.
+        path: The file, see :func:`form_of`. The separator of a CSV file is found from its first lines.
 
     Raises:
         InputError: The file cannot be read, is empty or no table.
     """
-    form = FORMATS.get(Path(path.name.removesuffix(".gz")).suffix.lower()) or _sniffed(path)
+    form = form_of(path)
     if form == "parquet":
         with opened(path) as file:
             try:
@@ -91,23 +100,37 @@ def open_table(path: Path) -> TableFile:
     if form == "json":
         for line, record in json_objects(path):
             return TableFile(path, form, len(record), list(record), first_line=line)
-    elif sample := list(islice(delimited_rows(path, form), _SAMPLE)):
-        return TableFile(path, form, len(sample[0][1]), None, [cells for _, cells in sample], sample[0][0])
+    else:
+        separator = "\t" if form == "tsv" else separator_of(path)
+        if sample := list(islice(delimited_rows(path, separator), _SAMPLE)):
+            rows = [cells for _, cells in sample]
+            return TableFile(path, form, len(rows[0]), None, rows, sample[0][0], separator)
     raise InputError("the file is empty", file=path, fix="give a file with one row per example")
 
 
-def _sniffed(path: Path) -> str:
+def form_of(path: Path) -> str:
+    """Return the format of a table: ``tsv``, ``csv``, ``json`` or ``parquet``.
+
+    Args:
+        path: The file. Its ending (.tsv, .csv, .json, .jsonl, .ndjson, .parquet; of text also with .gz behind it) or
+            else its first line says the format.
+
+    Raises:
+        InputError: It has another ending and cannot be read.
+    """
+    if form := FORMATS.get(Path(path.name.removesuffix(".gz")).suffix.lower()):
+        return form
     with opened(path) as file:
         if file.read(4) == b"PAR1":
             return "parquet"
-    first = next((text for _, text in text_lines(path) if text.strip()), "").strip()
-    if first.startswith("[{") or first == "[":
-        raise InputError("a JSON list", file=path, fix="write one object per line, without brackets and commas around")
-    return "json" if first.startswith("{") else "csv" if "," in first and "\t" not in first else "tsv"
+    first = next((text for _, text in text_lines(path) if text.strip()), "")
+    if first.lstrip().startswith("{") or is_json_list(path):
+        return "json"
+    return "tsv" if "\t" in first else "csv"
 
 
 def _delimited_batches(table: TableFile) -> Iterator[pa.RecordBatch]:
-    names, checked, separator = [str(place) for place in range(table.width)], False, SEPARATORS[table.form]
+    names, checked, separator = [str(place) for place in range(table.width)], False, table.separator
     try:
         with csv.open_csv(
             str(table.path),
@@ -137,7 +160,7 @@ def _holds_rows(column: pa.Array, separator: str) -> bool:
     data = column.buffers()[2]
     if data is None or not re.search(b"\n", data):
         return False
-    return pc.any(pc.match_substring_regex(column, f"(?s)[\r\n].*{separator}|{separator}.*[\r\n]")).as_py() is True
+    return pc.any(pc.match_substring_regex(column, f"(?s)[\r\n].*[{separator}]|[{separator}].*[\r\n]")).as_py() is True
 
 
 def _is_suspicious(path: Path) -> bool:
@@ -151,7 +174,7 @@ def _is_suspicious(path: Path) -> bool:
 
 def _check_rows(table: TableFile) -> None:
     """Read a file once in plain Python, which raises the error for the first fault with its line."""
-    deque(delimited_rows(table.path, table.form), maxlen=0)
+    deque(delimited_rows(table.path, table.separator), maxlen=0)
 
 
 def _fault(table: TableFile, problem: str) -> InputError:

@@ -84,6 +84,12 @@ class ExampleDataModule(SplitDataModule):
                     digest.update(self._image_sha256(image, example))
         return digest.hexdigest()
 
+    def identity(self) -> dict[str, Any]:
+        """Return what a run's report says about where the examples come from, and what was held out of train."""
+        self.examples("train")
+        held_out = getattr(self, "held_out", "")
+        return {"source": self.source, "sha256": self.data_sha256} | ({"held_out": held_out} if held_out else {})
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Return batches of the train split in another order each epoch; the last one may be smaller."""
         sampler = self._training_sampler(batch_size=self.batch_size, **processes(self.trainer))

@@ -57,8 +57,10 @@ class RunRecorder(L.Callback):
             self.result = read_result(file)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say what is trainable, and start the clock of training; loading the model and the data is not in it."""
+        """Say what is trainable and held out, and start the clock, after the loading of the model and the data."""
         rank_zero_info(trainable_line(**_parameters(pl_module)))
+        if line := getattr(_datamodule(trainer), "report", {}).get("held_out"):
+            rank_zero_info(line)
         self._fit_started = time.perf_counter()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

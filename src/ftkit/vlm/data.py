@@ -19,10 +19,10 @@ from ftkit.results.classes import Classes
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.example_data import ExampleDataModule
 from ftkit.training.samplers import seeded_order
+from ftkit.training.source_data import SourceDataModule
 from ftkit.vlm.dataset import ExampleDataset, leave_out_unusable
 from ftkit.vlm.encoder import ChatEncoder
 from ftkit.vlm.sampling import OUTCOMES, YES_NO, outcomes_of_examples, read_outcomes, sample_examples
-from ftkit.vlm.splits import split_by_images
 
 _CHANGED = {
     "cut": "with an answer that is cut",
@@ -31,11 +31,11 @@ _CHANGED = {
 }
 
 
-class VLMDataModule(ExampleDataModule):
+class VLMDataModule(SourceDataModule, ExampleDataModule):
     """Read, split and batch questions about images with their answers, for a vision-language model.
 
-    Each source is a file of JSON lines or a folder that ``datasets.Dataset.save_to_disk`` wrote; the shapes of examples
-    are those of :mod:`ftkit.examples.reader`. A model that is tuned on preferences gets the rejected answers too; pairs
+    The shapes of examples are those of :mod:`ftkit.examples.reader`; what is held out of train shares no image with it.
+    A model that is tuned on preferences gets the rejected answers too; pairs
     whose answers are the same, or are so when cut, are left out and counted. Examples that may be too long are put
     through the processor once at the start.
 
@@ -43,13 +43,8 @@ class VLMDataModule(ExampleDataModule):
     image is opened twice, see :class:`ftkit.vlm.dataset.BatchOrigin`.
 
     Args:
-        train: The examples to train on; or all examples, if neither ``val`` nor ``test`` is given.
-        val: The examples to validate on.
-        test: The examples to test on.
+        *given: The first arguments of :class:`ftkit.training.source_data.SourceDataModule`.
         images: The folder that paths of images start from and may not leave; null takes that of each source.
-        fractions: Where there is one source: parts for train and validation; the rest is for test. Examples that share
-            an image stay together.
-        split_seed: Seed of that split.
         sample: Train on so many of the train examples only; null for all.
         ratio: Of those, positives to negatives, such as [2, 1], where answers are the model's positive and negative
             one, or yes and no.
@@ -58,7 +53,8 @@ class VLMDataModule(ExampleDataModule):
         keep: The outcomes to sample from: tp, tn, fp, fn, neither.
         question: The prompt of examples that have an image and an answer, and no question of their own.
         evaluation_batch_size: Examples in a batch of evaluation; null takes ``batch_size``.
-        **options: See :class:`ftkit.training.example_data.ExampleDataModule`.
+        **options: See :class:`ftkit.training.source_data.SourceDataModule` and
+            :class:`ftkit.training.example_data.ExampleDataModule`.
 
     Raises:
         InputError: An argument, or a combination of arguments, makes no sense.
@@ -68,12 +64,8 @@ class VLMDataModule(ExampleDataModule):
 
     def __init__(
         self,
-        train: str,
-        val: str | None = None,
-        test: str | None = None,
+        *given: Any,
         images: str | None = None,
-        fractions: tuple[float, float] = (0.8, 0.1),
-        split_seed: int = 123,
         sample: int | None = None,
         ratio: tuple[int, int] | None = None,
         outcomes: str | None = None,
@@ -82,9 +74,8 @@ class VLMDataModule(ExampleDataModule):
         evaluation_batch_size: int | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
-        self.sources = {"train": train, "val": val, "test": test}
-        self.images, self.fractions, self.split_seed = images, (fractions[0], fractions[1]), split_seed
+        super().__init__(*given, **options)
+        self.images = images
         self.sample, self.ratio, self.outcomes = sample, ratio, outcomes
         self.question = question
         self.keep = sorted(OUTCOMES if keep is None else set(keep))
@@ -92,26 +83,21 @@ class VLMDataModule(ExampleDataModule):
         self._check_arguments()
         self._prepared_for: tuple[Any, ...] | None = None  # a next stage need not measure the examples again
 
-    @property
-    def source(self) -> str:
-        """The name of the train source."""
-        return str(self.sources["train"])
-
     @cached_property
     def _examples(self) -> dict[str, list[Example]]:
-        given = {
-            name: read_examples(source, self.images, question=self.question, repeated_ids=name == "train")
-            for name, source in self.sources.items()
-            if source is not None
-        }
+        found = self.read_splits(
+            lambda source, split: read_examples(
+                source, self.images, question=self.question, repeated_ids=split == "train"
+            ),
+            lambda example: [self._image_sha256(image, example) for image in example.images],
+        )
         fix = "give a file for it, or do not evaluate it"
-        if len(given) == 1:
-            given = split_by_images(given["train"], self.fractions, self.split_seed, self._image_sha256)
+        if self.held_out:
             fix = "give it a larger part in fractions (examples that share an image stay together), or a file"
-        for name in ("train", *self.evaluate_splits):
-            if not given.get(name):
+        for name in ("train", *self.evaluate_splits) if self.fractions[0] < 1 else ("train",):
+            if not found.get(name):
                 raise InputError("there are no examples for this split", field=name, fix=fix)
-        return given
+        return found
 
     def examples(self, split: SplitName) -> list[Example]:
         """Return the examples of a split, as read: neither sampled nor measured.
@@ -183,7 +169,7 @@ class VLMDataModule(ExampleDataModule):
         if classes is not None:
             for split in SPLITS:
                 _check_answers(self.examples(split), classes)
-        self.report = {"source": self.source, "sha256": self.data_sha256}
+        self.report = self.identity()
         context = None if whole is None else whole.max_length
         rule = self.length if context is None else self.length.within(context)
         for name in SPLITS:
@@ -223,7 +209,7 @@ class VLMDataModule(ExampleDataModule):
 
     def _known_as(self, example: Example, known: Container[str]) -> str:
         """Return the example's id, or where no outcome has it, the path of its image below the data root."""
-        root = Path(self.images or Path(self.sources["train"] or "").parent).expanduser().resolve()
+        root = Path(self.images or self.sources["train"].folder or "").expanduser().resolve()
         paths = [image for image in example.images if isinstance(image, Path) and image.is_relative_to(root)]
         names = [image.relative_to(root).as_posix() for image in paths]
         # Prepared images keep their names, with an ending behind the one that they had.
@@ -239,8 +225,6 @@ class VLMDataModule(ExampleDataModule):
             )
         if self.sample is not None:
             at_least(1, sample=self.sample)
-        if min(self.fractions) <= 0 or sum(self.fractions) > 1:
-            raise InputError("must be two positive parts of at most 1 together", field="fractions", got=self.fractions)
 
 
 def _classes(model: Any) -> Classes | None:

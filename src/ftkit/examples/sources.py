@@ -1,0 +1,181 @@
+"""Records of training data from any source: tables and JSON in files, ``datasets`` data sets, frames and lists."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from ftkit.errors import InputError
+from ftkit.examples.data_sets import datasets_package, is_a, loaded, source_of
+from ftkit.examples.image_files import MAX_BYTES
+from ftkit.examples.records import Records, RecordSource
+from ftkit.results.table_files import FORMATS, form_of
+from ftkit.results.text_files import delimited_rows, is_json_list, json_objects, separator_of
+
+# What columns of training data are usually called; a table whose first line has one of these names has a header.
+KNOWN_NAMES = frozenset({
+    "id", "text", "sentence", "message", "messages", "content", "review", "tweet", "title", "label", "labels",
+    "category", "class", "sentiment", "target", "rating", "prompt", "completion", "chosen", "rejected", "prefix",
+    "suffix", "question", "query", "answer", "response", "conversations", "instruction", "input", "output", "image",
+    "images", "tools",
+})  # fmt: skip
+_SAMPLE = 1_000  # records that tell the columns
+_BATCH = 1_000
+_LIMIT = 2 * MAX_BYTES  # bytes of a record, which may hold an image in base64
+_DATA = re.compile(r"true|false|yes|no|[+-]?\d+([.,]\d+)?|.*[\\/].*|.*\.\w{3,4}|.{60,}", re.IGNORECASE | re.DOTALL)
+
+
+def open_source(given: Any, split: str | None = None, columns: Mapping[str, str | int] | None = None) -> RecordSource:
+    r"""Find out what a source of training data is, and which columns it has.
+
+    Values of TSV and CSV are text, and None where a cell is empty; those of other sources are Python's. Classes of a
+    ``datasets`` data set are their names, and images of one are :class:`StoredImage`, or paths where it holds paths.
+
+    Args:
+        given: A file of TSV, CSV (separated by commas, semicolons, tabs or bars), JSON lines, a JSON list (text also
+            with .gz behind the ending) or Parquet; a folder that ``save_to_disk`` of ``datasets`` wrote; a
+            ``datasets.Dataset`` or ``DatasetDict``; a pandas frame; a list of dicts; or, with ``split``, the name of a
+            data set on the hub, ``NAME`` or ``NAME:CONFIG``. Only the last one is ever looked up in the network.
+        split: The split to take of a data set with several.
+        columns: Our name of a column and the one in the source. A table without a header has the names 0, 1, ...
+
+    Raises:
+        InputError: There is no such source or split, it is damaged, or it has no such column.
+        EnvironmentFault: The package ``datasets`` is missing.
+        UnavailableError: The data set is neither in the cache nor to be had from the hub.
+
+    Example:
+        >>> source = open_source([{"sentence": "fine", "stars": 5}], columns={"text": "sentence"})
+        >>> source.columns, list(source)
+        (['text', 'stars'], [(1, {'text': 'fine', 'stars': 5})])
+    """
+    chosen = {ours: str(theirs) for ours, theirs in (columns or {}).items()}
+    if isinstance(given, RecordSource):
+        source = given
+    elif isinstance(given, str | Path):
+        path = Path(given).expanduser()
+        is_file = path.is_file() or (split is None and not path.is_dir()) or _has_known_ending(path)
+        source = _of_file(path, str(given), chosen) if is_file else source_of(loaded(str(given)), str(given), split)
+    elif is_a(given, "pandas", "DataFrame"):
+        source = _of_frame(given)
+    elif isinstance(given, list):
+        source = _of_json("a list", partial(_of_list, given))
+    elif is_a(given, "datasets", "Dataset", "DatasetDict"):
+        source = source_of(given, "a data set", split)
+    else:
+        fix = "give a path, a list of dicts, a pandas frame, a datasets.Dataset or a DatasetDict"
+        raise InputError("is no source of data", got=type(given).__name__, fix=fix)
+    for ours, theirs in chosen.items():
+        _check_column(source, ours, theirs)
+    return RecordSource(source.title, source.read, source.names, source.folder, source.file, chosen)
+
+
+def _has_known_ending(path: Path) -> bool:
+    return Path(path.name.removesuffix(".gz")).suffix.lower() in FORMATS
+
+
+def _check_column(source: RecordSource, ours: str, theirs: str) -> None:
+    if source.names.count(theirs) > 1:
+        raise source.error(None, "two columns have the same name", field=f"columns.{ours}", got=theirs)
+    if theirs not in source.names:
+        near = difflib.get_close_matches(theirs, source.names, n=1) or source.names[:1]
+        fix = f"the columns are {', '.join(filter(None, source.names))}; use {near[0] if near else 'one of them'}"
+        raise source.error(None, "no such column", field=f"columns.{ours}", got=theirs, fix=fix)
+
+
+def _of_file(path: Path, title: str, chosen: Mapping[str, str]) -> RecordSource:
+    form = form_of(path)
+    if form == "parquet":
+        return _of_parquet(path, title)
+    if form == "json":
+        read = partial(json_objects, path, _LIMIT)
+        return _of_json(title, read, path.parent, None if is_json_list(path) else path)
+    separator = "\t" if form == "tsv" else separator_of(path)
+    sample = [cells for _, cells in islice(delimited_rows(path, separator, _LIMIT), _SAMPLE)]
+    if not sample:
+        raise InputError("holds no examples", file=path, fix="give a table with one example a line")
+    header = _has_header(sample, chosen)
+    names = [name.strip() for name in sample[0]] if header else [str(place) for place in range(len(sample[0]))]
+    for name in sorted(KNOWN_NAMES.intersection(names)):
+        if names.count(name) > 1 and name not in chosen:
+            raise InputError("two columns have the same name", file=path, line=1, got=name, fix="rename one of them")
+    return RecordSource(title, partial(_rows, path, separator, names, header), names, path.parent, path)
+
+
+def _has_header(sample: list[list[str]], chosen: Mapping[str, str]) -> bool:
+    """Return whether the first row of a table names its columns: none of its cells looks like, or is seen as, data."""
+    first, *others = sample
+    if chosen:
+        return set(chosen.values()) <= {*first} or not all(map(str.isdecimal, chosen.values()))
+    if KNOWN_NAMES.intersection(first) or first == [str(place) for place in range(len(first))]:
+        return True
+    below = zip(*others, strict=True) if others else ((),) * len(first)
+    return not any(_DATA.fullmatch(cell) or (cell and cell in cells) for cell, cells in zip(first, below, strict=True))
+
+
+def _rows(path: Path, separator: str, names: list[str], header: bool) -> Records:
+    kept = [(place, name) for place, name in enumerate(names) if name and names.count(name) == 1]
+    for line, cells in islice(delimited_rows(path, separator, _LIMIT), int(header), None):
+        yield line, {name: cells[place] or None for place, name in kept}
+
+
+def _of_json(
+    title: str, read: Callable[[], Records], folder: Path | None = None, file: Path | None = None
+) -> RecordSource:
+    names = dict.fromkeys(name for _, record in islice(read(), _SAMPLE) for name in record)
+    return RecordSource(title, read, list(names), folder, file)
+
+
+def _of_list(records: list[Any]) -> Records:
+    for number, record in enumerate(records, start=1):
+        if not isinstance(record, Mapping):
+            raise InputError("must be a dict", file=f"a list, example {number}", got=record)
+        yield number, dict(record)
+
+
+def _of_frame(frame: Any) -> RecordSource:
+    names = list(map(str, frame.columns))
+
+    def read() -> Records:
+        for start in range(0, len(frame), _BATCH):
+            part = frame.iloc[start : start + _BATCH].astype(object)
+            for number, values in enumerate(part.itertuples(index=False, name=None), start=start + 1):
+                yield number, {name: _plain(value) for name, value in zip(names, values, strict=True)}
+
+    return RecordSource("a data frame", read, names)
+
+
+def _plain(value: Any) -> Any:
+    """Return a cell of a frame as Python's own: None for NaN and its like, which are not equal to themselves."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return None if type(value).__name__ in ("NAType", "NaTType") or value != value else value
+
+
+def _of_parquet(path: Path, title: str) -> RecordSource:
+    try:
+        schema = parquet.read_schema(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"not a Parquet file: {error}", file=path) from None
+    if any("bytes: binary" in str(kind) for kind in schema.types):  # images, which stay on disk
+        return source_of(datasets_package(path).Dataset.from_parquet(str(path)), title, None, path.parent)
+
+    def read() -> Records:
+        number = 0
+        try:
+            with parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(_BATCH):
+                    for number, record in enumerate(batch.to_pylist(), start=number + 1):  # noqa: B020
+                        yield number, record
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"cannot be read: {error}", file=path) from None
+
+    return RecordSource(title, read, schema.names, path.parent)
