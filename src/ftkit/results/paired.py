@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import hypot
+from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -32,13 +33,15 @@ def sign_flip_test(gained: np.ndarray) -> float:
 
     Source: R. A. Fisher, The design of experiments (1935), section 21.
     """
-    wins, losses = _by_size(gained, int(np.abs(gained).max(initial=1)))
-    if np.count_nonzero(wins + losses) <= 1:
-        return mcnemar_exact(int(wins.sum()), int(losses.sum()))
-    return min(1.0, 2 * _upper_tail(wins + losses, abs(_total(wins - losses)), 0.5))
+    differences = _differences(gained, np.ones_like(gained))
+    if len(differences.counts) <= 1:
+        return mcnemar_exact(int((gained > 0).sum()), int((gained < 0).sum()))
+    return min(1.0, 2 * _upper_tail(differences, abs(int(gained.sum())), 0.5))
 
 
-def paired_interval(gained: np.ndarray, answers: int = 1, level: float = 0.95) -> tuple[float, float]:
+def paired_interval(
+    gained: np.ndarray, answers: int = 1, level: float = 0.95, sizes: np.ndarray | None = None
+) -> tuple[float, float]:
     """Return the interval of a mean gain on the same examples that agrees with the exact test.
 
     0 lies inside exactly where the p-value of :func:`sign_flip_test` (with one answer an example: the exact McNemar
@@ -62,6 +65,9 @@ def paired_interval(gained: np.ndarray, answers: int = 1, level: float = 0.95) -
         gained: int ``(n,)``: by example, right answers of one model minus right answers of the other.
         answers: The number of answers an example: no gain can be larger.
         level: Confidence, between 0 and 1.
+        sizes: int ``(n,)``: how many examples each gain is the sum of; None for 1. What is telling is the mean of the
+            sum, and the rate is of as many independent examples as the weights leave, the square of the sum of all
+            sizes over the sum of their squares.
 
     Returns:
         Lower and upper bound of the mean gain an answer, within -1 to 1; never of width 0.
@@ -78,16 +84,18 @@ def paired_interval(gained: np.ndarray, answers: int = 1, level: float = 0.95) -
         '-0.001 0.038'
 
     Source of the combination: G. Y. Zou and A. Donner, Construction of confidence limits about effect measures: a
-    general approach, Statistics in Medicine 27 (2008); of the conditional interval: D. Liddell, Simplified exact
+    general approach, Statistics in Medicine 27 (2008); of the rate of sums: E. L. Korn and B. I. Graubard, Confidence
+    intervals for proportions with small expected number of positive counts estimated from survey data, Survey
+    Methodology 24 (1998); of the conditional interval: D. Liddell, Simplified exact
     analysis of case-referent studies: matched pairs; dichotomous exposure, J. Epidemiology and Community Health 37
     (1983).
     """
     n = len(gained)
     if n == 0:
         raise ValueError("an interval of a difference needs examples")
-    wins, losses = _by_size(gained, answers)
-    rate, *rate_limits = _rate(wins + losses, n, level)
-    balance, *balance_limits = _balance(wins, losses, level)
+    sizes = np.ones(n, np.int64) if sizes is None else sizes
+    rate, *rate_limits = _rate(np.abs(gained), sizes, answers, level)
+    balance, *balance_limits = _balance(gained, sizes, level)
     low, high = (
         rate * balance + side * _distance(rate, rate_limits, balance, limit, side)
         for side, limit in zip((-1, 1), balance_limits, strict=True)
@@ -101,63 +109,75 @@ def _distance(rate: float, rate_limits: Sequence[float], balance: float, limit: 
     return hypot(rate * (limit - balance), limit * (furthest - rate))
 
 
-def _rate(counts: np.ndarray, n: int, level: float) -> tuple[float, float, float]:
+def _rate(differing: np.ndarray, sizes: np.ndarray, answers: int, level: float) -> tuple[float, float, float]:
     """Return the mean size of a difference and its limits: gains of at least 1, of at least 2, ... are proportions."""
-    at_least = counts[::-1].cumsum().tolist()
-    limits = np.array([clopper_pearson(count, n, level) for count in at_least])
-    low, high = limits.mean(axis=0).tolist()
-    return sum(at_least) / (n * len(at_least)), low, high
+    n, means = sizes.sum() ** 2 / (sizes.astype(float) ** 2).sum(), differing / sizes
+    shares = [float(sizes @ np.clip(means - least, 0, 1) / sizes.sum()) for least in range(answers)]
+    low, high = np.mean([clopper_pearson(share * n, n, level) for share in shares], axis=0).tolist()
+    return sum(shares) / answers, low, high
 
 
-def _balance(wins: np.ndarray, losses: np.ndarray, level: float) -> tuple[float, float, float]:
+class _Differences(NamedTuple):
+    """Differences other than 0: their amounts, the amounts by example, and how many there are of each, ``(k,)``."""
+
+    amounts: np.ndarray
+    means: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def total(self) -> int:
+        return int(self.amounts @ self.counts)
+
+
+def _differences(gained: np.ndarray, sizes: np.ndarray) -> _Differences:
+    differing = gained != 0
+    kinds = np.stack([np.abs(gained)[differing], sizes[differing]]).astype(np.int64)
+    (amounts, of), counts = np.unique(kinds, axis=1, return_counts=True)
+    return _Differences(amounts, amounts / of, counts)
+
+
+def _balance(gained: np.ndarray, sizes: np.ndarray, level: float) -> tuple[float, float, float]:
     """Return gains minus losses over their sum, and its exact limits; anything may be where nothing differs."""
-    counts = wins + losses
-    size = _total(counts)
-    if size == 0:
+    differences, total = _differences(gained, sizes), int(gained.sum())
+    if not len(differences.counts):
         return 0.0, -1.0, 1.0
-    total = _total(wins - losses)
-    if np.count_nonzero(counts) == 1:
-        low, high = clopper_pearson(int(wins.sum()), int(counts.sum()), level)
+    size = differences.total
+    if len(differences.counts) == 1:
+        low, high = clopper_pearson(int((gained > 0).sum()), int(differences.counts[0]), level)
         return total / size, 2 * low - 1, 2 * high - 1
-    return total / size, _lowest_balance(counts, total, level), -_lowest_balance(counts, -total, level)
+    return total / size, _lowest_balance(differences, total, level), -_lowest_balance(differences, -total, level)
 
 
-def _lowest_balance(counts: np.ndarray, total: int, level: float) -> float:
+def _lowest_balance(differences: _Differences, total: int, level: float) -> float:
     """Return the mean balance under which a total of at least ``total`` has probability ``(1 - level) / 2``."""
-    if total == -_total(counts):
+    if total == -differences.total:
         return -1.0
-    share = optimize.brentq(lambda share: _upper_tail(counts, total, share) - (1 - level) / 2, 0.0, 1.0, xtol=1e-14)
-    sizes = np.arange(1, len(counts) + 1)
-    return float((counts * sizes * (2 * _tilted(share, sizes) - 1)).sum()) / _total(counts)
+    tail = (1 - level) / 2
+    share = optimize.brentq(lambda share: _upper_tail(differences, total, share) - tail, 0.0, 1.0, xtol=1e-14)
+    weights = differences.amounts * differences.counts
+    return float(weights @ (2 * _tilted(share, differences.means) - 1)) / differences.total
 
 
-def _upper_tail(counts: np.ndarray, total: int, share: float) -> float:
-    """Return P(gains minus losses >= ``total``) where a difference of size 1 is a gain with probability ``share``.
+def _upper_tail(differences: _Differences, total: int, share: float) -> float:
+    """Return P(gains minus losses >= ``total``) where a mean difference of 1 is a gain with probability ``share``.
 
     Args:
-        counts: int ``(k,)``: how many differences there are of size 1, 2 and so on.
+        differences: What differs.
         total: The total that was found.
         share: In [0, 1]; at 0.5 every sign is as likely as the other.
     """
+    amounts, means, counts = differences
+    n, p = np.repeat([counts, _tilted(share, means)], counts + 1, axis=1)
+    pmf = stats.binom.pmf(np.concatenate([np.arange(count + 1) for count in counts]), n, p)
     probability = np.ones(1)  # of the number of units that were gained
-    for size, count in enumerate(counts.tolist(), start=1):
-        gained = np.zeros(size * count + 1)
-        gained[::size] = stats.binom.pmf(np.arange(count + 1), count, float(_tilted(share, size)))
+    for amount, part in zip(amounts, np.split(pmf, (counts + 1).cumsum()[:-1]), strict=True):
+        gained = np.zeros(amount * (len(part) - 1) + 1)
+        gained[::amount] = part
         probability = np.convolve(probability, gained)
-    least = (total + _total(counts)) // 2
+    least = (total + differences.total) // 2
     return float(probability[least:].sum())
 
 
-def _tilted(share: float, size: int | np.ndarray) -> np.ndarray:
-    """Return the probability that a difference of some size is a gain: the odds of size 1 to the power of the size."""
-    return special.expit(size * special.logit(share))
-
-
-def _by_size(gained: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return how many gains and how many losses there are of size 1, 2 and so on: int64 ``(largest,)`` each."""
-    wins, losses = ([np.count_nonzero(gained == sign * size) for size in range(1, largest + 1)] for sign in (1, -1))
-    return np.array(wins), np.array(losses)
-
-
-def _total(counts: np.ndarray) -> int:
-    return int((counts * np.arange(1, len(counts) + 1)).sum())
+def _tilted(share: float, mean: np.ndarray) -> np.ndarray:
+    """Return the probability that a difference is a gain: the odds of a mean of 1 to the power of its own mean."""
+    return special.expit(mean * special.logit(share))

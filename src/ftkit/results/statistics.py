@@ -69,7 +69,7 @@ def is_significant(p: float) -> bool:
     return p < ALPHA
 
 
-def clopper_pearson(correct: int, n: int, level: float = 0.95) -> Interval:
+def clopper_pearson(correct: float, n: float, level: float = 0.95) -> Interval:
     """Return the exact interval of a proportion: the inversion of the exact binomial test.
 
     Args:
