@@ -12,11 +12,11 @@ from ftkit.errors import EnvironmentFault, InputError
 from ftkit.storage import (
     PARTIAL_SUFFIX,
     atomic_write,
+    key_of,
     make_folder,
     remove_partials,
     sha256_of,
     verify_checksum,
-    write_checksum,
 )
 
 
@@ -135,9 +135,8 @@ def small_disk(tmp_path: Path):
 
 def test_a_disk_that_is_really_full(small_disk: Path) -> None:
     target = small_disk / "last.ckpt"
-    with atomic_write(target, "wb") as file:
+    with atomic_write(target, "wb", checksum=True) as file:
         file.write(b"a" * 600_000)
-    write_checksum(target)
     with pytest.raises(EnvironmentFault, match=r"the disk is full"), atomic_write(target, "wb") as file:
         file.write(b"b" * 600_000)
     verify_checksum(target)
@@ -148,7 +147,8 @@ def test_the_checksum_is_sha256sums_and_notices_a_bit(tmp_path: Path) -> None:
     target = tmp_path / "a.bin"
     target.write_bytes(b"abc")
     verify_checksum(target)  # without one there is nothing to check
-    write_checksum(target)
+    with atomic_write(target, "wb", checksum=True) as file:
+        file.write(b"abc")
     assert sha256_of(target).startswith("ba7816bf8f01cfea")
     assert (tmp_path / "a.bin.sha256").read_text() == f"{sha256_of(target)}  a.bin\n"
     verify_checksum(target)
@@ -159,6 +159,13 @@ def test_the_checksum_is_sha256sums_and_notices_a_bit(tmp_path: Path) -> None:
     (tmp_path / "a.bin.sha256").write_text("")
     with pytest.raises(InputError, match="does not match"):
         verify_checksum(target)
+
+
+def test_the_key_is_of_the_content_not_of_the_order() -> None:
+    assert key_of({"a": {"b": 1, "c": [1, 2]}}) == key_of({"a": {"c": [1, 2], "b": 1}})
+    assert key_of({"a": [1, 2]}) != key_of({"a": [2, 1]})
+    # sha256 of {"a":1} as computed by the sha256sum program
+    assert key_of({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
 
 
 def test_a_file_killed_between_its_renames_has_its_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

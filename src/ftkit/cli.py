@@ -11,8 +11,8 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import version
+from pkgutil import resolve_name
 from typing import Any
 
 from ftkit.errors import EnvironmentFault, ExitCode, FtkitError
@@ -43,10 +43,7 @@ class Command:
 
     def load(self) -> Callable[..., Any]:
         """Import the function."""
-        if callable(self.function):
-            return self.function
-        module, _, name = self.function.partition(":")
-        return getattr(import_module(module), name)
+        return self.function if callable(self.function) else resolve_name(self.function)
 
 
 Commands = Mapping[str, "Command | Commands"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -35,8 +36,9 @@ def atomic_write(path: str | Path, mode: str = "w", checksum: bool = False) -> I
     Args:
         path: The file to write. Its folder is created.
         mode: ``"w"`` for text or ``"wb"`` for bytes.
-        checksum: Write ``PATH.sha256`` too, see :func:`verify_checksum`. Killed at any moment, the file that is there
-            has its checksum: both the old one and the new one are on the disk before the file is renamed.
+        checksum: Write ``PATH.sha256`` too, in the format of the ``sha256sum`` command, see :func:`verify_checksum`.
+            Killed at any moment, the file that is there has its checksum: both the old one and the new one are on the
+            disk before the file is renamed.
 
     Yields:
         The open temporary file.
@@ -127,6 +129,17 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def key_of(made_of: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the canonical JSON of ``made_of``: the order of its keys does not matter, every value does.
+
+    Example:
+        >>> key_of({"depth": 11, "mask": None}) == key_of({"mask": None, "depth": 11})
+        True
+    """
+    canonical = json.dumps(made_of, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
 class FileStamp(NamedTuple):
     """What changes when the contents of a file do: writing sets the last one, whatever time of change is put back."""
 
@@ -145,11 +158,6 @@ def file_stamp(path: str | Path) -> FileStamp:
     """
     status = Path(path).stat()
     return FileStamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def write_checksum(path: str | Path) -> None:
-    """Write ``PATH.sha256`` beside ``path``, in the format of the ``sha256sum`` command."""
-    _write_digests(Path(path), [sha256_of(path)])
 
 
 def verify_checksum(path: str | Path) -> None:

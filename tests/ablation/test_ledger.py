@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ftkit.ablation.ledger import Entry, Ledger, key_of
+from ftkit.ablation.ledger import Entry, Ledger
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.storage import sha256_of
 
@@ -70,13 +70,6 @@ def test_a_cell_is_done_only_with_the_result_that_was_recorded(tmp_path: Path) -
     result.unlink()
     assert not ledger.is_done("01_a/seed-123")
     assert not ledger.is_done("02_b/seed-123")
-
-
-def test_the_key_is_of_the_content_not_of_the_order(tmp_path: Path) -> None:
-    assert key_of({"a": {"b": 1, "c": [1, 2]}}) == key_of({"a": {"c": [1, 2], "b": 1}})
-    assert key_of({"a": [1, 2]}) != key_of({"a": [2, 1]})
-    # sha256 of {"a":1} as computed by the sha256sum program
-    assert key_of({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
 
 
 def test_a_ledger_that_cannot_be_written_is_the_environments_fault(tmp_path: Path) -> None:

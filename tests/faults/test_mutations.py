@@ -16,13 +16,13 @@ import pytest
 import torch
 from transformers import GPT2Model
 
+from checksum_file import write_checksum
 from ftkit.classifier import download
 from ftkit.classifier.messages import read_messages
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.examples.reader import read_examples
 from ftkit.hub import load_pretrained
 from ftkit.results.predictions import read_predictions
-from ftkit.storage import write_checksum
 from ftkit.training.checkpoint import read_checkpoint
 from ftkit.training.export import export_trained, read_export
 from mutations import mutations

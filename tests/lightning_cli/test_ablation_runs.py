@@ -8,11 +8,11 @@ import pytest
 from run_files import FILES, contents, files_in
 
 from ftkit import ablation_runs
-from ftkit.ablation.ledger import key_of
 from ftkit.ablation.sweep import read_sweep
 from ftkit.ablation_runs import LightningEngine
 from ftkit.cli import main
 from ftkit.errors import InputError
+from ftkit.storage import key_of
 
 
 @pytest.fixture(scope="module")

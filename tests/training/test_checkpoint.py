@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from checksum_file import write_checksum
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
 from ftkit.classifier.spam import SpamDataModule
 from ftkit.errors import EnvironmentFault, InputError
-from ftkit.storage import sha256_of, write_checksum
+from ftkit.storage import sha256_of
 from ftkit.training.checkpoint import AtomicCheckpointIO, find_checkpoint, read_checkpoint, trainable_parameters
 from ftkit.training.recorder import RunRecorder
 

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ftkit.errors import InputError
-from ftkit.training.feature_store import Features, FeatureStore, key_of, pinned_for
+from ftkit.storage import key_of
+from ftkit.training.feature_store import Features, FeatureStore, pinned_for
 from memory_held import Held
 from mutations import mutations
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, WeightedRandomSampler
 from torchmetrics import MeanSquaredError
 
+from checksum_file import write_checksum
 from ftkit.errors import InputError
-from ftkit.storage import verify_checksum, write_checksum
+from ftkit.storage import verify_checksum
 from ftkit.training.checkpoint import AtomicCheckpointIO, find_checkpoint, read_checkpoint
 from ftkit.training.curves_logger import CurvesLogger
 from ftkit.training.replay_loader import ReplayLoader, reseed

@@ -6,7 +6,6 @@ last whole line of a run decides, so a run that was killed, or whose last line w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -51,17 +50,6 @@ class Entry:
     reason: str = ""
     time: str = ""
     format: int = FORMAT
-
-
-def key_of(identity: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of an identity's canonical JSON.
-
-    Example:
-        >>> key_of({"seed": 1, "code": "a"}) == key_of({"code": "a", "seed": 1})
-        True
-    """
-    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
 class Ledger:

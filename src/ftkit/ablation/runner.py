@@ -16,12 +16,12 @@ from typing import Any, Literal
 from ftkit.ablation.executor import Engine, Executor, Job, Outcome, one_by_one
 from ftkit.ablation.folder import AblationFolder, Row, Run
 from ftkit.ablation.identity import changes
-from ftkit.ablation.ledger import Entry, Ledger, key_of
+from ftkit.ablation.ledger import Entry, Ledger
 from ftkit.ablation.sweep import write_description
 from ftkit.errors import EnvironmentFault, ExitCode, InputError, UnavailableError
 from ftkit.lock import exclusive
 from ftkit.run_folder import RESULT_FILE
-from ftkit.storage import sha256_of
+from ftkit.storage import key_of, sha256_of
 
 ERROR_FILE = "error.txt"
 _PARTIAL = ".partial"

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ftkit.errors import InputError
 from ftkit.examples.image_files import PREPARED_SUFFIX
-from ftkit.storage import PARTIAL_SUFFIX, atomic_write, is_alive, make_folder
+from ftkit.storage import PARTIAL_SUFFIX, atomic_write, make_folder, remove_partials
 from ftkit.vlm.images import parse_color
 from ftkit.vlm.preparing import Prepared, Settings, prepare_one
 
@@ -58,7 +58,8 @@ def prepare(
     names, left_alone = _listed(settings.source)
     _check_distinct(names, source)
     make_folder(target)
-    _remove_partial_files(target)
+    for folder in {path.parent for path in target.rglob(f".*{PARTIAL_SUFFIX}")}:
+        remove_partials(folder)
     examples: list[Prepared] = []
     kept = 0
     with warnings.catch_warnings(), _results(names, settings, workers or os.cpu_count() or 1) as results:
@@ -161,11 +162,3 @@ def _with_progress(results: Iterator[tuple[Prepared, bool]], total: int) -> Iter
     columns = (TextColumn("images"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         yield from progress.track(results, total=total)
-
-
-def _remove_partial_files(target: Path) -> None:
-    """Remove what processes that are gone left half written."""
-    for path in target.rglob(f".*{PARTIAL_SUFFIX}"):
-        owner = path.name.split(".")[-3]
-        if owner.isdecimal() and not is_alive(int(owner)):
-            path.unlink(missing_ok=True)

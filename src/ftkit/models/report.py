@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jinja2 import TemplateError
+from rich.filesize import decimal
 
 from ftkit.models.facts import SAMPLE, ModelFacts
 from ftkit.models.memory import Need, inference_needs, training_needs
@@ -21,33 +22,23 @@ def to_text(facts: ModelFacts, tokenizer: Any | None, rank: int) -> str:
     Returns:
         Architecture and checkpoint, parameters by part, memory, licence, prompt format and LoRA targets.
     """
+    training = "Memory to train: weights, gradients and AdamW's moments; activations come on top (batch x length)"
+    targets = ", ".join(facts.lora_targets[0]) or "nothing: the model has no language head"
     sections = [
-        *_identity(facts),
-        "",
-        "Parameters by part",
-        *_parameters(facts),
-        "",
-        "Memory to answer",
-        *_needs(inference_needs(facts)),
-        "",
-        "Memory to train: weights, gradients and AdamW's moments; activations come on top (batch x length)",
-        *_needs(training_needs(facts, rank)),
-        "",
-        "Licence and access",
-        *_licence(facts.card),
-        "",
-        "Prompt format",
-        *_prompt(tokenizer),
-        "",
-        "LoRA",
-        f"  adapts {', '.join(facts.lora_targets[0]) or 'nothing: the model has no language head'}",
+        _identity(facts),
+        ["Parameters by part", *_parameters(facts)],
+        ["Memory to answer", *_needs(inference_needs(facts))],
+        [training, *_needs(training_needs(facts, rank))],
+        ["Licence and access", *_licence(facts.card)],
+        ["Prompt format", *_prompt(tokenizer)],
+        ["LoRA", f"  adapts {targets}"],
     ]
-    return "\n".join(sections) + "\n"
+    return "\n\n".join(map("\n".join, sections)) + "\n"
 
 
 def _identity(facts: ModelFacts) -> list[str]:
     config = facts.config
-    files = ", ".join(f"{name} ({_bytes(size)})" for name, size in facts.weight_files.items())
+    files = ", ".join(f"{name} ({decimal(size)})" for name, size in facts.weight_files.items())
     shape = f"{config.num_hidden_layers} layers x {config.hidden_size} wide x {config.num_attention_heads} heads"
     return [
         f"{facts.name}",
@@ -73,7 +64,7 @@ def _parameters(facts: ModelFacts) -> list[str]:
 
 
 def _needs(needs: list[Need]) -> list[str]:
-    return [f"  {need.way:<24} {_bytes(need.size):>10}   {need.formula}" for need in needs]
+    return [f"  {need.way:<24} {decimal(need.size):>10}   {need.formula}" for need in needs]
 
 
 def _licence(card: dict[str, Any]) -> list[str]:
@@ -118,11 +109,3 @@ def _marked(tokenizer: Any, ids: list[int], special: Any) -> list[str]:
         text = tokenizer.decode([number])
         shown.append(f"[{token} {number}]" if token in special else text.replace("\n", "\\n\n"))
     return [line for line in "|".join(shown).split("\n") if line.strip("|")]
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

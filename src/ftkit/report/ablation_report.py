@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from ftkit.ablation.analysis import Analysis, analyse
 from ftkit.ablation.folder import format_numbers
-from ftkit.ablation.ledger import key_of
 from ftkit.ablation.run_answers import confusion_of
 from ftkit.ablation.summary import RowSummary, seeds_text
 from ftkit.errors import InputError
@@ -22,7 +21,7 @@ from ftkit.report.ablation_table import STATUS, Column, columns, compact, record
 from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown
 from ftkit.report.page import fragment, to_html
 from ftkit.report.theme import image
-from ftkit.storage import atomic_write
+from ftkit.storage import atomic_write, key_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any, Protocol
 
 from ftkit.errors import InputError
@@ -131,8 +132,5 @@ class ModelThread:
 
 def described(error: BaseException) -> str:
     """Return type and place of an exception without its message, which may quote what a user wrote."""
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    where = f" at {Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place else ""
+    where = "".join(f" at {Path(place.filename).name}:{place.lineno}" for place in extract_tb(error.__traceback__, -1))
     return f"{type(error).__name__}{where}"

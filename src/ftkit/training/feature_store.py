@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ftkit.errors import EnvironmentFault, InputError
-from ftkit.storage import PARTIAL_SUFFIX, cache_folder
+from ftkit.storage import PARTIAL_SUFFIX, cache_folder, key_of
 
 DEFAULT_MAX_GB = 20.0
 MAX_GB_VARIABLE = "FTKIT_FEATURES_GB"
@@ -266,17 +266,6 @@ def _max_gb() -> float:
     if not found >= 0:  # NaN is neither
         raise InputError("must be a number of 10^9 bytes, 0 or more", field=MAX_GB_VARIABLE, got=given)
     return found
-
-
-def key_of(made_of: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the canonical JSON of ``made_of``: the order of its keys does not matter, every value does.
-
-    Example:
-        >>> key_of({"depth": 11, "mask": None}) == key_of({"mask": None, "depth": 11})
-        True
-    """
-    text = json.dumps(made_of, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest_of(tensors: Iterable[Tensor]) -> str:

@@ -18,7 +18,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ftkit.errors import EnvironmentFault
-from ftkit.training.feature_store import FeatureStore, key_of
+from ftkit.storage import key_of
+from ftkit.training.feature_store import FeatureStore
 
 _WAIT = 60.0  # seconds for another process's transaction, which takes milliseconds
 _DAMAGED = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}  # the first: not the table we made
