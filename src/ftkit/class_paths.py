@@ -22,7 +22,7 @@ _GIVEN = re.compile(r"Given value: (?P<given>[\w.]+)$", re.MULTILINE)
 
 
 def explain_class(message: str, key: str | None, paths: Sequence[str] = ()) -> InputError | None:
-    """Say why a class could not be taken.
+    """Explain why a class cannot be used.
 
     Args:
         message: What jsonargparse says.

@@ -40,10 +40,10 @@ def examine(configs: list[Path]) -> list[Finding]:
 
 
 class _Examination(L.Callback):
-    """Looks at the first batch where everything is set up, and ends the training there."""
+    """Examine the first batch once everything is set up, and end the training there."""
 
     class Over(Exception):
-        """Nothing is wrong."""
+        """Raised to end the training when the checks are done."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

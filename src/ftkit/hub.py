@@ -120,7 +120,7 @@ def refuse_adapter(file: Path | None, name: str) -> None:
 
 
 def _adapter_on_hub(name: str, revision: str | None, cached_only: bool) -> Path | None:
-    """Return the configuration of an adapter on the hub; None if it is none, or cannot be had."""
+    """Return the adapter configuration of a hub repository; None if it has none or cannot be reached."""
     try:
         return Path(file_download.hf_hub_download(name, ADAPTER_FILE, revision=revision, local_files_only=cached_only))
     except (OSError, HFValidationError):  # not there, or what the caller is about to tell

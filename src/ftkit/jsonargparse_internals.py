@@ -1,4 +1,4 @@
-"""What ftkit uses of jsonargparse beyond its public interface; no other file does.
+"""Private interfaces of jsonargparse that ftkit uses; no other file uses any.
 
 ``tests/test_jsonargparse_internals.py`` names every assumption that is made here.
 """

@@ -59,7 +59,7 @@ def quiet_lightning() -> None:
 
 @dataclass(frozen=True)  # equal ones are added to a logger once
 class _Without:
-    """Drops records that contain one of some texts."""
+    """Drop log records that contain one of these texts."""
 
     said: tuple[str, ...]
 

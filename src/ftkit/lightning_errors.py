@@ -1,4 +1,4 @@
-"""How a run through Lightning ends: signals and library errors as ftkit's exit codes and messages."""
+"""Turn signals and library errors of a Lightning run into ftkit's exit codes and messages."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _raised_by_lightning(error: BaseException) -> str:
 
 
 def trainer_error(error: Exception) -> FtkitError:
-    """Return what to tell of a refusal of Lightning's trainer: the machine lacks something, or an option is wrong."""
+    """Return ftkit's error for a refusal of Lightning's trainer: the machine lacks something, or an option is wrong."""
     if isinstance(error, FtkitError):
         return error
     said = " ".join(str(error).split())
@@ -118,7 +118,7 @@ def trainer_error(error: Exception) -> FtkitError:
 
 
 def constructor_error(error: Exception, class_type: type, option: str) -> Exception:
-    """Return what to tell of an error in the constructor of a class that the user chose.
+    """Return ftkit's error for an error in the constructor of a class that the user chose.
 
     Args:
         error: What the constructor raised.

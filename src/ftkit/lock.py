@@ -20,7 +20,7 @@ LOCK_FILE, HOLDER_FILE = ".lock", ".running"
 
 
 class _Holder(NamedTuple):
-    """Who signed the lock, and when; None for nobody, or one who has not signed yet."""
+    """The process that holds the lock, as its file says; None for nobody, or before the file is written."""
 
     process: int | None = None
     host: str | None = None

@@ -60,7 +60,7 @@ def _simplified(text: str) -> str:
 
 
 def _core(text: str) -> tuple[int, int]:
-    """Where the word or sentence inside its punctuation starts and ends; at one place if there is none."""
+    """Return start and end of the word or sentence inside its punctuation; the same place twice if there is none."""
     start, end = 0, len(text)
     while start < end:
         first, last = text[start], text[end - 1]
@@ -80,7 +80,7 @@ def _core(text: str) -> tuple[int, int]:
 
 
 def _is_around(letter: str, neighbor: str) -> bool:
-    """Whether a first or last letter says nothing about the word that its neighbor belongs to."""
+    """Return whether a first or last letter says nothing about the word that its neighbor belongs to."""
     if letter in _KEPT:
         return letter in _DASHES and neighbor.isspace()
     return letter == "\u2022" or unicodedata.category(letter) in _AROUND

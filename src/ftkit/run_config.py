@@ -1,4 +1,4 @@
-"""The ``config.yaml`` of a run: how it is written, and how config files are handed to a command."""
+"""Write the ``config.yaml`` of a run, and hand config files to a command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ftkit.storage import atomic_write
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes the resolved ``config.yaml`` into the run folder; a ``test`` leaves that of its ``fit``.
+    """Write the resolved ``config.yaml`` into the run folder; a ``test`` leaves that of its ``fit``.
 
     The folder's own path is left out: folders are moved, and a second run should choose its own.
     """

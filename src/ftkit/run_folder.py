@@ -1,4 +1,4 @@
-"""What a run folder is called and what lies in it: the names that writers and readers share."""
+"""Names of run folders and of the files in them, shared by writers and readers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 
 def predictions_file(split: str) -> str:
-    """The name of the file with the predictions of a split.
+    """Return the name of the file with the predictions of a split.
 
     Example:
         >>> predictions_file("test")

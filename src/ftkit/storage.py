@@ -141,7 +141,7 @@ def key_of(made_of: Mapping[str, Any]) -> str:
 
 
 class FileStamp(NamedTuple):
-    """What changes when the contents of a file do: writing sets the last one, whatever time of change is put back."""
+    """File metadata that changes when the contents do: ``changed`` does even if the modification time is set back."""
 
     device: int
     inode: int

@@ -1,4 +1,4 @@
-"""How ftkit uses Weights & Biases wherever it does: online only with a key, silent, and never waiting for long."""
+"""Start runs on Weights & Biases: online only with a key, silent, and with short timeouts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TIMEOUTS = {"init_timeout": 20, "login_timeout": 20, "finish_timeout": 60}  # se
 
 
 def mode(offline: bool | None = None) -> str:
-    """``offline`` or ``online``: as told, else as ``WANDB_MODE`` says, else online if there is a ``WANDB_API_KEY``."""
+    """Return ``offline`` or ``online``: as given, else ``WANDB_MODE``, else online if there is a ``WANDB_API_KEY``."""
     if offline is None:
         return os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
     return "offline" if offline else "online"

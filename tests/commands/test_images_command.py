@@ -275,7 +275,7 @@ def test_what_a_dead_process_left_is_removed_and_what_a_living_one_writes_is_not
     dead.wait()
     (target / "sub").mkdir(parents=True)
     left = target / "sub" / f".b.png.png.{dead.pid}.0a1b2c3d.partial"
-    living = target / f".a.jpg.png.{os.getpid()}.0a1b2c3d.partial"
+    living = target / f".a.jpg.png.{os.getppid()}.0a1b2c3d.partial"
     somebodys = target / ".notes.partial"
     for path in (left, living, somebodys):
         path.write_bytes(b"half")

@@ -1,4 +1,4 @@
-"""What an output folder says: each row by itself, against the reference row, and its worth for its cost."""
+"""Analyze an output folder: each row by itself, against the reference row, and accuracy against cost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAMED_ROW = re.compile(r"\brow (\d+)\b")
 
 @dataclass(frozen=True)
 class Analysis:
-    """A sweep and what follows from it; tables and reports only show it.
+    """A sweep with its statistics; tables and reports only render it.
 
     Args:
         sweep: The output folder.
@@ -37,7 +37,7 @@ class Analysis:
 
     @property
     def comparisons(self) -> int:
-        """How many comparisons were made, and corrected together."""
+        """Count the comparisons that were made, and corrected together."""
         return sum(found is not None for row in self.rows for found in (row.comparison, row.named))
 
 
@@ -84,7 +84,7 @@ def _reference(sweep: Sweep, number: int | None) -> SweepRow:
 def _comparisons(
     sweep: Sweep, origin: SweepRow, converged: Collection[int]
 ) -> tuple[Mapping[int, Comparison], Mapping[int, tuple[int, Comparison]]]:
-    """Return the possible comparisons by row, corrected for their number: with the reference, with a named row."""
+    """Return comparisons by row, with the reference and with a named row, corrected for their number."""
     others = [row for row in sweep.rows if row is not origin]
     pairs = [(row, origin) for row in others]
     pairs += [(row, other) for row in others for other in others if other is not row and _names(row, other)]
@@ -114,7 +114,7 @@ def _names(row: SweepRow, other: SweepRow) -> bool:
 
 
 def _differences(origin: SweepRow, row: SweepRow) -> Mapping[str, str] | None:
-    """Return in what was run, for a seed that both have if there is one."""
+    """Return the settings in which two rows differ, for a seed that both have if there is one."""
     if not origin.done or not row.done:
         return None
     common = {run.seed for run in origin.done} & {run.seed for run in row.done}

@@ -18,7 +18,7 @@ from ftkit.run_folder import RESULT_FILE
 
 
 class Engine(Protocol):
-    """What the runner needs to know about training; the command line supplies it."""
+    """Training as the runner calls it; the command line supplies an implementation."""
 
     def identity(self, configs: Sequence[Path], seed: int) -> dict[str, Any]:
         """Return what would be run, as JSON: resolved config without output paths, code, data and seed."""
@@ -44,7 +44,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
+    """The outcome of a job.
 
     Args:
         status: ``skipped`` if something that the run needs cannot be had.

@@ -181,7 +181,7 @@ def format_numbers(numbers: Sequence[int]) -> str:
 
 
 def _seed_in(path: Path, otherwise: int) -> int:
-    """Return the seed that a config file sets, or the other one."""
+    """Return the seed that a config file sets, else ``otherwise``."""
     seed = read_config(path).get("seed_everything")
     if seed is None:
         return otherwise

@@ -36,7 +36,7 @@ class Published:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """All that ``published.csv`` says.
+    """Content of ``published.csv``.
 
     Args:
         rows: The figures by row number.
@@ -51,7 +51,7 @@ class PublishedTable:
     base: Mapping[str, str] = field(default_factory=dict)
 
     def other_origin(self, results: Iterable[Result]) -> str:
-        """Return why our figures cannot be judged by these: in what they were made with something else.
+        """Return why our figures cannot be compared with the published ones: other data or another base model.
 
         Args:
             results: The figures of a row's cells.

@@ -14,7 +14,7 @@ from ftkit.run_folder import SPLITS, refuse_other_format
 
 @dataclass(frozen=True)
 class Split:
-    """How many of a split's ``n`` examples were answered correctly, and, of pairs, how many ties there are besides."""
+    """Counts of a split: ``n`` examples, ``correct`` answers and, of preference pairs, ``ties``."""
 
     n: int
     correct: int
@@ -22,7 +22,7 @@ class Split:
 
     @property
     def accuracy(self) -> float:
-        """The fraction of correct answers, a tie counting as half."""
+        """Return the fraction of correct answers, a tie counting as half."""
         return (self.correct + (self.ties or 0) / 2) / self.n
 
 

@@ -1,4 +1,4 @@
-"""How the runs of a row answered the test examples, one prediction file a seed."""
+"""Answers of a row's runs to the test examples, from one prediction file a seed."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How the test examples of each label were answered, summed over the seeds.
+    """Answers to the test examples by label, summed over the seeds.
 
     Args:
         labels: The labels, sorted; the positive class, if it is known, first.

@@ -29,7 +29,7 @@ _PARTIAL = ".partial"
 
 @dataclass(frozen=True)
 class Event:
-    """What happens during a sweep, for those who show it.
+    """An event of a sweep, for progress displays.
 
     Args:
         kind: ``plan`` and ``end`` frame the sweep; ``reused``, ``start``, ``done``, ``skipped`` and

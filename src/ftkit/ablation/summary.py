@@ -87,12 +87,12 @@ class RowSummary:
 
     @property
     def label(self) -> str:
-        """The row as people name it, such as ``Row 8 (xl)``."""
+        """Return number and name for headings, such as ``Row 8 (xl)``."""
         return f"Row {self.number} ({self.name})"
 
     @property
     def published_inside(self) -> bool | None:
-        """Whether the published test accuracy lies in our interval; None if they cannot be compared."""
+        """Return whether the published test accuracy lies in our interval; None if they cannot be compared."""
         published = self.published_figure("test")
         if self.interval is None or published is None or self.unjudged:
             return None
@@ -220,6 +220,6 @@ def _notes(row: SweepRow, trouble: Mapping[int, str]) -> list[str]:
 
 
 def _differing(one: RunState, other: RunState) -> str:
-    """Return in what two seeds of a row were run otherwise, the seed apart: their mean is of two variants then."""
+    """Return the settings besides the seed in which two runs of a row differ: their mean mixes two variants."""
     found = changes(one.identity, other.identity)
     return "; ".join(f"{name}: {words}" for name, words in found.items() if name.rpartition(".")[2] not in _SEEDS)

@@ -48,7 +48,7 @@ class RunState:
 
     @cached_property
     def answers(self) -> RunAnswers | None:
-        """How it answered the test examples; None if it left no prediction file.
+        """Return the answers to the test examples; None if the run left no prediction file.
 
         Raises:
             InputError: The prediction file is damaged or does not fit ``result.json``.
@@ -72,7 +72,7 @@ class SweepRow:
 
     @property
     def done(self) -> list[RunState]:
-        """The runs that have figures."""
+        """Return the runs that have figures."""
         return [run for run in self.runs if run.result is not None]
 
 

@@ -43,7 +43,7 @@ def ablation_run(
 
 
 def ablation_status(directory: Path) -> str:
-    """Say what became of each run of an output folder.
+    """Show the status of each run of an output folder.
 
     Args:
         directory: The output folder of `ftkit ablation run`.
@@ -65,7 +65,7 @@ def ablation_status(directory: Path) -> str:
 
 
 def ablation_table(directory: Path, format: Format = "text", timing: bool = True, reference: int | None = None) -> str:
-    """Make the table of an output folder.
+    """Render the table of an output folder.
 
     Args:
         directory: The output folder of `ftkit ablation run`.

@@ -61,7 +61,7 @@ def push(
 
 
 def write_repository(run: Path, repo: str, folder: Path, merge: bool, license: str | None = None) -> list[str]:
-    """Write what a run's repository holds. Absolute paths of this machine are cut to their last part.
+    """Write the files of a run's repository. Absolute paths of this machine are cut to their last part.
 
     Args:
         run: The run's folder.

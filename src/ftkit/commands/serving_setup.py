@@ -26,7 +26,7 @@ def load_served(
     batch_size: int,
     **loading: Any,
 ) -> Served:
-    """Load what a name means and offer it.
+    """Load the model that a name stands for, ready to be served.
 
     Args:
         model: A run folder, a folder in transformers format, an adapter's folder, a GGUF file, a hub id, or demo.

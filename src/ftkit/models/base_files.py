@@ -97,7 +97,7 @@ def differing_files(before: Mapping[str, str], now: Mapping[str, str], limit: in
 
 
 def write_fingerprint(fingerprint: Mapping[str, str], folder: Path) -> None:
-    """Write beside an adapter what its base model is, for :func:`refuse_other_base`."""
+    """Write the fingerprint of the base model beside an adapter, for :func:`refuse_other_base`."""
     with atomic_write(folder / FINGERPRINT_FILE) as file:
         json.dump(dict(fingerprint), file, indent=1)
 

@@ -36,7 +36,7 @@ _PARTS = (  # the first that matches a parameter's dotted name
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model from its configuration and the files beside it.
+    """Facts about a model from its configuration and the files beside it.
 
     Args:
         name: The name it was asked for by.
@@ -68,17 +68,17 @@ class ModelFacts:
 
     @property
     def total(self) -> int:
-        """Number of parameters."""
+        """Return the number of parameters."""
         return sum(self.parameters.values())
 
     @property
     def context(self) -> int | None:
-        """Largest number of tokens, if the configuration says."""
+        """Return the largest number of tokens, if the configuration has one."""
         return getattr(self.config, "max_position_embeddings", None)
 
     @property
     def cache_bytes_per_token(self) -> int:
-        """Bytes of keys and values that one token of one sequence keeps while text is generated."""
+        """Return the bytes of keys and values that one token of one sequence takes during generation."""
         heads = self.config.num_attention_heads
         per_head = getattr(self.config, "head_dim", None) or self.config.hidden_size // heads
         shared = getattr(self.config, "num_key_value_heads", None) or heads

@@ -13,7 +13,7 @@ _QUANTIZED = (("8-bit", 1.0), ("nf4", NF4_BYTES))  # bytes for one weight
 
 
 class Need(NamedTuple):
-    """What one way of using a model needs.
+    """Memory for one way of using a model.
 
     Args:
         way: The way.

@@ -1,4 +1,4 @@
-"""What ftkit assumes of peft beyond its public calls: how its layers hold adapters, and which layers it adapts.
+"""Internals of peft that ftkit relies on: how its layers hold adapters, and which layers it adapts.
 
 No other file imports from a submodule of peft, and ``tests/models/test_peft_internals.py`` names each assumption.
 """

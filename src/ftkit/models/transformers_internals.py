@@ -1,4 +1,4 @@
-"""What ftkit assumes of transformers beyond its public calls: how a decoder calls its blocks, and what is in them.
+"""Internals of transformers that ftkit relies on: how a decoder calls its blocks, and what is in them.
 
 No other file imports from a submodule of transformers, and ``tests/models/test_transformers_internals.py`` names each
 assumption, so that a release which breaks one turns a named test red.
@@ -103,7 +103,7 @@ def block_arguments(
 
 
 def run_block(block: nn.Module, hidden: Tensor, arguments: Mapping[str, Any]) -> Tensor:
-    """Return what a block makes of ``hidden`` (B, T, D)."""
+    """Return the output of a block for ``hidden`` (B, T, D)."""
     out = block(hidden, **arguments)
     return out if isinstance(out, Tensor) else out[0]
 
@@ -133,7 +133,7 @@ def takes_mask_4d(config: PretrainedConfig) -> bool:
 
 
 def as_mask_4d(config: PretrainedConfig, dtype: torch.dtype, visible: Tensor) -> Tensor:
-    """Return which token sees which in the form that an attention implementation takes.
+    """Return a visibility mask in the form that an attention implementation takes.
 
     Args:
         config: The text model's configuration; :func:`takes_mask_4d` holds.
@@ -158,7 +158,7 @@ def runs_at_one_position(model: PreTrainedModel, block: nn.Module) -> bool:
 
 
 def drops_out(module: nn.Module) -> bool:
-    """Return whether anything inside drops out while training: a layer, or an attention that is told a rate."""
+    """Return whether anything inside has dropout while training: a layer, or an attention with a rate."""
     return any(
         (isinstance(child, nn.Dropout) and child.p > 0) or getattr(child, "attention_dropout", 0.0)
         for child in module.modules()

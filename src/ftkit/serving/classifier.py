@@ -29,7 +29,7 @@ class BatchClassifier:
 
     @property
     def room(self) -> int:
-        """How many texts may join now."""
+        """Return the number of texts that may join now."""
         return self.batch_size - len(self.jobs)
 
     def admit(self, jobs: Sequence[Classification]) -> None:

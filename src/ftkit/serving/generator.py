@@ -58,12 +58,12 @@ class BatchGenerator:
 
     @property
     def jobs(self) -> list[Generation]:
-        """The answers being generated."""
+        """Return the answers being generated."""
         return [sequence.job for sequence in self._running]
 
     @property
     def room(self) -> int:
-        """How many answers may join now."""
+        """Return the number of answers that may join now."""
         if self._running and not _joinable(self._cache):
             return 0
         return self.batch_size - len(self._running)

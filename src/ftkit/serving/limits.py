@@ -1,4 +1,4 @@
-"""What requests may use: time, size, and places in the queue."""
+"""Limits on the time, size and queue places of requests."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class _GenerationRequest(_Strict):
 
     @property
     def wanted_tokens(self) -> int | None:
-        """How many new tokens the request asks for, if it says."""
+        """Return the number of new tokens that the request asks for; None if it names none."""
         return self.max_tokens
 
 
@@ -69,7 +69,7 @@ class CompletionRequest(_GenerationRequest):
 
     @property
     def prompts(self) -> list[str]:
-        """The texts."""
+        """Return the texts."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
@@ -101,7 +101,7 @@ class ChatRequest(_GenerationRequest):
 
     @property
     def wanted_tokens(self) -> int | None:
-        """How many new tokens the request asks for, under either of its two names."""
+        """Return the number of new tokens that the request asks for, under either of its two names."""
         return self.max_completion_tokens if self.max_tokens is None else self.max_tokens
 
 
@@ -114,5 +114,5 @@ class ClassifyRequest(_Strict):
 
     @property
     def texts(self) -> list[str]:
-        """The texts."""
+        """Return the texts."""
         return [self.input] if isinstance(self.input, str) else self.input

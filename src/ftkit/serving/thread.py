@@ -22,11 +22,11 @@ class Engine(Protocol):
 
     @property
     def jobs(self) -> Sequence[Job]:
-        """The running jobs."""
+        """Return the running jobs."""
 
     @property
     def room(self) -> int:
-        """How many more jobs it takes now."""
+        """Return the number of jobs that may join now."""
 
     def admit(self, jobs: Any) -> None:
         """Take new jobs."""
@@ -53,17 +53,17 @@ class ModelThread:
 
     @property
     def alive(self) -> bool:
-        """Whether jobs are being run."""
+        """Return whether the thread runs jobs."""
         return self._thread.is_alive() and self.error is None
 
     @property
     def running(self) -> int:
-        """Number of running jobs."""
+        """Return the number of running jobs."""
         return len(self.engine.jobs)
 
     @property
     def waiting(self) -> int:
-        """Number of jobs in the queue."""
+        """Return the number of jobs in the queue."""
         return len(self._waiting)
 
     def start(self) -> None:

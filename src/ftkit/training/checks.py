@@ -20,7 +20,7 @@ CLOSE = 1e-4  # relative; other sums run in another order
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check saw.
+    """The outcome of a check.
 
     Args:
         name: The check.

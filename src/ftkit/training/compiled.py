@@ -41,7 +41,7 @@ class CompiledTraining(L.Callback):
         self._ran: set[nn.Module] = set()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """See that something can be compiled, before the weights are loaded.
+        """Check that compiling works, before the weights are loaded.
 
         Raises:
             InputError: Each process holds a part of the weights.
@@ -67,7 +67,7 @@ class CompiledTraining(L.Callback):
             self._undo.callback(delattr, owner, name)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Record what was compiled, and run as before from now on."""
+        """Record what was compiled, and restore the uncompiled blocks."""
         self._undo.close()
         if stage == "fit":
             add_to_result(trainer, compiled=len(self._ran))
@@ -75,7 +75,7 @@ class CompiledTraining(L.Callback):
                 rank_zero_warn("CompiledTraining: no block is trainable, so nothing was compiled")
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Run as before from now on."""
+        """Restore the uncompiled blocks."""
         self._undo.close()
 
     def _compiled(self, run: Callable[..., Any], part: nn.Module) -> Callable[..., Any]:

@@ -37,7 +37,7 @@ class CurvesLogger(Logger):
 
     @property
     def save_dir(self) -> str:
-        """The run folder."""
+        """Return the run folder."""
         return str(self.file.parent)
 
     @rank_zero_only

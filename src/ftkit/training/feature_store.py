@@ -200,7 +200,7 @@ class FeatureStore:
             os.fsync(file.fileno())
 
     def check_room(self, needed: int) -> int:
-        """Refuse to write so much.
+        """Check that there is room for an entry.
 
         Args:
             needed: Bytes.

@@ -52,7 +52,7 @@ class FitBatch(L.Callback):
 
     @property
     def factor(self) -> int:
-        """How many micro-batches make a batch."""
+        """Return the number of micro-batches in a batch."""
         return self.asked // self.fitted
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

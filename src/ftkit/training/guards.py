@@ -68,7 +68,7 @@ class FiniteGuard(L.Callback):
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Look at the losses and the gradients of a step. Under a gradient scaler infinities are its own business.
+        """Check the losses and the gradients of a step; infinite gradients under a gradient scaler are left to it.
 
         Raises:
             TrainingFailed: One is infinite or not a number.
@@ -204,7 +204,7 @@ class DivergenceGuard(L.Callback):
         return asdict(self.climb)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from there, with this run's window and patience."""
+        """Continue from a checkpoint, with this run's window and patience."""
         self._unread.clear()
         if state_dict.get("window") == self.climb.window:
             self.climb = Climb(**{**state_dict, "patience": self.climb.patience})

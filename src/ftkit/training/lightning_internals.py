@@ -1,4 +1,4 @@
-"""What ftkit uses of Lightning and torchmetrics beyond their public interfaces; no other file does.
+"""Private interfaces of Lightning and torchmetrics that ftkit uses; no other file uses any.
 
 ``tests/training/test_lightning_internals.py`` names every assumption that is made here, so that a version that breaks
 one turns that test red first.

@@ -14,7 +14,7 @@ from ftkit.results.preferences import interval_of_counts
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card tells besides the figures of the run.
+    """Content of a model card besides the figures of the run.
 
     Args:
         repo: The repository's name on the hub.

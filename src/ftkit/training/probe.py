@@ -53,12 +53,12 @@ class Probe:
 
     @property
     def inputs(self) -> dict[str, Tensor]:
-        """The tensors that the network reads."""
+        """Return the tensors that the network reads."""
         return self.batch["inputs"] if self.generative else self.batch
 
     @property
     def separable(self) -> bool:
-        """Whether every tensor has one row an example."""
+        """Return whether the first dimension of every tensor counts examples, so that some can be picked."""
         pixels = self.inputs.get("pixel_values")
         if pixels is not None and pixels.dim() == 4 and len(set(self.image_places() or [])) > 1:
             return False  # images in a tensor of their own, and the examples have other numbers of them
@@ -67,7 +67,7 @@ class Probe:
 
     @property
     def context(self) -> int:
-        """The most tokens that an example may have."""
+        """Return the largest number of tokens that an example may have."""
         config = getattr(self.module.net, "config", None)
         config = getattr(config, "text_config", config)
         known = getattr(config, "max_position_embeddings", None)

@@ -60,7 +60,7 @@ class ExactResume(L.Callback):
             self.settings = settings(trainer, getattr(trainer, "datamodule", None))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """See that an epoch whose last step was taken is finished first, also where training is over with it."""
+        """Finish the epoch under way first if its last step was taken, even if training ends with it."""
         if self._stored is None:
             return
         if self._stored["under_way"] and self._stored["over"]:
@@ -71,7 +71,7 @@ class ExactResume(L.Callback):
             rank_zero_info("The run to resume was being stopped early, and is not trained on")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over the loaders, and what the checkpoint knows."""
+        """Wrap the loaders, and restore the state of the checkpoint."""
         if self._stored is not None:
             self._seed = int(self._stored["settings"]["seed"])
             internals.restore_callback_metrics(trainer, self._stored["metrics"]["callback"])
@@ -82,7 +82,7 @@ class ExactResume(L.Callback):
         self._replay(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over loaders that were made anew."""
+        """Wrap loaders that were created anew."""
         self._epoch, self._batches = trainer.current_epoch, 0
         self._replay(trainer)
 
@@ -112,7 +112,7 @@ class ExactResume(L.Callback):
         internals.add_epoch_sums(trainer, self._sums)  # once there is a place for them: after the first batch
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """See that the figures of the epoch are whole, also where no batch was left of it."""
+        """Complete the figures of the epoch, also where no batch of it was left."""
         internals.add_epoch_sums(trainer, self._sums)
         self._sums = {}
         stored, self._stored = self._stored, None
@@ -122,16 +122,16 @@ class ExactResume(L.Callback):
         internals.step_plateaus_again(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Leave the generators as a fresh run of the same seed finds them."""
+        """Reset the random generators to the seed of the run."""
         seed_all(self._seed)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let the result say what was changed on the way."""
+        """Record in ``result.json`` which settings were changed on resuming."""
         if self.changed:
             add_to_result(trainer, changed_on_resume=self.changed)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the run is, as tensors and plain values."""
+        """Return the state of the run, as tensors and plain values."""
         trainer = self._trainer
         if trainer is None or trainer.state.fn != "fit":
             return {}
@@ -166,7 +166,7 @@ class ExactResume(L.Callback):
         }
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let the loops say that the batch is over, and what follows it is not."""
+        """Record in the loops' state that the batch is over, and what follows it is not."""
         if self._hook == "on_train_batch_end":
             internals.after_the_batch(trainer, checkpoint["loops"]["fit_loop"])
 
@@ -217,7 +217,7 @@ class ExactResume(L.Callback):
 
 
 def settings(trainer: L.Trainer, datamodule: Any) -> dict[str, Any]:
-    """Return what decides which examples make a step; a resumed run must not differ in it."""
+    """Return the settings that decide which examples make a step; a resumed run must have the same."""
     return {
         "seed": torch.initial_seed(),
         "batch_size": getattr(datamodule, "batch_size", None),

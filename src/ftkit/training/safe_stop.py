@@ -69,7 +69,7 @@ class SafeStop(L.Callback):
         raise KeyboardInterrupt if self.received == signal.SIGINT else SIGTERMException
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let the loops say that the last batch is over, not that the next one has begun."""
+        """Record in the loops' state that the last batch is over and the next one has not begun."""
         if self._saving:
             before_the_batch(trainer, checkpoint["loops"]["fit_loop"])
 

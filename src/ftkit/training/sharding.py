@@ -42,7 +42,7 @@ class FullySharded(ModelParallelStrategy):
 
     @property
     def lightning_restore_optimizer(self) -> bool:
-        """Whether Lightning asks for the optimizer to be restored."""
+        """Return True: Lightning restores the optimizer through :meth:`load_optimizer_state_dict`."""
         return True
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class FullySharded(ModelParallelStrategy):
         return self.checkpoint_io.load_checkpoint(self.broadcast(checkpoint_path))
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Put whole weights into the parts."""
+        """Load whole weights into the shards."""
         assert self.model is not None
         options = StateDictOptions(full_state_dict=True, strict=strict)
         set_model_state_dict(self.model, checkpoint["state_dict"], options=options)
@@ -64,7 +64,7 @@ class FullySharded(ModelParallelStrategy):
         return _renamed(state, {name: number for number, name in enumerate(self._names(optimizer))}) if state else {}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Put whole optimizer states into the parts."""
+        """Load whole optimizer states into the shards."""
         assert self.model is not None
         options = StateDictOptions(full_state_dict=True, strict=False)
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
@@ -82,7 +82,7 @@ StrategyRegistry.register("fsdp2", FullySharded, description="Weights in parts, 
 
 
 def shard(module: L.LightningModule, net: nn.Module) -> None:
-    """Leave each process a part of every weight, block by block and then the rest, if the strategy is ``fsdp2``.
+    """Shard every weight over the processes, block by block and then the rest, if the strategy is ``fsdp2``.
 
     Args:
         module: The LightningModule, in ``configure_model``.

@@ -139,14 +139,14 @@ class TensorTable:
         return zlib.crc32(value, zlib.crc32(key, self._seed))
 
     def _tell(self, error: sqlite3.Error) -> None:
-        """Say that the file cannot be read, and delete it if it is damaged."""
+        """Warn that the file cannot be read, and delete it if it is damaged."""
         if _is_damage(error):
             for suffix in ("-journal", ""):
                 self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         warnings.warn(f"{self.path} cannot be read: {error}; its tensors are computed again", stacklevel=3)
 
     def _take_room(self, needed: int) -> None:
-        """Look at the whole store, which takes longer than appending, only where what was granted is used up."""
+        """Check the room in the whole store, which takes longer than appending, only when the grant is used up."""
         if needed > self._granted:
             self._granted = max(needed, min(_GRANT, self.store.check_room(needed) // _SHARE))
         self._granted -= needed

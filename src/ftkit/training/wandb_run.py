@@ -66,7 +66,7 @@ class WandbRun(L.Callback):
             trainer.loggers = [*trainer.loggers, self._sink]  # last: the first one decides where checkpoints go
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """After a ``test``: add what its folder holds now, and end the run. After a ``fit`` a ``test`` may follow."""
+        """Add the results and end the run after a ``test``; after a ``fit`` a ``test`` may follow."""
         if self._sink is not None and stage != "fit":
             self._sink.finish_with_results()
             self._forget(trainer)

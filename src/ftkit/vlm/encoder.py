@@ -148,7 +148,7 @@ class ChatEncoder(Encoder):
 
     @cached_property
     def _most_tokens(self) -> int:
-        """Tokens of a prompt that is one square: cut into tiles, it fills more of them than any other shape."""
+        """Return the tokens of a square prompt: cut into tiles, a square fills more of them than any other shape."""
         assert self.renderer.image_token is not None, "the renderer refuses images otherwise"
         return self._processed(self.renderer.image_token, [Image.new("RGB", (1024, 1024))])["input_ids"].shape[1]
 

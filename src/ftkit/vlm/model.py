@@ -37,7 +37,7 @@ class VLMModule(GenerativeModule):
 
     @property
     def frozen_seconds(self) -> float:
-        """Seconds of this stage that went into computing or reading image features."""
+        """Return the seconds of this stage that went into computing or reading image features."""
         return 0.0 if self.vision is None else self.vision.seconds
 
     def with_trainable(self, net: Any) -> Any:

@@ -24,7 +24,7 @@ _TEXT = "ftkit"  # the PNG text that says what the picture was made of
 
 @dataclass(frozen=True)
 class Settings:
-    """What is the same for all pictures of a folder.
+    """Settings for all pictures of a folder.
 
     Attributes:
         source: The folder that is read; nothing outside of it is.
@@ -133,7 +133,7 @@ def _made(name: str, data: bytes, made_of: dict[str, Any], settings: Settings) -
 
 
 def _kept(output: Path, made_of: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what an undamaged earlier result says of its source, if it was made of the same."""
+    """Return the facts that an undamaged earlier result records, if it was made from the same source and settings."""
     if not output.is_file():
         return None
     try:

@@ -127,7 +127,7 @@ class CachedReference:
 
     @cached_property
     def _tower(self) -> bytes:
-        """Digests of the weights that make features of pixels; where batches bring features they are not needed."""
+        """Return digests of the weights that turn pixels into features; not needed where batches bring features."""
         found = "".join(digests(self._vision)).encode()
         self._vision.clear()
         return found

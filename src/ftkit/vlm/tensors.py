@@ -1,4 +1,4 @@
-"""How the tensors of each processor are padded and put into a batch, by their names.
+"""Pad the tensors of each processor and put them into a batch, by rules for their names.
 
 A tensor without a rule here is an error: one that is padded wrongly or left out would silently train a model on
 something else.
