@@ -185,7 +185,3 @@ def _add_commands(parser: FtkitParser, commands: Commands, words: Sequence[str])
         elif words[:1] == [name]:
             child.add_function_arguments(command.load(), as_positional=True)
             accept_shell_style(child)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

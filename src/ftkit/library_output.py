@@ -1,4 +1,4 @@
-"""Silence what libraries print in the commands of ftkit and what helps no user; nothing heavy is imported for it."""
+"""Silence library output that helps no user of ftkit's commands; nothing heavy is imported for it."""
 
 from __future__ import annotations
 

@@ -115,12 +115,10 @@ def make_folder(path: str | Path) -> None:
         EnvironmentFault: It cannot be created, or nothing can be written into it.
     """
     folder = Path(path)
-    try:
+    with disk_faults(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise _fault(error, folder, folder) from error
 
 
 def sha256_of(path: str | Path) -> str:

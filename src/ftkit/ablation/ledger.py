@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ftkit.errors import EnvironmentFault
 from ftkit.run_folder import FORMAT, RESULT_FILE, refuse_other_format
-from ftkit.storage import sha256_of
+from ftkit.storage import disk_faults, sha256_of
 
 LEDGER_FILE = "ledger.jsonl"
 
@@ -83,14 +83,11 @@ class Ledger:
         """
         entry = Entry(**{**asdict(entry), "time": datetime.now(UTC).isoformat(timespec="microseconds")})
         line = (json.dumps(asdict(entry)) + "\n").encode()
-        try:
-            with self.path.open("ab") as file:
-                file.truncate(self._whole_bytes)
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise EnvironmentFault(f"cannot be written: {error.strerror}", file=self.path) from error
+        with disk_faults(self.path), self.path.open("ab") as file:
+            file.truncate(self._whole_bytes)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
         self._whole_bytes += len(line)
         self._remember(entry)
 

@@ -21,7 +21,7 @@ from ftkit.ablation.sweep import write_description
 from ftkit.errors import EnvironmentFault, ExitCode, InputError, UnavailableError
 from ftkit.lock import exclusive
 from ftkit.run_folder import RESULT_FILE
-from ftkit.storage import key_of, sha256_of
+from ftkit.storage import disk_faults, key_of, sha256_of
 
 ERROR_FILE = "error.txt"
 _PARTIAL = ".partial"
@@ -209,11 +209,10 @@ class _Sweep:
 
     def _fail(self, job: Job, outcome: Outcome) -> None:
         """Keep what the run left, and the traceback, where a finished run would be."""
-        try:
+        file = job.directory / ERROR_FILE
+        with disk_faults(file):
             job.directory.mkdir(parents=True, exist_ok=True)
-            (job.directory / ERROR_FILE).write_text(outcome.details, encoding="utf-8")
-        except OSError as fault:
-            raise EnvironmentFault(f"cannot be written: {fault.strerror}", file=job.directory / ERROR_FILE) from fault
+            file.write_text(outcome.details, encoding="utf-8")
         self._move_into_place(job)
         reason = outcome.message.replace(str(job.directory), str(self.out / job.run.id))  # where the files are now
         self._record(job.run, "failed", reason=reason)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.errors import InputError
-from ftkit.run_folder import CONFIG_FILE
 
 
 def is_run(folder: Path) -> bool:
@@ -23,13 +22,12 @@ def class_of(folder: Path) -> Any:
     Only classes of ftkit are imported: a checkpoint is data, and may come from anywhere.
 
     Raises:
-        InputError: It says nothing of its class, or names one that is not ftkit's, or not any more.
+        InputError: It names no class of ftkit's, or one of another version.
     """
     from ftkit.training.checkpoint import TrainedStateModule
 
     stored = _stored(folder)
-    named = stored.get("hyper_parameters", {}).get("_class_path") or stored.get("class_path")
-    path = str(named or _configured_class(folder))
+    path = str(stored.get("hyper_parameters", {}).get("_class_path") or stored.get("class_path", ""))
     module, _, name = path.rpartition(".")
     try:
         kind = getattr(import_module(module), name, None) if module.split(".")[0] == "ftkit" else None
@@ -97,14 +95,3 @@ def _stored(folder: Path) -> dict[str, Any]:
     from ftkit.training.export import DESCRIPTION, read_export
 
     return read_export(folder) if (folder / DESCRIPTION).is_file() else read_checkpoint(folder)
-
-
-def _configured_class(folder: Path) -> str:
-    import yaml  # type: ignore[import-untyped]
-
-    file = folder / CONFIG_FILE
-    config: Any = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    try:
-        return str(config["model"]["class_path"])
-    except (KeyError, TypeError):
-        raise InputError("does not name the class that made it", file=folder, fix="load it in Python") from None

@@ -17,6 +17,7 @@ from ftkit.models.file_hash import file_sha256
 from ftkit.storage import atomic_write
 
 FINGERPRINT_FILE = "base_fingerprint.json"
+_NAMED = 5  # differing files
 _WEIGHTS = (".safetensors", ".bin")
 _SETTINGS = (".json", ".jinja", ".model", ".txt", ".tiktoken")
 _TOKENIZER = ("tokenizer", "vocab", "merges", "special_tokens_map", "added_tokens", "chat_template")
@@ -79,13 +80,12 @@ class BaseFiles:
         return _hashed(file for file in folder.iterdir() if file.suffix in wanted and file.is_file())
 
 
-def differing_files(before: Mapping[str, str], now: Mapping[str, str], limit: int = 5) -> str:
+def differing_files(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """Say in which files two base models differ.
 
     Args:
         before: A fingerprint, see :class:`BaseFiles`.
         now: Another one.
-        limit: The most files that are named.
 
     Example:
         >>> differing_files({"config.json": "5f" * 32}, {"config.json": "90" * 32, "merges.txt": "c1" * 32})
@@ -93,7 +93,7 @@ def differing_files(before: Mapping[str, str], now: Mapping[str, str], limit: in
     """
     names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     listing = [f"{name} was {before.get(name, 'absent')[:12]}, is {now.get(name, 'absent')[:12]}" for name in names]
-    return "; ".join(listing[:limit]) + ("; …" if len(listing) > limit else "")
+    return "; ".join(listing[:_NAMED]) + ("; …" if len(listing) > _NAMED else "")
 
 
 def write_fingerprint(fingerprint: Mapping[str, str], folder: Path) -> None:

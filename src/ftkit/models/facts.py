@@ -18,7 +18,6 @@ from ftkit.errors import FtkitError, InputError
 from ftkit.hub import commit_of, is_gguf, load_pretrained, repository_cache
 from ftkit.models.adapters import is_linear, linear_layers
 from ftkit.models.base_model import load_processor, locate
-from ftkit.models.gguf import read_gguf_facts
 
 SAMPLE = [{"role": "user", "content": "What is 12 + 7?"}, {"role": "assistant", "content": "19"}]
 _SHAPE = ("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads")
@@ -168,6 +167,24 @@ def read_card_header(folder: Path) -> dict[str, Any]:
         return metadata_load(folder / "README.md") or {}
     except (OSError, ValueError, yaml.YAMLError):  # a card is for people: it hides nothing else
         return {}
+
+
+def read_gguf_facts(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
+    """Read the header of a GGUF file that a configuration could be read from.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Number of tensors by their type, such as ``{"Q4_1": 210, "F32": 61}``, most frequent first; and of what the
+        header of a model card would hold, the licence, as far as the file names it.
+    """
+    from gguf import GGUFReader
+
+    reader = GGUFReader(path)
+    packed = Counter(tensor.tensor_type.name for tensor in reader.tensors)
+    named = {key: reader.get_field(f"general.{key}") for key in ("license", "license_name", "license_link")}
+    return dict(packed.most_common()), {key: field.contents() for key, field in named.items() if field is not None}
 
 
 def tokenizer_of(name: str, revision: str | None = None) -> Any | None:

@@ -1,4 +1,4 @@
-"""Write what is known of a model as a page of text."""
+"""Render the facts about a model as text."""
 
 from __future__ import annotations
 

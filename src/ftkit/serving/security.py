@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ftkit.serving.limits import Limits
@@ -54,7 +55,7 @@ class Guard:
             self._check_origin(headers)
             self._check_key(scope["path"], headers)
             self._check_length(headers)
-            body = await self._body(receive)
+            body = await self._body(Request(scope, receive))
             await self.app(scope, _replaying(body, receive), watched)
         except ApiError as error:
             await error.response()(scope, receive, send)
@@ -89,19 +90,17 @@ class Guard:
         if length.isascii() and length.isdigit() and int(length[:20]) > self.limits.body_bytes:
             raise self._too_large()
 
-    async def _body(self, receive: Receive) -> bytes:
+    async def _body(self, request: Request) -> bytes:
         body = bytearray()
         try:
             async with asyncio.timeout(self.limits.body_seconds):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ApiError(400, "the client disconnected")
-                    body += message.get("body", b"")
+                async for chunk in request.stream():
+                    body += chunk
                     if len(body) > self.limits.body_bytes:
                         raise self._too_large()
-                    if not message.get("more_body"):
-                        return bytes(body)
+            return bytes(body)
+        except ClientDisconnect:
+            raise ApiError(400, "the client disconnected") from None
         except TimeoutError:
             raise ApiError(
                 408, f"the body took longer than {self.limits.body_seconds:g} s", headers={"Connection": "close"}
