@@ -67,3 +67,11 @@ def test_a_command_prints_its_own_words_alone(command: str, said: dict[str, list
     assert len(said[command]) == len(expected), said[command]
     for line, pattern in zip(said[command], expected, strict=True):
         assert re.fullmatch(pattern, line)
+
+
+def test_no_public_name_prints_anything_when_it_is_imported() -> None:
+    script = "import ftkit; print(len([getattr(ftkit, name) for name in ftkit.__all__]))"
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert re.fullmatch(r"\d\d\n", done.stdout), done.stdout
+    assert done.stderr == ""

@@ -5,4 +5,7 @@ The names of ``__init__.pyi`` are imported when they are first used, so that ``i
 
 import lazy_loader
 
+from ftkit.library_output import quiet_imports
+
+quiet_imports()
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

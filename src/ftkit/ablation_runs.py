@@ -23,7 +23,7 @@ from ftkit.lightning_errors import exit_on_termination, explain_refusals
 from ftkit.report.sweep_progress import SweepProgress
 from ftkit.run_config import config_arguments, without_folder
 from ftkit.run_folder import DEFAULT_FOLDER, RESULT_FILE
-from ftkit.training.checkpoint import TrainedStateModule
+from ftkit.training.checkpoint import TrainedStateModule, find_checkpoint
 from ftkit.training.environment import code_sha256, data_sha256
 from ftkit.training.recorder import read_result
 
@@ -141,7 +141,8 @@ class LightningEngine:
         with exit_on_termination(), explain_refusals():
             cli.trainer.fit(cli.model, datamodule=cli.datamodule)
             cli.after_fit()
-            cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+            best = find_checkpoint(directory) if cli.config.model_selection == "best" else None
+            cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False)
             cli.after_test()
 
     def _rehearse(self, configs: Sequence[Path], seed: int) -> None:

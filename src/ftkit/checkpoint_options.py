@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import Namespace
 
 from ftkit.errors import InputError
 from ftkit.run_folder import CONFIG_FILE
+from ftkit.training.model_selection import Mode
 from ftkit.training.resume import resumable
 
 LIGHTNINGS_OWN_CHECKPOINTS = ("best", "last", "hpc", "registry")  # words that it takes for a path
@@ -19,6 +20,11 @@ RESUME_OPTIONS = {
     "allow_changed": "Resume although seed, batch size, accumulation or data have changed; the changes are recorded.",
 }
 EVALUATION_OPTIONS = {"untrained": "Evaluate the model as it is loaded, before any training."}
+SELECTION_OPTIONS: dict[str, tuple[Any, str | None, str]] = {  # type, default, help
+    "model_selection": (Literal["best", "last"], "last", "The checkpoint that is the run's model; best on validation."),
+    "monitor": (str, "val/loss", "The metric that decides what is best, and when to stop early."),
+    "monitor_mode": (Mode | None, None, "Better is lower or higher; null: lower of a loss, perplexity or error."),
+}
 
 
 def folder_of_run(configs: Sequence[Path]) -> Path | None:

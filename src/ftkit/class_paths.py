@@ -12,7 +12,8 @@ import ftkit
 from ftkit.errors import InputError
 
 _UNKNOWN_NAME = re.compile(r"Expected a dot import path string: (?P<given>\S+)")
-_OR_A_NUMBER = re.compile(r"Expected an? (?:<class '(?:int|float)'>|typing\.Literal)")
+_OR_A_NUMBER = re.compile(r"Expected an? <class '(?:int|float)'>")
+_OR_A_WORD = re.compile(r"Expected an? typing\.Literal\[(?P<words>.+?)\]")
 _SEVERAL = re.compile(r"Multiple subclasses with name (?P<given>\S+)\. Give the .*?: (?P<paths>.+?)\.?$", re.MULTILINE)
 _NOT_IN_MODULE = re.compile(r"module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'")
 _NO_IMPORT = re.compile(r"Problem with given class_path '(?P<given>[^']+)':\s+(?P<said>[^\n]+)")
@@ -41,7 +42,8 @@ def explain_class(message: str, key: str | None, paths: Sequence[str] = ()) -> I
         return InputError("several classes have this name", field=key, got=match["given"], fix=fix)
     if (match := _UNKNOWN_NAME.search(message)) and not _OR_A_NUMBER.search(message):
         offered = [f"ftkit.{name}" for name in dir(ftkit) if name[0].isupper()]  # also those not imported yet
-        fix = _nearest(match["given"], [*paths, *offered], _another(paths))
+        words = re.findall(r"'(\w+)'", one["words"]) if (one := _OR_A_WORD.search(message)) else []
+        fix = _nearest(match["given"], [*words, *paths, *offered], _another(paths))
         return InputError("no such class", field=key, got=match["given"], fix=fix)
     if match := _NOT_IN_MODULE.search(message):
         return _not_in_module(match["module"], match["name"], key, paths)

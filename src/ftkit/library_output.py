@@ -26,6 +26,7 @@ _LOGGED = {
     "lightning.fabric.utilities.seed": ("Seed set to",),  # config.yaml and result.json hold it
     "lightning.pytorch.utilities.rank_zero": (
         "Tip: ",
+        "Loading `train_dataloader` to estimate",
         "GPU available: ",  # a GPU that is not used is warned of; result.json names the device
         "TPU available: ",
         "You are using a CUDA device",  # --matmul_precision chooses
@@ -33,14 +34,21 @@ _LOGGED = {
         "`Trainer.fit` stopped: `max_",  # as it was told to
         "Automatic Mixed Precision (AMP)",  # as it was told to, too
     ),
-    "bitsandbytes.backends.cpu.ops": ("kernels-community",),  # an optional speed-up of 4 bits on some CPUs
 }
+_LOGGED_AT_IMPORT = {"bitsandbytes.backends.cpu.ops": ("kernels-community",)}  # a speed-up of 4 bits on some CPUs
+
+
+def quiet_imports() -> None:
+    """Silence what libraries print when they are imported."""
+    for name, said in _LOGGED_AT_IMPORT.items():
+        logging.getLogger(name).addFilter(_Without(said))
 
 
 def quiet_libraries() -> None:
     """Silence advertisements, notes on libraries' own code, and progress bars of a second's work."""
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of names that Lightning itself uses
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers reads it too when it is imported
+    quiet_imports()
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     for name, said in _LOGGED.items():

@@ -25,6 +25,7 @@ from ftkit.checkpoint_options import (
     EVALUATION_OPTIONS,
     LIGHTNINGS_OWN_CHECKPOINTS,
     RESUME_OPTIONS,
+    SELECTION_OPTIONS,
     choose_resumable,
     folder_of_run,
     refuse_other_options,
@@ -59,6 +60,7 @@ from ftkit.training.checkpoint import (
 from ftkit.training.guards import DivergenceGuard, FiniteGuard
 from ftkit.training.lightning_internals import HookedCLI
 from ftkit.training.log_interval import LogInterval
+from ftkit.training.model_selection import EarlyStop
 from ftkit.training.monitor_check import MonitorCheck
 from ftkit.training.recorder import RunRecorder
 from ftkit.training.resume import ExactResume, compare_settings, settings, stored_settings
@@ -122,9 +124,12 @@ class FtkitCLI(HookedCLI):
         return {name: arguments for name, arguments in LightningCLI.subcommands().items() if name in SUBCOMMANDS}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Offer how the numbers are computed, and let ``--divergence.patience`` and its kin set up the guard."""
+        """Offer how the numbers are computed, when a training stops before its end, and which checkpoint it keeps."""
         parser.add_argument("--matmul_precision", type=MatmulPrecision, default="highest", help=MATMUL_HELP)
         parser.add_lightning_class_args(DivergenceGuard, "divergence")
+        parser.add_class_arguments(EarlyStop, "early_stopping", skip={"monitor", "mode"}, instantiate=False)
+        for name, (kind, default, help) in SELECTION_OPTIONS.items():
+            parser.add_argument(f"--{name}", type=kind, default=default, help=help)
 
     def add_arguments_to_subcommand(self, parser: LightningArgumentParser, subcommand: str) -> None:
         """Offer what starts a run from somewhere."""
@@ -214,7 +219,7 @@ class FtkitCLI(HookedCLI):
             rank_zero_info(f"Training for {epochs} epochs; --trainer.max_epochs changes it")
         if not training:  # where the run folder was moved; an evaluation ranks no checkpoints
             warnings.filterwarnings("ignore", message="The dirpath has changed")
-        kwargs |= trainer_options(chosen, folder, training)
+        kwargs |= trainer_options(self.chosen(self.config_init), folder, training)
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:

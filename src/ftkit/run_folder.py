@@ -11,6 +11,7 @@ DEFAULT_FOLDER = "runs/single"
 RESULT_FILE = "result.json"
 CONFIG_FILE = "config.yaml"
 CURVES_FILE = "metrics.csv"
+BEST_CHECKPOINT = "best.ckpt"  # in checkpoints/; it counts where CONFIG_FILE says `model_selection: best`
 
 FORMAT = 2  # of result.json, of an ablation's files and of checkpoints
 

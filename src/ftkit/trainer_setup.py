@@ -8,14 +8,16 @@ from typing import Any
 
 import lightning as L
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ftkit.errors import InputError
 from ftkit.training.checkpoint import AtomicCheckpointIO, TrainedStateModule
 from ftkit.training.curves_logger import CurvesLogger
 from ftkit.training.lightning_internals import starts_processes_from_memory
+from ftkit.training.model_selection import BestCheckpoint, EarlyStop, mode_of
 from ftkit.training.monitor_check import metrics_in_name
-from ftkit.training.optimizer import configured_optimizers
+from ftkit.training.optimizer import check_warmup, configured_optimizers
 
 LARGEST_SEED = 2**32 - 1
 
@@ -50,18 +52,20 @@ def check_seed(seed: int | bool | None) -> None:
         raise InputError(f"must be from 0 to {LARGEST_SEED}", field="seed_everything", got=seed)
 
 
-def trainer_options(chosen: Any, folder: str, training: bool) -> dict[str, Any]:
+def trainer_options(command: Any, folder: str, training: bool) -> dict[str, Any]:
     """Return what ftkit puts in the place of the options that a user chose.
 
     Args:
-        chosen: The options of the trainer.
+        command: The options of the command.
         folder: The run folder.
         training: Whether this is a training; an evaluation leaves no curves.
 
     Returns:
-        The run folder, the loggers with curves as CSV before them, the plugins with checkpoints that are written whole.
+        The run folder, the loggers with curves as CSV before them, the plugins with checkpoints that are written whole,
+        the callbacks with those of model selection and early stopping.
     """
-    options: dict[str, Any] = {"default_root_dir": folder}
+    chosen = command.trainer
+    options: dict[str, Any] = {"default_root_dir": folder, "callbacks": _callbacks(command)}
     if chosen.logger is not False:
         others = [] if chosen.logger in (None, True) else chosen.logger
         others = others if isinstance(others, list) else [others]
@@ -74,6 +78,24 @@ def trainer_options(chosen: Any, folder: str, training: bool) -> dict[str, Any]:
     return options
 
 
+def _callbacks(command: Any) -> list[L.Callback]:
+    """Return the chosen callbacks, those that stop before those that save, so that a checkpoint knows all."""
+    callbacks = command.trainer.callbacks or []
+    callbacks = [*callbacks] if isinstance(callbacks, list) else [callbacks]
+    what = command.monitor, command.monitor_mode or mode_of(command.monitor)
+    if command.model_selection == "best":
+        saving = [one for one in callbacks if isinstance(one, ModelCheckpoint)]
+        if any(one.filename == "best" for one in saving):
+            fix = "leave it out, or give it another filename"
+            raise InputError("is best.ckpt too, which model_selection writes", field="trainer.callbacks", fix=fix)
+        if not any(one.monitor is None and one.save_top_k for one in saving):
+            callbacks.append(ModelCheckpoint(filename="last", enable_version_counter=False))
+        callbacks.insert(0, BestCheckpoint(*what))
+    if command.early_stopping.patience is not None:
+        callbacks.insert(0, EarlyStop(*what, **command.early_stopping))
+    return callbacks
+
+
 def check_optimizer(module: Any, chosen: Any) -> None:
     """Refuse what torch, or training, would refuse only once the run folder is there.
 
@@ -84,8 +106,10 @@ def check_optimizer(module: Any, chosen: Any) -> None:
     Raises:
         InputError: A value is out of range.
     """
-    own = isinstance(module, TrainedStateModule)
-    if own and _is_of(chosen.get("optimizer"), "torch.optim."):
+    if not isinstance(module, TrainedStateModule):
+        return
+    check_warmup(module.scheduler, module.warmup, module.scheduler_interval)
+    if _is_of(chosen.get("optimizer"), "torch.optim."):
         known = _is_of(chosen.get("scheduler"), "torch.optim.", "lightning.")
         any_parameter = torch.nn.Parameter(torch.zeros(1))
         configured_optimizers([any_parameter], module.optimizer, module.scheduler if known else None)
@@ -131,4 +155,4 @@ def _check_name(name: str, with_metric_names: bool) -> None:
 
 def _is_of(chosen: Any, *packages: str) -> bool:
     """Return whether an option names a class of one of these packages."""
-    return bool(chosen) and str(chosen.get("class_path", "")).startswith(packages)
+    return isinstance(chosen, Namespace) and str(chosen.get("class_path", "")).startswith(packages)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -22,7 +22,7 @@ from ftkit.models.base_model import Quantization
 from ftkit.training.distributed import summed
 from ftkit.training.evaluation_metrics import Metrics
 from ftkit.training.lightning_internals import attached_trainer
-from ftkit.training.optimizer import Interval
+from ftkit.training.optimizer import Interval, Scheduler
 from ftkit.training.sharding import holds_whole_network, shard
 
 
@@ -64,8 +64,9 @@ class TextClassifier(PretrainedClassifier):
             autocast, about twice as fast, cached or not, in training and inference; trainable parts are computed as
             before. It has no effect where no block is frozen.
         optimizer: Builds the optimizer from the trainable parameters.
-        scheduler: Builds a learning-rate scheduler from the optimizer.
+        scheduler: ``cosine``, ``linear`` or ``constant``; or builds a learning-rate scheduler from the optimizer.
         scheduler_interval: Whether the scheduler is stepped with each optimizer ``step`` or after each ``epoch``.
+        warmup: How long a named schedule raises the rate from 0: a fraction of the steps below 1, or a number of steps.
         metrics: What is logged besides loss and accuracy; null logs ``ftkit.BinaryEvaluator`` in validation, see
             :class:`ftkit.training.evaluation_metrics.MeasuredModule`.
 
@@ -97,13 +98,14 @@ class TextClassifier(PretrainedClassifier):
         cache_frozen: bool = True,
         frozen_dtype: FrozenDtype = "float32",
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=5e-5, weight_decay=0.1, fused=True),
-        scheduler: LRSchedulerCallable | None = None,
+        scheduler: Scheduler = None,
         scheduler_interval: Interval = "step",
+        warmup: float = 0.0,
         metrics: Metrics | None = None,
     ) -> None:
         super().__init__(metrics)
         # Those of the subclass too.
-        self.save_hyperparameters(ignore=["optimizer", "scheduler", "scheduler_interval", "metrics"])
+        self.save_hyperparameters(ignore=["optimizer", "scheduler", "scheduler_interval", "warmup", "metrics"])
         self.base_model, self.weights, self.revision, self.dropout = base_model, weights, revision, dropout
         self.trainable, self.pooling = trainable, pooling
         self.causal_mask, self.mask_padding = causal_mask, mask_padding
@@ -117,7 +119,8 @@ class TextClassifier(PretrainedClassifier):
         self.hparams["seed"] = self.seed  # a checkpoint keeps the number, not "whatever was seeded"
         self.cache_frozen, self.frozen_dtype = cache_frozen, frozen_dtype
         self.prefix: FrozenPrefix | None = None
-        self.optimizer, self.scheduler, self.scheduler_interval = optimizer, scheduler, scheduler_interval
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.scheduler_interval, self.warmup = scheduler_interval, warmup
         self._check_arguments()
         self.net: SequenceClassifier | None = None
         self.encoding = None

@@ -26,6 +26,7 @@ def notes(analysis: Analysis, timing: bool = True) -> list[str]:
     done = [row for row in rows if row.test is not None]
     lines = [*_figures(analysis)] if done else []
     lines += _comparisons(analysis)
+    lines += _selected(analysis)
     lines += _published(analysis)
     if timing and done:
         lines += _costs(analysis)
@@ -85,6 +86,19 @@ def _comparisons(analysis: Analysis) -> Iterator[str]:
         yield f"Without predictions (test_step returns none), so without accuracy and comparison: {_rows(bare)}."
     if missing := [row for row in others if row.comparison is None]:
         yield f"Not compared with {name} (no seed, test examples or prediction files in common): {_rows(missing)}."
+
+
+def _selected(analysis: Analysis) -> Iterator[str]:
+    """Say of the rows that were tested with their best checkpoint which one that is."""
+    chosen: dict[str, list[str]] = {}
+    for row in analysis.sweep.rows:
+        for run in row.done:
+            if run.result is not None and (found := run.result.raw.get("model_selection")):
+                at = f"row {row.number} (seed {run.seed}) epoch {found['epoch']}, {found['value']:.4g}"
+                chosen.setdefault(found["metric"], []).append(at)
+    for metric, runs in chosen.items():
+        listing = "; ".join(runs)
+        yield f"Tested with the checkpoint that has the best {metric} on validation (epochs count from 0): {listing}."
 
 
 def _published(analysis: Analysis) -> Iterator[str]:

@@ -11,17 +11,18 @@ from typing import Any, ClassVar, Self
 
 import lightning as L
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
+from ftkit.config_files import read_config
 from ftkit.errors import InputError
 from ftkit.models.base_files import BaseFiles, differing_files
-from ftkit.run_folder import FORMAT, refuse_other_format
+from ftkit.run_folder import BEST_CHECKPOINT, CONFIG_FILE, FORMAT, refuse_other_format
 from ftkit.storage import CHECKSUM_SUFFIX, atomic_write, verify_checksum
 from ftkit.training.callback_checks import refuse_callbacks
 from ftkit.training.lightning_internals import attached_trainer
-from ftkit.training.optimizer import Interval, configured_optimizers
+from ftkit.training.optimizer import Interval, Scheduler, configured_optimizers
 from ftkit.training.schedule import check_schedules
 
 DEFAULT_EPOCHS = 3  # of the commands, where nothing says how long to train
@@ -61,8 +62,9 @@ class TrainedStateModule(L.LightningModule):
     default_epochs: ClassVar[int] = DEFAULT_EPOCHS
     revision: str | None  # of the base model, if it is on the hub
     optimizer: OptimizerCallable
-    scheduler: LRSchedulerCallable | None
+    scheduler: Scheduler
     scheduler_interval: Interval
+    warmup: float
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +74,10 @@ class TrainedStateModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Build the optimizer over the trainable parameters, and its scheduler if there is one."""
         parameters = trainable_parameters(self).values()
-        return configured_optimizers(parameters, self.optimizer, self.scheduler, self.lr, self.scheduler_interval)
+        schedule = (self.scheduler, self.lr, self.scheduler_interval, self.warmup)
+        return configured_optimizers(
+            parameters, self.optimizer, *schedule, lambda: self.trainer.estimated_stepping_batches
+        )
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Add none, and refuse those that cannot do their work; Lightning asks before anything is set up.
@@ -254,7 +259,8 @@ def find_checkpoint(path: str | Path) -> Path:
 
     Args:
         path: A ``.ckpt`` file, or a run folder: its ``checkpoints/last.ckpt``, or else its newest
-            ``checkpoints/*.ckpt``. That of a training that was interrupted is not meant.
+            ``checkpoints/*.ckpt``; or ``checkpoints/best.ckpt`` if its ``config.yaml`` says ``model_selection: best``.
+            That of a training that was interrupted is not meant.
 
     Raises:
         InputError: There is none.
@@ -265,9 +271,12 @@ def find_checkpoint(path: str | Path) -> Path:
     found = sorted((path / "checkpoints").glob("*.ckpt"), key=lambda ckpt: (ckpt.stem == "last", ckpt.stat().st_mtime))
     if [ckpt.name for ckpt in found] == [INTERRUPTED]:
         raise InputError("its training was interrupted", file=path, fix="finish it: the same fit with --resume true")
-    found = [ckpt for ckpt in found if ckpt.name != INTERRUPTED]
+    config = path / CONFIG_FILE
+    best = config.is_file() and read_config(config).get("model_selection") == "best"
+    found = [ckpt for ckpt in found if (ckpt.name == BEST_CHECKPOINT if best else ckpt.name != INTERRUPTED)]
     if not found:
-        problem = "holds no checkpoints/*.ckpt" if path.is_dir() else "no such checkpoint"
+        named = BEST_CHECKPOINT if best else "*.ckpt"
+        problem = f"holds no checkpoints/{named}" if path.is_dir() else "no such checkpoint"
         raise InputError(problem, file=path, fix="train first, or name the checkpoint itself")
     return found[-1]
 

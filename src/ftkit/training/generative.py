@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
@@ -32,7 +32,7 @@ from ftkit.models.base_model import (
 from ftkit.models.generation import Answers, end_tokens, greedy_answers
 from ftkit.models.losses import SupervisedLogProbs, supervised_log_probs, token_loss
 from ftkit.run_folder import SplitName
-from ftkit.training.optimizer import Interval
+from ftkit.training.optimizer import Interval, Scheduler
 from ftkit.training.sharding import gathered, shard
 from ftkit.training.windowed_module import WindowedModule
 
@@ -67,8 +67,9 @@ class GenerativeModule(WindowedModule):
         max_new_tokens: Longest answer in evaluation, with what the chat template writes around it.
         seed: Seed of the adapters; null takes the one that ``seed_everything`` set.
         optimizer: Makes the optimizer from the trainable parameters.
-        scheduler: Makes a learning-rate scheduler from the optimizer.
+        scheduler: ``cosine``, ``linear`` or ``constant``; or makes a learning-rate scheduler from the optimizer.
         scheduler_interval: Whether the scheduler is stepped with each optimizer ``step`` or after each ``epoch``.
+        warmup: How long a named schedule raises the rate from 0: a fraction of the steps below 1, or a number of steps.
 
     Raises:
         InputError: An argument, or a combination of arguments, makes no sense.
@@ -94,12 +95,13 @@ class GenerativeModule(WindowedModule):
         max_new_tokens: int = 32,
         seed: int | None = None,
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-4),
-        scheduler: LRSchedulerCallable | None = None,
+        scheduler: Scheduler = None,
         scheduler_interval: Interval = "step",
+        warmup: float = 0.0,
     ) -> None:
         super().__init__()
         # Those of the subclass too.
-        self.save_hyperparameters(ignore=["optimizer", "scheduler", "scheduler_interval", "metrics"])
+        self.save_hyperparameters(ignore=["optimizer", "scheduler", "scheduler_interval", "warmup", "metrics"])
         self.base_model, self.revision = base_model, revision
         self.quantization, self.dtype_name, self.trainable = quantization, dtype, trainable
         self.lora_rank, self.lora_alpha, self.lora_dropout = lora_rank, lora_alpha, lora_dropout
@@ -108,7 +110,8 @@ class GenerativeModule(WindowedModule):
         self.max_new_tokens = max_new_tokens
         self.seed = torch.initial_seed() if seed is None else seed
         self.hparams["seed"] = self.seed  # a run's result and card name the number, not "whatever was seeded"
-        self.optimizer, self.scheduler, self.scheduler_interval = optimizer, scheduler, scheduler_interval
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.scheduler_interval, self.warmup = scheduler_interval, warmup
         self._check_arguments()
         self.net: Any = None
 

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from ftkit.errors import InputError
 from ftkit.training.lightning_internals import logged_in_training
+from ftkit.training.model_selection import BestCheckpoint, EarlyStop
 
 _COUNTED = {"epoch", "step"}  # a checkpoint callback knows them without a log
 
@@ -74,11 +75,13 @@ class MonitorCheck(L.Callback):
 def _monitored(trainer: L.Trainer) -> Iterator[tuple[str, str, str]]:
     """Yield who monitors, the option, and the name of the metric."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        who = f"{type(callback).__name__} monitors"
+        option = "monitor" if isinstance(callback, EarlyStop | BestCheckpoint) else "trainer.callbacks.monitor"
         if isinstance(callback, EarlyStopping) and callback.strict:
-            yield "EarlyStopping monitors", "trainer.callbacks.monitor", callback.monitor
+            yield who, option, callback.monitor
         if isinstance(callback, ModelCheckpoint):
             if callback.monitor and callback.monitor not in _COUNTED:
-                yield "ModelCheckpoint monitors", "trainer.callbacks.monitor", callback.monitor
+                yield who, option, callback.monitor
             for name in metrics_in_name(callback.filename or ""):
                 if name not in _COUNTED:
                     yield "ModelCheckpoint's filename has", "trainer.callbacks.filename", name

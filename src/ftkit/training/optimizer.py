@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal, TypeAlias
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch import nn
+from transformers import get_scheduler
 
 from ftkit.errors import InputError
 
 Interval: TypeAlias = Literal["step", "epoch"]
+ScheduleName: TypeAlias = Literal["cosine", "linear", "constant"]
+Scheduler: TypeAlias = ScheduleName | LRSchedulerCallable | None
 
 
 def configured_optimizers(
     parameters: Iterable[nn.Parameter],
     optimizer: OptimizerCallable,
-    scheduler: LRSchedulerCallable | None,
+    scheduler: Scheduler,
     lr: float | None = None,
     interval: Interval = "step",
+    warmup: float = 0.0,
+    steps: Callable[[], float] = lambda: math.inf,
 ) -> Any:
     """Return what ``configure_optimizers`` returns: a scheduler is stepped at an interval, or by what it monitors.
 
@@ -29,14 +35,17 @@ def configured_optimizers(
     Args:
         parameters: The trainable ones.
         optimizer: Makes the optimizer from them.
-        scheduler: Makes a learning-rate scheduler from the optimizer.
+        scheduler: Makes a learning-rate scheduler from the optimizer; or the name of one, see :func:`named_schedule`.
         lr: A learning rate that was found and replaces the optimizer's own.
         interval: Whether a scheduler is stepped with the optimizer or after each epoch. A ``ReduceLROnPlateau`` is
             stepped after each epoch.
+        warmup: The warm-up of a named schedule.
+        steps: Returns the optimizer steps of the training, infinite if unknown; called for a named schedule.
 
     Raises:
-        InputError: A rate or another setting is out of range.
+        InputError: A rate or another setting is out of range, or does not go with the scheduler.
     """
+    check_warmup(scheduler, warmup, interval)
     try:
         made = optimizer(parameters)
     except InputError:
@@ -50,7 +59,10 @@ def configured_optimizers(
     made.register_step_post_hook(lambda stepped, *_: stepped.zero_grad())
     if scheduler is None:
         return made
-    schedule: Any = scheduler(made)
+    if isinstance(scheduler, str):
+        schedule: Any = named_schedule(scheduler, made, warmup, steps())
+    else:
+        schedule = scheduler(made)
     if isinstance(schedule, ReduceLROnPlateau):
         return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "monitor": schedule.monitor}}
     if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -61,3 +73,40 @@ def configured_optimizers(
             fix="use lightning.pytorch.cli.ReduceLROnPlateau with monitor: val/loss",
         )
     return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
+
+
+def check_warmup(scheduler: Scheduler, warmup: float, interval: Interval) -> None:
+    """Refuse a warm-up that is out of range, and what does not go with the scheduler."""
+    named = isinstance(scheduler, str)
+    if not 0 <= warmup < math.inf or (warmup > 1 and warmup % 1):
+        problem = "must be a fraction of the steps below 1, or a number of steps"
+        raise InputError(problem, field="model.warmup", got=warmup)
+    if warmup and not named:
+        fix = f"use model.scheduler: {' or '.join(get_args(ScheduleName))}"
+        raise InputError("needs a schedule that is named", field="model.warmup", got=warmup, fix=fix)
+    if named and interval == "epoch":
+        problem = f"the schedule {scheduler} is stepped with the optimizer"
+        raise InputError(problem, field="model.scheduler_interval", got=interval, fix="use step")
+
+
+def named_schedule(name: ScheduleName, optimizer: torch.optim.Optimizer, warmup: float, steps: float) -> Any:
+    """Return transformers' schedule of a name, to be stepped with the optimizer.
+
+    The rate rises linearly from 0 in the warm-up; then it stays, or falls to 0 at the end, in a straight line or along
+    half a cosine wave.
+
+    Args:
+        name: The name.
+        optimizer: The optimizer.
+        warmup: Below 1 the fraction of the steps that is warm-up, rounded up; from 1 on the number of steps.
+        steps: The optimizer steps of the training, infinite if unknown.
+
+    Raises:
+        InputError: The schedule depends on the number of steps, and it is unknown.
+    """
+    if math.isinf(steps) and (name != "constant" or 0 < warmup < 1):
+        problem, fix = "needs to know how many steps there are", "set trainer.max_epochs or max_steps, beside max_time"
+        raise InputError(problem, field="model.scheduler", got=name, fix=fix)
+    first = math.ceil(warmup * steps) if 0 < warmup < 1 else int(warmup)
+    known = "constant_with_warmup" if name == "constant" else name
+    return get_scheduler(known, optimizer, first, None if math.isinf(steps) else int(steps))

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from ftkit.errors import FormatError, InputError
+from ftkit.run_folder import BEST_CHECKPOINT
 from ftkit.training import lightning_internals as internals
 from ftkit.training.checkpoint import read_checkpoint
 from ftkit.training.curves_logger import CurvesLogger
@@ -253,7 +254,7 @@ def compare_settings(stored: Mapping[str, Any], now: Mapping[str, Any], allow_ch
 
 
 def resumable(folder: Path) -> tuple[Path | None, list[str]]:
-    """Return the newest checkpoint of a run that a training can resume from.
+    """Return the newest checkpoint of a run that a training can resume from; the best one only if there is no other.
 
     Returns:
         The file, or None; and what was wrong with newer ones.
@@ -262,8 +263,8 @@ def resumable(folder: Path) -> tuple[Path | None, list[str]]:
         FormatError: A checkpoint was written in another format.
     """
     notices: list[str] = []
-    found = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
-    for file in found:
+    files = (folder / "checkpoints").glob("*.ckpt")
+    for file in sorted(files, key=lambda file: (file.name != BEST_CHECKPOINT, file.stat().st_mtime_ns), reverse=True):
         try:
             if "optimizer_states" in read_checkpoint(file):
                 return file, notices
