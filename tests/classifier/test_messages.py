@@ -164,7 +164,7 @@ def test_normalized_labels(write):
         ("ham\tone\nspam\tt\0wo\n", ":2: a NUL byte (byte 14)"),
         (
             b"ham\tone\nspam\t\xa35 off\n",
-            ":2: not UTF-8 (byte 13) (got b'\\xa3'); fix: save as UTF-8",
+            ":2: not UTF-8 (byte 13) (got b'\\xa3'); fix: save as UTF-8, or convert it by `iconv -f latin1 -t utf-8`",
         ),
         ("ham\tone\nspam\ttwo\n".encode("utf-16"), ": the file is UTF-16 (byte 0)"),
         ("ham\tone\nspam\t" + "x" * 1_000_000 + "\n", ":2: the row is longer than 1 MB"),

@@ -67,7 +67,7 @@ UNREADABLE = {
     ),
     "cp1252": (
         HEADER.encode() + b"a\tyes\tno\t0.5\ncaf\xe9\tyes\tno\t0.5\n",
-        "{f}:3: not UTF-8 (byte 52) (got b'\\xe9'); fix: save as UTF-8",
+        "{f}:3: not UTF-8 (byte 52) (got b'\\xe9'); fix: save as UTF-8, or convert it by `iconv -f latin1 -t utf-8`",
     ),
     "NUL": (
         HEADER + "a\tyes\tno\t0.5\nb\0\tyes\tno\t0.5\n",

@@ -11,6 +11,7 @@ from typing import Any
 from ftkit.errors import EnvironmentFault, InputError, UnavailableError
 from ftkit.examples.records import Records, RecordSource, StoredImage
 from ftkit.hub import hub_is_reachable
+from ftkit.results.table_files import FORMATS
 
 _BATCH = 1_000
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?")
@@ -60,8 +61,10 @@ def loaded(name: str) -> Any:
         except (OSError, ValueError) as error:
             fix = "Dataset.save_to_disk writes one"
             raise InputError(f"is not a saved data set: {error}", file=path, fix=fix) from error
-    if not (found := _HUB_ID.fullmatch(name)):
-        raise InputError("neither a file, a folder nor the name of a data set on the hub", got=name)
+    found = _HUB_ID.fullmatch(name)
+    if not found or path.is_file() or path.suffix.lower() in FORMATS:
+        fix = "give a file without splits as train"
+        raise InputError("neither a folder nor the name of a data set on the hub", field="dataset", got=name, fix=fix)
     if not (reachable := hub_is_reachable()):
         datasets.config.HF_HUB_OFFLINE = True  # or its client tries for minutes
     try:

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.errors import InputError
+from ftkit.examples.headerless import headerless_records
 from ftkit.examples.image_files import find_image, holds_image, read_bytes
 from ftkit.examples.messages import (
     PLACEHOLDER,
@@ -123,7 +124,7 @@ def read_examples(
     root = source.folder if image_root is None else Path(image_root).expanduser()
     examples: dict[str, Example] = {}
     times = Counter[str]()
-    for place, record in source:
+    for place, record in source if source.has_names else headerless_records(source, source.error):
         at = source.at(place)
         bare = Example(f"r{place:05d}", "", "", file=str(at["file"]), line=at["line"] or 0)
         example = _example(record, bare, root, question, images)

@@ -69,6 +69,11 @@ class RecordSource:
         """The names of the columns as records have them."""
         return [*self.chosen, *(name for name in self.names if name not in self._taken)]
 
+    @property
+    def has_names(self) -> bool:
+        """Whether the columns have names; those of a table without a header have numbers."""
+        return not self.columns or self.columns != [str(place) for place in range(len(self.columns))]
+
     @cached_property
     def _taken(self) -> set[str]:
         return {*self.chosen, *self.chosen.values()}

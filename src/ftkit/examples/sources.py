@@ -17,7 +17,7 @@ from ftkit.errors import InputError
 from ftkit.examples.data_sets import datasets_package, is_a, loaded, source_of
 from ftkit.examples.image_files import MAX_BYTES
 from ftkit.examples.records import Records, RecordSource
-from ftkit.results.table_files import FORMATS, form_of
+from ftkit.results.table_files import form_of, parquet_batches
 from ftkit.results.text_files import delimited_rows, is_json_list, json_objects, separator_of
 
 # What columns of training data are usually called; a table whose first line has one of these names has a header.
@@ -30,7 +30,9 @@ KNOWN_NAMES = frozenset({
 _SAMPLE = 1_000  # records that tell the columns
 _BATCH = 1_000
 _LIMIT = 2 * MAX_BYTES  # bytes of a record, which may hold an image in base64
-_DATA = re.compile(r"true|false|yes|no|[+-]?\d+([.,]\d+)?|.*[\\/].*|.*\.\w{3,4}|.{60,}", re.IGNORECASE | re.DOTALL)
+_DATA = re.compile(
+    r"true|false|yes|no|[+-]?\d+([.,]\d+)?|.*\.(png|jpe?g|gif|webp|bmp|tiff?|avif)|.{60,}", re.IGNORECASE | re.DOTALL
+)
 
 
 def open_source(given: Any, split: str | None = None, columns: Mapping[str, str | int] | None = None) -> RecordSource:
@@ -62,8 +64,10 @@ def open_source(given: Any, split: str | None = None, columns: Mapping[str, str 
         source = given
     elif isinstance(given, str | Path):
         path = Path(given).expanduser()
-        is_file = path.is_file() or (split is None and not path.is_dir()) or _has_known_ending(path)
-        source = _of_file(path, str(given), chosen) if is_file else source_of(loaded(str(given)), str(given), split)
+        if path.is_dir() or (split is not None and not path.is_file()):
+            source = source_of(loaded(str(given)), str(given), split)
+        else:
+            source = _of_file(path, str(given), chosen)
     elif is_a(given, "pandas", "DataFrame"):
         source = _of_frame(given)
     elif isinstance(given, list):
@@ -76,10 +80,6 @@ def open_source(given: Any, split: str | None = None, columns: Mapping[str, str 
     for ours, theirs in chosen.items():
         _check_column(source, ours, theirs)
     return RecordSource(source.title, source.read, source.names, source.folder, source.file, chosen)
-
-
-def _has_known_ending(path: Path) -> bool:
-    return Path(path.name.removesuffix(".gz")).suffix.lower() in FORMATS
 
 
 def _check_column(source: RecordSource, ours: str, theirs: str) -> None:
@@ -102,10 +102,11 @@ def _of_file(path: Path, title: str, chosen: Mapping[str, str]) -> RecordSource:
     sample = [cells for _, cells in islice(delimited_rows(path, separator, _LIMIT), _SAMPLE)]
     if not sample:
         raise InputError("holds no examples", file=path, fix="give a table with one example a line")
+    sample[0] = [name.strip() for name in sample[0]]
     header = _has_header(sample, chosen)
-    names = [name.strip() for name in sample[0]] if header else [str(place) for place in range(len(sample[0]))]
-    for name in sorted(KNOWN_NAMES.intersection(names)):
-        if names.count(name) > 1 and name not in chosen:
+    names = sample[0] if header else [str(place) for place in range(len(sample[0]))]
+    for name in () if chosen else KNOWN_NAMES.intersection(names):
+        if names.count(name) > 1:
             raise InputError("two columns have the same name", file=path, line=1, got=name, fix="rename one of them")
     return RecordSource(title, partial(_rows, path, separator, names, header), names, path.parent, path)
 
@@ -154,9 +155,12 @@ def _of_frame(frame: Any) -> RecordSource:
 
 
 def _plain(value: Any) -> Any:
-    """Return a cell of a frame as Python's own: None for NaN and its like, which are not equal to themselves."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
+    """Return a cell of a frame as Python's own value, with None for what is missing."""
+    value = value.tolist() if hasattr(value, "tolist") else value  # of NumPy
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
     return None if type(value).__name__ in ("NAType", "NaTType") or value != value else value
 
 
@@ -169,13 +173,6 @@ def _of_parquet(path: Path, title: str) -> RecordSource:
         return source_of(datasets_package(path).Dataset.from_parquet(str(path)), title, None, path.parent)
 
     def read() -> Records:
-        number = 0
-        try:
-            with parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(_BATCH):
-                    for number, record in enumerate(batch.to_pylist(), start=number + 1):  # noqa: B020
-                        yield number, record
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"cannot be read: {error}", file=path) from None
+        yield from enumerate((row for batch in parquet_batches(path, _BATCH) for row in batch.to_pylist()), start=1)
 
     return RecordSource(title, read, schema.names, path.parent)

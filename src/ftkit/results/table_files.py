@@ -187,12 +187,21 @@ def _fault(table: TableFile, problem: str) -> InputError:
 
 
 def _parquet_batches(table: TableFile) -> Iterator[pa.RecordBatch]:
+    for batch in parquet_batches(table.path, BLOCK_ROWS):
+        yield table.batch([_as_text(column) for column in batch.columns])
+
+
+def parquet_batches(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield a Parquet file in batches of so many rows, with the types that it has.
+
+    Raises:
+        InputError: The file is damaged.
+    """
     try:
-        with parquet.ParquetFile(table.path) as file:
-            for batch in file.iter_batches(BLOCK_ROWS):
-                yield table.batch([_as_text(column) for column in batch.columns])
+        with parquet.ParquetFile(path) as file:
+            yield from file.iter_batches(rows)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"cannot be read: {error}", file=table.path) from None
+        raise InputError(f"cannot be read: {error}", file=path) from None
 
 
 def _as_text(column: pa.Array) -> pa.Array:

@@ -192,4 +192,5 @@ def _decoded(raw: bytes, path: Path, offset: int, line: int, limit: int) -> str:
         return raw.decode()
     except UnicodeDecodeError as error:
         problem, got = f"not UTF-8 (byte {offset + error.start})", raw[error.start : error.start + 1]
-        raise InputError(problem, file=path, line=line, got=got, fix="save as UTF-8") from None
+        fix = "save as UTF-8, or convert it by `iconv -f latin1 -t utf-8`"
+        raise InputError(problem, file=path, line=line, got=got, fix=fix) from None
