@@ -76,32 +76,25 @@ def find_shape(record: Record, refuse: Refuse) -> Shape:
     found = [shape for shape, own in zip(found, keys, strict=True) if not any(own < other for other in keys)]
     if len(found) == 1:
         return found[0]
+    problem, fix = "the example has no known shape", f"give one of: {', '.join(map(str, SHAPES))}"
     if found:
         problem = f"the example has several shapes: {', '.join(map(str, found))}"
-        raise refuse(problem, got=sorted(record), fix="leave out, or rename, the columns that are not meant")
-    if record.keys() & {"image", "images"} and record.keys() & _COMPLETIONS:
-        problem, fix = "the example has an image and an answer, but no question", "give a column of questions, or one"
-        raise refuse(problem, got=sorted(record), fix=f"{fix} for all examples: --data.question")
-    fix = f"give one of: {', '.join(map(str, SHAPES))}"
-    raise refuse("the example has no known shape", got=sorted(record), fix=fix)
+        fix = "leave out, or rename, the columns that are not meant"
+    elif record.keys() & {"image", "images"} and record.keys() & _COMPLETIONS:
+        problem = "the example has an image and an answer, but no question"
+        fix = "give a column of questions, or one question for all images: --data.question"
+    raise refuse(problem, got=sorted(record), fix=fix)
 
 
 def with_question(record: Record, question: str | None, refuse: Refuse) -> Record:
-    """Return a record of an image and an answer with the question that is asked of every image.
-
-    Args:
-        record: Any record; one that has a prompt, or no image, is returned as it is.
-        question: The question; None for none.
-        refuse: Makes an error that names the example.
+    """Return a record of an image and an answer, and no question, with the one that is asked of every image.
 
     Raises:
         InputError: Several columns could be the answer.
     """
-    asked = any(str(record.get(name, "")).strip() for name in _PROMPTS)
-    if question is None or asked or not record.keys() & {"image", "images"}:
-        return record
     answers = sorted(record.keys() & _COMPLETIONS)
-    if not answers:
+    asked = any(str(record.get(name, "")).strip() for name in _PROMPTS)
+    if question is None or asked or not answers or not record.keys() & {"image", "images"}:
         return record
     if len(answers) > 1:
         raise refuse("several columns could be the answer", got=answers, fix="rename those that are not")

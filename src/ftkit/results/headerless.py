@@ -100,17 +100,7 @@ def expected_answers(layout: Layout, batch: pa.RecordBatch, error: RowError) -> 
 def expected_answer(
     layout: Layout, places: Sequence[int], cells: Sequence[str | None], error: Callable[..., InputError]
 ) -> str | None:
-    """Return the expected answer of one row in the words of the answers; None if it has none.
-
-    Args:
-        layout: What :func:`layout_of_rows` found.
-        places: The columns of expected answers.
-        cells: Their cells.
-        error: Makes the error for the row.
-
-    Raises:
-        InputError: A cell is neither, or the row contradicts itself.
-    """
+    """Return the expected answer of a row, of which ``cells`` stand at ``places``; None if it has none."""
     assert layout.words is not None
     meanings = _meanings(layout.words)
     given = [(layout.names[place], cell) for place, cell in zip(places, cells, strict=True) if cell and cell.strip()]
