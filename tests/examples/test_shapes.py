@@ -65,6 +65,10 @@ TEXTS = {
         {"instruction": "Name a color.", "input": "", "output": "red"},
         ("Name a color.", "red", None), {}, "Alpaca (instruction + output)",
     ),
+    "Alpaca, blank input": (
+        {"instruction": "Name a color.", "input": " ", "output": "red"},
+        ("Name a color.", "red", None), {}, "Alpaca (instruction + output)",
+    ),
     "Alpaca, no input": (
         {"instruction": "Name a color.", "input": None, "output": "red"},
         ("Name a color.", "red", None), {}, "Alpaca (instruction + output)",
@@ -187,6 +191,13 @@ def test_the_bytes_say_the_format_of_a_data_uri(folder: Path) -> None:
     assert decode_image(image_bytes(example.images[0]), (255, 255, 255), "x").format == "JPEG"
 
 
+@pytest.mark.parametrize("value", [b"", {"bytes": b"", "path": "images/1.png"}])
+def test_no_bytes_are_no_image(value: Any) -> None:
+    with pytest.raises(InputError, match="the file is empty"):
+        find_image(value)
+    assert find_image({"bytes": RED, "path": "elsewhere/1.png"}) == RED
+
+
 MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"]
 
 
@@ -305,6 +316,10 @@ def test_what_looks_like_a_place_is_text_where_there_are_no_images(folder: Path)
         read_one(folder, {"messages": [message("user", IMAGE, "?"), HELLO]}, images=False)
     shown = read_one(folder, {"prompt": "<image>?", "completion": "!", "image": "images/1.png"}, images=False)
     assert len(shown.images) == 1  # and the model says that it takes none
+    asked = {"messages": [message("user", "<image>Color?"), HELLO], "image": "images/1.png"}
+    assert read_one(folder, asked, images=False).prompt == [message("user", IMAGE, "Color?")]
+    with pytest.raises(InputError, match="completion: the answer holds an image"):
+        read_one(folder, {"prompt": "?", "completion": [message("assistant", IMAGE)]}, images=False)
 
 
 def test_ids_that_come_again(folder: Path) -> None:
@@ -320,7 +335,7 @@ def test_ids_that_come_again(folder: Path) -> None:
 ASKED = [
     {"image": "images/1.png", "label": "yes"},
     {"image": "images/1.png", "suffix": "yes", "prefix": ""},
-    {"images": ["images/1.png"], "answer": "yes", "question": None},
+    {"images": ["images/1.png"], "answer": "yes", "question": ""},
 ]
 
 
@@ -384,6 +399,8 @@ def test_a_path_and_its_answer() -> None:
     [
         (["images/1.png\tmaybe"], "ads.tsv:1: no header, and no columns of images"),
         (["love it\tyes", "hate it\tno"], "ads.tsv:1: no header, and no columns of images"),
+        (["1\tmaybe\ta.png\tyes", "2\tTrue\tb.png\tno", "3\tFalse\tc.png\tno"], "ads.tsv:1: column 2: .*'maybe'"),
+        (["a.png\tyes", "b.png\tno", "c.png\tperhaps"], "ads.tsv:3: column 2.*: .*'perhaps'"),
         (["images/1.png\tyes", "images/2.png\t"], "ads.tsv:2: column 2.*: there is no expected answer"),
         (["1\tTrue\ta.png\tyes"] * 1000 + ["2\tperhaps\tb.png\tno"], "ads.tsv:1001: column 2: .*no expected answer"),
         (["1\tTrue\tyes\ta.png\tyes", "2\tTrue\tno\tb.png\tyes"], "ads.tsv:2: two expected answers"),

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import torch
 from PIL import Image
 
 from ftkit.cli import main
+from ftkit.errors import InputError
+from ftkit.examples.reader import read_examples
+from ftkit.examples.sources import open_source
 from ftkit.training.recorder import RunRecorder
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.dpo import VLMDPO
@@ -95,6 +99,35 @@ def answers(folder: Path) -> Path:
     return jsonl(folder, records)
 
 
+def parquet(folder: Path) -> Path:
+    import pandas
+
+    records = [{"image": {"bytes": encoded(c), "path": None}, "question": "Which color?", "answer": c} for c in COLORS]
+    pandas.DataFrame(records).to_parquet(folder / "train.parquet")
+    return folder / "train.parquet"
+
+
+def pictures(folder: Path) -> list[dict[str, Any]]:
+    return [{"image": picture(color), "question": "Which color?", "answer": color} for color in COLORS]
+
+
+def frame(folder: Path) -> Any:
+    import pandas
+
+    return pandas.DataFrame(pictures(folder))
+
+
+def table(folder: Path) -> Path:
+    import pandas
+
+    records = []
+    for color in COLORS:
+        (folder / f"{color}.png").write_bytes(encoded(color))
+        records.append({"image": f"{color}.png", "question": "Which color?", "answer": color})
+    pandas.DataFrame(records).to_csv(folder / "train.csv", index=False)
+    return folder / "train.csv"
+
+
 def scans(folder: Path) -> Path:
     picture("red").save(folder / "red.tif", save_all=True, append_images=[picture("blue")])
     picture("blue").save(folder / "blue.avif")
@@ -110,6 +143,10 @@ SHAPES: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
     "ChartQA": (chartqa, "Which color?", "red", "ChartQA (query + label)"),
     "RLAIF-V": (rlaif, "Which color?", "red", "RLAIF-V (question + chosen + rejected)"),
     "question and answer": (answers, "How many?", "1", "question and answer (question + answer)"),
+    "Parquet of structs": (parquet, "Which color?", "red", "question and answer (question + answer)"),
+    "images of Pillow": (pictures, "Which color?", "red", "question and answer (question + answer)"),
+    "a frame of images": (frame, "Which color?", "red", "question and answer (question + answer)"),
+    "CSV": (table, "Which color?", "red", "question and answer (question + answer)"),
     "TIFF and AVIF": (scans, "Which color?", "red", ""),
 }
 
@@ -170,6 +207,65 @@ def test_each_shape_is_shown(
     assert question in shown
     assert "  pixel_values: (" in shown
     assert (f"Shape of train examples: {shape}\n" in shown) == bool(shape)
+
+
+GOOD = (True, False, False, True, False, True)
+
+
+def headerless(folder: Path, of_record: bool, first: int = 0) -> Path:
+    """Moderation data without a header: as in the record, with a model's answers, or a path and its answer."""
+    (folder / "images").mkdir(exist_ok=True)
+    lines = []
+    for number, good in enumerate(GOOD):
+        (folder / "images" / f"{number}.png").write_bytes(encoded(COLORS[number % 4]))
+        category = ("ads", "review", "label", "image", "answer", "id")[number]  # also names of columns
+        whole = f"{100 + number}\t{good}\t{category}\timages/{number}.png\t{'yes' if number % 2 else 'no'}"
+        lines.append(whole if of_record else f"images/{number}.png\t{'yes' if good else 'no'}")
+    path = folder / ("record.tsv" if of_record else "pairs.tsv")
+    path.write_text("".join(f"{line}\n" for line in [*lines[first:], *lines[:first]]))
+    return path
+
+
+@pytest.mark.parametrize("of_record", [True, False])
+@pytest.mark.parametrize("first", range(6))
+def test_moderation_data_without_a_header_in_any_order(of_record: bool, first: int, tmp_path: Path) -> None:
+    source = headerless(tmp_path, of_record, first)
+    found = {example.images[0]: example for example in read_examples(source, question="Approved?")}
+    for number, good in enumerate(GOOD):
+        example = found[(tmp_path / "images" / f"{number}.png").resolve()]
+        assert (example.prompt, example.completion) == ("<image>Approved?", "yes" if good else "no")
+        assert example.id == (f"{100 + number}" if of_record else f"images/{number}.png")
+        assert example.columns.get("data_prediction") == (("no", "yes")[number % 2] if of_record else None)
+    header = "id\tlabel\tkind\timage\tanswer\n" if of_record else "image\tlabel\n"
+    (named := tmp_path / "named.tsv").write_text(header + source.read_text())
+    assert open_source(named).columns == header.split()
+    with pytest.raises(InputError, match=r"tsv:1: the example has an image and an answer, but no question"):
+        read_examples(source)
+    source.write_text(source.read_text() + ("9\tmaybe\tads\timages/1.png\tno\n" if of_record else "images/1.png\t?\n"))
+    with pytest.raises(InputError, match=rf"{source.name}:7: column 2.*: .*no expected answer \(got '(maybe|\?)'\)"):
+        read_examples(source, question="Approved?")
+
+
+@pytest.mark.parametrize("of_record", [True, False])
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({"ratio": (1, 2), "sample": 3}, {"yes": 1, "no": 2}),
+        ({"keep": ["fn"], "sample": 1}, {"yes": 1}),  # 0 is good, and was answered no
+        ({"keep": ["fp", "tp"], "sample": 3}, {"yes": 2, "no": 1}),  # 1, 3 and 5
+    ],
+)
+def test_moderation_data_are_sampled_by_ratio_and_outcome(
+    of_record: bool, options: dict[str, Any], sizes: dict[str, int], paligemma_folder: Path, tmp_path: Path
+) -> None:
+    outcomes = {} if "ratio" in options else {"outcomes": str(headerless(tmp_path, of_record=True, first=3))}
+    source = headerless(tmp_path, of_record)
+    data = VLMDataModule(
+        source, source, question="Approved?", seed=1, evaluate_splits=["val"], batch_size=3, **options, **outcomes
+    )
+    report = trained(VLMYesNo(base_model=str(paligemma_folder), max_new_tokens=4), data, tmp_path / "run")
+    assert report["sizes"]["train"] == sum(sizes.values())
+    assert Counter(example.completion for example in data.datasets["train"].examples) == sizes
 
 
 def test_one_question_is_asked_of_every_image(paligemma_folder: Path, tmp_path: Path) -> None:

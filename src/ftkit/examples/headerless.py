@@ -9,8 +9,10 @@ from pathlib import Path
 
 from ftkit.errors import InputError
 from ftkit.examples.shapes import Record
+from ftkit.normalize import normalize
 from ftkit.results.headerless import are_paths, expected_answer, layout_of_rows
 from ftkit.results.layout import Layout
+from ftkit.results.pairs import answer_words
 
 _SAMPLE = 1_000  # rows that decide what the columns hold
 
@@ -36,7 +38,7 @@ def headerless_records(
     rest = iter(records)
     first = list(islice(rest, _SAMPLE))
     rows = [[cell or "" for cell in record.values()] for _, record in first]
-    if (layout := _layout(rows)) is None:
+    if (layout := layout_without_header(rows)) is None:
         problem = "no header, and no columns of images and of expected answers (True or False, yes or no)"
         fix = "start the file with a header that names the columns, such as image, question, answer"
         raise error(first[0][0], problem, got="\t".join(rows[0]), fix=fix)
@@ -51,14 +53,29 @@ def headerless_records(
         yield place, {**held, "label": answer}
 
 
-def _layout(rows: list[list[str]]) -> Layout | None:
-    """Return the layout of a table, whose last column may be no model's answer but one that is known; None if none."""
-    for behind in (lambda row: [], lambda row: ["yes"], lambda row: row[-1:]):
+def layout_without_header(rows: list[list[str]], strict: int = 0) -> Layout | None:
+    """Return the layout of such a table, which may have a model's answers in its last column; None if it is none.
+
+    Args:
+        rows: The first rows.
+        strict: How many of them decide by all their cells, because they may be a header. Of the others a cell that is
+            no answer, in a column of answers, does not decide; its row is refused when it is read.
+    """
+    columns = [(*column[:strict], *_answers(column[strict:])) for column in zip(*rows, strict=True)]
+    images = [place for place, column in enumerate(columns) if are_paths(column)]
+    rows = [list(row) for row in zip(*columns, strict=True)] if images else []
+    for behind in (lambda row: [], lambda row: ["yes"], lambda row: row[-1:]) if images else ():
         try:
             layout = layout_of_rows([row + behind(row) for row in rows], Path())
         except InputError:
             continue
-        image = layout.extra.get("image", layout.id)
-        if image is not None and image < len(rows[0]) and are_paths([row[image] for row in rows]):
+        if layout.extra.get("image", layout.id) in images:
             return layout
     return None
+
+
+def _answers(column: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a column with nothing but answers, such as yes and False, if half of it are some; else as it is."""
+    words = {"true", "false", *map(normalize, answer_words(column))}
+    answers = tuple(cell if normalize(cell) in words else "" for cell in column)
+    return answers if 2 * sum(map(bool, answers)) >= sum(map(bool, column)) else column

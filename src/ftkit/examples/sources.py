@@ -15,6 +15,7 @@ from pyarrow import parquet
 
 from ftkit.errors import InputError
 from ftkit.examples.data_sets import datasets_package, is_a, loaded, source_of
+from ftkit.examples.headerless import layout_without_header
 from ftkit.examples.image_files import MAX_BYTES
 from ftkit.examples.records import Records, RecordSource
 from ftkit.results.table_files import form_of, parquet_batches
@@ -116,6 +117,8 @@ def _has_header(sample: list[list[str]], chosen: Mapping[str, str]) -> bool:
     first, *others = sample
     if chosen:
         return set(chosen.values()) <= {*first} or not all(map(str.isdecimal, chosen.values()))
+    if layout_without_header(sample, strict=1) is not None:  # whatever words its first row holds
+        return False
     if KNOWN_NAMES.intersection(first) or first == [str(place) for place in range(len(first))]:
         return True
     below = zip(*others, strict=True) if others else ((),) * len(first)
