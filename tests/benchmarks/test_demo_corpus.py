@@ -8,7 +8,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from demo_corpus import as_tsv, demo_messages, templates
-from ftkit.classifier.source import Source
+from ftkit.classifier.spam import SpamDataModule
 
 DEFAULT_SHA256 = "e1ade0c726ef90cc19ac2a72e08ac473c10872ff93a9f323664406f564707ebd"
 TEMPLATES = [
@@ -30,10 +30,10 @@ def test_the_default_corpus_never_changes(messages):
 
 
 def test_the_demo_messages_that_ship_are_the_default_corpus(messages):
-    read = Source("demo").read()
+    read = SpamDataModule("demo").read()["train"]
     assert (list(zip(read.labels, read.texts, strict=True)), read.sha256) == (messages, DEFAULT_SHA256)
-    assert Source("demo").sha256 == DEFAULT_SHA256
-    assert Source("demo", quoting="published").read() == read
+    assert SpamDataModule("demo").data_sha256 == DEFAULT_SHA256
+    assert SpamDataModule("demo", split="all").read()["train"] == read
 
 
 def test_same_seed_same_messages_other_seed_other_messages(messages):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 from real_messages import SMS_FILE, gpt2_tokenizer, needs_messages
-from tokenizers.pre_tokenizers import ByteLevel
 from transformers import GPT2Tokenizer
 
 from ftkit.classifier import download
@@ -17,13 +16,6 @@ from ftkit.errors import InputError
 from ftkit.training.samplers import seeded_order
 
 PAD = 256
-
-
-@pytest.fixture(scope="module")
-def byte_tokenizer() -> GPT2Tokenizer:
-    """One token a byte, so that a length is a length in bytes; 256 is the end of text."""
-    symbols = [*sorted(ByteLevel.alphabet()), "<|endoftext|>"]
-    return GPT2Tokenizer(vocab=dict(zip(symbols, range(257), strict=True)), merges=[])
 
 
 @pytest.fixture

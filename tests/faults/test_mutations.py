@@ -18,6 +18,7 @@ from transformers import GPT2Model
 
 from checksum_file import write_checksum
 from ftkit.classifier import download
+from ftkit.classifier.labels import codes_of
 from ftkit.classifier.messages import read_messages
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.examples.reader import read_examples
@@ -82,7 +83,7 @@ def test_they_are_500() -> None:
 
 
 def messages(path: Path) -> object:
-    return read_messages(path, "literal", ("ham", "spam"), False)
+    return codes_of(read_messages(path), ("ham", "spam"), normalize_labels=False, training=True)
 
 
 def test_labelled_messages(seed: int, messages_file: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,17 +17,19 @@ class MessageDataset(Dataset[Batch]):
     """The encoded messages of one split; an index list gives a whole batch.
 
     A batch is a dict: ``input_ids`` (B, T) int64, padded on the right; ``length`` (B,) int64, the number of
-    real tokens, at least 1; ``label`` (B,) int64, 1 for the positive class; ``id``, a list of B strings;
-    ``index`` (B,) int64, the messages' places in the dataset; ``split``, the dataset's name.
+    real tokens, at least 1; ``label`` (B,) int64, the class, of two 1 for the positive one; ``id``, a list of B
+    strings; ``index`` (B,) int64, the messages' places in the dataset; ``split``, the dataset's name; and perhaps
+    ``columns``, lists of B strings by name.
 
     Args:
         ids: Name of each message.
-        labels: 0 or 1 for each message.
+        labels: The class of each message, from 0.
         encoded: Token ids of each message, cut.
         encoding: How the messages of a batch are padded.
         split: Name of the dataset.
         width: Positions to keep of each message at least. A batch that is padded to its own longest message does not
             show them, but datasets of one width can share cached outputs of a frozen model.
+        columns: Other columns of each message, for the prediction file.
 
     Attributes:
         input_ids: Token ids of all messages, padded to one width, (N, W) int64.
@@ -47,11 +50,13 @@ class MessageDataset(Dataset[Batch]):
         encoding: Encoding,
         split: str = "",
         width: int = 1,
+        columns: Sequence[Mapping[str, str | None]] = (),
     ) -> None:
         padded = encoding.pad(encoded, width)
         self.input_ids, self.length = padded["input_ids"], padded["length"]
-        self.ids, self.label, self.split = ids, torch.tensor(labels), split
-        self.pad_to_max = encoding.pad_to_max
+        self.ids, self.label, self.split = ids, torch.tensor(labels, dtype=torch.int64), split
+        self.pad_to_max, self.columns = encoding.pad_to_max, columns
+        self.names = list(columns[0]) if columns else []
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -62,6 +67,7 @@ class MessageDataset(Dataset[Batch]):
     def __getitems__(self, indices: list[int]) -> Batch:
         """Return the batch of the messages at ``indices``; a data loader calls it once a batch."""
         rows = torch.tensor(indices)
+        columns = {name: [self.columns[index][name] for index in indices] for name in self.names}
         length = self.length[rows]
         width = self.input_ids.shape[1] if self.pad_to_max else int(length.max())
         return {
@@ -71,6 +77,7 @@ class MessageDataset(Dataset[Batch]):
             "id": [self.ids[index] for index in indices],
             "index": rows,
             "split": self.split,
+            **({"columns": columns} if columns else {}),
         }
 
 

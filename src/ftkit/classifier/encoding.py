@@ -16,18 +16,21 @@ class Encoding:
     """The rules by which texts are cut and padded.
 
     Args:
-        labels: Names of the negative and the positive class.
+        labels: Names of the classes; of two the negative one first.
         max_length: Longer texts are cut to this many tokens.
         pad_to_max: Whether every text is padded to ``max_length``; otherwise to the longest text of its batch.
         pad_id: Token id of the padding.
         single: Whether texts of unequal length must not share a batch, since padding would change their predictions.
     """
 
-    labels: tuple[str, str]
+    labels: tuple[str, ...]
     max_length: int
     pad_to_max: bool
     pad_id: int
     single: bool
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))  # JSON knows lists only
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, cut, without special tokens; an empty text becomes one padding token."""
@@ -47,7 +50,7 @@ class Encoding:
             [[1, 9, 9], [2, 3, 9]]
         """
         length = torch.tensor([len(ids) for ids in encoded])
-        width = self.max_length if self.pad_to_max else max(int(length.max()), at_least)
+        width = self.max_length if self.pad_to_max else max([at_least, *map(len, encoded)])
         input_ids = torch.full((len(encoded), width), self.pad_id)
         for row, ids in zip(input_ids, encoded, strict=True):
             row[: len(ids)] = torch.tensor(ids)

@@ -13,7 +13,7 @@ from ftkit.models.base_files import BaseFiles
 
 
 class GPT2Classifier(TextClassifier):
-    """GPT-2 by size as a two-class text classifier: the preset of the published table.
+    """GPT-2 by size as a text classifier: the preset of the published table.
 
     Args:
         size: ``small`` (124M), ``medium`` (355M), ``large`` (774M) or ``xl`` (1,558M); null takes a folder's model as

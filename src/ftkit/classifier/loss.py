@@ -6,17 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ftkit.classifier.network import CLASSES
 
-
-def class_loss(logits: Tensor, label: Tensor, class_weights: Tensor | None, ignore_index: int) -> Tensor:
+def class_loss(
+    logits: Tensor, label: Tensor, class_weights: Tensor | None, ignore_index: int, label_smoothing: float = 0.0
+) -> Tensor:
     """Return the mean cross-entropy of a batch.
 
     Args:
-        logits: (B, 2).
+        logits: (B, C).
         label: (B,) int64.
-        class_weights: (2,), the weight of each class in the mean; None weighs them the same.
+        class_weights: (C,), the weight of each class in the mean; None weighs them the same.
         ignore_index: A label that the mean leaves out.
+        label_smoothing: Share of the target that is spread evenly over all classes, in [0, 1).
 
     Returns:
         A scalar; not a number where every label is left out.
@@ -27,7 +28,7 @@ def class_loss(logits: Tensor, label: Tensor, class_weights: Tensor | None, igno
         tensor(2.)
     """
     weights = None if class_weights is None else class_weights.to(logits)
-    return F.cross_entropy(logits, label, weight=weights, ignore_index=ignore_index)
+    return F.cross_entropy(logits, label, weight=weights, ignore_index=ignore_index, label_smoothing=label_smoothing)
 
 
 def summed_weight(label: Tensor, class_weights: Tensor | None, ignore_index: int) -> Tensor:
@@ -37,5 +38,24 @@ def summed_weight(label: Tensor, class_weights: Tensor | None, ignore_index: int
         >>> summed_weight(torch.tensor([0, 1, 1, 7]), torch.tensor([3.0, 1.0]), 7)
         tensor(5.)
     """
-    weights = torch.ones(CLASSES) if class_weights is None else class_weights
-    return weights.to(label.device)[label[label != ignore_index]].sum()
+    counted = label[label != ignore_index]
+    if class_weights is None:
+        return torch.ones_like(counted, dtype=torch.float32).sum()
+    return class_weights.to(label.device)[counted].sum()
+
+
+def balanced_weights(label: Tensor, classes: int) -> Tensor:
+    """Return the weight of each class that is inversely proportional to its number of examples, 1 on average.
+
+    Args:
+        label: (N,) int64, those of the training examples.
+        classes: How many classes there are.
+
+    Returns:
+        (C,) float32: N / (C x examples of the class).
+
+    Example:
+        >>> balanced_weights(torch.tensor([0, 0, 0, 1]), 2)
+        tensor([0.6667, 2.0000])
+    """
+    return len(label) / (classes * label.bincount(minlength=classes).float())

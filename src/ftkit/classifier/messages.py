@@ -1,4 +1,4 @@
-"""Read labelled messages from a two-column file without losing or changing one.
+"""Read the two columns of a file of messages without losing or changing one.
 
 Two readings of a tab-separated file exist, and on the public SMS file they differ by two messages.
 ``literal`` takes every line as one message. ``published`` takes a quote at the start of a text as the start
@@ -12,16 +12,22 @@ import csv
 import hashlib
 import io
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ftkit.errors import InputError
-from ftkit.normalize import normalize
 from ftkit.results.text_files import MAX_ROW_BYTES, opened, text_lines
 
-_COLUMNS = ("label", "text")
+Quoting = Literal["published", "literal"]
+
+# What the two columns are usually called.
+KNOWN_COLUMNS = {
+    "label": ("label", "labels", "category", "class", "sentiment", "target", "rating"),
+    "text": ("text", "sentence", "message", "content", "review", "tweet", "comment"),
+}
 
 
 @dataclass(frozen=True)
@@ -29,19 +35,26 @@ class Messages:
     """Labelled texts with stable names.
 
     Args:
-        ids: One unique name each: its row in the source as it was read, counted from 1, e.g. ``r00017``.
-        labels: One class name each.
+        ids: One unique name each: that in the column ``id``, or its row in the source as it was read, counted from 1,
+            e.g. ``r00017``.
+        labels: One class name each, as in the source.
         texts: One text each.
-        sha256: The hash of the source, see :func:`content_sha256`.
+        sha256: The hash of the source.
+        columns: The other columns, as text.
+        places: The place of each in the source.
+        at: Makes the error about a place, or about the source as a whole.
     """
 
     ids: list[str]
     labels: list[str]
     texts: list[str]
     sha256: str
+    columns: dict[str, list[str | None]] = field(default_factory=dict)
+    places: list[int] = field(default_factory=list)
+    at: Callable[..., InputError] = field(default=lambda place, *said, **more: InputError(*said, **more), compare=False)
 
     @classmethod
-    def from_rows(cls, rows: Iterable[tuple[str, str]], sha256: str) -> Messages:
+    def from_rows(cls, rows: Iterable[tuple[str, str]], sha256: str, **where: Any) -> Messages:
         """Name ``(label, text)`` rows by their place.
 
         Example:
@@ -50,38 +63,49 @@ class Messages:
         """
         pairs = list(rows)
         ids = [f"r{number:05d}" for number in range(1, len(pairs) + 1)]
-        return cls(ids, [label for label, _ in pairs], [text for _, text in pairs], sha256)
+        return cls(ids, [label for label, _ in pairs], [text for _, text in pairs], sha256, **where)
 
     def __len__(self) -> int:
         return len(self.texts)
 
+    def error(self, index: int | None, problem: str, **details: Any) -> InputError:
+        """Return the error about a message, or about all where ``index`` is None."""
+        return self.at(self.places[index] if index is not None and self.places else None, problem, **details)
 
-def read_messages(
-    path: str | Path,
-    quoting: Literal["published", "literal"] = "literal",
-    labels: tuple[str, str] = ("ham", "spam"),
-    normalize_labels: bool = False,
-) -> Messages:
-    r"""Read a file with one label and one text a row.
+
+def named_columns(columns: Iterable[str]) -> dict[str, str]:
+    """Return which column is the label and which the text, where its name says so and no other's does.
+
+    Example:
+        >>> named_columns(["Id", "Sentence", "sentiment"])
+        {'label': 'sentiment', 'text': 'Sentence'}
+    """
+    found = {}
+    for ours, known in KNOWN_COLUMNS.items():
+        fitting = [name for name in columns if name.strip().casefold() in known]
+        exact = [name for name in fitting if name == ours]
+        if len(exact or fitting) == 1:
+            found[ours] = (exact or fitting)[0]
+    return found
+
+
+def read_messages(path: str | Path, quoting: Quoting = "literal") -> Messages:
+    r"""Read a tab-separated file with one label and one text a row.
 
     The file is ``label<TAB>text`` without a header, as ``SMSSpamCollection`` is; or it starts with a header
-    that names the columns ``label`` and ``text`` in any order. A name ending in ``.csv`` means commas and
-    quotes as in RFC 4180. The file is UTF-8, with or without a byte order mark; a line ends at ``\n`` or
+    that names the two columns in any order. It is UTF-8, with or without a byte order mark; a line ends at ``\n`` or
     ``\r\n``; a lone ``\r`` is a character like any other, except outside quotes where quotes count.
 
     Args:
         path: The file.
-        quoting: Reading of a tab-separated file: ``"literal"`` keeps quotes as characters; ``"published"``
-            reads the rows that ``pandas.read_csv(path, sep="\t", header=None)`` reads.
-        labels: The two class names, negative and positive.
-        normalize_labels: Read labels in any spelling, see :func:`ftkit.normalize.normalize`.
+        quoting: ``"literal"`` keeps quotes as characters; ``"published"`` reads the rows that
+            ``pandas.read_csv(path, sep="\t", header=None)`` reads.
 
     Returns:
-        The messages, in the order of the file, with labels spelt as in ``labels``.
+        The messages, in the order of the file.
 
     Raises:
-        InputError: The file cannot be read or decoded, a row has a wrong column count, an unknown label, a
-            NUL byte or more than 1 MB, or a class has no message.
+        InputError: The file cannot be read or decoded, or a row has a wrong column count, a NUL byte or more than 1 MB.
 
     Example:
         >>> import tempfile
@@ -90,24 +114,26 @@ def read_messages(
         >>> read_messages(file).texts
         ['Ok lar "wif u"', 'WINNER!!']
     """
-    file = Path(path)
-    separator = "," if file.suffix.lower() == ".csv" else "\t"
-    literal = quoting == "literal" and separator == "\t"
-    numbered = _literal_rows(file) if literal else _quoted_rows(file, separator)
-    if not any(cell.strip() for _, cells in numbered for cell in cells):
-        raise InputError("is empty", file=file, fix="give a file with one label and one text a row")
-    rows = list(_labelled(numbered, labels, normalize_labels, file))
+    file, at = Path(path), partial(_error_at, Path(path))
+    rows = _literal_rows(file) if quoting == "literal" else _quoted_rows(file)
+    if not any(cell.strip() for _, cells in rows for cell in cells):
+        raise at(None, "is empty", fix="give a file with one label and one text a row")
+    first, order = rows[0][1], ["label", "text"]
+    if len(named := named_columns(first)) == len(first) == 2:
+        order, rows = sorted(named, key=lambda ours: first.index(named[ours])), rows[1:]
     if not rows:
-        raise InputError(
-            "holds a header and no message", file=file, fix="give a file with one label and one text a row"
-        )
-    if len(present := {label for label, _ in rows}) == 1:
-        raise InputError(
-            f"only one class: all {len(rows)} messages are labelled {present.pop()!r}",
-            file=file,
-            fix=f"give messages of both classes, {_listed(labels)}",
-        )
-    return Messages.from_rows(rows, content_sha256(file))
+        raise at(None, "holds a header and no message", fix="give a file with one label and one text a row")
+    for line, cells in rows:
+        if len(cells) != 2:
+            fix = "write a label, one separator and a text in each row"
+            raise at(line, f"expected 2 columns (label and text), found {len(cells)}", fix=fix)
+    label, text = order.index("label"), order.index("text")
+    pairs = [(cells[label], cells[text]) for _, cells in rows]
+    return Messages.from_rows(pairs, content_sha256(file), places=[line for line, _ in rows], at=at)
+
+
+def _error_at(file: Path, line: int | None, problem: str, **details: Any) -> InputError:
+    return InputError(problem, file=file, line=line, **details)
 
 
 def content_sha256(path: Path) -> str:
@@ -132,12 +158,12 @@ def _literal_rows(file: Path) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _quoted_rows(file: Path, delimiter: str) -> list[tuple[int, list[str]]]:
+def _quoted_rows(file: Path) -> list[tuple[int, list[str]]]:
     """Return rows and the line each starts at, blank lines left out, as pandas does."""
     text = "".join(text for _, text in text_lines(file)).replace("\r\n", "\n")
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
+    limit = csv.field_size_limit(MAX_ROW_BYTES)  # of the process, so it is put back
     # An empty row is added at the end: when it does not come back as one, an open quote has swallowed it.
-    reader = csv.reader(io.StringIO(text.rstrip("\n") + "\n\n", newline=""), delimiter=delimiter)
+    reader = csv.reader(io.StringIO(text.rstrip("\n") + "\n\n", newline=""), delimiter="\t")
     rows, line = [], 1
     try:
         for cells in reader:
@@ -146,6 +172,8 @@ def _quoted_rows(file: Path, delimiter: str) -> list[tuple[int, list[str]]]:
     except csv.Error as error:  # the reader's one complaint in this mode is a field over the limit
         fix = "check that the file is a list of messages and that its quotes are closed"
         raise InputError("the row is longer than 1 MB", file=file, line=line, fix=fix) from error
+    finally:
+        csv.field_size_limit(limit)
     start, last = rows[-1]
     if last:
         raise InputError(
@@ -155,47 +183,3 @@ def _quoted_rows(file: Path, delimiter: str) -> list[tuple[int, list[str]]]:
             fix="close or double the quote, or read with literal quotes",
         )
     return [(line, cells) for line, cells in rows if cells]
-
-
-def _labelled(
-    numbered: list[tuple[int, list[str]]], labels: tuple[str, str], normalize_labels: bool, file: Path
-) -> Iterator[tuple[str, str]]:
-    """Check each row and put the label first."""
-    known = {normalize(label) if normalize_labels else label: label for label in labels}
-    text_column = 1
-    for number, (line, cells) in enumerate(numbered):
-        if number == 0 and (normalize(cells[0]) if normalize_labels else cells[0]) not in known:
-            names = [normalize(cell) for cell in cells]
-            if set(names) == set(_COLUMNS):
-                text_column = names.index("text")
-                continue
-            if missing := set(_COLUMNS) - set(names) if set(_COLUMNS) & set(names) else set():
-                raise InputError(
-                    f"the header lacks the column {missing.pop()!r}",
-                    file=file,
-                    line=line,
-                    got=cells,
-                    fix="name the two columns label and text",
-                )
-        if len(cells) != 2:
-            raise InputError(
-                f"expected 2 columns (label and text), found {len(cells)}",
-                file=file,
-                line=line,
-                fix="write a label, one separator and a text in each row",
-            )
-        label = cells[1 - text_column]
-        if (key := normalize(label) if normalize_labels else label) not in known:
-            raise _unknown_label(label, labels, file, line)
-        yield known[key], cells[text_column]
-
-
-def _unknown_label(label: str, labels: tuple[str, str], file: Path, line: int) -> InputError:
-    fix = f"use {_listed(labels)}"
-    if normalize(label) in map(normalize, labels):
-        fix += ", or set normalize_labels: true"
-    return InputError("unknown label", file=file, line=line, field="label", got=label, fix=fix)
-
-
-def _listed(labels: tuple[str, str]) -> str:
-    return " or ".join(map(repr, labels))

@@ -18,7 +18,6 @@ from ftkit.classifier.pooling import (
     real_tokens,
 )
 
-CLASSES = 2
 FrozenDtype = Literal["float32", "bfloat16"]
 
 
@@ -29,16 +28,17 @@ class SequenceClassifier(nn.Module):
         backbone: The decoder.
         pooling: Which hidden state is classified.
         mask_padding: Whether attention ignores padding.
+        classes: How many classes the head tells apart.
 
     Attributes:
         bf16_blocks: How many of the first blocks run under bf16 autocast, whatever the precision of the rest.
     """
 
-    def __init__(self, backbone: Backbone, pooling: Pooling, mask_padding: bool) -> None:
+    def __init__(self, backbone: Backbone, pooling: Pooling, mask_padding: bool, classes: int = 2) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(backbone.hidden_size, CLASSES)
-        self.pooling = pooling
+        self.head = nn.Linear(backbone.hidden_size, classes)
+        self.pooling, self.classes = pooling, classes
         self.causal_mask = backbone.causal
         self.mask_padding = mask_padding
         self.bf16_blocks = 0
@@ -59,7 +59,7 @@ class SequenceClassifier(nn.Module):
         return {**batch, "input_ids": input_ids[:, :columns]}
 
     def forward(self, input_ids: Tensor, length: Tensor, features: Tensor | None = None, depth: int = 0) -> Tensor:
-        """Return logits (B, 2).
+        """Return logits (B, C).
 
         Args:
             input_ids: Right-padded token ids (B, T) int64.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,6 +43,35 @@ def published_order(n: int, batches: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(_draw(script)))
 
 
+def balanced_order(label: Tensor, seed: int, epoch: int) -> Tensor:
+    """Return N places of an epoch in which every class comes as often as any other, up to one.
+
+    They come in rounds of one example of each class in random order. A large class shows other examples in other
+    epochs; a small one begins anew once all its examples were shown.
+
+    Args:
+        label: The class of each example, (N,) int64.
+        seed: Seed of the orders.
+        epoch: The epoch, counted from 0.
+
+    Returns:
+        Indices (N,) int64.
+
+    Example:
+        >>> label = torch.tensor([0] * 9 + [1])
+        >>> label[balanced_order(label, seed=123, epoch=0)].sum()
+        tensor(5)
+    """
+    random = np.random.default_rng([seed % 2**64, epoch])
+    groups = [(label == one).nonzero().flatten().numpy() for one in label.unique()]
+    rounds = -(-len(label) // len(groups))
+    turns = [
+        np.concatenate([random.permutation(group) for _ in range(-(-rounds // len(group)))])[:rounds]
+        for group in groups
+    ]
+    return torch.from_numpy(random.permuted(np.stack(turns, axis=1), axis=1).ravel()[: len(label)])
+
+
 class EpochSampler(SeededSampler):
     """Visits the training messages in the order that belongs to the epoch.
 
@@ -52,6 +82,8 @@ class EpochSampler(SeededSampler):
         batches: Batches in an epoch, those of all processes taken together.
         seed: Seed of the orders.
         order: ``"seeded"`` or ``"published"``.
+        label: The class of each message, (N,) int64, for an order in which all classes are alike; None takes the
+            messages as they are.
         **sharing: See :class:`ftkit.training.samplers.SharedSampler`.
 
     Example:
@@ -61,12 +93,16 @@ class EpochSampler(SeededSampler):
         True
     """
 
-    def __init__(self, n: int, batches: int, seed: int, order: Order, **sharing: Any) -> None:
+    def __init__(
+        self, n: int, batches: int, seed: int, order: Order, label: Tensor | None = None, **sharing: Any
+    ) -> None:
         super().__init__(n, seed, **sharing)
-        self.batches, self.published = batches, order == "published"
+        self.batches, self.published, self.label = batches, order == "published", label
 
     def order(self) -> list[int]:
         """Return the permutation of the epoch."""
+        if self.label is not None:
+            return balanced_order(self.label, self.seed, self.epoch).tolist()
         if not self.published:
             return super().order()
         return published_order(self.n, self.batches, self.seed, self.epoch).tolist()

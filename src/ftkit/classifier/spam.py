@@ -1,56 +1,44 @@
-"""Labeled messages, split, encoded and batched for a text classifier."""
+"""The messages of the published table, ham and spam, and others of two classes, for a text classifier."""
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase
-
-from ftkit.classifier.dataset import MessageDataset, as_it_is, with_share
-from ftkit.classifier.encoding import Encoding
-from ftkit.classifier.messages import Messages
-from ftkit.classifier.samplers import EpochSampler, Order
-from ftkit.classifier.source import DEMO_LABELS, Source
+from ftkit.classifier import download
+from ftkit.classifier.data import Example, TextClassificationDataModule
+from ftkit.classifier.labels import ClassName
+from ftkit.classifier.messages import Messages, content_sha256, read_messages
+from ftkit.classifier.records import labelled, messages_of
+from ftkit.classifier.samplers import Order
 from ftkit.classifier.splits import PUBLISHED_FRACTIONS, PUBLISHED_SEED, balanced_split, stratified_split
 from ftkit.errors import InputError
-from ftkit.run_folder import SPLITS, SplitName
-from ftkit.training.distributed import processes
-from ftkit.training.split_data import SplitDataModule
+from ftkit.examples.sources import open_source
+from ftkit.normalize import normalize
+from ftkit.results.table_files import FORMATS
 
-_UNCUT = 2**31
-_TOGETHER = 8  # largest batch that replaces batches of 1
+DEMO_LABELS = ("ham", "spam")
+_DEMO = Path(str(files("ftkit"))) / "assets" / "demo-messages.tsv"  # written by benchmarks/demo_corpus.py
+_TITLES = {"demo": "made-up demo messages", "uci": "SMS Spam Collection (UCI data set 228)"}
 
 
-class SpamDataModule(SplitDataModule):
-    """Messages labeled ham or spam, or with any other two classes, for a text classifier.
+class SpamDataModule(TextClassificationDataModule):
+    """Messages labeled ham or spam, or with any other two classes, as in the published table.
 
     Args:
         source: ``demo`` (made-up messages that ftkit writes), ``uci`` (downloads the SMS Spam Collection), or
-            the path of a file with a label and a text in each line.
+            a file: tab-separated with a label and a text in each line, or another one of
+            :func:`ftkit.examples.sources.open_source`.
         split: ``published`` (balanced; the messages, draws and sizes of the published table), ``balanced`` (the
             larger class drawn down to the smaller one) or ``all`` (every message, both classes in the same
             proportions everywhere).
         fractions: Parts of the messages for train and validation; the rest is for test.
         split_seed: Seed of the split.
-        padding: ``longest`` (pad and cut to the longest train message), ``context`` (to the model's context),
-            a number of tokens, or ``none`` (each message at its own length; in a batch, that of the longest). Messages
-            without padding are evaluated several at a time, unless the model would attend to the padding; and training
-            with batch size 1 and accumulated gradients uses larger batches that make the same steps.
-        drop_last: Leave out the last, smaller batch of a training epoch.
         order: Order of the training messages: ``seeded`` by (seed, epoch), or ``published``, the published
             script's draws.
         labels: Names of the negative and the positive class.
-        normalize_labels: Read labels in a file in any spelling, see :func:`ftkit.normalize.normalize`.
-        **options: See :class:`ftkit.training.split_data.SplitDataModule`.
+        **options: See :class:`ftkit.classifier.data.TextClassificationDataModule`.
 
     Raises:
         InputError: An argument, or a combination of arguments, makes no sense.
@@ -68,218 +56,94 @@ class SpamDataModule(SplitDataModule):
         {'train': 1045, 'val': 149, 'test': 300}
     """
 
-    step_options = ("split", "fractions", "split_seed", "padding", "drop_last", "order", "labels")
-
     def __init__(
         self,
         source: str | Path = "demo",
         split: Literal["published", "balanced", "all"] = "published",
         fractions: tuple[float, float] = PUBLISHED_FRACTIONS,
         split_seed: int = PUBLISHED_SEED,
-        padding: Literal["longest", "context", "none"] | int = "longest",
-        drop_last: bool = True,
         order: Order = "seeded",
-        labels: tuple[str, str] = DEMO_LABELS,
-        normalize_labels: bool = False,
+        labels: tuple[ClassName, ClassName] = DEMO_LABELS,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
-        self.split, self.split_seed = split, split_seed
-        self.fractions, self.labels = (fractions[0], fractions[1]), (labels[0], labels[1])
-        self.padding, self.drop_last, self.order = padding, drop_last, order
-        self._check_arguments()
-        quoting: Literal["published", "literal"] = "published" if split == "published" else "literal"
-        self.source = Source(str(source), quoting, self.labels, normalize_labels)
-        self.encoding: Encoding | None = None
-        self._by_length = False  # whether messages are evaluated in the order of their length
-        self._joined = 1
+        super().__init__(
+            train=str(source), val=None, test=None, dataset=None, split="all", labels=labels, fractions=fractions,
+            split_seed=split_seed, **options,
+        )  # fmt: skip
+        self.split = split
+        self.origin, self.order = str(source), order
+        if split == "published" and (self.fractions, split_seed) != (PUBLISHED_FRACTIONS, PUBLISHED_SEED):
+            raise InputError(
+                f"published means fractions {list(PUBLISHED_FRACTIONS)} and split_seed {PUBLISHED_SEED}",
+                field="split",
+                got=[*self.fractions, split_seed],
+                fix="use split: balanced",
+            )
+        if order == "published" and self.sampling is not None:
+            raise InputError("is another order than the published one", field="sampling", got=self.sampling)
+        names = tuple(map(str, labels))
+        if len({normalize(name) for name in names}) != 2:
+            raise InputError("must be two different class names, negative and positive", field="labels", got=names)
+        if self.origin == "demo" and names != DEMO_LABELS:
+            raise InputError("the demo messages are labeled ham and spam", field="labels", got=names)
+
+    @property
+    def source(self) -> str:
+        """Return the source in words."""
+        return _TITLES.get(self.origin, self.origin)
 
     @property
     def data_sha256(self) -> str:
-        """Return the hash of the source, known before anything is downloaded or encoded; ``report`` has the same.
+        """Return the hash of the messages, known before anything is downloaded or encoded; ``report`` has the same.
 
         Raises:
             InputError: The file cannot be read.
         """
-        return self.source.sha256
+        if self.origin == "uci":
+            return download.MEMBER_SHA256
+        return content_sha256(self._file()) if self._of_two_columns else open_source(self._file()).sha256
 
     def prepare_data(self) -> None:
         """Download the messages, on one process only, if the source is ``uci``."""
-        self.source.fetch()
+        if self.origin == "uci":
+            download.fetch_sms_spam()
 
-    def setup(self, stage: str) -> None:
-        """Prepare the messages for the trainer's model."""
-        assert self.trainer is not None, "Lightning calls it; without a trainer, call prepare"
-        model: Any = self.trainer.lightning_module
-        self.prepare(model.load_tokenizer(), model.context_length, model.reads_padding, model.sees_padding)
-        self._joined = 1
-
-    def prepare(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        context_length: int,
-        reads_padding: bool = False,
-        sees_padding: bool = False,
-    ) -> None:
-        """Read, split and encode the messages; sets :attr:`datasets`, :attr:`encoding` and :attr:`report`.
-
-        Args:
-            tokenizer: Encodes without special tokens. Its end of text is the padding, as GPT-2 has no padding token.
-            context_length: Largest number of tokens that the model takes.
-            reads_padding: Whether padding could change what the model predicts.
-            sees_padding: Whether it could although the position that decides is no padding, since others attend to it.
+    def read(self) -> dict[str, Messages]:
+        """Return the labelled messages.
 
         Raises:
-            InputError: The file, or its combination with the model, cannot be used.
+            InputError: The file cannot be used.
             UnavailableError: The download failed.
         """
-        self._check_padding(context_length, reads_padding)
-        messages = self.source.read()
-        rows = self._rows(messages)
-        pad = int(tokenizer.eos_token_id)
-        uncut = Encoding(self.labels, max_length=_UNCUT, pad_to_max=False, pad_id=pad, single=False)
-        texts = {name: [messages.texts[row] for row in rows[name]] for name in SPLITS}
-        encoded = {name: uncut.encode(tokenizer, texts[name]) for name in SPLITS}
-        self.encoding = replace(
-            uncut,
-            max_length=self._max_length(encoded["train"], context_length),
-            pad_to_max=self.padding != "none",
-            single=self.padding == "none" and sees_padding,
-        )
-        # Where no padding is needed, or none is read, the model computes each batch to its longest message only.
-        self._by_length = not (reads_padding if self.encoding.pad_to_max else self.encoding.single)
-        if self.padding == "none" and not sees_padding and self.batch_size == 1:
-            self.evaluation_batch_size = _TOGETHER
-        width = min(max(map(len, encoded["train"])), self.encoding.max_length)
-        for name in SPLITS:
-            ids = [messages.ids[row] for row in rows[name]]
-            target = [self.labels.index(messages.labels[row]) for row in rows[name]]
-            cut = [tokens[: self.encoding.max_length] for tokens in encoded[name]]
-            self.datasets[name] = MessageDataset(ids, target, cut, self.encoding, name, width)
-        self.report = {"source": self.source.title, "sha256": messages.sha256, "max_length": self.encoding.max_length}
-        self.report |= _statistics(self.datasets, texts, encoded, self.encoding.max_length)
-        if empty := sum(self.report["empty"].values()):
-            warnings.warn(f"{empty} empty messages in {self.source.name}: each counts as one token", stacklevel=2)
-        self.note_seed()
+        path = download.fetch_sms_spam() if self.origin == "uci" else self._file()
+        if self.origin == "uci" or self._of_two_columns:
+            return {"train": read_messages(path, "published" if self.split == "published" else "literal")}
+        return {"train": messages_of(labelled(open_source(path, columns=self.columns)))}
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Return batches of the train split, in the order of the epoch."""
-        messages, sharing = len(self.datasets["train"]), processes(self.trainer)
-        rounding = math.floor if self.drop_last else math.ceil
-        batches = rounding(messages / (self.batch_size * sharing.get("num_replicas", 1)))
-        sharing |= {"batch_size": self.batch_size, "drop_last": self.drop_last}
-        sampler = EpochSampler(messages, batches, self._order_seed, self.order, **sharing)
-        drop_last = self.drop_last and self._joined == 1  # one by one, no message is left over
-        return self._loader("train", self.batch_size * self._joined, sampler, evaluation=False, drop_last=drop_last)
+    def examples(self) -> tuple[tuple[str, ...], dict[str, list[Example]]]:
+        """Return the classes and the examples of each split; that they come of one source needs no saying."""
+        found = super().examples()
+        self.held_out = ""
+        return found
 
-    def join_steps(self, trainer: L.Trainer) -> None:
-        """Replace batches of 1 with accumulated gradients by larger batches that make the same steps.
+    def divide(self, examples: list[Example], parts: dict[str, float], seed: int) -> dict[str, list[Example]]:
+        """Divide the messages as ``split`` says."""
+        division = stratified_split if self.split == "all" else balanced_split
+        places = division([example.label for example in examples], self.fractions, seed)
+        return {name: [examples[place] for place in chosen] for name, chosen in places.items()}
 
-        The trainer accumulates that much less. Where padding would be attended to, nothing is changed; nor where
-        processes share the steps, or where the trainer was told to count batches that would not come out even.
+    @property
+    def _of_two_columns(self) -> bool:
+        """Whether the file has a label, a tab and a text in each line."""
+        return not self.columns and Path(self.origin).suffix.lower() not in {*FORMATS, ".gz"} - {".tsv"}
 
-        Args:
-            trainer: Before its training starts; for a model whose steps may be joined.
-        """
-        assert self.encoding is not None, "setup comes first"
-        scheduled = any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-        alone = self.batch_size == 1 and not (self.encoding.pad_to_max or self.encoding.single)
-        if not alone or scheduled or trainer.limit_train_batches != 1.0 or trainer.world_size > 1:
-            return
-        counts = [trainer.accumulate_grad_batches]
-        if trainer.val_check_interval != 1.0:
-            if not isinstance(trainer.val_check_interval, int) or trainer.check_val_every_n_epoch is None:
-                return
-            counts.append(trainer.val_check_interval)
-        self._join(trainer, max(n for n in range(1, _TOGETHER + 1) if not any(count % n for count in counts)))
-
-    def teardown(self, stage: str) -> None:
-        """Let the trainer count single messages again."""
-        if self.trainer is not None:
-            self._join(self.trainer, 1)
-
-    def on_exception(self, exception: BaseException) -> None:
-        """Do the same for a stage that fails, after which Lightning tears no data module down."""
-        self.teardown("")
-
-    def _join(self, trainer: L.Trainer, messages: int) -> None:
-        """Have batches of so many messages, and the trainer count them."""
-        trainer.accumulate_grad_batches = trainer.accumulate_grad_batches * self._joined // messages
-        if isinstance(trainer.val_check_interval, int):
-            trainer.val_check_interval = trainer.val_check_interval * self._joined // messages
-        self._joined = messages
-
-    def _evaluation_order(self, split: SplitName) -> Sequence[int]:
-        """Return the examples as they come; or by length, where a batch costs as much as its longest message."""
-        if not self._by_length:
-            return super()._evaluation_order(split)
-        return self.datasets[split].length.argsort(stable=True).tolist()
-
-    def _collate(self, split: SplitName, evaluation: bool) -> Callable[[Any], Any]:
-        return as_it_is if evaluation or self._joined == 1 else partial(with_share, size=self._joined)
-
-    def _rows(self, messages: Messages) -> dict[str, list[int]]:
-        """Return the indices of each split's messages."""
-        divide = stratified_split if self.split == "all" else balanced_split
-        target = [self.labels.index(label) for label in messages.labels]
-        rows = {name: part.tolist() for name, part in divide(target, self.fractions, self.split_seed).items()}
-        if self.drop_last and len(rows["train"]) < self.batch_size:
+    def _file(self) -> Path:
+        path = _DEMO if self.origin == "demo" else Path(self.origin).expanduser()
+        if not path.is_file():
             raise InputError(
-                f"0 batches: {len(rows['train'])} train messages fill none, and a smaller batch is left out",
-                field="batch_size",
-                got=self.batch_size,
-                fix="use a smaller batch_size, or drop_last: false",
+                "there is no such file",
+                field="source",
+                got=self.origin,
+                fix="use demo, uci, or the path of a file with a label and a text in each line",
             )
-        return rows
-
-    def _max_length(self, train: list[list[int]], context_length: int) -> int:
-        if self.padding == "longest":
-            return min(max(map(len, train)), context_length)
-        return self.padding if isinstance(self.padding, int) else context_length
-
-    def _check_arguments(self) -> None:
-        if isinstance(self.padding, int) and self.padding < 1:
-            raise InputError("must be at least 1 token", field="padding", got=self.padding)
-        if self.split == "published" and (self.fractions, self.split_seed) != (
-            PUBLISHED_FRACTIONS,
-            PUBLISHED_SEED,
-        ):
-            raise InputError(
-                f"published means fractions {list(PUBLISHED_FRACTIONS)} and split_seed {PUBLISHED_SEED}",
-                field="split",
-                got=[*self.fractions, self.split_seed],
-                fix="use split: balanced",
-            )
-
-    def _check_padding(self, context_length: int, reads_padding: bool) -> None:
-        if isinstance(self.padding, int) and self.padding > context_length:
-            raise InputError(
-                f"{self.padding} tokens in a context of {context_length}",
-                field="padding",
-                fix=f"use at most {context_length}",
-            )
-        if self.padding == "none" and reads_padding and self.batch_size > 1:
-            raise InputError(
-                f"no padding with batch size {self.batch_size}: messages of one batch are padded to one "
-                "length, and that would change this model's predictions",
-                field="padding",
-                fix=f"batch_size 1 with accumulate_grad_batches {self.batch_size}, or pooling last_real",
-            )
-
-
-def _statistics(
-    datasets: dict[str, MessageDataset],
-    texts: dict[SplitName, list[str]],
-    encoded: dict[SplitName, list[list[int]]],
-    max_length: int,
-) -> dict[str, dict[str, Any]]:
-    """Return by split: messages, positive ones, lengths in tokens before cutting, messages cut, messages empty."""
-    lengths = {name: [len(ids) for ids in encoded[name]] for name in SPLITS}
-    return {
-        "sizes": {name: len(datasets[name]) for name in SPLITS},
-        "positive": {name: int(datasets[name].label.sum()) for name in SPLITS},
-        "longest": {name: max(lengths[name]) for name in SPLITS},
-        "mean_length": {name: round(sum(lengths[name]) / len(lengths[name]), 2) for name in SPLITS},
-        "truncated": {name: sum(length > max_length for length in lengths[name]) for name in SPLITS},
-        "empty": {name: sum(not text.strip() for text in texts[name]) for name in SPLITS},
-    }
+        return path

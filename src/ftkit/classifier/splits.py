@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +47,7 @@ def balanced_split(
         [14, 2, 4]
     """
     _check(fractions, seed)
-    target = np.asarray(labels)
-    groups = [np.flatnonzero(target == label) for label in (0, 1)]
+    groups = groups_of(labels)
     smaller = min(map(len, groups))
     # A class of the smaller size is not drawn from; the negative one is even then, which shuffles it.
     drawn = [
@@ -82,12 +81,62 @@ def stratified_split(labels: Sequence[int], fractions: tuple[float, float], seed
     """
     _check(fractions, seed)
     random = np.random.RandomState(seed)
-    target = np.asarray(labels)
-    parts = [_cut(random.permutation(np.flatnonzero(target == label)), fractions) for label in (0, 1)]
+    parts = [_cut(random.permutation(group), fractions) for group in groups_of(labels)]
     return _checked(
         {name: random.permutation(np.concatenate([part[name] for part in parts])) for name in SPLITS},
         fractions,
     )
+
+
+def divide_stratified(labels: Sequence[int], parts: Mapping[str, float], seed: int) -> Split:
+    """Divide any number of classes in the same proportions, as closely as whole examples allow.
+
+    What rounding takes from a part in one class it gives back in the next, so that the sizes of the parts are met. The
+    first part gets at least one example of each class.
+
+    Args:
+        labels: The class of each example, from 0.
+        parts: The size of each part, 1 together.
+        seed: Seed of the draws.
+
+    Returns:
+        The places in ``labels`` by part, shuffled.
+
+    Example:
+        >>> split = divide_stratified([0, 1, 2] * 5, {"train": 0.8, "val": 0.2}, seed=1)
+        >>> {name: sorted(place % 3 for place in places.tolist()) for name, places in split.items()}
+        {'train': [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2], 'val': [0, 1, 2]}
+    """
+    random, before = np.random.default_rng(seed), 0
+    first, *others = parts
+    divided: dict[str, list[NDArray[np.int64]]] = {name: [] for name in parts}
+    for group in groups_of(labels):
+        left, end = random.permutation(group), before + len(group)
+        for name in others:
+            size = min(round(end * parts[name]) - round(before * parts[name]), len(left) - 1)
+            divided[name].append(left[:size])
+            left = left[size:]
+        divided[first].append(left)
+        before = end
+    return {name: random.permutation(np.concatenate(places)) for name, places in divided.items()}
+
+
+def draw_down(labels: Sequence[int], seed: int) -> list[int]:
+    """Return places in ``labels``, in order, that have as many examples of each class as the smallest class has.
+
+    Example:
+        >>> len(draw_down([0, 0, 0, 0, 1, 1, 2, 2, 2], seed=1))
+        6
+    """
+    random, groups = np.random.default_rng(seed), groups_of(labels)
+    smallest = min(map(len, groups))
+    return sorted(np.concatenate([random.permutation(group)[:smallest] for group in groups]).tolist())
+
+
+def groups_of(labels: Sequence[int]) -> list[NDArray[np.int64]]:
+    """Return the places of each class."""
+    target = np.asarray(labels)
+    return [np.flatnonzero(target == label) for label in np.unique(target)]
 
 
 def _sample(rows: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import MeanMetric
 
 from ftkit.classifier.backbone import Weights
+from ftkit.classifier.dataset import MessageDataset
 from ftkit.classifier.encoding import Encoding
 from ftkit.classifier.frozen_prefix import FrozenPrefix
-from ftkit.classifier.loss import class_loss, summed_weight
-from ftkit.classifier.network import CLASSES, FrozenDtype, SequenceClassifier
+from ftkit.classifier.loss import balanced_weights, class_loss, summed_weight
+from ftkit.classifier.network import FrozenDtype, SequenceClassifier
 from ftkit.classifier.pooling import Pooling, reads_padding, unpadded
 from ftkit.classifier.pretrained import PretrainedClassifier
 from ftkit.classifier.trainable import LoraFlavour, Trainable, add_lora, choose_trainable, frozen_blocks
@@ -27,7 +30,9 @@ from ftkit.training.sharding import holds_whole_network, shard
 
 
 class TextClassifier(PretrainedClassifier):
-    """A decoder-only transformer of any family as a two-class text classifier.
+    """A decoder-only transformer of any family as a text classifier.
+
+    The classes are those of the data module, or of the checkpoint.
 
     Batches are dicts: ``input_ids`` (B, T) int64 right padded, ``length`` (B,) int64, ``label`` (B,) int64, ``id`` list
     of B strings; a training batch that is a smaller part of its step than others says how small, as ``share``.
@@ -52,8 +57,10 @@ class TextClassifier(PretrainedClassifier):
         lora_dropout: Dropout on the adapters' input.
         lora_flavour: ``published`` (every linear layer; GPT-2's query, key and value apart) or ``peft`` (the layers
             that peft adapts in this family by default, or every linear layer of its blocks).
-        ignore_index: A label that the loss ignores; with labels 0 and 1 the default ignores none.
-        class_weights: Weight of each class in the loss, negative class first.
+        ignore_index: A label that the loss ignores; the classes are counted from 0, so the default ignores none.
+        class_weights: Weight of each class in the loss, in the order of the classes (of two the negative one first);
+            ``balanced`` is inversely proportional to how often the class comes in the train split.
+        label_smoothing: Share of each target that is spread over all classes, in training alone.
         seed: Seed of random weights, head and adapters; null takes the one that ``seed_everything`` set.
         quantization: ``8bit`` or ``nf4`` quantizes the frozen weights by bitsandbytes: less memory, approximate. The
             adapters are peft's own then.
@@ -67,8 +74,8 @@ class TextClassifier(PretrainedClassifier):
         scheduler: ``cosine``, ``linear`` or ``constant``; or builds a learning-rate scheduler from the optimizer.
         scheduler_interval: Whether the scheduler is stepped with each optimizer ``step`` or after each ``epoch``.
         warmup: How long a named schedule raises the rate from 0: a fraction of the steps below 1, or a number of steps.
-        metrics: What is logged besides loss and accuracy; null logs ``ftkit.BinaryEvaluator`` in validation, see
-            :class:`ftkit.training.evaluation_metrics.MeasuredModule`.
+        metrics: What is logged besides loss and accuracy, in validation by default: the macro F1, or of two classes all
+            figures of ``ftkit.BinaryEvaluator``, see :class:`ftkit.training.evaluation_metrics.MeasuredModule`.
 
     Raises:
         InputError: An argument, or a combination of arguments, makes no sense.
@@ -91,7 +98,8 @@ class TextClassifier(PretrainedClassifier):
         lora_dropout: float = 0.0,
         lora_flavour: LoraFlavour = "published",
         ignore_index: int = -100,
-        class_weights: list[float] | None = None,
+        class_weights: list[float] | Literal["balanced"] | None = None,
+        label_smoothing: float = 0.0,
         seed: int | None = None,
         quantization: Quantization | None = None,
         tokenizer: str | None = None,
@@ -112,7 +120,9 @@ class TextClassifier(PretrainedClassifier):
         self.lora_rank, self.lora_alpha = lora_rank, lora_alpha
         self.lora_dropout, self.lora_flavour = lora_dropout, lora_flavour
         self.ignore_index = ignore_index
-        self.class_weights = None if class_weights is None else torch.tensor(class_weights)
+        self.balanced = class_weights == "balanced"
+        self.class_weights = None if class_weights is None or self.balanced else torch.tensor(class_weights)
+        self.label_smoothing = label_smoothing
         self.seed = torch.initial_seed() if seed is None else seed
         self.quantization = quantization
         self.tokenizer_source = tokenizer
@@ -121,10 +131,10 @@ class TextClassifier(PretrainedClassifier):
         self.prefix: FrozenPrefix | None = None
         self.optimizer, self.scheduler = optimizer, scheduler
         self.scheduler_interval, self.warmup = scheduler_interval, warmup
-        self._check_arguments()
         self.net: SequenceClassifier | None = None
         self.encoding = None
-        self.val_accuracy = MulticlassAccuracy(CLASSES, average="micro")
+        self._check_arguments()
+        self.val_accuracy = MeanMetric()
 
     @property
     def encoding(self) -> Encoding | None:
@@ -166,7 +176,7 @@ class TextClassifier(PretrainedClassifier):
             torch.manual_seed(self.seed)
             backbone = self.build_backbone()
             torch.manual_seed(self.seed)
-            self.net = SequenceClassifier(backbone, self._pooling, self.mask_padding)
+            self.net = SequenceClassifier(backbone, self._pooling, self.mask_padding, len(self.class_names))
             if self.trainable == "lora":
                 add_lora(self.net, self.lora_rank, self.lora_alpha, self.lora_flavour, self.lora_dropout)
             else:
@@ -181,8 +191,8 @@ class TextClassifier(PretrainedClassifier):
         shard(self, self.net)
 
     @property
-    def class_names(self) -> tuple[str, str]:  # type: ignore[override]
-        """Return the names of the negative and the positive class."""
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Return the names of the classes; of two the negative one first."""
         return ("0", "1") if self.encoding is None else self.encoding.labels
 
     @property
@@ -192,12 +202,26 @@ class TextClassifier(PretrainedClassifier):
         Nothing is drawn, the loss is a plain mean, and only the last block holds activations for gradients.
         """
         little = self.trainable in ("last_layer", "last_block", 1)
-        return little and not self.dropout and self.class_weights is None
+        return little and not self.dropout and self.class_weights is None and not self.balanced
 
     def setup(self, stage: str) -> None:
-        """Take over from the data module how texts become batches, for :meth:`classify` and for checkpoints."""
+        """Take over from the data module the classes and how texts become batches, also for later inference.
+
+        Raises:
+            InputError: An option does not fit the number of classes.
+        """
         datamodule: Any = getattr(self.trainer, "datamodule", None)
-        self.encoding = getattr(datamodule, "encoding", self.encoding)
+        encoding = getattr(datamodule, "encoding", self.encoding)
+        if self.net is not None:
+            self._refuse_other_classes(self.encoding, encoding)
+        self.encoding = encoding
+        classes = len(self.class_names)
+        self._check_classes(classes)
+        self.measure_classes(classes)
+        if self.balanced and stage == "fit":
+            if not isinstance(train := getattr(datamodule, "datasets", {}).get("train"), MessageDataset):
+                raise InputError("needs the labels of a data module", field="class_weights", got="balanced")
+            self.class_weights = balanced_weights(train.label, classes)
         if stage == "fit" and self.steps_join and hasattr(datamodule, "join_steps"):
             datamodule.join_steps(self.trainer)
         self.prefix = None  # weights and messages may have changed since the last stage
@@ -211,14 +235,14 @@ class TextClassifier(PretrainedClassifier):
         return batch if self.prefix is None else self.prefix.attach(batch)
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
-        """Return the logits (B, 2) of a batch; column 1 is the positive class."""
+        """Return the logits (B, C) of a batch; of two classes column 1 is the positive one."""
         assert self.net is not None, "configure_model comes first"
         return self.net(batch["input_ids"], batch["length"], batch.get("features"), batch.get("depth", 0))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the mean cross-entropy, weighted so that averaged gradients are those of all processes."""
         label = batch["label"]
-        loss = mean = class_loss(self(batch), label, self.class_weights, self.ignore_index)
+        loss = mean = class_loss(self(batch), label, self.class_weights, self.ignore_index, self.label_smoothing)
         if (trainer := attached_trainer(self)) is not None and trainer.world_size > 1:
             weight = summed_weight(label, self.class_weights, self.ignore_index)
             total, weights = summed(trainer, loss * weight, weight)
@@ -229,7 +253,7 @@ class TextClassifier(PretrainedClassifier):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Log ``val/loss`` and ``val/accuracy``; return the predictions."""
         logits, label = self(batch), batch["label"]
-        self.val_accuracy(logits, label)
+        self.val_accuracy((logits.argmax(-1) == label).float())
         loss = class_loss(logits, label, self.class_weights, self.ignore_index)
         self.log("val/loss", loss, batch_size=len(label), sync_dist=True)
         self.log("val/accuracy", self.val_accuracy, batch_size=len(label), prog_bar=True)
@@ -280,12 +304,23 @@ class TextClassifier(PretrainedClassifier):
         """Keep what was trained, the base's identity and how texts are encoded."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["encoding"] = None if self.encoding is None else self.encoding.to_dict()
+        checkpoint["class_weights"] = None if self.class_weights is None else self.class_weights.tolist()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model or base."""
-        super().on_load_checkpoint(checkpoint)
+    def pin_base(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take over the classes of a checkpoint, too, before the network is built."""
+        super().pin_base(checkpoint)
         if checkpoint.get("encoding"):
             self.encoding = Encoding(**checkpoint["encoding"])
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model, base or set of classes."""
+        stored = Encoding(**checkpoint["encoding"]) if checkpoint.get("encoding") else None
+        self._refuse_other_classes(stored, self.encoding, self._file_of(checkpoint))
+        super().on_load_checkpoint(checkpoint)
+        if stored is not None:
+            self.encoding = stored
+        if self.balanced and checkpoint.get("class_weights"):
+            self.class_weights = torch.tensor(checkpoint["class_weights"])
 
     def _open_prefix(self, net: SequenceClassifier) -> FrozenPrefix | None:
         """Return the cache for the data module's messages; None where they or the whole network are not at hand."""
@@ -295,20 +330,49 @@ class TextClassifier(PretrainedClassifier):
         return FrozenPrefix(net, data.datasets, data.batch_size, self.trainer.precision_plugin.forward_context)
 
     def _predictions(self, batch: dict[str, Any], logits: Tensor) -> dict[str, Any]:
-        probability = logits.detach().float().softmax(-1)[:, 1]
-        return {"id": batch["id"], "label": batch["label"], "prediction": logits.argmax(-1), "probability": probability}
+        probability = logits.detach().float().softmax(-1)
+        if probability.shape[1] == 2:  # of the positive class alone
+            probability = probability[:, 1]
+        found = {"id": batch["id"], "label": batch["label"], "prediction": logits.argmax(-1)}
+        return {**found, "probability": probability, "columns": batch.get("columns", {})}
+
+    @staticmethod
+    def _refuse_other_classes(trained: Encoding | None, now: Encoding | None, file: str | Path | None = None) -> None:
+        if trained is not None and now is not None and trained.labels != now.labels:
+            raise InputError(
+                f"was trained on the classes {', '.join(trained.labels)}",
+                file=file,
+                field="data" if file is None else None,
+                got=", ".join(now.labels),
+                fix="use data of these classes, in the same order (labels)",
+            )
+
+    def _check_classes(self, classes: int) -> None:
+        """Refuse options that do not fit a number of classes, and a head of another size."""
+        if self.ignore_index in range(classes):
+            raise InputError("is the label of a class", field="ignore_index", got=self.ignore_index)
+        if self.class_weights is not None and not self.balanced and len(self.class_weights) != classes:
+            raise InputError(
+                "takes one positive weight a class",
+                field="class_weights",
+                got=self.class_weights.tolist(),
+                fix=f"there are {classes}: {', '.join(self.class_names)}",
+            )
+        if self.net is not None and self.net.classes != classes:
+            raise InputError(
+                f"the model was built for {self.net.classes} classes",
+                field="data",
+                got=", ".join(self.class_names),
+                fix="let the trainer build the model, which knows the data's classes then",
+            )
 
     def _check_arguments(self) -> None:
-        if self.ignore_index in range(CLASSES):
-            raise InputError("is the label of a class", field="ignore_index", got=self.ignore_index)
-        if self.class_weights is not None and (
-            len(self.class_weights) != CLASSES or bool((self.class_weights <= 0).any())
-        ):
-            raise InputError(
-                "takes one positive weight a class", field="class_weights", got=self.class_weights.tolist()
-            )
+        weights = self.class_weights
+        self._check_classes(2 if weights is None else max(len(weights), 2))  # once there are data, their number counts
+        if weights is not None and not bool((weights > 0).all()):
+            raise InputError("takes one positive weight a class", field="class_weights", got=weights.tolist())
         at_least(1, lora_rank=self.lora_rank)
-        below_one(dropout=self.dropout, lora_dropout=self.lora_dropout)
+        below_one(dropout=self.dropout, lora_dropout=self.lora_dropout, label_smoothing=self.label_smoothing)
         if self.quantization is not None and self.trainable == "all":
             raise InputError("quantized weights cannot be trained", field="quantization", fix="use trainable: lora")
         if self.quantization is not None and (self.trainable, self.lora_flavour) == ("lora", "published"):

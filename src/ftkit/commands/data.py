@@ -29,7 +29,7 @@ def data_show(config: list[Path], example: int = 0) -> str:
     from ftkit.library_output import quiet_lightning
 
     quiet_lightning()
-    from ftkit.classifier.spam import SpamDataModule
+    from ftkit.classifier.data import TextClassificationDataModule
     from ftkit.classifier.text_classifier import TextClassifier
     from ftkit.errors import InputError
     from ftkit.examples.supervision import examples_lines
@@ -39,7 +39,7 @@ def data_show(config: list[Path], example: int = 0) -> str:
 
     cli = FtkitCLI(config_arguments(config), run=False)
     model, data = cli.model, cli.datamodule
-    classifies = isinstance(model, TextClassifier) and isinstance(data, SpamDataModule)
+    classifies = isinstance(model, TextClassifier) and isinstance(data, TextClassificationDataModule)
     if not classifies and not isinstance(model, GenerativeModule):
         got = f"{type(model).__name__} on {type(data).__name__}"
         raise InputError("only examples of ftkit's own models and data are known", field="model", got=got)
@@ -95,7 +95,7 @@ def _shown_message(batch: dict[str, Any], model: Any, data: Any, example: int) -
     shares = pool(torch.eye(len(ids))[None], batch["length"], pooling)[0]  # (T,): each position's part in the decision
     read = (shares > 0).tolist()
     padding = f", {len(ids) - length} of them padding" if len(ids) > length else ""
-    label = data.labels[int(batch["label"])]
+    label = data.encoding.labels[int(batch["label"])]
     tokens = f"{len(ids)} tokens{padding}"
     title = f"Example {example} ({batch['id'][0]}): {tokens}; label {label}, pooled between {START} and {END}"
     tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassF1Score
 
 from ftkit.errors import InputError
 from ftkit.normalize import normalize
@@ -21,30 +22,53 @@ _LOGGED_BY_MODULES = {"loss", "accuracy"}
 
 
 class MeasuredModule(TrainedStateModule):
-    """A two-class module that logs metrics of its choice, as ``val/NAME`` and ``test/NAME``.
+    """A module that tells classes apart and logs metrics of its choice, as ``val/NAME`` and ``test/NAME``.
 
     The metrics are given what the evaluation steps return for the prediction file, see
-    :class:`ftkit.training.recorder.RunRecorder`: ``preds``, the probability of the positive class, float (B,), and
-    ``target``, int64 (B,), 1 for the positive class. Metrics whose ``update`` takes them also get ``answers``, int64
-    (B,), the predicted class, -1 for neither, and ``ids``, list of B str. They are computed once an evaluation, over
-    all processes; no checkpoint holds them.
+    :class:`ftkit.training.recorder.RunRecorder`: ``preds``, of two classes the probability of the positive one, float
+    (B,), of more that of each class, float (B, C), and ``target``, int64 (B,), the class; of two 1 is the positive one.
+    Metrics whose ``update`` takes them also get ``answers``, int64 (B,), the predicted class, -1 for none of them, and
+    ``ids``, list of B str. They are computed once an evaluation, over all processes; no checkpoint holds them.
 
     Args:
         metrics: Any torchmetrics metric, or several: a ``MetricCollection``, or a mapping of names to metrics. The
-            names ``loss`` and ``accuracy`` are taken by the module. Null takes :class:`ftkit.BinaryEvaluator` for
-            validation alone: of a test, ``ftkit evaluate`` finds its figures in the prediction file.
+            names ``loss`` and ``accuracy`` are taken by the module. Null takes :class:`ftkit.BinaryEvaluator`, or of
+            more than two classes the macro F1 (the micro F1 is the accuracy), for validation alone: of a test,
+            ``ftkit evaluate`` finds its figures in the prediction file.
         **options: Those of the next class.
 
     Raises:
         InputError: A metric has one of the module's own names.
     """
 
-    class_names: tuple[str, str]  # negative, positive
+    class_names: tuple[str, ...]  # of two the negative one first
 
     def __init__(self, metrics: Metrics | None = None, **options: Any) -> None:
         super().__init__(**options)
         clones = _clones(BinaryEvaluator(), "val/") if metrics is None else _clones(metrics, "val/", "test/")
-        self.metrics = nn.ModuleDict(clones)
+        self.metrics, self._by_default = nn.ModuleDict(clones), metrics is None
+
+    def measure_classes(self, classes: int) -> None:
+        """Choose the default metrics for a number of classes, or check those that were given.
+
+        Raises:
+            InputError: A metric does not take so many classes.
+        """
+        if self._by_default:
+            if classes > 2:
+                macro = MulticlassF1Score(classes, average="macro")
+                self.metrics = nn.ModuleDict(_clones({"macro_f1": macro}, "val/"))
+            return
+        expected, kind = (None, "Binary") if classes == 2 else (classes, "Multiclass")
+        for name, metric in self.metrics["val/"].items(keep_base=True):  # type: ignore[operator]
+            got = type(metric).__name__
+            if getattr(metric, "num_classes", expected) != expected or (expected and got.startswith("Binary")):
+                number = f", and num_classes {classes}" if expected else ""
+                problem, fix = (
+                    f"does not take the probabilities of {classes} classes",
+                    f"use one called {kind}...{number}",
+                )
+                raise InputError(problem, field=f"metrics.{name}", got=got, fix=fix)
 
     def on_validation_epoch_start(self) -> None:
         """Forget an earlier evaluation, also one that was interrupted."""
@@ -93,7 +117,7 @@ class MeasuredModule(TrainedStateModule):
         return self.metrics.items()
 
     def _codes(self, classes: Tensor | list[str]) -> Tensor:
-        """Classes (B,) as int64: 1 positive, 0 negative, -1 neither."""
+        """Classes (B,) as int64 by their place, -1 for none of them."""
         if isinstance(classes, Tensor):
             return classes
         known = {normalize(name): code for code, name in enumerate(self.class_names)}

@@ -36,8 +36,9 @@ class RunRecorder(L.Callback):
 
     The module's ``test_step``, ``validation_step`` and ``predict_step`` return dicts with ``id`` (list of str), label
     and ``prediction``: texts (lists of str), or classes (B,) int64 that the module's ``class_names`` name. There may be
-    ``probability`` (B,) float32 of the positive class, or ``score`` (B,) float32 of the kind that the module's
-    ``score_name`` says; and ``columns``, more lists of str by name. Of a step that returns no dict, or one without
+    ``probability``, of two classes float32 (B,) of the positive one, of more float32 (B, C) of each, or ``score`` (B,)
+    float32 of the kind that the module's ``score_name`` says; and ``columns``, more lists of str by name. Of a step
+    that returns no dict, or one without
     ``id``, no prediction is kept; what a ``test`` or ``validate`` logs is kept of every module, as ``metrics``. A data
     module may name what ``test`` runs over (``evaluate_splits``) and describe itself (``report``); loaders beyond the
     names are numbered: ``test``, ``test-1``.
@@ -137,7 +138,11 @@ class RunRecorder(L.Callback):
     def _keep(self, trainer: L.Trainer, pl_module: L.LightningModule, splits: Sequence[str]) -> None:
         """Write what was collected; each loader's split has its place in ``splits``."""
         names = getattr(pl_module, "class_names", ("0", "1"))
-        scores = {"probability": f"probability:{names[1]}", "score": getattr(pl_module, "score_name", None)}
+        kinds = [f"probability:{name}" for name in names]
+        scores = {
+            "probability": kinds[1] if len(kinds) == 2 else kinds,
+            "score": getattr(pl_module, "score_name", None),
+        }
         for place, batches in self._collected.items():
             split = splits[place] if place < len(splits) else f"{splits[-1]}-{place - len(splits) + 1}"
             columns = _merged(batches)

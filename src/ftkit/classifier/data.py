@@ -1,0 +1,313 @@
+"""Labelled texts of any source and any number of classes, split, encoded and batched for a text classifier."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from itertools import repeat
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import lightning as L
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+
+from ftkit.classifier.dataset import MessageDataset, as_it_is, with_share
+from ftkit.classifier.encoding import Encoding
+from ftkit.classifier.labels import ClassName, class_names, codes_of
+from ftkit.classifier.messages import Messages
+from ftkit.classifier.records import labelled, messages_of
+from ftkit.classifier.samplers import EpochSampler, Order
+from ftkit.classifier.splits import divide_stratified, draw_down
+from ftkit.errors import InputError
+from ftkit.run_folder import SPLITS, SplitName
+from ftkit.training.distributed import processes
+from ftkit.training.source_data import SourceDataModule
+from ftkit.training.splits import hold_out
+
+_UNCUT = 2**31
+_TOGETHER = 8  # largest batch that replaces batches of 1
+
+
+class Example(NamedTuple):
+    """A labelled text: the place of its class among the classes, and its other columns by name."""
+
+    id: str
+    text: str
+    label: int
+    columns: dict[str, str | None]
+
+
+class TextClassificationDataModule(SourceDataModule):
+    """Texts with one label each, of any number of classes, for a text classifier.
+
+    The records have the columns ``text`` and ``label``, or others of usual names such as ``sentence`` and
+    ``sentiment``, or those that ``columns`` names; and perhaps ``id``. Their other columns come into the prediction
+    files. What is held out of train has the classes in the same proportions.
+
+    Args:
+        train: The source to train on; with ``dataset`` the name of a split.
+        split: ``all`` examples, or ``balanced``: of train, before anything is held out of it, each class is drawn down
+            to the smallest one.
+        labels: The classes in their order, of two the negative one first; null takes those of the train data, sorted,
+            of a usual pair such as no and yes the positive one last. YAML's no, yes, 0 and 1 may stand without quotes.
+        normalize_labels: Read labels in any spelling, see :func:`ftkit.normalize.normalize`.
+        sampling: ``balanced`` trains on all classes alike: an epoch has as many examples as without, but those of small
+            classes come several times and some of large ones not at all; null takes each example once.
+        padding: ``longest`` (pad and cut to the longest train text), ``context`` (to the model's context),
+            a number of tokens, or ``none`` (each text at its own length; in a batch, that of the longest). Texts
+            without padding are evaluated several at a time, unless the model would attend to the padding; and training
+            with batch size 1 and accumulated gradients uses larger batches that make the same steps.
+        drop_last: Leave out the last, smaller batch of a training epoch.
+        **options: See :class:`ftkit.training.source_data.SourceDataModule`.
+
+    Raises:
+        InputError: An argument, or a combination of arguments, makes no sense.
+
+    Example:
+        >>> from tokenizers.pre_tokenizers import ByteLevel
+        >>> from transformers import GPT2Tokenizer
+        >>> symbols = [*sorted(ByteLevel.alphabet()), "<|endoftext|>"]
+        >>> tokenizer = GPT2Tokenizer(vocab=dict(zip(symbols, range(257))), merges=[])
+        >>> rows = [{"sentence": f"{n}", "rating": n % 3} for n in range(30)]
+        >>> data = TextClassificationDataModule(rows)
+        >>> data.prepare(tokenizer, context_length=64)
+        >>> data.encoding.labels, data.report["sizes"]
+        (('0', '1', '2'), {'train': 24, 'val': 3, 'test': 3})
+    """
+
+    step_options = ("split", "fractions", "split_seed", "padding", "drop_last", "order", "labels", "sampling")
+    order: Order = "seeded"
+    split: str
+
+    def __init__(
+        self,
+        train: str | Path | list[dict[str, Any]] | None = None,
+        split: Literal["all", "balanced"] = "all",
+        labels: Sequence[ClassName] | None = None,
+        normalize_labels: bool = False,
+        sampling: Literal["balanced"] | None = None,
+        padding: Literal["longest", "context", "none"] | int = "longest",
+        drop_last: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(train=train, **options)
+        self.split, self.normalize_labels = split, normalize_labels
+        self.labels = None if labels is None else tuple(labels)
+        self.sampling, self.padding, self.drop_last = sampling, padding, drop_last
+        if isinstance(padding, int) and padding < 1:
+            raise InputError("must be at least 1 token", field="padding", got=padding)
+        self.encoding: Encoding | None = None
+        self._by_length = False  # whether texts are evaluated in the order of their length
+        self._joined = 1
+
+    @cached_property
+    def data_sha256(self) -> str:
+        """Return the hash of the data, known before anything is downloaded or encoded; ``report`` has the same.
+
+        Raises:
+            InputError: A source cannot be read.
+        """
+        hashes = [source.sha256 for source in self.sources.values()]
+        return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    def setup(self, stage: str) -> None:
+        """Prepare the texts for the trainer's model."""
+        assert self.trainer is not None, "Lightning calls it; without a trainer, call prepare"
+        model: Any = self.trainer.lightning_module
+        self.prepare(model.load_tokenizer(), model.context_length, model.reads_padding, model.sees_padding)
+        self._joined = 1
+
+    def prepare(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        context_length: int,
+        reads_padding: bool = False,
+        sees_padding: bool = False,
+    ) -> None:
+        """Read, split and encode the texts; sets :attr:`datasets`, :attr:`encoding` and :attr:`report`.
+
+        Args:
+            tokenizer: Encodes without special tokens. Its end of text is the padding, as GPT-2 has no padding token.
+            context_length: Largest number of tokens that the model takes.
+            reads_padding: Whether padding could change what the model predicts.
+            sees_padding: Whether it could although the position that decides is no padding, since others attend to it.
+
+        Raises:
+            InputError: A source, or its combination with the model, cannot be used.
+            UnavailableError: The data cannot be had.
+        """
+        self._check_padding(context_length, reads_padding)
+        classes, splits = self.examples()
+        pad = int(tokenizer.eos_token_id)
+        uncut = Encoding(classes, max_length=_UNCUT, pad_to_max=False, pad_id=pad, single=False)
+        texts = {name: [example.text for example in splits[name]] for name in SPLITS}
+        encoded = {name: uncut.encode(tokenizer, texts[name]) for name in SPLITS}
+        self.encoding = replace(
+            uncut,
+            max_length=self._max_length(encoded["train"], context_length),
+            pad_to_max=self.padding != "none",
+            single=self.padding == "none" and sees_padding,
+        )
+        # Where no padding is needed, or none is read, the model computes each batch to its longest message only.
+        self._by_length = not (reads_padding if self.encoding.pad_to_max else self.encoding.single)
+        if self.padding == "none" and not sees_padding and self.batch_size == 1:
+            self.evaluation_batch_size = _TOGETHER
+        width = min(max(map(len, encoded["train"])), self.encoding.max_length)
+        for name in SPLITS:
+            ids, label = [example.id for example in splits[name]], [example.label for example in splits[name]]
+            cut = [tokens[: self.encoding.max_length] for tokens in encoded[name]]
+            columns = [example.columns for example in splits[name]]
+            self.datasets[name] = MessageDataset(ids, label, cut, self.encoding, name, width, columns)
+        self.report = {"source": self.source, "sha256": self.data_sha256, "max_length": self.encoding.max_length}
+        self.report |= {"held_out": self.held_out} if self.held_out else {}
+        self.report |= _statistics(self.datasets, texts, encoded, self.encoding)
+        if empty := sum(self.report["empty"].values()):
+            warnings.warn(f"{empty} empty messages in {self.source}: each counts as one token", stacklevel=2)
+        self.note_seed()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return batches of the train split, in the order of the epoch."""
+        messages, sharing = len(self.datasets["train"]), dict[str, Any](processes(self.trainer))
+        rounding = math.floor if self.drop_last else math.ceil
+        batches = rounding(messages / (self.batch_size * sharing.get("num_replicas", 1)))
+        sharing |= {"batch_size": self.batch_size, "drop_last": self.drop_last}
+        sharing |= {"label": self.datasets["train"].label} if self.sampling == "balanced" else {}
+        sampler = EpochSampler(messages, batches, self._order_seed, self.order, **sharing)
+        drop_last = self.drop_last and self._joined == 1  # one by one, no message is left over
+        return self._loader("train", self.batch_size * self._joined, sampler, evaluation=False, drop_last=drop_last)
+
+    def join_steps(self, trainer: L.Trainer) -> None:
+        """Replace batches of 1 with accumulated gradients by larger batches that make the same steps.
+
+        The trainer accumulates that much less. Where padding would be attended to, nothing is changed; nor where
+        processes share the steps, or where the trainer was told to count batches that would not come out even.
+
+        Args:
+            trainer: Before its training starts; for a model whose steps may be joined.
+        """
+        assert self.encoding is not None, "setup comes first"
+        scheduled = any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        alone = self.batch_size == 1 and not (self.encoding.pad_to_max or self.encoding.single)
+        if not alone or scheduled or trainer.limit_train_batches != 1.0 or trainer.world_size > 1:
+            return
+        counts = [trainer.accumulate_grad_batches]
+        if trainer.val_check_interval != 1.0:
+            if not isinstance(trainer.val_check_interval, int) or trainer.check_val_every_n_epoch is None:
+                return
+            counts.append(trainer.val_check_interval)
+        self._join(trainer, max(n for n in range(1, _TOGETHER + 1) if not any(count % n for count in counts)))
+
+    def teardown(self, stage: str) -> None:
+        """Let the trainer count single messages again."""
+        if self.trainer is not None:
+            self._join(self.trainer, 1)
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Do the same for a stage that fails, after which Lightning tears no data module down."""
+        self.teardown("")
+
+    def _join(self, trainer: L.Trainer, messages: int) -> None:
+        """Have batches of so many messages, and the trainer count them."""
+        trainer.accumulate_grad_batches = trainer.accumulate_grad_batches * self._joined // messages
+        if isinstance(trainer.val_check_interval, int):
+            trainer.val_check_interval = trainer.val_check_interval * self._joined // messages
+        self._joined = messages
+
+    def _evaluation_order(self, split: SplitName) -> Sequence[int]:
+        """Return the examples as they come; or by length, where a batch costs as much as its longest message."""
+        if not self._by_length:
+            return super()._evaluation_order(split)
+        return self.datasets[split].length.argsort(stable=True).tolist()
+
+    def _collate(self, split: SplitName, evaluation: bool) -> Callable[[Any], Any]:
+        return as_it_is if evaluation or self._joined == 1 else partial(with_share, size=self._joined)
+
+    def examples(self) -> tuple[tuple[str, ...], dict[str, list[Example]]]:
+        """Return the names of the classes, and the examples of each split; none if there is no such split.
+
+        Raises:
+            InputError: A source cannot be used, or its labels are no classes of which train has examples.
+        """
+        read = self.read()
+        classes = class_names(read["train"], self.labels, self.normalize_labels)
+        given = {}
+        for name, messages in read.items():
+            codes = codes_of(messages, classes, self.normalize_labels, training=name == "train")
+            columns = messages.columns
+            rows = zip(*columns.values(), strict=True) if columns else repeat(())
+            others = (dict(zip(columns, row, strict=True)) for row in rows)
+            given[name] = list(map(Example, messages.ids, messages.texts, codes, others))
+        if self.split == "balanced":
+            given["train"] = [given["train"][place] for place in draw_down(_labels(given["train"]), self.split_seed)]
+        splits, self.held_out = hold_out(given, self.fractions, self.split_seed, self.divide)
+        splits = {name: splits.get(name, []) for name in SPLITS}
+        if self.drop_last and len(splits["train"]) < self.batch_size:
+            raise InputError(
+                f"0 batches: {len(splits['train'])} train messages fill none, and a smaller batch is left out",
+                field="batch_size",
+                got=self.batch_size,
+                fix="use a smaller batch_size, or drop_last: false",
+            )
+        return classes, splits
+
+    def read(self) -> dict[str, Messages]:
+        """Return the labelled texts of train, and of the other splits that are given."""
+        return {name: messages_of(labelled(source)) for name, source in self.sources.items()}
+
+    def divide(self, examples: list[Example], parts: dict[str, float], seed: int) -> dict[str, list[Example]]:
+        """Divide examples into parts of such sizes, each with the classes in the same proportions."""
+        places = divide_stratified(_labels(examples), parts, seed)
+        return {name: [examples[place] for place in chosen] for name, chosen in places.items()}
+
+    def _max_length(self, train: list[list[int]], context_length: int) -> int:
+        if self.padding == "longest":
+            return min(max(map(len, train)), context_length)
+        return self.padding if isinstance(self.padding, int) else context_length
+
+    def _check_padding(self, context_length: int, reads_padding: bool) -> None:
+        if isinstance(self.padding, int) and self.padding > context_length:
+            raise InputError(
+                f"{self.padding} tokens in a context of {context_length}",
+                field="padding",
+                fix=f"use at most {context_length}",
+            )
+        if self.padding == "none" and reads_padding and self.batch_size > 1:
+            raise InputError(
+                f"no padding with batch size {self.batch_size}: messages of one batch are padded to one "
+                "length, and that would change this model's predictions",
+                field="padding",
+                fix=f"batch_size 1 with accumulate_grad_batches {self.batch_size}, or pooling last_real",
+            )
+
+
+def _labels(examples: list[Example]) -> list[int]:
+    return [example.label for example in examples]
+
+
+def _statistics(
+    datasets: dict[str, MessageDataset],
+    texts: dict[SplitName, list[str]],
+    encoded: dict[SplitName, list[list[int]]],
+    encoding: Encoding,
+) -> dict[str, Any]:
+    """Return by split: texts, those of each class, lengths in tokens before cutting, texts cut, texts empty."""
+    lengths = {name: [len(ids) for ids in encoded[name]] for name in SPLITS}
+    counts = {name: datasets[name].label.bincount(minlength=len(encoding.labels)).tolist() for name in SPLITS}
+    if len(encoding.labels) == 2:
+        classes: dict[str, Any] = {"positive": {name: count[1] for name, count in counts.items()}}
+    else:
+        classes = {"classes": {name: dict(zip(encoding.labels, counts[name], strict=True)) for name in SPLITS}}
+    return {
+        "sizes": {name: len(datasets[name]) for name in SPLITS},
+        **classes,
+        "longest": {name: max(lengths[name], default=0) for name in SPLITS},
+        "mean_length": {name: round(sum(lengths[name]) / max(len(lengths[name]), 1), 2) for name in SPLITS},
+        "truncated": {name: sum(length > encoding.max_length for length in lengths[name]) for name in SPLITS},
+        "empty": {name: sum(not text.strip() for text in texts[name]) for name in SPLITS},
+    }

@@ -1,0 +1,95 @@
+"""Read labelled texts from any source of records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from ftkit.classifier.messages import Messages, named_columns
+from ftkit.errors import InputError
+from ftkit.examples.records import RecordSource
+from ftkit.examples.sources import open_source
+from ftkit.results.layout import SCORE_NAME
+
+_OWN = ("id", "label", "text")
+
+
+def labelled(source: RecordSource) -> RecordSource:
+    """Return a source with the columns ``label`` and ``text``, found by their usual names if they are called otherwise.
+
+    Raises:
+        InputError: A column is missing, or several could be meant; the columns that there are are listed.
+    """
+    if not source.columns:
+        raise source.error(None, "holds no examples", fix="give a label and a text in each row")
+    names = named_columns(source.columns)
+    if missing := [ours for ours in ("text", "label") if ours not in names]:
+        raise source.error(
+            None, f"it is not clear which column is the {' and which the '.join(missing)}",
+            field="columns", got=", ".join(source.columns),
+            fix=f"name {'them' if missing[1:] else 'it'}: columns: "
+            f"{{{', '.join(f'{ours}: NAME' for ours in missing)}}}",
+        )  # fmt: skip
+    renamed = {ours: theirs for ours, theirs in names.items() if ours != theirs}
+    if not renamed:
+        return source
+    said = ", ".join(f"{ours} = {theirs!r}" for ours, theirs in renamed.items())
+    rank_zero_info(f"{source.title}: {said}; --data.columns names others")
+    return open_source(source, columns={**source.chosen, **renamed})
+
+
+def messages_of(source: RecordSource) -> Messages:
+    """Read the records of a source with the columns ``label``, ``text``, perhaps ``id``, and others to slice by.
+
+    Raises:
+        InputError: A label is empty or none of a single class, a text is none, or an id is missing or comes twice; or
+            there are no records.
+    """
+    found = Messages([], [], [], source.sha256, at=source.error)
+    ids: dict[str, int] = {}
+    identified = "id" in source.columns
+    others = {name: found.columns.setdefault(_renamed(name), []) for name in source.columns if name not in _OWN}
+    for number, (place, record) in enumerate(source, start=1):
+        identity = str(record.get("id") or "") if identified else f"r{number:05d}"
+        if not identity or ids.setdefault(identity, place) != place:
+            problem = f"comes twice, first at {ids[identity]}" if identity else "missing"
+            raise source.error(place, problem, field="id", got=identity, fix="give each example an id of its own")
+        found.labels.append(_label(record.get("label"), source, place))
+        found.texts.append(_text(record.get("text"), source, place))
+        found.ids.append(identity)
+        found.places.append(place)
+        for name, values in others.items():
+            values.append(None if (value := record.get(name)) is None else str(value))
+    if not found.ids:
+        raise source.error(None, "holds no examples", fix="give a label and a text in each row")
+    return found
+
+
+def _renamed(name: str) -> str:
+    """Return another name for a column that prediction files have of their own."""
+    return f"data_{name}" if name in ("prediction", "score", "probability") or SCORE_NAME.fullmatch(name) else name
+
+
+def _label(value: Any, source: RecordSource, place: int) -> str:
+    """Return a label as text, as the data write it."""
+    if value is not None and not isinstance(value, (str, bool, int, float)):
+        raise several_labels(source.error, place, value)
+    if value is None or not str(value).strip() or value != value:  # the last: NaN
+        raise source.error(place, "the label is empty", field="label", fix="give it a class, or leave the example out")
+    return str(value)
+
+
+def several_labels(error: Callable[..., InputError], place: int | None, got: Any) -> InputError:
+    """Return the error for an example with several labels."""
+    return error(
+        place, "several labels for one example: multi-label classification is not supported", field="label", got=got,
+        fix="give one label each, or train a classifier of yes and no for each label",
+    )  # fmt: skip
+
+
+def _text(value: Any, source: RecordSource, place: int) -> str:
+    if value is not None and (not isinstance(value, (str, int, float)) or isinstance(value, bool)):
+        raise source.error(place, "is not a text", field="text", got=value)
+    return "" if value is None or value != value else str(value)
