@@ -73,8 +73,11 @@ def test_a_cell_is_done_only_with_the_result_that_was_recorded(tmp_path: Path) -
 
 
 def test_a_ledger_that_cannot_be_written_is_the_environments_fault(tmp_path: Path) -> None:
-    (tmp_path / "ledger.jsonl").mkdir()
-    with pytest.raises(EnvironmentFault, match=r"ledger\.jsonl"):
+    ledger = Ledger(tmp_path)
+    ledger.path.mkdir()
+    with pytest.raises(EnvironmentFault, match=r"ledger\.jsonl: cannot be written"):
+        ledger.append(Entry("01_a/seed-123", 1, 123, "started"))
+    with pytest.raises(EnvironmentFault, match=r"ledger\.jsonl: cannot be read"):
         Ledger(tmp_path)
 
 

@@ -142,6 +142,17 @@ def test_without_a_template_that_is_said(demo: ModelFacts) -> None:
     assert "adapts c_attn, c_proj, c_fc" in page
 
 
+def test_the_page_has_a_section_for_each_question(demo: ModelFacts) -> None:
+    page = to_text(demo, None, 8)
+    sections = {section.splitlines()[0].partition(":")[0]: section for section in page.split("\n\n")}
+    assert list(sections) == [
+        demo.name, "Parameters by part", "Memory to answer", "Memory to train", "Licence and access", "Prompt format",
+        "LoRA",
+    ]  # fmt: skip
+    assert f"weights in float32 {4 * demo.total / 1e6:>13.1f} MB" in sections["Memory to answer"]
+    assert page.endswith("\n")
+
+
 def test_the_card_tells_licence_and_gate(tmp_path: Path, demo: ModelFacts) -> None:
     (tmp_path / "README.md").write_text(
         "---\nlicense: gemma\nextra_gated_prompt: agree\nbase_model: a/b\n---\n# Card\n"
