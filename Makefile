@@ -7,7 +7,7 @@ CORES := --numprocesses auto --maxprocesses 4 --dist worksteal
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-lowest test-newest slow lint format reproduce clean .venv-newest/ready
+.PHONY: demo test test-lowest test-newest slow docs lint format reproduce clean .venv-newest/ready
 
 # $(call sweep,OVERLAY,FOLDER): a sweep, its table and its report. Exit code 4 says that rows failed: both show them, and
 # the recipe then ends with the sweep's code.
@@ -28,6 +28,9 @@ test-lowest test-newest: test-%: .venv-%/ready ## the fast tests on the lowest o
 
 slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(CORES)
+
+docs: $(READY) ## the documentation, offline, into build/docs/index.html; warnings are errors
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs build/docs
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Every command that benchmarks/README.md names runs when made short; a comparison stops where its sides differ."""
+"""Every command that docs/benchmarks.md names runs when made short; a comparison stops where its sides differ."""
 
 import gzip
 import json
@@ -15,8 +15,8 @@ from demo_corpus import as_tsv, demo_messages
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 DEMO_MODELS = BENCHMARKS.parent / "src/ftkit/assets/gpt2-demo"
-README = " ".join((BENCHMARKS / "README.md").read_text(encoding="utf-8").split())
-COMMANDS = re.findall(r"`(\w+\.py(?: [^`]+)?)`", README)
+PAGE = " ".join((BENCHMARKS.parent / "docs/benchmarks.md").read_text(encoding="utf-8").split())
+COMMANDS = re.findall(r"`(\w+\.py(?: [^`]+)?)`", PAGE)
 # What makes the commands of a script short; the last value of an option is the one that counts.
 SHORT = {
     "bench_ablation.py": "--size tiny --epochs 1 --out {out}/record.json",

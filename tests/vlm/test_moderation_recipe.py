@@ -1,4 +1,4 @@
-"""The recipe of configs/vlm/README.md, command by command, on a tiny PaliGemma and made pictures."""
+"""The recipe of docs/howto/moderation.md, command by command, on a tiny PaliGemma and made pictures."""
 
 import json
 import random
@@ -24,7 +24,8 @@ from ftkit.vlm.sampling import read_outcomes
 from ftkit.vlm.yes_no import VLMYesNo
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-COMMANDS = re.findall(r"^\$ ftkit (.*)$", (CONFIGS / "vlm" / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+PAGE = CONFIGS.parent / "docs/howto/moderation.md"
+COMMANDS = re.findall(r"^\$ ftkit (.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 SIZES = {"train": 24, "val": 8, "test": 12}
 
 
