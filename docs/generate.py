@@ -25,8 +25,8 @@ _OPTION = re.compile(
     r"^  --(?P<name>[\w.]+)(?= |,)(?: \S+|, --\S+ \S+)* {2,}(?P<help>\S.*?) "
     r"\((?P<required>required, )?type: (?P<type>.*?)(?:, default: (?P<default>.*?))?(?:, known subclasses: .*)?\)$"
 )
-# The options of `fit` that are ftkit's own; those of the trainer are Lightning's.
-_OF_A_RUN = re.compile(r"seed_everything|matmul_precision|divergence\..*|resume|allow_changed")
+# The options of `fit` that are ftkit's own; those of the trainer and of checkpoints are Lightning's.
+_OF_A_RUN = re.compile(r"(?!trainer|ckpt_path|weights_only)[a-z_]+(\.[a-z_]+)?")
 
 
 def commands() -> list[str]:

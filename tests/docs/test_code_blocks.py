@@ -65,7 +65,7 @@ def run_python(block: Block, names: dict[str, object], capfd: pytest.CaptureFixt
         exec(compile("\n" * block.line + block.text, str(block.page), "exec"), names)
         return
     session = doctest.DocTestParser().get_doctest(block.text, names, str(block), str(block.page), block.line)
-    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     said: list[str] = []
     runner.run(session, out=said.append, clear_globs=False)
     names.update(session.globs)
