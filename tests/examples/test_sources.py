@@ -1,6 +1,7 @@
 """What a source of training data is taken for, its columns and places, and those that cannot be used."""
 
 import json
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def test_every_source_is_read_again_and_has_one_hash(name: str, tmp_path: Path) 
     (given,) = SOURCES[name](tmp_path).values()
     source = open_source(given)
     assert [record for _, record in source] == [record for _, record in source] == RECORDS
+    assert list(pickle.loads(pickle.dumps(source))) == list(source)  # as ddp_spawn sends a data module
     assert source.columns[-3:] == ["prompt", "completion", "note"]
     assert source.sha256 == open_source(RECORDS).sha256 != open_source(RECORDS[:3]).sha256
     assert source.folder == (tmp_path / "saved" if "saved" in name else tmp_path if isinstance(given, Path) else None)
@@ -52,6 +54,7 @@ HEADERS = {
     "sentence;polarity\nfine, really;good\nbad, too;bad\n": ["sentence", "polarity"],
     "Satz\tStimmung\nschön\tgut\n": ["Satz", "Stimmung"],
     "review.text|review.stars\nfine|5\n": ["review.text", "review.stars"],
+    "ham;Go, now, please\nspam;Win\nham;Ok\n": ["0", "1"],
     "ham\tGo, now\nspam\tWin\nham\tOk\n": ["0", "1"],
     "ads/1.jpg,yes\nads/2.jpg,no\n": ["0", "1"],
     "7;True;cat;a.png;no\n8;False;cat;b.png;no\n": ["0", "1", "2", "3", "4"],

@@ -70,7 +70,7 @@ def open_source(given: Any, split: str | None = None, columns: Mapping[str, str 
         else:
             source = _of_file(path, str(given), chosen)
     elif is_a(given, "pandas", "DataFrame"):
-        source = _of_frame(given)
+        source = RecordSource("a data frame", partial(_of_frame, given), list(map(str, given.columns)))
     elif isinstance(given, list):
         source = _of_json("a list", partial(_of_list, given))
     elif is_a(given, "datasets", "Dataset", "DatasetDict"):
@@ -145,16 +145,12 @@ def _of_list(records: list[Any]) -> Records:
         yield number, dict(record)
 
 
-def _of_frame(frame: Any) -> RecordSource:
+def _of_frame(frame: Any) -> Records:
     names = list(map(str, frame.columns))
-
-    def read() -> Records:
-        for start in range(0, len(frame), _BATCH):
-            part = frame.iloc[start : start + _BATCH].astype(object)
-            for number, values in enumerate(part.itertuples(index=False, name=None), start=start + 1):
-                yield number, {name: _plain(value) for name, value in zip(names, values, strict=True)}
-
-    return RecordSource("a data frame", read, names)
+    for start in range(0, len(frame), _BATCH):
+        part = frame.iloc[start : start + _BATCH].astype(object)
+        for number, values in enumerate(part.itertuples(index=False, name=None), start=start + 1):
+            yield number, {name: _plain(value) for name, value in zip(names, values, strict=True)}
 
 
 def _plain(value: Any) -> Any:
@@ -174,8 +170,8 @@ def _of_parquet(path: Path, title: str) -> RecordSource:
         raise InputError(f"not a Parquet file: {error}", file=path) from None
     if any("bytes: binary" in str(kind) for kind in schema.types):  # images, which stay on disk
         return source_of(datasets_package(path).Dataset.from_parquet(str(path)), title, None, path.parent)
+    return RecordSource(title, partial(_rows_of_parquet, path), schema.names, path.parent)
 
-    def read() -> Records:
-        yield from enumerate((row for batch in parquet_batches(path, _BATCH) for row in batch.to_pylist()), start=1)
 
-    return RecordSource(title, read, schema.names, path.parent)
+def _rows_of_parquet(path: Path) -> Records:
+    yield from enumerate((row for batch in parquet_batches(path, _BATCH) for row in batch.to_pylist()), start=1)
