@@ -155,3 +155,10 @@ def test_published_figures_with_source_data_and_note(tmp_path: Path) -> None:
 def test_wrong_published_figures_name_the_line(tmp_path: Path, published: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         AblationFolder.load(make_folder(tmp_path / "study", ROWS, published))
+
+
+def test_published_figures_in_another_encoding_are_refused_by_line(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "study", ROWS, "row,test\n")
+    (folder / "published.csv").write_bytes("# of a café\nrow,test\n1,90\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"published.csv:1: not UTF-8 \(byte 10\)"):
+        AblationFolder.load(folder)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ftkit.ablation.result import Result
 from ftkit.errors import InputError
+from ftkit.results.text_files import text_lines
 
 _FIGURES = ("train", "val", "test", "minutes")
 _COLUMNS = ("row", *_FIGURES, "note")
@@ -88,16 +89,13 @@ def read_published(path: Path, rows: Collection[int]) -> PublishedTable:
     """
     if not path.exists():
         return PublishedTable()
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 at byte {error.start}", file=path, fix="save the file as UTF-8") from None
-    comments = [line for line in lines if line.startswith("#")]
+    lines = [(number, line.rstrip("\r\n")) for number, line in text_lines(path)]
+    comments = [line for _, line in lines if line.startswith("#")]
     hashes, bases = ([match[1] for match in map(one.fullmatch, comments) if match] for one in (_DATA_HASH, _BASE))
     said = [line for line in comments if not (_DATA_HASH.fullmatch(line) or _BASE.fullmatch(line))]
     records = [
         (number, [cell.strip() for cell in next(csv.reader([line]))])
-        for number, line in enumerate(lines, start=1)
+        for number, line in lines
         if line.strip() and not line.startswith("#")
     ]
     if not records:
