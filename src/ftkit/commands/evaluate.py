@@ -7,6 +7,7 @@ from typing import Any
 
 from ftkit.errors import InputError
 from ftkit.report.binary_report import Evaluation
+from ftkit.report.class_report import ClassEvaluation
 from ftkit.report.document import to_markdown
 from ftkit.report.evaluate import evaluate, is_saved
 from ftkit.report.exact_report import ExactEvaluation
@@ -24,11 +25,11 @@ def evaluate_command(
     markdown: bool = False,
     html: Path | None = None,
     **options: Any,
-) -> Evaluation | ExactEvaluation | PreferenceEvaluation:
+) -> Evaluation | ClassEvaluation | ExactEvaluation | PreferenceEvaluation:
     """Report on prediction files and print the report.
 
-    Labels such as yes and no get the report of a yes/no question; free texts and many classes get exact match; pairs of
-    a chosen and a rejected answer get a report of preferences.
+    Labels such as yes and no get the report of a yes/no question; three to 50 classes one of classes; free texts get
+    exact match; pairs of a chosen and a rejected answer get a report of preferences.
 
     Args:
         files: Prediction files: TSV, CSV, JSON lines (also gzipped) or Parquet.

@@ -11,7 +11,6 @@ from ftkit.report.document import Card, Figure, Section, Table
 from ftkit.report.evaluation import Evaluated, interval_text, number_text, p_text
 from ftkit.results.assessment import BinaryReport
 from ftkit.results.intervals import at_prevalence, prevalence_intervals
-from ftkit.results.metrics import Figure as Value
 from ftkit.results.statistics import is_significant
 from ftkit.results.threshold import Threshold
 
@@ -75,9 +74,10 @@ class Evaluation(Evaluated[BinaryReport]):
         return Card(name, next(verdicts(report)), note, report.figures["accuracy"].text(3))
 
     def sections(self) -> list[Section]:  # noqa: D102
+        figures = self.every_figure([report.counts.n for report in self.reports], self.reports, NAMES)
         found = [
             Section(f"Answers, {self.reports[0].positive} being positive", table=self._usual()),
-            Section(f"All figures, with {self.level:.0%} intervals", table=self._honest()),
+            Section(f"All figures, with {self.level:.0%} intervals", table=figures),
             Section("Against models without skill", self.each(verdicts)),
         ]
         if any(report.slices for report in self.reports):
@@ -100,21 +100,10 @@ class Evaluation(Evaluated[BinaryReport]):
 
         return self.table(["Tp", "Tn", "Fp", "Fn", "unparsed", *FOUR.values()], row)
 
-    def _honest(self) -> Table:
-        rows = [["n", *(str(report.counts.n) for report in self.reports)]]
-        for name, title in NAMES.items():
-            if any(name in report.figures for report in self.reports):
-                rows.append([title, *(self._figure(report, name) for report in self.reports)])
-        return Table(["figure", *self.names], rows)
-
-    def _figure(self, report: BinaryReport, name: str) -> str:
-        figure = report.figures.get(name, Value(None, "no scores"))
-        return figure.text(self.digits) + interval_text(report.intervals.get(name), self.digits)
-
     def _sliced(self) -> Section:
         def rows(report: BinaryReport) -> Iterator[list[str]]:
             for value, part in report.slices.items():
-                cells = [self._figure(part, figure) for figure in ("accuracy", "recall", "specificity")]
+                cells = [self.figure(part, figure) for figure in ("accuracy", "recall", "specificity")]
                 better = "yes" if part.baselines.beats_majority() else "no"
                 yield [value, str(part.counts.n), str(part.counts), *cells, better]
 
@@ -133,7 +122,7 @@ class Evaluation(Evaluated[BinaryReport]):
             f"{threshold.source} (n = {threshold.n}), applied unchanged."
         )
         rows = [
-            [name, kind, str(report.counts), *(self._figure(report, figure) for figure in _AT_THRESHOLD)]
+            [name, kind, str(report.counts), *(self.figure(report, figure) for figure in _AT_THRESHOLD)]
             for name, own, frozen in zip(self.names, self.reports, self.at_threshold, strict=True)
             for kind, report in (("its own", own), ("at the threshold", frozen))
         ]

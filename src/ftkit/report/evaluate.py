@@ -11,15 +11,18 @@ import numpy as np
 
 from ftkit.errors import InputError, at_least
 from ftkit.report.binary_report import Evaluation
+from ftkit.report.class_report import ClassEvaluation
 from ftkit.report.exact_report import ExactEvaluation
 from ftkit.report.preference_report import PreferenceEvaluation
 from ftkit.results import comparison
-from ftkit.results.answers import Answers, read_answers
+from ftkit.results.answers import Answers, ClassAnswers, binary_answers, class_answers, read_scans
 from ftkit.results.assessment import BinaryReport, Settings, assess
+from ftkit.results.class_assessment import assess_classes
 from ftkit.results.comparison import Comparison, corrected
 from ftkit.results.exact_match import assess_exact, read_free_answers
 from ftkit.results.preferences import assess_preferences, is_preference_file, read_preferences
 from ftkit.results.scan import AnswerFile, NotBinaryError
+from ftkit.results.several_classes import against_rest, find_classes
 from ftkit.results.statistics import holm
 from ftkit.results.threshold import Costs, Threshold, freeze_threshold
 
@@ -42,16 +45,18 @@ def evaluate(
     seed: int = 0,
     normalize_labels: bool = False,
     digits: int | None = 4,
-) -> Evaluation | ExactEvaluation | PreferenceEvaluation:
+) -> Evaluation | ClassEvaluation | ExactEvaluation | PreferenceEvaluation:
     """Evaluate prediction files.
 
-    Labels such as yes and no get the report of a yes/no question; free texts and many classes get exact match; pairs of
-    a chosen and a rejected answer get a report of preferences.
+    Labels such as yes and no get the report of a yes/no question; three to 50 classes
+    (:func:`ftkit.results.several_classes.find_classes`) one of classes; free texts get exact match; pairs of a chosen
+    and a rejected answer get a report of preferences.
 
     Args:
         files: One prediction file or several: TSV, CSV, JSON lines (also gzipped) or Parquet.
         against: A prediction file for the same examples, to compare every other file with.
         positive: The positive class, for example yes. Default: the one that the score column names, or the usual one.
+            Of three and more classes: set this one against the rest, as a yes/no question.
         threshold_from: A validation file to choose a threshold on, or a threshold saved before (.json).
         threshold_metric: What the chosen threshold makes best; balanced_accuracy if not given.
         costs: Cost of a false positive and of a false negative, such as [1,5]: choose the cheapest threshold
@@ -90,8 +95,23 @@ def evaluate(
         _refuse_without_classes(pairs, positive=positive, threshold_from=threshold_from)
         return _preferences(paths, against, slice, settings, digits)
     criterion = Costs(*costs) if costs else threshold_metric or DEFAULT_CRITERION
+    # The classes are the same in all files, so all are read before any is judged.
+    validation = [threshold_from] if threshold_from is not None and not is_saved(threshold_from) else []
+    references = [against] if against is not None else []
     try:
-        return _binary(paths, against, positive, threshold_from, criterion, slice, normalize_labels, settings, digits)
+        scans = read_scans(paths, slice, normalize_labels, references + validation)
+        classes = find_classes(scans, normalize_labels)
+        if classes is not None and positive is None:
+            found, fix = f"{len(classes.names)} classes", "name one to set against the rest with --positive"
+            _refuse_without_classes(found, fix, threshold_from=threshold_from, beta=None if beta == 1 else beta)
+            return _classes(class_answers(scans, classes), len(paths), settings, digits)
+        if classes is not None and positive is not None:
+            scans = [against_rest(one, classes, positive) for one in scans]
+        answers = binary_answers(scans, positive, normalize_labels)
+        threshold = freeze_threshold(answers[-1], criterion) if validation else None
+        if threshold is None and threshold_from is not None:
+            threshold = Threshold.load(threshold_from)
+        return _binary(answers, len(paths), bool(references), threshold, settings, digits)
     except NotBinaryError as reason:
         if positive is not None:
             raise
@@ -127,34 +147,31 @@ def compare(a: Path | str, b: Path | str, **options: Any) -> Comparison:
 
 
 def _binary(
-    files: Sequence[Path],
-    against: Path | None,
-    positive: str | None,
-    threshold_from: Path | None,
-    criterion: str | Costs,
-    slice_by: str | None,
-    normalize: bool,
+    answers: Sequence[Answers],
+    files: int,
+    compared: bool,
+    threshold: Threshold | None,
     settings: Settings,
     digits: int | None,
 ) -> Evaluation:
-    # The two classes are the same in all files, so all are read before any is judged.
-    validation = [threshold_from] if threshold_from is not None and not is_saved(threshold_from) else []
-    references = [against] if against is not None else []
-    answers = read_answers(files, positive, slice_by, normalize, also=references + validation)
-    models, others = answers[: len(files)], answers[len(files) :]
-    threshold = None
-    if validation:
-        threshold = freeze_threshold(others[-1], criterion)
-    elif threshold_from is not None:
-        threshold = Threshold.load(threshold_from)
+    models = answers[:files]
     return Evaluation(
         reports=[_reported(model, settings) for model in models],
-        comparisons=_compared(models, others[0] if references else None, settings),
+        comparisons=_compared(models, answers[files] if compared else None, settings),
         threshold=threshold,
         at_threshold=[] if threshold is None else [_at_threshold(model, threshold, settings) for model in models],
         digits=digits,
         level=settings.level,
         seed=settings.seed,
+    )
+
+
+def _classes(answers: Sequence[ClassAnswers], files: int, settings: Settings, digits: int | None) -> ClassEvaluation:
+    models, others = answers[:files], answers[files:]
+    reports = [assess_classes(model, settings) for model in models]
+    comparisons = _compared(models, others[0] if others else None, settings)
+    return ClassEvaluation(
+        reports=reports, comparisons=comparisons, digits=digits, level=settings.level, seed=settings.seed
     )
 
 
@@ -233,11 +250,11 @@ def _assessed(
     return assess(model.target[rows], answer[rows], positive, negative, name, settings=settings)
 
 
-def _refuse_without_classes(found: str, **options: object) -> None:
+def _refuse_without_classes(found: str, fix: str = "leave it out", **options: object) -> None:
     """Refuse options that need two classes, where something else was found."""
     for name, value in options.items():
         if value is not None:
-            raise InputError(f"needs a yes/no question, and there are {found}", field=name, fix="leave it out")
+            raise InputError(f"needs a yes/no question, and there are {found}", field=name, fix=fix)
 
 
 def _check_options(

@@ -13,8 +13,12 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown, to_text
 from ftkit.results.comparison import Comparison
+from ftkit.results.exact_match import RightOrWrong, Share
 from ftkit.results.intervals import Interval
+from ftkit.results.metrics import Figure as Value
 from ftkit.results.statistics import is_significant, rounded_p
+
+LETTERS = 80  # of a text that are shown
 
 
 class Reported(Protocol):
@@ -24,6 +28,16 @@ class Reported(Protocol):
     def name(self) -> str: ...  # noqa: D102
 
     def to_dict(self) -> dict[str, Any]: ...  # noqa: D102
+
+
+class Measured(Protocol):
+    """Figures with their intervals."""
+
+    @property
+    def figures(self) -> Mapping[str, Value]: ...  # noqa: D102
+
+    @property
+    def intervals(self) -> Mapping[str, Interval]: ...  # noqa: D102
 
 
 R = TypeVar("R", bound=Reported)
@@ -133,6 +147,24 @@ class Evaluated(ABC, Generic[R]):
         """Return a figure, with its interval if it has one."""
         return number_text(value, self.digits) + interval_text(interval, self.digits)
 
+    def figure(self, report: Measured, name: str) -> str:
+        """Return a figure of a report by name, with its interval, or why there is none."""
+        figure = report.figures.get(name, Value(None, "no scores"))
+        return figure.text(self.digits) + interval_text(report.intervals.get(name), self.digits)
+
+    def every_figure(self, counts: Sequence[int], reports: Sequence[Measured], names: Mapping[str, str]) -> Table:
+        """Return a table of the number of examples and of all figures, with a column for each file."""
+        rows = [["n", *map(str, counts)]]
+        for name, title in names.items():
+            if any(name in report.figures for report in reports):
+                rows.append([title, *(self.figure(report, name) for report in reports)])
+        return Table(["figure", *self.names], rows)
+
+    def share(self, share: Share) -> list[str]:
+        """Return how many answers are right, as cells: n, right, wrong and the accuracy."""
+        counts = map(str, (share.n, share.right, share.n - share.right))
+        return [*counts, self.text(share.accuracy, share.interval)]
+
     def each(self, say: Callable[[R], Iterable[str]]) -> list[str]:
         """Return what is to be said of every file, with its name where there are several."""
         several = len(self.reports) > 1
@@ -214,6 +246,27 @@ def _difference(one: Comparison, name: str, digits: int | None) -> str:
         return "undefined"
     shown = repr(value) if digits is None else f"{value:+.{digits}f}"
     return shown + interval_text(one.intervals.get(name), digits)
+
+
+def skill(report: RightOrWrong) -> str:
+    """Compare a model with always answering the most frequent label, in a sentence."""
+    verdict, n = "is not significantly different from that", report.share.n
+    if is_significant(report.p_majority):
+        verdict = f"is significantly {'better' if report.better > report.worse else 'worse'} than that"
+    rank = "the most frequent label"
+    if report.tied > 1:
+        rank = f"the first in alphabetical order of {report.tied:,} labels that are equally frequent"
+    return (
+        f"Always answering {short(report.majority)!r}, {rank}, would be right on {report.majority_count} of {n} "
+        f"({report.majority_count / n:.1%}); the model {verdict} ({report.better} more right, {report.worse} more "
+        f"wrong, exact McNemar {p_text(report.p_majority)})."
+    )
+
+
+def short(text: str, most: int = LETTERS) -> str:
+    """Return a text on one line that can be printed, cut where it is too long to look at."""
+    text = text.replace("\n", "\\n").replace("\t", "\\t").encode(errors="backslashreplace").decode()
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def p_text(p: float) -> str:

@@ -1,54 +1,61 @@
-"""Prediction files in numbers: positives and negatives, answers and scores, with the same two classes in all files."""
+"""Prediction files in numbers: labels, answers and scores, with the same classes in all files."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ftkit.errors import InputError
-from ftkit.results.classes import Classes, merged_labels, resolve_classes, score_parts
+from ftkit.results.class_metrics import class_values, present
+from ftkit.results.classes import Classes, ClassNames, merged_labels, score_parts
 from ftkit.results.intervals import table_limits
 from ftkit.results.metrics import UNPARSED, Counts, figure_values
 from ftkit.results.predictions import PredictionFile
 from ftkit.results.scan import AnswerFile, Differences, Scan, scan
+from ftkit.results.two_classes import resolve_classes
 
 _SHOWN = 5
-_COMPARED = ("f_measure", "balanced_accuracy", "mcc")  # besides the accuracy
-# Of each label, (answer here, answer there): only the other is right, or only this one.
-_LOST = np.array([[[0, 0, 0], [0, 0, 0], [0, 1, 0]], [[0, 0, 0], [0, 0, 1], [0, 0, 0]]]).reshape(2, 9)
-_WON = _LOST.reshape(2, 3, 3).swapaxes(1, 2).reshape(2, 9)
 NEUTRAL = {"probability": 0.5, "log_odds": 0.0}  # where a score favours neither class
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers(AnswerFile):
-    """A file of answers to yes/no questions, in numbers; ``target`` is 1 for a positive, 0 for a negative.
+class ClassAnswers(AnswerFile):
+    """A file of answers that name classes, in numbers; ``target`` is int8, the place of each label among the classes.
 
     Attributes:
-        classes: The two classes.
-        answer: int8 ``(n,)``: 1, 0, or -1 for an answer that names neither class.
-        score: float64 ``(n,)``: higher means more positive; None when the file has none.
-        kind: ``probability`` or ``log_odds``; empty without scores.
-        unparsed: The most frequent answers that name neither class, and how often they came.
+        classes: The classes.
+        answer: int8 ``(n,)``: the place of each answer among them, or -1 for one that names none.
+        score: float64 ``(n, k)``: the probability of each class; None when the file has none.
+        unparsed: The most frequent answers that name no class, and how often they came.
     """
 
-    classes: Classes
+    classes: ClassNames
     answer: np.ndarray
     score: np.ndarray | None = None
-    kind: str = ""
     unparsed: dict[str, int] = field(default_factory=dict)
 
-    @property
-    def counts(self) -> Counts:
-        """The outcomes."""
-        return Counts.of(self.target, self.answer)
+    compared: ClassVar = ("macro_f1", "balanced_accuracy", "mcc")  # besides the accuracy
 
-    def differences(self, other: Answers, mine: np.ndarray, theirs: np.ndarray, level: float, seed: int) -> Differences:
-        """Return the differences of F-measure, balanced accuracy and Matthews coefficient, NaN where one is undefined.
+    def table(self, rows: Any = slice(None)) -> np.ndarray:
+        """Return the counts of some examples: int64 ``(k, k + 1)``, by label and answer, those of no class last."""
+        k = len(self.classes.names)
+        codes = self.target[rows] * np.int16(k + 1) + self.answer[rows] % np.int16(k + 1)
+        return np.bincount(codes, minlength=k * (k + 1)).reshape(k, k + 1)
+
+    def figures_of(self, table: np.ndarray) -> Callable[[np.ndarray], Mapping[str, np.ndarray]]:
+        """Return what computes the figures of tables like ``table``, ``(k, k + 1)``, answers of no class first."""
+        averaged = present(np.roll(table, -1, axis=1))
+        return lambda tables: class_values(averaged, np.roll(tables, -1, axis=-1))
+
+    def differences(
+        self, other: ClassAnswers, mine: np.ndarray, theirs: np.ndarray, level: float, seed: int
+    ) -> Differences:
+        """Return the differences of F1, balanced accuracy and Matthews coefficient, NaN where one is undefined.
 
         Args:
             other: The other file.
@@ -57,12 +64,50 @@ class Answers(AnswerFile):
             level: Confidence of the intervals.
             seed: Seed of the draws that they are made of.
         """
-        target, answer, theirs = self.target[mine], self.answer[mine], other.answer[theirs]
-        # (2, 9): examples by label (0, 1), answer here and answer there (-1, 0, 1 each)
-        table = np.bincount((target * 9 + (answer + 1) * 3 + theirs + 1).astype(np.int8), minlength=18).reshape(2, 9)
-        found = {name: float(value) for name, value in _figure_differences(table).items()}
-        limits = table_limits(table, _LOST, _WON, _figure_differences, level, seed)
+        k = len(self.classes.names)
+        shape, code = (k, k + 1, k + 1), np.min_scalar_type(-k * (k + 1) ** 2).type
+        codes = self.target[mine] * code((k + 1) ** 2) + (self.answer[mine] + 1) * code(k + 1)
+        # examples by label (0, 1, ...), answer here and answer there (-1, 0, 1, ... each)
+        table = np.bincount(codes + other.answer[theirs] + code(1), minlength=np.prod(shape)).reshape(shape)
+        here, there = (self.figures_of(table.sum(axis=axis)) for axis in (2, 1))
+
+        def differences(tables: np.ndarray) -> dict[str, np.ndarray]:
+            answers = tables.reshape(*tables.shape[:-2], *shape)
+            ours, others = here(answers.sum(axis=-1)), there(answers.sum(axis=-2))
+            return {name: ours[name] - others[name] for name in self.compared}
+
+        found = {name: float(value) for name, value in differences(table.reshape(k, -1)).items()}
+        right = np.eye(k, k + 1, 1)  # (k, k + 1)
+        wrong = np.pad(1 - right[:, 1:], [(0, 0), (1, 0)]) / (k - 1) * (2 / k)  # as in class_figures
+        lost = wrong[:, :, None] * right[:, None]  # of each label, only the other is right
+        lost, won = lost.reshape(k, -1), lost.swapaxes(1, 2).reshape(k, -1)
+        limits = table_limits(table.reshape(k, -1), lost, won, differences, level, seed)
         return found, {name: limits[name] for name in found if not np.isnan([found[name], *limits[name]]).any()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers(ClassAnswers):
+    """A file of answers to yes/no questions, in numbers; ``target`` is 1 for a positive, 0 for a negative.
+
+    Attributes:
+        classes: The two classes.
+        answer: int8 ``(n,)``: 1, 0, or -1 for an answer that names neither class.
+        score: float64 ``(n,)``: higher means more positive; None when the file has none.
+        kind: ``probability`` or ``log_odds``; empty without scores.
+    """
+
+    classes: Classes
+    kind: str = ""
+
+    compared: ClassVar = ("f_measure", "balanced_accuracy", "mcc")
+
+    @property
+    def counts(self) -> Counts:
+        """The outcomes."""
+        return Counts.of(self.target, self.answer)
+
+    def figures_of(self, table: np.ndarray) -> Callable[[np.ndarray], Mapping[str, np.ndarray]]:  # noqa: D102
+        return lambda tables: figure_values(_by_outcome(tables))
 
 
 def read_answers(
@@ -88,33 +133,53 @@ def read_answers(
         InputError: A file cannot be read, an id comes twice, there are not two classes, or all answers of a file miss
             them by their spelling only.
     """
+    return binary_answers(read_scans(paths, slice_by, normalize_labels, also), positive, normalize_labels)
+
+
+def read_scans(
+    paths: Sequence[str | Path], slice_by: str | None, normalize_labels: bool, also: Sequence[str | Path] = ()
+) -> list[Scan]:
+    """Read prediction files of few different labels, those of ``also`` without slices, see :func:`read_answers`.
+
+    Raises:
+        NotBinaryError: There are too many different labels.
+        InputError: A file cannot be read, or an id comes twice.
+    """
     scans = [scan(path, slice_by, normalize_labels) for path in paths]
-    scans += [scan(path, None, normalize_labels) for path in also]
+    return scans + [scan(path, None, normalize_labels) for path in also]
+
+
+def binary_answers(scans: Sequence[Scan], positive: str | None, normalize_labels: bool) -> list[Answers]:
+    """Return the answers of files that were read, see :func:`read_answers`."""
     classes = resolve_classes(scans, positive, normalize_labels)
-    return [_answers(one, classes) for one in scans]
+    found = []
+    for one in scans:
+        answers, (score, kind) = _answers(one, classes), _oriented(one, classes)
+        if score is not None and one.score_name:  # of several classes the most probable one may be below 0.5
+            answers["notes"] += _disagreements(one.path, answers["answer"], score, kind)
+        found.append(Answers(**answers, classes=classes, score=score, kind=kind))
+    return found
 
 
-def _answers(one: Scan, classes: Classes) -> Answers:
-    counts = np.bincount(one.prediction[one.prediction >= 0], minlength=len(one.predictions)).tolist()
-    counted = {text: count for text, count in zip(one.predictions, counts, strict=True) if count}
+def class_answers(scans: Sequence[Scan], classes: ClassNames) -> list[ClassAnswers]:
+    """Return the answers of files that were read and are about three and more classes.
+
+    Raises:
+        InputError: All answers of a file miss the classes by their spelling only.
+    """
+    return [ClassAnswers(**_answers(one, classes), classes=classes, score=_ordered(one, classes)) for one in scans]
+
+
+def _answers(one: Scan, classes: ClassNames) -> dict[str, Any]:
+    """Return what answers of any classes have in common."""
+    _, counted = one.counted()
     target = _coded(one.label, map(classes.code, one.labels))
     answer = _coded(one.prediction, map(classes.answer_code, one.predictions))
     warnings = one.common["warnings"] + _unparsed_warning(one, counted, int((answer == UNPARSED).sum()), classes)
-    score, kind = _oriented(one, classes)
     notes = one.common["notes"] + (merged_labels(one) if classes.normalize else [])
-    if score is not None:
-        notes += _disagreements(one.path, answer, score, kind)
     found = Counter({text: count for text, count in counted.items() if classes.answer_code(text) == UNPARSED})
-    return Answers(
-        **one.common | {"notes": notes, "warnings": warnings},
-        classes=classes,
-        target=target,
-        answer=answer,
-        correct=target == answer,
-        score=score,
-        kind=kind,
-        unparsed=dict(found.most_common(_SHOWN)),
-    )
+    own = {"target": target, "answer": answer, "correct": target == answer, "notes": notes, "warnings": warnings}
+    return one.common | own | {"unparsed": dict(found.most_common(_SHOWN))}
 
 
 def _coded(codes: np.ndarray, classes: Iterable[int]) -> np.ndarray:
@@ -122,7 +187,7 @@ def _coded(codes: np.ndarray, classes: Iterable[int]) -> np.ndarray:
     return np.array([*classes, UNPARSED], np.int8)[codes]
 
 
-def _unparsed_warning(one: Scan, counts: Mapping[str, int], unparsed: int, classes: Classes) -> list[str]:
+def _unparsed_warning(one: Scan, counts: Mapping[str, int], unparsed: int, classes: ClassNames) -> list[str]:
     """Say how many answers name no class, and how many of them would in another spelling.
 
     Raises:
@@ -130,13 +195,13 @@ def _unparsed_warning(one: Scan, counts: Mapping[str, int], unparsed: int, class
     """
     if not unparsed:
         return []
-    names, n = f"{classes.positive} nor {classes.negative}", len(one.prediction)
+    n = len(one.prediction)
     spelled = None if classes.normalize else classes.normalized()
     missed = [text for text in counts if classes.answer_code(text) == UNPARSED]
     found = [text for text in missed if spelled is not None and spelled.answer_code(text) != UNPARSED]
     count = sum(counts[text] for text in found)
     if unparsed == n and found:
-        problem, got = f"all {n:,} answers are neither {names} as they are spelled", max(found, key=counts.__getitem__)
+        problem, got = f"all {n:,} answers are {classes} as they are spelled", max(found, key=counts.__getitem__)
         fix = f"give --normalize-labels, which reads {count:,} of them"
         raise InputError(problem, file=one.path, field="prediction", got=got, fix=fix)
     advice = f"--normalize-labels reads {count:,} of them"
@@ -145,13 +210,16 @@ def _unparsed_warning(one: Scan, counts: Mapping[str, int], unparsed: int, class
     empty = sum(counts[text] for text in missed if not text.strip())
     missing = f", {empty:,} of them empty or null" if empty else ""
     every = "All" if unparsed == n else f"{unparsed:,} of"
-    return [f"{every} {n:,} answers are neither {names} and count as errors{missing} ({advice})."]
+    return [f"{every} {n:,} answers are {classes} and count as errors{missing} ({advice})."]
 
 
 def _oriented(one: Scan, classes: Classes) -> tuple[np.ndarray | None, str]:
     """Return the scores so that higher means more positive, and their kind."""
-    if one.score is None or one.score_name is None:
+    if one.score is None:
         return None, ""
+    if one.score_name is None:
+        names = [classes.answer_code(score_parts(name)[1]) for name in one.score_names]
+        return one.score[:, names.index(1)], "probability"
     kind, scored = score_parts(one.score_name)
     code = classes.answer_code(scored)
     if code == UNPARSED:
@@ -160,6 +228,12 @@ def _oriented(one: Scan, classes: Classes) -> tuple[np.ndarray | None, str]:
     if code == 1:
         return one.score, kind
     return (1 - one.score if kind == "probability" else -one.score), kind
+
+
+def _ordered(one: Scan, classes: ClassNames) -> np.ndarray | None:
+    """Return the probabilities in the order of the classes."""
+    places = [classes.code(score_parts(name)[1]) for name in one.score_names]
+    return one.score if one.score is None or places == sorted(places) else one.score[:, np.argsort(places)]
 
 
 def _disagreements(path: Path, answer: np.ndarray, score: np.ndarray, kind: str) -> list[str]:
@@ -172,13 +246,6 @@ def _disagreements(path: Path, answer: np.ndarray, score: np.ndarray, kind: str)
     ((identity, row),) = file.examples([int(np.argmax(against))])
     first = f"first: {identity}, line {file.line_of(row)}"
     return [f"{int(against.sum()):,} answers contradict their score at {neutral:g} ({first})"]
-
-
-def _figure_differences(table: np.ndarray) -> dict[str, np.ndarray]:
-    answers = table.reshape(*table.shape[:-1], 3, 3)
-    # (..., label, answer) with labels 0, 1 and answers -1, 0, 1
-    mine, theirs = (figure_values(_by_outcome(answers.sum(axis=axis))) for axis in (-1, -2))
-    return {name: mine[name] - theirs[name] for name in _COMPARED}
 
 
 def _by_outcome(by_answer: np.ndarray) -> np.ndarray:

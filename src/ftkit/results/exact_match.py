@@ -73,11 +73,11 @@ class Share:
 
 
 @dataclass(frozen=True)
-class ExactReport:
-    """What is known about one file of free texts.
+class RightOrWrong:
+    """How many answers are right, and how many would be without skill.
 
     Attributes:
-        name: The file.
+        name: What is reported, for example the file.
         share: How many answers are right.
         majority: The most frequent label; the first in alphabetical order where several are.
         tied: How many labels are equally frequent.
@@ -85,8 +85,6 @@ class ExactReport:
         better: Examples that the model gets right and always answering the most frequent label does not.
         worse: The opposite.
         p_majority: Exact McNemar test of the model against that answer, two-sided.
-        answers: What was read.
-        slices: The share in each group of examples.
     """
 
     name: str
@@ -97,6 +95,22 @@ class ExactReport:
     better: int
     worse: int
     p_majority: float
+
+    @property
+    def majority_dict(self) -> dict[str, Any]:
+        """What JSON holds of the most frequent label."""
+        return {"answer": self.majority, "right": self.majority_count, "n": self.share.n, "tied": self.tied}
+
+
+@dataclass(frozen=True)
+class ExactReport(RightOrWrong):
+    """What is known about one file of free texts.
+
+    Attributes:
+        answers: What was read.
+        slices: The share in each group of examples.
+    """
+
     answers: FreeAnswers
     slices: dict[str, Share] = field(default_factory=dict)
 
@@ -108,7 +122,7 @@ class ExactReport:
             **self.share.to_dict(),
             "empty_answers": answers.empty,
             "right_but_for_case_and_blanks": answers.nearly,
-            "majority": {"answer": self.majority, "right": self.majority_count, "n": self.share.n, "tied": self.tied},
+            "majority": self.majority_dict,
             "better_than_majority": self.better,
             "worse_than_majority": self.worse,
             "p_majority": self.p_majority,

@@ -15,7 +15,8 @@ from ftkit.results.statistics import Interval, wilson_interval
 K = TypeVar("K", bound=Hashable)
 MAX_EXAMPLES = 100_000  # above, the intervals of the score figures are a matter of the third decimal, and slow
 _MAX_DRAWS = 20_000_000
-_TABLES = 10_000
+_TABLES, _LEAST_TABLES = 10_000, 1_000
+_CELLS = 2_000_000  # drawn of all tables together, and a tenth of them at once
 _WRONG, _RIGHT = np.array([[0, 1, 0]] * 2), np.array([[1, 0, 0]] * 2)
 _AT_PREVALENCE = ("accuracy", "precision", "npv", "f_measure")
 
@@ -121,9 +122,12 @@ def table_limits(
     one count more in the worst outcome for the lower limit and one more in the best for the upper: of a single share
     these are Clopper and Pearson's limits, and so the table of 12 right answers of 12 has an interval, too.
 
+    10,000 tables are drawn, of more than 200 cells fewer, but no fewer than 1,000.
+
     Args:
         table: int ``(labels, outcomes)``: counts; a label without any stays without.
-        worse: The same shape: 1 in the outcome of each label that lowers the figures most, 0 elsewhere.
+        worse: The same shape: 1 in the outcome of each label that lowers the figures most, 0 elsewhere; or shares of
+            that 1 in several.
         better: The same for the outcome that raises them.
         figures: From tables of expected counts, float64 ``(draws, labels, outcomes)``, to ``(draws,)`` by name.
         level: Confidence.
@@ -142,13 +146,21 @@ def table_limits(
     fiducial approach: binomial and Poisson cases, J. Statistical Planning and Inference 140 (2010).
     """
     tail = (1 - level) / 2
-    low, high = (figures(_drawn(table, extra, seed)) for extra in (worse, better))
+    low, high = (_drawn(table, extra, figures, seed) for extra in (worse, better))
     return {name: (float(np.quantile(low[name], tail)), float(np.quantile(high[name], 1 - tail))) for name in low}
 
 
-def _drawn(table: np.ndarray, extra: np.ndarray, seed: int) -> np.ndarray:
-    weights = np.random.default_rng(seed).standard_gamma(np.broadcast_to(table + extra, (_TABLES, *table.shape)))
-    return weights / weights.sum(axis=-1, keepdims=True) * table.sum(axis=-1, keepdims=True)
+def _drawn(
+    table: np.ndarray, extra: np.ndarray, figures: Callable[[np.ndarray], Mapping[K, np.ndarray]], seed: int
+) -> dict[K, np.ndarray]:
+    rng, left = np.random.default_rng(seed), min(_TABLES, max(_LEAST_TABLES, _CELLS // table.size))
+    parts = []
+    while left:
+        count = min(left, max(1, _CELLS // 10 // table.size))
+        weights = rng.standard_gamma(np.broadcast_to(table + extra, (count, *table.shape)))
+        parts.append(figures(weights / weights.sum(axis=-1, keepdims=True) * table.sum(axis=-1, keepdims=True)))
+        left -= count
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def score_intervals(

@@ -167,29 +167,30 @@ def figure_values(tables: np.ndarray, beta: float = 1.0) -> dict[str, np.ndarray
     (tp, fn, unparsed_positive), (tn, fp, unparsed_negative) = np.moveaxis(tables, (-2, -1), (0, 1))
     positives, negatives = tp + fn + unparsed_positive, tn + fp + unparsed_negative
     n, said_yes, said_no = positives + negatives, tp + fp, tn + fn
-    precision, recall, specificity = _ratio(tp, said_yes), _ratio(tp, positives), _ratio(tn, negatives)
+    precision, recall, specificity = ratio(tp, said_yes), ratio(tp, positives), ratio(tn, negatives)
     # R_K: the covariance of labels and answers over the roots of their variances, all times n squared.
     covariance = (tp + tn) * n - positives * said_yes - negatives * said_no
     label_variance = n * n - positives**2 - negatives**2
     answer_variance = n * n - said_yes**2 - said_no**2 - (unparsed_positive + unparsed_negative) ** 2
     weight = beta * beta
-    f_beta = _ratio((1 + weight) * precision * recall, weight * precision + recall)
+    f_beta = ratio((1 + weight) * precision * recall, weight * precision + recall)
     return {
-        "accuracy": _ratio(tp + tn, n),
+        "accuracy": ratio(tp + tn, n),
         "precision": precision,
         "recall": recall,
-        "f_measure": _ratio(2 * precision * recall, precision + recall),
+        "f_measure": ratio(2 * precision * recall, precision + recall),
         **({} if beta == 1 else {"f_beta": f_beta}),
         "specificity": specificity,
-        "npv": _ratio(tn, said_no),
+        "npv": ratio(tn, said_no),
         "balanced_accuracy": (recall + specificity) / 2,
-        "mcc": _ratio(covariance, np.sqrt(label_variance) * np.sqrt(answer_variance)),
-        "prevalence": _ratio(positives, n),
-        "predicted_positive_rate": _ratio(said_yes, n),
+        "mcc": ratio(covariance, np.sqrt(label_variance) * np.sqrt(answer_variance)),
+        "prevalence": ratio(positives, n),
+        "predicted_positive_rate": ratio(said_yes, n),
     }
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Return quotients, NaN where the denominator is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(denominator == 0, np.nan, np.true_divide(numerator, denominator))
 

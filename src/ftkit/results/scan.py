@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,8 +196,8 @@ class Scan:
         predictions: The distinct predictions.
         label: int16 ``(n,)``: codes into ``labels``.
         prediction: int16 ``(n,)``: codes into ``predictions``; -1 for what got no code.
-        score: float64 ``(n,)``, or None.
-        score_name: The name of the score column, or None.
+        score: float64 ``(n,)``, or ``(n, k)`` of several score columns, or None.
+        score_names: The names of the score columns.
     """
 
     path: Path
@@ -206,7 +207,23 @@ class Scan:
     label: np.ndarray
     prediction: np.ndarray
     score: np.ndarray | None = None
-    score_name: str | None = None
+    score_names: tuple[str, ...] = ()
+
+    @property
+    def score_name(self) -> str | None:
+        """The name of the score column, if there is one and no more."""
+        return self.score_names[0] if len(self.score_names) == 1 else None
+
+    def counted(self, clean: Callable[[str], str] = str) -> tuple[Counter[str], Counter[str]]:
+        """Return how often each label and each prediction that has a code comes, as ``clean`` spells them."""
+        counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        for found, texts, codes in zip(
+            counts, (self.labels, self.predictions), (self.label, self.prediction), strict=True
+        ):
+            for text, count in zip(texts, np.bincount(codes[codes >= 0], minlength=len(texts)).tolist(), strict=True):
+                if count:
+                    found[clean(text)] += count
+        return counts
 
 
 def scan(
@@ -224,24 +241,25 @@ def scan(
         InputError: The file cannot be read, an id comes twice, there is no such column, or it or the label has too
             many values.
     """
-    labels, predictions, score_name = Vocabulary(limit=MAX_LABELS), Vocabulary(known), None
+    labels, predictions = Vocabulary(limit=MAX_LABELS), Vocabulary(known)
+    score_names: tuple[str, ...] = ()
 
     def keep(file: PredictionFile, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
-        nonlocal score_name
-        score_name = file.layout.score_name
+        nonlocal score_names
+        score_names = file.layout.score_names
         kept = {
             "label": labels.encode(batch["label"]),
             "prediction": predictions.encode(batch["prediction"], normalize if normalize_labels else str),
         }
-        if labels.overflowed:
-            # A score column says that there is a positive class; without one, free texts may be meant.
+        if labels.overflowed or len(score_names) > MAX_LABELS:
+            # One score column says that there is a positive class; without one, free texts may be meant.
             error = NotBinaryError(f"more than {MAX_LABELS} different labels", file.path)
-            raise error if score_name is None else InputError(str(error))
-        return kept if score_name is None else {**kept, "score": scores_of(batch)}
+            raise error if len(score_names) != 1 else InputError(str(error))
+        return {**kept, "score": scores_of(batch)} if score_names else kept
 
     common, kept = gather(path, slice_by, keep)
     wanted = {*map(normalize, labels.texts), *MEANING} if normalize_labels else set(labels.texts)
     if predictions.overflowed and not wanted <= set(predictions.texts):
         # A class may have come up only after the answers that took all codes: once more, with the classes first.
         return scan(path, slice_by, normalize_labels, known=sorted(wanted))
-    return Scan(Path(path), common, labels.texts, predictions.texts, **kept, score_name=score_name)
+    return Scan(Path(path), common, labels.texts, predictions.texts, **kept, score_names=score_names)

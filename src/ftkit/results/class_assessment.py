@@ -1,0 +1,210 @@
+"""The full report of answers that name one of three and more classes, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ftkit.results.answers import ClassAnswers
+from ftkit.results.assessment import Settings
+from ftkit.results.class_metrics import class_figures, one_class, probability_figures
+from ftkit.results.exact_match import RightOrWrong, Share
+from ftkit.results.intervals import Interval
+from ftkit.results.metrics import Figure
+from ftkit.results.predictions import PredictionFile
+from ftkit.results.statistics import holm, is_significant, mcnemar_exact
+
+_ERRORS = 10
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """What is known about one class against the rest.
+
+    Attributes:
+        name: The class.
+        n: Its examples.
+        answered: How often it is answered.
+        figures: ``precision``, ``recall``, ``f1`` and, where there are probabilities, ``auroc``.
+        intervals: ``(low, high)`` by figure, where there is one.
+    """
+
+    name: str
+    n: int
+    answered: int
+    figures: dict[str, Figure]
+    intervals: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class Confused:
+    """A frequent error.
+
+    Attributes:
+        label: The true class.
+        answer: The class that was answered; None for answers that name no class.
+        count: How often.
+        example: The id of the first such example.
+    """
+
+    label: str
+    answer: str | None
+    count: int
+    example: str
+
+
+@dataclass(frozen=True)
+class ClassReport(RightOrWrong):
+    """Everything known about one set of answers that name classes.
+
+    Attributes:
+        classes: The classes.
+        table: int64 ``(k, k + 1)``: counts, labels in rows and answers in columns, those that name no class last.
+        figures: The figures by name, undefined ones with the reason.
+        intervals: ``(low, high)`` by figure, where there is one.
+        by_class: The figures of each class.
+        p_holm: ``p_majority`` after Holm's correction over the slices of a file; the same of a whole file.
+        errors: The most frequent errors of a whole file.
+        slices: Reports of groups of examples.
+        unparsed: The most frequent answers that name no class, and how often they came.
+        columns: Which columns of the file were taken for what.
+        notes: What a reader should know.
+        warnings: What a reader has to know before any figure.
+    """
+
+    classes: tuple[str, ...]
+    table: np.ndarray
+    figures: dict[str, Figure]
+    intervals: dict[str, Interval]
+    by_class: list[ClassFigures]
+    p_holm: float
+    errors: list[Confused] = field(default_factory=list)
+    slices: dict[str, ClassReport] = field(default_factory=dict)
+    unparsed: dict[str, int] = field(default_factory=dict)
+    columns: str = ""
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def none(self) -> int:
+        """How many answers name no class."""
+        return int(self.table[:, -1].sum())
+
+    def beats_majority(self) -> bool:
+        """Return whether the model is right more often than the most frequent label, beyond chance."""
+        return self.better > self.worse and is_significant(self.p_holm)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report for JSON: unrounded, ``null`` for what is undefined and the reasons beside."""
+        return {
+            "name": self.name,
+            "classes": list(self.classes),
+            **self.share.to_dict(),
+            "unparsed": self.none,
+            "table": {name: row.tolist() for name, row in zip(self.classes, self.table, strict=True)},
+            **_figures(self.figures, self.intervals),
+            "by_class": {
+                one.name: {"n": one.n, "answered": one.answered, **_figures(one.figures, one.intervals)}
+                for one in self.by_class
+            },
+            "baselines": {
+                "majority": self.majority_dict,
+                "better_than_majority": self.better,
+                "worse_than_majority": self.worse,
+                "p_majority": self.p_majority,
+                "p_majority_holm": self.p_holm,
+                "beats_majority": self.beats_majority(),
+            },
+            "errors": [vars(error) for error in self.errors],
+            "slices": {name: report.to_dict() for name, report in self.slices.items()},
+            "unparsed_answers": self.unparsed,
+            "columns": self.columns,
+            "notes": self.notes,
+            "warnings": self.warnings,
+        }
+
+
+def _figures(figures: dict[str, Figure], intervals: dict[str, Interval]) -> dict[str, Any]:
+    return {
+        "figures": {name: figure.value for name, figure in figures.items()},
+        "undefined": {name: figure.reason for name, figure in figures.items() if figure.value is None},
+        "intervals": {name: list(interval) for name, interval in intervals.items()},
+    }
+
+
+def assess_classes(model: ClassAnswers, settings: Settings) -> ClassReport:
+    """Report on a file of answers that name classes, with its slices.
+
+    Args:
+        model: What was read.
+        settings: How the report is made.
+    """
+    whole = _assessed(model, str(model.path), slice(None), settings)
+    figures, intervals, by_class = whole.figures, whole.intervals, whole.by_class
+    if model.score is not None:
+        found, limits, aurocs = probability_figures(model.target, model.score, settings.level)
+        figures, intervals = figures | found, intervals | limits
+        by_class = [
+            replace(one, figures=one.figures | {"auroc": auroc}) for one, auroc in zip(by_class, aurocs, strict=True)
+        ]
+    parts = [_assessed(model, name, rows, settings) for name, rows in model.by_slice().items()]
+    adjusted = holm([part.p_majority for part in parts])
+    return replace(
+        whole,
+        figures=figures,
+        intervals=intervals,
+        by_class=by_class,
+        errors=_errors(model, whole.table),
+        slices={part.name: replace(part, p_holm=p) for part, p in zip(parts, adjusted, strict=True)},
+        unparsed=model.unparsed,
+        columns=model.columns,
+        notes=model.notes,
+        warnings=model.warnings,
+    )
+
+
+def _assessed(model: ClassAnswers, name: str, rows: Any, settings: Settings) -> ClassReport:
+    """The report of some examples without their probabilities."""
+    classes, table = model.classes.names, model.table(rows)
+    figures, intervals = class_figures(table, settings.level, settings.seed)
+    labeled, answered = table.sum(axis=1).tolist(), table.sum(axis=0).tolist()
+    right, most = np.diagonal(table), int(np.argmax(labeled))
+    better, worse = int(right.sum() - right[most]), int(labeled[most] - right[most])
+    return ClassReport(
+        name=name,
+        share=Share.of(model.correct[rows], settings.level),
+        majority=classes[most],
+        tied=labeled.count(labeled[most]),
+        majority_count=labeled[most],
+        better=better,
+        worse=worse,
+        p_majority=(p := mcnemar_exact(better, worse)),
+        classes=classes,
+        table=table,
+        figures=figures,
+        intervals=intervals,
+        by_class=[
+            ClassFigures(one, labeled[place], answered[place], *one_class(table, place, settings.level, settings.seed))
+            for place, one in enumerate(classes)
+        ],
+        p_holm=p,
+    )
+
+
+def _errors(model: ClassAnswers, table: np.ndarray) -> list[Confused]:
+    wrong = table.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_ERRORS]
+    cells = [divmod(cell, len(table) + 1) for cell in order[wrong.ravel()[order] > 0].tolist()]
+    k, names = len(table), [*model.classes.names, None]
+    firsts = [
+        int(np.argmax((model.target == label) & (model.answer == (answer if answer < k else -1))))
+        for label, answer in cells
+    ]
+    found = PredictionFile(model.path).examples(firsts)
+    return [
+        Confused(model.classes.names[label], names[answer], int(wrong[label, answer]), identity)
+        for (label, answer), (identity, _) in zip(cells, found, strict=True)
+    ]
