@@ -45,6 +45,7 @@ def test_places_are_lines_of_text_and_else_numbers(tmp_path: Path) -> None:
     listed = open_source(table(tmp_path, '\n[\n{"prompt": "a"},\n{"prompt": "b"}]', "a.json"))
     assert [place for place, _ in listed] == [1, 2]
     assert str(listed.error(2, "wrong")).endswith("a.json, example 2: wrong")
+    assert [place for place, _ in open_source(frame([{"a": 1}] * 1001))] == list(range(1, 1002))
     assert str(open_source([{"a": 1}]).error(1, "wrong")) == "a list, example 1: wrong"
     assert str(open_source(frame([{"a": 1}])).error(None, "wrong")) == "a data frame: wrong"
 
@@ -134,6 +135,12 @@ def test_a_long_list_is_read_piece_by_piece(tmp_path: Path) -> None:
     place = raw.rindex("ü".encode())
     (tmp_path / "a.json").write_bytes(raw[:place] + b"\xff" + raw[place + 1 :])
     with pytest.raises(InputError, match=rf"a\.json: not UTF-8 \(byte {place}\) \(got b'.xff'\)"):
+        records(tmp_path / "a.json")
+    begun = (
+        b'[{"a": "'.ljust(2**16 - 1, b"x") + "ä".encode()[:1]
+    )  # a piece ends within a character, which is a wrong one
+    (tmp_path / "a.json").write_bytes(begun + b'"}]')
+    with pytest.raises(InputError, match=r"a\.json: not UTF-8 \(byte 65535\)"):
         records(tmp_path / "a.json")
 
 
