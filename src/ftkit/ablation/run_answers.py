@@ -12,11 +12,13 @@ import numpy as np
 from ftkit.ablation.result import Split
 from ftkit.errors import InputError
 from ftkit.results import comparison
+from ftkit.results.class_metrics import class_values, present
 from ftkit.results.comparison import Comparison
 from ftkit.results.paired import sign_flip_test
-from ftkit.results.predictions import read_predictions
+from ftkit.results.predictions import Predictions, read_predictions
 from ftkit.results.preferences import CHOSEN, REJECTED, TIE, TIED, WON, half_points, is_preference
-from ftkit.results.scan import AnswerFile
+from ftkit.results.scan import MAX_LABELS, AnswerFile
+from ftkit.results.several_classes import in_order, why_no_classes
 from ftkit.results.statistics import is_significant
 
 NEITHER = "neither"
@@ -28,15 +30,26 @@ class RunAnswers(AnswerFile):
     """The answers of one run; ``correct`` is in halves: 2 for a right one, 1 for a tie of a pair of preferences.
 
     Attributes:
-        pairs: How often each label got each answer; empty with more than 8 labels.
+        pairs: How often each label got each answer; empty with more than 8 labels that are no ``classes``.
+        classes: Three and more classes in order; empty of yes/no questions and of free texts.
         positive: The class that the scores are of; empty without scores.
         preferences: Whether the examples are pairs of a chosen and a rejected answer.
     """
 
     pairs: Counter[tuple[str, str]]
+    classes: tuple[str, ...] = ()
     positive: str
     preferences: bool
     answers: int = WON
+
+    @property
+    def macro_f1(self) -> float | None:
+        """The mean F1 of three and more classes, see :func:`ftkit.results.class_metrics.class_values`."""
+        if not self.classes:
+            return None
+        counts, missed = _table(self.pairs, self.classes)
+        table = np.column_stack([counts, missed])
+        return float(class_values(present(table), table)["macro_f1"])
 
 
 def read_run_answers(path: Path, counted: Split | None) -> RunAnswers:
@@ -59,15 +72,37 @@ def read_run_answers(path: Path, counted: Split | None) -> RunAnswers:
             file=path,
             fix="run the row again with --force",
         )
+    classes = _classes(found, labels, answers)
     return RunAnswers(
         path=path,
         identity=np.array([hash(text) for text in found.ids]),
         target=np.array([hash(text) for text in labels]),
         correct=points,
-        pairs=Counter(zip(labels, answers, strict=True) if len(set(labels)) <= _MOST_CLASSES else ()),
+        pairs=Counter(zip(labels, answers, strict=True) if classes or len(set(labels)) <= _MOST_CLASSES else ()),
+        classes=classes,
         positive=(found.score_name or "").partition(":")[2],
         preferences=is_preference(labels, answers),
     )
+
+
+def _classes(found: Predictions, labels: Sequence[str], answers: Sequence[str]) -> tuple[str, ...]:
+    """Return the classes that a file is about if there are three and more, as ``ftkit evaluate`` finds them."""
+    scored = tuple(name.partition(":")[2] for name in found.score_names)
+    if len(scored) > 1:
+        return scored if set(labels) <= set(scored) and len(scored) <= MAX_LABELS else ()
+    counted = Counter(labels)
+    return (
+        () if scored or why_no_classes(counted, Counter(answers), len(labels)) else tuple(sorted(counted, key=in_order))
+    )
+
+
+def _table(pairs: Counter[tuple[str, str]], labels: Sequence[str]) -> tuple[list[list[int]], list[int]]:
+    """Return counts by label and answer, and how many answers of each label are no label."""
+    counts = [[pairs[label, answer] for answer in labels] for label in labels]
+    totals = Counter[str]()
+    for (label, _), count in pairs.items():
+        totals[label] += count
+    return counts, [totals[label] - sum(row) for label, row in zip(labels, counts, strict=True)]
 
 
 def over_seeds(runs: Sequence[RunAnswers | None]) -> AnswerFile | None:
@@ -162,15 +197,15 @@ def confusion_of(runs: Sequence[RunAnswers | None]) -> Confusion | None:
         counts = [[pairs[CHOSEN, outcome] for outcome in (CHOSEN, REJECTED, TIE)]]
         return Confusion([CHOSEN], [CHOSEN, REJECTED, TIE], counts, _baseline(files, None))
     positive = next((one.positive for one in reversed(files) if one.positive), "")
+    several = next((one.classes for one in files if one.classes), ())
     classes = {label for label, _ in pairs} | ({positive} if positive else set())
-    if not 0 < len(classes) <= _MOST_CLASSES:
+    if not 0 < len(classes) <= _MOST_CLASSES and not several:
         return None
     if len(classes) == 1:  # of one label alone nobody knows what the other would be called
         classes |= {answer for _, answer in pairs}
-    labels = sorted(classes, key=lambda label: (label != positive, label))
-    counts = [[pairs[label, answer] for answer in labels] for label in labels]
-    totals = [sum(count for (is_, _), count in pairs.items() if is_ == label) for label in labels]
-    others = [total - sum(row) for total, row in zip(totals, counts, strict=True)]
+    labels = list(several) or sorted(classes, key=lambda label: (label != positive, label))
+    counts, others = _table(pairs, labels)
+    totals = [sum(row) + other for row, other in zip(counts, others, strict=True)]
     baseline = _baseline(files, labels[totals.index(max(totals))])
     if any(others):
         counts = [[*row, other] for row, other in zip(counts, others, strict=True)]

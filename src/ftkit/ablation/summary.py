@@ -39,6 +39,7 @@ class RowSummary:
         spread: Standard deviation of the test accuracy between seeds; None with fewer than two.
         interval: The 95% interval of the test accuracy, see :func:`accuracy_interval`.
         n: The number of test examples.
+        macro_f1: The macro F1 of the test where there are three and more classes.
         metrics: What the test logged, averaged over the seeds.
         published: The published figures, in percent.
         unjudged: Why ours are not judged by them, such as other data; empty if they are.
@@ -68,6 +69,7 @@ class RowSummary:
     spread: float | None
     interval: tuple[float, float] | None
     n: int | None
+    macro_f1: float | None
     metrics: Mapping[str, float]
     published: Published | None
     unjudged: str
@@ -134,6 +136,7 @@ def summarize(row: SweepRow, published: PublishedTable) -> RowSummary:
         spread=stdev(test.accuracy for test in tests) if len(tests) > 1 else None,
         interval=accuracy_interval(row.done),
         n=tests[0].n if tests else None,
+        macro_f1=_mean(run.answers.macro_f1 for run in row.done if run.answers is not None),
         metrics={
             name: value
             for name in dict.fromkeys(name for result in done for name in result.metrics)

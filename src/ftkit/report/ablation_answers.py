@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.run_answers import Confusion
 from ftkit.ablation.summary import RowSummary, seeds_text
+from ftkit.report.document import Table
 from ftkit.results.comparison import Comparison
 from ftkit.results.statistics import rounded_p
 
@@ -46,6 +47,32 @@ def _sentences(analysis: Analysis, row: RowSummary, confusion: Confusion | None)
         complete = row.status in ("done", "not converged")
         sentences.append(f"{'Mind' if complete else 'Incomplete'}: {'; '.join(row.notes)}.")
     return sentences
+
+
+def recalls(found: Sequence[tuple[RowSummary, Confusion]]) -> Table | None:
+    """Return the recall of each of three and more classes in percent, all seeds together, with a column for each row.
+
+    Args:
+        found: The rows that answer with such classes, and their answers.
+    """
+    if not found:
+        return None
+    first, confusion = found[0]
+    cells = [
+        [label, f"{sum(counts) // len(first.seeds):,}", *(_recall(other, label) for _, other in found)]
+        for label, counts in zip(confusion.labels, confusion.counts, strict=True)
+    ]
+    head = ["class", "n", *(f"{row.number} {row.name}, %" for row, _ in found)]
+    return Table(head, cells, frozenset(range(1, len(head))))
+
+
+def _recall(confusion: Confusion, label: str) -> str:
+    """The recall of a class, in percent; nothing where no example has it."""
+    if label not in confusion.labels:
+        return ""
+    place = confusion.labels.index(label)
+    total = sum(confusion.counts[place])
+    return f"{100 * confusion.counts[place][place] / total:.1f}" if total else ""
 
 
 def compared(row: RowSummary, other: RowSummary, comparison: Comparison) -> str:

@@ -14,6 +14,7 @@ from ftkit.ablation.run_answers import Confusion
 from ftkit.ablation.summary import RowSummary
 from ftkit.report.ablation_notes import changed_settings
 from ftkit.report.charts import TICKS, Chart, confusion, data, intervals
+from ftkit.report.class_report import MOST
 from ftkit.report.document import Figure
 from ftkit.report.theme import CATEGORIES
 
@@ -62,7 +63,7 @@ def figures(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Iterator
             caption = "A click on a name of the legend shows this variant alone; shift adds another."
             yield Figure(name, title.capitalize(), chart, caption)
     for row in analysis.rows:
-        if (found := confusions.get(row.number)) is not None:
+        if (found := confusions.get(row.number)) is not None and len(found.labels) <= MOST:
             labels = [f"is {label}" for label in found.labels]
             given = [answer if answer not in found.labels else f"answered {answer}" for answer in found.answers]
             chart = confusion(found.counts, labels, given, 58 * len(labels))

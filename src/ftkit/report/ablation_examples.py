@@ -44,14 +44,14 @@ def _shown(found: Predictions, theirs: Mapping[str, str | None], reference: int)
     right = [place for place in range(len(found)) if correct[place]][:_RIGHT]
     # What the reference gets right tells the two apart best.
     wrong.sort(key=lambda place: theirs.get(found.ids[place]) != found.labels[place])
-    scores = [] if found.scores is None else [found.score_name or "score"]
+    scores = [] if found.scores is None else [found.score_name or "probability of the label"]
     others = [f"row {reference}'s prediction"] if theirs else []
     head = ["outcome", "example", "label", "prediction", *scores, *others]
     rows = [
         [
             "right" if correct[place] else "wrong",
             *map(_cut, (found.ids[place], found.labels[place], found.predictions[place])),
-            *([] if found.scores is None else [f"{found.scores[place]:.3f}"]),
+            *_score(found, place),
             *([_cut(theirs.get(found.ids[place]))] if theirs else []),
         ]
         for place in (*wrong[:_WRONG], *right)
@@ -62,6 +62,16 @@ def _shown(found: Predictions, theirs: Mapping[str, str | None], reference: int)
         f"{min(_WRONG, len(wrong))} of them{first}; then {len(right)} that are right."
     )
     return Section("", [sentence], Table(head, rows))
+
+
+def _score(found: Predictions, place: int) -> list[str]:
+    """The score of an example: of several classes the probability of its label."""
+    if found.scores is None:
+        return []
+    if found.scores.ndim == 1:
+        return [f"{found.scores[place]:.3f}"]
+    name = f"probability:{found.labels[place]}"
+    return [f"{found.scores[place, found.score_names.index(name)]:.3f}" if name in found.score_names else ""]
 
 
 def _cut(text: str | None) -> str:

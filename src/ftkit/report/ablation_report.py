@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftkit.ablation.analysis import Analysis, analyse
 from ftkit.ablation.folder import format_numbers
-from ftkit.ablation.run_answers import confusion_of
+from ftkit.ablation.run_answers import Confusion, confusion_of
 from ftkit.ablation.summary import RowSummary, seeds_text
 from ftkit.errors import InputError
-from ftkit.report.ablation_answers import answers
+from ftkit.report.ablation_answers import answers, recalls
 from ftkit.report.ablation_charts import figures, verdict
 from ftkit.report.ablation_examples import examples
 from ftkit.report.ablation_notes import changed_settings, changes, notes
@@ -79,6 +79,7 @@ class Report:
         plots: Charts by name: ``accuracy``, ``cost``, ``loss``, ``validation``, and such as ``02-confusion``.
         made_with: What the runs were made with: a name, then the values that occur.
         examples: Some test examples of each row and how it answered them, the wrong ones first.
+        confusions: The answers of each row by class, where there are few.
     """
 
     analysis: Analysis
@@ -86,6 +87,7 @@ class Report:
     plots: Mapping[str, Figure]
     made_with: Mapping[str, str]
     examples: Mapping[int, Section]
+    confusions: Mapping[int, Confusion] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return table(self.analysis, "text")
@@ -151,6 +153,7 @@ class Report:
             Section("Accuracy and cost", _uncompared(analysis), figures=self._figures("accuracy", "cost")),
             Section("Variants", table=self._variants(), forms=("html",)),
             Section("Learning curves", figures=self._figures("loss", "validation")),
+            Section("Recall of each class", table=recalls(self._of_classes())),
             Section("What was asked, and found", cards=cards),
             Section("Table", table=compact(analysis), forms=("markdown",)),
             Section("Notes", [*notes(analysis), *changes(analysis)], forms=("markdown",)),
@@ -172,12 +175,20 @@ class Report:
                 [cell.result.base for row in self.analysis.sweep.rows for cell in row.done if cell.result]
             ),
             "test examples": ", ".join(f"{n:,}" for n in sorted({row.n for row in rows if row.n})),
+            "classes": "; ".join(
+                dict.fromkeys(f"{len(one.labels)}: {', '.join(one.labels)}" for _, one in self._of_classes())
+            ),
             "seeds": seeds_text(sorted({seed for row in rows for seed in row.seeds})).partition(" ")[2],
             "date": " to ".join(dict.fromkeys(times[:1] + times[-1:])),
             "machine": self.made_with.get("machine", ""),
             "status": self.summary,
         }
         return [(name, value) for name, value in facts.items() if value]
+
+    def _of_classes(self) -> list[tuple[RowSummary, Confusion]]:
+        """The rows that answer with one of three and more classes."""
+        rows = (row for row in self.analysis.rows if row.macro_f1 is not None and row.number in self.confusions)
+        return [(row, self.confusions[row.number]) for row in rows]
 
     def _variants(self) -> Table:
         """The table of the page: what matters most first, with the changed settings and what a row opens."""
@@ -221,7 +232,7 @@ def read_results(directory: str | Path, reference: int | None = None) -> Report:
     runs = {row.number: confusion_of([cell.answers for cell in row.done]) for row in analysis.sweep.rows if row.done}
     confusions = {number: found for number, found in runs.items() if found is not None}
     plots = {figure.name: figure for figure in figures(analysis, confusions)}
-    return Report(analysis, answers(analysis, confusions), plots, _made_with(analysis), examples(analysis))
+    return Report(analysis, answers(analysis, confusions), plots, _made_with(analysis), examples(analysis), confusions)
 
 
 def write(report: Report, out: Path, png: bool = True) -> list[Path]:

@@ -87,6 +87,7 @@ def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
         "test_low": low,
         "test_high": high,
         "n": row.n,
+        **({} if row.macro_f1 is None else {"test_macro_f1": row.macro_f1}),
         "test_metrics": "; ".join(f"{name}={value!r}" for name, value in row.metrics.items()),
         "difference": compared and compared.difference,
         "difference_low": compared and compared.interval[0],
@@ -130,6 +131,13 @@ def columns(analysis: Analysis, timing: bool = True) -> list[Column]:
             main=True,
         ),
         Column("95% int.", "95% interval", _interval, main=True),
+        Column(
+            "mac. F1",
+            "test macro F1, %",
+            _value("macro_f1", ".2f", 100),
+            any(row.macro_f1 is not None for row in rows),
+            main=True,
+        ),
         Column("publ.", "published test, %", _published("test"), published),
         Column("in", "published test within our interval", _inside, published),
         Column(f"vs {reference}", f"difference from row {reference}, points", _difference(reference), main=True),
@@ -221,7 +229,8 @@ def spreadsheet_cell(cell: Any) -> Any:
 
 def _csv(records: Sequence[dict[str, Any]]) -> str:
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(records[0]), lineterminator="\n")
+    names = list(dict.fromkeys(name for one in records for name in one))  # a row without classes has fewer
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
     return buffer.getvalue()

@@ -39,7 +39,7 @@ def find_classes(scans: Sequence[Scan], normalize_labels: bool = False) -> Class
     scored = [one for one in scans if one.score_names]
     if not any(len(one.score_names) > 1 for one in scored):
         several = not scored and not why_no_classes(totals, answers, sum(len(one.label) for one in scans))
-        return ClassNames(tuple(sorted(totals, key=_in_order)), normalize_labels) if several else None
+        return ClassNames(tuple(sorted(totals, key=in_order)), normalize_labels) if several else None
     first = max(scored, key=lambda one: len(one.score_names) > 1)
     names = [clean(score_parts(name)[1]) for name in first.score_names]
     for one in scored:
@@ -120,6 +120,6 @@ def _is_number(text: str) -> bool:
     return _NUMBER.fullmatch(normalize(text)) is not None
 
 
-def _in_order(text: str) -> tuple[bool, float, str]:
-    """Numbers by their value, then words."""
+def in_order(text: str) -> tuple[bool, float, str]:
+    """Return a key that sorts classes: numbers by their value, then words."""
     return (False, float(normalize(text)), text) if _is_number(text) else (True, 0.0, text)
