@@ -4,7 +4,7 @@ import pytest
 from real_messages import SMS_FILE, needs_messages
 
 from ftkit.classifier.messages import read_messages
-from ftkit.classifier.splits import balanced_split, stratified_split
+from ftkit.classifier.splits import balanced_split, divide_stratified, stratified_split
 from ftkit.errors import InputError
 from ftkit.run_folder import SPLITS
 
@@ -86,3 +86,9 @@ def test_refusals(split):
     for seed in (-1, 2**32):
         with pytest.raises(InputError, match="split_seed: must be from 0"):
             split(labels, (0.7, 0.1), seed)
+
+
+def test_the_first_part_has_an_example_of_each_class():
+    split = divide_stratified(range(9), {"train": 0.5, "val": 0.5}, seed=1)
+    assert sorted(split["train"].tolist()) == list(range(9))
+    assert len(split["val"]) == 0
