@@ -25,6 +25,7 @@ TICKS = alt.Axis(tickCount=5)
 _REFERENCE: dict[str, Any] = {"color": "var(--soft)", "strokeDash": [5, 4], "strokeWidth": 1.5}
 HEIGHT = 250  # of a chart, without its axes
 _SIZE: dict[str, Any] = {"width": "container", "height": HEIGHT}
+_WIDE = 6  # columns of a table of answers
 _SHOWN = {
     "accuracy": "accuracy",
     "f_measure": "F-measure",
@@ -99,8 +100,10 @@ def confusion(counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Seq
         for r, row in enumerate(counts)
         for c, count in enumerate(row)
     ]
+    few = len(columns) <= _WIDE  # so that there is room for all texts on a phone
+    axis = alt.Axis(orient="top", labelAngle=0 if few else -60, **_BARE)
     base = alt.Chart(data(records)).encode(
-        x=alt.X("answer:N", sort=list(columns), title=None, axis=alt.Axis(orient="top", labelAngle=0, **_BARE)),
+        x=alt.X("answer:N", sort=list(columns), title=None, axis=axis),
         y=alt.Y("label:N", sort=list(rows), title=None, axis=alt.Axis(**_BARE)),
         tooltip=["label:N", "answer:N", alt.Tooltip("count:Q", format=","), alt.Tooltip("share:Q", format=".1%")],
     )
@@ -110,9 +113,11 @@ def confusion(counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Seq
         ),
         opacity=alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.06, 0.6]), legend=None),
     )
-    number = base.mark_text(dy=-7, fontSize=13, fontWeight=600).encode(text=alt.Text("count:Q", format=","))
+    number = base.mark_text(dy=-7 if few else 0, fontSize=13, fontWeight=600).encode(
+        text=alt.Text("count:Q", format=",")
+    )
     share = base.mark_text(dy=9, fontSize=11).encode(text=alt.Text("share:Q", format=".1%"))
-    return alt.layer(shade, number, share).properties(width="container", height=height)
+    return alt.layer(shade, number, *([share] if few else [])).properties(width="container", height=height)
 
 
 _BARE: dict[str, Any] = {"grid": False, "ticks": False, "domain": False, "labelPadding": 6}
