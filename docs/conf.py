@@ -52,7 +52,7 @@ def fill(app: Sphinx, name: str, source: list[str]) -> None:
     for kind, write in generate.KINDS.items():
         marker = f"<!-- generated: {kind} -->"
         if marker in source[0]:
-            source[0] = source[0].replace(marker, write())
+            source[0] = source[0].replace(marker, write(source[0]))
     if name == "index":
         listed = set(re.findall(r"^[\w/-]+$", source[0], re.MULTILINE))
         source[0] = re.sub(r"^[\w/]*\*$", lambda pattern: _unlisted(pattern[0], listed), source[0], flags=re.MULTILINE)

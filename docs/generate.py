@@ -98,7 +98,20 @@ def _markdown(text: str) -> str:
     return re.sub(r":\w+:`~?\.?(.*?)`", r"`\1`", text).replace("``", "`").replace("<", "&lt;")
 
 
-KINDS: dict[str, Callable[[], str]] = {"commands": command_help, "config keys": config_keys}
+def other_names(page: str) -> str:
+    """Return a section with the public names that the page does not place."""
+    other = [name for name in ftkit.__all__ if not re.search(rf":: {name}$", page, re.MULTILINE)]
+    classes = {name: inspect.isclass(getattr(ftkit, name)) for name in other}
+    listed = "\n\n".join(f".. auto{'class' if is_class else 'function'}:: {name}" for name, is_class in classes.items())
+    return f"## Others\n\n```{{eval-rst}}\n{listed}\n```" if other else ""
+
+
+# What is generated in the place of `<!-- generated: NAME -->`, from the text of the page.
+KINDS: dict[str, Callable[[str], str]] = {
+    "commands": lambda page: command_help(),
+    "config keys": lambda page: config_keys(),
+    "other names": other_names,
+}
 
 if __name__ == "__main__":
-    print("\n\n".join(write() for write in KINDS.values()))
+    print("\n\n".join(write("") for write in KINDS.values()))
