@@ -67,6 +67,16 @@ def test_evaluate_returns_its_report_and_prints_nothing(out: Path, capsys: pytes
     assert json.loads(evaluation.to_json())["kind"] == "binary"
 
 
+def test_audit_returns_its_report_and_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pd.DataFrame({"label": ["ham", "spam"], "text": ["See you", "Win now"]}).to_csv(tmp_path / "train.csv", index=False)
+    test = pd.DataFrame({"label": ["ham", "ham"], "text": ["see  YOU", "later"]})
+    found = ftkit.audit(train=tmp_path / "train.csv", test=test)
+    assert capsys.readouterr().out == ""
+    assert found.to_pandas()["twin_text"].tolist() == ["See you"]
+    assert found.to_dict()["twins"]["normalized"]["test"]["twins"] == 1
+    assert "1 of 2 test examples" in found._repr_html_()
+
+
 def test_compare_is_a_minus_b(out: Path) -> None:
     base, worse = (out / f"{row}/seed-123/predictions-test.tsv" for row in ("01_base", "02_worse"))
     assert ftkit.compare(worse, base).difference == pytest.approx(-0.23)

@@ -3,6 +3,7 @@ from .classifier.data import TextClassificationDataModule as TextClassificationD
 from .classifier.gpt2_classifier import GPT2Classifier as GPT2Classifier
 from .classifier.spam import SpamDataModule as SpamDataModule
 from .classifier.text_classifier import TextClassifier as TextClassifier
+from .commands.audit import audit as audit
 from .language.arithmetic import ArithmeticDataModule as ArithmeticDataModule
 from .language.data import TextDataModule as TextDataModule
 from .language.sft import CausalLMSFT as CausalLMSFT

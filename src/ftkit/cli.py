@@ -36,10 +36,12 @@ class Command:
         function: The function, or where it is (``package.module:name``), imported when the command is called.
             A string that it returns is printed.
         help: One line for the list of commands.
+        no_words: Whether its list of words may be empty.
     """
 
     function: Callable[..., Any] | str
     help: str
+    no_words: bool = False
 
     def load(self) -> Callable[..., Any]:
         """Import the function."""
@@ -55,6 +57,9 @@ COMMANDS: Commands = {
         "prepare": Command("ftkit.commands.images:prepare", "convert a folder of images to RGB squares of one size"),
     },
     "data": {
+        "audit": Command(
+            "ftkit.commands.audit:audit_command", "find duplicates within and between splits", no_words=True
+        ),
         "show": Command("ftkit.commands.data:data_show", "show a training example with supervised tokens highlighted"),
     },
     "model": {
@@ -184,4 +189,4 @@ def _add_commands(parser: FtkitParser, commands: Commands, words: Sequence[str])
             _add_commands(child, command, words[1:] if words[:1] == [name] else ())
         elif words[:1] == [name]:
             child.add_function_arguments(command.load(), as_positional=True)
-            accept_shell_style(child)
+            accept_shell_style(child, command.no_words)

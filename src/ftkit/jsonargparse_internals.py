@@ -68,8 +68,8 @@ def class_paths(kind: Any) -> list[str]:
     return [] if kind is None else get_all_subclass_paths(kind)
 
 
-def accept_shell_style(parser: Any) -> None:
-    """Let ``--force`` mean ``--force true``, and a positional list take several words.
+def accept_shell_style(parser: Any, no_words: bool = False) -> None:
+    """Let ``--force`` mean ``--force true``, and a positional list take several words, or with ``no_words`` also none.
 
     Assumes that an option with a type hint keeps it as ``_typehint``, reads it when it parses, and then obeys ``nargs``
     and ``const`` of argparse.
@@ -80,6 +80,8 @@ def accept_shell_style(parser: Any) -> None:
             action.nargs, action.const = "?", True
         elif get_origin(kind) is list and not action.option_strings:
             action._typehint, action.nargs, action.metavar = get_args(kind)[0], "+", action.dest
+            if no_words:
+                action.nargs = "*"
 
 
 def given_options(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:

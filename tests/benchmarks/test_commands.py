@@ -20,6 +20,7 @@ COMMANDS = re.findall(r"`(\w+\.py(?: [^`]+)?)`", PAGE)
 # What makes the commands of a script short; the last value of an option is the one that counts.
 SHORT = {
     "bench_ablation.py": "--size tiny --epochs 1 --out {out}/record.json",
+    "bench_audit.py": "--texts 2000 --results {out}",
     "bench_evaluate.py": "--rows 20000 --repeats 1 --results {out}",
     "bench_growth.py": "--messages 200,400 --epochs 1,2 --epochs-at 200 --repeats 1 --results {out}",
     "bench_serve.py": "--requests 8 --tokens 4 --repeats 1 --results {out}",

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from ftkit.results.clusters import cluster_interval, cluster_sign_flip_test, clusters_of
 from ftkit.results.paired import paired_interval, sign_flip_test
+from ftkit.results.statistics import clopper_pearson
 
 GAINS = st.lists(st.tuples(st.integers(-1, 1), st.integers(0, 6)), min_size=1, max_size=40)
 
@@ -94,3 +95,12 @@ def test_the_interval_covers_the_truth_where_clusters_answer_alike(rate: float, 
         wrong += cluster_sign_flip_test(gained, clusters) < 0.05
     assert covered >= 0.94 * runs
     assert share != 0.5 or wrong <= 0.06 * runs
+
+
+def test_a_large_cluster_that_answers_alike_is_as_telling_as_a_single_example() -> None:
+    """Worked out by hand: a cluster of two and one of one are gained, each with probability s: both with s^2."""
+    low, _ = cluster_interval(np.array([1, 1, 1, 0]), np.array([0, 0, 1, 2]))
+    independent = 4**2 / (2**2 + 1 + 1)
+    balance = 2 * 0.025**0.5 - 1
+    upper = clopper_pearson(3 / 4 * independent, independent)[1]
+    assert low == pytest.approx(3 / 4 - np.hypot(3 / 4 * (1 - balance), balance * (upper - 3 / 4)))

@@ -64,6 +64,7 @@ class LanguageDataModule(ExampleDataModule):
         whole = LengthRule.for_evaluation(context_length, max_new_tokens)
         self.note_seed()
         self.report = self.identity() | {"max_length": rule.max_length}
+        self.note_twins(self.labeled_texts())
         for split in SPLITS:
             self._encode(split, Encoder(tokenizer, rule if split == "train" else whole, self.chat, self.supervise))
         if not self.datasets["train"]:

@@ -10,6 +10,7 @@ from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.result import Result
 from ftkit.ablation.summary import RowSummary, seeds_text
 from ftkit.results.statistics import ALPHA
+from ftkit.results.twins import twins_line
 
 
 def notes(analysis: Analysis, timing: bool = True) -> list[str]:
@@ -25,12 +26,19 @@ def notes(analysis: Analysis, timing: bool = True) -> list[str]:
     rows = analysis.rows
     done = [row for row in rows if row.test is not None]
     lines = [*_figures(analysis)] if done else []
+    lines += _twins(analysis)
     lines += _comparisons(analysis)
     lines += _selected(analysis)
     lines += _published(analysis)
     if timing and done:
         lines += _costs(analysis)
     return [*lines, *(f"{row.label}: {note}" for row in rows for note in row.notes)]
+
+
+def _twins(analysis: Analysis) -> Iterator[str]:
+    results = [cell.result.raw for row in analysis.sweep.rows for cell in row.runs if cell.result is not None]
+    found = (twins_line(twins) for raw in results if (twins := (raw.get("data") or {}).get("twins")))
+    yield from (f"{line}." for line in dict.fromkeys(found))
 
 
 def _figures(analysis: Analysis) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from torch.utils.data import DataLoader, Sampler
 
 from ftkit.errors import InputError
+from ftkit.examples.duplicates import LabeledText
 from ftkit.examples.length import LengthRule, TooLong
 from ftkit.examples.reader import Example, ImageReference, image_bytes
 from ftkit.examples.supervision import Supervise, turn_counts
@@ -66,6 +67,16 @@ class ExampleDataModule(SplitDataModule):
     @abstractmethod
     def examples(self, split: SplitName) -> list[Example]:
         """Return the examples of a split, as read; none if there is no such split."""
+
+    def labeled_texts(self) -> dict[SplitName, list[LabeledText]]:
+        """Return prompts with answers as labels, and the hashes of their images, by split."""
+        return {
+            split: [
+                LabeledText.of(example, [self._image_sha256(image, example) for image in example.images])
+                for example in self.examples(split)
+            ]
+            for split in SPLITS
+        }
 
     @cached_property
     def data_sha256(self) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 from ftkit.errors import InputError
 from ftkit.results.predictions import write_predictions
 from ftkit.results.preferences import TIE, is_preference
+from ftkit.results.twins import twins_line
 from ftkit.run_folder import FORMAT, RESULT_FILE, predictions_file, refuse_other_format
 from ftkit.storage import atomic_write
 from ftkit.training.checkpoint import trainable_parameters
@@ -60,8 +61,11 @@ class RunRecorder(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say what is trainable and held out, and start the clock, after the loading of the model and the data."""
         rank_zero_info(trainable_line(**_parameters(pl_module)))
-        if line := getattr(_datamodule(trainer), "report", {}).get("held_out"):
+        report = getattr(_datamodule(trainer), "report", {})
+        if line := report.get("held_out"):
             rank_zero_info(line)
+        if twins := report.get("twins"):
+            rank_zero_info(f"{twins_line(twins)}: ftkit data audit shows them")
         self._fit_started = time.perf_counter()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

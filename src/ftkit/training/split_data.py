@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning as L
@@ -11,8 +11,11 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from ftkit.errors import InputError, at_least
+from ftkit.examples.duplicates import LabeledText, crossing
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.samplers import evaluation_sampler
+
+_LOOKED_AT = 200_000  # examples of which a training looks for twins between splits
 
 
 class SplitDataModule(L.LightningDataModule):
@@ -61,6 +64,23 @@ class SplitDataModule(L.LightningDataModule):
     def note_seed(self) -> None:
         """Decide the seed of the order; before a model that is built draws from, or seeds, the global generator."""
         self._order_seed = torch.initial_seed() if self.seed is None else self.seed
+
+    def labeled_texts(self) -> dict[SplitName, list[LabeledText]]:
+        """Return the examples of all splits, as far as twins go; none where a subclass does not say.
+
+        Raises:
+            InputError: The data cannot be read.
+        """
+        return {}
+
+    def note_twins(self, splits: Mapping[SplitName, Sequence[LabeledText]]) -> None:
+        """Add to :attr:`report` how many val and test examples stand in train as well; not of very many examples.
+
+        Args:
+            splits: The examples, see :meth:`labeled_texts`.
+        """
+        if sum(map(len, splits.values())) <= _LOOKED_AT and (found := crossing(splits)):
+            self.report["twins"] = found
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Return batches of the validation split, with nothing dropped; none if it has no examples."""

@@ -170,6 +170,7 @@ class VLMDataModule(SourceDataModule, ExampleDataModule):
             for split in SPLITS:
                 _check_answers(self.examples(split), classes)
         self.report = self.identity()
+        self.note_twins(self.labeled_texts())
         context = None if whole is None else whole.max_length
         rule = self.length if context is None else self.length.within(context)
         for name in SPLITS:

@@ -1,0 +1,182 @@
+"""``ftkit data audit``: what stands in a data set more than once, within and between its splits."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ftkit.errors import InputError, UnavailableError
+from ftkit.examples.duplicates import LabeledText, find_duplicates, split_codes
+from ftkit.examples.reader import Example, ImageReference, image_bytes, read_examples
+from ftkit.examples.similarity import image_hash
+from ftkit.examples.sources import open_source
+from ftkit.library_output import quiet_lightning
+from ftkit.report.audit import Audit
+from ftkit.report.page import to_html
+from ftkit.run_folder import SPLITS, SplitName
+from ftkit.storage import atomic_write
+
+# Columns of examples to train on; other records have a text and a label.
+_SHAPED = {
+    "messages", "conversations", "prompt", "chosen", "prefix", "question", "query", "instruction", "image", "images"
+}  # fmt: skip
+
+
+def audit_command(config: list[Path], *, json: bool = False, html: Path | None = None, **options: Any) -> Audit:
+    """Look for examples that stand in a data set more than once, and at labels, empty texts and lengths.
+
+    Args:
+        config: The config files that `ftkit fit` would be given, in the same order; none with `--train`.
+        json: Print JSON, with all pairs.
+        html: Write a page with the pairs side by side to this file.
+        **options: Those of :func:`audit`.
+    """
+    found = audit(*(config or ()), **options)
+    if html is not None:
+        with atomic_write(html) as file:
+            file.write(to_html(found.document()))
+    print(found.to_json() if json else found)
+    return found
+
+
+def audit(
+    *config: Path | str,
+    train: Any = None,
+    val: Any = None,
+    test: Any = None,
+    columns: dict[str, str | int] | None = None,
+    threshold: float = 0.6,
+) -> Audit:
+    """Look for examples that stand in a data set more than once, and at labels, empty texts and lengths.
+
+    Args:
+        *config: The config files of a run, as for ``ftkit fit``; or else name the data:
+        train: A file or folder of training data, in Python also a data set or frame, see
+            :func:`ftkit.examples.sources.open_source`: a text and a label, or an example to train on, in each record.
+        val: The same for validation.
+        test: The same for testing.
+        columns: Our name of a column and the one in the data, such as {text: sentence}.
+        threshold: Jaccard similarity of character 5-grams from which texts are near twins, above 0 and at most 1.
+
+    Returns:
+        What was found: ``print`` and notebooks show it; ``to_dict()``, ``to_pandas()`` and ``pairs()`` hold it.
+
+    Raises:
+        FtkitError: A config or the data cannot be used.
+
+    Example:
+        >>> train = [{"text": "Call me now", "label": "ham"}, {"text": "See you", "label": "ham"}]
+        >>> found = audit(train=train, test=[{"text": "call  me NOW", "label": "spam"}])
+        >>> found.to_dict()["twins"]["normalized"]["test"]["conflict"]
+        1
+    """
+    given = {name: one for name, one in zip(SPLITS, (train, val, test), strict=True) if one is not None}
+    if bool(config) == bool(given) or (given and "train" not in given):
+        raise InputError("give config files, or --train and perhaps --val and --test", field="config")
+    if not 0 < threshold <= 1:
+        raise InputError("must be above 0 and at most 1", field="threshold", got=threshold)
+    if config:
+        return _of_config([Path(file) for file in config], threshold)
+    return _of_sources(given, columns, threshold)
+
+
+def _of_config(config: Sequence[Path], threshold: float) -> Audit:
+    from ftkit.classifier.text_classifier import TextClassifier
+    from ftkit.lightning_cli import FtkitCLI
+    from ftkit.run_config import config_arguments
+    from ftkit.training.example_data import ExampleDataModule
+    from ftkit.training.split_data import SplitDataModule
+
+    quiet_lightning()
+    cli = FtkitCLI(config_arguments(config), run=False)
+    model, data = cli.model, cli.datamodule
+    data.prepare_data()
+    splits = data.labeled_texts() if isinstance(data, SplitDataModule) else {}
+    if not isinstance(data, SplitDataModule) or not splits:
+        raise InputError("only ftkit's own data modules can be audited", field="data", got=type(data).__name__)
+    data.trainer = cli.trainer
+    cli.trainer.strategy.connect(model)  # so that the data module finds the model; no weights are loaded
+    examples = {name: data.examples(name) if isinstance(data, ExampleDataModule) else [] for name in SPLITS}
+    tokens: dict[str, dict[str, int]] = {}
+    try:
+        data.setup("fit")
+    except UnavailableError as error:
+        print(f"notice: tokens are not counted: {error}", file=sys.stderr)
+    else:
+        tokens["cut"] = data.report.get("truncated", data.report.get("cut", {}))
+        tokens |= {"left out": data.report["skipped"]} if "skipped" in data.report else {}
+    if tokens and isinstance(model, TextClassifier):
+        tokenizer, longest = model.load_tokenizer(), data.report["max_length"]
+        for name in filter(splits.get, SPLITS):
+            encoded = tokenizer([one.text for one in splits[name]], add_special_tokens=False)["input_ids"]
+            tokens.setdefault("tokens lost", {})[name] = sum(max(0, len(ids) - longest) for ids in encoded)
+    source = str(getattr(data, "source", type(data).__name__))
+    return _audited(source, splits, _images(splits, examples), threshold, tokens)
+
+
+def _of_sources(given: Mapping[SplitName, Any], columns: Mapping[str, str | int] | None, threshold: float) -> Audit:
+    from ftkit.classifier.records import labelled, messages_of
+
+    sources = {name: open_source(one, None, columns) for name, one in given.items()}
+    splits, examples = {}, {}
+    for name, source in sources.items():
+        if not _SHAPED & {*source.columns}:
+            found = messages_of(labelled(source))
+            splits[name] = list(map(LabeledText, found.ids, found.texts, found.labels))
+        else:
+            images = bool({"image", "images"} & {*source.columns})
+            examples[name] = read_examples(source, images=images, repeated_ids=True)
+            splits[name] = [LabeledText.of(one, map(_sha256, one.images)) for one in examples[name]]
+    return _audited(sources["train"].title, splits, _images(splits, examples), threshold, {})
+
+
+def _audited(
+    source: str,
+    splits: Mapping[SplitName, Sequence[LabeledText]],
+    images: Mapping[Hashable, ImageReference],
+    threshold: float,
+    tokens: Mapping[str, Mapping[str, int]],
+) -> Audit:
+    hashes = {}
+    if images:
+        from ftkit.vlm.images import decode_image
+
+        for digest, image in images.items():
+            hashes[digest] = image_hash(decode_image(image_bytes(image), (255, 255, 255), _name(image)).image)
+    found = find_duplicates(splits, threshold, hashes)
+    examples = [one for name in SPLITS for one in splits.get(name, ())]
+    return Audit(
+        source,
+        [one.id for one in examples],
+        [one.text for one in examples],
+        [one.label for one in examples],
+        split_codes(splits),
+        found.examples,
+        threshold,
+        found.recall,
+        found.images,
+        found.image_of,
+        [_name(images[image]) for one in examples for image in one.images],
+        tokens,
+    )
+
+
+def _images(
+    splits: Mapping[SplitName, Sequence[LabeledText]], examples: Mapping[SplitName, Sequence[Example]]
+) -> dict[Hashable, ImageReference]:
+    """Return an image for each of the keys that stand for images."""
+    pairs = (pair for name, found in examples.items() if found for pair in zip(splits[name], found, strict=True))
+    return {key: image for one, example in pairs for key, image in zip(one.images, example.images, strict=True)}
+
+
+def _sha256(image: ImageReference) -> bytes:
+    return hashlib.sha256(image_bytes(image)).digest()
+
+
+def _name(image: ImageReference) -> str:
+    if isinstance(image, bytes):
+        return "an image inside its record"
+    return str(image) if isinstance(image, Path) else f"{image.column} of example {image.example + 1}"
