@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -163,6 +164,14 @@ def test_ids_and_other_columns_come_along(prepare: Prepare) -> None:
                                         "data_score": [str(n) for n in numbers]}  # fmt: skip
 
 
+def test_a_column_gets_a_name_that_no_other_has(prepare: Prepare) -> None:
+    table = [{**row, "prediction": f"p{n}", "data_prediction": "x"} for n, row in enumerate(rows())]
+    for batch in prepare(table, padding="longest").val_dataloader():
+        numbers = [int(identity[1:]) - 1 for identity in batch["id"]]
+        assert batch["columns"] == {"data_data_prediction": [f"p{n}" for n in numbers],
+                                    "data_prediction": ["x"] * len(numbers)}  # fmt: skip
+
+
 # Classes
 
 
@@ -175,6 +184,8 @@ def test_ids_and_other_columns_come_along(prepare: Prepare) -> None:
         (["positive", "negative"], ("negative", "positive")),
         (["cat", "dog"], ("cat", "dog")),
         ([True, False], ("False", "True")),
+        ([np.int64(2), np.int64(10)], ("2", "10")),
+        ([np.bool_(True), np.bool_(False)], ("False", "True")),
         (["1", "0"], ("0", "1")),
         (["positive", "negative", "neutral"], ("negative", "neutral", "positive")),
         ([*"jihgfedcba"], tuple("abcdefghij")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from ftkit.classifier.messages import Messages
@@ -108,10 +109,10 @@ def _sorted(found: dict[str, int]) -> tuple[str, ...]:
 def _refuse_several(messages: Messages, found: dict[str, int]) -> None:
     """Refuse labels such as ``a|b`` where ``a`` and ``b`` are labels or parts of others."""
     for separator in _SEPARATORS:
-        parts = {label: [part.strip() for part in label.split(separator)] for label in found}
+        parts = {label: {part.strip() for part in label.split(separator)} for label in found}
+        labels = Counter(part for named in parts.values() for part in named)  # that have it
         for label, named in parts.items():
-            others = {part for other, several in parts.items() if other != label for part in several}
-            if len(named) > 1 and others.issuperset(named):
+            if separator in label and all(labels[part] > 1 for part in named):
                 raise several_labels(messages.error, found[label], label)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from ftkit.classifier.messages import Messages, named_columns
@@ -51,7 +52,7 @@ def messages_of(source: RecordSource) -> Messages:
     ids: dict[str, int] = {}
     identified = "id" in source.columns
     names = [name for name in source.columns if name and name not in _OWN and source.columns.count(name) == 1]
-    others = {name: found.columns.setdefault(_renamed(name), []) for name in names}
+    others = {name: found.columns.setdefault(_renamed(name, names), []) for name in names}
     for number, (place, record) in enumerate(source, start=1):
         identity = str(record.get("id") or "") if identified else f"r{number:05d}"
         if not identity or ids.setdefault(identity, place) != place:
@@ -68,13 +69,17 @@ def messages_of(source: RecordSource) -> Messages:
     return found
 
 
-def _renamed(name: str) -> str:
-    """Return another name for a column that prediction files have of their own."""
-    return f"data_{name}" if name in ("prediction", "score", "probability") or SCORE_NAME.fullmatch(name) else name
+def _renamed(name: str, names: Sequence[str]) -> str:
+    """Return another name, which no column has, for one that prediction files have of their own."""
+    own = name in ("prediction", "score", "probability") or SCORE_NAME.fullmatch(name)
+    while own and name in names:
+        name = f"data_{name}"
+    return name
 
 
 def _label(value: Any, source: RecordSource, place: int) -> str:
     """Return a label as text, as the data write it."""
+    value = value.item() if isinstance(value, np.generic) else value
     if value is not None and not isinstance(value, (str, bool, int, float)):
         raise several_labels(source.error, place, value)
     if value is None or not str(value).strip() or value != value:  # the last: NaN
