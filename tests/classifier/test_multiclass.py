@@ -111,6 +111,7 @@ def test_a_run_of_three_classes_leaves_what_one_of_two_does(
     assert all(1 / 3 <= answer["probability"] <= 1 for answer in answers)
     assert main(["push", str(folder), "me/reviews", "--dry_run", str(tmp_path / "repo")]) == 0
     assert read_export(tmp_path / "repo")["encoding"]["labels"] == list(CLASSES)
+    assert "The classes are bad, fine, good." in (tmp_path / "repo" / "README.md").read_text()
     assert main(["data", "show", str(config)]) == 0
     assert "; label " in capsys.readouterr().out
     assert main(["doctor", str(config)]) == 0

@@ -207,7 +207,10 @@ def _card_facts(module: Any, repo: str, generative: bool, merge: bool, license: 
         revision = commit_of(name, revision) or revision
     lora = ("lora",) if module.trainable == "lora" else ()
     if not generative:
-        contents = "the parameters that were trained (`trained.safetensors`), without the base model's"
+        contents = (
+            "the parameters that were trained (`trained.safetensors`), without the base model's. The classes are "
+            f"{', '.join(module.class_names)}"
+        )
         return CardFacts(repo, "text-classification", name, revision, contents, "ftkit", lora, license)
     task = "image-text-to-text" if module.auto_class is AutoModelForImageTextToText else "text-generation"
     alone = bool(lora) and not merge
