@@ -235,6 +235,9 @@ def test_ratings_are_in_the_order_of_numbers_and_classes_of_columns_in_that_of_t
     assert turned.classes == ("positive", "negative", "neutral")
     for name in ("macro_f1", "auroc", "log_loss", "calibration_error"):
         assert turned.figures[name].value == pytest.approx(straight.figures[name].value)
+    assert evaluate([rows(text_file, labels, labels)]).reports[0].majority == "1"
+    alike = ["10", "9", "8"] * 9  # of equally frequent ones the first as texts are sorted, which the report says
+    assert evaluate([rows(text_file, alike, alike)]).reports[0].majority == "10"
     both = evaluate([two, one]).reports  # the order of the first file
     assert both[0].table.tolist() == both[1].table.tolist()
     assert both[1].figures["log_loss"].value == pytest.approx(straight.figures["log_loss"].value)
@@ -411,6 +414,7 @@ def test_json_holds_everything_unrounded(classified, capsys):
     assert sum(map(sum, file["table"].values())) == file["n"] == 240
     assert file["by_class"]["neutral"]["figures"]["recall"] == pytest.approx(by_class["neutral"]["recall"])
     assert set(file["slices"]) == {"site 0", "site 1"}
+    assert "by_class" not in file["slices"]["site 0"]  # of 50 classes they would cost more than all the rest
     assert set(file["errors"][0]) == {"label", "answer", "count", "example"}
 
 

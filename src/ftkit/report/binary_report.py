@@ -80,8 +80,7 @@ class Evaluation(Evaluated[BinaryReport]):
             Section(f"All figures, with {self.level:.0%} intervals", table=figures),
             Section("Against models without skill", self.each(verdicts)),
         ]
-        if any(report.slices for report in self.reports):
-            found.append(self._sliced())
+        found += self.sliced(["n", "counts", "accuracy", "recall", "specificity"], self._slice)
         if self.threshold is not None:
             found.append(self._thresholded(self.threshold))
         return [*found, self._shifted()]
@@ -100,19 +99,10 @@ class Evaluation(Evaluated[BinaryReport]):
 
         return self.table(["Tp", "Tn", "Fp", "Fn", "unparsed", *FOUR.values()], row)
 
-    def _sliced(self) -> Section:
-        def rows(report: BinaryReport) -> Iterator[list[str]]:
-            for value, part in report.slices.items():
-                cells = [self.figure(part, figure) for figure in ("accuracy", "recall", "specificity")]
-                better = "yes" if part.baselines.beats_majority() else "no"
-                yield [value, str(part.counts.n), str(part.counts), *cells, better]
-
-        head = ["slice", "n", "counts", "accuracy", "recall", "specificity", "better than the majority"]
-        sentence = (
-            "Whether a slice is better than its majority is tested for all slices of a file together (exact McNemar, "
-            "Holm)."
-        )
-        return Section("Slices", [sentence], self.table(head, rows))
+    def _slice(self, part: BinaryReport) -> list[str]:
+        figures = [self.figure(part, figure) for figure in ("accuracy", "recall", "specificity")]
+        better = "yes" if part.baselines.beats_majority() else "no"
+        return [str(part.counts.n), str(part.counts), *figures, better]
 
     def _thresholded(self, threshold: Threshold) -> Section:
         scores, criterion = threshold.kind.replace("_", " "), threshold.criterion.replace("_", " ")

@@ -76,9 +76,7 @@ class ClassEvaluation(Evaluated[ClassReport]):
             found.append(Section("Labels in rows, answers in columns", table=self._confusion()))
         if any(report.errors for report in self.reports):
             found.append(Section("The most frequent errors", table=self._errors()))
-        if any(report.slices for report in self.reports):
-            found.append(self._sliced())
-        return found
+        return found + self.sliced(["n", "accuracy", "macro F1"], self._slice)
 
     def figures(self) -> Iterator[Figure]:  # noqa: D102
         from ftkit.report import charts  # with Altair, which only pages need
@@ -159,15 +157,6 @@ class ClassEvaluation(Evaluated[ClassReport]):
 
         return self.table(["label", "answer", "count", "of the label", "example"], rows)
 
-    def _sliced(self) -> Section:
-        def rows(report: ClassReport) -> Iterator[list[str]]:
-            for value, part in report.slices.items():
-                cells = [self.figure(part, name) for name in ("accuracy", "macro_f1")]
-                yield [value, str(part.share.n), *cells, "yes" if part.beats_majority() else "no"]
-
-        sentence = (
-            "Whether a slice is better than its majority is tested for all slices of a file together (exact McNemar, "
-            "Holm)."
-        )
-        head = ["slice", "n", "accuracy", "macro F1", "better than the majority"]
-        return Section("Slices", [sentence], self.table(head, rows))
+    def _slice(self, part: ClassReport) -> list[str]:
+        figures = [self.figure(part, name) for name in ("accuracy", "macro_f1")]
+        return [str(part.share.n), *figures, "yes" if part.beats_majority() else "no"]

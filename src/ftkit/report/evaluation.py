@@ -27,6 +27,9 @@ class Reported(Protocol):
     @property
     def name(self) -> str: ...  # noqa: D102
 
+    @property
+    def slices(self) -> Mapping[str, Any]: ...  # noqa: D102
+
     def to_dict(self) -> dict[str, Any]: ...  # noqa: D102
 
 
@@ -173,6 +176,23 @@ class Evaluated(ABC, Generic[R]):
     def table(self, head: Sequence[str], rows: Callable[[R], Iterable[Sequence[str]]]) -> Table:
         """Return a table of what there is to say of every file; the first column names it."""
         return Table(["file", *head], [[name, *row] for name, report in self.named for row in rows(report)])
+
+    def sliced(self, head: Sequence[str], cells: Callable[[Any], Sequence[str]]) -> list[Section]:
+        """Return the section on slices, which says of each whether it is better than its majority; none without slices.
+
+        Args:
+            head: The columns between a slice's name and that.
+            cells: Returns them from the report on a slice, and whether it is.
+        """
+        sentence = (
+            "Whether a slice is better than its majority is tested for all slices of a file together (exact McNemar, "
+            "Holm)."
+        )
+        table = self.table(
+            ["slice", *head, "better than the majority"],
+            lambda report: [[value, *cells(part)] for value, part in report.slices.items()],
+        )
+        return [Section("Slices", [sentence], table)] if table.rows else []
 
     def accuracies(self, parts: Iterable[Part], axis: str, caption: str, at: float | None = None) -> Figure:
         """Draw the accuracy of files and of parts of them, each with its interval.

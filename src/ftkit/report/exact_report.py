@@ -42,9 +42,9 @@ class ExactEvaluation(Evaluated[ExactReport]):
 
     def sections(self) -> list[Section]:  # noqa: D102
         why = (
-            f"There are {self.why}: an answer is right if it equals the expected text, and wrong otherwise. Precision, "
-            "recall and what else needs a positive class do not apply. For a yes/no question, name that class with "
-            "--positive."
+            f"Free texts, by exact match: there are {self.why}. An answer is right if it equals the expected text, and "
+            "wrong otherwise. Precision, recall and what else needs a positive class do not apply. For a yes/no "
+            "question, name that class with --positive."
         )
         head = ["n", "right", "wrong", "accuracy"]
         found = [

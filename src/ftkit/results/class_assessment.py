@@ -37,6 +37,10 @@ class ClassFigures:
     figures: dict[str, Figure]
     intervals: dict[str, Interval]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures for JSON."""
+        return {"n": self.n, "answered": self.answered, **_figures(self.figures, self.intervals)}
+
 
 @dataclass(frozen=True)
 class Confused:
@@ -64,8 +68,8 @@ class ClassReport(RightOrWrong):
         table: int64 ``(k, k + 1)``: counts, labels in rows and answers in columns, those that name no class last.
         figures: The figures by name, undefined ones with the reason.
         intervals: ``(low, high)`` by figure, where there is one.
-        by_class: The figures of each class.
         p_holm: ``p_majority`` after Holm's correction over the slices of a file; the same of a whole file.
+        by_class: The figures of each class of a whole file.
         errors: The most frequent errors of a whole file.
         slices: Reports of groups of examples.
         unparsed: The most frequent answers that name no class, and how often they came.
@@ -78,8 +82,8 @@ class ClassReport(RightOrWrong):
     table: np.ndarray
     figures: dict[str, Figure]
     intervals: dict[str, Interval]
-    by_class: list[ClassFigures]
     p_holm: float
+    by_class: list[ClassFigures] = field(default_factory=list)
     errors: list[Confused] = field(default_factory=list)
     slices: dict[str, ClassReport] = field(default_factory=dict)
     unparsed: dict[str, int] = field(default_factory=dict)
@@ -105,10 +109,7 @@ class ClassReport(RightOrWrong):
             "unparsed": self.none,
             "table": {name: row.tolist() for name, row in zip(self.classes, self.table, strict=True)},
             **_figures(self.figures, self.intervals),
-            "by_class": {
-                one.name: {"n": one.n, "answered": one.answered, **_figures(one.figures, one.intervals)}
-                for one in self.by_class
-            },
+            **({"by_class": {one.name: one.to_dict() for one in self.by_class}} if self.by_class else {}),
             "baselines": {
                 "majority": self.majority_dict,
                 "better_than_majority": self.better,
@@ -142,13 +143,16 @@ def assess_classes(model: ClassAnswers, settings: Settings) -> ClassReport:
         settings: How the report is made.
     """
     whole = _assessed(model, str(model.path), slice(None), settings)
-    figures, intervals, by_class = whole.figures, whole.intervals, whole.by_class
+    figures, intervals = whole.figures, whole.intervals
+    aurocs: list[dict[str, Figure]] = [{}] * len(model.classes.names)
     if model.score is not None:
-        found, limits, aurocs = probability_figures(model.target, model.score, settings.level)
-        figures, intervals = figures | found, intervals | limits
-        by_class = [
-            replace(one, figures=one.figures | {"auroc": auroc}) for one, auroc in zip(by_class, aurocs, strict=True)
-        ]
+        found, limits, known = probability_figures(model.target, model.score, settings.level)
+        figures, intervals, aurocs = figures | found, intervals | limits, [{"auroc": auroc} for auroc in known]
+    by_class = []
+    for place, name in enumerate(model.classes.names):
+        own, own_limits = one_class(whole.table, place, settings.level, settings.seed)
+        n, answered = int(whole.table[place].sum()), int(whole.table[:, place].sum())
+        by_class.append(ClassFigures(name, n, answered, own | aurocs[place], own_limits))
     parts = [_assessed(model, name, rows, settings) for name, rows in model.by_slice().items()]
     adjusted = holm([part.p_majority for part in parts])
     return replace(
@@ -169,8 +173,8 @@ def _assessed(model: ClassAnswers, name: str, rows: Any, settings: Settings) -> 
     """The report of some examples without their probabilities."""
     classes, table = model.classes.names, model.table(rows)
     figures, intervals = class_figures(table, settings.level, settings.seed)
-    labeled, answered = table.sum(axis=1).tolist(), table.sum(axis=0).tolist()
-    right, most = np.diagonal(table), int(np.argmax(labeled))
+    labeled, right = table.sum(axis=1).tolist(), np.diagonal(table)
+    most = min(range(len(classes)), key=lambda place: (-labeled[place], classes[place]))
     better, worse = int(right.sum() - right[most]), int(labeled[most] - right[most])
     return ClassReport(
         name=name,
@@ -185,10 +189,6 @@ def _assessed(model: ClassAnswers, name: str, rows: Any, settings: Settings) -> 
         table=table,
         figures=figures,
         intervals=intervals,
-        by_class=[
-            ClassFigures(one, labeled[place], answered[place], *one_class(table, place, settings.level, settings.seed))
-            for place, one in enumerate(classes)
-        ],
         p_holm=p,
     )
 

@@ -60,8 +60,8 @@ def class_figures(table: np.ndarray, level: float, seed: int) -> tuple[dict[str,
     """Return the figures of a table ``(k, k + 1)`` as in :func:`class_values`, and their intervals.
 
     That of the accuracy is Wilson's, the others are :func:`~ftkit.results.intervals.table_limits` with two errors more,
-    or two right answers, spread over all labels: as many as with two classes. Simulated, 95% intervals covered 93% to
-    99% with 3 to 30 classes of 2 to 100 examples each.
+    or two right answers, spread over all labels: as many as with two classes. Simulated with 3 to 30 classes of 2 to
+    100 examples each, 95% intervals covered the true figures in 92.7% to 100% of the draws.
 
     Args:
         table: The counts, at least one.

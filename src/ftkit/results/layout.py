@@ -22,8 +22,19 @@ RowError = Callable[..., InputError]
 _NAMELESS_SCORES = ("score", "probability", "prob", "log_odds", "logit", "margin")
 
 
+class Scored:
+    """Something with score columns."""
+
+    score_names: tuple[str, ...]
+
+    @property
+    def score_name(self) -> str | None:
+        """The name of the score column, if there is one and no more."""
+        return self.score_names[0] if len(self.score_names) == 1 else None
+
+
 @dataclass(frozen=True)
-class Layout:
+class Layout(Scored):
     """The place of each column, counted from 0.
 
     Attributes:
@@ -51,11 +62,6 @@ class Layout:
     extra: dict[str, int] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def score_name(self) -> str | None:
-        """The name of the score column, if there is one and no more."""
-        return self.score_names[0] if len(self.score_names) == 1 else None
 
     def describe(self) -> str:
         """Return the choice in words, for the report.

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ftkit.errors import InputError
 from ftkit.results.headerless import expected_answers, is_headerless, layout_of_rows
-from ftkit.results.layout import SCORE_NAME, layout_of_names, names_columns
+from ftkit.results.layout import SCORE_NAME, Scored, layout_of_names, names_columns
 from ftkit.results.table_files import FORMATS, open_table
 from ftkit.storage import atomic_write
 
@@ -26,7 +26,7 @@ _NO_TEXT, _QUOTED = re.compile("[\0\ud800-\udfff]"), re.compile('[\t\n\r"]')
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(Scored):
     """All rows of a prediction file.
 
     Attributes:
@@ -46,11 +46,6 @@ class Predictions:
     score_names: tuple[str, ...] = ()
     extra: dict[str, list[str | None]] = field(default_factory=dict)
     columns: str = ""
-
-    @property
-    def score_name(self) -> str | None:
-        """The name of the score column, if there is one and no more."""
-        return self.score_names[0] if len(self.score_names) == 1 else None
 
     def __len__(self) -> int:
         return len(self.ids)

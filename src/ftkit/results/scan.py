@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from ftkit.errors import InputError
 from ftkit.normalize import normalize
+from ftkit.results.layout import Scored
 from ftkit.results.pairs import MEANING
 from ftkit.results.predictions import PredictionFile, identities, scores_of
 from ftkit.results.statistics import Interval
@@ -186,7 +187,7 @@ def _slice_column(file: PredictionFile, batch: pa.RecordBatch, name: str) -> pa.
 
 
 @dataclass(frozen=True)
-class Scan:
+class Scan(Scored):
     """A prediction file whose labels are few classes.
 
     Attributes:
@@ -208,11 +209,6 @@ class Scan:
     prediction: np.ndarray
     score: np.ndarray | None = None
     score_names: tuple[str, ...] = ()
-
-    @property
-    def score_name(self) -> str | None:
-        """The name of the score column, if there is one and no more."""
-        return self.score_names[0] if len(self.score_names) == 1 else None
 
     def counted(self, clean: Callable[[str], str] = str) -> tuple[Counter[str], Counter[str]]:
         """Return how often each label and each prediction that has a code comes, as ``clean`` spells them."""
