@@ -260,8 +260,17 @@ class TextClassifier(PretrainedClassifier):
         return self._predictions(batch, logits)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Return the predictions; :class:`ftkit.training.recorder.RunRecorder` counts and keeps them."""
-        return self._predictions(batch, self(batch))
+        """Log ``test/loss`` and ``test/accuracy`` of the test split; return the predictions.
+
+        :class:`ftkit.training.recorder.RunRecorder` counts and keeps those of every split that ``test`` runs over.
+        """
+        logits, label = self(batch), batch["label"]
+        if self.is_test_split(dataloader_idx):
+            figures = {"loss": class_loss(logits, label, self.class_weights, self.ignore_index)}
+            figures["accuracy"] = (logits.argmax(-1) == label).float().mean()
+            logged = {f"test/{name}": value for name, value in figures.items()}
+            self.log_dict(logged, batch_size=len(label), sync_dist=True, add_dataloader_idx=False)
+        return self._predictions(batch, logits)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Return the predictions of a batch."""

@@ -161,15 +161,50 @@ class TrainedStateModule(L.LightningModule):
         return cls.restored(read_checkpoint(path), device, **changes)
 
     @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Load a tuned model as Lightning's method of this name does: in training mode, on the device of its weights.
+
+        Lightning's own would build the network before it has looked into the checkpoint for classes and commit.
+
+        Args:
+            checkpoint_path: As in :meth:`load`.
+            map_location: Where the trained weights are put, as ``torch.load`` takes it.
+            hparams_file: Not taken; name what differs as ``kwargs``.
+            strict: The names and shapes of the trained weights are always compared.
+            weights_only: Code in a checkpoint is always refused.
+            **kwargs: Constructor arguments that differ from those of training.
+
+        Raises:
+            InputError: As in :meth:`load`, or a ``hparams_file`` is given.
+        """
+        if hparams_file is not None:
+            raise InputError("is not taken", field="hparams_file", fix="name the arguments that differ")
+        checkpoint = _load(find_checkpoint(checkpoint_path), map_location)
+        device = next((value.device for value in checkpoint["state_dict"].values()), "cpu")
+        return cls._built(checkpoint, device, **kwargs)
+
+    @classmethod
     def restored(cls, checkpoint: dict[str, Any], device: torch.device | str = "cpu", **changes: Any) -> Self:
         """Return the tuned model that a checkpoint holds; the rest is as in :meth:`load`."""
+        return cls._built(checkpoint, device, **changes).eval()
+
+    @classmethod
+    def _built(cls, checkpoint: dict[str, Any], device: torch.device | str, **changes: Any) -> Self:
         options = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
         module = cls(**{**options, **changes}).to(device)
         module.pin_base(checkpoint)
         module.configure_model()
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"], strict=False)
-        return module.to(device).eval()
+        return module.to(device)
 
     @property
     def root_device(self) -> torch.device:

@@ -84,9 +84,13 @@ class MeasuredModule(TrainedStateModule):
 
     def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure a batch, if it is of the test split; others that ``test`` runs over have their prediction files."""
-        splits = getattr(getattr(self.trainer, "datamodule", None), "evaluate_splits", ("test",))
-        if "test/" in self.metrics and list(splits)[dataloader_idx : dataloader_idx + 1] == ["test"]:
+        if "test/" in self.metrics and self.is_test_split(dataloader_idx):
             self._measure("test/", outputs)
+
+    def is_test_split(self, dataloader_idx: int) -> bool:
+        """Return whether a loader that ``test`` runs over is that of the test split."""
+        splits = getattr(getattr(self.trainer, "datamodule", None), "evaluate_splits", ("test",))
+        return list(splits)[dataloader_idx : dataloader_idx + 1] == ["test"]
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of what was evaluated; an undefined figure is NaN.
