@@ -46,9 +46,7 @@ def test_lowest_is_the_lower_bound(name: str) -> None:
     assert pinned(constraints("lowest.txt")[name]) == lower_bound(DECLARED[name])
 
 
-@pytest.mark.parametrize(
-    "name", sorted(set(PINNED) - {"tensorboard", "wandb-workspaces"})
-)  # in no extra that is tested
+@pytest.mark.parametrize("name", PINNED)
 def test_tested_is_within_the_bounds(name: str) -> None:
     assert pinned(constraints("tested.txt")[name]) in DECLARED[name].specifier
 

@@ -19,6 +19,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from ftkit.checkpoint_options import (
@@ -64,6 +65,7 @@ from ftkit.training.model_selection import EarlyStop
 from ftkit.training.monitor_check import MonitorCheck
 from ftkit.training.recorder import RunRecorder
 from ftkit.training.resume import ExactResume, compare_settings, settings, stored_settings
+from ftkit.training.run_names import with_run_names
 from ftkit.training.safe_stop import SafeStop
 
 if find_spec("PIL"):  # the extra vlm; their classes have short names too
@@ -203,6 +205,12 @@ class FtkitCLI(HookedCLI):
             if self._refusal is error:
                 raise
             raise self._refusal from error
+
+    def constructor_arguments(self, class_type: type, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Let a logger's arguments name the run folder, its variant and its ablation."""
+        if not (isinstance(class_type, type) and issubclass(class_type, Logger)):
+            return arguments
+        return with_run_names(arguments, Path(self.chosen(self.config).trainer.default_root_dir))
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer: curves as CSV beside whatever logger is named, and checkpoints written whole."""

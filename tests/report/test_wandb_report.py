@@ -14,7 +14,7 @@ from ftkit.ablation.runner import run
 from ftkit.cli import main
 from ftkit.errors import EnvironmentFault, ExitCode
 from ftkit.report.ablation_report import read_results, write
-from ftkit.report.wandb_report import _artifact, build_workspace_report, log_report, report_id
+from ftkit.report.wandb_report import _artifact, _publish, build_workspace_report, log_report, report_id
 
 WANDB = Path(sys.executable).parent / "wandb"
 
@@ -53,6 +53,9 @@ def test_an_offline_summary_run_holds_table_plots_and_files_and_is_made_once(
         (1, 0.95, "done"), (2, 0.72, "done"), (3, None, "skipped"),
     ]  # fmt: skip
     assert "costs 23.0 points" in rows[1]["answer"]
+    pictures = [row["answers"] for row in rows]
+    assert [picture and picture["_type"] for picture in pictures] == ["image-file", "image-file", None]
+    assert (folder / "files" / pictures[0]["path"]).read_bytes().startswith(b"\x89PNG")
     records = subprocess.run([*command[:4], folder], capture_output=True, check=True, text=True).stdout
     assert '"run_group":"demo"' in records
     assert "02_first/seed-123/predictions-test.tsv" in records
@@ -95,24 +98,75 @@ def test_a_failure_leaves_the_local_report_and_is_tried_again(study: Path, monke
     assert not (out / "wandb.json").exists()
 
 
-def test_a_workspace_report_shows_the_runs_of_the_group(study: Path) -> None:
-    made: dict[str, Any] = {}
+def test_a_synced_sweep_is_published_by_one_command(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a key: the charts of the page are registered as Vega-Lite with colors and data, and the report is saved."""
+    registered: dict[str, tuple[Any, ...]] = {}
 
-    def kind(name: str) -> Any:
-        return lambda *args, **options: made.setdefault(name, []).append((args, options)) or name
+    class Api:
+        def create_custom_chart(self, entity: str, name: str, *rest: Any) -> str:
+            registered[name] = rest
+            return f"{entity}/{name}"
 
-    names = ("Runset", "LinePlot", "BarPlot", "MarkdownBlock", "PanelGrid", "Report")
-    stand_in = SimpleNamespace(**{name: kind(name) for name in names})
-    build_workspace_report(stand_in, read_results(study), "demo", "ftkit", "me")
-    assert made["Runset"][0][1]["filters"] == "Metric('Group') = 'demo'"
-    assert "costs 23.0 points" in made["MarkdownBlock"][0][1]["text"]
-    assert "![" not in made["MarkdownBlock"][0][1]["text"]
-    assert (made["Report"][0][1]["project"], made["Report"][0][1]["entity"]) == ("ftkit", "me")
+    class Workspaces(Recorded):
+        def made(self, name: str) -> Any:
+            return SimpleNamespace(save=lambda: saved.append(name), url="https://wandb.example/report")
+
+    saved: list[str] = []
+    report, wr = read_results(study), Workspaces()
+    monkeypatch.setitem(sys.modules, "wandb_workspaces", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.reports", SimpleNamespace(v2=wr))
+    monkeypatch.setattr(wandb, "Api", Api)
+    run = SimpleNamespace(project="ftkit", entity="me")
+    assert _publish(report, "demo", run) == "https://wandb.example/report"
+    assert saved == ["Report"]
+    assert len(registered) == len(report.plots) == len(wr.calls["CustomChart"])
+    assert {one["chart_name"] for one in wr.calls["CustomChart"]} == {f"me/{name}" for name in registered}
+    title, kind, access, spec = registered[f"ftkit-{report_id(report)}-accuracy"]
+    assert (title, kind, access) == (report.plots["accuracy"].title, "vega2", "private")
+    assert "vega-lite" in spec["$schema"]
+    assert "base" in json.dumps(spec)  # its data are in it
+    assert "var(--" not in json.dumps(spec)  # W&B has no style sheet of ours
 
 
-def test_a_workspace_report_can_be_built_by_the_package(study: Path) -> None:
+class Recorded:
+    """Stands for the module wandb_workspaces.reports.v2, and keeps what is made of it, by kind."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, list[dict[str, Any]]] = {}
+
+    def made(self, name: str) -> Any:
+        return name
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda **options: self.calls.setdefault(name, []).append(options) or self.made(name)
+
+
+def test_a_workspace_report_shows_the_runs_of_the_group_by_variant(study: Path) -> None:
+    wr, report = Recorded(), read_results(study)
+    build_workspace_report(wr, report, "demo", "ftkit", "me", ["me/chart"])
+    summary, runs = wr.calls["Runset"]
+    assert summary["filters"] == f"Metric('ID') = '{report_id(report)}'"
+    assert runs["filters"] == "Metric('Group') = 'demo' and Metric('JobType') != 'report'"
+    assert runs["groupby"] == ["JobType"]
+    assert "costs 23.0 points" in wr.calls["MarkdownBlock"][0]["text"]
+    assert "![" not in wr.calls["MarkdownBlock"][0]["text"]
+    assert wr.calls["CustomChart"] == [{"chart_name": "me/chart"}]
+    assert (wr.calls["Report"][0]["project"], wr.calls["Report"][0]["entity"]) == ("ftkit", "me")
+
+
+def test_a_workspace_report_passes_the_packages_own_models(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it would be sent; what the server says of the project is made up."""
     wr = pytest.importorskip("wandb_workspaces.reports.v2", reason="the extra wandb-reports is not installed")
-    built = build_workspace_report(wr, read_results(study), "demo", "ftkit", "me")
-    grid = built.blocks[1]
-    assert [panel.title for panel in grid.panels] == ["Training loss", "Validation accuracy", "Test accuracy"]
-    assert grid.runsets[0].name == "demo"
+    monkeypatch.setattr(wr.interface, "_get_api", lambda: None)
+    monkeypatch.setattr(wr.interface, "execute_graphql", lambda *args: {"project": {"internalId": "UHJvamVjdA=="}})
+    built = build_workspace_report(wr, read_results(study), "demo", "ftkit", "me", ["me/chart"])
+    spec = json.loads(built._to_model().spec.model_dump_json(by_alias=True, exclude_none=True))
+    pages, curves = (block["metadata"] for block in spec["blocks"] if block["type"] == "panel-grid")
+    (runs,) = curves["runSets"]
+    assert runs["grouping"] == [{"section": "run", "name": "jobType"}]
+    told = json.dumps(runs["filters"])
+    assert '"demo"' in told
+    assert '"group"' in told
+    views = [panel["viewType"] for panel in curves["panelBankSectionConfig"]["panels"]]
+    assert views == ["Run History Line Plot", "Run History Line Plot", "Bar Chart"]
+    assert "me/chart" in json.dumps(pages)

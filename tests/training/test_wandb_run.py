@@ -21,7 +21,7 @@ from ftkit.training.wandb_run import WandbRun
 from ftkit.wandb_settings import mode
 
 WANDB = Path(sys.executable).parent / "wandb"
-OVERLAY = Path(__file__).parents[2] / "configs/wandb.yaml"
+OVERLAY = Path(__file__).parents[2] / "configs/trackers/wandb.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +79,7 @@ def test_an_offline_run_holds_config_curves_figures_and_predictions(tiny_config:
     records = records_of(folder)
     (run,) = (record["run"] for record in records if record["type"] == "run")
     assert (run["project"], run["run_group"], run["display_name"]) == ("ftkit", "study", "01_base/seed-123")
+    assert run["job_type"] == "01_base"  # the variant, by which a report groups
     configs = [update for record in records if "model" in (update := record.get("config", {}).get("update", {}))]
     assert len(configs) == 1  # once
     assert configs[0]["model"]["init_args"]["trainable"] == "last_block"

@@ -1,10 +1,11 @@
-"""The report of an ablation as one run on Weights & Biases, and online as a W&B Report over the cells' runs."""
+"""The report of an ablation as one run on Weights & Biases, and online as a W&B Report over its runs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ftkit.errors import EnvironmentFault
 from ftkit.report.ablation_report import Report
 from ftkit.report.ablation_table import record, table
 from ftkit.report.document import to_markdown
+from ftkit.report.theme import LIGHT, specification
 from ftkit.run_folder import predictions_file
 from ftkit.storage import atomic_write
 from ftkit.wandb_settings import mode, start_run
@@ -77,18 +79,25 @@ def _log(report: Report, directory: Path, out: Path, wanted: dict[str, str]) -> 
         drawings = {
             f"plots/{file.stem}": wandb.Html(file.read_text()) for file in sorted((out / "plots").glob("*.svg"))
         }
-        run.log({"table": _table(report), "report": wandb.Html(str(out / "report.html"), inject=False), **drawings})
+        page = wandb.Html(str(out / "report.html"), inject=False)
+        run.log({"table": _table(report, out / "plots"), "report": page, **drawings})
         run.log_artifact(_artifact(report, out))
         if run.offline:
             return {"where": run.dir.removesuffix("/files")}
         return {"where": run.url, "report": _publish(report, directory.name, run)}
 
 
-def _table(report: Report) -> Any:
-    """One line per row, unrounded; what is not known is empty."""
+def _table(report: Report, plots: Path) -> Any:
+    """One line per row, unrounded, with a picture of its answers by label; what is not known is empty."""
     import wandb
 
-    records = [record(row) | {"answer": report.answers[row.number]} for row in report.analysis.rows]
+    pictures = {row.number: plots / f"{row.number:02}-confusion.png" for row in report.analysis.rows}
+    records = [
+        record(row)
+        | {"answer": report.answers[row.number]}
+        | {"answers": wandb.Image(str(picture)) if (picture := pictures[row.number]).exists() else None}
+        for row in report.analysis.rows
+    ]
     data = [[None if value == "" else value for value in line.values()] for line in records]
     return wandb.Table(columns=list(records[0]), data=data, allow_mixed_types=True)
 
@@ -110,38 +119,64 @@ def _artifact(report: Report, out: Path) -> Any:
 
 
 def _publish(report: Report, group: str, run: Any) -> str:
-    """Make the W&B Report: the text, and panels over the runs of the cells; without the package say so."""
+    """Make the W&B Report: the text, the charts, and panels over the runs; without the package say so."""
     try:
         from wandb_workspaces.reports import v2 as wr
     except ImportError:
         return "no W&B Report: pip install 'ftkit[wandb-reports]'"
-    built = build_workspace_report(wr, report, group, run.project, run.entity)
+    import wandb
+
+    charts = _register_charts(wandb.Api(), report, run.entity)
+    built = build_workspace_report(wr, report, group, run.project, run.entity, charts)
     built.save()
     return str(built.url)
 
 
-def build_workspace_report(wr: Any, report: Report, group: str, project: str, entity: str) -> Any:
+def _register_charts(api: Any, report: Report, entity: str) -> list[str]:
+    """Register the charts of the page, each with its data, as Vega-Lite charts; return their ids."""
+    access, made = "private", report_id(report)
+    return [
+        api.create_custom_chart(
+            entity, f"ftkit-{made}-{name}", figure.title, "vega2", access, specification(figure.chart, LIGHT)
+        )
+        for name, figure in report.plots.items()
+    ]
+
+
+def build_workspace_report(
+    wr: Any, report: Report, group: str, project: str, entity: str, charts: Sequence[str] = ()
+) -> Any:
     """A W&B Report that is not saved yet.
 
     Args:
         wr: The module ``wandb_workspaces.reports.v2``.
         report: What it says.
-        group: The group of the cells' runs.
+        group: The group of the ablation's runs; they are grouped by variant, which is their job type.
         project: The project of those runs.
         entity: Whose project it is.
+        charts: The ids of the charts of the page.
     """
-    runs = wr.Runset(project=project, entity=entity, name=group, filters=f"Metric('Group') = '{group}'")
+    runs = wr.Runset(
+        project=project,
+        entity=entity,
+        name=group,
+        filters=f"Metric('Group') = '{group}' and Metric('JobType') != 'report'",
+        groupby=["JobType"],
+    )
+    summary = wr.Runset(project=project, entity=entity, name="report", filters=f"Metric('ID') = '{report_id(report)}'")
     panels = [
         wr.LinePlot(title="Training loss", x="trainer/global_step", y=["train/loss"]),
         wr.LinePlot(title="Validation accuracy", x="trainer/global_step", y=["val/accuracy"]),
-        wr.BarPlot(title="Test accuracy", metrics=["final/test/accuracy"]),
+        wr.BarPlot(title="Test accuracy", metrics=["final/test/accuracy"], groupby="JobType"),
     ]
+    pages = [wr.WeavePanelSummaryTable(table_name="table"), *(wr.CustomChart(chart_name=chart) for chart in charts)]
     return wr.Report(
         project=project,
         entity=entity,
         title=f"{report.analysis.sweep.name}: report",
         blocks=[
             wr.MarkdownBlock(text=_without_pictures(to_markdown(report.document()))),
+            wr.PanelGrid([summary], panels=pages),
             wr.PanelGrid([runs], panels=panels),
         ],
     )

@@ -40,6 +40,10 @@ class HookedCLI(LightningCLI):
         """Surround the building of an object whose class a configuration names, now or when a partial is called."""
         yield
 
+    def constructor_arguments(self, class_type: type, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments to build an object with, from those that a configuration names."""
+        return arguments
+
     @contextmanager
     def around_subcommand(self, subcommand: str) -> Iterator[None]:
         """Surround the subcommand, its ``before_`` and ``after_`` hooks included."""
@@ -72,6 +76,7 @@ class _Constructor:
 
     def __call__(self, class_type: type, *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any) -> Any:
         with self.cli.around_constructor(class_type):
+            kwargs = self.cli.constructor_arguments(class_type, kwargs)
             return self.build(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
 
 

@@ -6,7 +6,6 @@ The local files are the source of truth: whatever goes wrong here is said once, 
 from __future__ import annotations
 
 import json
-import re
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,17 +18,17 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from ftkit.results.predictions import read_predictions
 from ftkit.run_folder import CONFIG_FILE, RESULT_FILE, predictions_file
+from ftkit.training.run_names import RunNames
 from ftkit.wandb_settings import mode, start_run
 
 MAX_TABLE_ROWS = 10_000  # of predictions; all of them are in the local file
-_CELL = re.compile(r"\.?(seed-\d+)(?:\.partial)?")
 
 
 class WandbRun(L.Callback):
     """Log the run to Weights & Biases: config once, curves, figures and the table of test predictions.
 
     Without ``WANDB_API_KEY`` the run is kept offline in its folder; ``wandb sync RUN/wandb/offline-run-*`` uploads it.
-    The runs of an ablation are grouped under the name of its output folder.
+    The runs of an ablation are grouped under the name of its output folder; the job type of each is its variant.
 
     Args:
         project: The project on Weights & Biases.
@@ -54,12 +53,13 @@ class WandbRun(L.Callback):
         """Start the run; a ``test`` after a ``fit`` of the same trainer goes on with its run."""
         if self._sink is None and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             folder = Path(trainer.default_root_dir)
-            name, group = run_name(folder)
+            names = RunNames.of(folder)
             self._sink = _Sink(
                 folder,
-                name=self.name or name,
+                name=self.name or names.name,
                 project=self.project,
-                group=self.group or group,
+                group=self.group or names.group,
+                job_type=names.variant if names.group else None,
                 tags=self.tags,
                 mode=mode(self.offline),
             )
@@ -81,20 +81,6 @@ class WandbRun(L.Callback):
         """Let the next run of the trainer, or of a sweep, start its own."""
         trainer.loggers = [logger for logger in trainer.loggers if logger is not self._sink]
         self._sink = None
-
-
-def run_name(folder: Path) -> tuple[str, str | None]:
-    """Return the name and group of the run in a folder.
-
-    Example:
-        >>> run_name(Path("runs/demo/02_first_token/.seed-123.partial"))
-        ('02_first_token/seed-123', 'demo')
-        >>> run_name(Path("runs/single"))
-        ('single', None)
-    """
-    folder = folder.resolve()
-    cell = _CELL.fullmatch(folder.name)
-    return (f"{folder.parent.name}/{cell[1]}", folder.parents[1].name) if cell else (folder.name, None)
 
 
 class _Sink(Logger):
