@@ -78,6 +78,7 @@ COMMANDS: Commands = {
         "table": Command(
             "ftkit.commands.ablation:ablation_table", "print the table of results beside published figures"
         ),
+        "add": Command("ftkit.commands.ablation:ablation_add", "add a run that was made elsewhere to the table"),
         "report": Command("ftkit.commands.ablation:ablation_report", "write the report: HTML, Markdown, CSV and plots"),
     },
 }

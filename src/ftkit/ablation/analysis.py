@@ -115,7 +115,7 @@ def _names(row: SweepRow, other: SweepRow) -> bool:
 
 def _differences(origin: SweepRow, row: SweepRow) -> Mapping[str, str] | None:
     """Return the settings in which two rows differ, for a seed that both have if there is one."""
-    if not origin.done or not row.done:
+    if not origin.done or not row.done or any(run.external for run in (*origin.done, *row.done)):
         return None
     common = {run.seed for run in origin.done} & {run.seed for run in row.done}
     one, other = (next((run for run in runs if run.seed in common), runs[0]) for runs in (origin.done, row.done))

@@ -14,7 +14,8 @@ from ftkit.config_files import read_config
 from ftkit.errors import InputError
 
 Format = Literal["text", "markdown", "csv", "spreadsheet"]  # how a table can be printed
-_ROW_FILE = re.compile(r"(\d+)_([A-Za-z0-9][A-Za-z0-9_.-]*)\.ya?ml")
+_LABEL = re.compile(r"(\d+)_([A-Za-z0-9][A-Za-z0-9_.-]*)")
+_ROW_FILE = re.compile(_LABEL.pattern + r"\.ya?ml")
 _SELECTION = re.compile(r"(\d+)(?:-(\d+))?")
 
 
@@ -162,6 +163,21 @@ class AblationFolder:
         The row comes last, so an overlay (smaller, on a GPU) can never undo what the row is about.
         """
         return [self.folder / "base.yaml", *overlays, row.path]
+
+
+def label_parts(label: str) -> tuple[int, str]:
+    """Return number and name of a row from its label.
+
+    Example:
+        >>> label_parts("02_first_token")
+        (2, 'first_token')
+
+    Raises:
+        InputError: It is no label.
+    """
+    if not (match := _LABEL.fullmatch(label)):
+        raise InputError("not the label of a row", field="row", got=label, fix="write NN_name, such as 20_trainer")
+    return int(match[1]), match[2]
 
 
 def format_numbers(numbers: Sequence[int]) -> str:

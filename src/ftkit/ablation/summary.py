@@ -14,7 +14,7 @@ from ftkit.ablation.convergence import not_converged
 from ftkit.ablation.identity import changes
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.run_answers import over_seeds
-from ftkit.ablation.sweep import RunState, SweepRow
+from ftkit.ablation.sweep import EXTERNAL, RunState, SweepRow
 from ftkit.results.comparison import Comparison
 from ftkit.results.preferences import WON, interval_of_counts
 from ftkit.results.statistics import seed_spread, wilson_limits
@@ -48,8 +48,8 @@ class RowSummary:
         peak_memory_mb: Highest memory use of any run.
         trainable: The number of trainable parameters.
         checkpoint_mb: The size of the checkpoint.
-        status: ``done``, ``not converged``, ``skipped``, ``failed``, ``unfinished``, ``running``, ``not run`` or
-            ``2 of 3 seeds``.
+        status: ``done``, ``external``, ``not converged``, ``skipped``, ``failed``, ``unfinished``, ``running``,
+            ``not run`` or ``2 of 3 seeds``.
         reason: Why the first missing seed is missing; empty if none is, or if nobody knows.
         converged: Whether the training of every seed did, see :mod:`ftkit.ablation.convergence`.
         notes: Why a seed is missing, did not converge, or was run otherwise than the first one.
@@ -203,22 +203,27 @@ def _status(runs: Sequence[RunState]) -> str:
     if not statuses:
         return "not run"
     if len(set(statuses)) == 1:
-        return statuses[0]
+        return EXTERNAL if any(run.external for run in runs) else statuses[0]
     return f"{statuses.count('done')} of {len(statuses)} seeds"
 
 
 def _notes(row: SweepRow, trouble: Mapping[int, str]) -> list[str]:
     several = len(row.runs) > 1
+    stated = [
+        f"made elsewhere, read from {run.identity[EXTERNAL]['predictions']}; its costs are as stated, not measured"
+        for run in row.done[:1]
+        if run.external
+    ]
     missing = [
         (f"seed {run.seed}: " if several else "") + run.status + (f": {run.reason}" if run.reason else "")
         for run in row.runs
         if run.status != "done"
     ]
     missing += [f"{f'seed {seed}: ' if several else ''}not converged: {reason}" for seed, reason in trouble.items()]
-    return missing + [
+    return [*stated, *missing] + [
         f"seed {run.seed} was run otherwise than seed {row.done[0].seed}: {differing}"
         for run in row.done[1:]
-        if (differing := _differing(row.done[0], run))
+        if not run.external and (differing := _differing(row.done[0], run))
     ]
 
 

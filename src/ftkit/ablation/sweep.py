@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftkit.ablation.folder import AblationFolder
+from ftkit.ablation.folder import AblationFolder, label_parts
 from ftkit.ablation.ledger import Ledger
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.result import Result
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ftkit.ablation.run_answers import RunAnswers
 
 DESCRIPTION_FILE = "ablation.json"
+EXTERNAL = "external"  # marks a row, and the identity of a run, that was made elsewhere
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class RunState:
     result: Result | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
     time: str = ""
+
+    @property
+    def external(self) -> bool:
+        """Return whether the run was made elsewhere."""
+        return EXTERNAL in self.identity
 
     @cached_property
     def answers(self) -> RunAnswers | None:
@@ -94,18 +100,58 @@ class Sweep:
 
 
 def write_description(out: Path, ablation: AblationFolder) -> None:
-    """Write ``OUT/ablation.json``, so that the output folder explains itself; an unchanged one stays."""
-    description = {
-        "format": FORMAT,
-        "name": ablation.folder.resolve().name,
-        "rows": [
-            {"number": row.number, "label": row.label, "name": row.name, "question": row.question}
-            for row in ablation.rows
-        ],
-        "published": asdict(ablation.published),
-    }
-    text = json.dumps(description, indent=2) + "\n"
+    """Write ``OUT/ablation.json``, so that the output folder explains itself; an unchanged one stays.
+
+    Rows that were made elsewhere stay in it.
+
+    Raises:
+        InputError: One of those has the number of a row of the ablation.
+    """
     path = out / DESCRIPTION_FILE
+    rows: list[dict[str, Any]] = [
+        {"number": row.number, "label": row.label, "name": row.name, "question": row.question} for row in ablation.rows
+    ]
+    numbers = {row.number: row for row in ablation.rows}
+    for row in _description(path).get("rows", []) if path.exists() else []:
+        if row.get(EXTERNAL) and row["number"] in numbers:
+            problem = f"has the number of {row['label']}, which was made elsewhere and added to {out}"
+            raise InputError(problem, file=numbers[row["number"]].path, fix="give it another number")
+        rows += [row] if row.get(EXTERNAL) else []
+    name, published = ablation.folder.resolve().name, asdict(ablation.published)
+    _write(path, {"format": FORMAT, "name": name, "rows": _sorted(rows), "published": published})
+
+
+def add_row(out: Path, label: str, question: str) -> None:
+    """Add a row that was made elsewhere to ``OUT/ablation.json``, or replace it.
+
+    Raises:
+        InputError: The ablation has a row with this number.
+    """
+    number, name = label_parts(label)
+    path = out / DESCRIPTION_FILE
+    description = _description(path)
+    others = [row for row in description["rows"] if row["label"] != label or not row.get(EXTERNAL)]
+    if taken := [row["label"] for row in others if row["number"] == number]:
+        raise InputError(f"the number is that of {taken[0]}", field="row", got=label, fix="take another number")
+    row = {"number": number, "label": label, "name": name, "question": question, EXTERNAL: True}
+    _write(path, {**description, "rows": _sorted([*others, row])})
+
+
+def _description(path: Path) -> dict[str, Any]:
+    """Return what ``ablation.json`` says; nothing where it cannot be read, for it is written anew."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _sorted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: row["number"])
+
+
+def _write(path: Path, description: Mapping[str, Any]) -> None:
+    text = json.dumps(description, indent=2) + "\n"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         with atomic_write(path) as file:
             file.write(text)

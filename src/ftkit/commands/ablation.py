@@ -59,7 +59,7 @@ def ablation_status(directory: Path) -> str:
         if not row.runs:
             lines.append(f"{row.number:>3}  {row.name:<26} {'':<10} not run")
         for run in row.runs:
-            reason = f": {run.reason}" if run.reason else ""
+            reason = f": {run.reason}" if run.reason else ", made elsewhere" if run.external else ""
             lines.append(f"{row.number:>3}  {row.name:<26} seed {run.seed:<5} {run.status}{reason}")
     return "\n".join([*lines, *(f"notice: {notice}" for notice in sweep.notices)]) + "\n"
 
@@ -113,6 +113,33 @@ def ablation_report(
     from ftkit.report.wandb_report import log_report
 
     return f"{said}{log_report(built, directory, out)}\n"
+
+
+def ablation_add(
+    directory: Path,
+    row: str,
+    predictions: Path,
+    costs: Path | None = None,
+    seed: int | None = None,
+    question: str = "",
+) -> str:
+    """Add a run that was made elsewhere to an output folder, as a row of its table and report.
+
+    Args:
+        directory: The output folder of `ftkit ablation run`.
+        row: Number and name of the row, such as 20_trainer.
+        predictions: Its prediction file over the test examples of the ablation.
+        costs: A YAML file with what it cost: seconds, peak_memory_mb, trainable_parameters, checkpoint_mb, device,
+            machine, base_model, made_with; any of them.
+        seed: The seed whose runs it is compared with; the first one that is done if not given.
+        question: What the row asks.
+
+    Returns:
+        Where the run is.
+    """
+    from ftkit.ablation.external import add_external_run
+
+    return f"{add_external_run(directory, row, predictions, costs, seed, question)}\n"
 
 
 def parse_seeds(text: str) -> list[int]:

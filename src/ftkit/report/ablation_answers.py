@@ -44,7 +44,7 @@ def _sentences(analysis: Analysis, row: RowSummary, confusion: Confusion | None)
         other = next(other for other in analysis.rows if other.number == number)
         sentences.append(compared(row, other, comparison))
     if row.notes:
-        complete = row.status in ("done", "not converged")
+        complete = row.status in ("done", "external", "not converged")
         sentences.append(f"{'Mind' if complete else 'Incomplete'}: {'; '.join(row.notes)}.")
     return sentences
 
