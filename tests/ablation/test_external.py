@@ -144,9 +144,9 @@ def test_an_added_row_with_the_number_of_a_new_one_is_told(study: Path) -> None:
 
 
 BAD: dict[str, tuple[Any, str, str, str]] = {
-    "other ids": (frame(3).assign(id=lambda table: "x" + table["id"]), "20_t", "", "got '0 in common'"),
-    "fewer examples": (frame(3, 299), "20_t", "", "its 299 examples are not the 300"),
-    "other labels": (frame(3).assign(label=["spam", *["ham"] * 299]), "20_t", "", "1 labels are not those of"),
+    "other ids": (frame(3).assign(id=lambda table: "x" + table["id"]), "20_t", "", "(got '0 ids in common')"),
+    "fewer examples": (frame(3, 299), "20_t", "", "its 299 examples or their labels are not the 300 of"),
+    "other labels": (frame(3).assign(label=["spam", *["ham"] * 299]), "20_t", "", "(got '300 ids in common')"),
     "no label": (frame(3).assign(label=[None, *["ham"] * 299]), "20_t", "", "sms-299: an example has no label"),
     "taken number": (frame(3), "02_other", "", "row: the number is that of 02_first"),
     "own row": (frame(3), "02_first", "", "row: the number is that of 02_first"),

@@ -144,7 +144,7 @@ class Recorded:
 def test_a_workspace_report_shows_the_runs_of_the_group_by_variant(study: Path) -> None:
     wr, report = Recorded(), read_results(study)
     build_workspace_report(wr, report, "demo", "ftkit", "me", ["me/chart"])
-    summary, runs = wr.calls["Runset"]
+    runs, summary = wr.calls["Runset"]
     assert summary["filters"] == f"Metric('ID') = '{report_id(report)}'"
     assert runs["filters"] == "Metric('Group') = 'demo' and Metric('JobType') != 'report'"
     assert runs["groupby"] == ["JobType"]

@@ -108,17 +108,17 @@ def write_description(out: Path, ablation: AblationFolder) -> None:
         InputError: One of those has the number of a row of the ablation.
     """
     path = out / DESCRIPTION_FILE
-    rows: list[dict[str, Any]] = [
-        {"number": row.number, "label": row.label, "name": row.name, "question": row.question} for row in ablation.rows
+    own = {row.number: row for row in ablation.rows}
+    rows = [
+        {"number": row.number, "label": row.label, "name": row.name, "question": row.question} for row in own.values()
     ]
-    numbers = {row.number: row for row in ablation.rows}
-    for row in _description(path).get("rows", []) if path.exists() else []:
-        if row.get(EXTERNAL) and row["number"] in numbers:
+    added = [row for row in _description(path)["rows"] if row.get(EXTERNAL)]
+    for row in added:
+        if row["number"] in own:
             problem = f"has the number of {row['label']}, which was made elsewhere and added to {out}"
-            raise InputError(problem, file=numbers[row["number"]].path, fix="give it another number")
-        rows += [row] if row.get(EXTERNAL) else []
+            raise InputError(problem, file=own[row["number"]].path, fix="give it another number")
     name, published = ablation.folder.resolve().name, asdict(ablation.published)
-    _write(path, {"format": FORMAT, "name": name, "rows": _sorted(rows), "published": published})
+    _write(path, {"format": FORMAT, "name": name, "rows": [*rows, *added], "published": published})
 
 
 def add_row(out: Path, label: str, question: str) -> None:
@@ -128,30 +128,25 @@ def add_row(out: Path, label: str, question: str) -> None:
         InputError: The ablation has a row with this number.
     """
     number, name = label_parts(label)
-    path = out / DESCRIPTION_FILE
-    description = _description(path)
+    description = _description(out / DESCRIPTION_FILE)
     others = [row for row in description["rows"] if row["label"] != label or not row.get(EXTERNAL)]
     if taken := [row["label"] for row in others if row["number"] == number]:
         raise InputError(f"the number is that of {taken[0]}", field="row", got=label, fix="take another number")
     row = {"number": number, "label": label, "name": name, "question": question, EXTERNAL: True}
-    _write(path, {**description, "rows": _sorted([*others, row])})
+    _write(out / DESCRIPTION_FILE, {**description, "rows": [*others, row]})
 
 
 def _description(path: Path) -> dict[str, Any]:
-    """Return what ``ablation.json`` says; nothing where it cannot be read, for it is written anew."""
+    """Return what ``ablation.json`` says; no rows where it cannot be read, for it is written anew."""
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _sorted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(rows, key=lambda row: row["number"])
+        return {"rows": [], **json.loads(path.read_bytes())}
+    except (OSError, ValueError, TypeError):
+        return {"rows": []}
 
 
 def _write(path: Path, description: Mapping[str, Any]) -> None:
-    text = json.dumps(description, indent=2) + "\n"
+    rows = sorted(description["rows"], key=lambda row: row["number"])
+    text = json.dumps({**description, "rows": rows}, indent=2) + "\n"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         with atomic_write(path) as file:
             file.write(text)

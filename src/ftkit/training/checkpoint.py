@@ -162,28 +162,13 @@ class TrainedStateModule(L.LightningModule):
 
     @classmethod
     def load_from_checkpoint(
-        cls,
-        checkpoint_path: Any,
-        map_location: Any = None,
-        hparams_file: Any = None,
-        strict: bool | None = None,
-        weights_only: bool | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Load a tuned model as Lightning's method of this name does: in training mode, on the device of its weights.
+        cls, checkpoint_path: Any, map_location: Any = None, hparams_file: Any = None,
+        strict: bool | None = None, weights_only: bool | None = None, **kwargs: Any,
+    ) -> Self:  # fmt: skip
+        """Load a tuned model as Lightning's method does: in training mode, on the device of its weights.
 
-        Lightning's own would build the network before it has looked into the checkpoint for classes and commit.
-
-        Args:
-            checkpoint_path: As in :meth:`load`.
-            map_location: Where the trained weights are put, as ``torch.load`` takes it.
-            hparams_file: Not taken; name what differs as ``kwargs``.
-            strict: The names and shapes of the trained weights are always compared.
-            weights_only: Code in a checkpoint is always refused.
-            **kwargs: Constructor arguments that differ from those of training.
-
-        Raises:
-            InputError: As in :meth:`load`, or a ``hparams_file`` is given.
+        Lightning's own builds the network before it has looked into the checkpoint for classes and commit. What was
+        trained is always compared (``strict``), code always refused (``weights_only``); the rest is as in :meth:`load`.
         """
         if hparams_file is not None:
             raise InputError("is not taken", field="hparams_file", fix="name the arguments that differ")

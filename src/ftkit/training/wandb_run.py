@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from ftkit.results.predictions import read_predictions
 from ftkit.run_folder import CONFIG_FILE, RESULT_FILE, predictions_file
-from ftkit.training.run_names import RunNames
+from ftkit.training.run_names import run_names
 from ftkit.wandb_settings import mode, start_run
 
 MAX_TABLE_ROWS = 10_000  # of predictions; all of them are in the local file
@@ -53,13 +53,13 @@ class WandbRun(L.Callback):
         """Start the run; a ``test`` after a ``fit`` of the same trainer goes on with its run."""
         if self._sink is None and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             folder = Path(trainer.default_root_dir)
-            names = RunNames.of(folder)
+            names = run_names(folder)
             self._sink = _Sink(
                 folder,
-                name=self.name or names.name,
+                name=self.name or names["name"],
                 project=self.project,
-                group=self.group or names.group,
-                job_type=names.variant if names.group else None,
+                group=self.group or names["group"] or None,
+                job_type=names["variant"] if names["group"] else None,
                 tags=self.tags,
                 mode=mode(self.offline),
             )
