@@ -325,5 +325,6 @@ class FtkitCLI(HookedCLI):
 
 def find_own_modules() -> None:
     """Look for the modules of class paths in the current folder too, behind the packages, as ``python -m`` does."""
-    if not sys.flags.safe_path and not {"", str(Path.cwd())} & set(sys.path):
+    # An empty entry, as in a notebook, will not do: the folder changes while a config file is parsed.
+    if not sys.flags.safe_path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))

@@ -14,7 +14,7 @@ from ftkit.ablation.runner import run
 from ftkit.cli import main
 from ftkit.errors import EnvironmentFault, ExitCode
 from ftkit.report.ablation_report import read_results, write
-from ftkit.report.wandb_report import _artifact, _publish, build_workspace_report, log_report, report_id
+from ftkit.report.wandb_report import _artifact, _publish, _table, build_workspace_report, log_report, report_id
 
 WANDB = Path(sys.executable).parent / "wandb"
 
@@ -53,9 +53,8 @@ def test_an_offline_summary_run_holds_table_plots_and_files_and_is_made_once(
         (1, 0.95, "done"), (2, 0.72, "done"), (3, None, "skipped"),
     ]  # fmt: skip
     assert "costs 23.0 points" in rows[1]["answer"]
-    pictures = [row["answers"] for row in rows]
-    assert [picture and picture["_type"] for picture in pictures] == ["image-file", "image-file", None]
-    assert (folder / "files" / pictures[0]["path"]).read_bytes().startswith(b"\x89PNG")
+    pictures = _table(read_results(study), study / "report" / "plots").get_column("answers")
+    assert [None if one is None else one.format for one in pictures] == ["png", "png", None]
     records = subprocess.run([*command[:4], folder], capture_output=True, check=True, text=True).stdout
     assert '"run_group":"demo"' in records
     assert "02_first/seed-123/predictions-test.tsv" in records

@@ -42,11 +42,10 @@ def case(
     sheet = tmp_path / "three.csv"
     lines = [f"{label},{WORDS[label]} {number}" for number in range(8) for label in WORDS]
     sheet.write_text("\n".join(["label,text", *lines]), encoding="utf-8")
-    asked = tmp_path / "asked.jsonl"
+    asked = vlm_examples("messages").with_name("asked.jsonl")  # beside the pictures
     rows = [json.loads(line) for line in vlm_examples("messages").read_text(encoding="utf-8").splitlines()]
     for number, row in enumerate(rows):
         row["messages"][-1]["content"] = ("yes", "no")[number % 2]
-        row["images"] = [str(vlm_examples("messages").parent / name) for name in row["images"]]
     asked.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
 
     def classifier(**options: Any) -> Any:
