@@ -75,7 +75,8 @@ for name, arguments in json.load(open(sys.argv[1])).items():
 """
 CODES = {
     "doctor": 0, "data show": 0, "images prepare": 0, "model show": 0, "fit": 0, "validate": 0, "test": 0, "predict": 0,
-    "evaluate": 0, "ablation run": 4, "ablation status": 0, "ablation table": 0, "ablation report": 0, "push": 0,
+    "evaluate": 0, "ablation run": 4, "ablation status": 0, "ablation table": 0, "ablation add": 0,
+    "ablation report": 0, "push": 0,
     "serve": 143, "error": 2, "error, debug": 2, "wandb fit": 0, "wandb test": 0,
     "push, no network": 3, "hub model": 3,
 }  # fmt: skip
@@ -132,6 +133,7 @@ def commands(config: Path, weights: Path, out: Path) -> dict[str, list[str]]:
         "ablation run": ["ablation", "run", str(sweep), "--out", swept],
         "ablation status": ["ablation", "status", swept],
         "ablation table": ["ablation", "table", swept],
+        "ablation add": ["ablation", "add", swept, "20_added", predictions],
         "ablation report": ["ablation", "report", swept],
         "push": ["push", run, "me/spam", "--dry_run", str(out / "repository")],
         "serve": ["serve", run, "--port", str(port)],
