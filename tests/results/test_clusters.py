@@ -104,3 +104,16 @@ def test_a_large_cluster_that_answers_alike_is_as_telling_as_a_single_example() 
     balance = 2 * 0.025**0.5 - 1
     upper = clopper_pearson(3 / 4 * independent, independent)[1]
     assert low == pytest.approx(3 / 4 - np.hypot(3 / 4 * (1 - balance), balance * (upper - 3 / 4)))
+
+
+def test_large_clusters_of_small_gains_have_the_interval_of_their_signs() -> None:
+    """Eight clusters of about 100 examples, each with one gain more than losses: nearly those of 8 equal signs."""
+    clusters = np.repeat(np.arange(8), [100, 100, 100, 100, 99, 99, 99, 99])
+    gained = np.zeros(len(clusters), int)
+    gained[np.unique(clusters, return_index=True)[1]] = 1
+    equal = np.repeat(np.arange(8), 100)
+    ones = (np.arange(800) % 100 == 0).astype(int)
+    assert cluster_interval(gained, clusters) == pytest.approx(cluster_interval(ones, equal), rel=0.02)
+    gained[clusters == 7] *= -1
+    ones[equal == 7] *= -1
+    assert cluster_interval(gained, clusters) == pytest.approx(cluster_interval(ones, equal), rel=0.02)

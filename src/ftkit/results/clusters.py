@@ -49,7 +49,7 @@ def cluster_sign_flip_test(gained: np.ndarray, clusters: np.ndarray) -> float:
     Source: I. A. Canay, J. P. Romano and A. M. Shaikh, Randomization tests under an approximate symmetry assumption,
     Econometrica 85 (2017); why clusters: E. Miller, Adding error bars to evals, arXiv 2411.00640 (2024).
     """
-    return sign_flip_test(_sums(gained, clusters))
+    return sign_flip_test(_sums(gained, clusters)[0])
 
 
 def cluster_interval(
@@ -78,16 +78,13 @@ def cluster_interval(
         >>> low < 0 < high
         True
     """
-    return paired_interval(_sums(gained, clusters), answers, level, sizes=np.bincount(_numbered(clusters)))
+    sums, sizes = _sums(gained, clusters)
+    return paired_interval(sums, answers, level, sizes)
 
 
-def _sums(gained: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    numbered = _numbered(clusters)
-    sums = np.zeros(numbered.max(initial=-1) + 1, np.int64)
-    np.add.at(sums, numbered, gained)
-    return sums
-
-
-def _numbered(clusters: np.ndarray) -> np.ndarray:
-    """Return the clusters without gaps: those of some of the examples are not all that there are."""
-    return np.unique(clusters, return_inverse=True)[1]
+def _sums(gained: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the gain of each cluster that there is, and its size."""
+    _, numbers, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+    sums = np.zeros(len(sizes), np.int64)
+    np.add.at(sums, numbers, gained)
+    return sums, sizes

@@ -36,7 +36,7 @@ def sign_flip_test(gained: np.ndarray) -> float:
     differences = _differences(gained, np.ones_like(gained))
     if len(differences.counts) <= 1:
         return mcnemar_exact(int((gained > 0).sum()), int((gained < 0).sum()))
-    return min(1.0, 2 * _upper_tail(differences, abs(int(gained.sum())), 0.5))
+    return min(1.0, 2 * _upper_tail(differences, abs(int(gained.sum())), 0.0))
 
 
 def paired_interval(
@@ -152,22 +152,16 @@ def _lowest_balance(differences: _Differences, total: int, level: float) -> floa
     """Return the mean balance under which a total of at least ``total`` has probability ``(1 - level) / 2``."""
     if total == -differences.total:
         return -1.0
-    tail = (1 - level) / 2
-    share = optimize.brentq(lambda share: _upper_tail(differences, total, share) - tail, 0.0, 1.0, xtol=1e-14)
+    tail, limit = (1 - level) / 2, 40 / differences.means.min()  # odds of e^40 are those of certainty
+    log_odds = optimize.brentq(lambda odds: _upper_tail(differences, total, odds) - tail, -limit, limit, xtol=1e-14)
     weights = differences.amounts * differences.counts
-    return float(weights @ (2 * _tilted(share, differences.means) - 1)) / differences.total
+    return float(weights @ (2 * special.expit(differences.means * log_odds) - 1)) / differences.total
 
 
-def _upper_tail(differences: _Differences, total: int, share: float) -> float:
-    """Return P(gains minus losses >= ``total``) where a mean difference of 1 is a gain with probability ``share``.
-
-    Args:
-        differences: What differs.
-        total: The total that was found.
-        share: In [0, 1]; at 0.5 every sign is as likely as the other.
-    """
+def _upper_tail(differences: _Differences, total: int, log_odds: float) -> float:
+    """Return P(gains minus losses >= ``total``) where ``log_odds * mean`` are a difference's odds to be a gain."""
     amounts, means, counts = differences
-    n, p = np.repeat([counts, _tilted(share, means)], counts + 1, axis=1)
+    n, p = np.repeat([counts, special.expit(np.clip(log_odds * means, -40, 40))], counts + 1, axis=1)
     pmf = stats.binom.pmf(np.concatenate([np.arange(count + 1) for count in counts]), n, p)
     probability = np.ones(1)  # of the number of units that were gained
     for amount, part in zip(amounts, np.split(pmf, (counts + 1).cumsum()[:-1]), strict=True):
@@ -176,8 +170,3 @@ def _upper_tail(differences: _Differences, total: int, share: float) -> float:
         probability = np.convolve(probability, gained)
     least = (total + differences.total) // 2
     return float(probability[least:].sum())
-
-
-def _tilted(share: float, mean: np.ndarray) -> np.ndarray:
-    """Return the probability that a difference is a gain: the odds of a mean of 1 to the power of its own mean."""
-    return special.expit(mean * special.logit(share))
