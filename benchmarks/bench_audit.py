@@ -1,4 +1,4 @@
-"""Time and memory of an audit of many short texts, made by recombining a vocabulary, with planted twins.
+"""Time and memory of an audit of many short texts, made by recombining a vocabulary, with planted duplicates.
 
 One run, in a process of its own; what is found is compared with what was planted::
 
@@ -40,7 +40,8 @@ def main() -> None:
 
 
 def _measure(count: int) -> dict[str, float]:
-    from ftkit.examples.duplicates import LabeledText, find_duplicates
+    from ftkit.examples.duplicates import find_duplicates
+    from ftkit.results.duplicates import LabeledText
 
     texts, origin = _texts(count)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -62,7 +63,7 @@ def _measure(count: int) -> dict[str, float]:
         "planted_found": together,
         "sampled_pairs": found.recall[1] if found.recall else 0,
         "sampled_pairs_found": found.recall[0] if found.recall else 0,
-        "test_with_twin_in_train": int(found.examples["near"].in_train[train:].sum()),
+        "test_in_train": int(found.examples["near"].in_train[train:].sum()),
     }
 
 

@@ -72,8 +72,8 @@ def test_audit_returns_its_report_and_prints_nothing(tmp_path: Path, capsys: pyt
     test = pd.DataFrame({"label": ["ham", "ham"], "text": ["see  YOU", "later"]})
     found = ftkit.audit(train=tmp_path / "train.csv", test=test)
     assert capsys.readouterr().out == ""
-    assert found.to_pandas()["twin_text"].tolist() == ["See you"]
-    assert found.to_dict()["twins"]["normalized"]["test"]["twins"] == 1
+    assert found.to_pandas()["duplicate_text"].tolist() == ["See you"]
+    assert found.to_dict()["duplicates"]["normalized"]["test"]["in_train"] == 1
     assert "1 of 2 test examples" in found._repr_html_()
 
 

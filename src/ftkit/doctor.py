@@ -12,7 +12,7 @@ import torch
 
 from ftkit.lightning_cli import FtkitCLI
 from ftkit.lightning_errors import explain_refusals
-from ftkit.results.twins import twins_line
+from ftkit.results.duplicates import duplicates_line
 from ftkit.run_config import config_arguments
 from ftkit.training.checkpoint import AtomicCheckpointIO, trainable_parameters
 from ftkit.training.checks import CHECKS, Finding, images_counted
@@ -54,8 +54,8 @@ class _Examination(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         batch = next(iter(trainer.train_dataloader))  # type: ignore[arg-type]
         subject = Probe(pl_module, trainer.strategy.batch_to_device(batch))
-        if twins := getattr(trainer.datamodule, "report", {}).get("twins"):  # type: ignore[attr-defined]
-            print(f"notice: {twins_line(twins)}: ftkit data audit shows them", file=sys.stderr)
+        if duplicates := getattr(trainer.datamodule, "report", {}).get("duplicates"):  # type: ignore[attr-defined]
+            print(f"notice: {duplicates_line(duplicates)}: ftkit data audit shows them", file=sys.stderr)
         self.findings = [Finding("access", True, "weights, tokenizer and data are at hand")]
         reset_peak_memory()
         with deterministic(pl_module), trainer.precision_plugin.forward_context():

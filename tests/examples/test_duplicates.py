@@ -1,4 +1,4 @@
-"""Twins of examples: against a slow comparison of all pairs, planted in real messages, and in pictures."""
+"""Duplicates of examples: against a slow comparison of all pairs, planted in real messages, and in pictures."""
 
 import itertools
 import random
@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftkit.examples import duplicates, similarity
-from ftkit.examples.duplicates import LabeledText, crossing, find_duplicates, normalized
+from ftkit.examples.duplicates import crossing, find_duplicates, labeled_text, normalized
 from ftkit.examples.reader import Example
-from ftkit.examples.similarity import Pairs, likely_similar_texts, similar_texts, similar_to
+from ftkit.examples.similarity import Pairs, likely_similar_texts, similar_texts
 from ftkit.results.clusters import clusters_of
-from ftkit.results.twins import count_twins
+from ftkit.results.duplicates import LabeledText, count_duplicates
 
 SPLITS = ("train", "val", "test")
 
@@ -77,10 +77,10 @@ def test_texts_of_one_template_are_connected_without_comparing_all(monkeypatch: 
     compared = 0
     verified = similarity._verified
 
-    def counted(grams: object, first: np.ndarray, *others: object) -> Pairs:
+    def counted(texts: Sequence[str], first: np.ndarray, second: np.ndarray, threshold: float) -> Pairs:
         nonlocal compared
         compared += len(first)
-        return verified(grams, first, *others)  # type: ignore[arg-type]
+        return verified(texts, first, second, threshold)
 
     monkeypatch.setattr(similarity, "_verified", counted)
     pairs = np.array(list(_set(likely_similar_texts(texts, 0.6))))
@@ -88,10 +88,17 @@ def test_texts_of_one_template_are_connected_without_comparing_all(monkeypatch: 
     assert compared < 0.1 * len(texts) ** 2 / 2
 
 
+def test_short_texts_are_one_gram_also_with_a_null_character() -> None:
+    texts = ["ab", "ab\0\0\0", "a", "\U0001f600", "\U0001f600" * 6, "\U0001f600" * 7, "e\u0301", "\u200b"]
+    for threshold in (0.1, 1.0):
+        for find in (similar_texts, likely_similar_texts):
+            assert _set(find(texts, threshold)).keys() == slow_pairs(texts, threshold).keys() == {(4, 5)}
+
+
 def test_the_few_compared_with_all_tell_the_recall() -> None:
     texts, few = _sentences(300), np.arange(5, 300, 20)
     expected = {pair for pair in slow_pairs(texts, 0.5) if {*pair} & {*few.tolist()}}
-    assert similar_to(few, texts, 0.5) == expected
+    assert _set(similar_texts(texts, 0.5, few)).keys() == expected
     assert len(expected) > 5
 
 
@@ -129,7 +136,7 @@ def test_counts_are_those_of_all_pairs(drawn: list[tuple[int, int, int]], data: 
         (*(np.array([pair[side] for pair in half], int) for side in (0, 1)), np.array([near[pair] for pair in half]))
         for half in halves
     ]
-    found = count_twins(unit, split, label, given_edges)
+    found = count_duplicates(unit, split, label, given_edges)
 
     def alike(one: int, other: int) -> float:
         a, b = sorted((int(unit[one]), int(unit[other])))
@@ -151,16 +158,16 @@ def test_counts_are_those_of_all_pairs(drawn: list[tuple[int, int, int]], data: 
         before = [other for other in range(place) if alike(place, other)]
         chosen = [other for other in before if split[other] == 0] or before
         if not chosen:
-            assert found.twin[place] == -1
+            assert found.closest[place] == -1
         else:
-            assert found.twin[place] in chosen
-            assert found.similarity[place] == alike(place, found.twin[place])
+            assert found.closest[place] in chosen
+            assert found.similarity[place] == alike(place, found.closest[place])
             assert found.similarity[place] == max(alike(place, other) for other in chosen)
 
 
-def test_empty_texts_are_no_twins_of_each_other() -> None:
+def test_empty_texts_are_no_duplicates_of_each_other() -> None:
     found = find_duplicates({"train": [LabeledText("a", " "), LabeledText("b", "")], "test": [LabeledText("c", "")]})
-    assert all(twins.pairs.sum() == 0 for twins in found.examples.values())
+    assert all(kind.pairs.sum() == 0 for kind in found.examples.values())
     assert find_duplicates({"train": []}).examples["near"].pairs.sum() == 0
 
 
@@ -174,9 +181,9 @@ def test_examples_that_stand_in_train_are_counted_by_split() -> None:
         ],
         "test": [LabeledText("g", "hi", "ham"), LabeledText("h", "win now!", "spam")],
     }
-    assert crossing(splits) == {"val": {"examples": 3, "twins": 2, "conflict": 1}}
+    assert crossing(splits) == {"val": {"total": 3, "in_train": 2, "other_label": 1}}
     assert crossing({"train": splits["val"], "test": splits["test"]}) == {
-        "test": {"examples": 2, "twins": 1, "conflict": 0}
+        "test": {"total": 2, "in_train": 1, "other_label": 0}
     }
 
 
@@ -203,30 +210,31 @@ def test_above_20000_texts_the_recall_is_measured(monkeypatch: pytest.MonkeyPatc
 
 def test_an_examples_text_is_its_prompt_and_its_label_the_answer() -> None:
     asked = Example("a", [{"role": "user", "content": [{"type": "text", "text": "2+2?"}]}], "4")
-    assert LabeledText.of(asked) == LabeledText("a", "2+2?", "4")
-    assert LabeledText.of(Example("b", "", "Once upon a time")) == LabeledText("b", "Once upon a time")
+    assert labeled_text(asked) == LabeledText("a", "2+2?", "4")
+    assert labeled_text(Example("b", "", "Once upon a time")) == LabeledText("b", "Once upon a time")
 
 
-def test_examples_with_images_are_twins_by_prompt_and_picture() -> None:
-    one = LabeledText("a", "What is it?", "cat", (b"1",))
+def test_examples_with_images_are_duplicates_by_prompt_and_picture() -> None:
+    first, again, second = (b"1", 0b1111), (b"1 again", 0b0011), (b"2", 2**64 - 1)
+    one = LabeledText("a", "What is it?", "cat", (first,))
     splits = {
-        "train": [one, LabeledText("b", "Is it red?", "no", (b"1", b"2"))],
+        "train": [one, LabeledText("b", "Is it red?", "no", (first, second))],
         "test": [
             one._replace(id="c"),
-            one._replace(id="d", images=(b"1 again",)),  # looks like 1
-            one._replace(id="e", images=(b"2",)),
+            one._replace(id="d", images=(again,)),  # looks like the first
+            one._replace(id="e", images=(second,)),
             one._replace(id="f", text="Which is it?"),
-            LabeledText("g", "is it RED?", "yes", (b"1 again", b"2")),
+            LabeledText("g", "is it RED?", "yes", (again, second)),
         ],
     }
-    hashes = {b"1": 0b1111, b"1 again": 0b0011, b"2": 2**64 - 1}
-    found = find_duplicates(splits, hashes=hashes)
+    found = find_duplicates(splits)
     assert found.examples["normalized"].in_train.tolist()[2:] == [True, False, False, False, False]
     assert found.examples["near"].in_train.tolist()[2:] == [True, True, False, False, True]
     assert found.examples["near"].agrees.tolist()[2:] == [True, True, False, False, False]
     assert found.examples["near"].similarity[3] == 1 - 2 / 64
-    assert found.images["exact"].in_train[found.image_of >= 2].tolist() == [True, False, True, True, False, True]
-    assert found.images["near"].in_train[found.image_of >= 2].all()
+    assert found.images["image"].in_train[3:].tolist() == [True, False, True, True, False, True]
+    assert found.images["image"].split.tolist() == [0, 0, 0, 2, 2, 2, 2, 2, 2]
+    assert found.images["similar image"].in_train[3:].all()
 
 
 def test_hashes_of_pictures_survive_what_does_not_change_what_is_seen() -> None:
@@ -237,14 +245,14 @@ def test_hashes_of_pictures_survive_what_does_not_change_what_is_seen() -> None:
         image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((240, 180), image.Resampling.BICUBIC)
         for _ in range(60)
     ]
-    hashes = [similarity.image_hash(picture) for picture in pictures]
+    hashes = [similarity.image_key(b"", picture)[1] for picture in pictures]
     assert next(similarity.similar_hashes(hashes)).first.size == 0
     for change in (
         lambda picture: picture.resize((96, 72)),
         lambda picture: picture.resize((480, 360)),
         lambda picture: enhance.Brightness(picture).enhance(0.8),
     ):
-        changed = [similarity.image_hash(change(picture)) for picture in pictures]
+        changed = [similarity.image_key(b"", change(picture))[1] for picture in pictures]
         found = {
             (first, second - 60)
             for first, second in _set(similarity.similar_hashes([*hashes, *changed]))
@@ -252,6 +260,5 @@ def test_hashes_of_pictures_survive_what_does_not_change_what_is_seen() -> None:
         }
         assert sum(first == second for first, second in found) >= 57
         assert all(first == second for first, second in found)
-    assert similarity.image_hash(image.new("RGB", (50, 50), "white")) == similarity.image_hash(
-        image.new("L", (9, 9), 200)
-    )
+    plain = [image.new("RGB", (50, 50), "white"), image.new("L", (9, 9), 200)]
+    assert len({similarity.image_key(b"", picture) for picture in plain}) == 1

@@ -1,4 +1,4 @@
-"""The audit of real messages against a slow one, planted twins and conflicts, and every form that it is shown in."""
+"""The audit of real messages against a slow one, planted duplicates and conflicts, and every form of it."""
 
 import json
 import random
@@ -16,8 +16,9 @@ from ftkit.classifier.messages import read_messages
 from ftkit.classifier.splits import balanced_split, stratified_split
 from ftkit.cli import main
 from ftkit.commands.ablation import ablation_table
-from ftkit.examples.duplicates import LabeledText, normalized
+from ftkit.examples.duplicates import normalized
 from ftkit.report.audit import Audit
+from ftkit.results.duplicates import LabeledText
 from ftkit.training import split_data
 
 SPLITS = ("train", "val", "test")
@@ -60,18 +61,23 @@ def _slow(splits: dict[str, list[dict[str, str]]], kind: str) -> dict[str, Any]:
     for split in ("val", "test"):
         for label in ("ham", "spam"):
             here = [in_train.get(place, []) for place, one in enumerate(every) if one[:2] == (split, label)]
-            twins = [theirs for theirs in here if theirs]
-            agree = sum(set(theirs) == {label} for theirs in twins)
-            counts = {"examples": len(here), "twins": len(twins), "agree": agree, "conflict": len(twins) - agree}
+            known = [theirs for theirs in here if theirs]
+            agree = sum(set(theirs) == {label} for theirs in known)
+            counts = {
+                "total": len(here),
+                "in_train": len(known),
+                "same_label": agree,
+                "other_label": len(known) - agree,
+            }
             found.setdefault(split, {})[label] = counts
     return found
 
 
 @needs_messages
 @pytest.mark.parametrize("kind", ["exact", "normalized", "near"])
-def test_the_published_split_has_the_twins_that_a_slow_comparison_finds(kind: str) -> None:
+def test_the_published_split_has_the_duplicates_that_a_slow_comparison_finds(kind: str) -> None:
     splits = _published()
-    found = ftkit.audit(**splits).to_dict()["twins"][kind]
+    found = ftkit.audit(**splits).to_dict()["duplicates"][kind]
     expected = _slow(splits, kind)
     assert {name: count for name, count in found["pairs"].items() if count} == expected["pairs"]
     assert {split: found[split]["by_label"] for split in ("val", "test")} == {
@@ -84,18 +90,18 @@ def test_the_published_split_in_figures() -> None:
     """The figures of docs/howto/audit.md."""
     found = ftkit.audit(**_published())
     counts = {
-        kind: [of_kind[split]["twins"] for split in ("val", "test")]
-        for kind, of_kind in found.to_dict()["twins"].items()
+        kind: [of_kind[split]["in_train"] for split in ("val", "test")]
+        for kind, of_kind in found.to_dict()["duplicates"].items()
     }
     assert counts == {"exact": [12, 36], "normalized": [14, 40], "near": [42, 80]}
-    near = found.to_dict()["twins"]["near"]
-    assert near["test"]["by_label"]["spam"] == {"examples": 159, "twins": 73, "agree": 73, "conflict": 0}
-    assert near["test"]["by_label"]["ham"] == {"examples": 141, "twins": 7, "agree": 7, "conflict": 0}
+    near = found.to_dict()["duplicates"]["near"]
+    assert near["test"]["by_label"]["spam"] == {"total": 159, "in_train": 73, "same_label": 73, "other_label": 0}
+    assert near["test"]["by_label"]["ham"] == {"total": 141, "in_train": 7, "same_label": 7, "other_label": 0}
     assert near["pairs"] == {
         "train-train": 230, "train-val": 87, "train-test": 144, "val-val": 4, "val-test": 33, "test-test": 21,
     }  # fmt: skip
     assert found.answer.startswith(
-        "In train stand as well, at least nearly: 42 of 149 val examples (14 the same but for"
+        "Duplicates or near-duplicates in train: 42 of 149 val examples (14 the same but for"
     )
 
 
@@ -106,16 +112,16 @@ def test_all_messages_split_by_class_in_figures() -> None:
     splits = {
         name: [{"label": messages.labels[row], "text": messages.texts[row]} for row in rows[name]] for name in SPLITS
     }
-    near = ftkit.audit(**splits).to_dict()["twins"]["near"]
-    assert (near["val"]["twins"], near["test"]["twins"], near["test"]["examples"]) == (102, 153, 1117)
+    near = ftkit.audit(**splits).to_dict()["duplicates"]["near"]
+    assert (near["val"]["in_train"], near["test"]["in_train"], near["test"]["total"]) == (102, 153, 1117)
 
 
 @needs_messages
-def test_planted_twins_and_conflicts_are_found() -> None:
-    """Of messages without twins of their own, 60 are copied into test: as they are, retyped, or with a word changed."""
+def test_planted_duplicates_and_conflicts_are_found() -> None:
+    """60 messages without duplicates are copied into test: as they are, retyped, or with a word changed."""
     splits, rng = _published(), random.Random(1)
     clean = ftkit.audit(train=splits["train"] + splits["val"] + splits["test"])
-    alone = set(clean.ids) - {pair[key] for pair in clean.pairs() for key in ("id", "twin_id")}
+    alone = {one.id for one in clean.examples} - {pair[key] for pair in clean.pairs() for key in ("id", "duplicate_id")}
     originals = [one for one in splits["train"] if one["id"] in alone and len(one["text"]) >= 80]
     others = [one for one in splits["test"] if one["id"] in alone]
     planted = rng.sample(originals, 60)
@@ -132,14 +138,16 @@ def test_planted_twins_and_conflicts_are_found() -> None:
             label, _ = ("ham" if label == "spam" else "spam"), conflicts.add(f"copy{number}")
         copies.append({"id": f"copy{number}", "label": label, "text": text})
     found = ftkit.audit(train=splits["train"], test=[*others, *copies])
-    leaked = {pair["id"]: pair for pair in found.pairs() if pair["split"] == "test" and pair["twin_split"] == "train"}
+    leaked = {
+        pair["id"]: pair for pair in found.pairs() if pair["split"] == "test" and pair["duplicate_split"] == "train"
+    }
     assert leaked.keys() == {one["id"] for one in copies}  # recall and precision of 1
-    assert {name for name, pair in leaked.items() if pair["label"] != pair["twin_label"]} == conflicts
-    assert all(leaked[f"copy{number}"]["twin_id"] == one["id"] for number, one in enumerate(planted))
+    assert {name for name, pair in leaked.items() if pair["label"] != pair["duplicate_label"]} == conflicts
+    assert all(leaked[f"copy{number}"]["duplicate_id"] == one["id"] for number, one in enumerate(planted))
     kinds = [leaked[f"copy{number}"]["kind"] for number in range(60)]
     assert kinds == ["exact", "normalized", "near"] * 20
-    test = found.to_dict()["twins"]["near"]["test"]
-    assert (test["twins"], test["conflict"]) == (60, len(conflicts))
+    test = found.to_dict()["duplicates"]["near"]["test"]
+    assert (test["in_train"], test["other_label"]) == (60, len(conflicts))
     assert [pair["id"] in conflicts for pair in found.pairs()][: len(conflicts) + 1] == [True] * len(conflicts) + [
         False
     ]
@@ -164,18 +172,18 @@ def found() -> Audit:
 
 def test_every_count_of_a_small_audit(found: Audit) -> None:
     values = found.to_dict()
-    assert values["twins"]["exact"]["test"]["twins"] == 0
-    assert values["twins"]["normalized"]["pairs"]["train-train"] == 1
-    assert values["twins"]["normalized"]["pairs"]["train-test"] == 2
-    assert values["twins"]["near"]["test"] == {
-        "examples": 3, "twins": 2, "agree": 1, "conflict": 1,
-        "by_label": {"ham": {"examples": 3, "twins": 2, "agree": 1, "conflict": 1},
-                     "spam": {"examples": 0, "twins": 0, "agree": 0, "conflict": 0}},
+    assert values["duplicates"]["exact"]["test"]["in_train"] == 0
+    assert values["duplicates"]["normalized"]["pairs"]["train-train"] == 1
+    assert values["duplicates"]["normalized"]["pairs"]["train-test"] == 2
+    assert values["duplicates"]["near"]["test"] == {
+        "total": 3, "in_train": 2, "same_label": 1, "other_label": 1,
+        "by_label": {"ham": {"total": 3, "in_train": 2, "same_label": 1, "other_label": 1},
+                     "spam": {"total": 0, "in_train": 0, "same_label": 0, "other_label": 0}},
     }  # fmt: skip
     assert values["splits"]["train"]["empty"] == 1
     assert values["splits"]["train"]["labels"] == {"ham": 3, "spam": 2}
     assert values["splits"]["test"]["longest_letters"] == 38
-    assert [(pair["id"], pair["twin_id"], pair["kind"]) for pair in values["pairs"]] == [
+    assert [(pair["id"], pair["duplicate_id"], pair["kind"]) for pair in values["pairs"]] == [
         ("e1", "t2", "normalized"), ("e2", "t1", "near"), ("t3", "t2", "normalized"),
     ]  # fmt: skip
     assert json.loads(found.to_json()) == values
@@ -183,9 +191,9 @@ def test_every_count_of_a_small_audit(found: Audit) -> None:
 
 def test_an_audit_shows_itself(found: Audit) -> None:
     frame = found.to_pandas()
-    assert frame.loc[0, ["id", "twin_id", "label", "twin_label"]].tolist() == ["e1", "t2", "ham", "spam"]
+    assert frame.loc[0, ["id", "duplicate_id", "label", "duplicate_label"]].tolist() == ["e1", "t2", "ham", "spam"]
     text, html = str(found), found._repr_html_()
-    assert "2 of 3 test examples (1 the same but for case, 1 with another label)" in text
+    assert "2 of 3 test examples (1 the same but for case and white space, 1 with another label)" in text
     assert "test e2 ham: Shall we meet at seven <b>tonight</b>!" in text
     assert "&lt;b&gt;tonight" in html
     assert "<b>tonight" not in html
@@ -211,8 +219,8 @@ def test_the_command_reads_what_spreadsheets_and_pandas_write(
     arguments = ["data", "audit", "--train", str(tmp_path / "train.csv"), "--test", str(tmp_path / "test.parquet")]
     assert main([*arguments, "--json", "--html", str(page)]) == 0
     values = json.loads(capsys.readouterr().out)
-    assert values["twins"]["normalized"]["test"]["conflict"] == 1
-    assert values["pairs"][0]["twin_text"] == "Hello there; you"
+    assert values["duplicates"]["normalized"]["test"]["other_label"] == 1
+    assert values["pairs"][0]["duplicate_text"] == "Hello there; you"
     html = page.read_text(encoding="utf-8")
     assert "Hello there; you" in html
     assert 'type="search"' in html
@@ -227,7 +235,7 @@ def test_examples_to_train_on_are_compared_by_prompt(tmp_path: Path, capsys: pyt
     assert (
         main(["data", "audit", "--train", f"{tmp_path}/train.jsonl", "--test", f"{tmp_path}/test.jsonl", "--json"]) == 0
     )
-    assert json.loads(capsys.readouterr().out)["twins"]["normalized"]["test"]["conflict"] == 1
+    assert json.loads(capsys.readouterr().out)["duplicates"]["normalized"]["test"]["other_label"] == 1
 
 
 def test_pictures_are_compared_by_what_they_show(tmp_path: Path) -> None:
@@ -244,11 +252,27 @@ def test_pictures_are_compared_by_what_they_show(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = ftkit.audit(train=tmp_path / "train.jsonl", test=tmp_path / "test.jsonl")
     values = found.to_dict()
-    assert values["images"]["exact"]["examples_with_image_in_train"] == {"val": 0, "test": 1}
-    assert values["images"]["near"]["examples_with_image_in_train"] == {"val": 0, "test": 2}
-    assert [values["twins"][kind]["test"]["conflict"] for kind in ("exact", "normalized", "near")] == [1, 1, 2]
-    assert "near: 0 val, 2 test examples have an image in train" in str(found)
-    assert Path(found.image_names[2]).name == "again.jpg"
+    images = [values["duplicates"][kind]["test"] for kind in ("image", "similar image")]
+    assert [(one["total"], one["in_train"]) for one in images] == [(3, 1), (3, 2)]
+    assert [values["duplicates"][kind]["test"]["other_label"] for kind in ("exact", "normalized", "near")] == [1, 1, 2]
+    assert "image: images that are the same, whatever is asked about them" in str(found)
+
+
+def test_a_picture_that_cannot_be_read_is_named_with_its_example(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    line = {"prompt": "What is it?", "completion": "x", "image": "a.png"}
+    (tmp_path / "train.jsonl").write_text(json.dumps(line) + "\n")
+    assert main(["data", "audit", "--train", str(tmp_path / "train.jsonl")]) == 2
+    assert f"error: {tmp_path}/train.jsonl:1: images: an image cannot be used: " in capsys.readouterr().err
+
+
+def test_duplicates_of_val_in_test_alone_are_not_said_to_be_in_train() -> None:
+    one = {"label": "a", "text": "See you at seven"}
+    found = ftkit.audit(train=[{"label": "a", "text": "Something else"}], val=[one], test=[one])
+    assert found.answer == "No val or test example has a duplicate in train."
+    assert found.to_dict()["duplicates"]["near"]["pairs"]["val-test"] == 1
 
 
 @pytest.mark.parametrize(
@@ -291,42 +315,41 @@ def _demo(tmp_path: Path) -> list[str]:
     return [str(base / "base.yaml"), str(base / "demo.yaml"), str(config)]
 
 
-def test_a_config_is_audited_and_its_training_says_that_twins_cross(
+def test_a_config_is_audited_and_its_training_says_that_duplicates_cross(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configs = _demo(tmp_path)
     assert main(["data", "audit", *configs, "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
-    counts = {split: values["twins"]["normalized"][split] for split in ("val", "test")}
-    assert [(one["twins"], one["conflict"]) for one in counts.values()] == [(1, 1), (1, 0)]
+    counts = {split: values["duplicates"]["normalized"][split] for split in ("val", "test")}
+    assert [(one["in_train"], one["other_label"]) for one in counts.values()] == [(1, 1), (1, 0)]
     assert values["splits"]["train"]["tokens"] == {"cut": 0, "tokens lost": 0}
     assert main(["data", "audit", configs[0], configs[2], "--json"]) == 0  # the vocabulary is on the hub
     captured = capsys.readouterr()
     assert json.loads(captured.out)["splits"]["train"]["tokens"] == {}
     assert "notice: tokens are not counted: " in captured.err
     assert main(["doctor", *configs]) == 0
-    said = (
-        "notice: 1 of 12 val examples (1 with another label) and 1 of 24 test examples stand in train as well, but for"
-    )
+    said = "notice: 1 of 12 val examples (1 with another label or answer) and 1 of 24 test examples have a duplicate in"
     assert said in capsys.readouterr().err
 
 
-def test_the_notes_of_an_ablation_say_that_twins_cross(tmp_path: Path) -> None:
-    twins = {"test": {"examples": 300, "twins": 40, "conflict": 0}}
-    rows = {"01_base": {"result": {"data": {"source": "messages", "twins": twins}}}, "02_other": {}}
+def test_the_notes_of_an_ablation_say_that_duplicates_cross(tmp_path: Path) -> None:
+    found = {"test": {"total": 300, "in_train": 40, "other_label": 0}}
+    rows = {"01_base": {"result": {"data": {"source": "messages", "duplicates": found}}}, "02_other": {}}
     ftkit.Ablation(make_folder(tmp_path / "study", rows), out=tmp_path / "out").run(seeds=[123], engine=FakeEngine())
     lines = ablation_table(tmp_path / "out").splitlines()
-    said = "40 of 300 test examples stand in train as well, but for case and white space."
+    said = "40 of 300 test examples have a duplicate in train (but for case and white space)."
     assert sum(said in line for line in lines) == 1
 
 
-def test_of_very_many_examples_a_training_counts_no_twins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_very_many_examples_a_training_counts_no_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
     splits = {"train": [LabeledText("a", "hello"), LabeledText("b", "bye")], "test": [LabeledText("c", "Hello ")]}
     data = TextClassificationDataModule([{"text": "x", "label": "y"}])
-    data.note_twins(splits)
-    assert data.report == {"twins": {"test": {"examples": 1, "twins": 1, "conflict": 0}}}
+    data.note_duplicates(splits)
+    assert data.report == {"duplicates": {"test": {"total": 1, "in_train": 1, "other_label": 0}}}
     data.report = {}
-    data.note_twins({**splits, "test": [LabeledText("c", "hello!")]})
-    monkeypatch.setattr(split_data, "_LOOKED_AT", 2)
-    data.note_twins(splits)
+    data.note_duplicates({**splits, "test": [LabeledText("c", "hello!")]})
+    monkeypatch.setattr(split_data, "_COMPARED", 2)
+    data.datasets = splits
+    data.note_duplicates(splits)
     assert data.report == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import repeat
@@ -25,10 +25,11 @@ from ftkit.classifier.records import labelled, messages_of
 from ftkit.classifier.samplers import EpochSampler, Order
 from ftkit.classifier.splits import divide_stratified, draw_down
 from ftkit.errors import InputError
-from ftkit.examples.duplicates import LabeledText
+from ftkit.results.duplicates import LabeledText
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.distributed import processes
 from ftkit.training.source_data import SourceDataModule
+from ftkit.training.split_data import ImageKey
 from ftkit.training.splits import hold_out
 
 _UNCUT = 2**31
@@ -170,10 +171,10 @@ class TextClassificationDataModule(SourceDataModule):
         self.report |= _statistics(self.datasets, texts, encoded, self.encoding)
         if empty := sum(self.report["empty"].values()):
             warnings.warn(f"{empty} empty messages in {self.source}: each counts as one token", stacklevel=2)
-        self.note_twins(self._labeled(classes, splits))
+        self.note_duplicates(self._labeled(classes, splits))
         self.note_seed()
 
-    def labeled_texts(self) -> dict[SplitName, list[LabeledText]]:
+    def labeled_texts(self, image_key: ImageKey | None = None) -> Mapping[SplitName, Iterable[LabeledText]]:
         """Return the texts of each split with their labels."""
         return self._labeled(*self.examples())
 
@@ -273,8 +274,8 @@ class TextClassificationDataModule(SourceDataModule):
 
     def _labeled(
         self, classes: Sequence[str], splits: Mapping[str, Sequence[Example]]
-    ) -> dict[SplitName, list[LabeledText]]:
-        return {name: [LabeledText(one.id, one.text, classes[one.label]) for one in splits[name]] for name in SPLITS}
+    ) -> dict[SplitName, Iterable[LabeledText]]:
+        return {name: (LabeledText(one.id, one.text, classes[one.label]) for one in splits[name]) for name in SPLITS}
 
     def _max_length(self, train: list[list[int]], context_length: int) -> int:
         if self.padding == "longest":

@@ -1,21 +1,22 @@
-"""``ftkit data audit``: what stands in a data set more than once, within and between its splits."""
+"""``ftkit data audit``: what a data set has more than once, within and between its splits."""
 
 from __future__ import annotations
 
-import hashlib
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ftkit.errors import InputError, UnavailableError
-from ftkit.examples.duplicates import LabeledText, find_duplicates, split_codes
+from ftkit.examples.duplicates import find_duplicates, labeled_text
 from ftkit.examples.reader import Example, ImageReference, image_bytes, read_examples
-from ftkit.examples.similarity import image_hash
+from ftkit.examples.similarity import image_key
 from ftkit.examples.sources import open_source
 from ftkit.library_output import quiet_lightning
 from ftkit.report.audit import Audit
 from ftkit.report.page import to_html
+from ftkit.results.duplicates import LabeledText
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.storage import atomic_write
 
@@ -26,7 +27,7 @@ _SHAPED = {
 
 
 def audit_command(config: list[Path], *, json: bool = False, html: Path | None = None, **options: Any) -> Audit:
-    """Look for examples that stand in a data set more than once, and at labels, empty texts and lengths.
+    """Find examples that a data set has more than once; count labels, empty texts and lengths.
 
     Args:
         config: The config files that `ftkit fit` would be given, in the same order; none with `--train`.
@@ -50,7 +51,7 @@ def audit(
     columns: dict[str, str | int] | None = None,
     threshold: float = 0.6,
 ) -> Audit:
-    """Look for examples that stand in a data set more than once, and at labels, empty texts and lengths.
+    """Find examples that a data set has more than once; count labels, empty texts and lengths.
 
     Args:
         *config: The config files of a run, as for ``ftkit fit``; or else name the data:
@@ -59,7 +60,7 @@ def audit(
         val: The same for validation.
         test: The same for testing.
         columns: Our name of a column and the one in the data, such as {text: sentence}.
-        threshold: Jaccard similarity of character 5-grams from which texts are near twins, above 0 and at most 1.
+        threshold: Jaccard similarity of character 5-grams from which texts are near-duplicates, above 0 and at most 1.
 
     Returns:
         What was found: ``print`` and notebooks show it; ``to_dict()``, ``to_pandas()`` and ``pairs()`` hold it.
@@ -70,7 +71,7 @@ def audit(
     Example:
         >>> train = [{"text": "Call me now", "label": "ham"}, {"text": "See you", "label": "ham"}]
         >>> found = audit(train=train, test=[{"text": "call  me NOW", "label": "spam"}])
-        >>> found.to_dict()["twins"]["normalized"]["test"]["conflict"]
+        >>> found.to_dict()["duplicates"]["normalized"]["test"]["other_label"]
         1
     """
     given = {name: one for name, one in zip(SPLITS, (train, val, test), strict=True) if one is not None}
@@ -87,19 +88,18 @@ def _of_config(config: Sequence[Path], threshold: float) -> Audit:
     from ftkit.classifier.text_classifier import TextClassifier
     from ftkit.lightning_cli import FtkitCLI
     from ftkit.run_config import config_arguments
-    from ftkit.training.example_data import ExampleDataModule
     from ftkit.training.split_data import SplitDataModule
 
     quiet_lightning()
     cli = FtkitCLI(config_arguments(config), run=False)
     model, data = cli.model, cli.datamodule
     data.prepare_data()
-    splits = data.labeled_texts() if isinstance(data, SplitDataModule) else {}
-    if not isinstance(data, SplitDataModule) or not splits:
+    given = data.labeled_texts(_image_key) if isinstance(data, SplitDataModule) else {}
+    if not given:
         raise InputError("only ftkit's own data modules can be audited", field="data", got=type(data).__name__)
+    splits = {name: list(examples) for name, examples in given.items()}
     data.trainer = cli.trainer
     cli.trainer.strategy.connect(model)  # so that the data module finds the model; no weights are loaded
-    examples = {name: data.examples(name) if isinstance(data, ExampleDataModule) else [] for name in SPLITS}
     tokens: dict[str, dict[str, int]] = {}
     try:
         data.setup("fit")
@@ -113,70 +113,46 @@ def _of_config(config: Sequence[Path], threshold: float) -> Audit:
         for name in filter(splits.get, SPLITS):
             encoded = tokenizer([one.text for one in splits[name]], add_special_tokens=False)["input_ids"]
             tokens.setdefault("tokens lost", {})[name] = sum(max(0, len(ids) - longest) for ids in encoded)
-    source = str(getattr(data, "source", type(data).__name__))
-    return _audited(source, splits, _images(splits, examples), threshold, tokens)
+    return _audited(str(getattr(data, "source", type(data).__name__)), splits, threshold, tokens)
 
 
 def _of_sources(given: Mapping[SplitName, Any], columns: Mapping[str, str | int] | None, threshold: float) -> Audit:
     from ftkit.classifier.records import labelled, messages_of
 
     sources = {name: open_source(one, None, columns) for name, one in given.items()}
-    splits, examples = {}, {}
+    splits = {}
     for name, source in sources.items():
-        if not _SHAPED & {*source.columns}:
+        if {"text", "label"} <= {*source.columns} or not _SHAPED & {*source.columns}:
             found = messages_of(labelled(source))
             splits[name] = list(map(LabeledText, found.ids, found.texts, found.labels))
         else:
             images = bool({"image", "images"} & {*source.columns})
-            examples[name] = read_examples(source, images=images, repeated_ids=True)
-            splits[name] = [LabeledText.of(one, map(_sha256, one.images)) for one in examples[name]]
-    return _audited(sources["train"].title, splits, _images(splits, examples), threshold, {})
+            examples = read_examples(source, images=images, repeated_ids=True)
+            splits[name] = [labeled_text(one, [_image_key(image, one) for image in one.images]) for one in examples]
+    return _audited(sources["train"].title, splits, threshold, {})
 
 
 def _audited(
     source: str,
     splits: Mapping[SplitName, Sequence[LabeledText]],
-    images: Mapping[Hashable, ImageReference],
     threshold: float,
     tokens: Mapping[str, Mapping[str, int]],
 ) -> Audit:
-    hashes = {}
-    if images:
-        from ftkit.vlm.images import decode_image
-
-        for digest, image in images.items():
-            hashes[digest] = image_hash(decode_image(image_bytes(image), (255, 255, 255), _name(image)).image)
-    found = find_duplicates(splits, threshold, hashes)
+    found = find_duplicates(splits, threshold)
     examples = [one for name in SPLITS for one in splits.get(name, ())]
-    return Audit(
-        source,
-        [one.id for one in examples],
-        [one.text for one in examples],
-        [one.label for one in examples],
-        split_codes(splits),
-        found.examples,
-        threshold,
-        found.recall,
-        found.images,
-        found.image_of,
-        [_name(images[image]) for one in examples for image in one.images],
-        tokens,
-    )
+    return Audit(source, examples, found.examples, threshold, found.images, found.recall, tokens)
 
 
-def _images(
-    splits: Mapping[SplitName, Sequence[LabeledText]], examples: Mapping[SplitName, Sequence[Example]]
-) -> dict[Hashable, ImageReference]:
-    """Return an image for each of the keys that stand for images."""
-    pairs = (pair for name, found in examples.items() if found for pair in zip(splits[name], found, strict=True))
-    return {key: image for one, example in pairs for key, image in zip(one.images, example.images, strict=True)}
+def _image_key(image: ImageReference, example: Example) -> tuple[bytes, int]:
+    try:
+        return _key(image)
+    except InputError as error:
+        raise example.error(f"an image cannot be used: {error}", field="images") from error
 
 
-def _sha256(image: ImageReference) -> bytes:
-    return hashlib.sha256(image_bytes(image)).digest()
+@cache
+def _key(image: ImageReference) -> tuple[bytes, int]:
+    from ftkit.vlm.images import decode_image
 
-
-def _name(image: ImageReference) -> str:
-    if isinstance(image, bytes):
-        return "an image inside its record"
-    return str(image) if isinstance(image, Path) else f"{image.column} of example {image.example + 1}"
+    data = image_bytes(image)
+    return image_key(data, decode_image(data, (255, 255, 255), "image").image)

@@ -1,62 +1,51 @@
-"""Find examples that stand in a data set more than once: as they are, but for case and white space, or nearly."""
+"""Find examples that a data set has more than once: exactly, but for case and white space, or nearly."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ftkit.examples.messages import text_of
 from ftkit.examples.reader import Example
-from ftkit.examples.similarity import SAMPLE, Pairs, likely_similar_texts, similar_hashes, similar_texts, similar_to
-from ftkit.results.twins import Twins, count_twins
+from ftkit.examples.similarity import SAMPLE, Pairs, likely_similar_texts, similar_hashes, similar_texts
+from ftkit.results.duplicates import Duplicates, LabeledText, count_duplicates
 from ftkit.run_folder import SPLITS, SplitName
 
 EXACT_TEXTS, EXACT_LETTERS = 20_000, 10_000_000  # up to so many, all texts are compared
 
 
-class LabeledText(NamedTuple):
-    """An example as far as twins go: its name, its text, its class or answer, and what is equal for equal images."""
-
-    id: str
-    text: str
-    label: str | None = None
-    images: tuple[Hashable, ...] = ()
-
-    @classmethod
-    def of(cls, example: Example, images: Iterable[Hashable] = ()) -> LabeledText:
-        """Take an example's prompt as its text and its answer as its label; without a prompt, the answer as its text.
-
-        Args:
-            example: The example.
-            images: What is equal for equal images, such as their hashes.
-        """
-        parts = [] if isinstance(example.prompt, str) else [message["content"] for message in example.prompt]
-        text = example.prompt if isinstance(example.prompt, str) else "\n".join(map(text_of, parts))
-        if not text.strip():
-            return cls(example.id, example.completion, None, tuple(images))
-        return cls(example.id, text, example.completion, tuple(images))
-
-
 @dataclass(frozen=True)
-class Duplicates:
-    """What stands in a data set more than once.
+class Found:
+    """The duplicates of a data set.
 
     Attributes:
-        examples: Twins by kind: ``exact``, ``normalized`` and ``near``, each of which holds the one before.
-        images: The same of images, those of one example after the other: ``exact`` and ``near``; none without images.
-        image_of: int64 ``(images,)``: the place of the example that an image belongs to.
+        examples: By kind, ``exact``, ``normalized`` and ``near``, each of which holds the one before.
+        images: Those of the images of all examples, ``image`` and ``similar image``; none without images.
         recall: Where not all texts were compared: how many of the near pairs of some texts were found, and how many
             there are.
     """
 
-    examples: Mapping[str, Twins]
-    images: Mapping[str, Twins]
-    image_of: np.ndarray
+    examples: Mapping[str, Duplicates]
+    images: Mapping[str, Duplicates]
     recall: tuple[int, int] | None = None
+
+
+def labeled_text(example: Example, images: Iterable[Hashable] = ()) -> LabeledText:
+    """Return a prompt as text and its answer as label; without a prompt, the answer as text.
+
+    Args:
+        example: The example.
+        images: A key of each of its images.
+    """
+    prompt = example.prompt
+    text = prompt if isinstance(prompt, str) else "\n".join(text_of(message["content"]) for message in prompt)
+    if not text.strip():
+        return LabeledText(example.id, example.completion, None, tuple(images))
+    return LabeledText(example.id, text, example.completion, tuple(images))
 
 
 def normalized(text: str) -> str:
@@ -72,71 +61,63 @@ def normalized(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def split_codes(splits: Mapping[SplitName, Sequence[Any]]) -> np.ndarray:
-    """Return the split of every example, in their order: int64 ``(n,)``, 0 for train, 1 for val, 2 for test."""
-    return np.repeat(range(len(SPLITS)), [len(splits.get(name, ())) for name in SPLITS])
-
-
-def crossing(splits: Mapping[SplitName, Sequence[LabeledText]]) -> dict[str, dict[str, int]]:
-    """Count the val and test examples that stand in train as well, but for case, white space and Unicode form.
+def crossing(splits: Mapping[SplitName, Iterable[LabeledText]]) -> dict[str, dict[str, int]]:
+    """Count the val and test examples that are in train as well, but for case, white space and Unicode form.
 
     Args:
         splits: The examples by split.
 
     Returns:
-        By split: ``examples``, ``twins`` and ``conflict``, those with another label in train; only splits with twins.
+        By split ``total``, ``in_train`` and ``other_label``, those of which one in train has another label; only
+        splits with duplicates.
     """
-    examples = [example for name in SPLITS for example in splits.get(name, ())]
-    unit, label = _units(examples, [normalized(one.text) for one in examples]), _numbered(one.label for one in examples)
-    found, start = count_twins(unit, split_codes(splits), label), len(splits.get("train", ()))
-    counts: dict[str, dict[str, int]] = {}
+    labels: dict[Hashable, str | None] = {}
+    several, counts = set(), {}
+    for key, label in _keyed(splits.get("train", ())):
+        if labels.setdefault(key, label) != label:
+            several.add(key)
     for name in SPLITS[1:]:
-        here = slice(start, start := start + len(splits.get(name, ())))
-        if twins := int(found.in_train[here].sum()):
-            conflict = twins - int(found.agrees[here].sum())
-            counts[name] = {"examples": here.stop - here.start, "twins": twins, "conflict": conflict}
+        found = list(_keyed(splits.get(name, ())))
+        known = [key not in several and labels[key] == label for key, label in found if key in labels]
+        if known:
+            counts[str(name)] = {"total": len(found), "in_train": len(known), "other_label": known.count(False)}
     return counts
 
 
-def find_duplicates(
-    splits: Mapping[SplitName, Sequence[LabeledText]],
-    threshold: float = 0.6,
-    hashes: Mapping[Hashable, int] | None = None,
-) -> Duplicates:
-    """Find the twins of all examples, within and between splits.
+def find_duplicates(splits: Mapping[SplitName, Sequence[LabeledText]], threshold: float = 0.6) -> Found:
+    """Find the duplicates of all examples, within and between splits.
 
-    Exact twins have the same text and images. The texts of normalized ones are the same to :func:`normalized`. The
+    Exact ones have the same text and images. The texts of normalized ones are the same to :func:`normalized`. The
     normalized texts of near ones share most of their character 5-grams; of examples with images they are the same, and
-    the images look alike. Empty texts without images have no twins.
+    the images look alike. Empty texts without images have no duplicates.
 
     Args:
-        splits: The examples by split.
-        threshold: Jaccard similarity from which texts are near twins.
-        hashes: The perceptual hash of each image.
+        splits: The examples by split; the keys of images are :func:`~ftkit.examples.similarity.image_key`.
+        threshold: Jaccard similarity from which texts are near-duplicates.
     """
     examples = [example for name in SPLITS for example in splits.get(name, ())]
-    split = split_codes(splits)
+    split = np.repeat(range(len(SPLITS)), [len(splits.get(name, ())) for name in SPLITS])
     label = _numbered(example.label for example in examples)
-    texts = [normalized(example.text) for example in examples]
-    unit, image_of = _units(examples, texts), np.repeat(range(len(examples)), [len(one.images) for one in examples])
-    kinds = {"exact": count_twins(_units(examples, [example.text for example in examples]), split, label)}
-    kinds["normalized"] = count_twins(unit, split, label)
-    if not len(image_of):
+    texts, unit = [normalized(example.text) for example in examples], _numbered(key for key, _ in _keyed(examples))
+    exact = _numbered((one.text, one.images) if _filled(one) else place for place, one in enumerate(examples))
+    kinds = {"exact": count_duplicates(exact, split, label), "normalized": count_duplicates(unit, split, label)}
+    images: list[Any] = [image for example in examples for image in example.images]
+    if not images:
+        first = np.unique(unit, return_index=True)[1]
+        first = first[[bool(texts[place]) for place in first]] if len(first) else first
         recall: list[int] = []
-        firsts = np.unique(unit, return_index=True)[1]
-        firsts = firsts[[bool(texts[place]) for place in firsts.tolist()]] if len(firsts) else firsts
-        found = _near([texts[place] for place in firsts.tolist()], threshold, recall)
-        edges = ((unit[firsts[one]], unit[firsts[other]], similarity) for one, other, similarity in found)
-        kinds["near"] = count_twins(unit, split, label, edges)
-        return Duplicates(kinds, {}, image_of, (recall[0], recall[1]) if recall else None)
-    images = [image for example in examples for image in example.images]
+        found = _near([texts[place] for place in first], threshold, recall)
+        edges = ((unit[first[one]], unit[first[other]], similarity) for one, other, similarity in found)
+        kinds["near"] = count_duplicates(unit, split, label, edges)
+        return Found(kinds, {}, (recall[0], recall[1]) if recall else None)
     different = list(dict.fromkeys(images))
-    alike = list(similar_hashes([(hashes or {})[image] for image in different]))
-    of_image = _numbered(images)
-    kinds["near"] = count_twins(unit, split, label, _alike(examples, texts, unit, different, alike))
-    where, none = split[image_of], np.zeros(len(images), np.int64)
-    looks = {kind: count_twins(of_image, where, none, edges) for kind, edges in (("exact", []), ("near", alike))}
-    return Duplicates(kinds, looks, image_of)
+    alike = list(similar_hashes([visual for _, visual in different]))
+    kinds["near"] = count_duplicates(unit, split, label, _alike(examples, texts, unit, different, alike))
+    where, none = np.repeat(split, [len(one.images) for one in examples]), np.zeros(len(images), np.int64)
+    looks = {"image": [], "similar image": alike}
+    return Found(
+        kinds, {kind: count_duplicates(_numbered(images), where, none, edges) for kind, edges in looks.items()}
+    )
 
 
 def _near(texts: Sequence[str], threshold: float, recall: list[int]) -> Iterator[Pairs]:
@@ -145,12 +126,11 @@ def _near(texts: Sequence[str], threshold: float, recall: list[int]) -> Iterator
         yield from similar_texts(texts, threshold)
         return
     sample = np.random.default_rng(0).choice(len(texts), min(SAMPLE, len(texts)), replace=False)
-    looked_at, found = np.isin(np.arange(len(texts)), sample), set()
+    sampled, found = np.isin(np.arange(len(texts)), sample), 0
     for pairs in likely_similar_texts(texts, threshold):
-        here = looked_at[pairs.first] | looked_at[pairs.second]
-        found |= {*zip(pairs.first[here].tolist(), pairs.second[here].tolist(), strict=True)}
+        found += int((sampled[pairs.first] | sampled[pairs.second]).sum())
         yield pairs
-    recall += [len(found), len(similar_to(sample, texts, threshold))]
+    recall += [found, sum(len(pairs.first) for pairs in similar_texts(texts, threshold, np.sort(sample)))]
 
 
 def _alike(
@@ -161,27 +141,30 @@ def _alike(
     known: dict[Hashable, int] = {}
     holders: dict[Hashable, list[tuple[int, int]]] = {}
     for place, example in enumerate(examples):
-        if known.setdefault((texts[place], example.images), int(unit[place])) == unit[place]:
+        if (key := (texts[place], example.images)) not in known:
+            known[key] = int(unit[place])
             for position, image in enumerate(example.images):
                 holders.setdefault(image, []).append((place, position))
+    found: dict[tuple[int, int], float] = {}
     for pairs in alike:
-        found: dict[tuple[int, int], float] = {}
         for one, other, similarity in zip(*(values.tolist() for values in pairs), strict=True):
             for place, position in holders[different[one]]:
                 images = examples[place].images
                 swapped = (*images[:position], different[other], *images[position + 1 :])
-                if (twin := known.get((texts[place], swapped))) is not None:
-                    found[min(int(unit[place]), twin), max(int(unit[place]), twin)] = similarity
-        first, second = np.array(list(found), np.int64).reshape(-1, 2).T
-        yield Pairs(first, second, np.array(list(found.values())))
+                if (same := known.get((texts[place], swapped))) is not None:
+                    found[min(int(unit[place]), same), max(int(unit[place]), same)] = similarity
+    first, second = np.array(list(found), np.int64).reshape(-1, 2).T
+    yield Pairs(first, second, np.array(list(found.values())))
 
 
-def _units(examples: Sequence[LabeledText], texts: Sequence[str]) -> np.ndarray:
-    """Number what is equal; an example that is empty equals no other."""
-    keys = zip(examples, texts, strict=True)
-    return _numbered(
-        [(text, one.images) if text.strip() or one.images else place for place, (one, text) in enumerate(keys)]
-    )
+def _keyed(examples: Iterable[LabeledText]) -> Iterator[tuple[Hashable, str | None]]:
+    """Yield what is the same for normalized duplicates, and the label; an example that is empty equals no other."""
+    for one in examples:
+        yield (normalized(one.text), one.images) if _filled(one) else object(), one.label
+
+
+def _filled(example: LabeledText) -> bool:
+    return bool(example.images or example.text.strip())
 
 
 def _numbered(keys: Iterable[Hashable]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +18,7 @@ NGRAM = 5
 SAMPLE = 3_000  # texts that are compared with all others, to measure the recall
 _BLOCK = 2_000_000  # grams, or pairs, that are held at once
 _RECALL = 0.98  # of pairs at the very threshold
-_CROWD = 100  # in a larger bucket each text is compared with the first one and the one before it
+_WINDOW = 30  # in a larger bucket each text is compared with the first one and so many before it
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -29,15 +30,16 @@ class Pairs(NamedTuple):
     similarity: np.ndarray
 
 
-def similar_texts(texts: Sequence[str], threshold: float) -> Iterator[Pairs]:
+def similar_texts(texts: Sequence[str], threshold: float, few: np.ndarray | None = None) -> Iterator[Pairs]:
     """Yield all pairs of texts whose sets of character 5-grams have a Jaccard similarity of at least ``threshold``.
 
-    A text of fewer than 5 characters has one gram, itself. Memory grows with the number of grams, and time with the sum
-    of the squares of how many texts have each.
+    A text of fewer than 5 characters has one gram, itself. The sizes of intersections are a product of sparse
+    matrices, of so many texts at a time as have a bounded number of grams and pairs.
 
     Args:
         texts: Different texts.
         threshold: In (0, 1].
+        few: int ``(m,)``: places of texts, ascending, of which alone pairs with all texts are wanted; None for all.
 
     Yields:
         Pairs, each once, of some texts at a time.
@@ -47,20 +49,30 @@ def similar_texts(texts: Sequence[str], threshold: float) -> Iterator[Pairs]:
         >>> pairs.first.tolist(), pairs.second.tolist(), pairs.similarity.tolist()
         ([0], [1], [0.9])
     """
-    grams = _grams(texts)[0]
-    having, size, step = grams.T.tocsr(), np.diff(grams.indptr), max(1, _BLOCK // max(1, len(texts)))
-    for start in range(0, len(texts), step):
-        shared = (grams[start : start + step] @ having).tocoo()
-        first, second = shared.coords[0].astype(np.int64) + start, shared.coords[1].astype(np.int64)
-        yield _enough(Pairs(first, second, shared.data / (size[first] + size[second] - shared.data)), threshold)
+    asked = np.arange(len(texts)) if few is None else few
+    is_asked = np.isin(np.arange(len(texts)), asked)
+    grams, codes = _grams([texts[place] for place in asked.tolist()])
+    size = np.diff(grams.indptr)
+    for begin, block in _blocks(texts):
+        others, other_codes = _grams(block)
+        _, mine, theirs = np.intersect1d(codes, other_codes, assume_unique=True, return_indices=True)
+        left, right, other_size = grams[:, mine], others[:, theirs].T.tocsr(), np.diff(others.indptr)
+        step = max(1, _BLOCK // len(block))
+        for start in range(0, len(asked), step):
+            shared = (left[start : start + step] @ right).tocoo()
+            row, column = shared.coords[0].astype(np.int64) + start, shared.coords[1].astype(np.int64)
+            one, other = asked[row], column + begin
+            jaccard = shared.data / (size[row] + other_size[column] - shared.data)
+            kept = (jaccard >= threshold) & ((one < other) | ~is_asked[other])
+            yield Pairs(np.minimum(one, other)[kept], np.maximum(one, other)[kept], jaccard[kept])
 
 
 def likely_similar_texts(texts: Sequence[str], threshold: float, seed: int = 0) -> Iterator[Pairs]:
     """Yield most of the pairs of :func:`similar_texts`, by MinHash in time that grows with the number of texts.
 
     Texts with the same smallest hashes in one of several bands are compared by their grams, so no pair is wrong. Of
-    pairs at the very threshold 98% are to be found, of closer ones more; :func:`recall` measures it. Where over 100
-    texts have the same hashes, each is compared with the first of them and with the one before it.
+    pairs at the very threshold 98% are to be found, of closer ones more. Where over 30 texts have the same hashes,
+    each is compared with the first of them and with the 30 before it.
 
     Args:
         texts: Different texts.
@@ -72,71 +84,43 @@ def likely_similar_texts(texts: Sequence[str], threshold: float, seed: int = 0) 
 
     Source: A. Z. Broder, On the resemblance and containment of documents, SEQUENCES (1997).
     """
-    threshold = min(threshold, 0.99)
-    rows = min(6, max(1, round(math.log(0.13) / math.log(threshold))))
-    bands = math.ceil(math.log(1 - _RECALL) / math.log(1 - threshold**rows))
-    keys, of_crowds = _band_keys(texts, bands, rows, seed), np.zeros(0, np.int64)
+    threshold_of_bands = min(threshold, 0.99)
+    rows = min(6, max(1, round(math.log(0.13) / math.log(threshold_of_bands))))
+    bands = math.ceil(math.log(1 - _RECALL) / math.log(1 - threshold_of_bands**rows))
+    keys = _band_keys(texts, bands, rows, seed)
     for band in range(bands):
-        first, second, crowded = _same(keys[band])
-        names = first * len(texts) + second
-        new = ~np.isin(names, of_crowds)
+        first, second = _same(keys[band])
+        new = np.ones(len(first), bool)
         for earlier in keys[:band]:
             new &= earlier[first] != earlier[second]
-        first, second, names = first[new], second[new], names[new]
-        if len(crowded):  # not all of their pairs are compared here, and those that are not may be in a later band
-            keys[band, crowded] = crowded
-            of_crowds = np.append(of_crowds, names[np.isin(first, crowded)])
+        first, second = first[new], second[new]
         for start in range(0, len(first), _BLOCK // 100):
             chunk = slice(start, start + _BLOCK // 100)
-            here, places = np.unique(np.stack([first[chunk], second[chunk]]), return_inverse=True)
-            one, other = places.reshape(2, -1)
-            pairs = _verified(_grams([texts[place] for place in here])[0], one, other, threshold)
-            yield Pairs(here[pairs.first], here[pairs.second], pairs.similarity)
+            yield _verified(texts, first[chunk], second[chunk], threshold)
 
 
-def similar_to(queries: np.ndarray, texts: Sequence[str], threshold: float) -> set[tuple[int, int]]:
-    """Return all similar pairs of a few texts with all texts, by comparing them.
-
-    Args:
-        queries: int ``(q,)``: places of the few.
-        texts: Different texts.
-        threshold: In (0, 1].
-    """
-    asked, codes = _grams([texts[place] for place in queries])
-    size, found = np.diff(asked.indptr), set()
-    for start, block in _blocks(texts):
-        grams, known = _grams(block)
-        place = np.searchsorted(known, codes).clip(max=len(known) - 1)
-        column = np.flatnonzero(known[place] == codes)
-        shared = (asked[:, column] @ grams[:, place[column]].T).tocoo()
-        query, other = shared.coords
-        either = size[query] + np.diff(grams.indptr)[other] - shared.data
-        similar = shared.data >= threshold * either
-        pairs = zip(queries[query[similar]].tolist(), (other[similar] + start).tolist(), strict=True)
-        found |= {(min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]}
-    return found
-
-
-def image_hash(image: Image) -> int:
-    """Return the perceptual hash of an image: which of its 64 lowest frequencies are above their median.
+def image_key(data: bytes, image: Image) -> tuple[bytes, int]:
+    """Return the SHA-256 of an image's file, and its perceptual hash: which of its 64 lowest frequencies are high.
 
     The bits are those of ``imagehash.phash``, without that package and its wavelets. Resizing and new compression
     change few of them, cropping or turning many.
 
     Args:
-        image: Of any size.
+        data: The file.
+        image: What it shows, of any size.
 
     Source: C. Zauner, Implementation and benchmarking of perceptual image hash functions (2010).
     """
     lowest = dctn(np.asarray(image.convert("L").resize((32, 32), 1), float))[:8, :8].round(6)  # 1: Lanczos
-    return int.from_bytes(np.packbits(lowest > np.median(lowest)).tobytes())
+    bits = np.packbits(lowest > np.median(lowest))
+    return hashlib.sha256(data).digest(), int.from_bytes(bits.tobytes())
 
 
 def similar_hashes(hashes: Sequence[int], distance: int = 4) -> Iterator[Pairs]:
     """Yield pairs of hashes that differ in at most so many of their 64 bits; ``similarity`` is the share of equal ones.
 
     Args:
-        hashes: From :func:`image_hash`.
+        hashes: Perceptual hashes of images.
         distance: The largest number of different bits.
 
     Example:
@@ -147,25 +131,23 @@ def similar_hashes(hashes: Sequence[int], distance: int = 4) -> Iterator[Pairs]:
     bits, step = np.array(hashes, np.uint64), max(1, _BLOCK // max(1, len(hashes)))
     for start in range(0, len(bits), step):
         differing = np.bitwise_count(bits[start : start + step, None] ^ bits)
-        first, second = np.nonzero(differing <= distance)
-        later = first + start < second
-        first, second = first[later], second[later]
+        first, second = np.nonzero(np.triu(differing <= distance, start + 1))
         yield Pairs(first + start, second, 1 - differing[first, second] / 64)
 
 
-def _verified(grams: csr_array, first: np.ndarray, second: np.ndarray, threshold: float) -> Pairs:
+def _verified(texts: Sequence[str], first: np.ndarray, second: np.ndarray, threshold: float) -> Pairs:
     """Return those of the pairs that are similar enough."""
+    places, where = np.unique(np.stack([first, second]), return_inverse=True)
+    one, other = where.reshape(2, -1)
+    grams = _grams([texts[place] for place in places])[0]
     size, shared = np.diff(grams.indptr), np.zeros(len(first))
-    step = int(_BLOCK / max(1.0, size.mean() if len(size) else 1))
+    step = int(_BLOCK / max(1.0, size.mean()))
     for start in range(0, len(first), step):
         chunk = slice(start, start + step)
-        shared[chunk] = grams[first[chunk]].multiply(grams[second[chunk]]).sum(axis=1)
-    return _enough(Pairs(first, second, shared / (size[first] + size[second] - shared)), threshold)
-
-
-def _enough(pairs: Pairs, threshold: float) -> Pairs:
-    kept = (pairs.similarity >= threshold) & (pairs.first < pairs.second)
-    return Pairs(*(values[kept] for values in pairs))
+        shared[chunk] = grams[one[chunk]].multiply(grams[other[chunk]]).sum(axis=1)
+    jaccard = shared / (size[one] + size[other] - shared)
+    kept = jaccard >= threshold
+    return Pairs(first[kept], second[kept], jaccard[kept])
 
 
 def _grams(texts: Sequence[str]) -> tuple[csr_array, np.ndarray]:
@@ -181,7 +163,7 @@ def _grams(texts: Sequence[str]) -> tuple[csr_array, np.ndarray]:
 
 def _codes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return a 64-bit code of every gram, text after text, and how many each text has; two grams rarely share one."""
-    padded = [text.ljust(NGRAM, "\0") for text in texts]
+    padded = [text.ljust(NGRAM, "\udfff") for text in texts]  # no character, so no text ends in it
     length = np.fromiter(map(len, padded), np.int64, len(padded))
     letters = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     codes = np.zeros(len(letters), np.uint64)
@@ -215,21 +197,16 @@ def _band_keys(texts: Sequence[str], bands: int, rows: int, seed: int) -> np.nda
     return keys
 
 
-def _same(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the pairs of places with the same key, first ones and second ones, and places whose key too many have."""
+def _same(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return pairs of places with the same key: of each the first one, and up to so many as the window before it."""
     order = np.argsort(keys, kind="stable")
-    begins = np.flatnonzero(np.append(True, keys[order][1:] != keys[order][:-1]))
-    size = np.diff(np.append(begins, len(keys)))
-    shared = np.repeat(size > 1, size)
-    order, size = order[shared], size[size > 1]
-    begin = np.repeat(np.append(0, size.cumsum()[:-1]), size) if len(size) else np.zeros(0, np.int64)
-    crowded, place = np.repeat(size > _CROWD, size), np.arange(len(order))
-    alone = crowded & (place > begin + 1)
-    pairs = [(begin[alone], place[alone])]
-    for apart in range(1, _CROWD):
-        close = (place - apart >= begin) & ((apart == 1) | ~crowded)
-        if not close.any():
+    begins = np.append(True, keys[order][1:] != keys[order][:-1])
+    begin, place = np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0)), np.arange(len(order))
+    far = place - begin > _WINDOW
+    pairs = [(begin[far], place[far])]
+    for apart in range(1, _WINDOW + 1):
+        if not len(place := place[place - apart >= begin[place]]):
             break
-        pairs.append((place[close] - apart, place[close]))
+        pairs.append((place - apart, place))
     first, second = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    return order[first], order[second], order[crowded]
+    return order[first], order[second]

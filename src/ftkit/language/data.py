@@ -64,11 +64,11 @@ class LanguageDataModule(ExampleDataModule):
         whole = LengthRule.for_evaluation(context_length, max_new_tokens)
         self.note_seed()
         self.report = self.identity() | {"max_length": rule.max_length}
-        self.note_twins(self.labeled_texts())
         for split in SPLITS:
             self._encode(split, Encoder(tokenizer, rule if split == "train" else whole, self.chat, self.supervise))
         if not self.datasets["train"]:
             raise InputError("no training example is left", field="max_length", got=rule.max_length)
+        self.note_duplicates({split: self._labeled(one.example for one in self.datasets[split]) for split in SPLITS})
 
     def _encode(self, split: SplitName, encoder: Encoder) -> None:
         encoded = [encoder.encode(example) for example in self.examples(split)]

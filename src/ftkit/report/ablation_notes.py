@@ -9,8 +9,8 @@ from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.result import Result
 from ftkit.ablation.summary import RowSummary, seeds_text
+from ftkit.results.duplicates import duplicates_line
 from ftkit.results.statistics import ALPHA
-from ftkit.results.twins import twins_line
 
 
 def notes(analysis: Analysis, timing: bool = True) -> list[str]:
@@ -26,7 +26,7 @@ def notes(analysis: Analysis, timing: bool = True) -> list[str]:
     rows = analysis.rows
     done = [row for row in rows if row.test is not None]
     lines = [*_figures(analysis)] if done else []
-    lines += _twins(analysis)
+    lines += _duplicates(analysis)
     lines += _comparisons(analysis)
     lines += _selected(analysis)
     lines += _published(analysis)
@@ -35,9 +35,9 @@ def notes(analysis: Analysis, timing: bool = True) -> list[str]:
     return [*lines, *(f"{row.label}: {note}" for row in rows for note in row.notes)]
 
 
-def _twins(analysis: Analysis) -> Iterator[str]:
+def _duplicates(analysis: Analysis) -> Iterator[str]:
     results = [cell.result.raw for row in analysis.sweep.rows for cell in row.runs if cell.result is not None]
-    found = (twins_line(twins) for raw in results if (twins := (raw.get("data") or {}).get("twins")))
+    found = (duplicates_line(counts) for raw in results if (counts := (raw.get("data") or {}).get("duplicates")))
     yield from (f"{line}." for line in dict.fromkeys(found))
 
 

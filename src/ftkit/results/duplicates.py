@@ -1,9 +1,10 @@
-"""Count examples that stand in a data set more than once: within and between splits, with equal or other labels."""
+"""Count examples that a data set has more than once: within and between splits, with equal or other labels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,30 +14,49 @@ from ftkit.run_folder import SPLITS
 Edges = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
+class LabeledText(NamedTuple):
+    """An example as far as duplicates go: its name, its text, its class or answer, and a key of each of its images."""
+
+    id: str
+    text: str
+    label: str | None = None
+    images: tuple[Hashable, ...] = ()
+
+
 @dataclass(frozen=True)
-class Twins:
-    """Examples and their twins, for one meaning of the word. Arrays are ``(n,)``, of examples ordered by split.
+class Duplicates:
+    """The duplicates of one kind. Arrays are ``(n,)``, of examples, or of images, ordered by split.
 
     Attributes:
-        pairs: int64 ``(3, 3)``: the number of pairs of twins in train, val or test; above the diagonal those between
-            two splits.
-        twin: int64: the place of the closest twin before the example, one in train if there is any; -1 without.
-        similarity: float64: how close it is, in [0, 1].
-        in_train: bool: whether the example has a twin in train.
-        agrees: bool: whether it has twins in train, and all of them have its label.
-        cluster: int64: the number of the cluster of examples that are twins of each other, directly or through others.
+        split: int64: 0 train, 1 val, 2 test.
+        pairs: int64 ``(3, 3)``: pairs of duplicates in train, val or test; above the diagonal those between two splits.
+        closest: int64: the place of the closest duplicate before it, one in train if there is any; -1 without.
+        similarity: float64: how close that is, in [0, 1].
+        in_train: bool: whether it has a duplicate in train.
+        agrees: bool: whether it has duplicates in train, and all of them have its label.
+        cluster: int64: what is connected by duplicates, directly or through others, has the same number.
     """
 
+    split: np.ndarray
     pairs: np.ndarray
-    twin: np.ndarray
+    closest: np.ndarray
     similarity: np.ndarray
     in_train: np.ndarray
     agrees: np.ndarray
     cluster: np.ndarray
 
+    def pair_counts(self) -> dict[str, int]:
+        """Return the number of pairs by splits, such as ``train-test``."""
+        return {f"{SPLITS[a]}-{SPLITS[b]}": int(self.pairs[a, b]) for a, b in zip(*np.triu_indices(3), strict=True)}
 
-def count_twins(unit: np.ndarray, split: np.ndarray, label: np.ndarray, edges: Iterable[Edges] = ()) -> Twins:
-    """Find the twins of examples of which equal ones share a unit, and similar ones an edge between their units.
+    def counts(self, here: np.ndarray) -> dict[str, int]:
+        """Count what is in a mask, what of it has a duplicate in train, and whose duplicates have its label or not."""
+        found, same = int((here & self.in_train).sum()), int((here & self.agrees).sum())
+        return {"total": int(here.sum()), "in_train": found, "same_label": same, "other_label": found - same}
+
+
+def count_duplicates(unit: np.ndarray, split: np.ndarray, label: np.ndarray, edges: Iterable[Edges] = ()) -> Duplicates:
+    """Find the duplicates of examples of which equal ones share a unit, and similar ones an edge between their units.
 
     Memory grows with the number of examples, whatever the number of pairs.
 
@@ -47,8 +67,8 @@ def count_twins(unit: np.ndarray, split: np.ndarray, label: np.ndarray, edges: I
         edges: Pairs of units, the smaller number first, and their similarity, some at a time, each pair once.
 
     Example:
-        >>> found = count_twins(np.array([0, 0, 1, 0]), np.array([0, 0, 2, 2]), np.array([1, 1, 1, 0]))
-        >>> found.twin.tolist(), found.in_train.tolist(), found.agrees.tolist()
+        >>> found = count_duplicates(np.array([0, 0, 1, 0]), np.array([0, 0, 2, 2]), np.array([1, 1, 1, 0]))
+        >>> found.closest.tolist(), found.in_train.tolist(), found.agrees.tolist()
         ([-1, 0, -1, 0], [True, True, False, True], [True, True, False, False])
         >>> found.pairs.tolist()
         [[1, 0, 2], [0, 0, 0], [0, 0, 0]]
@@ -57,13 +77,13 @@ def count_twins(unit: np.ndarray, split: np.ndarray, label: np.ndarray, edges: I
     members = np.bincount(unit * kinds + split, minlength=units * kinds).reshape(units, kinds)
     first = np.unique(unit, return_index=True)[1]
     train, reached = split == 0, members[:, 0].copy()
+    # All labels of a unit's duplicates in train are the same where the lowest is the highest.
     low, high = np.full(units, np.iinfo(np.int64).max), np.full(units, -1)
     np.minimum.at(low, unit[train], label[train])
     np.maximum.at(high, unit[train], label[train])
     lowest, highest, nearest = low.copy(), high.copy(), np.full(units, -1)
-    score, closest = np.zeros(units), np.zeros(units)
-    cluster = np.arange(units)
-    pairs = members.T @ members
+    score, similar = np.zeros(units), np.zeros(units)
+    cluster, pairs = np.arange(units), members.T @ members
     np.fill_diagonal(pairs, (np.diag(pairs) - members.sum(axis=0)) // 2)
     for a, b, similarity in edges:
         between = members[a].T @ members[b]
@@ -76,33 +96,33 @@ def count_twins(unit: np.ndarray, split: np.ndarray, label: np.ndarray, edges: I
         order = np.argsort(here, kind="stable")
         order = order[here[order] > score[b[order]]]
         # Of several the last one, the closest, stays.
-        nearest[b[order]], score[b[order]], closest[b[order]] = a[order], here[order], similarity[order]
+        nearest[b[order]], score[b[order]], similar[b[order]] = a[order], here[order], similarity[order]
         cluster = clusters_of(units, np.stack([cluster[a], cluster[b]], axis=1))[cluster]
     repeats = (first[unit] < np.arange(n)) & ((members[unit, 0] > 0) | (score[unit] <= 1))
-    found = np.where(repeats, first[unit], np.where(nearest[unit] >= 0, first[nearest[unit]], -1))
     in_train = reached[unit] > train
-    return Twins(
+    return Duplicates(
+        split=split,
         pairs=np.triu(pairs),
-        twin=found,
-        similarity=np.where(repeats, 1.0, closest[unit]),
+        closest=np.where(repeats, first[unit], np.where(nearest[unit] >= 0, first[nearest[unit]], -1)),
+        similarity=np.where(repeats, 1.0, similar[unit]),
         in_train=in_train,
         agrees=in_train & (lowest[unit] == label) & (highest[unit] == label),
         cluster=cluster[unit],
     )
 
 
-def twins_line(counts: Mapping[str, Mapping[str, int]]) -> str:
-    """Say how many val and test examples stand in train as well.
+def duplicates_line(counts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say how many val and test examples are in train as well.
 
     Args:
-        counts: By split ``examples``, ``twins`` and ``conflict``.
+        counts: By split ``total``, ``in_train`` and ``other_label``.
 
     Example:
-        >>> twins_line({"test": {"examples": 300, "twins": 40, "conflict": 2}})
-        '40 of 300 test examples (2 with another label) stand in train as well, but for case and white space'
+        >>> duplicates_line({"test": {"total": 300, "in_train": 40, "other_label": 0}})
+        '40 of 300 test examples have a duplicate in train (but for case and white space)'
     """
     parts = []
     for name, found in counts.items():
-        label = f" ({found['conflict']:,} with another label)" if found["conflict"] else ""
-        parts.append(f"{found['twins']:,} of {found['examples']:,} {name} examples{label}")
-    return f"{' and '.join(parts)} stand in train as well, but for case and white space"
+        label = f" ({found['other_label']:,} with another label or answer)" if found["other_label"] else ""
+        parts.append(f"{found['in_train']:,} of {found['total']:,} {name} examples{label}")
+    return f"{' and '.join(parts)} have a duplicate in train (but for case and white space)"

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
 from torch.utils.data import DataLoader, Sampler
 
 from ftkit.errors import InputError
-from ftkit.examples.duplicates import LabeledText
+from ftkit.examples.duplicates import labeled_text
 from ftkit.examples.length import LengthRule, TooLong
 from ftkit.examples.reader import Example, ImageReference, image_bytes
 from ftkit.examples.supervision import Supervise, turn_counts
+from ftkit.results.duplicates import LabeledText
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.distributed import processes
 from ftkit.training.samplers import SeededSampler
-from ftkit.training.split_data import SplitDataModule
+from ftkit.training.split_data import ImageKey, SplitDataModule
 
 
 class ExampleDataModule(SplitDataModule):
@@ -68,15 +69,13 @@ class ExampleDataModule(SplitDataModule):
     def examples(self, split: SplitName) -> list[Example]:
         """Return the examples of a split, as read; none if there is no such split."""
 
-    def labeled_texts(self) -> dict[SplitName, list[LabeledText]]:
-        """Return prompts with answers as labels, and the hashes of their images, by split."""
-        return {
-            split: [
-                LabeledText.of(example, [self._image_sha256(image, example) for image in example.images])
-                for example in self.examples(split)
-            ]
-            for split in SPLITS
-        }
+    def labeled_texts(self, image_key: ImageKey | None = None) -> Mapping[SplitName, Iterable[LabeledText]]:
+        """Return prompts with answers as labels, by split, as they are asked for."""
+        return {split: self._labeled(self.examples(split), image_key) for split in SPLITS}
+
+    def _labeled(self, examples: Iterable[Example], image_key: ImageKey | None = None) -> Iterator[LabeledText]:
+        key = image_key or self._image_sha256
+        return (labeled_text(one, [key(image, one) for image in one.images]) for one in examples)
 
     @cached_property
     def data_sha256(self) -> str:

@@ -16,9 +16,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from ftkit.errors import InputError
+from ftkit.results.duplicates import duplicates_line
 from ftkit.results.predictions import write_predictions
 from ftkit.results.preferences import TIE, is_preference
-from ftkit.results.twins import twins_line
 from ftkit.run_folder import FORMAT, RESULT_FILE, predictions_file, refuse_other_format
 from ftkit.storage import atomic_write
 from ftkit.training.checkpoint import trainable_parameters
@@ -64,8 +64,8 @@ class RunRecorder(L.Callback):
         report = getattr(_datamodule(trainer), "report", {})
         if line := report.get("held_out"):
             rank_zero_info(line)
-        if twins := report.get("twins"):
-            rank_zero_info(f"{twins_line(twins)}: ftkit data audit shows them")
+        if duplicates := report.get("duplicates"):
+            rank_zero_info(f"{duplicates_line(duplicates)}: ftkit data audit shows them")
         self._fit_started = time.perf_counter()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning as L
@@ -11,11 +11,15 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from ftkit.errors import InputError, at_least
-from ftkit.examples.duplicates import LabeledText, crossing
+from ftkit.examples.duplicates import crossing
+from ftkit.examples.reader import Example, ImageReference
+from ftkit.results.duplicates import LabeledText
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.samplers import evaluation_sampler
 
-_LOOKED_AT = 200_000  # examples of which a training looks for twins between splits
+_COMPARED = 200_000  # the most examples among which a training looks for duplicates
+
+ImageKey = Callable[[ImageReference, Example], Hashable]
 
 
 class SplitDataModule(L.LightningDataModule):
@@ -65,22 +69,25 @@ class SplitDataModule(L.LightningDataModule):
         """Decide the seed of the order; before a model that is built draws from, or seeds, the global generator."""
         self._order_seed = torch.initial_seed() if self.seed is None else self.seed
 
-    def labeled_texts(self) -> dict[SplitName, list[LabeledText]]:
-        """Return the examples of all splits, as far as twins go; none where a subclass does not say.
+    def labeled_texts(self, image_key: ImageKey | None = None) -> Mapping[SplitName, Iterable[LabeledText]]:
+        """Return the examples of all splits, as far as duplicates go; none where a subclass does not say.
+
+        Args:
+            image_key: Returns what is equal for equal images; by default a hash of their files.
 
         Raises:
             InputError: The data cannot be read.
         """
         return {}
 
-    def note_twins(self, splits: Mapping[SplitName, Sequence[LabeledText]]) -> None:
-        """Add to :attr:`report` how many val and test examples stand in train as well; not of very many examples.
+    def note_duplicates(self, splits: Mapping[SplitName, Iterable[LabeledText]]) -> None:
+        """Add to :attr:`report` how many val and test examples are in train as well, unless :attr:`datasets` is large.
 
         Args:
             splits: The examples, see :meth:`labeled_texts`.
         """
-        if sum(map(len, splits.values())) <= _LOOKED_AT and (found := crossing(splits)):
-            self.report["twins"] = found
+        if sum(map(len, self.datasets.values())) <= _COMPARED and (found := crossing(splits)):
+            self.report["duplicates"] = found
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Return batches of the validation split, with nothing dropped; none if it has no examples."""

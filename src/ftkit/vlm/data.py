@@ -170,7 +170,6 @@ class VLMDataModule(SourceDataModule, ExampleDataModule):
             for split in SPLITS:
                 _check_answers(self.examples(split), classes)
         self.report = self.identity()
-        self.note_twins(self.labeled_texts())
         context = None if whole is None else whole.max_length
         rule = self.length if context is None else self.length.within(context)
         for name in SPLITS:
@@ -184,6 +183,7 @@ class VLMDataModule(SourceDataModule, ExampleDataModule):
             self.datasets[name] = ExampleDataset(kept, encoder)
             if changed := ", ".join(f"{value:,} {_CHANGED[count]}" for count, value in counts.items() if value):
                 rank_zero_warn(f"of {len(examples):,} {name} examples: {changed}")
+        self.note_duplicates({name: self._labeled(self.datasets[name].examples) for name in SPLITS})
         self._prepared_for = wanted
 
     def _collate(self, split: SplitName, evaluation: bool) -> Callable[[Any], Any]:
