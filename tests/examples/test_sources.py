@@ -6,14 +6,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from source_files import RECORDS, SOURCES, frame, saved_splits
 
 from ftkit.cli import main
 from ftkit.errors import EnvironmentFault, InputError, UnavailableError
+from ftkit.examples.data_sets import splits_of
 from ftkit.examples.reader import read_examples
 from ftkit.examples.records import StoredImage
 from ftkit.examples.sources import open_source
+from ftkit.language.data import TextDataModule
+from ftkit.results import text_files
 from ftkit.results.predictions import read_predictions
 
 
@@ -129,19 +133,54 @@ def test_a_long_list_is_read_piece_by_piece(tmp_path: Path) -> None:
         json.dumps(many, indent=1, ensure_ascii=False),
     ):
         assert records(table(tmp_path, text, "a.json")) == many
-        with pytest.raises(InputError, match=r"a\.json: not JSON: .*\(item 9000 of the list\)"):
+        line = text[:-4].count("\n") + 1
+        with pytest.raises(InputError, match=rf"a\.json:{line}: not JSON: .*\(item 9000 of the list\)"):
             records(table(tmp_path, text[:-4], "a.json"))
-    raw = json.dumps(many, ensure_ascii=False).encode()
+        line = text[:-1].rstrip().count("\n") + 1
+        with pytest.raises(InputError, match=rf"a\.json:{line}: not JSON: the list does not go on \(item 9001 of the"):
+            records(table(tmp_path, text + "{}", "a.json"))
+    raw = json.dumps(many, ensure_ascii=False, indent=1).encode()
     place = raw.rindex("ü".encode())
     (tmp_path / "a.json").write_bytes(raw[:place] + b"\xff" + raw[place + 1 :])
-    with pytest.raises(InputError, match=rf"a\.json: not UTF-8 \(byte {place}\) \(got b'.xff'\)"):
+    line = raw.count(b"\n", 0, place) + 1
+    with pytest.raises(InputError, match=rf"a\.json:{line}: not UTF-8 \(byte {place}\) \(got b'.xff'\)"):
         records(tmp_path / "a.json")
-    begun = (
-        b'[{"a": "'.ljust(2**16 - 1, b"x") + "ä".encode()[:1]
-    )  # a piece ends within a character, which is a wrong one
-    (tmp_path / "a.json").write_bytes(begun + b'"}]')
-    with pytest.raises(InputError, match=r"a\.json: not UTF-8 \(byte 65535\)"):
-        records(tmp_path / "a.json")
+
+
+def test_a_list_that_is_too_long_for_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = table(tmp_path, json.dumps([{"a": "x" * 100}] * 10), "a.json")
+    size = path.stat().st_size
+    monkeypatch.setattr(text_files, "MAX_LIST_BYTES", size)
+    assert len(records(path)) == 10
+    monkeypatch.setattr(text_files, "MAX_LIST_BYTES", size - 1)
+    with pytest.raises(InputError, match=r"a\.json:1: the row is longer .*; fix: write JSON lines: one object a line"):
+        records(path)
+
+
+def test_the_hash_is_that_of_contents() -> None:
+    from PIL import Image
+
+    def hashes(color: str) -> set[str]:
+        pictures = [[{"images": [Image.new("RGB", (2, 2), color)], "image": Image.new("L", (2, 2))}] for _ in range(3)]
+        return {open_source(one).sha256 for one in (*pictures, frame(pictures[0]))}
+
+    assert len(hashes("red")) == len(hashes("red") | hashes("red")) == 1
+    assert hashes("red") != hashes("blue")
+    long = [[{"vector": numpy.arange(5_000) % at}] for at in (4_999, 5_000)]  # which print alike
+    assert open_source(long[0]).sha256 != open_source(long[1]).sha256
+
+
+def test_values_of_a_list_are_plain() -> None:
+    given = [{1: numpy.int64(3), "text": numpy.str_("a"), "none": float("nan"), "list": numpy.arange(2)}]
+    (record,) = records(given)
+    assert record == {"1": 3, "text": "a", "none": None, "list": [0, 1]}
+    assert [type(value) for value in record.values()] == [int, str, type(None), list]
+
+
+def test_a_cell_may_hold_an_image(tmp_path: Path) -> None:
+    uri = "data:image/png;base64," + "A" * 1_500_000
+    path = table(tmp_path, f'image,question,answer\n"{uri}",?,yes\n')
+    assert records(path)[0]["image"] == uri
 
 
 REFUSED: dict[str, tuple[str, str, str]] = {
@@ -173,6 +212,11 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
         open_source(path, columns={"text": "sentense"})
     with pytest.raises(InputError, match=r"columns\.label: two columns have the same name \(got 'sentiment'\)"):
         open_source(path, columns={"label": "sentiment"})
+    doubled = frame([{"text": "a", "b": "c"}]).set_axis(["text", "text"], axis=1)
+    doubled.to_csv(path, index=False)
+    for given, at in ((doubled, "a data frame"), (path, r"a\.csv:1")):
+        with pytest.raises(InputError, match=rf"{at}: two columns have the same name \(got 'text'\)"):
+            open_source(given)
     with pytest.raises(InputError, match=r"a data frame: columns\.text: no such column \(got 'x'\)"):
         open_source(frame([{"a": 1}]), columns={"text": "x"})
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"b": 2}\n')
@@ -187,14 +231,13 @@ def test_objects_and_names_that_are_no_source(tmp_path: Path, monkeypatch: pytes
         records([{"a": 1}, "b"])
     with pytest.raises(InputError, match=r"train/imdb: cannot be read: No such file"):
         open_source("train/imdb")  # nothing is looked up in the network
-    with pytest.raises(InputError, match=r"splits: split: no such split .*fix: use one of train, validation"):
-        open_source(saved_splits(tmp_path), "test")
-    with pytest.raises(InputError, match=r"holds several splits; fix: name one of them: .*splits/train"):
-        open_source(tmp_path / "splits")
-    with pytest.raises(InputError, match=r"split: has no splits \(got 'train'\)"):
-        open_source(datasets.Dataset.from_list(RECORDS), "train")
-    with pytest.raises(InputError, match=r"dataset: neither a folder nor the name of a data set on the hub"):
-        open_source("a.csv", "train")
+    with pytest.raises(InputError, match=r"holds several splits; fix: name one of them: .*splits/train, /"):
+        open_source(saved_splits(tmp_path))
+    with pytest.raises(InputError, match=r"set: holds several splits; .*: train, validation, or give it as dataset$"):
+        open_source(datasets.load_from_disk(tmp_path / "splits"))
+    for name in ("a.csv", "a b"):
+        with pytest.raises(InputError, match=r"dataset: neither a folder nor the name of a data set on the hub"):
+            splits_of(name)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(EnvironmentFault, match="needs the package datasets; fix: pip install datasets"):
         open_source(tmp_path / "splits" / "train")
@@ -207,10 +250,66 @@ def test_a_data_set_of_the_hub_offline(
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     with pytest.raises(UnavailableError, match=rf"^{name} is not in the cache .* the hub cannot be reached"):
-        open_source(name, "train")
+        splits_of(name)
     arguments = ["fit", "--model", "CausalLMSFT", "--data", "TextDataModule", "--data.dataset", name]
     assert main([*arguments, "--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.logger", "false"]) == 3
     assert capsys.readouterr().err.startswith(f"error: {name} is not in the cache")
+
+
+def in_cache(folder: Path, name: str, configuration: str) -> None:
+    """Prepare a data set as ``load_dataset`` leaves one of the hub in its cache."""
+    datasets = pytest.importorskip("datasets")
+    made = datasets.Dataset.from_list([{**record, "configuration": configuration} for record in RECORDS])
+    short, names = name.rpartition("/")[2], {"builder_name": "parquet", "config_name": configuration}
+    place = folder / name.replace("/", "___") / configuration / "0.0.0" / ("a" * 40)
+    place.mkdir(parents=True)
+    with datasets.arrow_writer.ArrowWriter(path=str(place / f"{short}-train.arrow"), features=made.features) as writer:
+        for record in made:
+            writer.write(record)
+        count, size = writer.finalize()
+    split = datasets.SplitInfo("train", size, count, dataset_name=short)
+    info = {"dataset_name": short, "version": datasets.Version("0.0.0"), "splits": datasets.SplitDict({"train": split})}
+    vars(made.info).update(names | info | {"download_size": 0, "dataset_size": size, "download_checksums": {}})
+    made.info.write_to_directory(str(place))
+
+
+def test_a_data_set_of_the_hub_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path))
+    for configuration in ("one", "two"):
+        in_cache(tmp_path, "me/toy", configuration)
+    in_cache(tmp_path, "imdb", "plain_text")
+    (found,) = splits_of("me/toy:two").values()
+    assert [record["configuration"] for _, record in found] == ["two"] * len(RECORDS)
+    assert found.title == "me/toy:two (train)"
+    assert [record["prompt"] for _, record in splits_of("imdb")["train"]] == [one["prompt"] for one in RECORDS]
+    module = TextDataModule(dataset="me/toy:one", columns={"reply": "note"}, fractions=(1.0, 0.0))
+    assert [example.completion for example in module.examples("train")] == [one["completion"] for one in RECORDS]
+    with pytest.raises(UnavailableError, match=r"me/toy is not in the cache .*: There are multiple 'me/toy' config"):
+        splits_of("me/toy")
+    with pytest.raises(UnavailableError, match=r"me/toy:no is not in the cache .*: Couldn't find cache"):
+        splits_of("me/toy:no")
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_images_of_a_data_set_are_not_copied(shuffled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    pictures = [[{"bytes": b"PNG%d" % (10 * n + m), "path": None} for m in range(n % 3)] for n in range(50)]
+    ones = [{"bytes": None if n % 2 else b"%d" % n, "path": f"{n}.png"} for n in range(49)]
+    given = datasets.Dataset.from_dict({"images": pictures, "one": [*ones, None], "n": list(range(50))})
+    given = given.cast_column("images", datasets.List(datasets.Image()))
+    given = given.shuffle(seed=1) if shuffled else given
+    monkeypatch.delattr(datasets.Dataset, "cast_column")  # which rewrites the whole data set
+    monkeypatch.delattr(datasets.Dataset, "map")
+    read = records(given)
+    assert [record["n"] for record in read] == (list(given["n"]) if shuffled else list(range(50)))
+    for record in read:
+        assert [image.read() for image in record["images"]] == [one["bytes"] for one in pictures[record["n"]]]
+        one = record["one"]
+        found = one.read() if isinstance(one, StoredImage) else one
+        assert found == (
+            None if record["n"] == 49 else f"{record['n']}.png" if record["n"] % 2 else b"%d" % record["n"]
+        )
 
 
 def test_prediction_files_of_spreadsheets(tmp_path: Path) -> None:

@@ -178,6 +178,7 @@ def test_a_question_that_fails_leaves_the_model_in_training(monkeypatch: pytest.
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # two minutes on a core of its own
 def test_the_demo_model_learns_additions_it_has_not_seen(tmp_path: Path) -> None:
     import lightning as L
 

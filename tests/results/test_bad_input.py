@@ -350,10 +350,10 @@ def test_a_file_that_cannot_be_read_is_bad_input(tmp_path, name, monkeypatch):
 LISTS = {
     '[{"id": 1, "label": "yes"}, {"id": 2}]': r"p\.json:1: header: no column named prediction",
     '[{"id": 1, "label": "yes", "prediction": "no"}, 2]': r"p\.json: item 2 is not a JSON object \(got 2\)",
-    '[{"id": 1, "label": "yes", "prediction": "no"}': r"p\.json: not JSON: the list does not go on \(item 2 of",
-    '[{"id": 1, "label": "yes", "prediction": "no"}] 3': r"p\.json: not JSON: the list does not go on \(item 2 of",
-    '[{"id": 1, "label": "yes", "prediction": "no"},]': r"p\.json: not JSON: Expecting value \(item 2 of the list\)",
-    '[{"id": 1, "label": "yes", "prediction": }]': r"p\.json: not JSON: Expecting value \(item 1 of the list\)",
+    '[{"id": 1, "label": "yes", "prediction": "no"}': r"p\.json:1: not JSON: the list does not go on \(item 2 of",
+    '[{"id": 1, "label": "yes", "prediction": "no"}] 3': r"p\.json:1: not JSON: the list does not go on \(item 2 of",
+    '[{"id": 1, "label": "yes", "prediction": "no"},]': r"p\.json:1: not JSON: Expecting value \(item 2 of the list\)",
+    '[{"id": 1, "label": "yes", "prediction": }]': r"p\.json:1: not JSON: Expecting value \(item 1 of the list\)",
     "[]": r"p\.json: the file is empty",
 }
 

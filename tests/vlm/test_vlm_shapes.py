@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import pandas
 import pytest
 import torch
 from PIL import Image
@@ -236,6 +237,11 @@ def test_moderation_data_without_a_header_in_any_order(of_record: bool, first: i
         assert (example.prompt, example.completion) == ("<image>Approved?", "yes" if good else "no")
         assert example.id == (f"{100 + number}" if of_record else f"images/{number}.png")
         assert example.columns.get("data_prediction") == (("no", "yes")[number % 2] if of_record else None)
+    of_frame = pandas.read_csv(source, sep="\t", header=None)  # of numbers and booleans, too
+    read = read_examples(of_frame, tmp_path, question="Approved?")
+    assert [(one.id, one.completion, one.images) for one in read] == [
+        (one.id, one.completion, one.images) for one in found.values()
+    ]
     header = "id\tlabel\tkind\timage\tanswer\n" if of_record else "image\tlabel\n"
     (named := tmp_path / "named.tsv").write_text(header + source.read_text())
     assert open_source(named).columns == header.split()

@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from ftkit.errors import EnvironmentFault, InputError, UnavailableError
 from ftkit.examples.records import Records, RecordSource, StoredImage
 from ftkit.hub import hub_is_reachable
 from ftkit.results.table_files import FORMATS
 
-_BATCH = 1_000
+_BATCH, _WITH_IMAGES = 1_000, 20  # examples at a time
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?")
 
 
@@ -24,22 +26,26 @@ def is_a(given: Any, module: str, *kinds: str) -> bool:
 
 
 def splits_of(dataset: Any) -> dict[str, RecordSource]:
-    """Return the splits of a data set by name.
+    """Return the splits of a ``DatasetDict``, of a folder that one was saved in, or of a name on the hub.
 
     Args:
-        dataset: A ``DatasetDict``, a folder that one was saved in, or a name on the hub, see :func:`open_source`.
+        dataset: One of these; the name is ``NAME`` or ``NAME:CONFIG``.
 
     Raises:
         InputError: It is none of these.
         EnvironmentFault: The package ``datasets`` is missing.
         UnavailableError: The data set is neither in the cache nor to be had from the hub.
     """
-    title = str(dataset) if isinstance(dataset, str | Path) else "a data set"
-    splits = loaded(title) if isinstance(dataset, str | Path) else dataset
+    named = isinstance(dataset, str | Path)
+    splits, title = (loaded(str(dataset)), str(dataset)) if named else (dataset, "a data set")
     if not is_a(splits, "datasets", "DatasetDict"):
         fix = "give a DatasetDict or the name of a data set on the hub; a single split is given as train"
         raise InputError("holds no splits", file=title, field="dataset", got=type(splits).__name__, fix=fix)
-    return {name: source_of(splits, title, name) for name in splits}
+    path = Path(title).expanduser()
+    return {
+        name: source_of(split, f"{title} ({name})", path if named and path.is_dir() else None)
+        for name, split in splits.items()
+    }
 
 
 def datasets_package(name: str | Path) -> Any:
@@ -70,68 +76,55 @@ def loaded(name: str) -> Any:
     try:
         return datasets.load_dataset(found["name"], found["config"])
     except (OSError, ValueError, RuntimeError) as error:
+        problem = f"{name} cannot be loaded"
+        fix = "check the name and the configuration; a private or gated data set needs a valid HF_TOKEN"
         if isinstance(error, ConnectionError) or not reachable:
             problem = f"{name} is not in the cache {datasets.config.HF_DATASETS_CACHE} and the hub cannot be reached"
             fix = "load it and save_to_disk where there is a network, and name that folder"
-            raise UnavailableError(problem, fix=fix) from error
-        problem = f"{name} cannot be loaded: {str(error).strip().partition(chr(10))[0]}"
-        fix = "check the name and the configuration; a private or gated data set needs a valid HF_TOKEN"
-        raise UnavailableError(problem, fix=fix) from error
+        raise UnavailableError(f"{problem}: {str(error).strip().partition(chr(10))[0]}", fix=fix) from error
 
 
-def source_of(given: Any, title: str, split: str | None, folder: Path | None = None) -> RecordSource:
-    """Return the source of a data set of ``datasets``, or of one of its splits."""
-    datasets, path = datasets_package(title), Path(title).expanduser()
+def source_of(given: Any, title: str, folder: Path | None = None) -> RecordSource:
+    """Return the source of one split of ``datasets``, whose images stay where they are."""
+    datasets = datasets_package(title)
     if isinstance(given, datasets.DatasetDict):
-        if split is None:
-            fix = f"name one of them: {', '.join(str(path / name) if path.is_dir() else name for name in given)}"
-            raise InputError("holds several splits", file=title, fix=fix)
-        if split not in given:
-            fix = f"use one of {', '.join(given)}"
-            raise InputError("no such split", file=title, field="split", got=split, fix=fix)
-        given, folder, title = given[split], path if path.is_dir() else None, f"{title} ({split})"
-    elif split is not None:
-        raise InputError("has no splits", file=title, field="split", got=split, fix="leave the split out")
-    if folder is None and path.is_dir():
-        folder = path
-    table, images = given.with_format(None), []
-    for name, feature in table.features.items():
+        names = ", ".join(given if folder is None else (str(folder / name) for name in given))
+        raise InputError("holds several splits", file=title, fix=f"name one of them: {names}, or give it as dataset")
+    images = []
+    for name, feature in given.features.items():
         inner = getattr(feature, "feature", feature)
-        if isinstance(inner, datasets.Image) or _is_image_struct(inner):
+        if isinstance(inner, datasets.Image) or (isinstance(inner, dict) and inner.keys() == {"bytes", "path"}):
             images.append(name)
-            undecoded = datasets.Image(decode=False)
-            table = table.cast_column(name, undecoded if inner is feature else datasets.List(undecoded))
         elif "Image(" in repr(feature):
             fix = "give them in a column images, a list of them for each example"
             raise InputError("holds images within another value", file=title, field=name, fix=fix)
-    return RecordSource(title, partial(_examples_of, table, images), list(table.column_names), folder)
-
-
-def _is_image_struct(feature: Any) -> bool:
-    return isinstance(feature, dict) and feature.keys() == {"bytes", "path"}
+    read = partial(_examples_of, given.with_format("arrow"), images)  # which decodes no image
+    return RecordSource(title, read, list(given.column_names), folder)
 
 
 def _examples_of(table: Any, images: list[str]) -> Records:
-    """Read a data set in batches; of the columns of images only one at a time, and not their bytes for long."""
-    texts = table.remove_columns(images)
-    named = {name: feature for name, feature in texts.features.items() if hasattr(feature, "int2str")}
-    counted = {name: table.select_columns([name]) for name in images}
-    for start in range(0, len(table), _BATCH):
-        batch = texts[start : start + _BATCH] if texts.column_names else {}
-        for index in range(start, min(start + _BATCH, len(table))):
-            record = {name: values[index - start] for name, values in batch.items()}
-            for name, feature in named.items():
-                code = record[name]
-                record[name] = None if code is None or code < 0 else feature.int2str(code)
-            for name, column in counted.items():
-                value = column[index][name]
-                if isinstance(value, list):
-                    record[name] = [_image(one, column, index, name, place) for place, one in enumerate(value)]
-                else:
-                    record[name] = value and _image(value, column, index, name, None)
-            yield index + 1, record
+    """Read a data set in batches; small ones with images, whose bytes are in memory where it was shuffled."""
+    size = _WITH_IMAGES if images else _BATCH
+    holding = {name: table.select_columns([name]) for name in images}
+    for start in range(0, len(table), size):
+        columns = {}
+        for name, column in zip(table.column_names, table[start : start + size].columns, strict=True):
+            if name in images:
+                stored = enumerate(column, start)
+                columns[name] = [_image(value, holding[name], index, name) for index, value in stored]
+            elif hasattr(feature := table.features[name], "int2str"):  # -1 is a class that is not known
+                codes = column.to_pylist()
+                columns[name] = [None if code is None or code < 0 else feature.int2str(code) for code in codes]
+            else:
+                columns[name] = column.to_pylist()
+        rows = zip(*columns.values(), strict=True)
+        yield from ((number, dict(zip(columns, row, strict=True))) for number, row in enumerate(rows, start + 1))
 
 
-def _image(value: Any, table: Any, example: int, column: str, position: int | None) -> StoredImage | str | None:
-    stored = value is not None and value["bytes"] is not None
-    return StoredImage(table, example, column, position) if stored else value and value["path"]
+def _image(value: Any, table: Any, example: int, column: str, position: int | None = None) -> Any:
+    """Return an image, its path, or a list of them, from Arrow's scalar; its bytes are not copied."""
+    if not value.is_valid:
+        return None
+    if isinstance(value, pa.ListScalar):
+        return [_image(one, table, example, column, place) for place, one in enumerate(value)]
+    return StoredImage(table, example, column, position) if value["bytes"].is_valid else value["path"].as_py()

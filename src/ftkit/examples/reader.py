@@ -1,23 +1,9 @@
 """Training examples of text and image-text models: one reader for the shapes that such data comes in.
 
-A source is what :func:`ftkit.examples.sources.open_source` reads. The shape of a record is found by its columns, see
-:data:`ftkit.examples.shapes.SHAPES`:
-
-- ``messages``, or ``conversations``: a conversation whose last message is the assistant's answer, and whose earlier
-  ones may hold ``tool_calls`` and, in the role ``tool``, their results;
-- a prompt and an answer: ``prompt`` and ``completion``, ``prefix`` and ``suffix``, ``question`` (or ``query``) and
-  ``answer`` (``response``, ``label``), or Alpaca's ``instruction``, ``input`` and ``output``. The prompt is a text or a
-  list of messages, the answer a text, a number, a boolean or one message of the assistant;
-- ``chosen`` and ``rejected``: two answers to ``prompt`` or ``question``, or two conversations that differ in the last
-  message only;
-
-each with ``image`` or ``images`` if it has any: paths below the data root, data URIs, or the images themselves. There
-may be ``tools`` (functions that the assistant may call, as JSON schemas or as a text that holds them), an ``id``, and
-other columns. Where an image stands is said by a part ``{"type": "image"}`` or ``{"type": "image_url"}`` of a message
-or by ``<image>`` in a text; images of an example that says it nowhere come before its first question.
-
-Numbers and booleans are answers as JSON writes them: ``3``, ``0.5``, ``true``. Of several answers, as in ChartQA's
-``label``, the first one is trained on.
+A source is what :func:`ftkit.examples.sources.open_source` reads; the shape of a record is found by its columns, see
+:data:`ftkit.examples.shapes.SHAPES`. Beside those a record has ``image`` or ``images`` if it has any, ``tools``, an
+``id`` and other columns. Where an image stands is said by a part ``{"type": "image"}`` or ``{"type": "image_url"}`` of
+a message or by ``<image>`` in a text; images of an example that says it nowhere come before its first question.
 """
 
 from __future__ import annotations
@@ -33,14 +19,7 @@ from typing import Any
 from ftkit.errors import InputError
 from ftkit.examples.headerless import headerless_records
 from ftkit.examples.image_files import find_image, holds_image, read_bytes
-from ftkit.examples.messages import (
-    PLACEHOLDER,
-    Message,
-    Part,
-    Refuse,
-    read_tools,
-    split_places,
-)
+from ftkit.examples.messages import PLACEHOLDER, Message, Part, Refuse, read_tools, split_places
 from ftkit.examples.records import StoredImage
 from ftkit.examples.shapes import OWN_NAMES, Record, find_shape, read_shape, with_question
 from ftkit.examples.sources import RecordSource, open_source
@@ -98,18 +77,15 @@ def read_examples(
         source: What :func:`ftkit.examples.sources.open_source` takes or returns.
         image_root: The folder that paths of images start from and may not leave; None takes that of ``source``.
         question: The prompt of records with an image and an answer and no question.
-        images: Whether ``<image>`` in a text stands for an image, so that it is refused where there is none: a column
-            of images under another name would be lost without a word. In a run without images it is text.
-        repeated_ids: Whether ids may come twice, as in training data; the second one is then called ``ID#2``. Examples
-            to evaluate have ids of their own, because predictions are matched by them.
+        images: Whether ``<image>`` in a text stands for an image, and is refused where there is none.
+        repeated_ids: Whether ids may come twice; the second one is then called ``ID#2``.
 
     Returns:
         The examples in order. An example without an ``id`` is named by its place: ``r00001``.
 
     Raises:
-        InputError: The source cannot be read, or an example is of no known shape, has an image that is missing, outside
-            ``image_root`` or an address, or its numbers of images and of places for them differ. The message names the
-            place.
+        InputError: The source cannot be read, or an example is of no known shape, has an image that cannot be used, or
+            its numbers of images and of places for them differ. The message names the place.
         EnvironmentFault: A data set is given and the package ``datasets`` is missing.
 
     Example:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.errors import InputError
-from ftkit.examples.image_files import check_bytes
+from ftkit.examples.image_files import check_bytes, find_image, holds_image
 
 Records = Iterator[tuple[int, dict[str, Any]]]
 
@@ -21,7 +21,7 @@ class StoredImage:
     """Refer to an image whose bytes a ``datasets`` data set holds; they are read when they are needed.
 
     Args:
-        table: The data set, with its images undecoded.
+        table: The data set, in the format of Arrow.
         example: The index of the example.
         column: The column that holds the image, or a list of images.
         position: The place in that list; None where the column holds one image.
@@ -38,8 +38,8 @@ class StoredImage:
         Raises:
             InputError: There are none, or too many.
         """
-        value = self.table[self.example][self.column]
-        data = (value if self.position is None else value[self.position])["bytes"]
+        value = self.table[self.example][self.column][0]
+        data = (value if self.position is None else value[self.position])["bytes"].as_py()
         check_bytes(len(data))
         return data
 
@@ -105,5 +105,8 @@ class RecordSource:
 
 
 def _hashed(value: Any) -> str:
-    data = value.read() if isinstance(value, StoredImage) else value
-    return hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else str(data)
+    if isinstance(value, StoredImage):
+        value = value.read()
+    elif not isinstance(value, bytes) and holds_image(value):
+        value = find_image(value)
+    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else str(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,6 @@ from pyarrow import parquet
 
 from ftkit.errors import InputError
 from ftkit.examples.data_sets import datasets_package, is_a, loaded, source_of
-from ftkit.examples.headerless import layout_without_header
 from ftkit.examples.image_files import MAX_BYTES
 from ftkit.examples.records import Records, RecordSource
 from ftkit.results.table_files import form_of, parquet_batches
@@ -31,29 +31,26 @@ KNOWN_NAMES = frozenset({
 _SAMPLE = 1_000  # records that tell the columns
 _BATCH = 1_000
 _LIMIT = 2 * MAX_BYTES  # bytes of a record, which may hold an image in base64
-_DATA = re.compile(
-    r"true|false|yes|no|[+-]?\d+([.,]\d+)?|.*\.(png|jpe?g|gif|webp|bmp|tiff?|avif)|.{60,}", re.IGNORECASE | re.DOTALL
-)
+# Cells of an example, and those that are one if no usual name stands beside them.
+_DATA = re.compile(r"true|false|.*\.(png|jpe?g|gif|webp|bmp|tiff?|avif)", re.IGNORECASE | re.DOTALL)
+_LIKE_DATA = re.compile(r"yes|no|[+-]?\d+([.,]\d+)?|.{60,}", re.IGNORECASE | re.DOTALL)
 
 
-def open_source(given: Any, split: str | None = None, columns: Mapping[str, str | int] | None = None) -> RecordSource:
-    r"""Find out what a source of training data is, and which columns it has.
+def open_source(given: Any, columns: Mapping[str, str | int] | None = None) -> RecordSource:
+    r"""Find out what a source of training data is, and which columns it has; nothing is looked up in the network.
 
     Values of TSV and CSV are text, and None where a cell is empty; those of other sources are Python's. Classes of a
     ``datasets`` data set are their names, and images of one are :class:`StoredImage`, or paths where it holds paths.
 
     Args:
         given: A file of TSV, CSV (separated by commas, semicolons, tabs or bars), JSON lines, a JSON list (text also
-            with .gz behind the ending) or Parquet; a folder that ``save_to_disk`` of ``datasets`` wrote; a
-            ``datasets.Dataset`` or ``DatasetDict``; a pandas frame; a list of dicts; or, with ``split``, the name of a
-            data set on the hub, ``NAME`` or ``NAME:CONFIG``. Only the last one is ever looked up in the network.
-        split: The split to take of a data set with several.
+            with .gz behind the ending) or Parquet; a folder that ``Dataset.save_to_disk`` wrote; a
+            ``datasets.Dataset``; a pandas frame; or a list of dicts.
         columns: Our name of a column and the one in the source. A table without a header has the names 0, 1, ...
 
     Raises:
-        InputError: There is no such source or split, it is damaged, or it has no such column.
+        InputError: There is no such source, it is damaged, or it has no such column.
         EnvironmentFault: The package ``datasets`` is missing.
-        UnavailableError: The data set is neither in the cache nor to be had from the hub.
 
     Example:
         >>> source = open_source([{"sentence": "fine", "stars": 5}], columns={"text": "sentence"})
@@ -65,22 +62,23 @@ def open_source(given: Any, split: str | None = None, columns: Mapping[str, str 
         source = given
     elif isinstance(given, str | Path):
         path = Path(given).expanduser()
-        if path.is_dir() or (split is not None and not path.is_file()):
-            source = source_of(loaded(str(given)), str(given), split)
-        else:
-            source = _of_file(path, str(given), chosen)
+        is_folder = path.is_dir()
+        source = source_of(loaded(str(given)), str(given), path) if is_folder else _of_file(path, str(given), chosen)
     elif is_a(given, "pandas", "DataFrame"):
         source = RecordSource("a data frame", partial(_of_frame, given), list(map(str, given.columns)))
     elif isinstance(given, list):
         source = _of_json("a list", partial(_of_list, given))
     elif is_a(given, "datasets", "Dataset", "DatasetDict"):
-        source = source_of(given, "a data set", split)
+        source = source_of(given, "a data set")
     else:
-        fix = "give a path, a list of dicts, a pandas frame, a datasets.Dataset or a DatasetDict"
+        fix = "give a path, a list of dicts, a pandas frame, or a datasets.Dataset"
         raise InputError("is no source of data", got=type(given).__name__, fix=fix)
     for ours, theirs in chosen.items():
         _check_column(source, ours, theirs)
-    return RecordSource(source.title, source.read, source.names, source.folder, source.file, chosen)
+    for name in () if chosen and source.file else KNOWN_NAMES.intersection(source.names).difference(chosen):
+        if source.names.count(name) > 1:  # of a table in text such columns are left out
+            raise source.error(source.file and 1, "two columns have the same name", got=name, fix="rename one of them")
+    return replace(source, chosen=chosen)
 
 
 def _check_column(source: RecordSource, ours: str, theirs: str) -> None:
@@ -99,16 +97,13 @@ def _of_file(path: Path, title: str, chosen: Mapping[str, str]) -> RecordSource:
     if form == "json":
         read = partial(json_objects, path, _LIMIT)
         return _of_json(title, read, path.parent, None if is_json_list(path) else path)
-    separator = "\t" if form == "tsv" else separator_of(path)
+    separator = "\t" if form == "tsv" else separator_of(path, _LIMIT)
     sample = [cells for _, cells in islice(delimited_rows(path, separator, _LIMIT), _SAMPLE)]
     if not sample:
         raise InputError("holds no examples", file=path, fix="give a table with one example a line")
     sample[0] = [name.strip() for name in sample[0]]
     header = _has_header(sample, chosen)
     names = sample[0] if header else [str(place) for place in range(len(sample[0]))]
-    for name in () if chosen else KNOWN_NAMES.intersection(names):
-        if names.count(name) > 1:
-            raise InputError("two columns have the same name", file=path, line=1, got=name, fix="rename one of them")
     return RecordSource(title, partial(_rows, path, separator, names, header), names, path.parent, path)
 
 
@@ -117,12 +112,12 @@ def _has_header(sample: list[list[str]], chosen: Mapping[str, str]) -> bool:
     first, *others = sample
     if chosen:
         return set(chosen.values()) <= {*first} or not all(map(str.isdecimal, chosen.values()))
-    if layout_without_header(sample, strict=1) is not None:  # whatever words its first row holds
+    if any(map(_DATA.fullmatch, first)):
         return False
     if KNOWN_NAMES.intersection(first) or first == [str(place) for place in range(len(first))]:
         return True
-    below = zip(*others, strict=True) if others else ((),) * len(first)
-    return not any(_DATA.fullmatch(cell) or (cell and cell in cells) for cell, cells in zip(first, below, strict=True))
+    below = [set(column) - {""} for column in zip(*others, strict=True)] or [set[str]()] * len(first)
+    return not any(_LIKE_DATA.fullmatch(cell) or cell in cells for cell, cells in zip(first, below, strict=True))
 
 
 def _rows(path: Path, separator: str, names: list[str], header: bool) -> Records:
@@ -142,7 +137,7 @@ def _of_list(records: list[Any]) -> Records:
     for number, record in enumerate(records, start=1):
         if not isinstance(record, Mapping):
             raise InputError("must be a dict", file=f"a list, example {number}", got=record)
-        yield number, dict(record)
+        yield number, {str(name): _plain(value) for name, value in record.items()}
 
 
 def _of_frame(frame: Any) -> Records:
@@ -154,13 +149,14 @@ def _of_frame(frame: Any) -> Records:
 
 
 def _plain(value: Any) -> Any:
-    """Return a cell of a frame as Python's own value, with None for what is missing."""
+    """Return a value of a frame or a list as Python's own, with None for what is missing."""
     value = value.tolist() if hasattr(value, "tolist") else value  # of NumPy
     if isinstance(value, list):
         return [_plain(one) for one in value]
     if isinstance(value, dict):
         return {name: _plain(one) for name, one in value.items()}
-    return None if type(value).__name__ in ("NAType", "NaTType") or value != value else value
+    missing = type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    return None if missing else value
 
 
 def _of_parquet(path: Path, title: str) -> RecordSource:
@@ -168,8 +164,8 @@ def _of_parquet(path: Path, title: str) -> RecordSource:
         schema = parquet.read_schema(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"not a Parquet file: {error}", file=path) from None
-    if any("bytes: binary" in str(kind) for kind in schema.types):  # images, which stay on disk
-        return source_of(datasets_package(path).Dataset.from_parquet(str(path)), title, None, path.parent)
+    if any("bytes: " in str(kind) for kind in schema.types):  # images, which stay on disk
+        return source_of(datasets_package(path).Dataset.from_parquet(str(path)), title, path.parent)
     return RecordSource(title, partial(_rows_of_parquet, path), schema.names, path.parent)
 
 

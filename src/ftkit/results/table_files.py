@@ -57,7 +57,7 @@ class TableFile:
     separator: str = "\t"
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Read the table in order, in memory that does not grow with the file.
+        """Read the table in order, in memory that does not grow with the file, or with the text of a JSON list only.
 
         Yields:
             Some rows; each column is of type string and named by its number. What is missing is null: null in JSON and

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import gzip
 import json
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from ftkit.errors import InputError
 
 MAX_ROW_BYTES = 1_000_000
+MAX_LIST_BYTES = 2_000_000_000  # of a JSON list, which is one row of text mostly
 SEPARATORS = (",", ";", "\t", "|")
 _SAMPLE = 50  # lines that tell the separator
-_CHUNK = 1 << 16  # bytes of a JSON list at a time
-# What stands before the first item of such a list, before a later one, behind the last one, and where there is none.
-_BEGIN, _GAP, _END, _NOTHING = (re.compile(rf"\s*{mark}\s*") for mark in (r"\[", ",", r"\]", r"\[\s*\]"))
+# What stands before the first item of a list, before a later one, behind the last one, and where there is none.
+_BEGIN, _GAP, _END, _NOTHING = (re.compile(rf"\s*{mark}\s*") for mark in (r"\[(?!\s*\])", ",", r"\]", r"\[\s*\]"))
 
 
-def separator_of(path: Path) -> str:
+def separator_of(path: Path, limit: int = MAX_ROW_BYTES) -> str:
     """Return the separator that cuts the first rows of a table into the most columns, equally many in each.
 
     Raises:
         InputError: The file cannot be read as text.
     """
-    lines = [text for _, text in islice(text_lines(path), _SAMPLE)]
+    lines = [text for _, text in islice(text_lines(path, limit), _SAMPLE)]
     found = {separator: _widths(lines, separator) for separator in SEPARATORS}
     even = [separator for separator, widths in found.items() if len(set(widths)) == 1 and widths[0] > 1]
     return max(even or SEPARATORS, key=lambda separator: max(found[separator][:1], default=0))
@@ -78,13 +77,13 @@ def json_objects(path: Path, limit: int = MAX_ROW_BYTES) -> Iterator[tuple[int, 
 
     Args:
         path: The file.
-        limit: The largest number of bytes of an object.
+        limit: The largest number of bytes of a line.
 
     Raises:
         InputError: The file cannot be read, is not UTF-8 text, or holds something else than JSON objects.
     """
     listed = is_json_list(path)
-    for place, record in _list_items(path, limit) if listed else _line_items(path, limit):
+    for place, record in _list_items(path) if listed else _line_items(path, limit):
         if not isinstance(record, dict):
             problem, line = (f"item {place} is not a JSON object", None) if listed else ("not a JSON object", place)
             raise InputError(problem, file=path, line=line, got=record, fix='write {"id": ..., ...}')
@@ -93,7 +92,7 @@ def json_objects(path: Path, limit: int = MAX_ROW_BYTES) -> Iterator[tuple[int, 
 
 def is_json_list(path: Path) -> bool:
     """Return whether a text begins as a JSON list of objects, on one line or several."""
-    start = next(_pieces(path, lambda file: file.read(_CHUNK)), b"").removeprefix(b"\xef\xbb\xbf")
+    start = next(_pieces(path, lambda file: file.read(1 << 16)), b"").removeprefix(b"\xef\xbb\xbf")
     return re.match(rb"\s*\[\s*(\{|\]|\Z)", start) is not None
 
 
@@ -106,39 +105,24 @@ def _line_items(path: Path, limit: int) -> Iterator[tuple[int, Any]]:
                 raise InputError(f"not JSON: {error}", file=path, line=line) from None
 
 
-def _list_items(path: Path, limit: int) -> Iterator[tuple[int, Any]]:
-    """Yield the items of a list with their numbers, in memory that does not grow with the list."""
-    decode, chunks, text, place, number = json.JSONDecoder().raw_decode, _text_chunks(path), "", 0, 1
-    while True:
-        problem = "the list does not go on" if text else ""
-        if gap := (_GAP if number > 1 else _BEGIN).match(text, place):
-            try:
-                value, place = decode(text, gap.end())
-            except (ValueError, RecursionError) as error:  # or only the rest of the item is still to be read
-                problem = getattr(error, "msg", str(error))
-            else:
-                yield number, value
-                number += 1
-                continue
-        # As much again as there is, so that a long item is not tried too often.
-        more = "".join(islice(chunks, 1 + len(text[place:]) // _CHUNK))
-        if not more and (_END if number > 1 else _NOTHING).fullmatch(text, place):
-            return
-        if not more or len(text) - place > limit:
-            raise InputError(f"not JSON: {problem} (item {number} of the list)", file=path)
-        text, place = text[place:] + more, 0
-
-
-def _text_chunks(path: Path) -> Iterator[str]:
-    decoder, offset = codecs.getincrementaldecoder("utf-8-sig")(), 0
-    for raw in chain(_pieces(path, lambda file: file.read(_CHUNK)), [b""]):
-        begun = len(decoder.getstate()[0])
+def _list_items(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield the items of a list with their numbers; its text is in memory, and one item at a time."""
+    raw = next(_pieces(path, lambda file: file.read(MAX_LIST_BYTES + 1)))
+    text = _decoded(raw, path, 0, 1, MAX_LIST_BYTES, "write JSON lines: one object a line").removeprefix("\ufeff")
+    decode, number = json.JSONDecoder().raw_decode, 0
+    gap = _BEGIN.match(text)
+    while gap:
         try:
-            yield decoder.decode(raw, final=not raw)
-        except UnicodeDecodeError as error:
-            problem = f"not UTF-8 (byte {offset - begun + error.start})"
-            raise InputError(problem, file=path, got=error.object[error.start :][:1], fix="save as UTF-8") from None
-        offset += len(raw)
+            value, place = decode(text, gap.end())
+        except (ValueError, RecursionError) as error:
+            problem, line = getattr(error, "msg", str(error)), getattr(error, "lineno", None)
+            raise InputError(f"not JSON: {problem} (item {number + 1} of the list)", file=path, line=line) from None
+        number += 1
+        yield number, value
+        gap = _GAP.match(text, place)
+    if not (_END.fullmatch(text, place) if number else _NOTHING.fullmatch(text)):
+        problem = f"not JSON: the list does not go on (item {number + 1} of the list)"
+        raise InputError(problem, file=path, line=text.count("\n", 0, place) + 1 if number else 1)
 
 
 def text_lines(path: Path, limit: int = MAX_ROW_BYTES) -> Iterator[tuple[int, str]]:
@@ -178,13 +162,11 @@ def opened(path: Path) -> BinaryIO:
     return cast("BinaryIO", gzip.open(file)) if path.suffix.lower() == ".gz" else file
 
 
-def _decoded(raw: bytes, path: Path, offset: int, line: int, limit: int) -> str:
+def _decoded(raw: bytes, path: Path, offset: int, line: int, limit: int, fix: str = "is this a table of rows?") -> str:
     if line == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError("the file is UTF-16 (byte 0)", file=path, got=raw[:2], fix="save as UTF-8")
     if len(raw) > limit:
-        raise InputError(
-            f"the row is longer than {limit // 1_000_000} MB", file=path, line=line, fix="is this a table of rows?"
-        )
+        raise InputError(f"the row is longer than {limit // 1_000_000} MB", file=path, line=line, fix=fix)
     if (nul := raw.find(b"\0")) >= 0:
         fix = "the file is damaged or UTF-16: save as UTF-8 text"
         raise InputError(f"a NUL byte (byte {offset + nul})", file=path, line=line, fix=fix)
@@ -192,5 +174,8 @@ def _decoded(raw: bytes, path: Path, offset: int, line: int, limit: int) -> str:
         return raw.decode()
     except UnicodeDecodeError as error:
         problem, got = f"not UTF-8 (byte {offset + error.start})", raw[error.start : error.start + 1]
-        fix = "save as UTF-8, or convert it by `iconv -f latin1 -t utf-8`"
+        fix, line = (
+            "save as UTF-8, or convert it by `iconv -f latin1 -t utf-8`",
+            line + raw.count(b"\n", 0, error.start),
+        )
         raise InputError(problem, file=path, line=line, got=got, fix=fix) from None

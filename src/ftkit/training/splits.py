@@ -24,9 +24,9 @@ def open_splits(
     """Open the sources of the splits.
 
     Args:
-        given: For train, val and test a source, see :func:`ftkit.examples.sources.open_source`, or None; with
-            ``dataset`` the name of one of its splits, and None takes the one that has a usual name, if there is one.
-        dataset: A data set with splits, see :func:`ftkit.examples.sources.splits_of`.
+        given: For train, val and test a source or None; with ``dataset`` the name of one of its splits, and None takes
+            the one that has a usual name, if there is one.
+        dataset: A data set with splits, see :func:`ftkit.examples.data_sets.splits_of`.
         columns: Our name of a column and the one in the sources.
 
     Returns:
@@ -38,14 +38,14 @@ def open_splits(
     if dataset is None:
         if given["train"] is None:
             raise InputError("is not given", field="train", fix="name a file, or a data set with splits in dataset")
-        return {name: open_source(one, None, columns) for name, one in given.items() if one is not None}
+        return {name: open_source(one, columns) for name, one in given.items() if one is not None}
     found = splits_of(dataset)
     chosen = {name: given[name] or next(filter(found.get, _USUAL[name]), None) for name in SPLITS}
     for name, split in chosen.items():
         if (split is not None or name == "train") and split not in found:
             fix = f"name one of {', '.join(found)}"
             raise InputError("no such split", file=str(dataset)[:80], field=name, got=split, fix=fix)
-    return {name: open_source(found[split], None, columns) for name, split in chosen.items() if split is not None}
+    return {name: open_source(found[split], columns) for name, split in chosen.items() if split is not None}
 
 
 def hold_out(
@@ -58,8 +58,7 @@ def hold_out(
 
     Args:
         given: The examples of train and of the other splits that are given.
-        fractions: Parts for train and validation. The rest is for test, if neither of the two others is given; if test
-            alone is, the rest is for train.
+        fractions: Parts for train and validation; the rest is for test, or if test is given, for train.
         seed: Decides which.
         divide: Divides examples into parts of such sizes by such a seed, see :func:`split_by_groups`.
 
