@@ -70,6 +70,8 @@ def codes_of(messages: Messages, names: Sequence[str], normalize_labels: bool, t
         fix = f"use {_listed(names)}"
         if normalize(label) in map(normalize, names):
             fix += ", or set normalize_labels: true"
+        elif not training:
+            fix += ", the classes of the train split; or give it examples of this one"
         raise messages.error(codes.index(-1), "unknown label", field="label", got=label, fix=fix)
     present = sorted(set(codes)) if training else range(len(names))
     if len(present) == 1:

@@ -98,7 +98,8 @@ class ChatTemplate:
                 model's own image token stands where no image was given.
         """
         if example.images and self.image_token is None:
-            raise example.error("the model takes no images", field="images", got=len(example.images))
+            fix = "choose a vision-language model as base_model, or leave the images out"
+            raise example.error("the model takes no images", field="images", got=len(example.images), fix=fix)
         prompt = self._asked(example)
         if example.tools and (not self.chat or prompt == self._asked(replace(example, tools=[]))):
             raise example.error(
@@ -160,7 +161,8 @@ class ChatTemplate:
         messages = _messages(example)
         if not self.chat and (roles := [message["role"] for message in messages]) != ["user"]:
             problem = "the model has no chat template, so it takes a single user message"
-            raise example.error(problem, field="messages", got=roles)
+            fix = "choose a base_model with a chat template, or give one prompt and its answer"
+            raise example.error(problem, field="messages", got=roles, fix=fix)
         return self._render(messages, example, add_generation_prompt=True)
 
     def _completion(self, example: Example, prompt: str, answer: str) -> str:

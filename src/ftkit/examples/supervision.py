@@ -54,7 +54,7 @@ def supervision_line(supervise: Supervise, supervised: int, turns: int) -> str:
 
 
 def examples_lines(report: Mapping[str, Any]) -> list[str]:
-    """Return what a data module's report says of its examples: in which shapes they are written, what is supervised.
+    """Return what a data module's report says of the shapes of its examples and of supervised turns.
 
     Example:
         >>> examples_lines({"shapes": {"train": ["ShareGPT (conversations)"]}})
@@ -62,4 +62,5 @@ def examples_lines(report: Mapping[str, Any]) -> list[str]:
     """
     lines = [f"Shape of {split} examples: {', '.join(found)}" for split, found in report.get("shapes", {}).items()]
     turns = report.get("supervised_turns")
-    return [*lines, supervision_line(**turns)] if turns else lines
+    several = turns and (turns["turns"] > turns["supervised"] or turns["supervise"] == "all")
+    return [*lines, supervision_line(**turns)] if several else lines
