@@ -137,7 +137,7 @@ class Recorded:
         return name
 
     def __getattr__(self, name: str) -> Any:
-        return lambda **options: self.calls.setdefault(name, []).append(options) or self.made(name)
+        return lambda *given, **options: self.calls.setdefault(name, []).append(options) or self.made(name)
 
 
 def test_a_workspace_report_shows_the_runs_of_the_group_by_variant(study: Path) -> None:
