@@ -119,7 +119,7 @@ def _of_config(config: Sequence[Path], threshold: float) -> Audit:
 def _of_sources(given: Mapping[SplitName, Any], columns: Mapping[str, str | int] | None, threshold: float) -> Audit:
     from ftkit.classifier.records import labelled, messages_of
 
-    sources = {name: open_source(one, None, columns) for name, one in given.items()}
+    sources = {name: open_source(one, columns) for name, one in given.items()}
     splits = {}
     for name, source in sources.items():
         if {"text", "label"} <= {*source.columns} or not _SHAPED & {*source.columns}:

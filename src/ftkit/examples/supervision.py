@@ -62,5 +62,6 @@ def examples_lines(report: Mapping[str, Any]) -> list[str]:
     """
     lines = [f"Shape of {split} examples: {', '.join(found)}" for split, found in report.get("shapes", {}).items()]
     turns = report.get("supervised_turns")
-    several = turns and (turns["turns"] > turns["supervised"] or turns["supervise"] == "all")
-    return [*lines, supervision_line(**turns)] if several else lines
+    if turns and (turns["turns"] > turns["supervised"] or turns["supervise"] == "all"):
+        lines.append(supervision_line(**turns))
+    return lines
