@@ -77,7 +77,9 @@ def open_source(given: Any, columns: Mapping[str, str | int] | None = None) -> R
         _check_column(source, ours, theirs)
     for name in () if chosen and source.file else KNOWN_NAMES.intersection(source.names).difference(chosen):
         if source.names.count(name) > 1:  # of a table in text such columns are left out
-            raise source.error(1 if source.file else None, "two columns have the same name", got=name, fix="rename one of them")
+            raise source.error(
+                1 if source.file else None, "two columns have the same name", got=name, fix="rename one of them"
+            )
     return replace(source, chosen=chosen)
 
 
