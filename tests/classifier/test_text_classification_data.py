@@ -110,7 +110,7 @@ SOURCES = [
 ]
 
 
-@pytest.mark.parametrize(("write", "name", "options"), [*SOURCES, (saved, "f", {})], ids=lambda x: str(x))
+@pytest.mark.parametrize(("write", "name", "options"), [*SOURCES, (saved, "f", {})], ids=lambda value: getattr(value, "__name__", None))
 def test_any_source_is_read(write: Any, name: str, options: Any, prepare: Prepare, tmp_path: Path) -> None:
     data = prepare(write(tmp_path / name), split_seed=5, **options)
     assert classes_of(data) == CLASSES
@@ -126,7 +126,7 @@ def test_any_source_is_read(write: Any, name: str, options: Any, prepare: Prepar
             assert int(split.length[index]) == len(f"{CLASSES[number % 3]} {number // 3}") + 6 * (write is semicolons)
 
 
-@pytest.mark.parametrize(("write", "name", "options"), SOURCES, ids=lambda x: str(x))
+@pytest.mark.parametrize(("write", "name", "options"), SOURCES, ids=lambda value: getattr(value, "__name__", None))
 def test_the_preset_reads_the_same_files_with_two_classes(
     write: Any, name: str, options: Any, byte_tokenizer: GPT2Tokenizer, tmp_path: Path, monkeypatch: Any
 ) -> None:
