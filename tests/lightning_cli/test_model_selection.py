@@ -163,6 +163,18 @@ def test_killed_after_any_save_and_resumed_it_is_the_same_best(
         assert (killed / "metrics.csv").read_text() == (run / "metrics.csv").read_text()
 
 
+def test_a_resumed_run_has_the_patience_that_is_given_now(
+    ftkit: Ftkit, layer: Any, tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    options = layer([1, 2, 3, 4, 5], early_stopping={"patience": 1})
+    assert ftkit("fit", *options)[0] == 0
+    assert "Stopped early at epoch 1" in logged.text
+    code, said = ftkit("fit", *options, "--early_stopping.patience", "3", "--resume")
+    assert code == 0, said
+    assert "Stopped early at epoch 3" in logged.text
+    assert checkpoint(tmp_path / "run", "last.ckpt")["epoch"] == 3
+
+
 def test_nan_is_never_the_best_and_does_not_stop(
     ftkit: Ftkit, layer: Any, tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
@@ -212,6 +224,24 @@ def test_a_training_that_starts_from_another_run_has_its_own_best(ftkit: Ftkit, 
         (
             ["--trainer.limit_val_batches", "0", "--early_stopping.patience", "1", "--model_selection", "last"],
             "error: early_stopping: needs validation data",
+        ),
+        (
+            ["--trainer.check_val_every_n_epoch", "3"],
+            "error: model_selection: the training ends before its first validation; fix: train longer, or validate",
+        ),
+        (["--trainer.max_steps", "3"], "error: model_selection: the training ends before its first validation"),
+        (
+            [
+                "--trainer.check_val_every_n_epoch",
+                "null",
+                "--trainer.val_check_interval",
+                "9",
+                "--model_selection",
+                "last",
+                "--early_stopping.patience",
+                "1",
+            ],
+            "error: early_stopping: the training ends before its first validation",
         ),
         (
             ["--monitor", "val/planted_eror"],

@@ -43,6 +43,7 @@ class EarlyStop(EarlyStopping):
     def __init__(self, monitor: str, mode: Mode, patience: int | None = None, min_delta: float = 0.0) -> None:
         at_least(1, **{"early_stopping.patience": patience or 0})
         super().__init__(monitor, min_delta, patience or 0, mode=mode, check_finite=False)
+        self.goes_on = False  # where it stopped a run that is resumed with more patience
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuse a training without the validation that is monitored."""
@@ -57,6 +58,11 @@ class EarlyStop(EarlyStopping):
         """Look at the metric."""
         if not self._is_nan(trainer):
             super().on_validation_end(trainer, pl_module)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where a run stopped, with the patience that is given now."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+        self.goes_on = state_dict["patience"] <= self.wait_count < self.patience
 
     def _is_nan(self, trainer: L.Trainer) -> bool:
         return math.isnan(trainer.callback_metrics.get(self.monitor, 0.0))
@@ -133,9 +139,16 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 def check_validation(trainer: L.Trainer, monitor: str, option: str) -> None:
-    """Refuse a training without validation data where a metric of validation is monitored."""
+    """Refuse a training without a validation where a metric of validation is monitored."""
+    if not monitor.startswith("val"):
+        return
     none = trainer.val_dataloaders is not None and not sum(trainer.num_val_batches)
-    if monitor.startswith("val") and (none or not trainer.enable_validation):
-        raise InputError(
-            "needs validation data, and there is none", field=option, fix="give some, or leave the option out"
-        )
+    if none or not trainer.enable_validation:
+        fix = "give some, or leave the option out"
+        raise InputError("needs validation data, and there is none", field=option, fix=fix)
+    epoch = trainer.num_training_batches
+    first = ((trainer.check_val_every_n_epoch or 1) - 1) * epoch + (trainer.val_check_batch or 0)
+    epochs, steps = (math.inf if limit in (None, -1) else limit for limit in (trainer.max_epochs, trainer.max_steps))
+    if min(epochs * epoch, steps * trainer.accumulate_grad_batches) < first < math.inf:
+        fix = "train longer, or validate more often: trainer.val_check_interval, trainer.check_val_every_n_epoch"
+        raise InputError("the training ends before its first validation", field=option, fix=fix)

@@ -23,6 +23,7 @@ from ftkit.training import lightning_internals as internals
 from ftkit.training.checkpoint import read_checkpoint
 from ftkit.training.curves_logger import CurvesLogger
 from ftkit.training.environment import data_sha256
+from ftkit.training.model_selection import EarlyStop
 from ftkit.training.recorder import add_to_result
 from ftkit.training.replay_loader import ReplayLoader, reseed, seed_all
 
@@ -64,11 +65,13 @@ class ExactResume(L.Callback):
         """Finish the epoch under way first if its last step was taken, even if training ends with it."""
         if self._stored is None:
             return
+        patient = any(isinstance(one, EarlyStop) and one.goes_on for one in trainer.callbacks)  # type: ignore[attr-defined]
+        stop = self._stored["stop"] and not patient
         if self._stored["under_way"] and self._stored["over"]:
-            internals.finish_epoch_first(trainer, self._stored["validates"], self._stored["stop"])
+            internals.finish_epoch_first(trainer, self._stored["validates"], stop)
         else:
-            trainer.should_stop = self._stored["stop"]
-        if self._stored["stop"]:
+            trainer.should_stop = stop
+        if stop:
             rank_zero_info("The run to resume was being stopped early, and is not trained on")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
