@@ -110,7 +110,9 @@ SOURCES = [
 ]
 
 
-@pytest.mark.parametrize(("write", "name", "options"), [*SOURCES, (saved, "f", {})], ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(
+    ("write", "name", "options"), [*SOURCES, (saved, "f", {})], ids=lambda value: getattr(value, "__name__", None)
+)
 def test_any_source_is_read(write: Any, name: str, options: Any, prepare: Prepare, tmp_path: Path) -> None:
     data = prepare(write(tmp_path / name), split_seed=5, **options)
     assert classes_of(data) == CLASSES
