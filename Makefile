@@ -7,14 +7,14 @@ CORES := --numprocesses auto --maxprocesses 4 --dist worksteal
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-lowest test-newest slow docs lint format reproduce clean .venv-newest/ready
+.PHONY: demo test test-lowest test-newest slow docs package lint format reproduce clean .venv-newest/ready
 
-# $(call sweep,OVERLAY,FOLDER): a sweep, its table and its report. Exit code 4 says that rows failed: both show them, and
-# the recipe then ends with the sweep's code.
+# $(call sweep,OVERLAY,FOLDER): a sweep, which ends with its table, and its report. Exit code 4 says that rows failed: both
+# show them, and the recipe then ends with the sweep's code.
 define sweep
 @$(BIN)/ftkit ablation run configs/ch06 --overlay configs/ch06/$(1).yaml --out runs/$(2); \
 code=$$?; [ $$code -eq 0 ] || [ $$code -eq 4 ] || exit $$code; \
-$(BIN)/ftkit ablation table runs/$(2) && $(BIN)/ftkit ablation report runs/$(2) --png false && exit $$code
+$(BIN)/ftkit ablation report runs/$(2) --png false && exit $$code
 endef
 
 demo: $(READY) ## all 19 rows at demo scale on built-in models and made-up messages, offline
@@ -31,6 +31,15 @@ slow: $(READY) ## the tests that take minutes
 
 docs: $(READY) ## the documentation, offline, into build/docs/index.html; warnings are errors
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs build/docs
+
+package: $(READY) ## the sdist and the wheel, checked; the wheel alone runs two rows of the first demo, offline
+	rm -rf dist build/package
+	$(BIN)/python -m pip install --quiet build twine
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/package
+	build/package/bin/python -m pip install --quiet --constraint constraints/tested.txt dist/*.whl
+	cd build/package && bin/ftkit init demo && bin/ftkit ablation run demo --rows 1-2
 
 lint: $(READY)
 	$(BIN)/ruff check .

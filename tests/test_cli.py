@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,6 +36,9 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
         ["push", "--help"],
         ["model", "show", "--help"],
         ["data", "show", "--help"],
+        ["init", "--help"],
+        ["completion", "--help"],
+        ["fit", "--help"],
     ],
 )
 def test_what_needs_no_library_imports_none(arguments: list[str]) -> None:
@@ -248,3 +252,43 @@ def test_dashes_in_the_name_of_an_option_are_underscores(monkeypatch: pytest.Mon
     assert cli.main(["run", "a-b", "--save-to=c-d"]) == 0
     assert cli.main(["run", "a-b", "--save-to", "--save-to=c-d"]) == ExitCode.INPUT
     assert got == ["a-b", "c-d"]
+
+
+@pytest.mark.parametrize("command", list(cli.LIGHTNING_COMMANDS))
+def test_the_short_help_fits_on_a_screen_and_names_options_that_there_are(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ftkit.lightning_cli import FtkitCLI
+
+    for option in ("--help", "-h"):
+        assert cli.main([command, "--model", "TextClassifier", option]) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"usage: ftkit {command} [options]\n\n{cli.LIGHTNING_COMMANDS[command]}\n")
+        assert len(shown.splitlines()) <= 60
+        assert max(map(len, shown.splitlines())) <= 120
+        assert "--model.help CLASS" in shown
+    named = set(re.findall(r"--[a-z][\w.]+", shown)) - {"--model.help", "--data.help", "--help_all"}
+    monkeypatch.setattr(cli, "_run_lightning", lambda arguments: FtkitCLI(arguments))
+    assert cli.main([command, "--help_all"]) == 0
+    everything = capsys.readouterr().out
+    assert len(everything.splitlines()) > 200
+    general = {option for option in named if not option.startswith(("--model.", "--data.", "--early_stopping."))}
+    assert len(general) > 10
+    assert [option for option in sorted(general) if f"{option} " not in f"{everything} "] == []
+
+
+def test_a_shell_completes_commands_and_options(tmp_path: Path) -> None:
+    pytest.importorskip("shtab")
+    script = python("-m", "ftkit", "completion", "bash").stdout
+    (tmp_path / "script").write_text(script)
+    typed = {
+        "in": "init",
+        "ablation st": "status",
+        "ablation run --ov": "--overlay",
+        "fit --trainer.max": "--trainer.max_epochs",
+    }
+    for words, expected in typed.items():
+        count = len(words.split())
+        line = f"source script; COMP_WORDS=(ftkit {words}); COMP_CWORD={count}; _shtab_ftkit; echo ${{COMPREPLY[0]}}"
+        ended = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+        assert ended.stdout.strip() == expected, ended.stderr

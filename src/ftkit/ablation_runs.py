@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import Any, Literal
 
 import lightning as L
@@ -14,7 +17,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from ftkit.ablation.executor import Engine, one_by_one
 from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ray_executor import on_ray
-from ftkit.ablation.runner import ERROR_FILE, Summary, run
+from ftkit.ablation.runner import ERROR_FILE, Event, Summary, run
 from ftkit.config_files import read_config
 from ftkit.errors import EnvironmentFault, ExitCode, InputError, TrainingFailed
 from ftkit.library_output import quiet_libraries, quiet_lightning
@@ -22,7 +25,7 @@ from ftkit.lightning_cli import FtkitCLI
 from ftkit.lightning_errors import exit_on_termination, explain_refusals
 from ftkit.report.sweep_progress import SweepProgress
 from ftkit.run_config import config_arguments, without_folder
-from ftkit.run_folder import DEFAULT_FOLDER, RESULT_FILE
+from ftkit.run_folder import RESULT_FILE, RUNS
 from ftkit.training.checkpoint import TrainedStateModule, find_checkpoint
 from ftkit.training.environment import code_sha256, data_sha256
 from ftkit.training.recorder import read_result
@@ -56,7 +59,7 @@ class Ablation:
         self.folder.select(rows)
         for path in self.overlays:
             read_config(path)
-        self.out = Path("runs") / Path(folder).resolve().name if out is None else Path(out)
+        self.out = RUNS / Path(folder).resolve().name if out is None else Path(out)
 
     def run(
         self,
@@ -83,16 +86,16 @@ class Ablation:
             TrainingFailed: A row failed; the others were run. The message names the failed ones.
             EnvironmentFault: The output folder is taken or cannot be written, or no row could be run at all.
         """
-        with progress or SweepProgress() as shown:
+        with progress or SweepProgress() as shown, _Interruption(shown) as watched:
             summary = run(
                 self.folder,
-                engine or LightningEngine(shown.step),
+                engine or LightningEngine(watched.step),
                 self.out,
                 self.rows,
                 self.overlays,
                 seeds,
                 force,
-                shown,
+                watched,
                 one_by_one if executor == "here" else on_ray,
             )
         _refuse_failures(summary)
@@ -117,7 +120,7 @@ class LightningEngine:
 
     def identity(self, configs: Sequence[Path], seed: int) -> dict[str, Any]:
         """Return what would be run: resolved configuration without its output folder, base, code, data and seed."""
-        cli = self._build(configs, seed, Path(DEFAULT_FOLDER))
+        cli = self._build(configs, seed, RUNS)
         splits = getattr(cli.datamodule, "evaluate_splits", None)
         if splits is not None and "test" not in splits:
             raise InputError(
@@ -189,6 +192,43 @@ def _refuse_untested(cli: FtkitCLI) -> None:
     for field, part, hook in (("model", cli.model, "test_step"), ("data", cli.datamodule, "test_dataloader")):
         if not is_overridden(hook, part):
             raise InputError(f"has no {hook}, and rows are compared on test", field=field, got=type(part).__name__)
+
+
+class _Interruption:
+    """Stop a sweep on Ctrl-C, also where Python drops the exception, as it does in destructors.
+
+    Args:
+        progress: Takes events and steps; a Ctrl-C that was dropped is raised at the next step or run.
+    """
+
+    def __init__(self, progress: SweepProgress) -> None:
+        self._progress, self._received = progress, False
+
+    def __enter__(self) -> _Interruption:
+        self._listens = threading.current_thread() is threading.main_thread()
+        self._before = signal.signal(signal.SIGINT, self._receive) if self._listens else None
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._listens:
+            signal.signal(signal.SIGINT, self._before)
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "start":
+            self._check()
+        self._progress(event)
+
+    def step(self, completed: int, total: int) -> None:
+        self._check()
+        self._progress.step(completed, total)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._received = True
+        raise KeyboardInterrupt
+
+    def _check(self) -> None:
+        if self._received:
+            raise KeyboardInterrupt
 
 
 def _unseen(completed: int, total: int) -> None:

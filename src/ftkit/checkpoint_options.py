@@ -1,19 +1,28 @@
-"""Which checkpoint a command starts from, and what it refuses to start from."""
+"""Which folder and checkpoint a command starts from, and what it refuses to start from."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import Namespace
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ftkit.errors import InputError
-from ftkit.run_folder import CONFIG_FILE
+from ftkit.lock import LOCK_FILE
+from ftkit.run_folder import CONFIG_FILE, RUNS, need_newest_run
+from ftkit.storage import disk_faults
 from ftkit.training.model_selection import Mode
 from ftkit.training.resume import resumable
 
+_CHOSEN = "FTKIT_RUN_FOLDER"  # by the process that starts those of the other ranks, for them
 LIGHTNINGS_OWN_CHECKPOINTS = ("best", "last", "hpc", "registry")  # words that it takes for a path
 RESUME_OPTIONS = {
     "resume": "Resume from the newest checkpoint of the run folder, if there is one.",
@@ -25,6 +34,72 @@ SELECTION_OPTIONS: dict[str, tuple[Any, str | None, str]] = {  # type, default, 
     "monitor": (str, "val/loss", "The metric that decides what is best, and when to stop early."),
     "monitor_mode": (Mode | None, None, "Better is lower or higher; null: lower of a loss, perplexity or error."),
 }
+
+
+def with_newest_config(arguments: Sequence[str]) -> list[str]:
+    """Add the newest run's ``config.yaml`` where an evaluation or a resumed training names neither config nor model.
+
+    Args:
+        arguments: The command line without the program's name.
+    """
+    meant = {"--resume", "--resume=true"} & set(arguments) or arguments[:1] not in ([], ["fit"])
+    named = (
+        "--config",
+        "-c",
+        "--model",
+        "--trainer.default_root_dir",
+        "--ckpt_path",
+        "--untrained",
+        "--help",
+        "--print_",
+    )
+    if not meant or any(argument.startswith(named) for argument in arguments):
+        return [*arguments]
+    run = need_newest_run()
+    return [arguments[0], "--config", str(run / CONFIG_FILE), "--trainer.default_root_dir", str(run), *arguments[1:]]
+
+
+def make_new_folder(name: str) -> Path:
+    """Make the folder of a run, ``runs/DATE-TIME-NAME``, with a counter behind where that is taken.
+
+    Raises:
+        InputError: This is one of several processes that were started each for itself, as by SLURM or torchrun.
+        EnvironmentFault: It cannot be made.
+    """
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        if _CHOSEN not in os.environ:
+            fix = "name one with --trainer.default_root_dir"
+            raise InputError("several processes cannot agree on the name of a new folder", file=RUNS, fix=fix)
+        return Path(os.environ[_CHOSEN])
+    stem = f"{datetime.now():%Y-%m-%d-%H%M}-{name}"
+    with disk_faults(RUNS):
+        RUNS.mkdir(exist_ok=True)
+        for number in count(1):
+            folder = RUNS / (stem if number == 1 else f"{stem}-{number}")
+            with suppress(FileExistsError):
+                folder.mkdir()
+                break
+    os.environ[_CHOSEN] = str(folder)
+    return folder
+
+
+def remove_unused(folder: Path) -> None:
+    """Remove the folder of a run that left nothing in it."""
+    if folder.is_dir() and not {file.name for file in folder.iterdir()} - {LOCK_FILE}:
+        shutil.rmtree(folder)
+
+
+def name_of_run(configs: Sequence[Path], class_path: str) -> str:
+    """Return the name of the last config file, or of the module's class where that says nothing of the run.
+
+    Example:
+        >>> name_of_run([Path("ch06/base.yaml"), Path("ch06/rows/02_first_token.yaml")], "ftkit.GPT2Classifier")
+        '02_first_token'
+        >>> name_of_run([Path("runs/mine/config.yaml")], "ftkit.GPT2Classifier")
+        'GPT2Classifier'
+    """
+    name = configs[-1].stem if configs else "config"
+    return class_path.rpartition(".")[2] if name in ("base", "config") else name
 
 
 def folder_of_run(configs: Sequence[Path]) -> Path | None:

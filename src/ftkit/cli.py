@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pkgutil import resolve_name
 from typing import Any
 
+from ftkit.commands.short_help import short_help
 from ftkit.errors import EnvironmentFault, ExitCode, FtkitError
 from ftkit.jsonargparse_internals import accept_shell_style
 from ftkit.library_output import quiet_libraries
@@ -36,12 +37,12 @@ class Command:
         function: The function, or where it is (``package.module:name``), imported when the command is called.
             A string that it returns is printed.
         help: One line for the list of commands.
-        no_words: Whether its list of words may be empty.
+        optional: The positional argument that may be left out.
     """
 
     function: Callable[..., Any] | str
     help: str
-    no_words: bool = False
+    optional: str | None = None
 
     def load(self) -> Callable[..., Any]:
         """Import the function."""
@@ -51,6 +52,7 @@ class Command:
 Commands = Mapping[str, "Command | Commands"]
 
 COMMANDS: Commands = {
+    "init": Command("ftkit.commands.init:init", "write an ablation to begin with, which runs offline"),
     "doctor": Command("ftkit.commands.doctor:doctor", "check a training on one batch before starting it"),
     "evaluate": Command("ftkit.commands.evaluate:evaluate_command", "report on prediction files"),
     "images": {
@@ -58,7 +60,7 @@ COMMANDS: Commands = {
     },
     "data": {
         "audit": Command(
-            "ftkit.commands.audit:audit_command", "find duplicates within and between splits", no_words=True
+            "ftkit.commands.audit:audit_command", "find duplicates within and between splits", optional="config"
         ),
         "show": Command("ftkit.commands.data:data_show", "show a training example with supervised tokens highlighted"),
     },
@@ -67,8 +69,9 @@ COMMANDS: Commands = {
             "ftkit.commands.model:model_show", "show a model's architecture, memory needs and prompt format"
         ),
     },
-    "serve": Command("ftkit.commands.serve:serve", "serve a run, a local model or a hub model over HTTP"),
-    "push": Command("ftkit.commands.push:push", "upload a run to the hub, with a model card"),
+    "completion": Command("ftkit.commands.completion:completion", "print what makes a shell complete commands"),
+    "serve": Command("ftkit.commands.serve:serve", "serve a run, a local model or a hub model over HTTP", "model"),
+    "push": Command("ftkit.commands.push:push", "upload a run to the hub, with a model card", "run"),
     "ablation": {
         "run": Command(
             "ftkit.commands.ablation:ablation_run",
@@ -129,12 +132,15 @@ def main(args: Sequence[str] | None = None) -> int:
 def _dispatch(arguments: list[str]) -> None:
     words = [argument for argument in arguments if not argument.startswith("-")]
     if words and words[0] in LIGHTNING_COMMANDS:
-        _run_lightning(arguments)
+        if {"-h", "--help"} & set(arguments):
+            print(short_help(words[0], LIGHTNING_COMMANDS[words[0]]), end="")
+        else:
+            _run_lightning(["--help" if argument == "--help_all" else argument for argument in arguments])
         return
     arguments = [_with_underscores(argument) for argument in arguments]
     # jsonargparse appends to a list with `--overlay+`; a repeated `--overlay` says the same.
     arguments = [re.sub(r"^(--overlay|--names)(?==|$)", r"\1+", argument) for argument in arguments]
-    chosen = _parser(words).parse_args(arguments)
+    chosen = make_parser(words).parse_args(arguments)
     command: Command | Commands = COMMANDS
     while not isinstance(command, Command):
         command, chosen = command[chosen.subcommand], chosen[chosen.subcommand]
@@ -164,11 +170,12 @@ def _run_lightning(arguments: list[str]) -> None:
         ) from error
 
 
-def _parser(words: Sequence[str]) -> FtkitParser:
+def make_parser(words: Sequence[str] | None) -> FtkitParser:
     """Build the parser of all commands; LightningCLI parses the options of its own commands.
 
     Args:
-        words: The words of the command line: only the command that they name is imported for its options.
+        words: The words of the command line: only the command that they name is imported for its options; None imports
+            every command, for shell completion.
     """
     parser = FtkitParser(
         prog="ftkit", description="Which way of fine-tuning is worth it, and can the answer be trusted?"
@@ -176,18 +183,24 @@ def _parser(words: Sequence[str]) -> FtkitParser:
     parser.add_argument("--version", action="version", version=f"ftkit {version('ftkit')}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     lightning = {name: Command("", help) for name, help in LIGHTNING_COMMANDS.items()}
-    _add_commands(parser, {**lightning, **COMMANDS}, words)
+    children = _add_commands(parser, {**lightning, **COMMANDS}, words)
+    for name, help in LIGHTNING_COMMANDS.items() if words is None else ():
+        for option in sorted(set(re.findall(r"--[a-z][\w.]+", short_help(name, help)))):
+            children[name].add_argument(option)
     return parser
 
 
-def _add_commands(parser: FtkitParser, commands: Commands, words: Sequence[str]) -> None:
+def _add_commands(parser: FtkitParser, commands: Commands, words: Sequence[str] | None) -> dict[str, FtkitParser]:
     subcommands = parser.add_subcommands(required=True)
+    children = {}
     for name, command in commands.items():
+        chosen = words is None or words[:1] == [name]
         help = command.help if isinstance(command, Command) else f"{GROUPS[name]}: {' | '.join(command)}"
-        child = FtkitParser(description=help)
+        child = children[name] = FtkitParser(description=help)
         subcommands.add_subcommand(name, child, help=help)
         if not isinstance(command, Command):
-            _add_commands(child, command, words[1:] if words[:1] == [name] else ())
-        elif words[:1] == [name]:
+            _add_commands(child, command, words and words[1:] if chosen else ())
+        elif chosen and command.function:
             child.add_function_arguments(command.load(), as_positional=True)
-            accept_shell_style(child, command.no_words)
+            accept_shell_style(child, command.optional)
+    return children

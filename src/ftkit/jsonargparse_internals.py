@@ -68,20 +68,25 @@ def class_paths(kind: Any) -> list[str]:
     return [] if kind is None else get_all_subclass_paths(kind)
 
 
-def accept_shell_style(parser: Any, no_words: bool = False) -> None:
-    """Let ``--force`` mean ``--force true``, and a positional list take several words, or with ``no_words`` also none.
+def accept_shell_style(parser: Any, optional: str | None = None) -> None:
+    """Let ``--force`` mean ``--force true``, a positional list take several words, and the one named ``optional`` none.
 
-    Assumes that an option with a type hint keeps it as ``_typehint``, reads it when it parses, and then obeys ``nargs``
-    and ``const`` of argparse.
+    The option of an argument such as ``from_`` is ``--from``. Assumes that an option with a type hint keeps it as
+    ``_typehint``, reads it when it parses, and then obeys ``nargs`` and ``const`` of argparse, which looks options up
+    in ``_option_string_actions``.
     """
     for action in parser._actions:
         kind = getattr(action, "_typehint", None)
         if kind is bool:
             action.nargs, action.const = "?", True
         elif get_origin(kind) is list and not action.option_strings:
-            action._typehint, action.nargs, action.metavar = get_args(kind)[0], "+", action.dest
-            if no_words:
-                action.nargs = "*"
+            words = "*" if action.dest == optional else "+"
+            action._typehint, action.nargs, action.metavar = get_args(kind)[0], words, action.dest
+        elif action.dest == optional:
+            action.nargs, action.required = "?", False
+        elif action.dest.endswith("_"):
+            action.option_strings = [f"--{action.dest.removesuffix('_')}"]
+            parser._option_string_actions[action.option_strings[0]] = action
 
 
 def given_options(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:

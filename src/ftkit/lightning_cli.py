@@ -29,8 +29,12 @@ from ftkit.checkpoint_options import (
     SELECTION_OPTIONS,
     choose_resumable,
     folder_of_run,
+    make_new_folder,
+    name_of_run,
     refuse_other_options,
     refuse_trained,
+    remove_unused,
+    with_newest_config,
 )
 from ftkit.classifier import gpt2_classifier, spam, text_classifier  # noqa: F401  their classes have short names
 from ftkit.errors import ExitCode, InputError
@@ -47,7 +51,8 @@ from ftkit.lightning_errors import (
 from ftkit.lock import exclusive
 from ftkit.parsing import ErrorMixin
 from ftkit.run_config import RunConfig
-from ftkit.run_folder import DEFAULT_FOLDER
+from ftkit.run_folder import RUNS, newest_run
+from ftkit.run_summary import summary
 from ftkit.storage import make_folder
 from ftkit.trainer_setup import check_optimizer, check_options, check_seed, check_trainer, trainer_options
 from ftkit.training.callback_checks import refuse_callbacks
@@ -93,32 +98,33 @@ class FtkitCLI(HookedCLI):
     """
 
     def __init__(self, args: Sequence[str], run: bool = True, callbacks: Sequence[L.Callback] = ()) -> None:
-        self._arguments = list(args)
+        self._arguments = with_newest_config(args) if run else list(args)
         self._revision: str | None = None  # a commit that was named, if it is the one that the checkpoint tells
         find_own_modules()
         self.safe_stop = SafeStop()
         self.exact_resume = ExactResume()
         self._scratch: TemporaryDirectory[str] | None = None  # in place of the run folder in a fast_dev_run
+        self._new_folder: Path | None = None  # that was made for this run
         self._refusal: Exception | None = None  # by a constructor; jsonargparse buries it where there are other types
-        super().__init__(
-            L.LightningModule,
-            L.LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=RunConfig,
-            save_config_kwargs={"save_to_log_dir": False},
-            trainer_defaults={
-                "default_root_dir": DEFAULT_FOLDER,
-                # Of the first one that begins a batch, the checkpoint is; the last one seeds what the batch draws.
-                "callbacks": [RunRecorder(), FiniteGuard(), *callbacks, self.exact_resume],
-            },
-            parser_class=Parser,
-            parser_kwargs={"prog": "ftkit"},
-            seed_everything_default=123,
-            auto_configure_optimizers=False,
-            args=self._arguments,
-            run=run,
-        )
+        with self._unused_folder_removed():
+            super().__init__(
+                L.LightningModule,
+                L.LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=RunConfig,
+                save_config_kwargs={"save_to_log_dir": False},
+                trainer_defaults={
+                    # Of the first one that begins a batch, the checkpoint is; the last one seeds what the batch draws.
+                    "callbacks": [RunRecorder(), FiniteGuard(), *callbacks, self.exact_resume],
+                },
+                parser_class=Parser,
+                parser_kwargs={"prog": "ftkit"},
+                seed_everything_default=123,
+                auto_configure_optimizers=False,
+                args=self._arguments,
+                run=run,
+            )
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -140,15 +146,40 @@ class FtkitCLI(HookedCLI):
             action.nargs, action.const = "?", True
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse them; a folder of null, as a run's own ``config.yaml`` has it, becomes one."""
+        """Parse them, and choose the run folder unless it is named; a run's own ``config.yaml`` names none."""
         super().parse_arguments(parser, args)
         subcommand = self.config.get("subcommand")
         chosen = self.config.get(subcommand or "", self.config)
         check_seed(chosen.seed_everything)
         if chosen.trainer.default_root_dir is None:
-            new = subcommand is None or not chosen.get("resume", subcommand != "fit")
-            folder = None if new else folder_of_run([Path(file.absolute) for file in chosen.config or []])
-            chosen.trainer.default_root_dir = DEFAULT_FOLDER if folder is None else str(folder)
+            chosen.trainer.default_root_dir = str(self._choose_folder(subcommand, chosen))
+
+    def _choose_folder(self, subcommand: str | None, chosen: Namespace) -> Path:
+        """Return the folder of the run that is meant, or a new one."""
+        if subcommand is None:
+            return RUNS
+        configs = [Path(file.absolute) for file in chosen.config or []]
+        name = name_of_run(configs, chosen.model.class_path)
+        if chosen.get("resume", subcommand != "fit"):
+            if folder := folder_of_run(configs):
+                return folder
+            named = chosen.get("untrained") or chosen.ckpt_path not in (None, *LIGHTNINGS_OWN_CHECKPOINTS)
+            if not named and (folder := newest_run(name)):
+                print(f"notice: using the newest run of {name}, {folder}", file=sys.stderr)
+                if subcommand != "fit" and chosen.ckpt_path is None:
+                    chosen.ckpt_path = str(folder)  # so that options other than those of its training are refused
+                return folder
+        self._new_folder = make_new_folder(name)
+        return self._new_folder
+
+    @contextmanager
+    def _unused_folder_removed(self) -> Iterator[None]:
+        """Remove the new folder of a run that is refused, or that keeps nothing."""
+        try:
+            yield
+        finally:
+            if self._new_folder and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+                remove_unused(self._new_folder.absolute())
 
     def before_parse_checkpoint(self) -> None:
         """Read the checkpoint safely, and refuse a wrong one, before Lightning takes hyperparameters from it."""
@@ -293,6 +324,9 @@ class FtkitCLI(HookedCLI):
         if chosen.untrained:
             refuse_trained(chosen)
         elif chosen.ckpt_path is None and isinstance(self.model, TrainedStateModule):
+            if self._new_folder:
+                fix = "train with `ftkit fit`, or name a run's folder with --trainer.default_root_dir"
+                raise InputError("there is no run of this config", file=RUNS, fix=fix)
             chosen.ckpt_path = str(find_checkpoint(chosen.trainer.default_root_dir))
         self._pin_base()
         if not self._scratch:
@@ -316,9 +350,15 @@ class FtkitCLI(HookedCLI):
             raise SystemExit(128 + self.safe_stop.received)
 
     def after_test(self) -> None:
-        """Report a termination that came too late for Lightning to stop at, see :func:`exit_on_termination`."""
+        """Print what was found, where it is and what comes next, after a command of a single run.
+
+        Raises:
+            SystemExit: A termination came too late for Lightning to stop at, see :func:`exit_on_termination`.
+        """
         if self.trainer.received_sigterm:
             raise SystemExit(ExitCode.TERMINATED)
+        if self.subcommand and not self._scratch and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            print(summary(self.trainer))
 
     after_validate = after_predict = after_test
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ftkit.errors import FormatError
+from ftkit.errors import FormatError, InputError
 
-DEFAULT_FOLDER = "runs/single"
+RUNS = Path("runs")  # in the current folder; what is trained goes into a new folder below it
 RESULT_FILE = "result.json"
 CONFIG_FILE = "config.yaml"
 CURVES_FILE = "metrics.csv"
@@ -27,6 +29,31 @@ def predictions_file(split: str) -> str:
         'predictions-test.tsv'
     """
     return f"predictions-{split}.tsv"
+
+
+def newest_run(name: str | None = None) -> Path | None:
+    """Return the folder below ``runs`` in the current folder that was trained last; None without one.
+
+    Args:
+        name: Only folders that were named by date and this name, as ``ftkit fit`` does.
+    """
+    dated = re.compile(rf"[\d-]{{15}}-{re.escape(name or '')}(-\d+)?")
+    saved = [file for file in RUNS.glob("*/checkpoints/*.ckpt") if name is None or dated.fullmatch(file.parts[1])]
+    if not saved:
+        return None
+    return max(saved, key=lambda file: (file.stat().st_mtime_ns, file)).parents[1]
+
+
+def need_newest_run() -> Path:
+    """Return the folder of :func:`newest_run`, with a notice.
+
+    Raises:
+        InputError: Nothing was trained here.
+    """
+    if (folder := newest_run()) is None:
+        raise InputError("there is no run", file=RUNS, fix="train with `ftkit fit`, or name a run's folder")
+    print(f"notice: using the newest run, {folder}", file=sys.stderr)
+    return folder
 
 
 def refuse_other_format(found: Any, file: str | Path, line: int | None = None) -> None:

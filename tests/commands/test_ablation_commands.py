@@ -1,13 +1,15 @@
 import io
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from rich.console import Console
 
 from fake_engine import FakeEngine, make_folder
-from ftkit.ablation.folder import AblationFolder
+from ftkit.ablation.folder import AblationFolder, Row, Run
+from ftkit.ablation.runner import Event
 from ftkit.ablation.sweep import read_sweep
 from ftkit.ablation_runs import Ablation
 from ftkit.commands.ablation import ablation_run, ablation_table
@@ -89,6 +91,38 @@ def test_without_a_terminal_progress_is_plain_lines(folder: Path, tmp_path: Path
     assert lines[3] == "failed   [2/3] 02_odd (seed 123): ValueError: the loss went away"
     assert lines[5] == "skipped  [3/3] 03_xl (seed 123): gpt2-xl is not on this machine"
     assert "\x1b" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(10, "about 30 s left"), (100, "about 5 min left"), (4000, "about 3.3 h left")]
+)
+def test_the_time_left_is_that_of_the_runs_made_so_far(
+    seconds: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress, clock, row = shown(), [1000.0], Run(Row(1, "base", Path("base"), ""), 123)
+    monkeypatch.setattr("ftkit.report.sweep_progress.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    progress(Event("plan", total=6))
+    progress(Event("reused", run=row, index=1, total=6))  # which took no time
+    progress(Event("start", run=row, index=1, total=6))
+    clock[0] += seconds
+    progress(Event("skipped", "no data", row, index=2, total=6))
+    progress(Event("done", run=row, index=3, total=6, seconds=5.0))
+    assert isinstance(progress.console.file, io.StringIO)
+    assert progress.console.file.getvalue().endswith(f" in 5.0 s, {said}\n")
+    progress(Event("done", run=row, index=6, total=6, seconds=5.0))
+    assert progress.console.file.getvalue().endswith(" in 5.0 s\n")  # nothing is left
+
+
+def test_a_sweep_ends_with_its_table_also_when_a_row_failed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ftkit.ablation_runs.LightningEngine", lambda on_step: FakeEngine())
+    out = tmp_path / "out"
+    with pytest.raises(TrainingFailed):
+        ablation_run(folder, out=out)
+    said = f"{ablation_table(out)}\nresults: {out}\nnext: ftkit ablation report {out}\n"
+    assert capsys.readouterr().out == said
+    assert " 95.00 " in said
 
 
 def test_on_a_terminal_there_is_a_bar_for_the_sweep_and_one_for_the_row(folder: Path, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_what_identifies_a_cell(ablation: Path, tmp_path: Path, monkeypatch: pyt
     assert key_of(engine.identity(configs, 123)) == key_of(first)
     assert json.loads(json.dumps(first)) == json.loads(json.dumps(engine.identity(configs, 123)))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ablation_runs, "DEFAULT_FOLDER", "elsewhere")
+    monkeypatch.setattr(ablation_runs, "RUNS", "elsewhere")
     assert engine.identity(configs, 123) == first
     assert "elsewhere" not in json.dumps(first)
     assert str(first["config"]["model"]["init_args"]["pooling"]) == "mean"

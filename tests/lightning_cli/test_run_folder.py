@@ -2,18 +2,32 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from run_files import FILES, Ftkit, contents, files_in
 
+from ftkit import checkpoint_options
 from ftkit.cli import main
-from ftkit.errors import ExitCode
+from ftkit.errors import ExitCode, InputError
 from ftkit.lock import exclusive
-from ftkit.run_folder import DEFAULT_FOLDER, FORMAT
+from ftkit.run_folder import FORMAT, RUNS
 from ftkit.storage import sha256_of, verify_checksum
 from ftkit.training.checkpoint import AtomicCheckpointIO, read_checkpoint
+
+
+class Noon(datetime):
+    """A clock that stands."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> "Noon":
+        return cls(2026, 11, 29, 12, 3, 30)
 
 
 def test_fit_and_test_leave_a_complete_run_folder(run_folder: Path, gpt2_folder: Path, messages_file: Path) -> None:
@@ -48,18 +62,108 @@ def test_the_resolved_config_repeats_the_run_as_it_stands(
     config = run_folder / "config.yaml"
     assert "dropout: 0.0" in config.read_text()  # resolved: it holds what the command line left out
     monkeypatch.chdir(tmp_path)
-    for command in ("fit", "test"):
-        folder = [] if command == "fit" else ["--trainer.default_root_dir", DEFAULT_FOLDER]
-        assert main([command, "--config", str(config), *folder]) == 0
+    assert main(["fit", "--config", str(config)]) == 0
+    (made,) = RUNS.iterdir()
+    assert main(["test"]) == 0
     for split in ("train", "val", "test"):
         name = f"predictions-{split}.tsv"
-        assert (tmp_path / DEFAULT_FOLDER / name).read_bytes() == (run_folder / name).read_bytes()
+        assert (made / name).read_bytes() == (run_folder / name).read_bytes()
+
+
+def test_a_new_run_has_a_folder_of_its_own_and_ends_with_what_comes_next(
+    tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint_options, "datetime", Noon)
+    fit = ["fit", "--config", str(tiny_config)]
+    assert main(fit) == 0
+    first = Path("runs/2026-11-29-1203-tiny")
+    figures, folder, command = capfd.readouterr().out.splitlines()[-3:]
+    assert re.search(r"val/loss [\d.]+, val/accuracy 1", figures)
+    assert folder == f"run folder: {first}"
+    assert main([*fit, "--trainer.max_epochs", "1"]) == 0  # in the same minute
+    second = Path("runs/2026-11-29-1203-tiny-2")
+    assert {run.name: json.loads((run / "result.json").read_text())["steps"] for run in (first, second)} == {
+        first.name: 8,
+        second.name: 4,
+    }
+    capfd.readouterr()
+    assert main(shlex.split(command.removeprefix("next: ftkit "))) == 0
+    said = capfd.readouterr().out.splitlines()
+    n, correct = (json.loads((first / "result.json").read_text())["splits"]["test"][key] for key in ("n", "correct"))
+    assert re.fullmatch(rf"test: accuracy [\d.]+% \(95% interval .*; {correct} of {n}\)", said[-3])
+    assert said[-2] == f"run folder: {first} (predictions-train.tsv, predictions-val.tsv, predictions-test.tsv)"
+    assert main(shlex.split(said[-1].removeprefix("next: ftkit "))) == 0
+    assert not list(second.glob("predictions*"))
+
+
+def test_a_command_without_a_folder_takes_the_newest_run_and_says_which(
+    run_folder: Path, tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for command in (["test"], ["fit", "--resume"], ["serve"], ["push", "me/it", "--dry_run", "out"]):
+        assert main(command) == ExitCode.INPUT
+        assert "error: runs: there is no run; fix: train with `ftkit fit`, or name a run's " in capfd.readouterr().err
+    config = ["--config", str(tiny_config)]
+    assert main(["test", *config]) == ExitCode.INPUT
+    assert "error: runs: there is no run of this config; fix: train " in capfd.readouterr().err
+    assert list(RUNS.iterdir()) == []
+    names = ("2026-11-29-1203-tiny", "2026-11-29-1203-tiny-2", "2026-11-29-1203-tiny-of-mine", "other")
+    for age, name in enumerate(names):
+        shutil.copytree(run_folder, RUNS / name)
+        (RUNS / name / "predictions-test.tsv").unlink()
+        for checkpoint in (RUNS / name / "checkpoints").glob("*.ckpt"):
+            os.utime(checkpoint, (age, age))
+    evaluated = RUNS / "2026-11-30-1203-tiny"  # without a checkpoint: what --untrained leaves is no run to go on with
+    evaluated.mkdir()
+    for command, options, name in (("predict", config, names[1]), ("predict", [], names[3])):
+        assert main([command, *options]) == 0
+        meant = f"the newest run{' of tiny' if options else ''}, {RUNS / name}"
+        assert f"notice: using {meant}\n" in capfd.readouterr().err
+        assert (RUNS / name / "predictions-test.tsv").is_file()
+    assert not (RUNS / names[2] / "predictions-test.tsv").exists()
+    assert main(["test", *config, "--model.pooling", "first"]) == ExitCode.INPUT
+    assert f"model.pooling: the checkpoint {RUNS / names[1]} was trained with" in capfd.readouterr().err
+    assert main(["fit", "--resume", *config, "--trainer.max_epochs", "3"]) == 0
+    assert json.loads((RUNS / names[1] / "result.json").read_text())["steps"] == 12
+    assert main(["push", "me/it", "--dry_run", "out"]) == 0
+    assert f"notice: using the newest run, {RUNS / names[1]}\n" in capfd.readouterr().err
+    assert Path("out/README.md").is_file()
+    assert {run.name for run in RUNS.iterdir()} == {*names, evaluated.name}
+
+
+def test_what_does_not_run_leaves_no_folder(
+    tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fit = ["fit", "--config", str(tiny_config)]
+    for refused in (["--model.size", "tiny"], ["--data.source", "missing.tsv"], ["--trainer.max_epochs", "0"]):
+        assert main([*fit, *refused]) == ExitCode.INPUT
+    assert main([*fit, "--trainer.fast_dev_run", "true"]) == 0
+    assert list(RUNS.iterdir()) == []
+    assert main(["test", "--config", str(tiny_config), "--untrained"]) == 0
+    (made,) = RUNS.iterdir()
+    assert (made / "predictions-test.tsv").is_file()
+
+
+def test_processes_that_were_started_each_for_itself_are_told_to_name_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint_options, "rank_zero_only", SimpleNamespace(rank=1))
+    monkeypatch.delenv("FTKIT_RUN_FOLDER", raising=False)
+    with pytest.raises(InputError, match=r"fix: name one with --trainer\.default_root_dir"):
+        checkpoint_options.make_new_folder("x")
+    monkeypatch.setenv("FTKIT_RUN_FOLDER", "runs/of-rank-0")  # Lightning hands it to the processes that it starts
+    assert checkpoint_options.make_new_folder("x") == Path("runs/of-rank-0")
+    assert not RUNS.exists()
 
 
 def test_whoever_goes_on_or_evaluates_by_a_runs_own_config_means_that_run(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    one, other = tmp_path / "one run", tmp_path / DEFAULT_FOLDER
+    one, other = tmp_path / "one run", tmp_path / RUNS / "other"
     for folder in (one, other):
         shutil.copytree(run_folder, folder)
     (one / "predictions-test.tsv").unlink()

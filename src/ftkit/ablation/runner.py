@@ -32,8 +32,8 @@ class Event:
     """An event of a sweep, for progress displays.
 
     Args:
-        kind: ``plan`` and ``end`` frame the sweep; ``reused``, ``start``, ``done``, ``skipped`` and
-            ``failed`` are about a run; ``notice`` is a remark.
+        kind: ``plan`` and ``end`` frame the sweep, ``stopped`` ends it early; ``reused``, ``start``, ``done``,
+            ``skipped`` and ``failed`` are about a run; ``notice`` is a remark.
         message: The remark, the reason, or the figure.
         run: The run, if the event is about one.
         index: The runs that are behind us.
@@ -41,7 +41,7 @@ class Event:
         seconds: How long the run took.
     """
 
-    kind: Literal["plan", "reused", "start", "done", "skipped", "failed", "notice", "end"]
+    kind: Literal["plan", "reused", "start", "done", "skipped", "failed", "notice", "stopped", "end"]
     message: str = ""
     run: Run | None = None
     index: int = 0

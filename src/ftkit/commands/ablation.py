@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ftkit.ablation.folder import Format
-from ftkit.errors import InputError
+from ftkit.errors import InputError, TrainingFailed
 
 
 def ablation_run(
@@ -18,7 +18,7 @@ def ablation_run(
     force: bool = False,
     executor: Literal["here", "ray"] = "here",
 ) -> None:
-    """Run the rows of an ablation that are not done yet.
+    """Run the rows of an ablation that are not done yet, and print the table of all that are.
 
     Args:
         folder: A folder with base.yaml and rows/.
@@ -39,7 +39,14 @@ def ablation_run(
     from ftkit.ablation_runs import Ablation  # with Lightning, which the other commands do not need
 
     ablation = Ablation(folder, overlay or (), rows, out)
-    ablation.run(None if seeds is None else parse_seeds(seeds), force, executor)
+    failure = None
+    try:
+        ablation.run(None if seeds is None else parse_seeds(seeds), force, executor)
+    except TrainingFailed as error:  # of some rows; the table shows the others
+        failure = error
+    print(f"{ablation_table(ablation.out)}\nresults: {ablation.out}\nnext: ftkit ablation report {ablation.out}")
+    if failure:
+        raise failure
 
 
 def ablation_status(directory: Path) -> str:

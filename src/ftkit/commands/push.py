@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ftkit.errors import EnvironmentFault, InputError
-from ftkit.run_folder import CONFIG_FILE, RESULT_FILE
+from ftkit.run_folder import CONFIG_FILE, RESULT_FILE, need_newest_run
 
 _LOCAL_PATH = re.compile(r"(?<![\w.:/])~?/(?:[\w.@+-]+/)+([\w.@+-]+)")
 _READABLE = ("*.json", "*.yaml", "*.md")
@@ -27,7 +27,7 @@ def push(
     The access token comes from the environment variable HF_TOKEN or from `hf auth login`, never from an option.
 
     Args:
-        run: The run's folder.
+        run: The run's folder; the newest run below runs if only one word is given.
         repo: The repository, as USER/NAME; it is created if need be.
         dry_run: Write the repository into this folder instead of uploading it.
         merge: Upload a generative model with its adapters merged into its weights; otherwise the adapters alone.
@@ -48,6 +48,7 @@ def push(
         validate_repo_id(repo)
     except HFValidationError as error:
         raise InputError("is no name of a repository", field="repo", got=repo, fix="use USER/NAME") from error
+    run = need_newest_run() if run is None else run
     if dry_run is not None:
         if dry_run.exists() and not (dry_run.is_dir() and not any(dry_run.iterdir())):
             raise InputError("is not an empty folder", file=dry_run, field="dry_run", fix="name a new one")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ftkit.errors import EnvironmentFault, InputError, at_least
+from ftkit.run_folder import need_newest_run
 
 KEY_VARIABLE = "FTKIT_API_KEY"
 
@@ -35,7 +36,8 @@ def serve(
     the environment variable FTKIT_API_KEY.
 
     Args:
-        model: A run folder, a folder in transformers format (or an adapter's), a GGUF file, a hub id, or demo.
+        model: A run folder, a folder in transformers format (or an adapter's), a GGUF file, a hub id, or demo; the
+            newest run below runs if not given.
         host: The address to listen on.
         port: The port; 0 takes a free one.
         name: The name that clients use; the model's own if not given.
@@ -61,6 +63,7 @@ def serve(
     from ftkit.serving.address import listen
 
     key = os.environ.get(KEY_VARIABLE) or None
+    model = str(need_newest_run()) if model is None else model
     listening = listen(host, port, key)  # before anything that takes long
     print(f"loading {model}", file=sys.stderr, flush=True)  # it may take a while
     from ftkit.commands.serving_setup import load_served

@@ -47,6 +47,7 @@ class RunRecorder(L.Callback):
 
     def __init__(self) -> None:
         self.result: dict[str, Any] = {}
+        self.evaluated: dict[str, dict[str, Any]] = {}  # counts of the splits whose predictions were written just now
         self._collected: dict[int, list[Mapping[str, Any]]] = {}
         self._fit_started = self._evaluation_started = 0.0
 
@@ -103,6 +104,7 @@ class RunRecorder(L.Callback):
         """Start the clock of an evaluation."""
         self._evaluation_started = time.perf_counter()
         self._collected.clear()
+        self.evaluated = {}
 
     on_validation_start = on_predict_start = on_test_start
 
@@ -163,7 +165,7 @@ class RunRecorder(L.Callback):
                 scores[score] if score else None,
                 {key: column for key, column in columns.items() if key not in _KEYS},
             )
-            self.result.setdefault("splits", {})[split] = _figures(labels, predictions)
+            self.evaluated[split] = self.result.setdefault("splits", {})[split] = _figures(labels, predictions)
         _write(trainer, self.result)
 
 

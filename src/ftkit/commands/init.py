@@ -1,0 +1,41 @@
+"""``ftkit init``: a folder of configs to begin with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.resources import as_file, files
+from pathlib import Path
+from shlex import quote
+
+from ftkit.errors import InputError
+from ftkit.storage import disk_faults
+
+
+def init(folder: Path, from_: str = "classifier") -> str:
+    """Write an ablation to begin with: commented configs and data that run offline on tiny models, on a CPU.
+
+    Args:
+        folder: A new folder, or an empty one.
+        from_: What is compared. classifier: which part of a classifier is trained. ch06: the published table's 19
+            variants. sft, vlm: full fine-tuning and LoRA of a language or a vision-language model. moderation: the
+            ratio of yes to no among the examples that such a model is trained on.
+
+    Returns:
+        What was written, and the next command.
+
+    Raises:
+        InputError: The folder has files in it or is none, or there is no such start.
+        EnvironmentFault: It cannot be written.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError("is not an empty folder", file=folder, field="folder", fix="name a new one")
+    starts = {start.name: start for start in (files("ftkit") / "configs" / "init").iterdir()}
+    if from_ not in starts:
+        raise InputError("no such start", field="from", got=from_, fix=f"use one of {', '.join(sorted(starts))}")
+    with as_file(starts[from_]) as source, disk_faults(folder):
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        base, escaped = folder / "base.yaml", json.dumps(str(folder))[1:-1]
+        base.write_text(base.read_text(encoding="utf-8").replace("{folder}", escaped), encoding="utf-8")
+    rows = len([*folder.glob("rows/*.yaml")])
+    return f"wrote {folder}: base.yaml and {rows} rows\nnext: ftkit ablation run {quote(str(folder))}\n"

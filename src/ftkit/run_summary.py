@@ -1,0 +1,45 @@
+"""What a command of a single run ends with: its figures, its folder and the next command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+
+import lightning as L
+
+from ftkit.results.preferences import interval_of_counts
+from ftkit.run_folder import CONFIG_FILE, predictions_file
+from ftkit.training.recorder import RunRecorder
+
+
+def summary(trainer: L.Trainer) -> str:
+    """Return the figures of a training or an evaluation that has ended, where they are kept, and what comes next."""
+    folder = Path(trainer.default_root_dir)
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
+    files: list[str] = []
+    if trainer.state.fn == "fit":
+        lines = [_logged(trainer)]
+        command = f"ftkit test --config {quote(str(folder / CONFIG_FILE))}"
+    else:
+        recorder = next(one for one in trainer.callbacks if isinstance(one, RunRecorder))  # type: ignore[attr-defined]
+        name = getattr(trainer.lightning_module, "accuracy_name", "accuracy")
+        lines = [f"{split}: {name} {_accuracy(**figures)}" for split, figures in recorder.evaluated.items()]
+        files = [predictions_file(split) for split in recorder.evaluated]
+        command = f"ftkit evaluate {quote(str(folder / files[-1]))}" if files else ""
+    listed = f" ({', '.join(files)})" if files else ""
+    lines += [f"run folder: {folder}{listed}", command and f"next: {command}"]
+    return "\n".join(filter(None, lines))
+
+
+def _logged(trainer: L.Trainer) -> str:
+    """Return the last losses and accuracies, and what the module shows beside the progress bar."""
+    logged = {name: value for name, value in trainer.callback_metrics.items() if name.endswith(("loss", "accuracy"))}
+    return ", ".join(f"{name} {value:.4g}" for name, value in (logged | trainer.progress_bar_metrics).items())
+
+
+def _accuracy(n: int, correct: int, accuracy: float, ties: int | None = None) -> str:
+    """Return an accuracy with its 95% interval and the counts behind it."""
+    low, high = interval_of_counts(n, correct, ties)
+    counts = f"{correct:,} of {n:,}{f', {ties:,} ties' if ties else ''}"
+    return f"{accuracy:.2%} (95% interval {low:.2%} to {high:.2%}; {counts})"
