@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from ftkit.errors import InputError
@@ -285,7 +286,7 @@ def test_bytes_that_can_be_no_picture_are_not_handed_out(folder: Path, monkeypat
     path = folder / "pictures" / "a.png"
     assert image_bytes(path) == b"\x89PNG"
     monkeypatch.setattr(image_files, "MAX_BYTES", 3)
-    for image in (path, StoredImage([{"image": {"bytes": b"\x89PNG"}}], 0, "image", None)):
+    for image in (path, StoredImage([pa.table({"image": [{"bytes": b"\x89PNG"}]})], 0, "image", None)):
         with pytest.raises(InputError, match="more than 3 bytes: 4"):
             image_bytes(image)
     path.unlink()
@@ -293,7 +294,7 @@ def test_bytes_that_can_be_no_picture_are_not_handed_out(folder: Path, monkeypat
     with pytest.raises(InputError, match="not a file"):
         image_bytes(path)
     with pytest.raises(InputError, match="is empty"):
-        image_bytes(StoredImage([{"image": {"bytes": b""}}], 0, "image", None))
+        image_bytes(StoredImage([pa.table({"image": [{"bytes": b""}]})], 0, "image", None))
 
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}

@@ -74,7 +74,8 @@ for name, arguments in json.load(open(sys.argv[1])).items():
     print("code", main(arguments), flush=True)
 """
 CODES = {
-    "doctor": 0, "data show": 0, "images prepare": 0, "model show": 0, "fit": 0, "validate": 0, "test": 0, "predict": 0,
+    "init": 0, "completion": 0, "doctor": 0, "data audit": 0, "data show": 0,
+    "images prepare": 0, "model show": 0, "fit": 0, "validate": 0, "test": 0, "predict": 0,
     "evaluate": 0, "ablation run": 4, "ablation status": 0, "ablation table": 0, "ablation add": 0,
     "ablation report": 0, "push": 0,
     "serve": 143, "error": 2, "error, debug": 2, "wandb fit": 0, "wandb test": 0,
@@ -121,7 +122,10 @@ def commands(config: Path, weights: Path, out: Path) -> dict[str, list[str]]:
         return [command, *configs, "--trainer.default_root_dir", folder]
 
     return {
+        "init": ["init", str(out / "begun")],
+        "completion": ["completion", "bash"],
         "doctor": ["doctor", str(config)],
+        "data audit": ["data", "audit", str(config)],
         "data show": ["data", "show", str(answers)],
         "images prepare": ["images", "prepare", str(pictures), str(out / "pictures")],
         "model show": ["model", "show", str(weights)],
