@@ -60,7 +60,7 @@ def test_python_m_ftkit_is_the_command_and_help_lists_every_command() -> None:
     for name in ("fit", "validate", "test", "predict", "ablation"):
         assert f"\n    {name} " in ended.stdout
     shown = " ".join(ended.stdout.split())
-    assert " data training data: show " in shown
+    assert " data training data: audit | show " in shown
     assert python("-m", "ftkit", "fti").returncode == ExitCode.INPUT
 
 
