@@ -183,7 +183,7 @@ def _found(run: Path, messages: Path) -> dict[str, Any]:
     result = json.loads((run / "result.json").read_text())
     with (run / "predictions-test.tsv").open(encoding="utf-8") as file:
         by_id = {line["id"]: int(line["prediction"] == "spam") for line in csv.DictReader(file, delimiter="\t")}
-    source = SpamDataModule(str(messages)).source.read()
+    source = SpamDataModule(str(messages)).read()["train"]
     by_text = {text: by_id[name] for name, text in zip(source.ids, source.texts, strict=True) if name in by_id}
     with (run / "metrics.csv").open(encoding="utf-8") as file:
         curve = [(int(line["step"]), line["train/loss"], line["val/loss"]) for line in csv.DictReader(file)]
