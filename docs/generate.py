@@ -51,7 +51,10 @@ def configurable() -> dict[str, list[type]]:
 
 def config_keys() -> str:
     """Return the keys of a run and of every configurable class as Markdown lists."""
-    parts = ["## The run", _list(row for row in _options(_help("fit", 100_000)) if _OF_A_RUN.fullmatch(row["name"]))]
+    parts = [
+        "## The run",
+        _list(row for row in _options(_help("fit", 100_000, "--help_all")) if _OF_A_RUN.fullmatch(row["name"])),
+    ]
     for place, classes in configurable().items():
         parts.append(f"## `{place}`")
         for one in classes:
@@ -68,9 +71,9 @@ def _names(commands: Commands, before: str = "") -> Iterator[str]:
         yield from [before + name] if isinstance(command, Command) else _names(command, f"{before}{name} ")
 
 
-def _help(command: str, width: int) -> str:
+def _help(command: str, width: int, option: str = "--help") -> str:
     with redirect_stdout(io.StringIO()) as out, patch.dict(os.environ, COLUMNS=str(width)):
-        main([*command.split(), "--help"])
+        main([*command.split(), option])
     return out.getvalue().rstrip()
 
 

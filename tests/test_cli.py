@@ -289,6 +289,6 @@ def test_a_shell_completes_commands_and_options(tmp_path: Path) -> None:
     }
     for words, expected in typed.items():
         count = len(words.split())
-        line = f"source script; COMP_WORDS=(ftkit {words}); COMP_CWORD={count}; _shtab_ftkit; echo ${{COMPREPLY[0]}}"
+        line = f"source ./script; COMP_WORDS=(ftkit {words}); COMP_CWORD={count}; _shtab_ftkit; echo ${{COMPREPLY[0]}}"
         ended = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
         assert ended.stdout.strip() == expected, ended.stderr

@@ -82,8 +82,8 @@ BUGS: dict[str, tuple[Edits, str]] = {
         "tests/ablation/test_runner.py::test_a_changed_identity_is_run_again_and_the_field_is_named",
     ),
     "label map swapped": (
-        [("classifier/spam.py", "target = [self.labels.index(messages.labels[row])",
-          "target = [1 - self.labels.index(messages.labels[row])")],
+        [("classifier/labels.py", "name: place for place, name in enumerate(names)}",
+          "name: place for place, name in enumerate(reversed(names))}")],
         "tests/classifier/test_spam.py::test_batch_holds_the_messages_it_names",
     ),
 }  # fmt: skip
