@@ -127,7 +127,7 @@ def test_a_position_alone_gives_the_logits_and_gradients_of_the_whole(kind: str,
     assert wanted.std(0).min() > 0.02
     found, expected = gradients(net, net(texts(), LENGTH)), gradients(net, whole(net))
     assert found.keys() == expected.keys()
-    # A first token attends to itself alone, so queries and keys get rounding errors of gradients as large as the others.
+    # A first token attends to itself alone, so queries and keys get the rounding errors of gradients of that size.
     rounding = 1e-6 * max(1.0, *(gradient.norm().item() for gradient in expected.values()))
     for name, gradient in expected.items():
         assert (found[name] - gradient).norm() <= 1e-4 * gradient.norm() + rounding, name
