@@ -126,7 +126,7 @@ def spoilt(source: Path) -> Path:
     (source / "bad empty.jpg").write_bytes(b"")
     (source / "bad text.jpg").write_text("not found")
     (source / "bad cut.jpg").write_bytes(good[: len(good) // 2])
-    (source / "bad form.png").write_bytes(b"II*\0" + bytes(50))
+    (source / "bad form.png").write_bytes(b"%PDF-1.7" + bytes(50))
     (source / "bad.noending").write_text("?")
     (source.parent / "secret.jpg").write_bytes(good)
     (source / "bad link.jpg").symlink_to("../secret.jpg")
@@ -142,7 +142,7 @@ def test_bad_files_are_listed_and_the_command_fails(
     assert main(["images", "prepare", str(spoilt), str(target)]) == ExitCode.INPUT
     said = capsys.readouterr()
     reasons = {name: example["reason"] for name, example in manifest(target).items() if example["status"] == "bad"}
-    no_format = "this is not a JPEG, PNG, GIF, WEBP, BMP file (got b'"
+    no_format = "this is not a JPEG, PNG, GIF, WEBP, BMP, TIFF, AVIF file (got b'"
     assert reasons.keys() == {*FAULTS}
     for name, reason in reasons.items():
         assert reason.startswith(FAULTS[name] or no_format), name
