@@ -60,7 +60,9 @@ class FtkitError(Exception):
         parts = [place, f"{field}:" if field else "", problem, "" if got is _NOT_GIVEN else f"(got {_short(got)})"]
         message = " ".join(part for part in parts if part)
         message = f"{message}; fix: {fix}" if fix else message
-        super().__init__(_BASE64.sub(lambda text: f"{text[0][:_BASE64_SHOWN]}…", message))
+        where = len(place)  # a file's name stays whole
+        said = _BASE64.sub(lambda text: f"{text[0][:_BASE64_SHOWN]}…", message[where:])
+        super().__init__(message[:where] + said)
 
 
 class InputError(FtkitError, ValueError):
