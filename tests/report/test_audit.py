@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from real_messages import SMS_FILE, needs_messages
 
 import ftkit
 from fake_engine import FakeEngine, make_folder
@@ -22,10 +23,6 @@ from ftkit.results.duplicates import LabeledText
 from ftkit.training import split_data
 
 SPLITS = ("train", "val", "test")
-SMS_FILE = Path(__file__).parents[3] / "shared/data/sms/SMSSpamCollection"
-if not SMS_FILE.is_file():
-    SMS_FILE = Path("/work/shared/data/sms/SMSSpamCollection")
-needs_messages = pytest.mark.skipif(not SMS_FILE.is_file(), reason="needs the SMS Spam Collection in shared/data/sms")
 
 
 def _published() -> dict[str, list[dict[str, str]]]:

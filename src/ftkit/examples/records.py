@@ -71,7 +71,7 @@ class RecordSource:
 
     @property
     def has_names(self) -> bool:
-        """Whether the columns have names; those of a table without a header have numbers."""
+        """Return whether the columns have names; those of a table without a header have numbers."""
         return not self.columns or self.columns != [str(place) for place in range(len(self.columns))]
 
     @cached_property

@@ -33,7 +33,7 @@ class Shape(NamedTuple):
 
     @property
     def described(self) -> str:
-        """What reports call the shape; empty of ftkit's own."""
+        """Return what reports call the shape; empty for ftkit's own."""
         return f"{self.title} ({self})" if self.title else ""
 
 

@@ -38,7 +38,7 @@ _WITH_IMAGES = {
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found in a data set: ``print`` shows it, a notebook too.
+    """Hold the duplicates found in a data set; ``print`` and notebooks show them.
 
     Attributes:
         source: Where the examples come from.

@@ -21,7 +21,7 @@ _ERRORS = 10
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """What is known about one class against the rest.
+    """Hold the figures of one class against the rest.
 
     Attributes:
         name: The class.
