@@ -25,17 +25,6 @@ WORDS = {"bad": "awful sad no", "fine": "well so okay", "good": "great yes joy"}
 OWN = [f"topic {letter}" for letter in "jihgfedcba"]
 
 
-class StopAfter(L.Callback):
-    """Tells a training to end."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        if trainer.global_step == self.step:
-            signal.raise_signal(signal.SIGTERM)
-
-
 def table(classes: Any = CLASSES, each: int = 16) -> pd.DataFrame:
     """Texts of unequal length whose words tell the class; the first class comes more often than the others."""
     rows = [
@@ -327,7 +316,7 @@ def test_balanced_sampling_is_resumed_in_mid_epoch(configured: Any, tmp_path: Pa
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     command = ["fit", "--config", str(config), "--trainer.default_root_dir"]
     assert main([*command, str(whole)]) == 0
-    stop = "--trainer.callbacks+", f"{__name__}.StopAfter", "--trainer.callbacks.step", "3"
+    stop = "--trainer.callbacks+", "stops.StopAfter", "--trainer.callbacks.step", "3"
     assert main([*command, str(broken), *stop]) == 128 + signal.SIGTERM
     assert main([*command, str(broken), "--resume", "true"]) == 0
     assert (broken / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()

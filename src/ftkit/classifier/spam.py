@@ -134,7 +134,7 @@ class SpamDataModule(TextClassificationDataModule):
 
     @property
     def _of_two_columns(self) -> bool:
-        """Whether the file has a label, a tab and a text in each line."""
+        """Return whether the file has a label, a tab and a text in each line."""
         return not self.columns and Path(self.origin).suffix.lower() not in {*FORMATS, ".gz"} - {".tsv"}
 
     def _file(self) -> Path:
