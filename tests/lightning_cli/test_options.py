@@ -104,7 +104,7 @@ def test_misspelt_and_mistyped_options_are_named(
         ),
         ("model: [1\n", "layer.yaml:2: not valid YAML: "),
         ("model: GPT2Clasifier\n", "layer.yaml: model: no such class (got 'GPT2Clasifier'); fix: did you mean ftkit."),
-        ("data:\n  init_args:\n    labels: [no, yes]\n", "data.labels: Expected a <class 'str'>. Got value: False"),
+        ("data:\n  init_args:\n    labels: [no, yes]\n", "label: unknown label (got 'spam'); fix: use 'no' or 'yes'"),
         ("foo: {}\n", "layer.yaml: foo: no such option"),
         ("foo: {bar: {}}\n", "layer.yaml: foo.bar: no such option"),
         ("trainer:\n  foo: {}\n", "layer.yaml: trainer.foo: no such option"),

@@ -15,6 +15,7 @@ from ftkit.normalize import normalize
 from ftkit.results.binary import BinaryEvaluator, in_double
 from ftkit.results.metrics import UNPARSED
 from ftkit.training.checkpoint import TrainedStateModule
+from ftkit.training.lightning_internals import attached_trainer
 
 Metrics: TypeAlias = Metric | MetricCollection | dict[str, Metric]
 
@@ -89,7 +90,7 @@ class MeasuredModule(TrainedStateModule):
 
     def is_test_split(self, dataloader_idx: int) -> bool:
         """Return whether a loader that ``test`` runs over is that of the test split."""
-        splits = getattr(getattr(self.trainer, "datamodule", None), "evaluate_splits", ("test",))
+        splits = getattr(getattr(attached_trainer(self), "datamodule", None), "evaluate_splits", ("test",))
         return list(splits)[dataloader_idx : dataloader_idx + 1] == ["test"]
 
     def on_validation_epoch_end(self) -> None:
