@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -12,6 +13,7 @@ from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.convergence import Curve, read_curves
 from ftkit.ablation.run_answers import Confusion
 from ftkit.ablation.summary import RowSummary
+from ftkit.errors import InputError
 from ftkit.report.ablation_notes import changed_settings
 from ftkit.report.charts import TICKS, Chart, confusion, data, intervals
 from ftkit.report.class_report import MOST
@@ -28,6 +30,46 @@ VERDICTS = {
 }
 _POINTS = 24  # of a learning curve; more values are averaged
 Curves = Mapping[int, Mapping[str, Curve]]  # of a row: by seed, then by figure
+
+
+@dataclass(frozen=True)
+class Plots:
+    """The charts of a report: figures that a notebook shows and ``save(path)`` draws; ``chart`` is Altair's.
+
+    Attributes:
+        figures: The charts by name.
+    """
+
+    figures: Mapping[str, Figure]
+
+    def accuracy(self) -> Figure:
+        """Return the test accuracy of all variants with intervals."""
+        return self._named("accuracy")
+
+    def cost(self) -> Figure:
+        """Return the accuracy against the time of a run."""
+        return self._named("cost")
+
+    def loss(self) -> Figure:
+        """Return the training loss of all variants."""
+        return self._named("loss")
+
+    def validation(self) -> Figure:
+        """Return the validation accuracy of all variants while they were trained."""
+        return self._named("validation")
+
+    def confusion(self, row: int) -> Figure:
+        """Return the labels of a row against its answers.
+
+        Args:
+            row: Its number.
+        """
+        return self._named(f"{row:02}-confusion")
+
+    def _named(self, name: str) -> Figure:
+        if name not in self.figures:
+            raise InputError("there is nothing to draw it from", field="plot", got=name)
+        return self.figures[name]
 
 
 def figures(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Iterator[Figure]:

@@ -6,67 +6,27 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ftkit.ablation.analysis import Analysis, analyse
 from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.run_answers import Confusion, confusion_of
 from ftkit.ablation.summary import RowSummary, seeds_text
-from ftkit.errors import InputError
 from ftkit.report.ablation_answers import answers, recalls
-from ftkit.report.ablation_charts import figures, verdict
+from ftkit.report.ablation_charts import Plots, figures, verdict
 from ftkit.report.ablation_examples import examples
 from ftkit.report.ablation_notes import changed_settings, changes, notes
+from ftkit.report.ablation_origin import collected, made_with
 from ftkit.report.ablation_table import STATUS, Column, columns, compact, record, status, table
 from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown
 from ftkit.report.page import fragment, to_html
 from ftkit.report.theme import image
-from ftkit.storage import atomic_write, key_of
+from ftkit.storage import atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _PLOT = re.compile(r"(accuracy|cost|loss|validation|\d{2,}-(loss|validation|confusion))\.(svg|png)")
-
-
-@dataclass(frozen=True)
-class Plots:
-    """The charts of a report: figures that a notebook shows and ``save(path)`` draws; ``chart`` is Altair's.
-
-    Attributes:
-        figures: The charts by name.
-    """
-
-    figures: Mapping[str, Figure]
-
-    def accuracy(self) -> Figure:
-        """Return the test accuracy of all variants with intervals."""
-        return self._named("accuracy")
-
-    def cost(self) -> Figure:
-        """Return the accuracy against the time of a run."""
-        return self._named("cost")
-
-    def loss(self) -> Figure:
-        """Return the training loss of all variants."""
-        return self._named("loss")
-
-    def validation(self) -> Figure:
-        """Return the validation accuracy of all variants while they were trained."""
-        return self._named("validation")
-
-    def confusion(self, row: int) -> Figure:
-        """Return the labels of a row against its answers.
-
-        Args:
-            row: Its number.
-        """
-        return self._named(f"{row:02}-confusion")
-
-    def _named(self, name: str) -> Figure:
-        if name not in self.figures:
-            raise InputError("there is nothing to draw it from", field="plot", got=name)
-        return self.figures[name]
 
 
 @dataclass(frozen=True)
@@ -171,7 +131,7 @@ class Report:
         times = sorted(cell.time[:10] for row in self.analysis.sweep.rows for cell in row.done if cell.time)
         facts = {
             "data": self.made_with.get("data", ""),
-            "base models": _collected(
+            "base models": collected(
                 [cell.result.base for row in self.analysis.sweep.rows for cell in row.done if cell.result]
             ),
             "test examples": ", ".join(f"{n:,}" for n in sorted({row.n for row in rows if row.n})),
@@ -232,7 +192,7 @@ def read_results(directory: str | Path, reference: int | None = None) -> Report:
     runs = {row.number: confusion_of([cell.answers for cell in row.done]) for row in analysis.sweep.rows if row.done}
     confusions = {number: found for number, found in runs.items() if found is not None}
     plots = {figure.name: figure for figure in figures(analysis, confusions)}
-    return Report(analysis, answers(analysis, confusions), plots, _made_with(analysis), examples(analysis), confusions)
+    return Report(analysis, answers(analysis, confusions), plots, made_with(analysis), examples(analysis), confusions)
 
 
 def write(report: Report, out: Path, png: bool = True) -> list[Path]:
@@ -286,46 +246,8 @@ def _differences(rows: Sequence[RowSummary]) -> str:
     )
 
 
-def _collected(bases: Sequence[Mapping[str, Any]]) -> str:
-    """What the base models are, each property with all its values."""
-    names = dict.fromkeys(name for base in bases for name in base if name != "fingerprint")
-    found = {name: dict.fromkeys(str(base[name]) for base in bases if base.get(name) is not None) for name in names}
-    return "; ".join(f"{name} {', '.join(values)}" for name, values in found.items() if values)
-
-
 def _uncompared(analysis: Analysis) -> list[str]:
     """What the charts of accuracy and cost leave out."""
     if len(analysis.machines) < 2:
         return []
     return ["Cost is not drawn: the rows ran on different machines, so their times do not compare."]
-
-
-def _made_with(analysis: Analysis) -> Mapping[str, str]:
-    """Data, base models, machines and versions, each with all the values that occur in the runs."""
-    found: dict[str, dict[str, None]] = {}
-    for row in analysis.sweep.rows:
-        for cell in row.done:
-            assert cell.result is not None
-            for name, value in _origin(cell.result.raw, cell.result.machine).items():
-                found.setdefault(name, {})[value] = None
-    return {name: "; ".join(values) for name, values in found.items()}
-
-
-def _origin(raw: Mapping[str, Any], machine: str) -> dict[str, str]:
-    data = raw.get("data") or {}
-    sizes = ", ".join(f"{count:,} {split}" for split, count in (data.get("sizes") or {}).items())
-    origin = {
-        "data": " ".join(filter(None, [str(data.get("source", "unnamed")), f"({sizes})" if sizes else ""])),
-        "data sha256": str(data.get("sha256") or "unknown"),
-        "base model": _base_model(raw.get("base") or {}),
-        "machine": machine,
-    }
-    return origin | {str(name): str(version) for name, version in (raw.get("versions") or {}).items()}
-
-
-def _base_model(base: Mapping[str, Any]) -> str:
-    """Its name, and a short hash of what its files hold, so that two under one name show."""
-    fingerprint = base.get("fingerprint") or {}
-    short = fingerprint.get("commit") or (key_of(fingerprint) if fingerprint else None)
-    named = {name: value for name, value in base.items() if name != "fingerprint"} | {"contents": short and short[:12]}
-    return ", ".join(f"{name} {value}" for name, value in named.items() if value is not None) or "unknown"
