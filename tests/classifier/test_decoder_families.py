@@ -16,6 +16,7 @@ from ftkit.classifier.network import SequenceClassifier
 from ftkit.classifier.pooling import Pooling, pool, real_tokens
 from ftkit.classifier.text_classifier import TextClassifier
 from ftkit.errors import InputError
+from ftkit.models import one_position
 from ftkit.models import transformers_internals as internals
 
 LENGTH, POSITIONS, LAYERS = torch.tensor([7, 3, 1, 9]), 12, 3
@@ -251,8 +252,8 @@ def test_arguments_are_made_once_for_each_shape_of_batch(monkeypatch: pytest.Mon
 
 
 def test_another_last_block_is_not_used_at_one_position(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = internals.run_block_at
-    monkeypatch.setattr(internals, "run_block_at", lambda *given: run(*given) * 1.01)
+    run = one_position.run_block_at
+    monkeypatch.setattr(one_position, "run_block_at", lambda *given: run(*given) * 1.01)
     backbone = Backbone(tiny("llama"))
     assert backbone.splits
     assert not backbone.one_position

@@ -14,7 +14,7 @@ from ftkit.classifier.backbone import Backbone
 from ftkit.classifier.network import SequenceClassifier
 from ftkit.classifier.pooling import Pooling, needed_positions, pool, real_tokens
 from ftkit.classifier.trainable import add_lora
-from ftkit.models import transformers_internals
+from ftkit.models import one_position
 
 LENGTH = torch.tensor([7, 3, 1, 9])
 POSITIONS = 12
@@ -121,7 +121,7 @@ def test_one_query_needs_no_keys_and_values(monkeypatch: pytest.MonkeyPatch) -> 
     net = network(LAST)
     made: list[torch.Size] = []
     net.backbone.blocks[-1].attn.c_attn.register_forward_hook(lambda module, given, out: made.append(out.shape))
-    monkeypatch.delattr(transformers_internals, "_keys_and_values")
+    monkeypatch.delattr(one_position, "_keys_and_values")
     assert_same_function(net)
     assert [shape[1] for shape in made] == [POSITIONS, POSITIONS]  # by `whole`, for each of the two precisions
 
@@ -135,7 +135,7 @@ def test_dropout_checkpointing_and_other_attentions_take_the_whole_block() -> No
     assert_same_function(net)
     net = network(LAST)
     net.backbone.config._attn_implementation = "another"
-    assert not transformers_internals.runs_at_one_position(net.backbone.model, net.backbone.blocks[-1])
+    assert not one_position.runs_at_one_position(net.backbone.model, net.backbone.blocks[-1])
 
 
 @pytest.mark.parametrize("settings", EVERY, ids=str)

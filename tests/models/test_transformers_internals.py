@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, DynamicCache, GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
+from ftkit.models import one_position
 from ftkit.models import transformers_internals as internals
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 50, "pad_token_id": None,
@@ -104,14 +105,14 @@ def test_other_attentions_take_no_such_mask() -> None:
     model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ValueError, match="flash_attention_2 takes no mask of four dimensions"):
         internals.attention_mask_4d(model, torch.ones(1, 7, dtype=torch.bool))
-    assert not internals.runs_at_one_position(model, model.layers[-1])
+    assert not one_position.runs_at_one_position(model, model.layers[-1])
 
 
 @pytest.mark.parametrize("make", MODELS)
 def test_a_block_names_its_cache_and_reads_transformers_own(make: Any) -> None:
     """The cache gives back what it holds followed by what the block adds, and the block knows its place in it."""
     block = getattr(make(), internals.decoder_parts(make()).blocks)[2]  # type: ignore[union-attr]
-    assert internals._cache_name(type(block)) in inspect.signature(type(block).forward).parameters
+    assert one_position._cache_name(type(block)) in inspect.signature(type(block).forward).parameters
     cache = DynamicCache()
     layer = (block.attn if make is gpt2 else block.self_attn).layer_idx
     assert layer == 2
@@ -133,20 +134,20 @@ def test_a_block_at_one_position_gives_what_it_gives_there(case: str, causal: bo
     mask = None if causal else internals.attention_mask_4d(model, torch.ones(1, 7, dtype=torch.bool))
     given = internals.block_arguments(model, parts, hidden, mask)[-1]
     wanted = internals.run_block(blocks[-1], hidden, given)[torch.arange(2), POSITION]
-    got = internals.run_block_at(blocks[-1], hidden, given, POSITION)
+    got = one_position.run_block_at(blocks[-1], hidden, given, POSITION)
     torch.testing.assert_close(got, wanted, atol=1e-6, rtol=0)
 
 
 def test_gradient_checkpointing_and_dropout_need_the_whole_block() -> None:
     model = llama().train()
     block = model.layers[-1]
-    assert internals.runs_at_one_position(model, block)
+    assert one_position.runs_at_one_position(model, block)
     model.activation_checkpointing_enable()
-    assert not internals.runs_at_one_position(model, block)
-    assert internals.runs_at_one_position(model.eval(), block)
+    assert not one_position.runs_at_one_position(model, block)
+    assert one_position.runs_at_one_position(model.eval(), block)
     dropping = llama(attention_dropout=0.1)
     assert internals.drops_out(dropping.layers[0])
-    assert not internals.runs_at_one_position(dropping.train(), dropping.layers[-1])
+    assert not one_position.runs_at_one_position(dropping.train(), dropping.layers[-1])
 
 
 def test_gpt2_stores_query_key_and_value_side_by_side_and_transposed() -> None:

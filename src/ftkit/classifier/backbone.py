@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ftkit.errors import InputError
+from ftkit.models import one_position
 from ftkit.models import transformers_internals as internals
 from ftkit.models.attention import quick_attention
 
@@ -114,8 +115,8 @@ class Backbone(nn.Module):
             Hidden states behind the block at ``position`` (B, D), before the final norm.
         """
         block, last = self.blocks[-1], len(self.blocks) - 1
-        if self.one_position and internals.runs_at_one_position(self.model, block):
-            return internals.run_block_at(block, hidden, arguments[-1], position)
+        if self.one_position and one_position.runs_at_one_position(self.model, block):
+            return one_position.run_block_at(block, hidden, arguments[-1], position)
         rows = torch.arange(len(hidden), device=hidden.device)
         return self.run_blocks(hidden, arguments, last)[rows, position]
 
@@ -187,7 +188,7 @@ class Backbone(nn.Module):
     def _runs_one_position(self, before: Tensor, arguments: Arguments, behind: Tensor) -> bool:
         position = torch.arange(len(before), device=before.device)
         try:
-            found = internals.run_block_at(self.blocks[-1], before, arguments[-1], position)
+            found = one_position.run_block_at(self.blocks[-1], before, arguments[-1], position)
         except _FAILURES:
             return False  # another kind of block
         return _same(found, behind[position, position])
