@@ -262,6 +262,28 @@ def test_balanced_classes_are_drawn_down_to_the_smallest(prepare: Prepare) -> No
     }  # fmt: skip
 
 
+def test_a_grouped_split_holds_duplicates_out_together(prepare: Prepare, refusal: Any) -> None:
+    letters = np.random.default_rng(1)
+    texts = ["".join(letters.choice(list("abcdefghij"), 30)) for _ in range(40)]
+    table = [{"text": text + end, "label": CLASSES[n % 3]} for n, text in enumerate(texts) for end in ("", "!", " .")]
+    for split, crosses in (("all", True), ("grouped", False)):
+        data = prepare(table, split=split)
+        assert data.report["sizes"] == {"train": 96, "val": 12, "test": 12}
+        assert sorted(Counter(labels_of(data, "test")).values()) == ([3, 3, 6] if split == "grouped" else [4, 4, 4])
+        found = {name: {text[:30] for text in _texts(data, name)} for name in ("train", "val", "test")}
+        assert bool(found["train"] & found["test"]) is crosses
+        assert bool(found["train"] & found["val"]) is crosses
+    assert "nothing is held out of train" in refusal(table, split="grouped", val=table)
+    assert "nothing is held out of train" in refusal(table, split="grouped", fractions=(1.0, 0.0))
+    assert "val and test an example" in refusal(
+        [{"text": "one", "label": CLASSES[n % 2]} for n in range(30)], split="grouped"
+    )
+
+
+def _texts(data: TextClassificationDataModule, split: str) -> list[str]:
+    return [one.text for one in data.examples()[1][split]]
+
+
 def test_balanced_sampling_draws_all_classes_alike_and_repeats_itself() -> None:
     label = torch.tensor([0] * 60 + [1] * 8 + [2] * 22)
     first = balanced_order(label, seed=3, epoch=0)

@@ -187,6 +187,13 @@ def test_examples_that_stand_in_train_are_counted_by_split() -> None:
     }
 
 
+def test_an_example_whose_duplicates_in_train_have_two_labels_meets_another_label() -> None:
+    train = [LabeledText("a", "Call me", "ham"), LabeledText("b", "call ME", "spam")]
+    for label in ("ham", "spam"):  # whichever of the two came first
+        found = crossing({"train": train, "test": [LabeledText("c", "call me", label)]})
+        assert found == {"test": {"total": 1, "in_train": 1, "other_label": 1}}
+
+
 def test_above_20000_texts_the_recall_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = _sentences(600)
     splits = {

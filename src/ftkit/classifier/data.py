@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,8 +23,9 @@ from ftkit.classifier.labels import ClassName, class_names, codes_of
 from ftkit.classifier.messages import Messages
 from ftkit.classifier.records import labelled, messages_of
 from ftkit.classifier.samplers import EpochSampler, Order
-from ftkit.classifier.splits import divide_stratified, draw_down
+from ftkit.classifier.splits import Split, divide_grouped, divide_stratified, draw_down
 from ftkit.errors import InputError
+from ftkit.examples.duplicates import find_duplicates
 from ftkit.results.duplicates import LabeledText
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.distributed import processes
@@ -55,7 +56,7 @@ class TextClassificationDataModule(SourceDataModule):
     Args:
         train: The source to train on; with ``dataset`` the name of a split.
         split: ``all`` examples, or ``balanced``: of train, before anything is held out of it, each class is drawn down
-            to the smallest one.
+            to the smallest one; or ``grouped``: duplicates and near-duplicates are held out together, or not at all.
         labels: The classes in their order, of two the negative one first; null takes those of the train data, sorted,
             of a usual pair such as no and yes the positive one last. YAML's no, yes, 0 and 1 may stand without quotes.
         normalize_labels: Read labels in any spelling, see :func:`ftkit.normalize.normalize`.
@@ -90,7 +91,7 @@ class TextClassificationDataModule(SourceDataModule):
     def __init__(
         self,
         train: str | Path | list[dict[str, Any]] | None = None,
-        split: Literal["all", "balanced"] = "all",
+        split: Literal["all", "balanced", "grouped"] = "all",
         labels: Sequence[ClassName] | None = None,
         normalize_labels: bool = False,
         sampling: Literal["balanced"] | None = None,
@@ -253,6 +254,9 @@ class TextClassificationDataModule(SourceDataModule):
         if self.split == "balanced":
             given["train"] = [given["train"][place] for place in draw_down(_labels(given["train"]), self.split_seed)]
         splits, self.held_out = hold_out(given, self.fractions, self.split_seed, self.divide)
+        if self.split == "grouped" and not self.held_out:
+            fix = "use split: all; ftkit data audit shows the duplicates between splits that are given"
+            raise InputError("nothing is held out of train", field="split", got=self.split, fix=fix)
         splits = {name: splits.get(name, []) for name in SPLITS}
         if self.drop_last and len(splits["train"]) < self.batch_size:
             raise InputError(
@@ -269,7 +273,11 @@ class TextClassificationDataModule(SourceDataModule):
 
     def divide(self, examples: list[Example], parts: dict[str, float], seed: int) -> dict[str, list[Example]]:
         """Divide examples into parts of such sizes, each with the classes in the same proportions."""
-        places = divide_stratified(_labels(examples), parts, seed)
+        if self.split == "grouped":
+            texts = tuple(example.text for example in examples)
+            places = _grouped(texts, tuple(_labels(examples)), tuple(parts.items()), seed)
+        else:
+            places = divide_stratified(_labels(examples), parts, seed)
         return {name: [examples[place] for place in chosen] for name, chosen in places.items()}
 
     def _labeled(
@@ -296,6 +304,13 @@ class TextClassificationDataModule(SourceDataModule):
                 field="padding",
                 fix=f"batch_size 1 with accumulate_grad_batches {self.batch_size}, or pooling last_real",
             )
+
+
+@lru_cache(1)  # fit, test and the runs of an ablation ask for the same
+def _grouped(texts: tuple[str, ...], labels: tuple[int, ...], parts: tuple[tuple[str, float], ...], seed: int) -> Split:
+    """Divide texts with their duplicates, see :func:`ftkit.classifier.splits.divide_grouped`."""
+    groups = find_duplicates({"train": [LabeledText("", text) for text in texts]}).examples["near"].cluster
+    return divide_grouped(labels, groups.tolist(), dict(parts), seed)
 
 
 def _labels(examples: list[Example]) -> list[int]:

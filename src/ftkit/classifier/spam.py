@@ -31,8 +31,8 @@ class SpamDataModule(TextClassificationDataModule):
             a file: tab-separated with a label and a text in each line, or another one of
             :func:`ftkit.examples.sources.open_source`.
         split: ``published`` (balanced; the messages, draws and sizes of the published table), ``balanced`` (the
-            larger class drawn down to the smaller one) or ``all`` (every message, both classes in the same
-            proportions everywhere).
+            larger class drawn down to the smaller one), ``all`` (every message, both classes in the same
+            proportions everywhere) or ``grouped`` (every message, duplicates and near-duplicates in one part).
         fractions: Parts of the messages for train and validation; the rest is for test.
         split_seed: Seed of the split.
         order: Order of the training messages: ``seeded`` by (seed, epoch), or ``published``, the published
@@ -59,7 +59,7 @@ class SpamDataModule(TextClassificationDataModule):
     def __init__(
         self,
         source: str | Path = "demo",
-        split: Literal["published", "balanced", "all"] = "published",
+        split: Literal["published", "balanced", "all", "grouped"] = "published",
         fractions: tuple[float, float] = PUBLISHED_FRACTIONS,
         split_seed: int = PUBLISHED_SEED,
         order: Order = "seeded",
@@ -128,6 +128,8 @@ class SpamDataModule(TextClassificationDataModule):
 
     def divide(self, examples: list[Example], parts: dict[str, float], seed: int) -> dict[str, list[Example]]:
         """Divide the messages as ``split`` says."""
+        if self.split == "grouped":
+            return super().divide(examples, parts, seed)
         division = stratified_split if self.split == "all" else balanced_split
         places = division([example.label for example in examples], self.fractions, seed)
         return {name: [examples[place] for place in chosen] for name, chosen in places.items()}

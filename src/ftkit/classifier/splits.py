@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from ftkit.run_folder import SPLITS
 
 PUBLISHED_FRACTIONS = (0.7, 0.1)
 PUBLISHED_SEED = 123
+_FOLDS = 20  # at most, so parts are met to 1 in 20
 
 Split = dict[str, NDArray[np.int64]]
 
@@ -119,6 +121,54 @@ def divide_stratified(labels: Sequence[int], parts: Mapping[str, float], seed: i
         divided[first].append(left)
         before = end
     return {name: random.permutation(np.concatenate(places)) for name, places in divided.items()}
+
+
+def divide_grouped(labels: Sequence[int], groups: Sequence[int], parts: Mapping[str, float], seed: int) -> Split:
+    """Divide examples so that no group is in two parts, each class in the same proportions as far as groups allow.
+
+    The parts are made of up to 20 folds of scikit-learn's ``StratifiedGroupKFold``.
+
+    Args:
+        labels: The class of each example, from 0.
+        groups: The group of each example.
+        parts: The size of each part, 1 together.
+        seed: Seed of the folds.
+
+    Returns:
+        The places in ``labels`` by part, in order.
+
+    Raises:
+        InputError: The groups are too few or too large: a part would be empty, or the first one without some class.
+
+    Example:
+        >>> split = divide_grouped([0, 1] * 10, [place // 4 for place in range(20)], {"train": 0.8, "val": 0.2}, seed=1)
+        >>> {name: len(places) for name, places in split.items()}
+        {'train': 16, 'val': 4}
+    """
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import
+
+    target = np.asarray(labels)
+    most = min(_FOLDS, len(set(groups)), int(np.bincount(target).max()))
+    counts = range(len(parts), most + 1)
+    divided: Split = {}
+    if counts:
+        sizes = np.array(list(parts.values()))
+        folds = min(counts, key=lambda count: round(float(np.abs(sizes - (sizes * count).round() / count).sum()), 9))
+        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a class with fewer examples than there are folds
+            found = [test for _, test in splitter.split(target, target, groups)]
+        ends = (sizes.cumsum() * folds).round().astype(int)
+        for name, begin, end in zip(parts, [0, *ends], ends, strict=False):
+            divided[name] = np.sort(np.concatenate([np.empty(0, np.int64), *found[begin:end]]))
+    whole = bool(counts) and all(map(len, divided.values()))
+    if not whole or set(target[divided[next(iter(parts))]]) != set(labels):
+        problem = f"{len(set(groups))} groups of duplicates cannot be divided so that train has each class"
+        raise InputError(
+            f"{problem} and {' and '.join(list(parts)[1:])} an example",
+            field="split", got="grouped", fix="use split: all, or give more examples",
+        )  # fmt: skip
+    return divided
 
 
 def draw_down(labels: Sequence[int], seed: int) -> list[int]:
