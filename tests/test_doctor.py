@@ -91,8 +91,8 @@ def test_a_failed_check_ends_with_4_and_bad_input_with_2(
 def broken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Break the invariant that a check is about."""
     from ftkit.classifier import text_classifier
-    from ftkit.classifier.network import SequenceClassifier
     from ftkit.classifier.text_classifier import TextClassifier
+    from ftkit.models.network import SequenceClassifier
 
     forward, loss, save = TextClassifier.forward, text_classifier.class_loss, AtomicCheckpointIO.save_checkpoint
 

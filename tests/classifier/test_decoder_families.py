@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from ftkit.classifier.backbone import Backbone
-from ftkit.classifier.loading import block_names, load_config
-from ftkit.classifier.network import SequenceClassifier
-from ftkit.classifier.pooling import Pooling, pool, real_tokens
 from ftkit.classifier.text_classifier import TextClassifier
 from ftkit.errors import InputError
 from ftkit.models import one_position
 from ftkit.models import transformers_internals as internals
+from ftkit.models.backbone import Backbone
+from ftkit.models.loading import block_names, load_config
+from ftkit.models.network import SequenceClassifier
+from ftkit.models.pooling import Pooling, pool, real_tokens
 
 LENGTH, POSITIONS, LAYERS = torch.tensor([7, 3, 1, 9]), 12, 3
 SHAPE = {

@@ -12,12 +12,12 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel
 from watched_runs import CACHED, SETTINGS, Messages, Watched, assert_same, classifier, entries, run, trainer
 
-from ftkit.classifier.backbone import Backbone
-from ftkit.classifier.frozen_prefix import FrozenPrefix
-from ftkit.classifier.network import SequenceClassifier
 from ftkit.classifier.spam import SpamDataModule
 from ftkit.classifier.text_classifier import TextClassifier
+from ftkit.models.backbone import Backbone
+from ftkit.models.network import SequenceClassifier
 from ftkit.training.feature_store import Features, FeatureStore
+from ftkit.training.frozen_prefix import FrozenPrefix
 from memory_held import Held
 
 pytestmark = pytest.mark.usefixtures("cache")

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ftkit.classifier.encoding import Encoding
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
 from ftkit.errors import InputError
+from ftkit.training.encoding import Encoding
 
 
 def classifier(folder: Path, **arguments: Any) -> GPT2Classifier:

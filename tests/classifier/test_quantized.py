@@ -116,7 +116,7 @@ def test_it_is_put_together_on_the_device_that_it_is_loaded_on(monkeypatch: pyte
     def built(kind: str, device: torch.device, unquantized: Any) -> None:
         raise BuiltError(kind, device)
 
-    monkeypatch.setattr("ftkit.classifier.pretrained.quantization_options", built)
+    monkeypatch.setattr("ftkit.training.pretrained.quantization_options", built)
     checkpoint = {"hyper_parameters": {"base_model": "demo", "quantization": "nf4"}, "state_dict": {}}
     with pytest.raises(BuiltError) as found:
         GPT2Classifier.restored(checkpoint, "meta")

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaModel
 
-from ftkit.classifier.network import SequenceClassifier
-from ftkit.classifier.pooling import Pooling, pool, real_tokens
 from ftkit.classifier.text_classifier import TextClassifier
+from ftkit.models.network import SequenceClassifier
+from ftkit.models.pooling import Pooling, pool, real_tokens
 
 LENGTH, POSITIONS = torch.tensor([7, 3, 1, 9]), 12
 POOLINGS: tuple[Pooling, ...] = ("first", "last", "last_real", "mean", "mean_real")

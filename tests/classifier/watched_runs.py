@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ftkit.classifier.dataset import MessageDataset, as_it_is
-from ftkit.classifier.encoding import Encoding
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
 from ftkit.classifier.text_classifier import TextClassifier
+from ftkit.training.dataset import MessageDataset, as_it_is
+from ftkit.training.encoding import Encoding
 
 PAD = 40
 # By the published rows that have them; rows 6 to 9 and 12 have other sizes, and 15 is about steps and not batches.

@@ -21,8 +21,8 @@ BUGS: dict[str, tuple[Edits, str]] = {
         "tests/training/test_generative.py::test_eight_batches_of_one_learn_what_one_of_eight_learns",
     ),
     "off-by-one pooled index": (
-        [("classifier/pooling.py", "device=hidden.device), length - 1]", "device=hidden.device), length - 2]")],
-        "tests/classifier/test_pooling.py::test_pooled_positions",
+        [("models/pooling.py", "device=hidden.device), length - 1]", "device=hidden.device), length - 2]")],
+        "tests/models/test_pooling.py::test_pooled_positions",
     ),
     "pad in the loss": (
         [("examples/padding.py", "padded(labels, IGNORE_INDEX)", "padded(labels, pad_id)")],

@@ -17,8 +17,6 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from ftkit.classifier.dataset import MessageDataset, as_it_is, with_share
-from ftkit.classifier.encoding import Encoding
 from ftkit.classifier.labels import ClassName, class_names, codes_of
 from ftkit.classifier.messages import Messages
 from ftkit.classifier.records import labelled, messages_of
@@ -28,7 +26,9 @@ from ftkit.errors import InputError
 from ftkit.examples.duplicates import find_duplicates
 from ftkit.results.duplicates import LabeledText
 from ftkit.run_folder import SPLITS, SplitName
+from ftkit.training.dataset import MessageDataset, as_it_is, with_share
 from ftkit.training.distributed import processes
+from ftkit.training.encoding import Encoding
 from ftkit.training.source_data import SourceDataModule
 from ftkit.training.split_data import ImageKey
 from ftkit.training.splits import hold_out

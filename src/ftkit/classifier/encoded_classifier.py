@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftkit.classifier.encoding import Encoding
-from ftkit.classifier.network import SequenceClassifier
-from ftkit.classifier.pooling import Pooling, reads_padding, unpadded
-from ftkit.classifier.pretrained import PretrainedClassifier
 from ftkit.errors import InputError, at_least
+from ftkit.models.network import SequenceClassifier
+from ftkit.models.pooling import Pooling, reads_padding, unpadded
+from ftkit.training.encoding import Encoding
+from ftkit.training.pretrained import PretrainedClassifier
 
 
 class EncodedClassifier(PretrainedClassifier):

@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from ftkit.classifier import gpt2
 from ftkit.classifier.text_classifier import TextClassifier
+from ftkit.models import gpt2
 from ftkit.models.base_files import BaseFiles
 
 

@@ -9,18 +9,18 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from ftkit.classifier.backbone import Weights
-from ftkit.classifier.dataset import MessageDataset
 from ftkit.classifier.encoded_classifier import EncodedClassifier
-from ftkit.classifier.frozen_prefix import FrozenPrefix
 from ftkit.classifier.loss import balanced_weights, class_loss, summed_weight
-from ftkit.classifier.network import FrozenDtype, SequenceClassifier
-from ftkit.classifier.pooling import Pooling
-from ftkit.classifier.trainable import LoraFlavour, Trainable, add_lora, choose_trainable, frozen_blocks
 from ftkit.errors import InputError, at_least, below_one
+from ftkit.models.backbone import Weights
 from ftkit.models.base_model import Quantization
+from ftkit.models.network import FrozenDtype, SequenceClassifier
+from ftkit.models.pooling import Pooling
+from ftkit.models.trainable import LoraFlavour, Trainable, add_lora, choose_trainable, frozen_blocks
+from ftkit.training.dataset import MessageDataset
 from ftkit.training.distributed import summed
 from ftkit.training.evaluation_metrics import Metrics
+from ftkit.training.frozen_prefix import FrozenPrefix
 from ftkit.training.lightning_internals import attached_trainer
 from ftkit.training.optimizer import Interval, Scheduler
 from ftkit.training.sharding import holds_whole_network, shard

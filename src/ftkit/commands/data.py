@@ -88,7 +88,7 @@ def _shown(batch: dict[str, Any], tokenizer: Any, example: int) -> list[str]:
 def _shown_message(batch: dict[str, Any], model: Any, data: Any, example: int) -> list[str]:
     import torch
 
-    from ftkit.classifier.pooling import pool, unpadded
+    from ftkit.models.pooling import pool, unpadded
 
     ids, length = batch["input_ids"][0], int(batch["length"])
     pooling = model.pooling if data.encoding.pad_to_max else unpadded(model.pooling)

@@ -228,7 +228,7 @@ def _base(base: dict[str, Any]) -> tuple[str | None, str | None]:
 
     name, revision = base.get("model") or base.get("source"), base.get("revision")
     if "size" in base and name in ("hub", "demo"):
-        from ftkit.classifier.gpt2 import SIZES
+        from ftkit.models.gpt2 import SIZES
 
         name = SIZES[base["size"]].hub_id if base["source"] == "hub" else f"demo-{base['size']}"
     return (None if name is None or is_local(name) else str(name)), revision

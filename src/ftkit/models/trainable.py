@@ -10,9 +10,9 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
-from ftkit.classifier.backbone import Backbone
 from ftkit.errors import InputError
 from ftkit.models.adapters import is_linear, linear_layers
+from ftkit.models.backbone import Backbone
 from ftkit.models.peft_internals import default_lora_targets, lora_inputs
 from ftkit.models.transformers_internals import split_fused_projections
 

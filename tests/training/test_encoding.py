@@ -3,7 +3,7 @@
 import pytest
 from transformers import GPT2Tokenizer
 
-from ftkit.classifier.encoding import Encoding
+from ftkit.training.encoding import Encoding
 
 PAD = 256
 

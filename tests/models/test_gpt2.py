@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from ftkit.classifier import gpt2
-from ftkit.classifier.gpt2 import SIZES, load_tokenizer, locate, tokenizer_name
-from ftkit.classifier.loading import load_decoder
 from ftkit.errors import ExitCode, InputError, UnavailableError
+from ftkit.models import gpt2
+from ftkit.models.gpt2 import SIZES, load_tokenizer, locate, tokenizer_name
+from ftkit.models.loading import load_decoder
 
 PARAMETERS = {"small": 124_439_808, "medium": 354_823_168, "large": 774_030_080, "xl": 1_557_611_200}
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from ftkit.classifier.encoding import Encoding
+from ftkit.training.encoding import Encoding
 
 Batch = dict[str, Any]
 

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2Model
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 
-from ftkit.classifier.backbone import Backbone
-from ftkit.classifier.network import SequenceClassifier
-from ftkit.classifier.pooling import Pooling, needed_positions, pool, real_tokens
-from ftkit.classifier.trainable import add_lora
 from ftkit.models import one_position
+from ftkit.models.backbone import Backbone
+from ftkit.models.network import SequenceClassifier
+from ftkit.models.pooling import Pooling, needed_positions, pool, real_tokens
+from ftkit.models.trainable import add_lora
 
 LENGTH = torch.tensor([7, 3, 1, 9])
 POSITIONS = 12

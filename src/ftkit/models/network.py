@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ftkit.classifier.backbone import Arguments, Backbone
-from ftkit.classifier.pooling import (
+from ftkit.models.backbone import Arguments, Backbone
+from ftkit.models.pooling import (
     Pooling,
     needed_positions,
     pool,

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from transformers import GPT2Model
 
-from ftkit.classifier.backbone import Backbone
-from ftkit.classifier.network import SequenceClassifier
-from ftkit.classifier.pooling import pool, reads_padding, real_tokens
+from ftkit.models.backbone import Backbone
+from ftkit.models.network import SequenceClassifier
+from ftkit.models.pooling import pool, reads_padding, real_tokens
 
 PAD = 256
 POSITIONS = 4

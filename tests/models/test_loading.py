@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, LlamaModel
 
-from ftkit.classifier.loading import context_length, load_config, load_decoder, load_tokenizer
 from ftkit.errors import ExitCode, InputError, UnavailableError
+from ftkit.models.loading import context_length, load_config, load_decoder, load_tokenizer
 
 
 def load(source: Any, weights: Any = "pretrained", dropout: float = 0.0) -> Any:

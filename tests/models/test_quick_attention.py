@@ -7,8 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2Model
 
-from ftkit.classifier.backbone import Backbone
 from ftkit.models.attention import SHORT
+from ftkit.models.backbone import Backbone
 
 
 class Kernels(TorchDispatchMode):

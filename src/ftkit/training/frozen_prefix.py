@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ftkit.classifier.backbone import Backbone
-from ftkit.classifier.dataset import Batch, MessageDataset
-from ftkit.classifier.network import SequenceClassifier
-from ftkit.classifier.pooling import reads_padding
-from ftkit.classifier.trainable import frozen_parts
+from ftkit.models.backbone import Backbone
+from ftkit.models.network import SequenceClassifier
+from ftkit.models.pooling import reads_padding
+from ftkit.models.trainable import frozen_parts
 from ftkit.models.transformers_internals import drops_out
+from ftkit.training.dataset import Batch, MessageDataset
 from ftkit.training.feature_store import Features, FeatureStore, digest_of, pinned_for
 from ftkit.training.fingerprint import Unchanged, digests, numerics, settings_of, weights_of
 

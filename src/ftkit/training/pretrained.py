@@ -7,12 +7,12 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from ftkit.classifier import loading
-from ftkit.classifier.backbone import Backbone, Weights
-from ftkit.classifier.trainable import Trainable, trainable_blocks
 from ftkit.errors import InputError
+from ftkit.models import loading
+from ftkit.models.backbone import Backbone, Weights
 from ftkit.models.base_files import BaseFiles, Location
 from ftkit.models.base_model import Quantization, locate, locate_processor, quantization_options
+from ftkit.models.trainable import Trainable, trainable_blocks
 from ftkit.training.evaluation_metrics import MeasuredModule
 
 

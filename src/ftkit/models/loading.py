@@ -15,11 +15,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ftkit.classifier.backbone import Weights
-from ftkit.classifier.gpt2 import draw_published_weights
 from ftkit.errors import InputError
 from ftkit.hub import load_pretrained
+from ftkit.models.backbone import Weights
 from ftkit.models.base_model import load_processor, prepare_layers
+from ftkit.models.gpt2 import draw_published_weights
 from ftkit.models.transformers_internals import decoder_parts
 
 _CONTEXTS = ("max_position_embeddings", "max_seq_len", "seq_length")  # what families call their number of positions
