@@ -263,6 +263,18 @@ def test_what_cannot_be_selected_by_is_refused(options: list[str], message: str,
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("option", [["--model_selection", "best"], ["--early_stopping.patience", "1"]])
+def test_a_metric_of_other_data_is_refused_before_the_first_step(
+    option: list[str], ftkit: Ftkit, tmp_path: Path
+) -> None:
+    code, said = ftkit("fit", *option, "--monitor", "val/macro_f1")  # which three and more classes have
+    assert code == ExitCode.INPUT
+    assert "monitors a metric that is not logged (got 'val/macro_f1'); fix: " in said
+    assert "ogged are val/accuracy, val/auroc, " in said
+    assert not (tmp_path / "run" / "metrics.csv").exists()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_without_the_options_nothing_is_selected(ftkit: Ftkit, tmp_path: Path) -> None:
     code, said = ftkit("fit", "--print_config")
     config = yaml.safe_load(said)

@@ -1,4 +1,4 @@
-"""A monitored metric that is never logged is refused after one step."""
+"""A monitored metric that is never logged is refused before training, or after one step."""
 
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ftkit.errors import InputError
+from ftkit.training.model_selection import BestCheckpoint, EarlyStop
 from ftkit.training.monitor_check import MonitorCheck
 
 
@@ -57,22 +58,56 @@ def fit(module: Module, folder: Path, *callbacks: L.Callback, validation: bool =
 
 
 LOGGED = "train/late, train/loss, train/loss_epoch, train/loss_step, val/loss"
+NOT_LOGGED = "trainer.callbacks.monitor: EarlyStopping monitors a metric that is not logged"
 
 
 @pytest.mark.parametrize(
     ("callback", "message"),
     [
-        (EarlyStopping("val_loss"), "trainer.callbacks.monitor: EarlyStopping monitors a metric that is not logged"),
+        (EarlyStopping("val_loss"), NOT_LOGGED),
         (ModelCheckpoint(monitor="val_loss"), "trainer.callbacks.monitor: ModelCheckpoint monitors a metric that"),
         (ModelCheckpoint(filename="{epoch}-{val_loss:.2f}"), "trainer.callbacks.filename: ModelCheckpoint's filename"),
+        (EarlyStop("val_loss", "min", 1), "monitor: EarlyStop monitors a metric that is not logged"),
+        (BestCheckpoint("val_loss", "min"), "monitor: BestCheckpoint monitors a metric that is not logged"),
     ],
 )
-def test_a_misspelt_metric_is_refused_after_one_step(callback: L.Callback, message: str, tmp_path: Path) -> None:
+def test_a_misspelt_metric_of_validation_is_refused_before_training(
+    callback: L.Callback, message: str, tmp_path: Path
+) -> None:
     with pytest.raises(InputError) as caught:
         fit(module := Module(), tmp_path, callback)
     assert str(caught.value).startswith(message)
-    assert str(caught.value).endswith(f"(got 'val_loss'); fix: did you mean val/loss? Logged are {LOGGED}")
+    assert str(caught.value).endswith("(got 'val_loss'); fix: did you mean val/loss? Logged are val/loss")
+    assert module.steps == 0
+
+
+def test_one_of_training_is_refused_after_one_step(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        fit(module := Module(), tmp_path, EarlyStopping("train_loss"))
+    assert str(caught.value).startswith(NOT_LOGGED)
+    assert str(caught.value).endswith(f"(got 'train_loss'); fix: did you mean train/loss? Logged are {LOGGED}")
     assert module.steps == 1
+
+
+@pytest.mark.parametrize("callback", [EarlyStop("val_loss", "min", 1), BestCheckpoint("val_loss", "min")])
+def test_early_stopping_and_model_selection_see_to_a_sanity_check(callback: L.Callback, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="did you mean val/loss"):
+        fit(module := Module(), tmp_path, callback, num_sanity_val_steps=0)
+    assert module.steps == 0
+
+
+@pytest.mark.parametrize(("callback", "steps"), [(EarlyStop("val/loss", "min", 1), 1), (EarlyStopping("val/loss"), 0)])
+def test_no_sanity_check_is_longer_than_that(callback: L.Callback, steps: int, tmp_path: Path) -> None:
+    validated: list[bool] = []
+
+    class Watched(Module):
+        def on_validation_batch_start(self, *_: Any) -> None:
+            validated.append(self.trainer.sanity_checking)
+
+    for given, expected in ((0, steps), (2, 2)):
+        fit(Watched(), tmp_path, callback, num_sanity_val_steps=given)
+        assert sum(validated) == expected
+        validated.clear()
 
 
 def test_so_is_that_of_a_scheduler(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Refuse a monitored metric that is never logged, after the first batch instead of the first epoch."""
+"""Refuse a monitored metric that is never logged, before training instead of after the first epoch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _COUNTED = {"epoch", "step"}  # a checkpoint callback knows them without a log
 class MonitorCheck(L.Callback):
     """Compare what callbacks and schedulers monitor with what is logged.
 
-    Validation logs in Lightning's sanity check, training in its first batch; so a wrong name is known after one step.
-    Where there is no sanity check, it is known after the first validation. A module or a callback of one's own may log
-    at the end of an epoch; then Lightning finds it there.
+    Validation logs in Lightning's sanity check, so a wrong name that begins with ``val`` is known before training; with
+    early stopping or model selection the check has one batch at least. Training logs in its first batch, so any other
+    wrong name is known after one step. Where there is no sanity check, it is known after the first validation. A module
+    or a callback of one's own may log at the end of an epoch; then Lightning finds it there.
     """
 
     def __init__(self) -> None:
@@ -31,12 +32,20 @@ class MonitorCheck(L.Callback):
         self._checked = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Begin anew."""
+        """Begin anew, and see to a sanity check where early stopping or model selection needs one."""
         self._validation, self._checked = None, False
+        ours = any(isinstance(one, EarlyStop | BestCheckpoint) for one in trainer.callbacks)  # type: ignore[attr-defined]
+        if ours and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.num_sanity_val_steps = max(1, trainer.num_sanity_val_steps)
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note what validation logs; Lightning forgets it now."""
+        """Note what validation logs, which Lightning forgets now, and check the names that begin with ``val``.
+
+        Raises:
+            InputError: Such a metric is monitored that is not logged; the nearest one is named.
+        """
         self._validation = set(trainer.callback_metrics)
+        self._check(trainer, pl_module, "val")
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Check after the first batch.
@@ -59,13 +68,13 @@ class MonitorCheck(L.Callback):
             self._validation = set(trainer.callback_metrics)
             self._check(trainer, pl_module)
 
-    def _check(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._checked = True
+    def _check(self, trainer: L.Trainer, pl_module: L.LightningModule, start: str = "") -> None:
+        self._checked = not start
         if _logs_later(trainer, pl_module):
             return
         logged = sorted(logged_in_training(trainer) | set(trainer.callback_metrics) | (self._validation or set()))
         for who, field, name in _monitored(trainer):
-            if name not in logged:
+            if name.startswith(start) and name not in logged:
                 close = get_close_matches(name, logged, n=1)
                 there = f"logged are {', '.join(logged) or 'none'}"
                 fix = f"did you mean {close[0]}? {there.capitalize()}" if close else f"{there}"
