@@ -12,6 +12,7 @@ from run_files import Ftkit
 
 from ftkit.ablation.sweep import read_sweep
 from ftkit.ablation_runs import Ablation
+from ftkit.classifier.text_classifier import TextClassifier
 from ftkit.cli import main
 from ftkit.commands.push import write_repository
 from ftkit.commands.runs import load_run
@@ -273,6 +274,29 @@ def test_a_metric_of_other_data_is_refused_before_the_first_step(
     assert "ogged are val/accuracy, val/auroc, " in said
     assert not (tmp_path / "run" / "metrics.csv").exists()
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("data", ["ftkit.TextClassificationDataModule", "ftkit.SpamDataModule"])
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [(["--model_selection", "best"], "model_selection"), (["--early_stopping.patience", "1"], "early_stopping")],
+)
+def test_training_data_alone_are_refused_before_the_model_is_built(
+    data: str, option: list[str], name: str, ftkit: Ftkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(self: TextClassifier) -> None:
+        raise AssertionError("the model was built")
+
+    monkeypatch.setattr(TextClassifier, "configure_model", build)
+    texts = tmp_path / "texts.csv"
+    texts.write_text("label,text\n" + "".join(f"{'ham' if n % 2 else 'spam'},{n}\n" for n in range(20)))
+    if data == "ftkit.SpamDataModule":
+        chosen = ["--trainer.limit_val_batches", "0"]
+    else:
+        chosen = ["--data", data, "--data.train", str(texts), "--data.fractions", "[1.0, 0.0]"]
+    code, said = ftkit("fit", *chosen, *option)
+    assert code == ExitCode.INPUT
+    assert f"error: {name}: needs validation data, and there is none; fix: give some, or leave the option out" in said
 
 
 def test_without_the_options_nothing_is_selected(ftkit: Ftkit, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from ftkit.errors import InputError, TrainingFailed, at_least
 from ftkit.run_folder import BEST_CHECKPOINT
 from ftkit.storage import CHECKSUM_SUFFIX
 from ftkit.training.recorder import add_to_result, record_unfinished
+from ftkit.training.split_data import SplitDataModule
 
 Mode = Literal["min", "max"]
 _LOWER = ("loss", "perplexity", "error", "brier", "unparsed", "/fn", "/fp")  # is better
@@ -41,12 +42,20 @@ class EarlyStop(EarlyStopping):
     """
 
     def __init__(self, monitor: str, mode: Mode, patience: int | None = None, min_delta: float = 0.0) -> None:
-        at_least(1, **{"early_stopping.patience": patience or 0})
-        super().__init__(monitor, min_delta, patience or 0, mode=mode, check_finite=False)
+        forever: Any = math.inf
+        patience = forever if patience is None else patience
+        at_least(1, **{"early_stopping.patience": patience})
+        super().__init__(monitor, min_delta, patience, mode=mode, check_finite=False)
         self.goes_on = False  # where it stopped a run that is resumed with more patience
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse a training without the validation that is monitored."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            need_validation(trainer, self.monitor, "early_stopping")
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse a training without a validation in it."""
         check_validation(trainer, self.monitor, "early_stopping")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -90,8 +99,14 @@ class BestCheckpoint(ModelCheckpoint):
         super().__init__(filename=Path(BEST_CHECKPOINT).stem, monitor=monitor, mode=mode, enable_version_counter=False)
         self.saved_at: dict[str, int] = {}  # epoch and step
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse a training without validation data."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            need_validation(trainer, "val", "model_selection")
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Refuse a training without validation; remove what an earlier training left."""
+        """Refuse a training without a validation in it; remove what an earlier training left."""
         super().on_train_start(trainer, pl_module)
         check_validation(trainer, "val", "model_selection")
         if not self.saved_at and trainer.is_global_zero:
@@ -138,14 +153,24 @@ class BestCheckpoint(ModelCheckpoint):
             self.saved_at = state["saved_at"]
 
 
-def check_validation(trainer: L.Trainer, monitor: str, option: str) -> None:
-    """Refuse a training without a validation where a metric of validation is monitored."""
-    if not monitor.startswith("val"):
-        return
-    none = trainer.val_dataloaders is not None and not sum(trainer.num_val_batches)
-    if none or not trainer.enable_validation:
+def need_validation(trainer: L.Trainer, monitor: str, option: str) -> None:
+    """Refuse a training without validation data where a metric of validation is monitored.
+
+    The examples of a data module are known before the model is built, other data loaders only after that.
+    """
+    data: Any = getattr(trainer, "datamodule", None)
+    none = isinstance(data, SplitDataModule) and not len(data.datasets["val"])
+    none = none or (trainer.val_dataloaders is not None and not sum(trainer.num_val_batches))
+    if monitor.startswith("val") and (none or not trainer.enable_validation):
         fix = "give some, or leave the option out"
         raise InputError("needs validation data, and there is none", field=option, fix=fix)
+
+
+def check_validation(trainer: L.Trainer, monitor: str, option: str) -> None:
+    """Refuse a training that has no validation, or ends before it, where a metric of validation is monitored."""
+    need_validation(trainer, monitor, option)
+    if not monitor.startswith("val"):
+        return
     epoch = trainer.num_training_batches
     first = ((trainer.check_val_every_n_epoch or 1) - 1) * epoch + (trainer.val_check_batch or 0)
     epochs, steps = (math.inf if limit in (None, -1) else limit for limit in (trainer.max_epochs, trainer.max_steps))
