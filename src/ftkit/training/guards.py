@@ -236,10 +236,11 @@ def _finite_only(callback: ModelCheckpoint) -> Any:
     ranked = callback.check_monitor_top_k
 
     def check(trainer: L.Trainer, current: Tensor | None = None) -> bool:
-        if current is not None and not torch.isfinite(torch.as_tensor(current)):
-            rank_zero_warn(f"{callback.monitor} is {float(current)}: no candidate for the best checkpoint")
-            return False
-        return ranked(trainer, current)
+        finite = current is None or bool(torch.isfinite(torch.as_tensor(current)))
+        if trainer.strategy.reduce_boolean_decision(finite):  # in all processes: none may go on alone
+            return ranked(trainer, current)
+        rank_zero_warn(f"{callback.monitor} is {float(torch.as_tensor(current))}: no candidate for the best checkpoint")
+        return False
 
     return check
 

@@ -74,7 +74,9 @@ class EarlyStop(EarlyStopping):
         self.goes_on = state_dict["patience"] <= self.wait_count < self.patience
 
     def _is_nan(self, trainer: L.Trainer) -> bool:
-        return math.isnan(trainer.callback_metrics.get(self.monitor, 0.0))
+        """Return whether it is NaN in any process; one that went on alone would wait for the others forever."""
+        nan = math.isnan(trainer.callback_metrics.get(self.monitor, 0.0))
+        return trainer.strategy.reduce_boolean_decision(nan, all=False)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say that training was stopped."""
