@@ -137,7 +137,8 @@ def test_message_whose_text_is_a_column_name_is_no_header(write):
 def test_own_labels(write):
     path = write("no\tone\nyes\ttwo\n")
     assert labelled(path, labels=("no", "yes")) == ["no", "yes"]
-    assert "1: label: unknown label (got 'no'); fix: use 'ham' or 'spam'" in problem(path)
+    told = ":1: labels: the option names 'ham' or 'spam', and the data have 'no' or 'yes' (got 'no'); fix: name the"
+    assert problem(path).startswith(told)
 
 
 def test_normalized_labels(write):
@@ -163,7 +164,7 @@ def test_normalized_labels(write):
         ("ham\tone\n\nspam\ttwo\n", ":2: expected 2 columns (label and text), found 1"),
         ("ham\tone\nspan\ttwo\n", ":2: label: unknown label (got 'span')"),
         ("label\tbody\nham\tone\n", ":1: label: unknown label (got 'label')"),
-        ("id\ttext\nr1\tone\n", ":1: label: unknown label (got 'id')"),
+        ("id\ttext\nr1\tone\n", ":1: labels: the option names 'ham' or 'spam', and the data have 'id' or 'r1' (got"),
         ("ham\tone\nspam\tt\0wo\n", ":2: a NUL byte (byte 14)"),
         (
             b"ham\tone\nspam\t\xa35 off\n",

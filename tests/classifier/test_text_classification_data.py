@@ -337,6 +337,33 @@ def test_refused_with_the_place(table: Any, message: str, refusal: Any) -> None:
     assert message in refusal(table)
 
 
+def test_a_test_split_whose_labels_are_kept_back_is_told_with_what_to_do(
+    prepare: Prepare, refusal: Any, tmp_path: Path
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    kinds = datasets.ClassLabel(names=["neg", "pos"])  # as in GLUE, where the label of a test example is -1
+    features = datasets.Features({"sentence": datasets.Value("string"), "label": kinds})
+
+    def split(codes: list[int]) -> Any:
+        texts = [{"sentence": f"text {n}", "label": code} for n, code in enumerate(codes)]
+        return datasets.Dataset.from_list(texts, features=features)
+
+    splits = {"train": split([0, 1] * 10), "validation": split([0, 1] * 3), "test": split([-1] * 4)}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "glue")
+    told = "(test): label: no example has a label; fix: use a file or split that has some; test: validation, for"
+    assert told in refusal(None, dataset=tmp_path / "glue")
+    data = prepare(None, dataset=tmp_path / "glue", test="validation")  # the fix
+    assert data.report["sizes"] == {"train": 20, "val": 6, "test": 6}
+    hidden = [{"text": "a", "label": -1}, {"text": "b", "label": -1}]
+    assert refusal(rows([0, 1]), test=hidden).startswith("a list: label: no example has a label; fix: use a file")
+    known = [{"text": "a", "label": 0}, *hidden]
+    assert refusal(rows([0, 1]), test=known).startswith("a list, example 2: label: unknown label (got '-1')")
+    assert prepare(rows([-1, 0, 1]), test=hidden).report["sizes"]["test"] == 2  # there it is a class
+    some = [{"text": "a", "label": None}, {"text": "b", "label": 1}]
+    assert refusal(rows([0, 1]), test=some).startswith("a list, example 1: label: the label is empty")
+    assert refusal([{"text": "a", "label": None}] * 3).startswith("a list: label: no example has a label")
+
+
 def test_ratings_and_names_with_separators_are_classes(prepare: Prepare) -> None:
     assert len(classes_of(prepare(rows([n / 2 for n in range(1, 11)])))) == 10
     assert len(classes_of(prepare(rows(range(100), 3)))) == 100
@@ -351,6 +378,13 @@ def test_refused_in_a_file_with_its_line(refusal: Any, tmp_path: Path) -> None:
         message = refusal(train, **{split: other})
         assert message.startswith(f"{other}:5: label: unknown label (got 'awful'); fix: use 'bad', 'fine' or 'good'")
     assert refusal(train, labels=["bad", "fine"]).startswith(f"{train}:4: label: unknown label (got 'good')")
+    assert refusal(train, labels=["bad", "fine"]).endswith(
+        "fix: use 'bad' or 'fine', the classes of the option labels; or name this one there"
+    )
+    assert refusal(train, labels=[False, True]) == (
+        f"{train}:2: labels: the option names 'no' or 'yes', and the data have 'bad', 'fine' or 'good' (got 'bad'); "
+        "fix: name the classes of the data in the option"
+    )
     assert "no example of the class 'awful'" in refusal(train, labels=[*CLASSES, "awful"])
     assert "the classes 'bad' and 'Bad' differ only in spelling; fix: name each" in refusal(
         train, labels=["bad", "Bad", "fine", "good"]

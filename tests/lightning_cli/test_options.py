@@ -104,7 +104,10 @@ def test_misspelt_and_mistyped_options_are_named(
         ),
         ("model: [1\n", "layer.yaml:2: not valid YAML: "),
         ("model: GPT2Clasifier\n", "layer.yaml: model: no such class (got 'GPT2Clasifier'); fix: did you mean ftkit."),
-        ("data:\n  init_args:\n    labels: [no, yes]\n", "label: unknown label (got 'spam'); fix: use 'no' or 'yes'"),
+        (
+            "data:\n  init_args:\n    labels: [no, yes]\n",
+            "labels: the option names 'no' or 'yes', and the data have 'spam' or 'ham' (got 'spam'); fix: name the",
+        ),
         ("foo: {}\n", "layer.yaml: foo: no such option"),
         ("foo: {bar: {}}\n", "layer.yaml: foo.bar: no such option"),
         ("trainer:\n  foo: {}\n", "layer.yaml: trainer.foo: no such option"),

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ftkit.classifier.messages import Messages
-from ftkit.classifier.records import several_labels
+from ftkit.classifier.records import no_labels, several_labels
 from ftkit.normalize import normalize
 from ftkit.results.pairs import MEANING, positive_of
 
@@ -66,12 +66,20 @@ def codes_of(messages: Messages, names: Sequence[str], normalize_labels: bool, t
     known = {normalize(name) if normalize_labels else name: place for place, name in enumerate(names)}
     codes = [known.get(normalize(label) if normalize_labels else label, -1) for label in messages.labels]
     if -1 in codes:
-        label = messages.labels[codes.index(-1)]
+        label, found = messages.labels[codes.index(-1)], list(dict.fromkeys(messages.labels))
         fix = f"use {_listed(names)}"
         if normalize(label) in map(normalize, names):
             fix += ", or set normalize_labels: true"
+        elif found == ["-1"]:  # what data sets write where they keep the labels to themselves
+            raise no_labels(messages.error)
         elif not training:
             fix += ", the classes of the train split; or give it examples of this one"
+        elif {*codes} == {-1}:
+            problem = f"the option names {_listed(names)}, and the data have {_listed(found)}"
+            fix = "name the classes of the data in the option"
+            raise messages.error(codes.index(-1), problem, field="labels", got=label, fix=fix)
+        else:
+            fix += ", the classes of the option labels; or name this one there"
         raise messages.error(codes.index(-1), "unknown label", field="label", got=label, fix=fix)
     present = sorted(set(codes)) if training else range(len(names))
     if len(present) == 1:

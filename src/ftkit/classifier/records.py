@@ -83,8 +83,16 @@ def _label(value: Any, source: RecordSource, place: int) -> str:
     if value is not None and not isinstance(value, (str, bool, int, float)):
         raise several_labels(source.error, place, value)
     if value is None or not str(value).strip() or value != value:  # the last: NaN
+        if all(record.get("label") is None for _, record in source):
+            raise no_labels(source.error)
         raise source.error(place, "the label is empty", field="label", fix="give it a class, or leave the example out")
     return str(value)
+
+
+def no_labels(error: Callable[..., InputError]) -> InputError:
+    """Return the error for data whose labels are kept back, as those of the test split of many a data set."""
+    fix = "use a file or split that has some; test: validation, for instance, tests on the split of that name"
+    return error(None, "no example has a label", field="label", fix=fix)
 
 
 def several_labels(error: Callable[..., InputError], place: int | None, got: Any) -> InputError:
