@@ -267,7 +267,8 @@ LABELS = {
     "a slip of the pen among yes and no": (
         "id\tlabel\tprediction\n" + "".join(f"{k}\t{'maybe' if k == 7 else 'yes'}\tno\n" for k in range(10)),
         {},
-        "{f}:9: label: unknown label (got 'maybe'); fix: use no or yes",
+        "{f}:9: label: unknown label (got 'maybe'); fix: use no or yes; a third class is one that comes at least twice "
+        "and is answered, or has a score column",
     ),
 }
 

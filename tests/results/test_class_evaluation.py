@@ -141,12 +141,14 @@ def test_degenerate_tables():
     assert values["macro_f1"] == pytest.approx(metrics.f1_score(labels, answers, average="macro"))
     assert (values["balanced_accuracy"], np.isnan(values["mcc"])) == (0.5, True)
     figures, intervals = class_figures(one_answer, 0.95, 0)
+    assert (figures["micro_f1"], intervals["micro_f1"]) == (figures["accuracy"], intervals["accuracy"])
     assert figures["mcc"].text() == "undefined (every answer is the same)"
     assert "mcc" not in intervals
     one_label = np.array([[3, 4, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]])
     figures, intervals = class_figures(one_label, 0.95, 0)
     assert figures["mcc"].text() == "undefined (every label is the same)"
     assert figures["balanced_accuracy"].value == 3 / 8
+    assert intervals["micro_f1"] != intervals["accuracy"]  # an answer names no class
     assert intervals["accuracy"] == wilson_interval(3, 8)
     labels, answers = ["a"] * 8, ["a"] * 3 + ["b"] * 4 + ["?"]
     expected = metrics.f1_score(labels, answers, labels=["a", "b"], average="macro", zero_division=0)
@@ -204,6 +206,7 @@ COLORS = ["red", "green", "blue"] * 5
         ([f"{k % 51} up" for k in range(510)], ["7 up"] * 510, ExactEvaluation, "more than 50 different labels"),
         ([f"{k % 50} up" for k in range(500)], ["7 up"] * 500, ClassEvaluation, ""),
         (["yes", "no"] * 30 + ["maybe"] * 6, ["yes", "no"] * 30 + ["maybe"] * 6, ClassEvaluation, ""),
+        (["yes", "no"] * 40 + ["maybe"] * 2, ["maybe"] + ["yes", "no"] * 40 + ["no"], ClassEvaluation, ""),  # answered
     ],
 )
 def test_what_is_taken_for_classes(text_file, capsys, labels, answers, kind, why):
@@ -218,12 +221,15 @@ def test_what_is_taken_for_classes(text_file, capsys, labels, answers, kind, why
 @pytest.mark.parametrize(
     ("labels", "answers"),
     [
-        (["yes", "no"] * 40 + ["maybe"] * 4, ["yes", "no"] * 40 + ["maybe"] * 4),  # too rare
+        (["yes", "no"] * 40 + ["maybe"], ["yes", "no"] * 40 + ["maybe"]),  # once
         (["yes", "no"] * 40 + ["maybe"] * 6, ["yes", "no"] * 43),  # never answered
     ],
 )
 def test_slips_of_the_pen_among_yes_and_no_are_no_third_class(text_file, labels, answers):
-    with pytest.raises(InputError, match=r"label: unknown label \(got 'maybe'\); fix: use no or yes"):
+    told = (
+        r"label: unknown label \(got 'maybe'\); fix: use no or yes; a third class is one that comes at least twice and"
+    )
+    with pytest.raises(InputError, match=told):
         evaluate([rows(text_file, labels, answers)])
 
 
@@ -433,3 +439,23 @@ def test_the_page_and_markdown_are_whole(classified, tmp_path, capsys):
     assert recalls["good"] == pytest.approx(reference(one, names)[1]["good"]["recall"])
     evaluation = ftkit.evaluate(one)
     assert evaluation._repr_markdown_().startswith("# Evaluation")
+
+
+def test_an_undefined_difference_says_why(classified, text_file, capsys):
+    moods = classified("a.tsv", scores=False)
+    found = read_predictions(moods)
+    write_predictions(moods.parent / "b.tsv", found.ids, found.labels, ["neutral"] * len(found.ids))
+    evaluate([moods, moods.parent / "b.tsv"], against=moods.parent / "b.tsv")
+    assert "undefined (every answer is the same in b.tsv)" in re.sub(r"\s+", " ", capsys.readouterr().out)
+    evaluate([moods], against=moods.parent / "b.tsv")
+    assert "undefined (in one of them, on these examples)" in re.sub(r"\s+", " ", capsys.readouterr().out)
+
+
+def test_a_dot_at_0_does_not_cover_the_name_of_its_class(classified):
+    (chart, *_) = ftkit.evaluate(classified("a.tsv")).figures()
+    layers = chart.chart.to_dict()["layer"]
+    padding = next(
+        layer["encoding"]["y"]["axis"]["labelPadding"] for layer in layers if "axis" in layer["encoding"].get("y", {})
+    )
+    size = next(layer["mark"]["size"] for layer in layers if layer["mark"]["type"] == "circle")
+    assert padding > np.sqrt(size / np.pi) + 2

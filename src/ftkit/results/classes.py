@@ -143,14 +143,18 @@ def no_positive(path: Path, positive: str, names: Sequence[str]) -> InputError:
 
 
 def unknown_label(
-    scans: Sequence[Scan], clean: Callable[[str], str], allowed: set[str], problem: str = "unknown label"
+    scans: Sequence[Scan],
+    clean: Callable[[str], str],
+    allowed: set[str],
+    problem: str = "unknown label",
+    more: str = "",
 ) -> InputError:
-    """Return the error of the first label that is none of the allowed ones, with its line."""
+    """Return the error of the first label that is none of the allowed ones, with its line and ``more`` advice."""
     unknown = ((one, code, text) for one in scans for code, text in enumerate(one.labels) if clean(text) not in allowed)
     one, code, text = next(unknown)
     file = PredictionFile(one.path)
     ((_, row),) = file.examples([int(np.argmax(one.label == code))])
-    fix = f"use {' or '.join(sorted(allowed))}{_or_normalize(text, allowed)}"
+    fix = f"use {' or '.join(sorted(allowed))}{_or_normalize(text, allowed) or more}"
     return file.error(row, problem, field="label", got=text, fix=fix)
 
 

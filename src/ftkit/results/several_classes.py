@@ -58,7 +58,7 @@ def why_no_classes(labels: Mapping[str, int], answers: Mapping[str, int], n: int
     They are classes if there are 3 to 50 different labels, also when spelling is ignored; each comes at least twice and
     all of them five times on average; at least half of the answers, however spelled, is one of them; and they look
     neither like the results of sums (more than ten different numbers) nor like yes and no with slips of the pen (a
-    usual pair has nine of ten labels, and a third one comes fewer than five times or is never answered).
+    usual pair has nine of ten labels, and one of all is never answered).
 
     Args:
         labels: How often each label comes.
@@ -79,9 +79,7 @@ def why_no_classes(labels: Mapping[str, int], answers: Mapping[str, int], n: int
         return "all are numbers"
     if 2 * sum(count for text, count in answers.items() if normalize(text) in spelled) < n:
         return "most answers are none of them"
-    if usual_share(labels) >= 1 - SLIPS and not all(
-        count >= _OFTEN and answers.get(label) for label, count in labels.items()
-    ):
+    if usual_share(labels) >= 1 - SLIPS and not all(map(answers.get, labels)):
         return "most are a usual pair"
     return ""
 

@@ -33,7 +33,8 @@ def resolve_classes(scans: Sequence[Scan], positive: str | None = None, normaliz
     if normalize_labels:
         _check_apart(scans, totals)
     predicted = {clean(text) for one in scans for text in one.predictions}
-    if positive is None and not any(one.score_name for one in scans):
+    given = positive is not None or any(one.score_name for one in scans)
+    if not given:
         _check_binary(scans[0].path, totals, answers, predicted)
     positive = clean(positive) if positive is not None else _default_positive(scans, totals, predicted, clean)
     others = [label for label, _ in totals.most_common() if label != positive]
@@ -48,7 +49,10 @@ def resolve_classes(scans: Sequence[Scan], positive: str | None = None, normaliz
         others = [rival, *(label for label in others if label != rival)]
     if len(others) > 1:
         # The rarer label is the likely slip of the pen.
-        raise unknown_label(scans, clean, {positive, others[0]})
+        more = (
+            "" if given else "; a third class is one that comes at least twice and is answered, or has a score column"
+        )
+        raise unknown_label(scans, clean, {positive, others[0]}, more=more)
     return Classes(positive, others[0] if others else _unseen_negative(positive, predicted), normalize_labels)
 
 
