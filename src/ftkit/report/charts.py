@@ -61,8 +61,9 @@ def intervals(
     scale = alt.Scale(domain=list(colors), range=list(colors.values())) if colors else alt.Undefined
     kinds = list(dict.fromkeys(record["kind"] for record in records))
     legend = alt.Legend() if len(kinds) > 1 else None
+    axis = alt.Axis(labelLimit=190, labelPadding=8, grid=False, ticks=False, domain=False)  # a dot at 0 has room
     base = alt.Chart(data(records)).encode(
-        y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=190, grid=False, ticks=False, domain=False)),
+        y=alt.Y("name:N", sort=None, title=None, axis=axis),
         color=alt.Color("kind:N", scale=scale, legend=legend),
         tooltip=[alt.Tooltip(f"{name}:N", title=words) for name, words in tips.items()],
         **({"href": "href:N"} if all("href" in record for record in records) else {}),

@@ -231,7 +231,7 @@ class Evaluated(ABC, Generic[R]):
             [
                 names[one.name],
                 *map(str, (one.n, one.only_model, one.only_reference)),
-                *(_difference(one, figure, self.digits) for figure in figures),
+                *(self._difference(one, figure) for figure in figures),
                 rounded_p(one.p),
                 rounded_p(one.p_holm),
             ]
@@ -242,6 +242,21 @@ class Evaluated(ABC, Generic[R]):
         table = Table(["file", "shared", better, worse, *differences, p, "p (Holm)"], rows)
         sentences = [f"{names[one.name]}: {said}" for one in self.comparisons for said in _verdicts(one)]
         return Section(f"Compared with {self.comparisons[0].against}, on the same examples", sentences, table)
+
+    def _difference(self, one: Comparison, name: str) -> str:
+        value = one.differences.get(name)
+        if value is None:
+            return "not in both"
+        if not math.isnan(value):
+            shown = repr(value) if self.digits is None else f"{value:+.{self.digits}f}"
+            return shown + interval_text(one.intervals.get(name), self.digits)
+        found = {
+            file: getattr(report, "figures", {}).get(name)
+            for file, report in self.named
+            if report.name in (one.name, one.against)
+        }
+        why = [f"{figure.reason} in {file}" for file, figure in found.items() if figure and figure.value is None]
+        return f"undefined ({why[0] if why else 'in one of them, on these examples'})"
 
 
 def _verdicts(one: Comparison) -> Iterable[str]:
@@ -256,16 +271,6 @@ def _verdicts(one: Comparison) -> Iterable[str]:
     for (count, first), where in ((one.missing, "in it"), (one.missing_in_model, f"in {one.against}")):
         if count:
             yield f"{count} ids are only {where}, for example {', '.join(first)}; left out."
-
-
-def _difference(one: Comparison, name: str, digits: int | None) -> str:
-    value = one.differences.get(name)
-    if value is None:
-        return "not in both"
-    if math.isnan(value):
-        return "undefined"
-    shown = repr(value) if digits is None else f"{value:+.{digits}f}"
-    return shown + interval_text(one.intervals.get(name), digits)
 
 
 def skill(report: RightOrWrong) -> str:
