@@ -3,7 +3,7 @@
 import csv
 import gzip
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from ftkit.classifier.data import TextClassificationDataModule
 from ftkit.classifier.samplers import balanced_order
 from ftkit.classifier.spam import SpamDataModule
 from ftkit.errors import InputError
+from ftkit.examples.records import RecordSource
+from ftkit.examples.sources import open_source
 
 CLASSES = ("bad", "fine", "good")
 Prepare = Callable[..., TextClassificationDataModule]
@@ -54,6 +56,21 @@ def classes_of(data: TextClassificationDataModule) -> tuple[str, ...]:
 
 def labels_of(data: TextClassificationDataModule, split: str) -> list[str]:
     return [classes_of(data)[code] for code in data.datasets[split].label.tolist()]
+
+
+def test_a_source_is_read_once(prepare: Prepare) -> None:
+    reads = []
+
+    def read() -> Iterator[tuple[int, dict[str, Any]]]:
+        reads.append(1)
+        yield from enumerate(rows(), start=1)
+
+    found = prepare(RecordSource("counted", read, ["text", "label"]))
+    assert len(reads) == 1
+    assert found.report["sha256"] == found.sources["train"].sha256 == open_source(rows()).sha256
+    assert len(reads) == 1
+    found.examples()  # of a source whose hash is known
+    assert (len(reads), found.sources["train"].sha256) == (2, found.report["sha256"])
 
 
 # Sources, written by the tools that people use

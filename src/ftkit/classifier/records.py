@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,12 +49,12 @@ def messages_of(source: RecordSource) -> Messages:
         InputError: A label is empty or none of a single class, a text is none, or an id is missing or comes twice; or
             there are no records.
     """
-    found = Messages([], [], [], source.sha256, at=source.error)
+    found = Messages([], [], [], "", at=source.error)
     ids: dict[str, int] = {}
     identified = "id" in source.columns
     names = [name for name in source.columns if name and name not in _OWN and source.columns.count(name) == 1]
     others = {name: found.columns.setdefault(_renamed(name, names), []) for name in names}
-    for number, (place, record) in enumerate(source, start=1):
+    for number, (place, record) in enumerate(source.hashed(), start=1):
         identity = str(record.get("id") or "") if identified else f"r{number:05d}"
         if not identity or ids.setdefault(identity, place) != place:
             problem = f"comes twice, first at {ids[identity]}" if identity else "missing"
@@ -66,7 +67,7 @@ def messages_of(source: RecordSource) -> Messages:
             values.append(None if (value := record.get(name)) is None else str(value))
     if not found.ids:
         raise source.error(None, "holds no examples", fix="give a label and a text in each row")
-    return found
+    return replace(found, sha256=source.sha256)
 
 
 def _renamed(name: str, names: Sequence[str]) -> str:

@@ -98,10 +98,19 @@ class RecordSource:
     @cached_property
     def sha256(self) -> str:
         """The hash of the records, whatever kind of source they are in."""
-        digest = hashlib.sha256()
-        for _, record in self:
-            digest.update(json.dumps(record, sort_keys=True, default=_hashed).encode() + b"\n")
-        return digest.hexdigest()
+        for _ in self.hashed():
+            pass
+        return vars(self)["sha256"]
+
+    def hashed(self) -> Records:
+        """Read the records; behind the last one :attr:`sha256` is known and needs no reading of its own."""
+        digest = None if "sha256" in vars(self) else hashlib.sha256()
+        for place, record in self:
+            if digest:
+                digest.update(json.dumps(record, sort_keys=True, default=_hashed).encode() + b"\n")
+            yield place, record
+        if digest:
+            vars(self)["sha256"] = digest.hexdigest()
 
 
 def _hashed(value: Any) -> str:
