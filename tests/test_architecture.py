@@ -19,6 +19,7 @@ ALLOWED = {
     "examples": {"models", "results", "hub"},
     "training": {"models", "examples", "results", "hub"},
     "classifier": {"training", "models", "examples", "results", "hub"},
+    "baselines": {"training", "models", "examples", "results", "hub"},
     "vlm": {"training", "models", "examples", "results", "hub"},
     "language": {"training", "models", "examples", "results", "hub"},
     "serving": {"training", "models", "examples", "results", "hub"},

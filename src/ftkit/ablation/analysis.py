@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import le
 from pathlib import Path
 
@@ -28,12 +28,16 @@ class Analysis:
         rows: The rows in figures.
         reference: The row that the others are compared with.
         machines: What the rows ran on; with more than one, costs cannot be compared.
+        best_baseline: The baseline with the best validation accuracy, of equal ones the first; None without baselines.
+        over_baseline: The comparisons of trained rows with it, by row number, corrected among themselves.
     """
 
     sweep: Sweep
     rows: Sequence[RowSummary]
     reference: RowSummary
     machines: Sequence[str]
+    best_baseline: RowSummary | None = None
+    over_baseline: Mapping[int, Comparison] = field(default_factory=dict)
 
     @property
     def comparisons(self) -> int:
@@ -57,20 +61,26 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     sweep = read_sweep(directory)
     origin = _reference(sweep, reference)
     summaries = {row.number: summarize(row, sweep.published) for row in sweep.rows}
-    against, named = _comparisons(sweep, origin, {number for number, row in summaries.items() if row.converged})
+    converged = {number for number, row in summaries.items() if row.converged}
+    baselines = {number for number, row in summaries.items() if row.baseline}
+    apart = set() if origin.number in baselines else baselines
+    against, named = _comparisons([row for row in sweep.rows if row.number not in apart], origin, converged)
     machines = sorted({run.result.machine for row in sweep.rows for run in row.runs if run.result is not None})
     rows = [
         replace(
             summaries[row.number],
             comparison=against.get(row.number),
             named=named.get(row.number),
-            differs=None if row is origin else _differences(origin, row),
+            differs=None if row is origin or row.number in apart else _differences(origin, row),
         )
         for row in sweep.rows
     ]
     if len(machines) == 1:
         rows = _with_front(rows)
-    return Analysis(sweep, rows, rows[sweep.rows.index(origin)], machines)
+    best = _best_baseline(rows)
+    trained = [row for row in sweep.rows if row.number not in baselines]
+    over = {} if best is None else _over(sweep.rows[rows.index(best)], trained, converged)
+    return Analysis(sweep, rows, rows[sweep.rows.index(origin)], machines, best, over)
 
 
 def _reference(sweep: Sweep, number: int | None) -> SweepRow:
@@ -81,11 +91,24 @@ def _reference(sweep: Sweep, number: int | None) -> SweepRow:
     raise InputError(f"there is no row {number}; the rows are {there}", field="reference")
 
 
+def _best_baseline(rows: Sequence[RowSummary]) -> RowSummary | None:
+    """Return the baseline that is best on validation, or None."""
+    known = [(row.val, -row.number, row) for row in rows if row.baseline and row.val is not None]
+    return max(known)[2] if known else None
+
+
+def _over(best: SweepRow, rows: Sequence[SweepRow], converged: Collection[int]) -> dict[int, Comparison]:
+    """Return the comparisons of rows with the best baseline by row, corrected for their number."""
+    made = [(row.number, found) for row in rows if (found := _compared(row, best)) is not None]
+    found = corrected([one for _, one in made])
+    return {row: replace(one, converged=row in converged) for (row, _), one in zip(made, found, strict=True)}
+
+
 def _comparisons(
-    sweep: Sweep, origin: SweepRow, converged: Collection[int]
+    rows: Sequence[SweepRow], origin: SweepRow, converged: Collection[int]
 ) -> tuple[Mapping[int, Comparison], Mapping[int, tuple[int, Comparison]]]:
     """Return comparisons by row, with the reference and with a named row, corrected for their number."""
-    others = [row for row in sweep.rows if row is not origin]
+    others = [row for row in rows if row is not origin]
     pairs = [(row, origin) for row in others]
     pairs += [(row, other) for row in others for other in others if other is not row and _names(row, other)]
     made = [(row, other, found) for row, other in pairs if (found := _compared(row, other)) is not None]

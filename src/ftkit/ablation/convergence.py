@@ -89,6 +89,8 @@ def not_converged(run: RunState) -> str:
     Raises:
         InputError: A file in its folder is damaged.
     """
+    if run.result is not None and run.result.baseline:  # nothing was trained
+        return ""
     train = None if run.result is None else run.result.splits.get("train")
     return (train and _learned_nothing(train, run.directory / predictions_file("train"))) or _loss(run, train)
 

@@ -44,6 +44,7 @@ class Result:
         data_sha256: The hash of the data.
         base: What the base model was made from.
         raw: The whole file.
+        baseline: Whether nothing was trained by gradients.
     """
 
     splits: Mapping[str, Split]
@@ -59,6 +60,7 @@ class Result:
     data_sha256: str | None
     base: Mapping[str, Any]
     raw: Mapping[str, Any]
+    baseline: bool = False
 
     @classmethod
     def read(cls, path: Path) -> Result:
@@ -103,6 +105,7 @@ class Result:
             data_sha256=data.get("sha256"),
             base=raw.get("base") or {},
             raw=raw,
+            baseline=raw.get("baseline") is True,
         )
 
 

@@ -53,7 +53,8 @@ class RowSummary:
         reason: Why the first missing seed is missing; empty if none is, or if nobody knows.
         converged: Whether the training of every seed did, see :mod:`ftkit.ablation.convergence`.
         notes: Why a seed is missing, did not converge, or was run otherwise than the first one.
-        comparison: Against the reference row, if that is possible.
+        baseline: Whether nothing was trained by gradients.
+        comparison: Against the reference row, if that is possible; of baselines none, unless the reference is one.
         named: The number of another row that the question names, and the comparison with it.
         differs: The settings in which the row differs from its reference; None if one of them was not run.
         on_front: Whether no other row is as accurate, as fast and as small; None if that cannot be said.
@@ -82,6 +83,7 @@ class RowSummary:
     reason: str
     converged: bool
     notes: Sequence[str]
+    baseline: bool
     comparison: Comparison | None = None
     named: tuple[int, Comparison] | None = None
     differs: Mapping[str, str] | None = None
@@ -153,6 +155,7 @@ def summarize(row: SweepRow, published: PublishedTable) -> RowSummary:
         reason=next((run.reason for run in row.runs if run.status != "done"), ""),
         converged=not trouble,
         notes=_notes(row, trouble),
+        baseline=any(result.baseline for result in done),
     )
 
 

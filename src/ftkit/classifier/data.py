@@ -26,7 +26,7 @@ from ftkit.errors import InputError
 from ftkit.examples.duplicates import find_duplicates
 from ftkit.results.duplicates import LabeledText
 from ftkit.run_folder import SPLITS, SplitName
-from ftkit.training.dataset import MessageDataset, as_it_is, with_share
+from ftkit.training.dataset import MessageDataset, TextDataset, as_it_is, with_share
 from ftkit.training.distributed import processes
 from ftkit.training.encoding import Encoding
 from ftkit.training.source_data import SourceDataModule
@@ -35,6 +35,7 @@ from ftkit.training.splits import hold_out
 
 _UNCUT = 2**31
 _TOGETHER = 8  # largest batch that replaces batches of 1
+_TEXTS_TOGETHER = 256  # evaluated, where texts are no tokens
 
 
 class Example(NamedTuple):
@@ -106,6 +107,7 @@ class TextClassificationDataModule(SourceDataModule):
         if isinstance(padding, int) and padding < 1:
             raise InputError("must be at least 1 token", field="padding", got=padding)
         self.encoding: Encoding | None = None
+        self.class_names: tuple[str, ...] | None = None  # once the texts are prepared
         self._by_length = False  # whether texts are evaluated in the order of their length
         self._joined = 1
 
@@ -123,6 +125,9 @@ class TextClassificationDataModule(SourceDataModule):
         """Prepare the texts for the trainer's model."""
         assert self.trainer is not None, "Lightning calls it; without a trainer, call prepare"
         model: Any = self.trainer.lightning_module
+        if getattr(model, "reads_texts", False):
+            self.prepare_texts()
+            return
         self.prepare(model.load_tokenizer(), model.context_length, model.reads_padding, model.sees_padding)
         self._joined = 1
 
@@ -147,6 +152,7 @@ class TextClassificationDataModule(SourceDataModule):
         """
         self._check_padding(context_length, reads_padding)
         classes, splits = self.examples()
+        self.class_names = classes
         pad = int(tokenizer.eos_token_id)
         uncut = Encoding(classes, max_length=_UNCUT, pad_to_max=False, pad_id=pad, single=False)
         texts = {name: [example.text for example in splits[name]] for name in SPLITS}
@@ -167,11 +173,31 @@ class TextClassificationDataModule(SourceDataModule):
             cut = [tokens[: self.encoding.max_length] for tokens in encoded[name]]
             columns = [example.columns for example in splits[name]]
             self.datasets[name] = MessageDataset(ids, label, cut, self.encoding, name, width, columns)
-        self.report = {"source": self.source, "sha256": self.data_sha256, "max_length": self.encoding.max_length}
-        self.report |= {"held_out": self.held_out} if self.held_out else {}
-        self.report |= _statistics(self.datasets, texts, encoded, self.encoding)
+        self.report = {"max_length": self.encoding.max_length, **_lengths(encoded, self.encoding.max_length)}
+        self._report(classes, splits)
         if empty := sum(self.report["empty"].values()):
             warnings.warn(f"{empty} empty messages in {self.source}: each counts as one token", stacklevel=2)
+
+    def prepare_texts(self) -> None:
+        """Read and split the texts for a model that reads them as they are; sets what :meth:`prepare` does.
+
+        Raises:
+            InputError: A source cannot be used.
+            UnavailableError: The data cannot be had.
+        """
+        classes, splits = self.examples()
+        self.class_names, self.report, self._by_length = classes, {}, False
+        self.evaluation_batch_size = max(self.batch_size, _TEXTS_TOGETHER)
+        for name in SPLITS:
+            ids, texts, label, columns = map(list, zip(*splits[name], strict=True)) if splits[name] else ([],) * 4
+            self.datasets[name] = TextDataset(ids, label, texts, name, columns)
+        self._report(classes, splits)
+
+    def _report(self, classes: tuple[str, ...], splits: dict[str, list[Example]]) -> None:
+        """Add to :attr:`report` what does not depend on the model, and decide the order of the training examples."""
+        self.report |= {"source": self.source, "sha256": self.data_sha256}
+        self.report |= {"held_out": self.held_out} if self.held_out else {}
+        self.report |= _counts(classes, splits)
         self.note_duplicates(self._labeled(classes, splits))
         self.note_seed()
 
@@ -317,24 +343,25 @@ def _labels(examples: list[Example]) -> list[int]:
     return [example.label for example in examples]
 
 
-def _statistics(
-    datasets: dict[str, MessageDataset],
-    texts: dict[SplitName, list[str]],
-    encoded: dict[SplitName, list[list[int]]],
-    encoding: Encoding,
-) -> dict[str, Any]:
-    """Return by split: texts, those of each class, lengths in tokens before cutting, texts cut, texts empty."""
-    lengths = {name: [len(ids) for ids in encoded[name]] for name in SPLITS}
-    counts = {name: datasets[name].label.bincount(minlength=len(encoding.labels)).tolist() for name in SPLITS}
-    if len(encoding.labels) == 2:
-        classes: dict[str, Any] = {"positive": {name: count[1] for name, count in counts.items()}}
+def _counts(classes: Sequence[str], splits: Mapping[str, list[Example]]) -> dict[str, Any]:
+    """Return by split: texts, those of each class, texts empty."""
+    counts = {name: [_labels(splits[name]).count(code) for code in range(len(classes))] for name in SPLITS}
+    if len(classes) == 2:
+        by_class: dict[str, Any] = {"positive": {name: count[1] for name, count in counts.items()}}
     else:
-        classes = {"classes": {name: dict(zip(encoding.labels, counts[name], strict=True)) for name in SPLITS}}
+        by_class = {"classes": {name: dict(zip(classes, counts[name], strict=True)) for name in SPLITS}}
     return {
-        "sizes": {name: len(datasets[name]) for name in SPLITS},
-        **classes,
+        "sizes": {name: len(splits[name]) for name in SPLITS},
+        **by_class,
+        "empty": {name: sum(not example.text.strip() for example in splits[name]) for name in SPLITS},
+    }
+
+
+def _lengths(encoded: Mapping[str, list[list[int]]], max_length: int) -> dict[str, Any]:
+    """Return by split: lengths in tokens before cutting, texts cut."""
+    lengths = {name: [len(ids) for ids in encoded[name]] for name in SPLITS}
+    return {
         "longest": {name: max(lengths[name], default=0) for name in SPLITS},
         "mean_length": {name: round(sum(lengths[name]) / max(len(lengths[name]), 1), 2) for name in SPLITS},
-        "truncated": {name: sum(length > encoding.max_length for length in lengths[name]) for name in SPLITS},
-        "empty": {name: sum(not text.strip() for text in texts[name]) for name in SPLITS},
+        "truncated": {name: sum(length > max_length for length in lengths[name]) for name in SPLITS},
     }

@@ -18,8 +18,8 @@ def init(folder: Path, from_: str = "classifier") -> str:
     Args:
         folder: A new folder, or an empty one.
         from_: What is compared. classifier: which part of a classifier is trained. ch06: the published table's 19
-            variants. sft, vlm: full fine-tuning and LoRA of a language or a vision-language model. moderation: the
-            ratio of yes to no among the examples that such a model is trained on.
+            variants, and baselines. sft, vlm: full fine-tuning and LoRA of a language or a vision-language model.
+            moderation: the ratio of yes to no among the examples that such a model is trained on.
 
     Returns:
         What was written, and the next command.

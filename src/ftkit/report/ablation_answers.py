@@ -37,7 +37,7 @@ def _sentences(analysis: Analysis, row: RowSummary, confusion: Confusion | None)
         sentences.insert(0, "The reference.")
     elif row.comparison is not None:
         sentences.append(compared(row, analysis.reference, row.comparison))
-    else:
+    elif not row.baseline:
         sentences.append(f"It cannot be compared with row {analysis.reference.number} on the same examples.")
     if row.named is not None:
         number, comparison = row.named

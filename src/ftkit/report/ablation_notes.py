@@ -9,6 +9,7 @@ from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.result import Result
 from ftkit.ablation.summary import RowSummary, seeds_text
+from ftkit.report.ablation_baselines import baseline_lines
 from ftkit.results.duplicates import duplicates_line
 from ftkit.results.statistics import ALPHA
 
@@ -28,6 +29,7 @@ def notes(analysis: Analysis, timing: bool = True) -> list[str]:
     lines = [*_figures(analysis)] if done else []
     lines += _duplicates(analysis)
     lines += _comparisons(analysis)
+    lines += baseline_lines(analysis, timing)
     lines += _selected(analysis)
     lines += _published(analysis)
     if timing and done:
@@ -71,6 +73,7 @@ def _method(results: Sequence[Result]) -> str:
 def _comparisons(analysis: Analysis) -> Iterator[str]:
     compared = [row for row in analysis.rows if row.comparison is not None]
     others = [row for row in analysis.rows if row.test is not None and row.number != analysis.reference.number]
+    others = [row for row in others if analysis.reference.baseline or not row.baseline]  # those have their own
     name = f"row {analysis.reference.number}"
     made = [row.comparison for row in compared if row.comparison is not None]
     if compared:

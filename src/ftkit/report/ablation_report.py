@@ -13,6 +13,7 @@ from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.run_answers import Confusion, confusion_of
 from ftkit.ablation.summary import RowSummary, seeds_text
 from ftkit.report.ablation_answers import answers, recalls
+from ftkit.report.ablation_baselines import baseline_lines
 from ftkit.report.ablation_charts import Plots, figures, verdict
 from ftkit.report.ablation_examples import examples
 from ftkit.report.ablation_notes import changed_settings, changes, notes
@@ -111,6 +112,7 @@ class Report:
         made_with = [f"{name}: {values}" for name, values in self.made_with.items()]
         sections = [
             Section("Accuracy and cost", _uncompared(analysis), figures=self._figures("accuracy", "cost")),
+            Section("Is fine-tuning worth it?", [*baseline_lines(analysis)]),
             Section("Variants", table=self._variants(), forms=("html",)),
             Section("Learning curves", figures=self._figures("loss", "validation")),
             Section("Recall of each class", table=recalls(self._of_classes())),

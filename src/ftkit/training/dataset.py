@@ -13,13 +13,58 @@ from ftkit.training.encoding import Encoding
 Batch = dict[str, Any]
 
 
-class MessageDataset(Dataset[Batch]):
+class TextDataset(Dataset[Batch]):
+    """The messages of one split as texts; an index list gives a whole batch.
+
+    A batch is a dict: ``text``, a list of B strings; ``label`` (B,) int64, the class, of two 1 for the positive one;
+    ``id``, a list of B strings; ``index`` (B,) int64, the messages' places in the dataset; ``split``, the dataset's
+    name; and perhaps ``columns``, lists of B strings by name.
+
+    Args:
+        ids: Name of each message.
+        labels: The class of each message, from 0.
+        texts: The text of each message; of encoded messages there are none.
+        split: Name of the dataset.
+        columns: Other columns of each message, for the prediction file.
+    """
+
+    def __init__(
+        self,
+        ids: list[str],
+        labels: list[int],
+        texts: Sequence[str],
+        split: str = "",
+        columns: Sequence[Mapping[str, str | None]] = (),
+    ) -> None:
+        self.ids, self.label, self.split = ids, torch.tensor(labels, dtype=torch.int64), split
+        self.texts, self.columns = texts, columns
+        self.names = list(columns[0]) if columns else []
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """Return the batch of the messages at ``indices``; a data loader calls it once a batch."""
+        rows = torch.tensor(indices)
+        columns = {name: [self.columns[index][name] for index in indices] for name in self.names}
+        return {
+            **({"text": [self.texts[index] for index in indices]} if self.texts else {}),
+            "label": self.label[rows],
+            "id": [self.ids[index] for index in indices],
+            "index": rows,
+            "split": self.split,
+            **({"columns": columns} if columns else {}),
+        }
+
+
+class MessageDataset(TextDataset):
     """The encoded messages of one split; an index list gives a whole batch.
 
-    A batch is a dict: ``input_ids`` (B, T) int64, padded on the right; ``length`` (B,) int64, the number of
-    real tokens, at least 1; ``label`` (B,) int64, the class, of two 1 for the positive one; ``id``, a list of B
-    strings; ``index`` (B,) int64, the messages' places in the dataset; ``split``, the dataset's name; and perhaps
-    ``columns``, lists of B strings by name.
+    A batch is that of a :class:`TextDataset`, with ``input_ids`` (B, T) int64, padded on the right, and ``length`` (B,)
+    int64, the number of real tokens, at least 1, in the place of the texts.
 
     Args:
         ids: Name of each message.
@@ -52,33 +97,17 @@ class MessageDataset(Dataset[Batch]):
         width: int = 1,
         columns: Sequence[Mapping[str, str | None]] = (),
     ) -> None:
+        super().__init__(ids, labels, (), split, columns)
         padded = encoding.pad(encoded, width)
         self.input_ids, self.length = padded["input_ids"], padded["length"]
-        self.ids, self.label, self.split = ids, torch.tensor(labels, dtype=torch.int64), split
-        self.pad_to_max, self.columns = encoding.pad_to_max, columns
-        self.names = list(columns[0]) if columns else []
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.__getitems__([index])
+        self.pad_to_max = encoding.pad_to_max
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        """Return the batch of the messages at ``indices``; a data loader calls it once a batch."""
-        rows = torch.tensor(indices)
-        columns = {name: [self.columns[index][name] for index in indices] for name in self.names}
-        length = self.length[rows]
+        """Return the batch of the messages at ``indices``."""
+        batch = super().__getitems__(indices)
+        length = self.length[batch["index"]]
         width = self.input_ids.shape[1] if self.pad_to_max else int(length.max())
-        return {
-            "input_ids": self.input_ids[rows, :width],
-            "length": length,
-            "label": self.label[rows],
-            "id": [self.ids[index] for index in indices],
-            "index": rows,
-            "split": self.split,
-            **({"columns": columns} if columns else {}),
-        }
+        return {"input_ids": self.input_ids[batch["index"], :width], "length": length, **batch}
 
 
 def as_it_is(batch: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("ftkit", "torch", "lightning", "transformers", "peft", "torchmetrics", "bitsandbytes")
+_PACKAGES = ("ftkit", "torch", "lightning", "transformers", "peft", "torchmetrics", "bitsandbytes", "scikit-learn")
 
 
 def versions(*others: str) -> dict[str, str]:

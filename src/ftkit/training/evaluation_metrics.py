@@ -27,7 +27,8 @@ class MeasuredModule(TrainedStateModule):
 
     The metrics are given what the evaluation steps return for the prediction file, see
     :class:`ftkit.training.recorder.RunRecorder`: ``preds``, of two classes the probability of the positive one, float
-    (B,), of more that of each class, float (B, C), and ``target``, int64 (B,), the class; of two 1 is the positive one.
+    (B,), of more that of each class, float (B, C), and where there is none the predicted class, int64 (B,); and
+    ``target``, int64 (B,), the class; of two 1 is the positive one.
     Metrics whose ``update`` takes them also get ``answers``, int64 (B,), the predicted class, -1 for none of them, and
     ``ids``, list of B str. They are computed once an evaluation, over all processes; no checkpoint holds them.
 
@@ -113,9 +114,10 @@ class MeasuredModule(TrainedStateModule):
     def _measure(self, prefix: str, outputs: Any) -> None:
         if not isinstance(outputs, Mapping) or "id" not in outputs:
             return
-        # In float64 a sigmoid keeps the order of log-odds up to 36.
-        preds = outputs["probability"] if "probability" in outputs else in_double(outputs["score"]).sigmoid()
         target, answers = (self._codes(outputs[name]) for name in ("label", "prediction"))
+        preds = outputs.get("probability", answers)
+        if "score" in outputs:  # in float64 a sigmoid keeps the order of log-odds up to 36
+            preds = in_double(outputs["score"]).sigmoid()
         dict(self._collections())[prefix].update(preds, target, ids=outputs["id"], answers=answers)
 
     def _collections(self) -> ItemsView[str, Any]:

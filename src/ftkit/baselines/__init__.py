@@ -1,0 +1,1 @@
+"""Baselines: classifiers that need no gradient, run and reported like every other variant."""

@@ -1,0 +1,61 @@
+"""Say whether fine-tuning beats what needs none: trained rows against the best baseline, with what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ftkit.ablation.analysis import Analysis
+from ftkit.ablation.summary import RowSummary
+from ftkit.results.statistics import ALPHA
+
+
+def baseline_lines(analysis: Analysis, timing: bool = True) -> Iterator[str]:
+    """Yield the lines about the best baseline and about the rows that differ from it; none without baselines.
+
+    Args:
+        analysis: The rows, compared.
+        timing: With the seconds, which differ from run to run.
+    """
+    best, over = analysis.best_baseline, analysis.over_baseline
+    if best is None or best.val is None or best.test is None:
+        return
+    timing = timing and len(analysis.machines) == 1
+    cost = f", {best.seconds:,.1f} s" if timing and best.seconds is not None else ""
+    count = sum(row.baseline and row.test is not None for row in analysis.rows)
+    yield (
+        f"Best of {count} baseline{'s' if count > 1 else ''} on validation: row {best.number} ({best.name}), "
+        f"validation {best.val:.2%}, test {best.test:.2%}{cost}."
+    )
+    compared = [row for row in analysis.rows if row.number in over]
+    if not compared:
+        return
+    better, worse = (
+        [row for row in compared if over[row.number].significant and sign * over[row.number].difference > 0]
+        for sign in (1, -1)
+    )
+    many = len(compared) > 1
+    exact = f"exact test on the same examples, p < {ALPHA} after Holm's correction for {len(compared)}"
+    yield (
+        f"{len(better) or 'None'} of {len(compared)} trained variant{'s' if many else ''} "
+        f"{'beats' if len(better) == 1 else 'beat'} it significantly ({exact} comparison{'s' if many else ''})"
+        f"{_listed(analysis, better, timing)}."
+    )
+    if worse:
+        verb = "is" if len(worse) == 1 else "are"
+        yield f"{len(worse)} {verb} significantly worse than it{_listed(analysis, worse, timing)}."
+
+
+def _listed(analysis: Analysis, rows: list[RowSummary], timing: bool) -> str:
+    """Return rows with their differences from the best baseline in points and their costs, the largest first."""
+    best, over = analysis.best_baseline, analysis.over_baseline
+    parts = []
+    for row in sorted(rows, key=lambda row: -abs(over[row.number].difference)):
+        low, high = (100 * end for end in over[row.number].interval)
+        part = (
+            f"row {row.number} ({row.name}) {100 * over[row.number].difference:+.1f} points ({low:+.1f} to {high:+.1f})"
+        )
+        if timing and row.seconds is not None:
+            times = row.seconds / best.seconds if best is not None and best.seconds else None
+            part += f" for {row.seconds:,.1f} s" + (f", {times:,.3g} times its time" if times else "")
+        parts.append(part)
+    return f": {'; '.join(parts)}" if parts else ""
