@@ -100,8 +100,8 @@ def _best_baseline(rows: Sequence[RowSummary]) -> RowSummary | None:
 def _over(best: SweepRow, rows: Sequence[SweepRow], converged: Collection[int]) -> dict[int, Comparison]:
     """Return the comparisons of rows with the best baseline by row, corrected for their number."""
     made = [(row.number, found) for row in rows if (found := _compared(row, best)) is not None]
-    found = corrected([one for _, one in made])
-    return {row: replace(one, converged=row in converged) for (row, _), one in zip(made, found, strict=True)}
+    judged = corrected([one for _, one in made])
+    return {row: replace(one, converged=row in converged) for (row, _), one in zip(made, judged, strict=True)}
 
 
 def _comparisons(

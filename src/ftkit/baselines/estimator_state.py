@@ -63,7 +63,7 @@ def _allowed(buffer: io.BytesIO) -> list[Any]:
     These are estimators and their parts, whose constructors only keep their arguments, and arrays; no functions.
     """
     buffer.seek(0)
-    found = list(_DTYPES)  # numpy makes them of a dtype
+    found: list[Any] = list(_DTYPES)  # numpy makes them of a dtype
     for path in torch.serialization.get_unsafe_globals_in_checkpoint(buffer):
         module, _, name = path.rpartition(".")
         library, *parts = module.split(".")

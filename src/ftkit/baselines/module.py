@@ -12,12 +12,17 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from ftkit.errors import InputError
-from ftkit.models.base_files import BaseFiles
+from ftkit.models.base_files import BaseFiles, Location
 from ftkit.training.evaluation_metrics import MeasuredModule, Metrics
 from ftkit.training.optimizer import Interval, Scheduler
 from ftkit.training.recorder import add_to_result
 
 _LEAST = 1e-7  # probability in a loss; an estimator may be certain
+
+
+class _NoFiles(BaseFiles):
+    def fingerprint(self) -> dict[str, str]:
+        return {}
 
 
 class Baseline(MeasuredModule):
@@ -70,17 +75,8 @@ class Baseline(MeasuredModule):
 
     @property
     def base_files(self) -> BaseFiles:
-        """Refuse to name files.
-
-        Raises:
-            InputError: Always.
-        """
-        raise InputError("has no base model", field="model", got=type(self).__name__)
-
-    @property
-    def fingerprint(self) -> dict[str, str]:  # type: ignore[override]
-        """Return the contents of the base model's files: none."""
-        return {}
+        """Return where the base model comes from: nowhere."""
+        return _NoFiles(None, Location("none"))
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Let the trainer accumulate and clip nothing, for there is no gradient."""

@@ -357,7 +357,7 @@ def _counts(classes: Sequence[str], splits: Mapping[str, list[Example]]) -> dict
     }
 
 
-def _lengths(encoded: Mapping[str, list[list[int]]], max_length: int) -> dict[str, Any]:
+def _lengths(encoded: Mapping[SplitName, list[list[int]]], max_length: int) -> dict[str, Any]:
     """Return by split: lengths in tokens before cutting, texts cut."""
     lengths = {name: [len(ids) for ids in encoded[name]] for name in SPLITS}
     return {

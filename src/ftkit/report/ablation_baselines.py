@@ -34,10 +34,11 @@ def baseline_lines(analysis: Analysis, timing: bool = True) -> Iterator[str]:
         for sign in (1, -1)
     )
     many = len(compared) > 1
-    exact = f"exact test on the same examples, p < {ALPHA} after Holm's correction for {len(compared)}"
+    exact = f"exact test on the same examples, p < {ALPHA} after Holm's correction for {len(compared)} comparison"
+    beat = "beats" if len(better) == 1 or not many else "beat"
     yield (
         f"{len(better) or 'None'} of {len(compared)} trained variant{'s' if many else ''} "
-        f"{'beats' if len(better) == 1 else 'beat'} it significantly ({exact} comparison{'s' if many else ''})"
+        f"{beat} it significantly ({exact}{'s' if many else ''})"
         f"{_listed(analysis, better, timing)}."
     )
     if worse:
