@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -449,6 +450,44 @@ def test_an_undefined_difference_says_why(classified, text_file, capsys):
     assert "undefined (every answer is the same in b.tsv)" in re.sub(r"\s+", " ", capsys.readouterr().out)
     evaluate([moods], against=moods.parent / "b.tsv")
     assert "undefined (in one of them, on these examples)" in re.sub(r"\s+", " ", capsys.readouterr().out)
+
+
+def test_ties_examples_of_errors_and_levels(tmp_path):
+    names = [f"probability:{one}" for one in "cab"]  # not in alphabetical order
+    labels, answers = list("ccaab") * 4, ["a", "?", "c", "a", "b"] * 4
+    scores = [(0.2, 0.7, 0.1)] * len(labels)
+    ids, sites = [f"e{n}" for n in range(len(labels))], [f"s{n % 2}" for n in range(len(labels))]
+    write_predictions(tmp_path / "a.tsv", ids, labels, answers, scores, names, {"site": sites})
+    report = ftkit.evaluate(tmp_path / "a.tsv", slice="site", level=0.8).reports[0]
+    assert report.classes == ("c", "a", "b")
+    assert (report.majority, report.tied, report.majority_count) == ("a", 2, 8)  # of equals the first by its name
+    errors = [(error.label, error.answer, error.count, error.example) for error in report.errors]
+    assert errors == [("c", "a", 4, "e0"), ("c", None, 4, "e1"), ("a", "c", 4, "e2")]
+    assert report.share.interval == wilson_interval(8, 20, 0.8)
+    assert (report.better, report.worse) == (4, 4)
+    none = ftkit.evaluate(tmp_path / "a.tsv").reports[0].by_class[0]
+    assert (none.n, none.answered) == (8, 4)
+    calibrated = report.figures["calibration_error"].value
+    assert calibrated == pytest.approx(0.7 - 0.4)  # all say 0.7 for class a, which 8 of 20 are
+
+
+def test_a_class_without_examples_and_answers_says_so(tmp_path):
+    names = [f"probability:{one}" for one in "abc"]
+    write_predictions(tmp_path / "a.tsv", "xyz", "abb", "abb", [(0.5, 0.3, 0.2)] * 3, names)
+    figures = evaluate([tmp_path / "a.tsv"]).reports[0].by_class[2].figures
+    assert figures["f1"].text() == "undefined (no examples, and never answered)"
+    assert figures["precision"].text() == "undefined (never answered)"
+
+
+def test_slices_are_corrected_together_and_worse_is_not_better(text_file):
+    labels, answers = list("aab") * 20 + ["c"] * 6, ["b", "b", "c"] * 20 + ["c"] * 6
+    report = evaluate([rows(text_file, labels, answers)]).reports[0]
+    assert report.p_majority < 0.01
+    assert report.better < report.worse
+    assert not report.beats_majority()  # significantly worse
+    part = report
+    assert not replace(part, better=9, worse=1, p_majority=0.02, p_holm=0.08).beats_majority()
+    assert replace(part, better=9, worse=1, p_majority=0.02, p_holm=0.02).beats_majority()
 
 
 def test_a_dot_at_0_does_not_cover_the_name_of_its_class(classified):

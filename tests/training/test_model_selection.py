@@ -1,6 +1,8 @@
 """Early stopping and the best checkpoint by what they see: NaN, patience, and several processes."""
 
+import json
 import math
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ftkit.errors import InputError
 from ftkit.training.guards import FiniteGuard
-from ftkit.training.model_selection import BestCheckpoint, EarlyStop
+from ftkit.training.model_selection import BestCheckpoint, EarlyStop, mode_of
 from ftkit.training.recorder import RunRecorder
 from scale_out import run_in_two
 
@@ -93,3 +96,76 @@ def test_without_patience_nothing_is_stopped(tmp_path: Path) -> None:
     assert fit(tmp_path, [1, 2, 3, 4, 5], EarlyStop("val/error", "min")).current_epoch == 5
     assert fit(tmp_path, [1, 2, 3, 4, 5], EarlyStop("val/error", "min", patience=None)).current_epoch == 5
     assert fit(tmp_path, [1, 2, 3, 4, 5], EarlyStop("val/error", "min", patience=2)).current_epoch == 3
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode"),
+    [
+        ("val/loss", "min"), ("val/Perplexity", "min"), ("val/error", "min"), ("val/brier", "min"),
+        ("val/unparsed_positive", "min"), ("val/fn", "min"), ("val/fp", "min"), ("val/calibration_error", "min"),
+        ("val/accuracy", "max"), ("val/macro_f1", "max"), ("val/tp", "max"), ("val/npv", "max"),
+    ],
+)  # fmt: skip
+def test_the_name_of_a_metric_says_whether_lower_is_better(metric: str, mode: str) -> None:
+    assert mode_of(metric) == mode
+
+
+def test_a_change_below_min_delta_is_no_improvement(tmp_path: Path) -> None:
+    curve = [3.0, 2.8, 2.6, 2.4]
+    assert fit(tmp_path, curve, EarlyStop("val/error", "min", 1, min_delta=0.5)).current_epoch == 2
+    assert fit(tmp_path, curve, EarlyStop("val/error", "min", 1, min_delta=0.1)).current_epoch == 4
+    assert fit(tmp_path, curve, EarlyStop("val/error", "max", 1)).current_epoch == 2
+
+
+@pytest.mark.parametrize("interval", [1.0, 0.5])  # Lightning looks at the end of the epoch, or of each validation
+def test_nan_counts_as_no_validation(interval: float, tmp_path: Path) -> None:
+    stop = EarlyStop("val/error", "min", patience=2)
+    assert fit(tmp_path, [NAN, NAN, 3.0, 2.0, 1.0], stop, val_check_interval=interval).current_epoch == 5
+    assert float(stop.best_score) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "goes_on"), [(1, 3, True), (1, 2, True), (1, 1, False), (3, 3, False), (3, 1, False)]
+)
+def test_more_patience_lets_a_stopped_run_go_on(before: int, now: int, goes_on: bool) -> None:
+    first, second = (EarlyStop("val/error", "min", patience) for patience in (before, now))
+    first.wait_count = 1
+    second.load_state_dict(first.state_dict())
+    assert (second.patience, second.wait_count, second.goes_on) == (now, 1, goes_on)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "options", "fits"),
+    [
+        (1, {}, True),
+        (3, {"check_val_every_n_epoch": 3}, True),
+        (2, {"check_val_every_n_epoch": 3}, False),
+        (3, {"max_steps": 2}, True),  # of two batches an epoch
+        (3, {"max_steps": 1}, False),
+        (3, {"max_steps": 1, "accumulate_grad_batches": 2}, True),
+        (1, {"check_val_every_n_epoch": None, "val_check_interval": 2}, True),
+        (1, {"check_val_every_n_epoch": None, "val_check_interval": 3}, False),
+    ],
+)
+def test_a_training_has_to_reach_its_first_validation(
+    epochs: int, options: dict[str, Any], fits: bool, tmp_path: Path
+) -> None:
+    curve = [2.0, 1.0, 0.5][:epochs]
+    with nullcontext() if fits else pytest.raises(InputError, match="model_selection: the training ends before its"):
+        fit(tmp_path, curve, BestCheckpoint("val/error", "min"), **options)
+        assert json.loads((tmp_path / "result.json").read_text())["model_selection"]["metric"] == "val/error"
+
+
+def test_the_best_is_told_in_words_and_an_earlier_one_is_removed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lightning.pytorch")
+    best = tmp_path / "checkpoints" / "best.ckpt"
+    best.parent.mkdir()
+    for suffix in ("", ".sha256"):
+        Path(f"{best}{suffix}").write_text("of an earlier training")
+    fit(tmp_path, [2.0, 1.0, 1.0], BestCheckpoint("val/error", "min"))
+    assert f"lowest val/error 1 at epoch 1 (counted from 0), step 4; it is {best}" in caplog.text  # the first of two
+    assert not Path(f"{best}.sha256").exists()  # which nothing here writes
+    fit(tmp_path, [1.0, 2.0, 1.5], BestCheckpoint("val/error", "max"))
+    assert "highest val/error 2 at epoch 1 (counted from 0), step 4" in caplog.text
