@@ -200,6 +200,37 @@ def test_smoothing_and_weights_by_hand_and_in_parts(weights: Any, ignored: int) 
     torch.testing.assert_close(sum(loss * divisor for loss, divisor in parts) / sum(d for _, d in parts), whole)
 
 
+def test_logged_losses_and_accuracies_are_those_of_the_prediction_files(configured: Any, tmp_path: Path) -> None:
+    weights, smoothing = [4.0, 1.0, 0.5], 0.3
+    model = {"class_weights": weights, "label_smoothing": smoothing, "optimizer": {"init_args": {"lr": 1e-9}}}
+    data = {"batch_size": 64, "drop_last": False, "evaluate_splits": ["train", "val", "test"]}  # one batch each
+    run(configured(model, data, max_epochs=1), tmp_path / "run", "fit", "test")
+    logged: dict[str, float] = {}
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            logged |= {name: float(value) for name, value in row.items() if value}
+    logged |= json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]["test"]
+    for split in ("train", "val", "test"):
+        found = read_predictions(tmp_path / "run" / f"predictions-{split}.tsv")
+        assert found.scores is not None
+        label = torch.tensor([CLASSES.index(one) for one in found.labels])
+        told = torch.tensor(found.scores).log(), label, torch.tensor(weights).double(), -100
+        expected = class_loss(*told, smoothing if split == "train" else 0.0)
+        assert logged[f"{split}/loss"] == pytest.approx(float(expected), rel=1e-3)
+        if split != "train":
+            assert logged[f"{split}/accuracy"] == pytest.approx(found.correct.mean())
+
+
+def test_weighted_steps_are_not_joined(gpt2_folder: Path) -> None:
+    def joined(**options: Any) -> bool:
+        return GPT2Classifier(size=None, base_model=str(gpt2_folder), **options).steps_join
+
+    assert joined()
+    assert joined(label_smoothing=0.1)  # a mean all the same
+    assert not joined(class_weights=[1.0, 2.0])
+    assert not joined(class_weights="balanced")
+
+
 def test_validation_compares_losses_without_smoothing(configured: Any, tmp_path: Path) -> None:
     for name, smoothing in (("plain", 0.0), ("smooth", 0.5)):
         config = configured({"label_smoothing": smoothing, "optimizer": {"init_args": {"lr": 1e-9}}}, max_epochs=1)
