@@ -1,6 +1,7 @@
 from .ablation_runs import Ablation as Ablation
 from .baselines.classifier import BaselineClassifier as BaselineClassifier
 from .baselines.frozen import FrozenFeatureClassifier as FrozenFeatureClassifier
+from .baselines.prompt import PromptClassifier as PromptClassifier
 from .classifier.data import TextClassificationDataModule as TextClassificationDataModule
 from .classifier.gpt2_classifier import GPT2Classifier as GPT2Classifier
 from .classifier.spam import SpamDataModule as SpamDataModule

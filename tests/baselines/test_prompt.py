@@ -1,0 +1,98 @@
+"""Answers of a language model: scores equal the model's own, whatever the length of words and prompts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml  # type: ignore[import-untyped]
+
+from ftkit import PromptClassifier
+from ftkit.cli import main
+from ftkit.errors import InputError
+from ftkit.results.predictions import read_predictions
+
+TEXTS = ["win cash now, claim it", "hi", "call me later when you are home, will you"]
+
+
+def by_hand(model: PromptClassifier, text: str, word: str) -> float:
+    """The log-probability of a word behind a prompt, token by token, from the logits of transformers."""
+    tokenizer, net = model.tokenizer, model.net
+    assert net is not None
+    known = tokenizer(model.before + model.prompt.replace("{text}", text))["input_ids"]
+    total = 0.0
+    for token in tokenizer(word)["input_ids"]:
+        logits = net(torch.tensor([known])).logits[0, -1].double()
+        total += float(logits.log_softmax(-1)[token])
+        known = [*known, token]
+    return total
+
+
+@pytest.mark.parametrize("words", [[" a", " b"], [" ham", " spam"], [" no", " yes!"], ["x", "xy"]])
+def test_scores_are_those_of_the_model(words: list[str]) -> None:
+    model = PromptClassifier("demo", words=words, prompt="Text: {text}\nKind:", seed=1)
+    model.configure_model()
+    with torch.no_grad():
+        found = model.scores(TEXTS)
+        expected = [[by_hand(model, text, word) for word in words] for text in TEXTS]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), atol=1e-4, rtol=0)
+    prediction, probability = model.predict({"text": TEXTS})
+    assert prediction.tolist() == [row.index(max(row)) for row in expected]
+    torch.testing.assert_close(probability.sum(-1), torch.ones(3, dtype=torch.float64))
+
+
+@pytest.fixture
+def row(messages_file: Path, tmp_path: Path) -> Any:
+    def make(**model: Any) -> list[str]:
+        tree = {
+            "model": {"class_path": "ftkit.PromptClassifier", "init_args": {"base_model": "demo", **model}},
+            "data": {
+                "class_path": "ftkit.SpamDataModule",
+                "init_args": {"source": str(messages_file), "split": "balanced", "evaluate_splits": ["val", "test"]},
+            },
+            "trainer": {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False},
+        }
+        path = tmp_path / "row.yaml"
+        path.write_text(yaml.safe_dump(tree))
+        return ["--config", str(path), "--trainer.default_root_dir", str(tmp_path / "run")]
+
+    return make
+
+
+def test_shots_are_drawn_from_train_and_kept_in_the_checkpoint(row: Any, tmp_path: Path) -> None:
+    given = row(shots=2, prompt="{text} =>")
+    assert main(["fit", *given]) == 0
+    assert main(["test", *given]) == 0
+    model = PromptClassifier.load(tmp_path / "run")
+    lines = model.before.strip().split("\n\n")
+    assert len(lines) == 4
+    assert sorted(line.rpartition(" => ")[2] for line in lines) == ["ham", "ham", "spam", "spam"]
+    data = yaml.safe_load((tmp_path / "row.yaml").read_text())["data"]["init_args"]["source"]
+    read = [line.split("\t") for line in Path(data).read_text().splitlines()]
+    assert all([*line.rpartition(" => ")[::-2]] in read for line in lines)
+    found = read_predictions(tmp_path / "run/predictions-test.tsv")
+    assert found.score_names == ("probability:spam",)
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert (result["baseline"], result["parameters"]["trainable"], result["base"]["source"]) == (True, 0, "demo")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": "What is it?"}, "prompt: must have {text} once"),
+        ({"shots": -1}, "shots"),
+        ({"words": [" spam"]}, "words: needs 2 different words"),
+        ({"words": [" spam", " spam"]}, "words: needs 2 different words"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    options: Any, message: str, row: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", *row(**options)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_prompt_without_text_is_refused_in_python() -> None:
+    with pytest.raises(InputError, match=r"must have \{text\} once"):
+        PromptClassifier("demo", prompt="{text} {text}")
