@@ -10,6 +10,8 @@ from typing import Any
 import lightning as L
 import torch
 
+from ftkit.baselines.module import Baseline
+from ftkit.errors import InputError
 from ftkit.lightning_cli import FtkitCLI
 from ftkit.lightning_errors import explain_refusals
 from ftkit.results.duplicates import duplicates_line
@@ -30,6 +32,11 @@ def examine(configs: list[Path]) -> list[Finding]:
         arguments = [*config_arguments(configs), "--trainer.default_root_dir", folder, "--trainer.logger", "false"]
         arguments += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
         cli = FtkitCLI([*arguments, "--trainer.num_sanity_val_steps", "0"], run=False)
+        if isinstance(cli.model, Baseline):
+            got, fix = type(cli.model).__name__, "fit it: it takes seconds"
+            raise InputError(
+                "is fitted without gradients, and a batch says nothing of it", field="model", got=got, fix=fix
+            )
         examination = _Examination(Path(folder))
         cli.trainer.callbacks = [examination]  # type: ignore[attr-defined]
         try:

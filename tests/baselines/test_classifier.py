@@ -207,3 +207,8 @@ def test_code_in_an_estimator_is_refused_when_written_and_when_read(held: Any) -
 def test_random_states_follow_the_seed() -> None:
     assert BaselineClassifier(estimator=LinearSVC(), seed=7).pipeline["estimator"].random_state == 7
     assert BaselineClassifier(estimator=LinearSVC(random_state=5), seed=7).pipeline["estimator"].random_state == 5
+
+
+def test_the_doctor_has_nothing_to_examine(configured: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", str(configured())]) == 2
+    assert "is fitted without gradients" in capsys.readouterr().err
