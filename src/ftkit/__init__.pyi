@@ -13,6 +13,7 @@ from .language.sft import CausalLMSFT as CausalLMSFT
 from .report.ablation_report import read_results as read_results
 from .report.evaluate import compare as compare
 from .report.evaluate import evaluate as evaluate
+from .report.verdict import verdict as verdict
 from .results.binary import BinaryEvaluator as BinaryEvaluator
 from .results.predictions import read_predictions as read_predictions
 from .results.predictions import write_predictions as write_predictions

@@ -55,6 +55,7 @@ COMMANDS: Commands = {
     "init": Command("ftkit.commands.init:init", "write an ablation to begin with, which runs offline"),
     "doctor": Command("ftkit.commands.doctor:doctor", "check a training on one batch before starting it"),
     "evaluate": Command("ftkit.commands.evaluate:evaluate_command", "report on prediction files"),
+    "verdict": Command("ftkit.commands.verdict:verdict_command", "say whether A is better than B", "sides"),
     "images": {
         "prepare": Command("ftkit.commands.images:prepare", "convert a folder of images to RGB squares of one size"),
     },

@@ -17,13 +17,16 @@ _BASE64_SHOWN = 60
 
 
 class ExitCode(IntEnum):
-    """What the ``ftkit`` command returns to the shell."""
+    """What the ``ftkit`` command returns to the shell; 10 to 12 are answers of ``ftkit verdict``, as is 0, better."""
 
     DONE = 0
     BUG = 1
     INPUT = 2
     ENVIRONMENT = 3
     TRAINING = 4
+    NOT_SHOWN = 10
+    WORSE = 11
+    EQUIVALENT = 12
     INTERRUPTED = 130
     TERMINATED = 143
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+EXTERNAL = "external"  # marks a row, and the identity of a run, that was made elsewhere
+SEEDS = ("seed", "seed_everything")  # what is bound to differ between the seeds of a row
 _ABSENT = object()
 _LONGEST = 40  # letters of a value
 

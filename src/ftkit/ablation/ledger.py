@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from ftkit.ablation.identity import EXTERNAL, SEEDS, flatten
 from ftkit.errors import EnvironmentFault
 from ftkit.run_folder import FORMAT, RESULT_FILE, refuse_other_format
-from ftkit.storage import disk_faults, sha256_of
+from ftkit.storage import disk_faults, key_of, sha256_of
 
 LEDGER_FILE = "ledger.jsonl"
 
@@ -60,6 +61,7 @@ class Ledger:
 
     Attributes:
         entries: The last whole line of each run, the latest line last.
+        finished: Every line of a run that was done, those that later ones replaced as well.
         notices: What was found wrong in the file, with line numbers.
 
     Raises:
@@ -71,6 +73,7 @@ class Ledger:
         self.directory = directory
         self.path = directory / LEDGER_FILE
         self.entries: dict[str, Entry] = {}
+        self.finished: list[Entry] = []
         self.notices: list[str] = []
         self._whole_bytes = 0
         self._read()
@@ -96,6 +99,22 @@ class Ledger:
         entry = self.entries.get(cell)
         result = self.directory / cell / RESULT_FILE
         return entry is not None and entry.status == "done" and result.is_file() and sha256_of(result) == entry.result
+
+    def tries(self, label: str) -> int:
+        """Count the settings with which runs of a row were finished, also those that were run over since.
+
+        Two runs count once if what was run differs in the seed alone; all that were made elsewhere count once, since
+        nobody knows how often those were tried.
+
+        Args:
+            label: Number and name of the row, such as ``05_lora``.
+        """
+        made = [flatten(one.identity) for one in self.finished if one.cell.split("/")[0] == label]
+        settings = [
+            {k: v for k, v in one.items() if k.rpartition(".")[2] not in SEEDS and k.split(".")[0] != EXTERNAL}
+            for one in made
+        ]
+        return len(set(map(key_of, settings)))
 
     def _read(self) -> None:
         try:
@@ -130,5 +149,7 @@ class Ledger:
             return None
 
     def _remember(self, entry: Entry) -> None:
+        if entry.status == "done":
+            self.finished.append(entry)
         self.entries.pop(entry.cell, None)
         self.entries[entry.cell] = entry

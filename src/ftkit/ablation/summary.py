@@ -11,17 +11,16 @@ from typing import TypeVar
 from scipy import stats
 
 from ftkit.ablation.convergence import not_converged
-from ftkit.ablation.identity import changes
+from ftkit.ablation.identity import EXTERNAL, SEEDS, changes
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.run_answers import over_seeds
-from ftkit.ablation.sweep import EXTERNAL, RunState, SweepRow
+from ftkit.ablation.sweep import RunState, SweepRow
 from ftkit.results.comparison import Comparison
 from ftkit.results.preferences import WON, interval_of_counts
 from ftkit.results.statistics import seed_spread, wilson_limits
 from ftkit.run_folder import SplitName
 
 T = TypeVar("T", int, float)
-_SEEDS = ("seed", "seed_everything")  # what is bound to differ between the seeds of a row
 
 
 @dataclass(frozen=True)
@@ -233,4 +232,4 @@ def _notes(row: SweepRow, trouble: Mapping[int, str]) -> list[str]:
 def _differing(one: RunState, other: RunState) -> str:
     """Return the settings besides the seed in which two runs of a row differ: their mean mixes two variants."""
     found = changes(one.identity, other.identity)
-    return "; ".join(f"{name}: {words}" for name, words in found.items() if name.rpartition(".")[2] not in _SEEDS)
+    return "; ".join(f"{name}: {words}" for name, words in found.items() if name.rpartition(".")[2] not in SEEDS)

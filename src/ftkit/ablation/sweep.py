@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftkit.ablation.folder import AblationFolder, label_parts
+from ftkit.ablation.identity import EXTERNAL
 from ftkit.ablation.ledger import Ledger
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.result import Result
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ftkit.ablation.run_answers import RunAnswers
 
 DESCRIPTION_FILE = "ablation.json"
-EXTERNAL = "external"  # marks a row, and the identity of a run, that was made elsewhere
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,13 @@ import numpy as np
 from ftkit.errors import InputError
 from ftkit.results.class_metrics import class_values, present
 from ftkit.results.classes import Classes, ClassNames, merged_labels, score_parts
+from ftkit.results.exact_match import read_free_answers
 from ftkit.results.intervals import table_limits
 from ftkit.results.metrics import UNPARSED, Counts, figure_values
 from ftkit.results.predictions import PredictionFile
-from ftkit.results.scan import AnswerFile, Differences, Scan, scan
+from ftkit.results.preferences import is_preference_file, read_preferences
+from ftkit.results.scan import AnswerFile, Differences, NotBinaryError, Scan, scan
+from ftkit.results.several_classes import find_classes
 from ftkit.results.two_classes import resolve_classes
 
 _SHOWN = 5
@@ -168,6 +171,22 @@ def class_answers(scans: Sequence[Scan], classes: ClassNames) -> list[ClassAnswe
         InputError: All answers of a file miss the classes by their spelling only.
     """
     return [ClassAnswers(**_answers(one, classes), classes=classes, score=_ordered(one, classes)) for one in scans]
+
+
+def any_answers(paths: Sequence[str | Path], normalize_labels: bool = False) -> Sequence[AnswerFile]:
+    """Read prediction files that are compared, whatever kind of answers they hold, as ``ftkit evaluate`` does.
+
+    Raises:
+        InputError: A file cannot be used.
+    """
+    if any(map(is_preference_file, paths)):
+        return [read_preferences(path) for path in paths]
+    try:
+        scans = read_scans(paths, None, normalize_labels)
+        classes = find_classes(scans, normalize_labels)
+        return binary_answers(scans, None, normalize_labels) if classes is None else class_answers(scans, classes)
+    except NotBinaryError:
+        return [read_free_answers(path, None, normalize_labels) for path in paths]
 
 
 def _answers(one: Scan, classes: ClassNames) -> dict[str, Any]:

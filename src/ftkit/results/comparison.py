@@ -121,7 +121,7 @@ def compare(a: AnswerFile, b: AnswerFile, level: float = 0.95, seed: int = 0) ->
     Raises:
         InputError: The files share no id, or an id has different labels.
     """
-    mine, theirs = _shared(a, b)
+    mine, theirs = shared_examples(a, b)
     n = len(mine)
     gained = a.correct[mine].astype(np.int16) - b.correct[theirs]
     only_a, only_b = int(np.count_nonzero(gained > 0)), int(np.count_nonzero(gained < 0))
@@ -138,8 +138,8 @@ def compare(a: AnswerFile, b: AnswerFile, level: float = 0.95, seed: int = 0) ->
         differences={"accuracy": int(gained.sum(dtype=np.int64)) / (n * a.answers), **differences},
         intervals={"accuracy": paired_interval(gained, a.answers, level), **intervals},
         reach=can_be_significant(n, only_a + only_b),
-        missing=_left_over(a, mine),
-        missing_in_model=_left_over(b, theirs),
+        missing=left_over(a, mine),
+        missing_in_model=left_over(b, theirs),
         answers=a.answers,
     )
 
@@ -157,8 +157,12 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [replace(one, p_holm=p, comparisons=len(comparisons)) for one, p in zip(comparisons, adjusted, strict=True)]
 
 
-def _shared(a: AnswerFile, b: AnswerFile) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the shared ids in both files, in the order of the first."""
+def shared_examples(a: AnswerFile, b: AnswerFile) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of the shared ids in both files, int64 ``(shared,)`` each, in the order of the first.
+
+    Raises:
+        InputError: The files share no id, or an id has different labels.
+    """
     _, mine, theirs = np.intersect1d(a.identity, b.identity, assume_unique=True, return_indices=True)
     if not len(mine):
         problem, got = f"no id in common with {b.path}", PredictionFile(a.path).examples([0])[0][0]
@@ -177,7 +181,8 @@ def _shared(a: AnswerFile, b: AnswerFile) -> tuple[np.ndarray, np.ndarray]:
     return mine, theirs
 
 
-def _left_over(answers: AnswerFile, shared: np.ndarray) -> tuple[int, list[str]]:
+def left_over(answers: AnswerFile, shared: np.ndarray) -> tuple[int, list[str]]:
+    """Return how many ids of a file are not among the shared ones, and the first of them."""
     left = np.ones(len(answers), bool)
     left[shared] = False
     rows = np.flatnonzero(left)

@@ -1,0 +1,101 @@
+"""Find what is compared: a prediction file, a run folder, or a row with all its seeds, and how often it was tried."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftkit.ablation.convergence import not_converged
+from ftkit.ablation.ledger import LEDGER_FILE, Ledger
+from ftkit.ablation.result import Result
+from ftkit.ablation.summary import summarize
+from ftkit.ablation.sweep import DESCRIPTION_FILE, RunState, read_sweep
+from ftkit.config_files import read_config
+from ftkit.errors import InputError
+from ftkit.run_folder import CONFIG_FILE, RESULT_FILE, predictions_file
+
+_PREDICTIONS = re.compile(r"predictions-(train|val|test)\.tsv")
+_LIMITS = ("limit_test_batches", "limit_val_batches", "fast_dev_run")  # of Lightning's trainer
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two models that are compared.
+
+    Attributes:
+        name: As it was given.
+        files: The prediction files by seed; None is a seed that is not known.
+        split: ``train``, ``val`` or ``test``; empty where it is not known.
+        whole: Whether the whole split was answered, according to ``result.json`` and the config.
+        notes: What a reader should know of its runs.
+        converged: Whether the training did, as far as is known.
+        tries: How many settings were tried to get it.
+        tries_from: Where that number is from.
+        picked_from: How many finished seeds its row has if it is one of them; else 1.
+    """
+
+    name: str
+    files: Mapping[int | None, Path]
+    split: str
+    whole: bool = False
+    notes: Sequence[str] = ()
+    converged: bool = True
+    tries: int = 1
+    tries_from: str = "not known, counted as 1"
+    picked_from: int = 1
+
+
+def read_side(given: str | Path) -> Side:
+    """Find the prediction files of a side.
+
+    Args:
+        given: A prediction file, also one in a run folder; a run folder; or the folder of a row, such as
+            ``OUT/05_lora``, which is all its finished seeds.
+
+    Raises:
+        InputError: It is none of these, or not finished, or has no predictions.
+    """
+    path = Path(given).absolute()
+    match = _PREDICTIONS.fullmatch(path.name)
+    split, folder = (match[1], path.parent) if match else ("test", path)
+    is_run = (folder / RESULT_FILE).is_file()
+    if path.is_file() and not is_run:
+        return Side(str(given), {None: path}, match[1] if match else "")
+    row = folder.parent if is_run else folder
+    if (row.parent / DESCRIPTION_FILE).is_file():
+        return _of_row(str(given), row, split, folder.name if is_run else None)
+    if not is_run:
+        problem = "no prediction file, run folder, or row of an output folder"
+        raise InputError(problem, file=given, fix="give FILE.tsv, a run folder, or OUT/NUMBER_NAME")
+    result = Result.read(folder / RESULT_FILE)
+    run = RunState(result.raw.get("seed", 0), folder, "done", result=result)
+    trouble, _ = not_converged(run), run.answers  # which must fit result.json
+    return Side(str(given), *_files([run], split), [f"not converged: {trouble}"] if trouble else [], not trouble)
+
+
+def _of_row(given: str, folder: Path, split: str, only: str | None) -> Side:
+    """Return a row, or the one run of it that is named ``only``."""
+    sweep = read_sweep(folder.parent)
+    row = next((row for row in sweep.rows if any(run.directory.parent.name == folder.name for run in row.runs)), None)
+    done = [run for run in (row.done if row else ()) if only in (None, run.directory.name)]
+    if row is None or not done:
+        fix = f"see `ftkit ablation status {folder.parent}`"
+        raise InputError("has no finished run, according to the ledger", file=given, fix=fix)
+    found, seeds = summarize(row, sweep.published), len(row.done)
+    picked = [] if only is None or seeds < 2 else [f"one of {seeds} finished seeds of its row; {folder} is all of them"]
+    tries = Ledger(folder.parent).tries(folder.name), f"settings finished in {folder.parent / LEDGER_FILE}"
+    files = _files(done, split)
+    return Side(given, *files, [*found.notes, *picked], found.converged, *tries, picked_from=seeds if picked else 1)
+
+
+def _files(runs: Sequence[RunState], split: str) -> tuple[dict[int | None, Path], str, bool]:
+    """Return the prediction files by seed, the split, and whether the whole of it was answered."""
+    files: dict[int | None, Path] = {run.seed: run.directory / predictions_file(split) for run in runs}
+    for file in files.values():
+        if not file.is_file():
+            raise InputError("there is no such prediction file", file=file, fix="let test_step return predictions")
+    configs = [file for run in runs if (file := run.directory / CONFIG_FILE).is_file()]
+    limits = [(read_config(file).get("trainer") or {}).get(limit) for file in configs for limit in _LIMITS]
+    return files, split, all(limit is None or str(limit) in ("False", "1.0") for limit in limits)

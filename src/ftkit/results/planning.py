@@ -1,0 +1,81 @@
+"""How many examples or seeds it takes to see a difference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from scipy import stats
+
+from ftkit.results import anytime
+from ftkit.results.statistics import ALPHA, mcnemar_power
+
+_MOST_EXAMPLES, _MOST_SEEDS = 10**8, 10**4
+
+
+def examples_needed(
+    difference: float, disagreement: float, power: float = 0.8, comparisons: int = 1, growing: bool = False
+) -> int | None:
+    """Return how many examples both models must answer for a true difference in accuracy to be found.
+
+    Args:
+        difference: The difference, above 0 and at most ``disagreement``.
+        disagreement: Share of examples that only one of the two gets right, in (0, 1].
+        power: Probability of finding the difference.
+        comparisons: Comparisons made together (Bonferroni).
+        growing: By one look of the test for growing data; by the exact McNemar test otherwise.
+
+    Returns:
+        A number that has the power where one less has not; None above a hundred million.
+
+    Example:
+        >>> examples_needed(0.03, 0.1), examples_needed(0.03, 0.1, growing=True)
+        (920, 1980)
+    """
+    test = (anytime.fewest_wins,) if growing else ()
+    alpha = ALPHA / comparisons
+    return _first(lambda n: mcnemar_power(n, disagreement, difference, alpha, *test) >= power, 1, _MOST_EXAMPLES)
+
+
+def seeds_needed(
+    difference: float, sd: float, power: float = 0.8, comparisons: int = 1, shared_variance: float = 0.0, n: int = 2
+) -> int | None:
+    """Return how many seeds both models must be trained with for a t test to find a true difference in accuracy.
+
+    Args:
+        difference: The difference, above 0.
+        sd: Standard deviation between seeds of the difference on the test set.
+        power: Probability of finding it.
+        comparisons: Comparisons made together (Bonferroni).
+        shared_variance: The part of the squared standard error that is of the test set, which more seeds do not lower.
+        n: The test examples that it was estimated from.
+
+    Returns:
+        The number, at least 2; None if ten thousand would not do.
+
+    Example:
+        >>> seeds_needed(0.01, 0.01), seeds_needed(0.01, 0.01, shared_variance=0.01**2)
+        (10, None)
+    """
+
+    def enough(seeds: int) -> bool:
+        own = sd**2 / seeds
+        error = own + shared_variance
+        if not error:
+            return True
+        degrees = error**2 / (own**2 / (seeds - 1) + shared_variance**2 / (n - 1))  # Satterthwaite's
+        limit, shift = stats.t.isf(ALPHA / comparisons / 2, degrees), difference / error**0.5
+        return bool(stats.nct.sf(limit, degrees, shift) >= power)
+
+    return _first(enough, 2, _MOST_SEEDS)
+
+
+def _first(enough: Callable[[int], bool], low: int, most: int) -> int | None:
+    high = low
+    while not enough(high):
+        low, high = high + 1, 2 * high
+        if high > most:
+            return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return high
