@@ -277,11 +277,6 @@ def test_bloom_refuses_a_mask_of_four_dimensions() -> None:
         Backbone(tiny("bloom", **NAMED_OTHERWISE), causal=False)
 
 
-def test_an_encoder_is_no_decoder() -> None:
-    with pytest.raises(InputError, match="base_model: is not a decoder: its tokens attend to later ones"):
-        Backbone(tiny("bert"))
-
-
 def test_block_names_are_those_of_the_loaded_model(folder_of: Any) -> None:
     for kind, name in (("gpt2", "h"), ("mistral", "layers")):
         assert block_names(load_config(str(folder_of(kind)))) == [f"{name}.{index}" for index in range(LAYERS)]

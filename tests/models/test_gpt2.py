@@ -13,13 +13,13 @@ from torch import nn
 from ftkit.errors import ExitCode, InputError, UnavailableError
 from ftkit.models import gpt2
 from ftkit.models.gpt2 import SIZES, load_tokenizer, locate, tokenizer_name
-from ftkit.models.loading import load_decoder
+from ftkit.models.loading import load_body
 
 PARAMETERS = {"small": 124_439_808, "medium": 354_823_168, "large": 774_030_080, "xl": 1_557_611_200}
 
 
 def load(source: str, weights: Any = "pretrained", dropout: float = 0.0, size: Any = None) -> Any:
-    return load_decoder(locate(source, size), gpt2.load_config(source, size, None), weights, None, dropout)
+    return load_body(locate(source, size), gpt2.load_config(source, size, None), weights, None, dropout)
 
 
 @pytest.mark.parametrize("size", SIZES)

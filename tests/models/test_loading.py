@@ -11,11 +11,11 @@ from torch import nn
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from ftkit.errors import ExitCode, InputError, UnavailableError
-from ftkit.models.loading import context_length, load_config, load_decoder, load_tokenizer
+from ftkit.models.loading import context_length, load_body, load_config, load_tokenizer
 
 
 def load(source: Any, weights: Any = "pretrained", dropout: float = 0.0) -> Any:
-    return load_decoder(str(source), load_config(str(source)), weights, None, dropout)
+    return load_body(str(source), load_config(str(source)), weights, None, dropout)
 
 
 def assert_same_weights(got: nn.Module, wanted: nn.Module) -> None:
@@ -106,7 +106,7 @@ def test_a_gguf_file_brings_its_tokenizer(gguf_file: Path, llama_folder: Path) -
 @pytest.mark.parametrize("kind", ["t5", "idefics3"])
 def test_another_kind_of_model_is_refused(kind: str, tmp_path: Path) -> None:
     AutoConfig.for_model(kind).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=rf"model_type: is not a text decoder \(got '{kind}'\)"):
+    with pytest.raises(InputError, match=rf"model_type: is neither a text decoder nor a text encoder \(got '{kind}'\)"):
         load_config(str(tmp_path))
 
 

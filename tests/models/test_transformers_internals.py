@@ -34,7 +34,7 @@ def ids() -> Tensor:
 
 
 def states(model: Any) -> tuple[Any, Tensor, list[dict[str, Any]]]:
-    parts = internals.decoder_parts(model)
+    parts = internals.block_parts(model)
     assert parts is not None
     hidden = internals.embed(model, parts, ids())
     return parts, hidden, internals.block_arguments(model, parts, hidden, None)
@@ -43,13 +43,13 @@ def states(model: Any) -> tuple[Any, Tensor, list[dict[str, Any]]]:
 @pytest.mark.parametrize("make", MODELS)
 def test_a_decoder_has_one_list_of_blocks_and_one_norm_behind_it(make: Any) -> None:
     model = make()
-    parts = internals.decoder_parts(model)
+    parts = internals.block_parts(model)
     assert parts == (("h", "ln_f") if make is gpt2 else ("layers", "norm"))
     assert all(map(internals.is_block, getattr(model, parts.blocks)))
     assert not internals.is_block(getattr(model, parts.norm))
     two = make()
     two.more = nn.ModuleList(getattr(two, parts.blocks))
-    assert internals.decoder_parts(two) is None
+    assert internals.block_parts(two) is None
 
 
 @pytest.mark.parametrize("make", MODELS)
@@ -59,7 +59,7 @@ def test_a_copy_of_a_model_without_its_blocks_gives_what_its_first_block_gets(ma
     getattr(model, parts.blocks)[0].register_forward_pre_hook(lambda block, given: seen.append(given[0]))
     model(ids(), use_cache=False)
     assert torch.equal(seen[0], hidden)
-    assert internals.decoder_parts(model) == parts  # the model itself is as it was
+    assert internals.block_parts(model) == parts  # the model itself is as it was
 
 
 @pytest.mark.parametrize("make", MODELS)
@@ -111,7 +111,7 @@ def test_other_attentions_take_no_such_mask() -> None:
 @pytest.mark.parametrize("make", MODELS)
 def test_a_block_names_its_cache_and_reads_transformers_own(make: Any) -> None:
     """The cache gives back what it holds followed by what the block adds, and the block knows its place in it."""
-    block = getattr(make(), internals.decoder_parts(make()).blocks)[2]  # type: ignore[union-attr]
+    block = getattr(make(), internals.block_parts(make()).blocks)[2]  # type: ignore[union-attr]
     assert one_position._cache_name(type(block)) in inspect.signature(type(block).forward).parameters
     cache = DynamicCache()
     layer = (block.attn if make is gpt2 else block.self_attn).layer_idx

@@ -28,7 +28,7 @@ from ftkit.results.duplicates import LabeledText
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.dataset import MessageDataset, TextDataset, as_it_is, with_share
 from ftkit.training.distributed import processes
-from ftkit.training.encoding import Encoding
+from ftkit.training.encoding import Encoding, ends_of
 from ftkit.training.source_data import SourceDataModule
 from ftkit.training.split_data import ImageKey
 from ftkit.training.splits import hold_out
@@ -128,7 +128,8 @@ class TextClassificationDataModule(SourceDataModule):
         if getattr(model, "reads_texts", False):
             self.prepare_texts()
             return
-        self.prepare(model.load_tokenizer(), model.context_length, model.reads_padding, model.sees_padding)
+        padding = model.reads_padding, model.sees_padding
+        self.prepare(model.load_tokenizer(), model.context_length, *padding, encoder=getattr(model, "encoder", False))
         self._joined = 1
 
     def prepare(
@@ -137,24 +138,27 @@ class TextClassificationDataModule(SourceDataModule):
         context_length: int,
         reads_padding: bool = False,
         sees_padding: bool = False,
+        encoder: bool = False,
     ) -> None:
         """Read, split and encode the texts; sets :attr:`datasets`, :attr:`encoding` and :attr:`report`.
 
         Args:
             tokenizer: Encodes without special tokens. Its end of text is the padding, as GPT-2 has no padding token.
+                That of an encoder adds its special tokens and pads with its own padding token.
             context_length: Largest number of tokens that the model takes.
             reads_padding: Whether padding could change what the model predicts.
             sees_padding: Whether it could although the position that decides is no padding, since others attend to it.
+            encoder: Whether the model is an encoder.
 
         Raises:
             InputError: A source, or its combination with the model, cannot be used.
             UnavailableError: The data cannot be had.
         """
-        self._check_padding(context_length, reads_padding)
+        self._check_padding(context_length, reads_padding, tokenizer.num_special_tokens_to_add() if encoder else 0)
         classes, splits = self.examples()
         self.class_names = classes
-        pad = int(tokenizer.eos_token_id)
-        uncut = Encoding(classes, max_length=_UNCUT, pad_to_max=False, pad_id=pad, single=False)
+        pad, ends = (tokenizer.pad_token_id, ends_of(tokenizer)) if encoder else (tokenizer.eos_token_id, None)
+        uncut = Encoding(classes, max_length=_UNCUT, pad_to_max=False, pad_id=int(pad), single=False, ends=ends)
         texts = {name: [example.text for example in splits[name]] for name in SPLITS}
         encoded = {name: uncut.encode(tokenizer, texts[name]) for name in SPLITS}
         self.encoding = replace(
@@ -170,7 +174,7 @@ class TextClassificationDataModule(SourceDataModule):
         width = min(max(map(len, encoded["train"])), self.encoding.max_length)
         for name in SPLITS:
             ids, label = [example.id for example in splits[name]], [example.label for example in splits[name]]
-            cut = [tokens[: self.encoding.max_length] for tokens in encoded[name]]
+            cut = [self.encoding.cut(tokens) for tokens in encoded[name]]
             columns = [example.columns for example in splits[name]]
             self.datasets[name] = MessageDataset(ids, label, cut, self.encoding, name, width, columns)
         self.report = {"max_length": self.encoding.max_length, **_lengths(encoded, self.encoding.max_length)}
@@ -316,7 +320,11 @@ class TextClassificationDataModule(SourceDataModule):
             return min(max(map(len, train)), context_length)
         return self.padding if isinstance(self.padding, int) else context_length
 
-    def _check_padding(self, context_length: int, reads_padding: bool) -> None:
+    def _check_padding(self, context_length: int, reads_padding: bool, special: int) -> None:
+        if isinstance(self.padding, int) and self.padding <= special:
+            raise InputError(
+                f"leaves no room for a text between {special} special tokens", field="padding", got=self.padding
+            )
         if isinstance(self.padding, int) and self.padding > context_length:
             raise InputError(
                 f"{self.padding} tokens in a context of {context_length}",

@@ -13,6 +13,7 @@ from ftkit.errors import InputError, at_least
 from ftkit.models.network import SequenceClassifier
 from ftkit.models.pooling import Pooling, reads_padding, unpadded
 from ftkit.training.encoding import Encoding
+from ftkit.training.evaluation_metrics import Metrics
 from ftkit.training.pretrained import PretrainedClassifier
 
 
@@ -20,11 +21,47 @@ class EncodedClassifier(PretrainedClassifier):
     """A classifier that encodes texts as its data module did."""
 
     net: SequenceClassifier | None
-    pooling: Pooling
-    mask_padding: bool
     ignore_index: int
     balanced: bool
     class_weights: Tensor | None
+
+    def __init__(self, metrics: Metrics | None, pooling: Pooling | None, causal_mask: bool, mask_padding: bool) -> None:
+        super().__init__(metrics)
+        self._asked = pooling, causal_mask, mask_padding
+
+    @property
+    def pooling(self) -> Pooling:
+        """Return which hidden state is classified; the mean over an encoder's text is that over real tokens.
+
+        Raises:
+            InputError: It is the last one of an encoder.
+        """
+        asked, *_ = self._asked
+        if not self.encoder:
+            return asked or "last"
+        if asked in ("last", "last_real"):
+            raise InputError(
+                "an encoder is not read at its last token", field="pooling", got=asked, fix="use first or mean"
+            )
+        return unpadded(asked or "first")
+
+    @property
+    def causal_mask(self) -> bool:
+        """Return whether a token attends only to itself and earlier ones.
+
+        Raises:
+            InputError: It was turned off for an encoder, which has none.
+        """
+        if self.encoder and not self._asked[1]:
+            raise InputError(
+                "an encoder has no causal mask to turn off", field="causal_mask", got=False, fix="leave the option out"
+            )
+        return self._asked[1] and not self.encoder
+
+    @property
+    def mask_padding(self) -> bool:
+        """Return whether attention ignores padding; an encoder's always does."""
+        return self._asked[2] or self.encoder
 
     @property
     def encoding(self) -> Encoding | None:

@@ -1,4 +1,4 @@
-"""The classifier as a Lightning module, over any decoder."""
+"""The classifier as a Lightning module, over any decoder or encoder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ftkit.training.sharding import holds_whole_network, shard
 
 
 class TextClassifier(EncodedClassifier):
-    """A decoder-only transformer of any family as a text classifier.
+    """A decoder or encoder of any family as a text classifier.
 
     The classes are those of the data module, or of the checkpoint.
 
@@ -41,14 +41,16 @@ class TextClassifier(EncodedClassifier):
         weights: ``pretrained``, ``random`` (PyTorch's default initialization, as in the published table) or
             ``random_transformers`` (N(0, 0.02)); the random ones take only the configuration from the base model.
         revision: Hub revision to pin.
-        dropout: Dropout wherever the family has some: GPT-2 in embeddings, attention and residual paths, most others on
-            the attention weights only.
+        dropout: Dropout wherever the family has some: GPT-2 and BERT in embeddings, attention and residual paths, most
+            other decoders on the attention weights only.
         trainable: Which parameters are trainable: ``last_layer`` (the head only), ``last_block``, ``last_two_blocks``,
             a number of last blocks, ``all``, or ``lora``. The final norm is trainable whenever a block is.
         pooling: Which hidden state is classified: ``first``, ``last`` (padding or not), ``last_real``, ``mean``,
-            ``mean_real``.
-        causal_mask: Whether a token attends only to itself and earlier ones. Not every family works without it.
-        mask_padding: Whether attention ignores padding. The published table never masks it.
+            ``mean_real``. Of an encoder ``first`` or ``mean``, which leaves padding out. Null takes a decoder's last,
+            an encoder's first.
+        causal_mask: Whether a token attends only to itself and earlier ones. Not every decoder works without it, and no
+            encoder has one.
+        mask_padding: Whether attention ignores padding. The published table never masks it; an encoder's always does.
         lora_rank: Rank of the adapters.
         lora_alpha: Scale of the adapters: alpha itself in the published flavour, alpha / rank in peft's.
         lora_dropout: Dropout on the adapters' input.
@@ -87,7 +89,7 @@ class TextClassifier(EncodedClassifier):
         revision: str | None = None,
         dropout: float = 0.0,
         trainable: Trainable | int = "last_block",
-        pooling: Pooling = "last",
+        pooling: Pooling | None = None,
         causal_mask: bool = True,
         mask_padding: bool = False,
         lora_rank: int = 16,
@@ -108,12 +110,11 @@ class TextClassifier(EncodedClassifier):
         warmup: float = 0.0,
         metrics: Metrics | None = None,
     ) -> None:
-        super().__init__(metrics)
+        super().__init__(metrics, pooling, causal_mask, mask_padding)
         # Those of the subclass too.
         self.save_hyperparameters(ignore=["optimizer", "scheduler", "scheduler_interval", "warmup", "metrics"])
         self.base_model, self.weights, self.revision, self.dropout = base_model, weights, revision, dropout
-        self.trainable, self.pooling = trainable, pooling
-        self.causal_mask, self.mask_padding = causal_mask, mask_padding
+        self.trainable = trainable
         self.lora_rank, self.lora_alpha = lora_rank, lora_alpha
         self.lora_dropout, self.lora_flavour = lora_dropout, lora_flavour
         self.ignore_index = ignore_index

@@ -111,7 +111,7 @@ def _of_config(config: Sequence[Path], threshold: float) -> Audit:
     if tokens and isinstance(model, TextClassifier):
         tokenizer, longest = model.load_tokenizer(), data.report["max_length"]
         for name in filter(splits.get, SPLITS):
-            encoded = tokenizer([one.text for one in splits[name]], add_special_tokens=False)["input_ids"]
+            encoded = tokenizer([one.text for one in splits[name]], add_special_tokens=model.encoder)["input_ids"]
             tokens.setdefault("tokens lost", {})[name] = sum(max(0, len(ids) - longest) for ids in encoded)
     return _audited(str(getattr(data, "source", type(data).__name__)), splits, threshold, tokens)
 

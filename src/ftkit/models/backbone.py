@@ -1,10 +1,10 @@
-"""A decoder of any family as embeddings, a list of blocks and a final norm."""
+"""A decoder or encoder of any family as embeddings, a list of blocks and a final norm."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,18 +26,19 @@ _log = logging.getLogger(__name__)
 
 
 class Backbone(nn.Module):
-    """A decoder without its language-model head, in pieces that can be run apart.
+    """A decoder or encoder without its language-model head, in pieces that can be run apart.
 
     What a piece is called with is what the model's own forward pass calls it with. When the backbone is made, the
     pieces are run on a few tokens and compared with the whole model, and so is the last block at one position: what
     does not come to the same is not used.
 
     Args:
-        model: A transformers decoder without a head, such as ``AutoModel`` loads.
-        causal: Whether a position sees only itself and those before it. If not, the model gets a mask of four
-            dimensions.
+        model: A transformers model without a head, such as ``AutoModel`` loads.
+        causal: Whether a position sees only itself and those before it. If not, a decoder gets a mask of four
+            dimensions. An encoder is never causal.
 
     Attributes:
+        encoder: Whether the model is an encoder, whose positions see all others.
         hidden_size: Width of the hidden states.
         splits: Whether the pieces can be run apart; if not, only :meth:`forward` works.
         one_position: Whether the last block can be run for one position of each sequence.
@@ -45,17 +46,19 @@ class Backbone(nn.Module):
             see :class:`ftkit.training.compiled.CompiledTraining`.
 
     Raises:
-        InputError: The model takes no mask of four dimensions although ``causal`` is false, or it is no decoder.
+        InputError: The model takes no mask of four dimensions although ``causal`` is false, or its positions see others
+            than those of a decoder, or of an encoder, do.
     """
 
     runs_blocks: ClassVar[tuple[str, ...]] = ("run_last_block",)
 
     def __init__(self, model: PreTrainedModel, causal: bool = True) -> None:
         super().__init__()
-        self.model, self.causal = model, causal
-        self.config = model.config
+        self.model, self.config = model, model.config
+        self.encoder = internals.is_encoder(model.config)
+        self.causal = causal and not self.encoder
         self.hidden_size: int = model.config.get_text_config().hidden_size
-        self._parts = internals.decoder_parts(model)
+        self._parts = internals.block_parts(model)
         self._known: dict[Any, Arguments] = {}  # where nothing masks padding they depend on the batch's shape only
         self.splits = self.one_position = False
         training = model.training
@@ -67,12 +70,15 @@ class Backbone(nn.Module):
     @property
     def blocks(self) -> nn.ModuleList:
         """Return the transformer blocks, first to last; none if they were not found."""
-        return nn.ModuleList() if self._parts is None else getattr(self.model, self._parts.blocks)
+        found = nn.ModuleList() if self._parts is None else self.model.get_submodule(self._parts.blocks)
+        return cast(nn.ModuleList, found)
 
     @property
     def norm(self) -> nn.Module:
-        """Return the norm behind the last block."""
-        return nn.Identity() if self._parts is None else getattr(self.model, self._parts.norm)
+        """Return the norm behind the last block; the identity where there is none."""
+        if self._parts is None or self._parts.norm is None:
+            return nn.Identity()
+        return self.model.get_submodule(self._parts.norm)
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Return hidden states (B, T, D) before the first block, for ``input_ids`` (B, T) int64."""
@@ -131,7 +137,7 @@ class Backbone(nn.Module):
 
     def _mask(self, batch: Tensor, real: Tensor | None) -> Tensor | None:
         """Return the attention mask that the model takes for a batch (B, T) or (B, T, D)."""
-        if self.causal:
+        if self._makes_mask:
             return real
         seen = torch.ones(1, batch.shape[1], device=batch.device) if real is None else real
         try:
@@ -155,10 +161,12 @@ class Backbone(nn.Module):
         try:
             states = self(input_ids)
         except _FAILURES as error:
-            if self.causal:
+            if self._makes_mask:
                 raise
             raise self._always_causal(_first_line(error)) from error
         sees_ahead = not torch.equal(states[0, 0], states[1, 0])
+        if self.encoder and not sees_ahead:
+            raise InputError("is not an encoder: its tokens ignore later ones", field="base_model", got=self._family)
         if self.causal and sees_ahead:
             raise InputError("is not a decoder: its tokens attend to later ones", field="base_model", got=self._family)
         if not self.causal and not sees_ahead:
@@ -200,6 +208,11 @@ class Backbone(nn.Module):
             got=False,
             fix="use causal_mask: true",
         )
+
+    @property
+    def _makes_mask(self) -> bool:
+        """Return whether the model itself makes its blocks' mask of what is padding."""
+        return self.causal or self.encoder
 
     @property
     def _family(self) -> str:

@@ -1,7 +1,8 @@
-"""Load a decoder and its tokenizer from the hub, a folder, a GGUF file, or draw its weights."""
+"""Load a decoder or encoder and its tokenizer from the hub, a folder, a GGUF file, or draw its weights."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -20,13 +21,13 @@ from ftkit.hub import load_pretrained
 from ftkit.models.backbone import Weights
 from ftkit.models.base_model import load_processor, prepare_layers
 from ftkit.models.gpt2 import draw_published_weights
-from ftkit.models.transformers_internals import decoder_parts
+from ftkit.models.transformers_internals import block_parts, is_encoder
 
 _CONTEXTS = ("max_position_embeddings", "max_seq_len", "seq_length")  # what families call their number of positions
 
 
 def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
-    """Load the configuration of a decoder.
+    """Load the configuration of a decoder or encoder.
 
     Args:
         name: A hub id, a folder in transformers format or a GGUF file.
@@ -39,24 +40,30 @@ def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
     config = load_pretrained(AutoConfig, name, revision)
     if config.is_encoder_decoder or config is not config.get_text_config():
         raise InputError(
-            "is not a text decoder", file=name, field="model_type", got=config.model_type, fix="name a causal LM"
+            "is neither a text decoder nor a text encoder",
+            file=name,
+            field="model_type",
+            got=config.model_type,
+            fix="name a causal or masked LM",
         )
     return config
 
 
 def context_length(config: PretrainedConfig) -> int:
-    """Return the largest number of positions that a configuration names.
+    """Return the largest number of tokens that a configuration leaves room for.
+
+    RoBERTa and its kin count positions from behind the id of their padding.
 
     Raises:
         InputError: It names none.
     """
     for name in _CONTEXTS:
         if isinstance(positions := getattr(config, name, None), int):
-            return positions
+            return positions - _first_position(config)
     raise InputError("does not name its context length", field="model_type", got=config.model_type)
 
 
-def load_decoder(
+def load_body(
     name: str,
     config: PretrainedConfig,
     weights: Weights = "pretrained",
@@ -64,12 +71,12 @@ def load_decoder(
     dropout: float = 0.0,
     **options: Any,
 ) -> PreTrainedModel:
-    """Build a decoder without a head, in float32 and training mode.
+    """Build a decoder or encoder without a head, in float32 and training mode.
 
     Args:
         name: A hub id, a folder in transformers format or a GGUF file, see :func:`ftkit.hub.load_pretrained`.
-        config: Its configuration, which is changed: every rate of dropout in it becomes ``dropout``, and no token is
-            padding, since padding is read like any other token and transformers would freeze its embedding.
+        config: Its configuration, which is changed: every rate of dropout in it becomes ``dropout``, and no token of a
+            decoder is padding, since it is read like any other token and transformers would freeze its embedding.
         weights: ``pretrained``; ``random``, drawn from the global generator as PyTorch initializes its layers by
             default (N(0, 1) embeddings, uniform linear layers); or ``random_transformers``, as the transformers library
             does (N(0, 0.02) in most families). Random ones need no more of the base model than its configuration.
@@ -81,14 +88,16 @@ def load_decoder(
         InputError: The base model does not hold such a model.
         UnavailableError: The weights are not on this machine and cannot be downloaded.
     """
-    rates = {key: dropout for key in config.to_dict() if key.endswith(("dropout", "_pdrop"))}
-    config.update({**rates, "pad_token_id": None})
+    rates = {key: dropout for key in config.to_dict() if key.endswith(("dropout", "_pdrop", "dropout_prob"))}
+    config.update(rates if is_encoder(config) else {**rates, "pad_token_id": None})
+    kind: dict[str, Any] = {"dtype": torch.float32}
+    if "add_pooling_layer" in inspect.signature(type(_empty(config))).parameters:
+        kind["add_pooling_layer"] = False  # nothing reads BERT's pooler, and some checkpoints lack it
     if weights == "pretrained":
-        kind = {"dtype": torch.float32, "output_loading_info": True}
-        model = load_pretrained(AutoModel, name, revision, config=config, **kind, **options)
+        model = load_pretrained(AutoModel, name, revision, config=config, output_loading_info=True, **kind, **options)
     else:
         before = torch.get_rng_state()
-        model = AutoModel.from_config(config, dtype=torch.float32)  # draws from the global generator
+        model = AutoModel.from_config(config, **kind)  # draws from the global generator
         if weights == "random":
             torch.set_rng_state(before)
             _draw_default_weights(model)
@@ -97,24 +106,37 @@ def load_decoder(
 
 
 def block_names(config: PretrainedConfig) -> list[str]:
-    """Return the names of a decoder's blocks, first to last; none if they are not found. No weights are made."""
-    with torch.device("meta"):
-        model = AutoModel.from_config(config)
-    parts = decoder_parts(model)
+    """Return the names of a model's blocks, first to last; none if they are not found. No weights are made."""
+    parts = block_parts(_empty(config))
     return [] if parts is None else [f"{parts.blocks}.{index}" for index in range(config.num_hidden_layers)]
 
 
-def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, revision: str | None = None, encoder: bool = False) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a hub id, a folder or a GGUF file.
 
     Raises:
-        InputError: There is no usable tokenizer, or it names no end of text, which serves as padding.
+        InputError: There is no usable tokenizer, or it names no padding, for which a decoder's end of text serves.
         UnavailableError: It is neither in the cache nor to be downloaded.
     """
     tokenizer = load_processor(AutoTokenizer, name, revision)
-    if tokenizer.eos_token_id is None:
-        raise InputError("the tokenizer has no end-of-text token", file=name, field="eos_token", got=None)
+    what, field = ("padding", "pad_token") if encoder else ("end-of-text", "eos_token")
+    if getattr(tokenizer, field) is None:
+        raise InputError(f"the tokenizer has no {what} token", file=name, field=field, got=None)
     return tokenizer
+
+
+def _empty(config: PretrainedConfig) -> PreTrainedModel:
+    with torch.device("meta"):
+        return AutoModel.from_config(config)
+
+
+def _first_position(config: PretrainedConfig) -> int:
+    """Return the number of the first token's position in the table of position embeddings."""
+    if not is_encoder(config):
+        return 0
+    table = getattr(getattr(_empty(config), "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return 0 if padding is None else padding + 1
 
 
 def _draw_default_weights(model: PreTrainedModel) -> None:

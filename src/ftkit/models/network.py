@@ -25,9 +25,9 @@ class SequenceClassifier(nn.Module):
     """A backbone, pooling and a linear head.
 
     Args:
-        backbone: The decoder.
+        backbone: The decoder or encoder.
         pooling: Which hidden state is classified.
-        mask_padding: Whether attention ignores padding.
+        mask_padding: Whether attention ignores padding; that of an encoder always does.
         classes: How many classes the head tells apart.
 
     Attributes:
@@ -40,7 +40,7 @@ class SequenceClassifier(nn.Module):
         self.head = nn.Linear(backbone.hidden_size, classes)
         self.pooling, self.classes = pooling, classes
         self.causal_mask = backbone.causal
-        self.mask_padding = mask_padding
+        self.mask_padding = mask_padding or backbone.encoder
         self.bf16_blocks = 0
 
     @property

@@ -1,4 +1,4 @@
-"""Internals of transformers that ftkit relies on: how a decoder calls its blocks, and what is in them.
+"""Internals of transformers that ftkit relies on: how a model calls its blocks, and what is in them.
 
 No other file imports from a submodule of transformers, and ``tests/models/test_transformers_internals.py`` names each
 assumption, so that a release which breaks one turns a named test red.
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, PretrainedConfig, PreTrainedModel
 from transformers.activations import NewGELUActivation as NewGELUActivation
 from transformers.cache_utils import DynamicLayer as DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -26,16 +26,16 @@ Arguments = dict[str, Any]
 _TAKE_A_MASK = ("sdpa", "eager")  # attention implementations that take a mask of four dimensions
 
 
-class DecoderParts(NamedTuple):
-    """The names of a decoder's children.
+class BlockParts(NamedTuple):
+    """The names of a model's parts.
 
     Attributes:
         blocks: The list of transformer blocks.
-        norm: The norm behind the last block.
+        norm: The norm behind the last block; None where the blocks end in one of their own.
     """
 
     blocks: str
-    norm: str
+    norm: str | None
 
 
 def is_block(module: nn.Module) -> bool:
@@ -53,47 +53,58 @@ def attention_implementation(config: PretrainedConfig) -> str:
     return config._attn_implementation
 
 
-def decoder_parts(model: PreTrainedModel) -> DecoderParts | None:
-    """Find the list of blocks and the final norm among a decoder's children.
+def is_encoder(config: PretrainedConfig) -> bool:
+    """Return whether a model is of a family pretrained to fill in masked tokens, and not configured as a decoder."""
+    return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+
+
+def block_parts(model: PreTrainedModel) -> BlockParts | None:
+    """Find the list of blocks and the final norm among a model's children.
 
     Args:
         model: A transformers model without a head.
 
     Returns:
-        Their names; None if there is not exactly one list of as many blocks as the configuration says, or not exactly
-        one norm behind it.
+        Their names; None if there is not exactly one list of as many blocks as the configuration says, or more than one
+        norm behind it.
     """
     children = list(model.named_children())
     depth = model.config.get_text_config().num_hidden_layers
-    lists = [
-        place
-        for place, (_, child) in enumerate(children)
-        if isinstance(child, nn.ModuleList) and len(child) == depth and all(map(is_block, child))
-    ]
+    lists = [(place, _block_list(name, child, depth)) for place, (name, child) in enumerate(children)]
+    lists = [(place, name) for place, name in lists if name]
     if len(lists) != 1:
         return None
-    norms = [name for name, child in children[lists[0] :] if "norm" in type(child).__name__.lower()]
-    return DecoderParts(children[lists[0]][0], norms[0]) if len(norms) == 1 else None
+    place, blocks = lists[0]
+    norms = [name for name, child in children[place + 1 :] if "norm" in type(child).__name__.lower()]
+    return BlockParts(blocks, norms[0] if norms else None) if len(norms) <= 1 else None
 
 
-def embed(model: PreTrainedModel, parts: DecoderParts, input_ids: Tensor) -> Tensor:
-    """Return what a decoder gives its first block for ``input_ids`` (B, T) int64: hidden states (B, T, D)."""
+def _block_list(name: str, module: nn.Module, depth: int) -> str:
+    """Return the dotted name of the list of blocks that a child is, or holds and nothing else; or nothing."""
+    if isinstance(module, nn.ModuleList):
+        return name if len(module) == depth and all(map(is_block, module)) else ""
+    inner = list(module.named_children())
+    return _block_list(f"{name}.{inner[0][0]}", inner[0][1], depth) if len(inner) == 1 else ""
+
+
+def embed(model: PreTrainedModel, parts: BlockParts, input_ids: Tensor) -> Tensor:
+    """Return what a model gives its first block for ``input_ids`` (B, T) int64: hidden states (B, T, D)."""
     return _without_blocks(model, parts)(input_ids=input_ids, use_cache=False).last_hidden_state
 
 
 def block_arguments(
-    model: PreTrainedModel, parts: DecoderParts, hidden: Tensor, attention_mask: Tensor | None
+    model: PreTrainedModel, parts: BlockParts, hidden: Tensor, attention_mask: Tensor | None
 ) -> list[Arguments]:
-    """Return the keyword arguments that a decoder's own forward pass calls each of its blocks with.
+    """Return the keyword arguments that a model's own forward pass calls each of its blocks with.
 
     Masks, rotary positions and all else are the model's own, whatever its family; nothing random is drawn. Where
     gradients are on, they pass to whatever of the model the arguments are made with.
 
     Args:
-        model: The decoder.
+        model: The model.
         parts: Its parts.
         hidden: Hidden states (B, T, D) of any depth: only shape, type and device matter.
-        attention_mask: What the decoder takes: (B, T), 0 for padding; (B, 1, T, T); or None.
+        attention_mask: What the model takes: (B, T), 0 for padding; (B, 1, T, T); or None.
     """
     calls: list[Arguments] = []
     shell = _without_blocks(model, parts, calls)
@@ -198,19 +209,33 @@ class _Recorder(nn.Module):
         return hidden
 
 
-def _without_blocks(model: PreTrainedModel, parts: DecoderParts, calls: list[Arguments] | None = None) -> Any:
-    """Return a decoder that shares all modules with another but calls none of its blocks, nor its norm.
+def _without_blocks(model: PreTrainedModel, parts: BlockParts, calls: list[Arguments] | None = None) -> Any:
+    """Return a model that shares all modules with another but calls none of its blocks, nor its norm.
 
     If ``calls`` are wanted, nothing drops out either.
     """
-    shell = copy.copy(model)
-    children = dict(model.named_children())
-    replaced: dict[str, nn.Module] = {parts.norm: nn.Identity()}
-    replaced[parts.blocks] = nn.ModuleList(_Recorder(block, calls) for block in children[parts.blocks].children())
-    if calls is not None:
-        replaced |= {name: nn.Identity() for name, child in children.items() if isinstance(child, nn.Dropout)}
-    shell._modules = {**children, **replaced}
+    blocks = model.get_submodule(parts.blocks).children()
+    shell = _replaced(model, parts.blocks, nn.ModuleList(_Recorder(block, calls) for block in blocks))
+    if parts.norm is not None:
+        shell = _replaced(shell, parts.norm, nn.Identity())
+    return shell if calls is None else _without_dropout(shell)
+
+
+def _replaced(module: nn.Module, name: str, part: nn.Module) -> nn.Module:
+    """Return a module that shares all modules with another, but the one of a dotted name."""
+    first, _, rest = name.partition(".")
+    shell = copy.copy(module)
+    shell._modules = {**module._modules, first: _replaced(module.get_submodule(first), rest, part) if rest else part}
     return shell
+
+
+def _without_dropout(module: nn.Module) -> nn.Module:
+    for name, child in module.named_children():
+        if isinstance(child, nn.Dropout):
+            module = _replaced(module, name, nn.Identity())
+        elif any(isinstance(inner, nn.Dropout) for inner in child.modules()):
+            module = _replaced(module, name, _without_dropout(child))
+    return module
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ class Encoding:
         pad_to_max: Whether every text is padded to ``max_length``; otherwise to the longest text of its batch.
         pad_id: Token id of the padding.
         single: Whether texts of unequal length must not share a batch, since padding would change their predictions.
+        ends: The special tokens that end each text, also one that is cut; None encodes without special tokens.
     """
 
     labels: tuple[str, ...]
@@ -28,18 +30,30 @@ class Encoding:
     pad_to_max: bool
     pad_id: int
     single: bool
+    ends: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))  # JSON knows lists only
+        object.__setattr__(self, "ends", None if self.ends is None else tuple(self.ends))
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text, cut, without special tokens; an empty text becomes one padding token."""
+        """Return the token ids of each text, cut; an empty text without special tokens becomes one padding token."""
         if not texts:
             return []
-        encoded = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)[
-            "input_ids"
-        ]
-        return [ids[: self.max_length] or [self.pad_id] for ids in encoded]
+        options = {"add_special_tokens": self.ends is not None, "return_attention_mask": False, "verbose": False}
+        return [self.cut(ids) or [self.pad_id] for ids in tokenizer(list(texts), **options)["input_ids"]]
+
+    def cut(self, ids: list[int]) -> list[int]:
+        """Return the first ``max_length`` token ids, the last of which are special ones if there are some.
+
+        Example:
+            >>> Encoding(("ham", "spam"), 3, pad_to_max=True, pad_id=0, single=False, ends=(2,)).cut([1, 7, 8, 9, 2])
+            [1, 7, 2]
+        """
+        if len(ids) <= self.max_length:
+            return ids
+        ends = self.ends or ()
+        return [*ids[: self.max_length - len(ends)], *ends]
 
     def pad(self, encoded: Sequence[Sequence[int]], at_least: int = 1) -> dict[str, Tensor]:
         """Make a batch: ``input_ids`` (B, T) int64 padded on the right, T ``at_least``, and ``length`` (B,) int64.
@@ -65,3 +79,12 @@ class Encoding:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint."""
         return asdict(self)
+
+
+def ends_of(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Return the special tokens that a tokenizer puts behind a text, such as BERT's ``[SEP]``."""
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    behind = takewhile(
+        lambda pair: pair[1], zip(encoded["input_ids"][::-1], encoded["special_tokens_mask"][::-1], strict=True)
+    )
+    return tuple(token for token, _ in behind)[::-1]

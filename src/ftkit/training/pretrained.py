@@ -13,18 +13,18 @@ from ftkit.models.backbone import Backbone, Weights
 from ftkit.models.base_files import BaseFiles, Location
 from ftkit.models.base_model import Quantization, locate, locate_processor, quantization_options
 from ftkit.models.trainable import Trainable, trainable_blocks
+from ftkit.models.transformers_internals import is_encoder
 from ftkit.training.evaluation_metrics import MeasuredModule
 
 
 class PretrainedClassifier(MeasuredModule):
-    """A classifier over a decoder of any family; a subclass with a preset says where its base model is."""
+    """A classifier over a decoder or encoder of any family; a subclass with a preset says where its base model is."""
 
     base_model: str
     weights: Weights
     dropout: float
     seed: int
     trainable: Trainable | int
-    causal_mask: bool
     quantization: Quantization | None
     tokenizer_source: str | None  # in place of the base model's own
 
@@ -60,16 +60,26 @@ class PretrainedClassifier(MeasuredModule):
         """Load the configuration of the backbone."""
         return loading.load_config(self.base_name, self.revision)
 
+    @cached_property
+    def encoder(self) -> bool:
+        """Return whether the base model is an encoder."""
+        return is_encoder(self.load_config())
+
+    @property
+    def causal_mask(self) -> bool:
+        """Return whether a token attends only to itself and earlier ones."""
+        return not self.encoder
+
     def build_backbone(self) -> Backbone:
         """Load or draw the backbone; called once, with the global generator seeded."""
         config = self.load_config()
         options = self._quantization_options(config)
-        model = loading.load_decoder(self.base_name, config, self.weights, self.revision, self.dropout, **options)
+        model = loading.load_body(self.base_name, config, self.weights, self.revision, self.dropout, **options)
         return Backbone(model, self.causal_mask)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer of the base model, or the one named."""
-        return loading.load_tokenizer(*self.base_files.tokenizer)
+        return loading.load_tokenizer(*self.base_files.tokenizer, encoder=self.encoder)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
