@@ -180,7 +180,8 @@ class TextClassificationDataModule(SourceDataModule):
         self.report = {"max_length": self.encoding.max_length, **_lengths(encoded, self.encoding.max_length)}
         self._report(classes, splits)
         if empty := sum(self.report["empty"].values()):
-            warnings.warn(f"{empty} empty messages in {self.source}: each counts as one token", stacklevel=2)
+            left = "special tokens alone" if ends else "one token"
+            warnings.warn(f"{empty} empty messages in {self.source}: each counts as {left}", stacklevel=2)
 
     def prepare_texts(self) -> None:
         """Read and split the texts for a model that reads them as they are; sets what :meth:`prepare` does.

@@ -18,7 +18,14 @@ from ftkit.training.pretrained import PretrainedClassifier
 
 
 class EncodedClassifier(PretrainedClassifier):
-    """A classifier that encodes texts as its data module did."""
+    """A classifier that encodes texts as its data module did.
+
+    Args:
+        metrics: See :class:`ftkit.training.evaluation_metrics.MeasuredModule`.
+        pooling: See :class:`ftkit.classifier.text_classifier.TextClassifier`, as the others.
+        causal_mask: What was asked for; whether it holds depends on the base model.
+        mask_padding: What was asked for.
+    """
 
     net: SequenceClassifier | None
     ignore_index: int
@@ -46,7 +53,7 @@ class EncodedClassifier(PretrainedClassifier):
         return unpadded(asked or "first")
 
     @property
-    def causal_mask(self) -> bool:
+    def causal_mask(self) -> bool:  # type: ignore[override]
         """Return whether a token attends only to itself and earlier ones.
 
         Raises:

@@ -25,6 +25,7 @@ class PretrainedClassifier(MeasuredModule):
     dropout: float
     seed: int
     trainable: Trainable | int
+    causal_mask: bool
     quantization: Quantization | None
     tokenizer_source: str | None  # in place of the base model's own
 
@@ -64,11 +65,6 @@ class PretrainedClassifier(MeasuredModule):
     def encoder(self) -> bool:
         """Return whether the base model is an encoder."""
         return is_encoder(self.load_config())
-
-    @property
-    def causal_mask(self) -> bool:
-        """Return whether a token attends only to itself and earlier ones."""
-        return not self.encoder
 
     def build_backbone(self) -> Backbone:
         """Load or draw the backbone; called once, with the global generator seeded."""
