@@ -222,6 +222,15 @@ def test_seeds_that_were_not_planned_make_the_level_stricter(study: Path) -> Non
     assert ftkit.verdict(study / "01_base", study / "02_worse", planned_seeds=3, growing=True).level == 0.95
 
 
+def test_seeds_are_matched_example_by_example_whatever_the_order_of_their_files(study: Path) -> None:
+    found = ftkit.verdict(study / "01_base", study / "02_worse")
+    file = study / "01_base/seed-124/predictions-test.tsv"
+    head, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([head, *rows[100:], *rows[:100], ""]))
+    again = ftkit.verdict(study / "01_base", study / "02_worse")
+    assert (again.p, again.interval, again.only_a) == (found.p, found.interval, found.only_a)
+
+
 def test_run_folders_and_their_files_are_judged_as_runs(study: Path) -> None:
     a, b = study / "01_base/seed-124", study / "02_worse/seed-124"
     found = ftkit.verdict(a, b)
