@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -18,6 +19,7 @@ from ftkit.ablation.executor import Engine, one_by_one
 from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ray_executor import on_ray
 from ftkit.ablation.runner import ERROR_FILE, Event, Summary, run
+from ftkit.ablation.search import SEARCH_FILE, Search
 from ftkit.config_files import read_config
 from ftkit.errors import EnvironmentFault, ExitCode, InputError, TrainingFailed
 from ftkit.library_output import quiet_libraries, quiet_lightning
@@ -68,6 +70,8 @@ class Ablation:
         executor: Literal["here", "ray"] = "here",
         engine: Engine | None = None,
         progress: SweepProgress | None = None,
+        search: str | Path | Mapping[str, Any] | None = None,
+        settings: Sequence[str] = (),
     ) -> Summary:
         """Make the runs that are not done yet; killed at any time, the next call goes on.
 
@@ -77,6 +81,9 @@ class Ablation:
             executor: Make the runs one after the other in this process, or spread them by Ray.
             engine: Trains and tests a run; LightningCLI if not given.
             progress: Shows the progress; a new one on standard error if not given.
+            search: Settings that are tried for each row, the best chosen on validation: a file, or what would stand in
+                it; ``search.yaml`` in the folder, if there is one, if not given.
+            settings: More of them, such as ``trainer.max_epochs=3,5``.
 
         Returns:
             What became of each run.
@@ -86,6 +93,9 @@ class Ablation:
             TrainingFailed: A row failed; the others were run. The message names the failed ones.
             EnvironmentFault: The output folder is taken or cannot be written, or no row could be run at all.
         """
+        own = self.folder.folder / SEARCH_FILE
+        given = search if search is not None else own if own.exists() else {} if settings else None
+        sought = None if given is None else Search.read(given, settings)
         with progress or SweepProgress() as shown, _Interruption(shown) as watched:
             summary = run(
                 self.folder,
@@ -97,6 +107,7 @@ class Ablation:
                 force,
                 watched,
                 one_by_one if executor == "here" else on_ray,
+                sought,
             )
         _refuse_failures(summary)
         return summary
@@ -137,6 +148,28 @@ class LightningEngine:
 
     def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
         """Train and test one run in ``directory``."""
+        with self._trained(configs, seed, directory) as cli:
+            best = find_checkpoint(directory) if cli.config.model_selection == "best" else None
+            cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False)
+            cli.after_test()
+
+    def fit(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
+        """Train one run in ``directory``, and validate the checkpoint that a test would take."""
+        with self._trained(configs, seed, directory) as cli:
+            best = find_checkpoint(directory)
+            cli.trainer.validate(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False)
+            cli.after_validate()
+
+    def test(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
+        """Test what :meth:`fit` left in ``directory``."""
+        cli = self._build(configs, seed, directory)
+        with exit_on_termination(), explain_refusals():
+            best = find_checkpoint(directory)
+            cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False)
+            cli.after_test()
+
+    @contextmanager
+    def _trained(self, configs: Sequence[Path], seed: int, directory: Path) -> Iterator[FtkitCLI]:
         cli = self._build(configs, seed, directory)
         if not isinstance(cli.model, TrainedStateModule):
             self._rehearse(configs, seed)
@@ -144,9 +177,7 @@ class LightningEngine:
         with exit_on_termination(), explain_refusals():
             cli.trainer.fit(cli.model, datamodule=cli.datamodule)
             cli.after_fit()
-            best = find_checkpoint(directory) if cli.config.model_selection == "best" else None
-            cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False)
-            cli.after_test()
+            yield cli
 
     def _rehearse(self, configs: Sequence[Path], seed: int) -> None:
         """Test a module of one's own on a batch, before it is trained for a test that says nothing.

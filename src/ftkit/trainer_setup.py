@@ -12,10 +12,11 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ftkit.errors import InputError
+from ftkit.results.metrics import mode_of
 from ftkit.training.checkpoint import AtomicCheckpointIO, TrainedStateModule
 from ftkit.training.curves_logger import CurvesLogger
 from ftkit.training.lightning_internals import starts_processes_from_memory
-from ftkit.training.model_selection import BestCheckpoint, EarlyStop, mode_of
+from ftkit.training.model_selection import BestCheckpoint, EarlyStop
 from ftkit.training.monitor_check import metrics_in_name
 from ftkit.training.optimizer import check_warmup, configured_optimizers
 

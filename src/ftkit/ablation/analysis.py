@@ -11,7 +11,7 @@ from pathlib import Path
 from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.identity import changes
 from ftkit.ablation.run_answers import compare, over_seeds
-from ftkit.ablation.summary import RowSummary, summarize
+from ftkit.ablation.summary import RowSummary, before_tuning, summarize
 from ftkit.ablation.sweep import Sweep, SweepRow, read_sweep
 from ftkit.errors import InputError
 from ftkit.results.comparison import Comparison, corrected
@@ -65,6 +65,7 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     baselines = {number for number, row in summaries.items() if row.baseline}
     apart = set() if origin.number in baselines else baselines
     against, named = _comparisons([row for row in sweep.rows if row.number not in apart], origin, converged)
+    summaries = _compared_untuned(sweep, origin, summaries, apart)
     machines = sorted({run.result.machine for row in sweep.rows for run in row.runs if run.result is not None})
     rows = [
         replace(
@@ -121,6 +122,20 @@ def _comparisons(
         else:
             named[row.number] = other.number, judged
     return against, named
+
+
+def _compared_untuned(
+    sweep: Sweep, origin: SweepRow, summaries: Mapping[int, RowSummary], apart: Collection[int]
+) -> Mapping[int, RowSummary]:
+    """Compare the rows as their files say with one another, where they were tuned; corrected by themselves."""
+    known = {number: row.untuned for number, row in summaries.items() if row.untuned is not None}
+    if not known:
+        return summaries
+    rows = {row.number: before_tuning(row) for row in sweep.rows if row.number not in apart}
+    converged = {number for number, row in summaries.items() if known.get(number, row).converged}
+    against, _ = _comparisons(list(rows.values()), rows[origin.number], converged)
+    found = {number: replace(row, comparison=against.get(number)) for number, row in known.items()}
+    return {number: replace(row, untuned=found.get(number)) for number, row in summaries.items()}
 
 
 def _compared(row: SweepRow, other: SweepRow) -> Comparison | None:

@@ -26,6 +26,15 @@ class Engine(Protocol):
     def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
         """Make one run; leave ``result.json`` and the prediction files in ``directory``."""
 
+    def fit(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
+        """Train and validate alone, without a look at test; leave ``result.json`` and a checkpoint."""
+
+    def test(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
+        """Test the checkpoint that ``fit`` left in ``directory``, and add to its ``result.json``."""
+
+
+Stage = Literal["run", "fit", "test"]
+
 
 @dataclass(frozen=True)
 class Job:
@@ -35,11 +44,15 @@ class Job:
         run: The run.
         configs: Its config files.
         directory: Where it runs; what an earlier attempt left there is removed.
+        stages: What is done: methods of the engine.
+        source: The finished folder that is copied first, if there is one.
     """
 
     run: Run
     configs: tuple[Path, ...]
     directory: Path
+    stages: tuple[Stage, ...] = ("run",)
+    source: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -79,9 +92,13 @@ def run_job(engine: Engine, job: Job) -> Outcome:
     began = time.monotonic()
     try:
         shutil.rmtree(job.directory, ignore_errors=True)
-        job.directory.mkdir(parents=True)
-        engine.run(job.configs, job.run.seed, job.directory)
-        result = Result.read(job.directory / RESULT_FILE)
+        if job.source is None:
+            job.directory.mkdir(parents=True)
+        else:
+            shutil.copytree(job.source, job.directory)
+        for stage in job.stages:
+            getattr(engine, stage)(job.configs, job.run.seed, job.directory)
+        result = Result.read(job.directory / RESULT_FILE, tested=job.stages[-1] != "fit")
     except UnavailableError as error:
         shutil.rmtree(job.directory)
         return Outcome("skipped", str(error))
@@ -96,7 +113,9 @@ def run_job(engine: Engine, job: Job) -> Outcome:
 
 
 def _score(result: Result) -> str:
-    """Return the test accuracy, or what a test without predictions has logged."""
+    """Return the test accuracy, or what a test without predictions has logged; that of validation before a test."""
     if "test" in result.splits:
         return f"test accuracy {result.splits['test'].accuracy:.2%}"
+    if not result.metrics and "val" in result.splits:
+        return f"validation accuracy {result.splits['val'].accuracy:.2%}"
     return ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())

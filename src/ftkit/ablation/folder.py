@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ftkit.ablation.published import PublishedTable, read_published
+from ftkit.ablation.search import Setting, setting_name, short_setting
 from ftkit.config_files import read_config
 from ftkit.errors import InputError
 
@@ -43,18 +44,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Run:
-    """A training and a test: one row with one seed."""
+    """A training and a test: one row with one seed, and perhaps a setting that a search tries."""
 
     row: Row
     seed: int
+    setting: Setting = ()
 
     @property
     def id(self) -> str:
         """Return the run's folder, relative to the output folder, such as ``02_first_token/seed-123``."""
-        return f"{self.row.label}/seed-{self.seed}"
+        return f"{self.place}/seed-{self.seed}"
+
+    @property
+    def place(self) -> str:
+        """Return the folder of its row, or of its setting, such as ``02_first_token/lr-0.001``."""
+        return f"{self.row.label}/{setting_name(self.setting)}" if self.setting else self.row.label
 
     def __str__(self) -> str:
-        return f"{self.row.label} (seed {self.seed})"
+        setting = f", {short_setting(dict(self.setting))}" if self.setting else ""
+        return f"{self.row.label}{setting} (seed {self.seed})"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ftkit.storage import disk_faults, key_of, sha256_of
 
 LEDGER_FILE = "ledger.jsonl"
 
-Status = Literal["started", "done", "skipped", "failed"]
+Status = Literal["started", "fitted", "done", "skipped", "failed", "chosen"]
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,11 @@ class Entry:
         cell: The run's folder, relative to the output folder.
         row: The row's number.
         seed: The seed.
-        status: The status of the run.
+        status: The status of the run; ``fitted`` means trained and validated, and not tested. ``chosen`` is of no run:
+            it says which setting of a search was chosen for the row, and by which values (``identity``).
         key: The hash of ``identity``.
         identity: What was run: resolved config, code, data, seed.
-        result: The SHA-256 of the run's ``result.json``, if it is done.
+        result: The SHA-256 of the run's ``result.json``, if it is done or fitted.
         reason: Why the run was skipped or failed.
         time: When the line was written, in UTC, as ISO 8601.
         format: The format number of the line.
@@ -61,7 +62,7 @@ class Ledger:
 
     Attributes:
         entries: The last whole line of each run, the latest line last.
-        finished: Every line of a run that was done, those that later ones replaced as well.
+        finished: Every line of a run that was done or fitted, those that later ones replaced as well.
         notices: What was found wrong in the file, with line numbers.
 
     Raises:
@@ -94,11 +95,12 @@ class Ledger:
         self._whole_bytes += len(line)
         self._remember(entry)
 
-    def is_done(self, cell: str) -> bool:
-        """Return whether the run is done and its ``result.json`` is still the one that was recorded."""
+    def is_done(self, cell: str, *statuses: Status) -> bool:
+        """Return whether the run is done, or has one of other statuses, and its ``result.json`` is as recorded."""
         entry = self.entries.get(cell)
         result = self.directory / cell / RESULT_FILE
-        return entry is not None and entry.status == "done" and result.is_file() and sha256_of(result) == entry.result
+        there = entry is not None and entry.status in (statuses or ("done",)) and result.is_file()
+        return entry is not None and there and sha256_of(result) == entry.result
 
     def tries(self, label: str) -> int:
         """Count the settings with which runs of a row were finished, also those that were run over since.
@@ -149,7 +151,7 @@ class Ledger:
             return None
 
     def _remember(self, entry: Entry) -> None:
-        if entry.status == "done":
+        if entry.status in ("done", "fitted"):
             self.finished.append(entry)
         self.entries.pop(entry.cell, None)
         self.entries[entry.cell] = entry

@@ -63,8 +63,12 @@ class Result:
     baseline: bool = False
 
     @classmethod
-    def read(cls, path: Path) -> Result:
+    def read(cls, path: Path, tested: bool = True) -> Result:
         """Read a ``result.json`` and check that it is complete.
+
+        Args:
+            path: The file.
+            tested: Whether it has to say something of the test split.
 
         Raises:
             InputError: The file is missing, cut or of another format, or says nothing of the test split.
@@ -81,7 +85,7 @@ class Result:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not a complete result: {type(error).__name__} {error}", file=path) from None
-        if "test" not in splits and not metrics:
+        if tested and "test" not in splits and not metrics:
             problem = "not a complete result: the test left neither predictions nor metrics"
             raise InputError(problem, file=path, fix="let test_step log figures, or return id, label and prediction")
         for name, split in splits.items():

@@ -13,17 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ftkit.ablation.executor import Engine, Executor, Job, Outcome, one_by_one
-from ftkit.ablation.folder import AblationFolder, Row, Run
+import yaml  # type: ignore[import-untyped]
+
+from ftkit.ablation.executor import Engine, Executor, Job, Outcome, Stage, one_by_one
+from ftkit.ablation.folder import AblationFolder, Run
 from ftkit.ablation.identity import changes
-from ftkit.ablation.ledger import Entry, Ledger
+from ftkit.ablation.ledger import Entry, Ledger, Status
+from ftkit.ablation.result import Result
+from ftkit.ablation.search import Search, nested
 from ftkit.ablation.sweep import write_description
 from ftkit.errors import EnvironmentFault, ExitCode, InputError, UnavailableError
 from ftkit.lock import exclusive
 from ftkit.run_folder import RESULT_FILE
-from ftkit.storage import disk_faults, key_of, sha256_of
+from ftkit.storage import atomic_write, disk_faults, key_of, sha256_of
 
 ERROR_FILE = "error.txt"
+SETTING_FILE = "setting.yaml"  # in the folder of a setting: what is laid over the row's file
 _PARTIAL = ".partial"
 
 
@@ -79,6 +84,7 @@ def run(
     force: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
     executor: Executor = one_by_one,
+    search: Search | None = None,
 ) -> Summary:
     """Make the runs that are not finished.
 
@@ -95,6 +101,7 @@ def run(
         force: Repeat runs even if they are done.
         on_event: Called at each step.
         executor: Executes the runs; here, one after the other, if not given.
+        search: What to try for each row; see :mod:`ftkit.ablation.tuning`.
 
     Returns:
         The status of each run.
@@ -104,15 +111,19 @@ def run(
         EnvironmentFault: ``out`` cannot be written, its disk is full, or another process is at work in it.
     """
     chosen = ablation.select(rows)
-    seeds = [ablation.seed(chosen, overlays)] if seeds is None else seeds
-    runs = [Run(row, seed) for row in chosen for seed in dict.fromkeys(seeds)]
+    seeds = list(dict.fromkeys([ablation.seed(chosen, overlays)] if seeds is None else seeds))
     with exclusive(out) as notice:
         if notice:
             on_event(Event("notice", notice))
-        return _Sweep(ablation, engine, executor, out, overlays, on_event).run(runs, force)
+        sweep = SweepRunner(ablation, engine, executor, out, overlays, on_event)
+        if search is not None:
+            from ftkit.ablation.tuning import tune
+
+            return tune(sweep, search, chosen, seeds, force)
+        return sweep.run([Run(row, seed) for row in chosen for seed in seeds], force)
 
 
-class _Sweep:
+class SweepRunner:
     """The state of one call of :func:`run` while it holds the lock."""
 
     def __init__(
@@ -128,84 +139,146 @@ class _Sweep:
         self.on_event = on_event
         self.ledger = Ledger(out)
         self.summary = Summary(out)
+        self.total = 0
 
     def run(self, runs: Sequence[Run], force: bool) -> Summary:
+        """Make the runs."""
+        self.begin()
+        plans = self.plan(runs)  # every config is checked before the first run
+        write_description(self.out, self.ablation)
+        self.make(plans, force)
+        self.tell("end")
+        return self.summary
+
+    def begin(self) -> None:
+        """Say what is wrong with the ledger, and remove what a killed sweep left."""
         for notice in self.ledger.notices:
             self.on_event(Event("notice", notice))
         self._remove_leftovers()
-        self.total = len(runs)
-        self._tell("plan")
-        plans = {run: self._identity(run) for run in runs}  # every config is checked before the first run
-        write_description(self.out, self.ablation)
+
+    def expect(self, runs: int) -> None:
+        """Tell how many more runs there are."""
+        self.total += runs
+        self.tell("plan")
+
+    def plan(self, runs: Sequence[Run]) -> dict[Run, dict[str, Any] | str]:
+        """Return what would be run, or why it cannot be, by run.
+
+        Raises:
+            InputError: A config is wrong; what was written for settings is removed again.
+        """
+        self.expect(len(runs))
+        written: list[Path] = []
+        try:
+            for run in runs:
+                if run.setting and not (file := self.out / run.place / SETTING_FILE).exists():
+                    written.append(file.parent)
+                    with atomic_write(file) as stream:
+                        yaml.safe_dump(nested(run.setting), stream)
+            return {run: self.identity(run) for run in runs}
+        except InputError:
+            for folder in written:
+                shutil.rmtree(folder)
+            raise
+
+    def make(
+        self,
+        plans: Mapping[Run, dict[str, Any] | str],
+        force: bool,
+        stages: tuple[Stage, ...] = ("run",),
+        check: Callable[[Result], object] = lambda result: None,
+    ) -> None:
+        """Make the runs that are not finished.
+
+        Args:
+            plans: What :meth:`plan` returned.
+            force: Repeat finished ones.
+            stages: What is done for each.
+            check: Called with the result of each that is made; what it raises ends the sweep.
+        """
         waiting: dict[Run, dict[str, Any]] = {}
         for run, identity in plans.items():
             if isinstance(identity, str):
                 self._skip(run, identity)
-            elif not force and self._is_reusable(run, identity):
+            elif not force and self._is_reusable(run, identity, stages[-1]):
                 self.summary.reused.append(run)
-                self._tell("reused", run)
+                self.tell("reused", run)
             else:
                 waiting[run] = identity
-        self._execute(waiting)
-        self._tell("end")
-        return self.summary
+        self._execute(waiting, stages, check)
 
-    def _identity(self, run: Run) -> dict[str, Any] | str:
-        """Return what would be run, or why it cannot be."""
+    def identity(self, run: Run) -> dict[str, Any] | str:
+        """Return what would be run, or why it cannot be.
+
+        Raises:
+            InputError: A config is wrong; the row is named.
+        """
         try:
-            identity = self.engine.identity(self._configs(run.row), run.seed)
+            identity = self.engine.identity(self._configs(run), run.seed)
         except UnavailableError as error:
             return str(error)
         except InputError as error:
-            raise InputError(f"row {run.row.label}: {error}") from error
+            problem = str(error).replace(f"{self._configs(run)[-1]}: ", "") if run.setting else str(error)
+            raise InputError(f"row {run.row.label}: {problem}") from error
         return json.loads(json.dumps(identity))  # as it will be read back, so that tuples equal lists
 
-    def _configs(self, row: Row) -> list[Path]:
-        return self.ablation.configs(row, self.overlays)
+    def _configs(self, run: Run) -> list[Path]:
+        setting = [self.out / run.place / SETTING_FILE] if run.setting else []
+        return [*self.ablation.configs(run.row, self.overlays), *setting]
 
-    def _is_reusable(self, run: Run, identity: Mapping[str, Any]) -> bool:
+    def _is_reusable(self, run: Run, identity: Mapping[str, Any], stage: Stage) -> bool:
         entry = self.ledger.entries.get(run.id)
-        if entry is None or entry.status != "done":
+        enough: tuple[Status, ...] = ("done", "fitted") if stage == "fit" else ("done",)
+        if entry is None or entry.status not in enough:
             return False
         if entry.key != key_of(identity):
             different = "; ".join(f"{name}: {words}" for name, words in changes(entry.identity, identity).items())
             self._notice(run, f"is run again because it changed: {different}")
             return False
-        if not self.ledger.is_done(run.id):
+        if not self.ledger.is_done(run.id, *enough):
             self._notice(run, f"is run again because its {RESULT_FILE} is missing or was changed")
             return False
         return True
 
-    def _execute(self, waiting: Mapping[Run, dict[str, Any]]) -> None:
+    def _execute(
+        self, waiting: Mapping[Run, dict[str, Any]], stages: tuple[Stage, ...], check: Callable[[Result], object]
+    ) -> None:
         def started(job: Job) -> None:
-            self._tell("start", job.run)
-            self._record(job.run, "started", key=key_of(waiting[job.run]))
+            self.tell("start", job.run)
+            if job.source is None:  # else what was fitted stays so until the test is done
+                self._record(job.run, "started", key=key_of(waiting[job.run]))
 
-        jobs = [Job(run, tuple(self._configs(run.row)), self._workplace(run)) for run in waiting]
-        for job, outcome in self.executor(self.engine, jobs, started):
+        for job, outcome in self.executor(self.engine, [self._job(run, stages) for run in waiting], started):
             if outcome.status == "done":
                 self._finish(job, outcome, waiting[job.run])
+                check(Result.read(self.out / job.run.id / RESULT_FILE, tested=False))
             elif outcome.status == "skipped":
                 self._skip(job.run, outcome.message)
             else:
                 self._fail(job, outcome)
 
-    def _workplace(self, run: Run) -> Path:
-        final = self.out / run.id
-        return final.with_name(f".{final.name}{_PARTIAL}")
+    def _job(self, run: Run, stages: tuple[Stage, ...]) -> Job:
+        """Return what is done for a run; a test whose checkpoint is not there any more begins with the training."""
+        final, source = self.out / run.id, None
+        if stages == ("test",):
+            has_checkpoint = any((final / "checkpoints").glob("*.ckpt"))
+            stages, source = (stages, final) if has_checkpoint else (("fit", "test"), None)
+        return Job(run, tuple(self._configs(run)), final.with_name(f".{final.name}{_PARTIAL}"), stages, source)
 
     def _finish(self, job: Job, outcome: Outcome, identity: Mapping[str, Any]) -> None:
         self._move_into_place(job)
         done = sha256_of(self.out / job.run.id / RESULT_FILE)
-        self._record(job.run, "done", key=key_of(identity), identity=identity, result=done)
+        status = "fitted" if job.stages[-1] == "fit" else "done"
+        self._record(job.run, status, key=key_of(identity), identity=identity, result=done)
         self.summary.done.append(job.run)
-        self._tell("done", job.run, outcome.message, outcome.seconds)
+        self.tell("done", job.run, outcome.message, outcome.seconds)
 
     def _skip(self, run: Run, reason: str) -> None:
-        if not self.ledger.is_done(run.id):  # an older result stays valid when data or weights are out of reach today
+        # An older result stays valid when data or weights are out of reach today.
+        if not self.ledger.is_done(run.id, "done", "fitted"):
             self._record(run, "skipped", reason=reason)
         self.summary.skipped[run] = reason
-        self._tell("skipped", run, reason)
+        self.tell("skipped", run, reason)
 
     def _fail(self, job: Job, outcome: Outcome) -> None:
         """Keep what the run left, and the traceback, where a finished run would be."""
@@ -217,9 +290,10 @@ class _Sweep:
         reason = outcome.message.replace(str(job.directory), str(self.out / job.run.id))  # where the files are now
         self._record(job.run, "failed", reason=reason)
         self.summary.failed[job.run] = reason
-        self._tell("failed", job.run, reason)
+        self.tell("failed", job.run, reason)
 
-    def _tell(self, kind: Any, run: Run | None = None, message: str = "", seconds: float = 0.0) -> None:
+    def tell(self, kind: Any, run: Run | None = None, message: str = "", seconds: float = 0.0) -> None:
+        """Tell of an event."""
         summary = self.summary
         behind = len(summary.done) + len(summary.reused) + len(summary.skipped) + len(summary.failed)
         self.on_event(Event(kind, message, run, behind, self.total, seconds))
@@ -242,5 +316,5 @@ class _Sweep:
 
     def _remove_leftovers(self) -> None:
         """Remove what a killed sweep left; the lock is ours, so nobody works in it."""
-        for leftover in self.out.glob(f"*/.seed-*{_PARTIAL}"):
+        for leftover in (*self.out.glob(f"*/.seed-*{_PARTIAL}"), *self.out.glob(f"*/*/.seed-*{_PARTIAL}")):
             shutil.rmtree(leftover)

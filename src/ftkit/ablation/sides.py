@@ -63,9 +63,10 @@ def read_side(given: str | Path) -> Side:
     is_run = (folder / RESULT_FILE).is_file()
     if path.is_file() and not is_run:
         return Side(str(given), {None: path}, match[1] if match else "")
-    row = folder.parent if is_run else folder
-    if (row.parent / DESCRIPTION_FILE).is_file():
-        return _of_row(str(given), row, split, folder.name if is_run else None)
+    # The folder of a setting may lie between row and run.
+    rows = folder.parents[:2] if is_run else (folder,)
+    if found := [row for row in rows if (row.parent / DESCRIPTION_FILE).is_file()]:
+        return _of_row(str(given), found[0], split, folder if is_run else None)
     if not is_run:
         problem = "no prediction file, run folder, or row of an output folder"
         raise InputError(problem, file=given, fix="give FILE.tsv, a run folder, or OUT/NUMBER_NAME")
@@ -75,11 +76,12 @@ def read_side(given: str | Path) -> Side:
     return Side(str(given), *_files([run], split), [f"not converged: {trouble}"] if trouble else [], not trouble)
 
 
-def _of_row(given: str, folder: Path, split: str, only: str | None) -> Side:
-    """Return a row, or the one run of it that is named ``only``."""
+def _of_row(given: str, folder: Path, split: str, only: Path | None) -> Side:
+    """Return a row, or the one run of it that lies in ``only``."""
     sweep = read_sweep(folder.parent)
-    row = next((row for row in sweep.rows if any(run.directory.parent.name == folder.name for run in row.runs)), None)
-    done = [run for run in (row.done if row else ()) if only in (None, run.directory.name)]
+    row = next((row for row in sweep.rows if any(folder in run.directory.parents for run in row.runs)), None)
+    of_row = [run for run in (*row.done, *row.untuned) if run.result] if row and only else row.done if row else []
+    done = [run for run in of_row if only in (None, run.directory)][:1 if only else None]
     if row is None or not done:
         fix = f"see `ftkit ablation status {folder.parent}`"
         raise InputError("has no finished run, according to the ledger", file=given, fix=fix)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from ftkit.ablation.convergence import not_converged
 from ftkit.ablation.identity import EXTERNAL, SEEDS, changes
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.run_answers import over_seeds
-from ftkit.ablation.sweep import RunState, SweepRow
+from ftkit.ablation.sweep import Choice, RunState, SweepRow
 from ftkit.results.comparison import Comparison
 from ftkit.results.preferences import WON, interval_of_counts
 from ftkit.results.statistics import seed_spread, wilson_limits
@@ -57,6 +57,8 @@ class RowSummary:
         named: The number of another row that the question names, and the comparison with it.
         differs: The settings in which the row differs from its reference; None if one of them was not run.
         on_front: Whether no other row is as accurate, as fast and as small; None if that cannot be said.
+        choice: What a search chose; the other figures are of that setting.
+        untuned: Of a row that was tuned, the same figures of the row as its file says, if that was run.
     """
 
     number: int
@@ -87,6 +89,8 @@ class RowSummary:
     named: tuple[int, Comparison] | None = None
     differs: Mapping[str, str] | None = None
     on_front: bool | None = None
+    choice: Choice | None = None
+    untuned: RowSummary | None = None
 
     @property
     def label(self) -> str:
@@ -155,7 +159,14 @@ def summarize(row: SweepRow, published: PublishedTable) -> RowSummary:
         converged=not trouble,
         notes=_notes(row, trouble),
         baseline=any(result.baseline for result in done),
+        choice=row.choice,
+        untuned=summarize(before_tuning(row), published) if row.choice and row.untuned else None,
     )
+
+
+def before_tuning(row: SweepRow) -> SweepRow:
+    """Return a row with the runs as its file says; one that was not tuned as it is."""
+    return replace(row, runs=row.untuned, choice=None) if row.choice else row
 
 
 def accuracy_interval(runs: Sequence[RunState]) -> tuple[float, float] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftkit.ablation.folder import AblationFolder, label_parts
 from ftkit.ablation.identity import EXTERNAL
-from ftkit.ablation.ledger import Ledger
+from ftkit.ablation.ledger import Entry, Ledger
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.result import Result
 from ftkit.errors import FormatError, InputError
@@ -37,6 +37,7 @@ class RunState:
         result: The figures, if it is done.
         identity: What was run, if it is done.
         time: When the ledger last spoke of it, in UTC.
+        setting: The folder of its setting, if it has one of its own.
     """
 
     seed: int
@@ -46,6 +47,7 @@ class RunState:
     result: Result | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
     time: str = ""
+    setting: str = ""
 
     @property
     def external(self) -> bool:
@@ -67,14 +69,65 @@ class RunState:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What a search chose for a row on validation.
+
+    Args:
+        setting: The chosen values by option.
+        monitor: The metric that decided.
+        mode: Whether its lowest (``min``) or highest value is the best.
+        value: Its mean over the seeds.
+        seeds: Those seeds.
+        tries: Each setting that was tried and its values by seed, None where there is none.
+        looks: For how many settings the test was looked at: more than one if a later search chose another one.
+    """
+
+    setting: Mapping[str, Any]
+    monitor: str
+    mode: str
+    value: float
+    seeds: Sequence[int]
+    tries: Sequence[tuple[Mapping[str, Any], Sequence[float | None]]]
+    looks: int = 1
+
+    @property
+    def edges(self) -> dict[str, str]:
+        """Return the options whose chosen number is the ``smallest`` or ``largest`` that was tried."""
+        tried = {path: [setting.get(path) for setting, _ in self.tries] for path in self.setting}
+        numeric = {path: numbers for path, values in tried.items() if len(set(numbers := only_numbers(values))) > 1}
+        ends = {path: (min(numbers), max(numbers)) for path, numbers in numeric.items()}
+        found = {path: "smallest" for path, (low, _) in ends.items() if self.setting[path] == low}
+        return found | {path: "largest" for path, (_, high) in ends.items() if self.setting[path] == high}
+
+
+def only_numbers(values: Iterable[Any]) -> list[float]:
+    """Return the values that are numbers."""
+    return [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+
+
+@dataclass(frozen=True)
 class SweepRow:
-    """One row of the ablation with its runs, by seed; a row without runs was not run."""
+    """One row of the ablation with its runs, by seed; a row without runs was not run.
+
+    Args:
+        number: The row's number.
+        name: The row's name.
+        question: What the row asks.
+        runs: Its runs; of a row that was tuned, those of the chosen setting.
+        published: The published figures.
+        choice: What a search chose.
+        untuned: Of a row that was tuned, the runs as its file says.
+        tries: The runs of settings that were tried and are not, or not yet, chosen.
+    """
 
     number: int
     name: str
     question: str
     runs: Sequence[RunState]
     published: Published | None
+    choice: Choice | None = None
+    untuned: Sequence[RunState] = ()
+    tries: Sequence[RunState] = ()
 
     @property
     def done(self) -> list[RunState]:
@@ -180,8 +233,31 @@ def read_sweep(directory: str | Path) -> Sweep:
         raise InputError("damaged", file=path, fix="run the same `ftkit ablation run` again") from None
     ledger = Ledger(directory)
     runs = _run_states(directory, ledger)
-    return Sweep(
-        name, [replace(row, runs=runs.get(label, [])) for label, row in rows.items()], published, ledger.notices
+    found = [
+        _with_runs(row, runs.get(label, []), choices(ledger, label), directory / label) for label, row in rows.items()
+    ]
+    return Sweep(name, found, published, ledger.notices)
+
+
+def choices(ledger: Ledger, label: str) -> list[Entry]:
+    """Return the choices of a row that the ledger knows, one for each chosen setting, the latest last."""
+    return [one for one in ledger.entries.values() if one.status == "chosen" and one.cell.split("/")[0] == label]
+
+
+def _with_runs(row: SweepRow, runs: Sequence[RunState], chosen: Sequence[Entry], folder: Path) -> SweepRow:
+    """Tell the runs of a row from those of settings that were tried for it."""
+    own = [run for run in runs if run.directory.parent == folder]
+    if not chosen:
+        return replace(row, runs=own, tries=[run for run in runs if run not in own])
+    place = folder.parent / chosen[-1].cell
+    tested = {run.directory.parent for run in runs if run.result is not None}
+    looks = len(tested & {folder.parent / entry.cell for entry in chosen})
+    return replace(
+        row,
+        runs=[run for run in runs if run.directory.parent == place],
+        choice=Choice(**chosen[-1].identity, looks=looks),
+        untuned=own,
+        tries=[run for run in runs if run.directory.parent not in (place, folder)],
     )
 
 
@@ -205,12 +281,14 @@ def _run_states(directory: Path, ledger: Ledger) -> Mapping[str, list[RunState]]
         if status == "started":
             at_work = since is not None and entry.time >= since  # what is older was left by a killed run
             status, reason = ("running", "") if at_work else ("unfinished", "it was interrupted")
-        elif status == "done" and not ledger.is_done(entry.cell):
+        elif status == "chosen":  # which is of no run
+            continue
+        elif status in ("done", "fitted") and not ledger.is_done(entry.cell, entry.status):
             status, reason = "unfinished", f"its {RESULT_FILE} is missing or was changed"
         elif status == "done":
             result = Result.read(folder / RESULT_FILE)
-        label = entry.cell.split("/")[0]
+        label, *setting, _ = entry.cell.split("/")
         states.setdefault(label, []).append(
-            RunState(entry.seed, folder, status, reason, result, entry.identity, entry.time)
+            RunState(entry.seed, folder, status, reason, result, entry.identity, entry.time, "".join(setting))
         )
     return states

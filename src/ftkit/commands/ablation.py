@@ -17,6 +17,8 @@ def ablation_run(
     out: Path | None = None,
     force: bool = False,
     executor: Literal["here", "ray"] = "here",
+    search: Path | None = None,
+    set: list[str] | None = None,
 ) -> None:
     """Run the rows of an ablation that are not done yet, and print the table of all that are.
 
@@ -30,6 +32,10 @@ def ablation_run(
         force: Run the rows again even if they are done.
         executor: Make the runs one after the other in this process, or spread them by Ray: over the cluster that
             RAY_ADDRESS names, or else over this machine's processors.
+        search: A file with settings that are tried for each row, the best of which is chosen on validation; search.yaml
+            in FOLDER, if there is one, if not given.
+        set: Values that are tried of one option, such as model.init_args.optimizer.init_args.lr=1e-4,3e-4,1e-3; also
+            repeated.
 
     Raises:
         InputError: A file or option is wrong; nothing was run.
@@ -41,7 +47,8 @@ def ablation_run(
     ablation = Ablation(folder, overlay or (), rows, out)
     failure = None
     try:
-        ablation.run(None if seeds is None else parse_seeds(seeds), force, executor)
+        numbers = None if seeds is None else parse_seeds(seeds)
+        ablation.run(numbers, force, executor, search=search, settings=set or ())
     except TrainingFailed as error:  # of some rows; the table shows the others
         failure = error
     print(f"{ablation_table(ablation.out)}\nresults: {ablation.out}\nnext: ftkit ablation report {ablation.out}")
@@ -65,9 +72,11 @@ def ablation_status(directory: Path) -> str:
     for row in sweep.rows:
         if not row.runs:
             lines.append(f"{row.number:>3}  {row.name:<26} {'':<10} not run")
-        for run in row.runs:
+        untuned = [run for run in row.untuned if run not in row.runs]
+        for run in [*row.runs, *untuned, *row.tries]:
             reason = f": {run.reason}" if run.reason else ", made elsewhere" if run.external else ""
-            lines.append(f"{row.number:>3}  {row.name:<26} seed {run.seed:<5} {run.status}{reason}")
+            tried = f"  {run.setting}" if run.setting else ""
+            lines.append(f"{row.number:>3}  {row.name:<26} seed {run.seed:<5} {run.status}{reason}{tried}")
     return "\n".join([*lines, *(f"notice: {notice}" for notice in sweep.notices)]) + "\n"
 
 

@@ -15,9 +15,10 @@ from ftkit.ablation.run_answers import Confusion
 from ftkit.ablation.summary import RowSummary
 from ftkit.errors import InputError
 from ftkit.report.ablation_notes import changed_settings
-from ftkit.report.charts import TICKS, Chart, confusion, data, intervals
+from ftkit.report.charts import TICKS, Chart, confusion, data, intervals, row_colors
 from ftkit.report.class_report import MOST
 from ftkit.report.document import Figure
+from ftkit.report.search_charts import search_figures
 from ftkit.report.theme import CATEGORIES
 
 # How a variant compares with the reference, and its color.
@@ -96,6 +97,7 @@ def figures(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Iterator
             f"All ran on the same machine ({analysis.machines[0]})."
         )
         yield Figure("cost", "Accuracy against time", chart, caption, wide=True)
+    yield from search_figures(analysis.rows)
     kept = {row.number: {cell.seed: read_curves(cell.directory) for cell in row.done} for row in analysis.sweep.rows}
     for name, figure, title, scale in (
         ("loss", "train/loss", "training loss", 1.0),
@@ -195,18 +197,11 @@ def curves(analysis: Analysis, found: Mapping[int, Curves], figure: str, title: 
     ]
     if not records:
         return None
-    names = list(dict.fromkeys(record["name"] for record in records))
-    many = [f"hsl({360 * place // len(names)}, 62%, 52%)" for place in range(len(names))]
-    colors = CATEGORIES if len(names) <= len(CATEGORIES) else many
     picked = alt.selection_point(fields=["name"], bind="legend")
     base = alt.Chart(data(records)).encode(
         x=alt.X("epoch:Q", title="epoch", axis=TICKS),
         y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)),
-        color=alt.Color(
-            "name:N",
-            scale=alt.Scale(domain=names, range=colors[: len(names)]),
-            legend=alt.Legend(columns=2, labelLimit=120) if len(names) > 1 else None,
-        ),
+        color=row_colors([record["name"] for record in records]),
         detail="seed:N",
         opacity=alt.condition(picked, alt.value(0.9), alt.value(0.08)),
         tooltip=["name:N", "seed:N", "step:Q", alt.Tooltip("value:Q", title=title, format=".4g")],

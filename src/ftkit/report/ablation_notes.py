@@ -10,6 +10,7 @@ from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.result import Result
 from ftkit.ablation.summary import RowSummary, seeds_text
 from ftkit.report.ablation_baselines import baseline_lines
+from ftkit.report.search import search_notes
 from ftkit.results.duplicates import duplicates_line
 from ftkit.results.statistics import ALPHA
 
@@ -30,6 +31,7 @@ def notes(analysis: Analysis, timing: bool = True) -> list[str]:
     lines += _duplicates(analysis)
     lines += _comparisons(analysis)
     lines += baseline_lines(analysis, timing)
+    lines += search_notes(analysis)
     lines += _selected(analysis)
     lines += _published(analysis)
     if timing and done:

@@ -21,13 +21,14 @@ from ftkit.report.ablation_origin import collected, made_with
 from ftkit.report.ablation_table import STATUS, Column, columns, compact, record, status, table
 from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown
 from ftkit.report.page import fragment, to_html
+from ftkit.report.search_charts import budget_sentences
 from ftkit.report.theme import image
 from ftkit.storage import atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_PLOT = re.compile(r"(accuracy|cost|loss|validation|\d{2,}-(loss|validation|confusion))\.(svg|png)")
+_PLOT = re.compile(r"(accuracy|cost|budget|search-.+|loss|validation|\d{2,}-(loss|validation|confusion))\.(svg|png)")
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,13 @@ class Report:
         """Return the report as a document."""
         analysis = self.analysis
         cards = [Card(f"Row {row.number} ({row.name})", self.answers[row.number], row.question) for row in self.done]
+        searched = [name for name in self.plots if name == "budget" or name.startswith("search-")]
         made_with = [f"{name}: {values}" for name, values in self.made_with.items()]
         sections = [
             Section("Accuracy and cost", _uncompared(analysis), figures=self._figures("accuracy", "cost")),
             Section("Is fine-tuning worth it?", [*baseline_lines(analysis)]),
             Section("Variants", table=self._variants(), forms=("html",)),
+            Section("Search over settings", budget_sentences(analysis.rows), figures=self._figures(*searched)),
             Section("Learning curves", figures=self._figures("loss", "validation")),
             Section("Recall of each class", table=recalls(self._of_classes())),
             Section("What was asked, and found", cards=cards),

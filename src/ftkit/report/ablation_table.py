@@ -10,9 +10,11 @@ from typing import Any
 
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.folder import Format
+from ftkit.ablation.search import short_setting
 from ftkit.ablation.summary import RowSummary
 from ftkit.report.ablation_notes import changes, notes
 from ftkit.report.document import Table, table_lines
+from ftkit.report.search import searched
 from ftkit.run_folder import SplitName
 
 _TERMINAL = 150  # columns
@@ -102,6 +104,7 @@ def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
         "published_inside": row.published_inside,
         **(measured if timing else {}),
         "trainable_parameters": row.trainable,
+        **(searched(row) if row.choice else {}),
         "status": row.status,
         "converged": row.converged if row.test is not None else None,
         "notes": " / ".join(row.notes),
@@ -131,6 +134,7 @@ def columns(analysis: Analysis, timing: bool = True) -> list[Column]:
             main=True,
         ),
         Column("95% int.", "95% interval", _interval, main=True),
+        *search_columns(rows),
         Column(
             "mac. F1",
             "test macro F1, %",
@@ -157,6 +161,18 @@ def columns(analysis: Analysis, timing: bool = True) -> list[Column]:
         ),
     ]
     return [column for column in every if column.shown]
+
+
+def search_columns(rows: Sequence[RowSummary]) -> list[Column]:
+    """Return what a search chose for each row, and how the row does as its file says."""
+    if not any(row.choice for row in rows):
+        return []
+    test = _value("test", ".2f", 100)
+    return [
+        Column("setting", "chosen setting", lambda row: short_setting(row.choice and row.choice.setting), left=True),
+        Column("tries", "settings that were tried", lambda row: str(len(row.choice.tries)) if row.choice else ""),
+        Column("untuned", "test accuracy untuned, %", lambda row: test(row.untuned) if row.untuned else "", main=True),
+    ]
 
 
 def _value(name: str, form: str, scale: int = 1) -> Callable[[RowSummary], str]:

@@ -297,6 +297,18 @@ def _color(records: Records) -> alt.Color:
     return alt.Color("name:N", scale=alt.Scale(domain=names))
 
 
+def row_colors(names: Sequence[str]) -> alt.Color:
+    """Return the encoding that gives each row of an ablation its color; the legend picks rows."""
+    names = list(dict.fromkeys(names))
+    many = [f"hsl({360 * place // len(names)}, 62%, 52%)" for place in range(len(names))]
+    colors = CATEGORIES if len(names) <= len(CATEGORIES) else many
+    return alt.Color(
+        "name:N",
+        scale=alt.Scale(domain=names, range=colors[: len(names)]),
+        legend=alt.Legend(columns=2, labelLimit=120) if len(names) > 1 else None,
+    )
+
+
 def _with(scored: Named, figure: str, title: str) -> Named:
     """The files, named with one of their figures."""
     return [(f"{name}: {title} {report.figures[figure].text(3)}", report) for name, report in scored]

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 UNPARSED = -1  # the code of an answer that names neither class
 _NOTHING_POSITIVE = "nothing was answered with the positive class"
+Mode = Literal["min", "max"]
+_LOWER = ("loss", "perplexity", "error", "brier", "unparsed", "/fn", "/fp")  # is better
+
+
+def mode_of(monitor: str) -> Mode:
+    """Return whether lower or higher values of a metric are better, by its name.
+
+    Example:
+        >>> mode_of("val/loss"), mode_of("val/accuracy")
+        ('min', 'max')
+    """
+    return "min" if any(word in monitor.lower() for word in _LOWER) else "max"
 
 
 class Figure(NamedTuple):

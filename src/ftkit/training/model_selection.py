@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -12,23 +12,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from ftkit.errors import InputError, TrainingFailed, at_least
+from ftkit.results.metrics import Mode
 from ftkit.run_folder import BEST_CHECKPOINT
 from ftkit.storage import CHECKSUM_SUFFIX
 from ftkit.training.recorder import add_to_result, record_unfinished
 from ftkit.training.split_data import SplitDataModule
-
-Mode = Literal["min", "max"]
-_LOWER = ("loss", "perplexity", "error", "brier", "unparsed", "/fn", "/fp")  # is better
-
-
-def mode_of(monitor: str) -> Mode:
-    """Return whether lower or higher values of a metric are better, by its name.
-
-    Example:
-        >>> mode_of("val/loss"), mode_of("val/accuracy")
-        ('min', 'max')
-    """
-    return "min" if any(word in monitor.lower() for word in _LOWER) else "max"
 
 
 class EarlyStop(EarlyStopping):

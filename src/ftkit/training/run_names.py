@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+_ROW = re.compile(r"\d+_")
 _RUN_OF_ABLATION = re.compile(r"\.?(seed-\d+)(?:\.partial)?")
 
 
@@ -17,12 +18,16 @@ def run_names(folder: Path) -> dict[str, str]:
     Example:
         >>> run_names(Path("/runs/demo/02_first_token/.seed-123.partial"))["name"]
         '02_first_token/seed-123'
+        >>> run_names(Path("/runs/demo/02_first_token/lr-0.001/.seed-123.partial"))["name"]
+        '02_first_token/lr-0.001/seed-123'
     """
     folder = folder.absolute()
     names = {"folder": str(folder), "name": folder.name, "variant": folder.name, "group": ""}
     if found := _RUN_OF_ABLATION.fullmatch(folder.name):
-        variant = folder.parent.name
-        names |= {"name": f"{variant}/{found[1]}", "variant": variant, "group": folder.parents[1].name}
+        own, above = (_ROW.match(folder.parents[level].name) for level in (0, 1))
+        row = folder.parents[1 if above and not own else 0]  # the folder of a setting may lie between
+        name = folder.parent.relative_to(row.parent) / found[1]
+        names |= {"name": str(name), "variant": row.name, "group": row.parent.name}
     return names
 
 

@@ -1,0 +1,80 @@
+"""A search by LightningCLI: what is chosen is what the row gives with that setting, and the frozen part is shared."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_files import FILES, files_in
+
+from ftkit.cli import main
+from ftkit.training.feature_store import FeatureStore
+
+LR = "model.init_args.optimizer.init_args.lr"
+
+
+@pytest.fixture
+def ablation(tiny_config: Path, tmp_path: Path) -> Path:
+    """An ablation folder of one row over the tiny config, whose rate is 0.01."""
+    (tmp_path / "tiny/rows").mkdir(parents=True)
+    shutil.copy(tiny_config, tmp_path / "tiny/base.yaml")
+    (tmp_path / "tiny/rows/01_mean.yaml").write_text("# Mean?\nmodel:\n  init_args:\n    pooling: mean\n")
+    return tmp_path / "tiny"
+
+
+def test_what_is_chosen_is_what_the_row_gives_with_that_rate(
+    ablation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built: list[Any] = []
+    build = FeatureStore.build
+
+    def counted(self: FeatureStore, made_of: Any, *arguments: Any) -> Any:
+        built.append(made_of)
+        return build(self, made_of, *arguments)
+
+    monkeypatch.setattr(FeatureStore, "build", counted)
+    monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "cache"))
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    sweep: Sequence[str] = ["ablation", "run", str(ablation), "--out", str(out), "--seeds", "7"]
+    assert main([*sweep, "--set", f"{LR}=1e-6,0.01,3e-2"]) == 0
+    entries = [json.dumps(one, sort_keys=True, default=str) for one in built]
+    assert len(entries) == len(set(entries)) > 0  # nothing was computed again for the second and the third try
+    text = capsys.readouterr().out
+    assert "lr 0.0" in text
+    (chosen,) = (json.loads(line) for line in (out / "ledger.jsonl").open() if '"chosen"' in line)
+    setting, place = chosen["identity"]["setting"], out / chosen["cell"]
+    assert len(chosen["identity"]["tries"]) == 3
+    assert setting != {LR: 1e-6}
+    assert files_in(place / "seed-7") == FILES
+    rejected = next(place for place in (out / "01_mean").glob("lr-*/seed-7") if place.parent != out / chosen["cell"])
+    left = {name for name in FILES if "checkpoints/" not in name and name not in TESTED}
+    assert files_in(rejected) == left
+    configs = ["--config", str(ablation / "base.yaml"), "--config", str(ablation / "rows/01_mean.yaml")]
+    options = ["--trainer.default_root_dir", str(alone), "--seed_everything", "7", f"--{LR}", str(setting[LR])]
+    for command in ("fit", "test"):
+        assert main([command, *configs, *options]) == 0
+    for split in ("val", "test"):
+        name = f"predictions-{split}.tsv"
+        assert (place / "seed-7" / name).read_bytes() == (alone / name).read_bytes()
+    results = [json.loads((folder / "result.json").read_text()) for folder in (place / "seed-7", alone)]
+    assert results[0]["splits"] == results[1]["splits"]
+    assert results[0]["steps"] == results[1]["steps"]
+
+
+TESTED = {"predictions-train.tsv", "predictions-test.tsv"}
+
+
+def test_an_option_that_does_not_exist_is_an_error_with_exit_code_2(
+    ablation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["ablation", "run", str(ablation), "--out", str(out)]
+    assert main([*command, "--set", "model.init_args.optimizer.init_args.lrr=1,2"]) == 2
+    assert "row 01_mean: model.optimizer.lrr: no such option; fix: did you mean lr?" in capsys.readouterr().err
+    (ablation / "search.yaml").write_text("settings: {model.init_args.lora_rank: [1, 2]}\n")
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert f"{ablation / 'search.yaml'}: model.init_args.lora_rank: row 01_mean does not take it" in said
+    assert not list(out.glob("*/*"))
