@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -20,6 +21,7 @@ from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ray_executor import on_ray
 from ftkit.ablation.runner import ERROR_FILE, Event, Summary, run
 from ftkit.ablation.search import SEARCH_FILE, Search
+from ftkit.ablation.tuning import tune
 from ftkit.config_files import read_config
 from ftkit.errors import EnvironmentFault, ExitCode, InputError, TrainingFailed
 from ftkit.library_output import quiet_libraries, quiet_lightning
@@ -107,7 +109,7 @@ class Ablation:
                 force,
                 watched,
                 one_by_one if executor == "here" else on_ray,
-                sought,
+                None if sought is None else partial(tune, sought),
             )
         _refuse_failures(summary)
         return summary

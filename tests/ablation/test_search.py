@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from ftkit.ablation.ledger import Ledger
 from ftkit.ablation.runner import Event, Summary, run
 from ftkit.ablation.search import Search
 from ftkit.ablation.sweep import SweepRow, read_sweep
+from ftkit.ablation.tuning import tune
 from ftkit.commands.ablation import ablation_status, ablation_table
-from ftkit.errors import InputError
+from ftkit.errors import EnvironmentFault, InputError
 
 LR = "model.lr"
 # By learning rate, the right ones of 1000 validation and of 300 test examples: each row has another best rate.
@@ -39,8 +42,8 @@ class Tuned:
     def run(self, search: dict[str, Any] = GRID, engine: FakeEngine | None = None, seeds=(123,), **options) -> Summary:
         self.engine, self.events = engine or FakeEngine(), []
         folder = AblationFolder.load(self.folder)
-        sought = Search.read(search)
-        return run(folder, self.engine, self.out, seeds=seeds, on_event=self.events.append, search=sought, **options)
+        sought = partial(tune, Search.read(search))
+        return run(folder, self.engine, self.out, seeds=seeds, on_event=self.events.append, tune=sought, **options)
 
     def rows(self) -> list[SweepRow]:
         return list(read_sweep(self.out).rows)
@@ -387,3 +390,38 @@ def test_a_table_without_a_search_says_nothing_of_one(tuned: Tuned) -> None:
     assert "setting" not in text.partition("What was run")[0]
     assert "untuned" not in text
     assert "tries" not in ablation_table(tuned.out, "csv")
+
+
+def test_tpe_asks_for_one_try_after_the_other_and_a_resumed_search_for_the_same_ones(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    settings = {LR: {"low": 1e-3, "high": 1.0, "log": True}, "kind": ["a", "b"], "rank": {"low": 1, "high": 8}}
+    search = Search.read({"settings": settings, "sampler": "tpe", "tries": 14, "seed": 5})
+
+    def asked(values: list[float | None]) -> list[Any]:
+        return [search.propose(1, values[:count])[0] for count in range(len(values))]
+
+    values = [0.1 * place % 0.7 for place in range(14)]
+    assert search.propose(1, values) == []
+    assert asked(values) == asked(values)
+    failed = [*values[:3], None, *values[4:]]
+    assert asked(failed)[:4] == asked(values)[:4]
+    rates, kinds, ranks = zip(*([value for _, value in setting] for setting in asked(values)), strict=True)
+    assert all(1e-3 <= rate <= 1 for rate in rates)
+    assert set(kinds) == {"a", "b"}
+    assert all(isinstance(rank, int) for rank in ranks)
+
+    tuned = Tuned(tmp_path, {"01_row": {}, "02_row": {}})
+    tpe = {"settings": {"rank": {"low": 1, "high": 8}}, "sampler": "tpe", "tries": 5}
+    tuned.run(tpe)
+    choices = [row.choice for row in tuned.rows()]
+    assert [len(choice.tries) for choice in choices] == [len(choices[0].tries)] * 2
+    tuned.run(tpe)
+    assert tuned.engine.fitted == []
+    assert [row.choice for row in tuned.rows()] == choices
+
+
+def test_tpe_without_optuna_says_what_to_install(tuned: Tuned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(EnvironmentFault, match=r"Optuna is not installed .*pip install 'ftkit\[search\]'"):
+        tuned.run({**GRID, "sampler": "tpe", "tries": 3})
+    assert tuned.engine.fitted == []

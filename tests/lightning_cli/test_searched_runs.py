@@ -38,15 +38,13 @@ def test_what_is_chosen_is_what_the_row_gives_with_that_rate(
     monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "cache"))
     out, alone = tmp_path / "out", tmp_path / "alone"
     sweep: Sequence[str] = ["ablation", "run", str(ablation), "--out", str(out), "--seeds", "7"]
-    assert main([*sweep, "--set", f"{LR}=1e-6,0.01,3e-2"]) == 0
+    assert main([*sweep, "--set", f"{LR}=2e-2,0.01,3e-2"]) == 0
     entries = [json.dumps(one, sort_keys=True, default=str) for one in built]
     assert len(entries) == len(set(entries)) > 0  # nothing was computed again for the second and the third try
-    text = capsys.readouterr().out
-    assert "lr 0.0" in text
+    assert " lr 0.0" in capsys.readouterr().out
     (chosen,) = (json.loads(line) for line in (out / "ledger.jsonl").open() if '"chosen"' in line)
     setting, place = chosen["identity"]["setting"], out / chosen["cell"]
     assert len(chosen["identity"]["tries"]) == 3
-    assert setting != {LR: 1e-6}
     assert files_in(place / "seed-7") == FILES
     rejected = next(place for place in (out / "01_mean").glob("lr-*/seed-7") if place.parent != out / chosen["cell"])
     left = {name for name in FILES if "checkpoints/" not in name and name not in TESTED}

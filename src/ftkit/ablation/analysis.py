@@ -65,7 +65,7 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     baselines = {number for number, row in summaries.items() if row.baseline}
     apart = set() if origin.number in baselines else baselines
     against, named = _comparisons([row for row in sweep.rows if row.number not in apart], origin, converged)
-    summaries = _compared_untuned(sweep, origin, summaries, apart)
+    summaries |= _compared_untuned(sweep, origin, summaries, apart)
     machines = sorted({run.result.machine for row in sweep.rows for run in row.runs if run.result is not None})
     rows = [
         replace(
@@ -126,16 +126,18 @@ def _comparisons(
 
 def _compared_untuned(
     sweep: Sweep, origin: SweepRow, summaries: Mapping[int, RowSummary], apart: Collection[int]
-) -> Mapping[int, RowSummary]:
+) -> dict[int, RowSummary]:
     """Compare the rows as their files say with one another, where they were tuned; corrected by themselves."""
     known = {number: row.untuned for number, row in summaries.items() if row.untuned is not None}
     if not known:
-        return summaries
+        return {}
     rows = {row.number: before_tuning(row) for row in sweep.rows if row.number not in apart}
     converged = {number for number, row in summaries.items() if known.get(number, row).converged}
     against, _ = _comparisons(list(rows.values()), rows[origin.number], converged)
-    found = {number: replace(row, comparison=against.get(number)) for number, row in known.items()}
-    return {number: replace(row, untuned=found.get(number)) for number, row in summaries.items()}
+    return {
+        number: replace(summaries[number], untuned=replace(row, comparison=against.get(number)))
+        for number, row in known.items()
+    }
 
 
 def _compared(row: SweepRow, other: SweepRow) -> Comparison | None:

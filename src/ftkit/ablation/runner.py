@@ -16,11 +16,11 @@ from typing import Any, Literal
 import yaml  # type: ignore[import-untyped]
 
 from ftkit.ablation.executor import Engine, Executor, Job, Outcome, Stage, one_by_one
-from ftkit.ablation.folder import AblationFolder, Run
+from ftkit.ablation.folder import AblationFolder, Row, Run
 from ftkit.ablation.identity import changes
 from ftkit.ablation.ledger import Entry, Ledger, Status
 from ftkit.ablation.result import Result
-from ftkit.ablation.search import Search, nested
+from ftkit.ablation.search import nested
 from ftkit.ablation.sweep import write_description
 from ftkit.errors import EnvironmentFault, ExitCode, InputError, UnavailableError
 from ftkit.lock import exclusive
@@ -84,7 +84,7 @@ def run(
     force: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
     executor: Executor = one_by_one,
-    search: Search | None = None,
+    tune: Tune | None = None,
 ) -> Summary:
     """Make the runs that are not finished.
 
@@ -101,7 +101,7 @@ def run(
         force: Repeat runs even if they are done.
         on_event: Called at each step.
         executor: Executes the runs; here, one after the other, if not given.
-        search: What to try for each row; see :mod:`ftkit.ablation.tuning`.
+        tune: Tries settings for each row first, see :func:`ftkit.ablation.tuning.tune`.
 
     Returns:
         The status of each run.
@@ -116,10 +116,8 @@ def run(
         if notice:
             on_event(Event("notice", notice))
         sweep = SweepRunner(ablation, engine, executor, out, overlays, on_event)
-        if search is not None:
-            from ftkit.ablation.tuning import tune
-
-            return tune(sweep, search, chosen, seeds, force)
+        if tune is not None:
+            return tune(sweep, chosen, seeds, force)
         return sweep.run([Run(row, seed) for row in chosen for seed in seeds], force)
 
 
@@ -318,3 +316,7 @@ class SweepRunner:
         """Remove what a killed sweep left; the lock is ours, so nobody works in it."""
         for leftover in (*self.out.glob(f"*/.seed-*{_PARTIAL}"), *self.out.glob(f"*/*/.seed-*{_PARTIAL}")):
             shutil.rmtree(leftover)
+
+
+Tune = Callable[[SweepRunner, Sequence[Row], Sequence[int], bool], Summary]
+"""Makes the runs of rows and seeds in a way of its own; the last argument is ``force``."""

@@ -107,7 +107,7 @@ class Search:
             raise InputError("no such key", file=file, field=unknown[0], fix=f"use {', '.join(known)}")
         settings = {**_mapping(content.get("settings"), file, "settings"), **dict(map(_option, options))}
         rows = _mapping(content.get("rows"), file, "rows")
-        search = cls(
+        return cls(
             **{
                 **content,
                 "settings": {path: _values(values, file, path) for path, values in settings.items()},
@@ -117,10 +117,8 @@ class Search:
             },
             file=file,
         )
-        search._check()
-        return search
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         on_validation = isinstance(self.monitor, str) and not self.monitor.startswith("test")
         for name, is_right, fix in (
             ("tries", _is_count(self.tries), "write a whole number from 1 on"),
@@ -264,14 +262,14 @@ def nested(setting: Setting) -> dict[str, Any]:
     return config
 
 
-def short_setting(setting: Mapping[str, Any] | None) -> str:
-    """Return a setting in words; nothing for none.
+def short_setting(setting: Mapping[str, Any]) -> str:
+    """Return a setting in words.
 
     Example:
         >>> short_setting({"model.init_args.optimizer.init_args.lr": 0.0003})
         'lr 0.0003'
     """
-    return ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in (setting or {}).items())
+    return ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in setting.items())
 
 
 def _is_count(value: Any, least: int = 1) -> bool:

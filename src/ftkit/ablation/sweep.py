@@ -16,6 +16,7 @@ from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.result import Result
 from ftkit.errors import FormatError, InputError
 from ftkit.lock import running_since
+from ftkit.results.metrics import Mode
 from ftkit.run_folder import FORMAT, RESULT_FILE, predictions_file, refuse_other_format
 from ftkit.storage import atomic_write
 
@@ -84,11 +85,17 @@ class Choice:
 
     setting: Mapping[str, Any]
     monitor: str
-    mode: str
+    mode: Mode
     value: float
     seeds: Sequence[int]
     tries: Sequence[tuple[Mapping[str, Any], Sequence[float | None]]]
     looks: int = 1
+
+    @property
+    def results(self) -> list[tuple[Mapping[str, Any], list[float]]]:
+        """Return the settings that have a value for every seed, with these values."""
+        known = [(setting, [value for value in values if value is not None]) for setting, values in self.tries]
+        return [(setting, values) for setting, values in known if len(values) == len(self.seeds)]
 
     @property
     def edges(self) -> dict[str, str]:

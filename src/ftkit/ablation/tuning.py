@@ -15,30 +15,28 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ftkit.ablation.folder import Row, Run
 from ftkit.ablation.identity import flatten
 from ftkit.ablation.ledger import Entry, Ledger
 from ftkit.ablation.result import Result
+from ftkit.ablation.runner import Summary, SweepRunner
 from ftkit.ablation.search import Search, Setting, short_setting
 from ftkit.ablation.sweep import choices, write_description
 from ftkit.errors import InputError
 from ftkit.run_folder import RESULT_FILE
 from ftkit.storage import key_of
 
-if TYPE_CHECKING:
-    from ftkit.ablation.runner import Summary, SweepRunner
-
 Plans = dict[Run, dict[str, Any] | str]
 
 
-def tune(sweep: SweepRunner, search: Search, rows: Sequence[Row], seeds: Sequence[int], force: bool) -> Summary:
+def tune(search: Search, sweep: SweepRunner, rows: Sequence[Row], seeds: Sequence[int], force: bool) -> Summary:
     """Search, choose and test; see :func:`ftkit.ablation.runner.run`.
 
     Args:
-        sweep: Holds the lock of the output folder.
         search: What is tried.
+        sweep: Holds the lock of the output folder.
         rows: The rows.
         seeds: Each try is trained with each of them, and with those of earlier searches in the folder.
         force: Repeat finished runs.

@@ -169,10 +169,14 @@ def search_columns(rows: Sequence[RowSummary]) -> list[Column]:
         return []
     test = _value("test", ".2f", 100)
     return [
-        Column("setting", "chosen setting", lambda row: short_setting(row.choice and row.choice.setting), left=True),
+        Column("setting", "chosen setting", _setting, left=True),
         Column("tries", "settings that were tried", lambda row: str(len(row.choice.tries)) if row.choice else ""),
         Column("untuned", "test accuracy untuned, %", lambda row: test(row.untuned) if row.untuned else "", main=True),
     ]
+
+
+def _setting(row: RowSummary) -> str:
+    return short_setting(row.choice.setting) if row.choice else ""
 
 
 def _value(name: str, form: str, scale: int = 1) -> Callable[[RowSummary], str]:

@@ -42,7 +42,7 @@ def budgets(rows: Sequence[RowSummary]) -> dict[str, TuningCurve]:
     """Return the tuning curves of rows with two tries or more, by number and name."""
     tuned = {f"{row.number} {row.name}": row.choice for row in rows if row.choice is not None}
     most = max((len(choice.tries) for choice in tuned.values()), default=0)
-    known = {name: (choice, _means(choice)) for name, choice in tuned.items()}
+    known = {name: (choice, [fmean(values) for _, values in choice.results]) for name, choice in tuned.items()}
     return {
         name: tuning_curve(values, max(most, _BUDGET), choice.mode, _ends(choice, values))
         for name, (choice, values) in known.items()
@@ -64,10 +64,6 @@ def budget_sentences(rows: Sequence[RowSummary]) -> list[str]:
     return [f"Expected to be the best on validation by {choices[0].monitor}: {', '.join(parts)} tries."]
 
 
-def _means(choice: Choice) -> list[float]:
-    return [fmean(values) for _, values in choice.tries if None not in values]  # type: ignore[type-var]
-
-
 def _ends(choice: Choice, values: Sequence[float]) -> tuple[float, float]:
     """Return what bounds the results: 0 and 1 of a share; of a loss, what was seen."""
     low, high = min(values), max(values)
@@ -87,8 +83,8 @@ def _records(tuned: Mapping[str, Choice], path: str) -> list[dict[str, Any]]:
             "setting": ", ".join(f"{option}: {value}" for option, value in setting.items()),
         }
         for name, choice in tuned.items()
-        for setting, values in choice.tries
-        if None not in values and only_numbers([setting.get(path)])
+        for setting, values in choice.results
+        if only_numbers([setting.get(path)])
     ]
     return records if len({record["x"] for record in records}) > 1 else []
 
