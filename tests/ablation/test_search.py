@@ -17,6 +17,7 @@ from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ledger import Ledger
 from ftkit.ablation.runner import Event, Summary, run
 from ftkit.ablation.search import Search
+from ftkit.ablation.sides import read_side
 from ftkit.ablation.sweep import SweepRow, read_sweep
 from ftkit.ablation.tuning import tune
 from ftkit.commands.ablation import ablation_status, ablation_table
@@ -425,3 +426,18 @@ def test_tpe_without_optuna_says_what_to_install(tuned: Tuned, monkeypatch: pyte
     with pytest.raises(EnvironmentFault, match=r"Optuna is not installed .*pip install 'ftkit\[search\]'"):
         tuned.run({**GRID, "sampler": "tpe", "tries": 3})
     assert tuned.engine.fitted == []
+
+
+def test_a_verdict_takes_the_chosen_runs_of_a_row_and_counts_what_was_tried(tuned: Tuned) -> None:
+    tuned.run(seeds=(123, 124))
+    side = read_side(tuned.out / "02_high")
+    assert side.tries == 3
+    assert {seed: path.parent for seed, path in side.files.items()} == {
+        seed: tuned.out / f"02_high/lr-1.0/seed-{seed}" for seed in (123, 124)
+    }
+    for place in ("02_high/lr-1.0/seed-124", "02_high/seed-123"):
+        one = read_side(tuned.out / place)
+        assert [path.parent for path in one.files.values()] == [tuned.out / place]
+        assert one.tries == 3
+    with pytest.raises(InputError, match="has no finished run"):
+        read_side(tuned.out / "02_high/lr-0.1/seed-123")  # which was not tested

@@ -80,8 +80,8 @@ def _of_row(given: str, folder: Path, split: str, only: Path | None) -> Side:
     """Return a row, or the one run of it that lies in ``only``."""
     sweep = read_sweep(folder.parent)
     row = next((row for row in sweep.rows if any(folder in run.directory.parents for run in row.runs)), None)
-    of_row = [run for run in (*row.done, *row.untuned) if run.result] if row and only else row.done if row else []
-    done = [run for run in of_row if only in (None, run.directory)][:1 if only else None]
+    runs = () if row is None else row.done if only is None else (*row.done, *row.untuned, *row.tries)
+    done = list({run.directory: run for run in runs if run.result and only in (None, run.directory)}.values())
     if row is None or not done:
         fix = f"see `ftkit ablation status {folder.parent}`"
         raise InputError("has no finished run, according to the ledger", file=given, fix=fix)
