@@ -1,5 +1,6 @@
 """What all tests share: no network, one thread, tiny models with their tokenizers, messages and a config."""
 
+import gc
 import os
 import signal
 import socket
@@ -60,6 +61,13 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imports_are_no_garbage() -> None:
+    """Take what was imported so far out of the garbage collector's view, which every training calls."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

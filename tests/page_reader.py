@@ -35,7 +35,8 @@ class Page(HTMLParser):
         assert "<" not in text  # no text of a user can end the script
         self.charts: list[dict[str, Any]] = json.loads(text, parse_constant=lambda name: 1 / 0)
         for chart in self.charts:
-            alt.Chart.from_dict(chart)  # checks it against the schema, which takes too long for every report
+            # Checked against the schema, which takes too long for every report, or with all records.
+            alt.Chart.from_dict({**chart, "datasets": {name: rows[:1] for name, rows in chart["datasets"].items()}})
             assert vl_convert.vegalite_to_svg(chart).startswith("<svg")
         assert "default-src 'none'" in html
 
