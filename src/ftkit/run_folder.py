@@ -31,6 +31,11 @@ def predictions_file(split: str) -> str:
     return f"predictions-{split}.tsv"
 
 
+def examples_file(split: str) -> str:
+    """Return the name of the file with what is known of the examples of a split."""
+    return f"examples-{split}.tsv"
+
+
 def newest_run(name: str | None = None) -> Path | None:
     """Return the folder below ``runs`` in the current folder that was trained last; None without one.
 

@@ -20,6 +20,7 @@ from ftkit.classifier.spam import SpamDataModule
 from ftkit.errors import InputError
 from ftkit.examples.records import RecordSource
 from ftkit.examples.sources import open_source
+from ftkit.training import split_data
 
 CLASSES = ("bad", "fine", "good")
 Prepare = Callable[..., TextClassificationDataModule]
@@ -171,6 +172,22 @@ def test_frames_lists_and_given_splits(prepare: Prepare) -> None:
     assert "3 of 30 train examples held out, split_seed 123" in held.report["held_out"]
     assert held.data_sha256 != prepare(frame).data_sha256
     assert prepare(frame, fractions=(1.0, 0.0)).report["sizes"] == {"train": 30, "val": 0, "test": 0}
+
+
+def test_the_texts_of_val_and_test_and_their_duplicates_are_known(
+    prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, test = rows(text="text"), [{"text": "BAD  3", "label": "bad"}, {"text": "xyz", "label": "good"}]
+    data = prepare(train, val=rows(), test=test)
+    found = data.known_examples("test")
+    assert found is not None
+    assert (list(found.texts), list(found.duplicate)) == (["BAD  3", "xyz"], ["normalized", ""])
+    val = data.known_examples("val")
+    assert val is not None
+    assert set(val.duplicate) == {"exact"}
+    assert data.known_examples("train") is None
+    monkeypatch.setattr(split_data, "EXACT_TEXTS", 61)
+    assert prepare(train, val=rows(), test=test).known_examples("test") is None
 
 
 def test_ids_and_other_columns_come_along(prepare: Prepare) -> None:

@@ -282,9 +282,8 @@ def test_the_files_are_rebuilt_from_the_run_folders_alone(tmp_path: Path, capsys
     assert printed.startswith(f"{folder / 'report.html'}, and ")
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     plots = ["accuracy", "cost", "loss", "validation", *(f"0{row}-confusion" for row in (1, 2, 5, 6, 7))]
-    assert names == sorted(
-        ["report.csv", "report.html", "report.md", *(f"plots/{p}.{e}" for p in plots for e in ("png", "svg"))]
-    )
+    files = ["changes.tsv", "report.csv", "report.html", "report.md"]
+    assert names == sorted([*files, *(f"plots/{p}.{e}" for p in plots for e in ("png", "svg"))])
     assert all((folder / "plots" / f"{plot}.png").read_bytes().startswith(b"\x89PNG") for plot in plots)
     records = list(csv.DictReader(io.StringIO((folder / "report.csv").read_text())))
     assert float(records[1]["difference"]) == pytest.approx(-0.23)

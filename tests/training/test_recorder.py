@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ftkit.errors import ExitCode, InputError, TrainingFailed
+from ftkit.results.known_examples import KnownExamples
 from ftkit.run_folder import RESULT_FILE
 from ftkit.training.guards import FiniteGuard
 from ftkit.training.recorder import RunRecorder
@@ -75,6 +77,19 @@ def trainer(folder: Path, **options: Any) -> L.Trainer:
             **options,
         },
     )
+
+
+class KnownData(Data):
+    def known_examples(self, split: str) -> KnownExamples | None:
+        return None if split == "train" else KnownExamples(["a"], ["near"], np.array([4]), ["Call me"])
+
+
+def test_what_is_known_of_the_examples_lies_beside_the_predictions(tmp_path: Path) -> None:
+    trainer(tmp_path).test(Threshold(), KnownData(), verbose=False)
+    assert rows(tmp_path / "examples-test.tsv")[1:] == [["a", "near", "4", "Call me"]]
+    assert not (tmp_path / "examples-train.tsv").exists()
+    trainer(tmp_path / "plain").test(Threshold(), Data(), verbose=False)
+    assert not (tmp_path / "plain/examples-test.tsv").exists()
 
 
 def result(folder: Path) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from ftkit.ablation.summary import RowSummary, before_tuning, summarize
 from ftkit.ablation.sweep import Sweep, SweepRow, read_sweep
 from ftkit.errors import InputError
 from ftkit.results.comparison import Comparison, corrected
+from ftkit.results.known_examples import DuplicatesEffect, KnownExamples, beside, known_examples
+from ftkit.results.scan import AnswerFile
 
 _NAMED_ROW = re.compile(r"\brow (\d+)\b")
 
@@ -30,6 +32,7 @@ class Analysis:
         machines: What the rows ran on; with more than one, costs cannot be compared.
         best_baseline: The baseline with the best validation accuracy, of equal ones the first; None without baselines.
         over_baseline: The comparisons of trained rows with it, by row number, corrected among themselves.
+        known: What the run folders know of the test examples: a duplicate in train is one in that of any row.
     """
 
     sweep: Sweep
@@ -38,6 +41,7 @@ class Analysis:
     machines: Sequence[str]
     best_baseline: RowSummary | None = None
     over_baseline: Mapping[int, Comparison] = field(default_factory=dict)
+    known: KnownExamples | None = None
 
     @property
     def comparisons(self) -> int:
@@ -61,10 +65,12 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     sweep = read_sweep(directory)
     origin = _reference(sweep, reference)
     summaries = {row.number: summarize(row, sweep.published) for row in sweep.rows}
+    known = known_examples(beside(run.test_predictions) for row in sweep.rows for run in row.done)
+    answers = {row.number: _marked(known, over_seeds([run.answers for run in row.done])) for row in sweep.rows}
     converged = {number for number, row in summaries.items() if row.converged}
     baselines = {number for number, row in summaries.items() if row.baseline}
     apart = set() if origin.number in baselines else baselines
-    against, named = _comparisons([row for row in sweep.rows if row.number not in apart], origin, converged)
+    against, named = _comparisons([row for row in sweep.rows if row.number not in apart], origin, converged, known)
     summaries |= _compared_untuned(sweep, origin, summaries, apart)
     machines = sorted({run.result.machine for row in sweep.rows for run in row.runs if run.result is not None})
     rows = [
@@ -73,6 +79,7 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
             comparison=against.get(row.number),
             named=named.get(row.number),
             differs=None if row is origin or row.number in apart else _differences(origin, row),
+            duplicates=None if (found := answers[row.number]) is None else DuplicatesEffect.of(found),
         )
         for row in sweep.rows
     ]
@@ -80,8 +87,8 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
         rows = _with_front(rows)
     best = _best_baseline(rows)
     trained = [row for row in sweep.rows if row.number not in baselines]
-    over = {} if best is None else _over(sweep.rows[rows.index(best)], trained, converged)
-    return Analysis(sweep, rows, rows[sweep.rows.index(origin)], machines, best, over)
+    over = {} if best is None else _over(sweep.rows[rows.index(best)], trained, converged, known)
+    return Analysis(sweep, rows, rows[sweep.rows.index(origin)], machines, best, over, known)
 
 
 def _reference(sweep: Sweep, number: int | None) -> SweepRow:
@@ -98,21 +105,23 @@ def _best_baseline(rows: Sequence[RowSummary]) -> RowSummary | None:
     return max(known)[2] if known else None
 
 
-def _over(best: SweepRow, rows: Sequence[SweepRow], converged: Collection[int]) -> dict[int, Comparison]:
+def _over(
+    best: SweepRow, rows: Sequence[SweepRow], converged: Collection[int], known: KnownExamples | None
+) -> dict[int, Comparison]:
     """Return the comparisons of rows with the best baseline by row, corrected for their number."""
-    made = [(row.number, found) for row in rows if (found := _compared(row, best)) is not None]
+    made = [(row.number, found) for row in rows if (found := _compared(row, best, known)) is not None]
     judged = corrected([one for _, one in made])
     return {row: replace(one, converged=row in converged) for (row, _), one in zip(made, judged, strict=True)}
 
 
 def _comparisons(
-    rows: Sequence[SweepRow], origin: SweepRow, converged: Collection[int]
+    rows: Sequence[SweepRow], origin: SweepRow, converged: Collection[int], known: KnownExamples | None = None
 ) -> tuple[Mapping[int, Comparison], Mapping[int, tuple[int, Comparison]]]:
     """Return comparisons by row, with the reference and with a named row, corrected for their number."""
     others = [row for row in rows if row is not origin]
     pairs = [(row, origin) for row in others]
     pairs += [(row, other) for row in others for other in others if other is not row and _names(row, other)]
-    made = [(row, other, found) for row, other in pairs if (found := _compared(row, other)) is not None]
+    made = [(row, other, found) for row, other in pairs if (found := _compared(row, other, known)) is not None]
     against: dict[int, Comparison] = {}
     named: dict[int, tuple[int, Comparison]] = {}
     for (row, other, _), found in zip(made, corrected([found for _, _, found in made]), strict=True):
@@ -140,11 +149,15 @@ def _compared_untuned(
     }
 
 
-def _compared(row: SweepRow, other: SweepRow) -> Comparison | None:
+def _compared(row: SweepRow, other: SweepRow, known: KnownExamples | None) -> Comparison | None:
     """Compare two rows over the seeds that both have."""
     seeds = sorted({run.seed for run in row.done} & {run.seed for run in other.done})
     ours, theirs = (over_seeds([run.answers for run in one.done if run.seed in seeds]) for one in (row, other))
-    return compare(ours, theirs, seeds)
+    return compare(_marked(known, ours), theirs, seeds)
+
+
+def _marked(known: KnownExamples | None, answers: AnswerFile | None) -> AnswerFile | None:
+    return answers if known is None or answers is None else known.mark(answers)
 
 
 def _names(row: SweepRow, other: SweepRow) -> bool:

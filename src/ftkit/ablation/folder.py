@@ -14,7 +14,7 @@ from ftkit.ablation.search import Setting, setting_name, short_setting
 from ftkit.config_files import read_config
 from ftkit.errors import InputError
 
-Format = Literal["text", "markdown", "csv", "spreadsheet"]  # how a table can be printed
+Format = Literal["text", "markdown", "csv", "json", "spreadsheet"]  # how a table can be printed
 _LABEL = re.compile(r"(\d+)_([A-Za-z0-9][A-Za-z0-9_.-]*)")
 _ROW_FILE = re.compile(_LABEL.pattern + r"\.ya?ml")
 _SELECTION = re.compile(r"(\d+)(?:-(\d+))?")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from ftkit.ablation.result import Split
 from ftkit.errors import InputError
@@ -15,7 +16,7 @@ from ftkit.results import comparison
 from ftkit.results.class_metrics import class_values, present
 from ftkit.results.comparison import Comparison
 from ftkit.results.paired import sign_flip_test
-from ftkit.results.predictions import Predictions, read_predictions
+from ftkit.results.predictions import Predictions, identities, read_predictions
 from ftkit.results.preferences import CHOSEN, REJECTED, TIE, TIED, WON, half_points, is_preference
 from ftkit.results.scan import MAX_LABELS, AnswerFile
 from ftkit.results.several_classes import in_order, why_no_classes
@@ -75,7 +76,7 @@ def read_run_answers(path: Path, counted: Split | None) -> RunAnswers:
     classes = _classes(found, labels, answers)
     return RunAnswers(
         path=path,
-        identity=np.array([hash(text) for text in found.ids]),
+        identity=identities(pa.array(found.ids)),
         target=np.array([hash(text) for text in labels]),
         correct=points,
         pairs=Counter(zip(labels, answers, strict=True) if classes or len(set(labels)) <= _MOST_CLASSES else ()),

@@ -16,6 +16,7 @@ from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.run_answers import over_seeds
 from ftkit.ablation.sweep import Choice, RunState, SweepRow
 from ftkit.results.comparison import Comparison
+from ftkit.results.known_examples import DuplicatesEffect
 from ftkit.results.preferences import WON, interval_of_counts
 from ftkit.results.statistics import seed_spread, wilson_limits
 from ftkit.run_folder import SplitName
@@ -59,6 +60,7 @@ class RowSummary:
         on_front: Whether no other row is as accurate, as fast and as small; None if that cannot be said.
         choice: What a search chose; the other figures are of that setting.
         untuned: Of a row that was tuned, the same figures of the row as its file says, if that was run.
+        duplicates: Test accuracy with and without the examples that have a duplicate in train, where they are known.
     """
 
     number: int
@@ -91,6 +93,7 @@ class RowSummary:
     on_front: bool | None = None
     choice: Choice | None = None
     untuned: RowSummary | None = None
+    duplicates: DuplicatesEffect | None = None
 
     @property
     def label(self) -> str:

@@ -55,6 +55,11 @@ class RunState:
         """Return whether the run was made elsewhere."""
         return EXTERNAL in self.identity
 
+    @property
+    def test_predictions(self) -> Path:
+        """Return where its prediction file is, if it left one."""
+        return self.directory / predictions_file("test")
+
     @cached_property
     def answers(self) -> RunAnswers | None:
         """Return the answers to the test examples; None if the run left no prediction file.
@@ -62,7 +67,7 @@ class RunState:
         Raises:
             InputError: The prediction file is damaged or does not fit ``result.json``.
         """
-        path = self.directory / predictions_file("test")
+        path = self.test_predictions
         from ftkit.ablation.run_answers import read_run_answers  # with scipy, which running a sweep does not need
 
         counted = None if self.result is None else self.result.splits.get("test")

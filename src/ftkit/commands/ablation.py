@@ -85,8 +85,8 @@ def ablation_table(directory: Path, format: Format = "text", timing: bool = True
 
     Args:
         directory: The output folder of `ftkit ablation run`.
-        format: For a terminal, as Markdown, as unrounded CSV, or as CSV in which a spreadsheet takes no cell for a
-            formula.
+        format: For a terminal, as Markdown, as unrounded CSV or JSON, or as CSV in which a spreadsheet takes no cell
+            for a formula.
         timing: With what differs from run to run: seconds, memory, checkpoint size and the front made of them.
         reference: The number of the row to compare with; the first row if not given.
 

@@ -26,19 +26,31 @@ _SHAPED = {
 }  # fmt: skip
 
 
-def audit_command(config: list[Path], *, json: bool = False, html: Path | None = None, **options: Any) -> Audit:
+def audit_command(
+    config: list[Path],
+    *,
+    json: bool = False,
+    html: Path | None = None,
+    examples: Path | None = None,
+    **options: Any,
+) -> Audit:
     """Find examples that a data set has more than once; count labels, empty texts and lengths.
 
     Args:
         config: The config files that `ftkit fit` would be given, in the same order; none with `--train`.
         json: Print JSON, with all pairs.
         html: Write a page with the pairs side by side to this file.
+        examples: Write the test examples, or without any those of val, with their duplicates and texts to this file
+            (.tsv), for `ftkit evaluate --examples`.
         **options: Those of :func:`audit`.
     """
     found = audit(*(config or ()), **options)
     if html is not None:
         with atomic_write(html) as file:
             file.write(to_html(found.document()))
+    if examples is not None:
+        split = max(SPLITS, key=lambda name: (len(found.known_examples(name).ids) > 0, SPLITS.index(name)))
+        found.known_examples(split).write(examples)
     print(found.to_json() if json else found)
     return found
 

@@ -13,6 +13,7 @@ from ftkit.report.evaluate import evaluate, is_saved
 from ftkit.report.exact_report import ExactEvaluation
 from ftkit.report.page import to_html
 from ftkit.report.preference_report import PreferenceEvaluation
+from ftkit.results.changes import write_rows
 from ftkit.storage import atomic_write
 
 
@@ -24,6 +25,7 @@ def evaluate_command(
     json: bool = False,
     markdown: bool = False,
     html: Path | None = None,
+    changes: Path | None = None,
     **options: Any,
 ) -> Evaluation | ClassEvaluation | ExactEvaluation | PreferenceEvaluation:
     """Report on prediction files and print the report.
@@ -37,7 +39,8 @@ def evaluate_command(
         unrounded: Print all digits.
         json: Print JSON, always with all digits.
         markdown: Print Markdown.
-        html: Write a page with plots to this file.
+        html: Write a page with plots to this file, with `--against` also what changed, example by example.
+        changes: Write what changed, example by example, to this file (.tsv).
         **options: Those of :func:`ftkit.report.evaluate.evaluate`.
 
     Returns:
@@ -57,11 +60,18 @@ def evaluate_command(
             got=save_threshold,
             fix="name a file that ends in .json",
         )
+    if changes is not None and options.get("against") is None:
+        raise InputError("there is nothing to compare with", field="changes", fix="give --against as well")
     evaluation = evaluate(files, digits=None if unrounded else 4, **options)
     if isinstance(evaluation, Evaluation) and evaluation.threshold is not None and save_threshold is not None:
         evaluation.threshold.save(save_threshold)
     if html is not None:
         with atomic_write(html) as file:
             file.write(to_html(evaluation.document(figures=True)))
+    if changes is not None:
+        names = dict(zip((str(model.path) for model in evaluation.models), evaluation.names, strict=True))
+        rows = [{"file": names[str(one.after.path)], **row} for one in evaluation.changes for row in one.rows()]
+        with atomic_write(changes) as file:
+            write_rows(file, rows)
     print(evaluation.to_json() if json else to_markdown(evaluation.document()) if markdown else evaluation)
     return evaluation

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,9 @@ def crossing(splits: Mapping[SplitName, Iterable[LabeledText]]) -> dict[str, dic
     return counts
 
 
-def find_duplicates(splits: Mapping[SplitName, Sequence[LabeledText]], threshold: float = 0.6) -> Found:
+def find_duplicates(
+    splits: Mapping[SplitName, Sequence[LabeledText]], threshold: float = 0.6, near: bool = True
+) -> Found:
     """Find the duplicates of all examples, within and between splits.
 
     Exact ones have the same text and images. The texts of normalized ones are the same to :func:`normalized`. The
@@ -94,6 +97,7 @@ def find_duplicates(splits: Mapping[SplitName, Sequence[LabeledText]], threshold
     Args:
         splits: The examples by split; the keys of images are :func:`~ftkit.examples.similarity.image_key`.
         threshold: Jaccard similarity from which texts are near-duplicates.
+        near: Whether to look for near-duplicates; without, keys of images may be any.
     """
     examples = [example for name in SPLITS for example in splits.get(name, ())]
     split = np.repeat(range(len(SPLITS)), [len(splits.get(name, ())) for name in SPLITS])
@@ -101,6 +105,8 @@ def find_duplicates(splits: Mapping[SplitName, Sequence[LabeledText]], threshold
     texts, unit = [normalized(example.text) for example in examples], _numbered(key for key, _ in _keyed(examples))
     exact = _numbered((one.text, one.images) if _filled(one) else place for place, one in enumerate(examples))
     kinds = {"exact": count_duplicates(exact, split, label), "normalized": count_duplicates(unit, split, label)}
+    if not near:
+        return Found(kinds, {})
     images: list[Any] = [image for example in examples for image in example.images]
     if not images:
         first = np.unique(unit, return_index=True)[1]
@@ -118,6 +124,13 @@ def find_duplicates(splits: Mapping[SplitName, Sequence[LabeledText]], threshold
     return Found(
         kinds, {kind: count_duplicates(_numbered(images), where, none, edges) for kind, edges in looks.items()}
     )
+
+
+@lru_cache(1)  # fit, test and the runs of an ablation ask for the same
+def duplicates_of(splits: tuple[tuple[LabeledText, ...], ...]) -> Mapping[str, Duplicates]:
+    """Return the duplicates of train, val and test by kind; of examples with images only those with the same ones."""
+    with_images = any(example.images for split in splits for example in split)
+    return find_duplicates(dict(zip(SPLITS, splits, strict=True)), near=not with_images).examples
 
 
 def _near(texts: Sequence[str], threshold: float, recall: list[int]) -> Iterator[Pairs]:

@@ -10,6 +10,7 @@ from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.result import Result
 from ftkit.ablation.summary import RowSummary, seeds_text
 from ftkit.report.ablation_baselines import baseline_lines
+from ftkit.report.duplicates import dependences
 from ftkit.report.search import search_notes
 from ftkit.results.duplicates import duplicates_line
 from ftkit.results.statistics import ALPHA
@@ -43,6 +44,11 @@ def _duplicates(analysis: Analysis) -> Iterator[str]:
     results = [cell.result.raw for row in analysis.sweep.rows for cell in row.runs if cell.result is not None]
     found = (duplicates_line(counts) for raw in results if (counts := (raw.get("data") or {}).get("duplicates")))
     yield from (f"{line}." for line in dict.fromkeys(found))
+    effects = [row.duplicates for row in analysis.rows if row.duplicates is not None and row.duplicates.n_in_train]
+    if effects:
+        n, of = effects[0].n_in_train, effects[0].n_in_train + effects[0].n_rest
+        yield f"no dup.: test without the {n:,} of {of:,} examples that have a duplicate or near-duplicate in train."
+        yield from dependences((row.label, row.comparison) for row in analysis.rows)
 
 
 def _figures(analysis: Analysis) -> Iterator[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +21,13 @@ from ftkit.report.ablation_examples import examples
 from ftkit.report.ablation_notes import changed_settings, changes, notes
 from ftkit.report.ablation_origin import collected, made_with
 from ftkit.report.ablation_table import STATUS, Column, columns, compact, record, status, table
+from ftkit.report.changes import changes_sections
 from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown
+from ftkit.report.duplicates import duplicates_section
 from ftkit.report.page import fragment, to_html
 from ftkit.report.search_charts import budget_sentences
 from ftkit.report.theme import image
+from ftkit.results.changes import Changes, write_rows
 from ftkit.storage import atomic_write
 
 if TYPE_CHECKING:
@@ -63,6 +68,21 @@ class Report:
         import pandas as pd
 
         return pd.DataFrame([record(row) for row in self.analysis.rows])
+
+    @cached_property
+    def changes(self) -> list[tuple[str, Changes]]:
+        """What each row answers otherwise than the reference with the same seed, example by example."""
+        analysis = self.analysis
+        runs = {row.number: {run.seed: run.answers for run in row.done} for row in analysis.sweep.rows}
+        before, found = runs[analysis.reference.number], []
+        for row in analysis.rows:
+            for seed in row.comparison.seeds if row.comparison is not None else ():
+                name = f"{row.number} {row.name}" + (f", seed {seed}" if len(before) > 1 else "")
+                ours, theirs = runs[row.number][seed], before[seed]
+                assert ours is not None
+                assert theirs is not None
+                found.append((name, Changes(ours, theirs, analysis.known, labeled=False)))
+        return found
 
     @property
     def plot(self) -> Plots:
@@ -118,8 +138,13 @@ class Report:
             Section("Variants", table=self._variants(), forms=("html",)),
             Section("Search over settings", budget_sentences(analysis.rows), figures=self._figures(*searched)),
             Section("Learning curves", figures=self._figures("loss", "validation")),
+            *duplicates_section(
+                [(row.label, row.duplicates, row.comparison) for row in self.done if row.duplicates is not None],
+                f"row {analysis.reference.number}",
+            ),
             Section("Recall of each class", table=recalls(self._of_classes())),
             Section("What was asked, and found", cards=cards),
+            *changes_sections(self.changes, "changes.tsv"),
             Section("Table", table=compact(analysis), forms=("markdown",)),
             Section("Notes", [*notes(analysis), *changes(analysis)], forms=("markdown",)),
             Section("Notes", self._spelled_out(), forms=("html",)),
@@ -203,6 +228,8 @@ def read_results(directory: str | Path, reference: int | None = None) -> Report:
 def write(report: Report, out: Path, png: bool = True) -> list[Path]:
     """Write a report: ``report.md``, ``report.csv``, ``report.html``, ``plots/*.svg`` and ``plots/*.png``.
 
+    ``changes.tsv`` has a row for each test example that a row gets right and the reference wrong, or the reverse.
+
     Args:
         report: What to write.
         out: The folder. It is created; the files of an earlier report are replaced.
@@ -218,6 +245,7 @@ def write(report: Report, out: Path, png: bool = True) -> list[Path]:
     files = {
         "report.md": to_markdown(document).encode(),
         "report.csv": table(report.analysis, "csv").encode(),
+        "changes.tsv": _changed(report).encode(),
         "report.html": to_html(document).encode(),
     }
     for name, figure in report.plots.items():
@@ -232,6 +260,12 @@ def write(report: Report, out: Path, png: bool = True) -> list[Path]:
         if _PLOT.fullmatch(old.name) and f"plots/{old.name}" not in files:
             old.unlink()
     return [out / name for name in files]
+
+
+def _changed(report: Report) -> str:
+    buffer = io.StringIO()
+    write_rows(buffer, [{"variant": name, **row} for name, one in report.changes for row in one.rows()])
+    return buffer.getvalue()
 
 
 def _list(status: str, numbers: Sequence[int]) -> str:

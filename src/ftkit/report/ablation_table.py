@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ def table(analysis: Analysis, format: Format, timing: bool = True) -> str:
 
     Args:
         analysis: The rows, compared.
-        format: ``markdown``, ``csv`` (unrounded, for programs), ``spreadsheet`` (the same, with no cell that
+        format: ``markdown``, ``csv`` or ``json`` (unrounded, for programs), ``spreadsheet`` (as CSV, with no cell that
             such a program would take for a formula) or ``text`` (for a terminal of 150 columns).
         timing: With what differs from run to run: seconds, memory, size of the checkpoint, and the front made of them.
 
@@ -61,6 +62,8 @@ def table(analysis: Analysis, format: Format, timing: bool = True) -> str:
         if format == "spreadsheet":
             records = [{name: spreadsheet_cell(cell) for name, cell in row.items()} for row in records]
         return _csv(records)
+    if format == "json":
+        return json.dumps([record(row, timing) for row in analysis.rows], indent=2, ensure_ascii=False) + "\n"
     pipes = format == "markdown"
     lines = table_lines(compact(analysis, timing, None if pipes else _TERMINAL), pipes)
     bullet = "- " if pipes else ""
@@ -90,6 +93,7 @@ def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
         "test_high": high,
         "n": row.n,
         **({} if row.macro_f1 is None else {"test_macro_f1": row.macro_f1}),
+        **_without_duplicates(row),
         "test_metrics": "; ".join(f"{name}={value!r}" for name, value in row.metrics.items()),
         "difference": compared and compared.difference,
         "difference_low": compared and compared.interval[0],
@@ -109,6 +113,29 @@ def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
         "converged": row.converged if row.test is not None else None,
         "notes": " / ".join(row.notes),
         "differs": "; ".join(f"{name}: {words}" for name, words in (row.differs or {}).items()),
+    }
+
+
+def _without(row: RowSummary) -> str:
+    if row.duplicates is None or row.duplicates.rest is None:
+        return ""
+    return f"{100 * row.duplicates.rest:.2f}"
+
+
+def _without_duplicates(row: RowSummary) -> dict[str, Any]:
+    if (effect := row.duplicates) is None:
+        return {}
+    check = row.comparison and row.comparison.duplicates
+    return {
+        "test_duplicates_in_train": effect.in_train,
+        "n_duplicates_in_train": effect.n_in_train,
+        "test_without_duplicates": effect.rest,
+        "difference_without_duplicates": check and check.n and check.difference,
+        "p_holm_without_duplicates": check and check.p_holm,
+        "difference_low_clusters": check and check.clusters_interval[0],
+        "difference_high_clusters": check and check.clusters_interval[1],
+        "p_holm_clusters": check and check.clusters_p_holm,
+        "depends_on_duplicates": row.comparison and row.comparison.depends_on_duplicates,
     }
 
 
@@ -140,6 +167,13 @@ def columns(analysis: Analysis, timing: bool = True) -> list[Column]:
             "test macro F1, %",
             _value("macro_f1", ".2f", 100),
             any(row.macro_f1 is not None for row in rows),
+            main=True,
+        ),
+        Column(
+            "no dup.",
+            "test accuracy without duplicates in train, %",
+            _without,
+            any(row.duplicates is not None and row.duplicates.n_in_train > 0 for row in rows),
             main=True,
         ),
         Column("publ.", "published test, %", _published("test"), published),

@@ -16,6 +16,7 @@ from scipy import stats
 from ftkit.report.document import Document, Section, Table, to_text
 from ftkit.report.page import fragment
 from ftkit.results.duplicates import Duplicates, LabeledText
+from ftkit.results.known_examples import KnownExamples
 from ftkit.run_folder import SPLITS
 
 if TYPE_CHECKING:
@@ -99,6 +100,10 @@ class Audit:
             other = {f"duplicate_{name}": value for name, value in self._example(int(closest[place])).items()}
             how = {"kind": kind[place], "similarity": round(float(similarity[place]), 4)}
             yield {**how, **self._example(place), **other}
+
+    def known_examples(self, split: str) -> KnownExamples:
+        """Return the texts of a split and their duplicates, for :func:`ftkit.report.evaluate.evaluate`."""
+        return KnownExamples.of(self.examples, self.duplicates, split)
 
     @property
     def answer(self) -> str:

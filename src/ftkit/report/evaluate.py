@@ -17,9 +17,11 @@ from ftkit.report.preference_report import PreferenceEvaluation
 from ftkit.results import comparison
 from ftkit.results.answers import Answers, ClassAnswers, binary_answers, class_answers, read_scans
 from ftkit.results.assessment import BinaryReport, Settings, assess
+from ftkit.results.changes import Changes
 from ftkit.results.class_assessment import assess_classes
 from ftkit.results.comparison import Comparison, corrected
 from ftkit.results.exact_match import assess_exact, read_free_answers
+from ftkit.results.known_examples import beside, known_examples
 from ftkit.results.preferences import assess_preferences, is_preference_file, read_preferences
 from ftkit.results.scan import AnswerFile, NotBinaryError
 from ftkit.results.several_classes import against_rest, find_classes
@@ -45,6 +47,7 @@ def evaluate(
     seed: int = 0,
     normalize_labels: bool = False,
     digits: int | None = 4,
+    examples: Path | str | None = None,
 ) -> Evaluation | ClassEvaluation | ExactEvaluation | PreferenceEvaluation:
     """Evaluate prediction files.
 
@@ -68,6 +71,9 @@ def evaluate(
         normalize_labels: Ignore how labels and answers are spelled: case, width, surrounding punctuation and blanks,
             1.0 for 1, marks of a chat template; where yes and no are the classes, true and 1 also mean yes.
         digits: Decimals in texts, None for all.
+        examples: What is known of the examples, the ``examples-test.tsv`` of a run or what ``ftkit data audit
+            --examples`` wrote: report accuracies and comparisons without those that have a duplicate in train. Default:
+            what lies beside the files in their run folders.
 
     Returns:
         The evaluation: ``print`` shows its report, a notebook too; ``reports`` holds the figures of each file,
@@ -89,7 +95,10 @@ def evaluate(
     threshold_from = None if threshold_from is None else Path(threshold_from)
     at_least(0, seed=seed)
     _check_options(paths, beta, level, threshold_from, threshold_metric, costs)
-    settings = Settings(beta, level, seed)
+    if examples is not None and not Path(examples).is_file():
+        raise InputError("there is no such file", file=examples, fix="write it with ftkit data audit --examples")
+    known = known_examples([*map(beside, paths)] if examples is None else [Path(examples)])
+    settings = Settings(beta, level, seed, known=known)
     if any(map(is_preference_file, paths)):
         pairs = "pairs of a chosen and a rejected answer"
         _refuse_without_classes(pairs, positive=positive, threshold_from=threshold_from)
@@ -157,7 +166,7 @@ def _binary(
     models = answers[:files]
     return Evaluation(
         reports=[_reported(model, settings) for model in models],
-        comparisons=_compared(models, answers[files] if compared else None, settings),
+        **_compared(models, answers[files] if compared else None, settings),
         threshold=threshold,
         at_threshold=[] if threshold is None else [_at_threshold(model, threshold, settings) for model in models],
         digits=digits,
@@ -169,10 +178,8 @@ def _binary(
 def _classes(answers: Sequence[ClassAnswers], files: int, settings: Settings, digits: int | None) -> ClassEvaluation:
     models, others = answers[:files], answers[files:]
     reports = [assess_classes(model, settings) for model in models]
-    comparisons = _compared(models, others[0] if others else None, settings)
-    return ClassEvaluation(
-        reports=reports, comparisons=comparisons, digits=digits, level=settings.level, seed=settings.seed
-    )
+    compared = _compared(models, others[0] if others else None, settings)
+    return ClassEvaluation(reports=reports, **compared, digits=digits, level=settings.level, seed=settings.seed)
 
 
 def _exact(
@@ -187,8 +194,8 @@ def _exact(
     models = [read_free_answers(path, slice_by, normalize) for path in files]
     reference = None if against is None else read_free_answers(against, None, normalize)
     reports = [assess_exact(model, settings.level) for model in models]
-    comparisons = _compared(models, reference, settings)
-    return ExactEvaluation(reports=reports, comparisons=comparisons, digits=digits, level=settings.level, why=why)
+    compared = _compared(models, reference, settings)
+    return ExactEvaluation(reports=reports, **compared, digits=digits, level=settings.level, why=why)
 
 
 def _preferences(
@@ -197,16 +204,20 @@ def _preferences(
     models = [read_preferences(path, slice_by) for path in files]
     reference = None if against is None else read_preferences(against)
     reports = [assess_preferences(model, settings.level) for model in models]
-    comparisons = _compared(models, reference, settings)
-    return PreferenceEvaluation(reports=reports, comparisons=comparisons, digits=digits, level=settings.level)
+    compared = _compared(models, reference, settings)
+    return PreferenceEvaluation(reports=reports, **compared, digits=digits, level=settings.level)
 
 
-def _compared(models: Sequence[AnswerFile], reference: AnswerFile | None, settings: Settings) -> list[Comparison]:
+def _compared(models: Sequence[AnswerFile], reference: AnswerFile | None, settings: Settings) -> dict[str, Any]:
     """Compare files with a reference, which does not compete with itself, nor count in Holm's correction."""
+    known = settings.known
+    models = models if known is None else [known.mark(model) for model in models]
+    found: dict[str, Any] = {"models": models}
     if reference is None:
-        return []
-    rivals = (model for model in models if model.path.resolve() != reference.path.resolve())
-    return corrected([comparison.compare(rival, reference, settings.level, settings.seed) for rival in rivals])
+        return found
+    rivals = [model for model in models if model.path.resolve() != reference.path.resolve()]
+    made = corrected([comparison.compare(rival, reference, settings.level, settings.seed) for rival in rivals])
+    return found | {"comparisons": made, "changes": [Changes(rival, reference, known) for rival in rivals]}
 
 
 def _reported(model: Answers, settings: Settings) -> BinaryReport:

@@ -11,11 +11,16 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from ftkit.report.changes import changes_sections
 from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown, to_text
+from ftkit.report.duplicates import duplicates_section
+from ftkit.results.changes import Changes
 from ftkit.results.comparison import Comparison
 from ftkit.results.exact_match import RightOrWrong, Share
 from ftkit.results.intervals import Interval
+from ftkit.results.known_examples import DuplicatesEffect
 from ftkit.results.metrics import Figure as Value
+from ftkit.results.scan import AnswerFile
 from ftkit.results.statistics import is_significant, rounded_p
 
 LETTERS = 80  # of a text that are shown
@@ -54,6 +59,8 @@ class Evaluated(ABC, Generic[R]):
     Attributes:
         reports: One per file.
         comparisons: Each file against the reference.
+        models: The answers of each file.
+        changes: What each file answers otherwise than the reference, example by example.
         digits: Decimals in texts, None for all.
         level: Confidence of the intervals.
         seed: Seed of the draws that some of them are made of.
@@ -61,6 +68,8 @@ class Evaluated(ABC, Generic[R]):
 
     reports: list[R]
     comparisons: list[Comparison] = field(default_factory=list)
+    models: Sequence[AnswerFile] = field(default=(), repr=False)
+    changes: Sequence[Changes] = field(default=(), repr=False)
     digits: int | None = 4
     level: float = 0.95
     seed: int = 0
@@ -94,6 +103,7 @@ class Evaluated(ABC, Generic[R]):
             "level": self.level,
             "files": [report.to_dict() for report in self.reports],
             "comparisons": [comparison.to_dict() for comparison in self.comparisons],
+            **({"duplicates": [vars(one) for one in effects]} if (effects := self._effects()) else {}),
             **self.more(),
         }
         return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
@@ -106,17 +116,31 @@ class Evaluated(ABC, Generic[R]):
         """
         warnings = self.each(self.warnings)
         overview, *rest = self.sections()
+        names = {report.name: name for name, report in self.named}
         sections = [
             *([Section("Warnings", warnings)] if warnings else []),
             *(Section(f"{self.opening}: {one.name}", lines=self.lines(one), forms=("text",)) for one in self.reports),
             Section("Accuracy", cards=[self.card(*named) for named in self.named], forms=("html",)),
             *([self._compared()] if self.comparisons else []),
+            *self._duplicates(),
             replace(overview, forms=("markdown", "html")),
             *([Section("Charts", figures=list(self.figures()), forms=("html",))] if figures else []),
             *rest,
+            *changes_sections([(names[str(one.after.path)], one) for one in self.changes] if figures else []),
             Section("Files", [f"{one.name}: {said}" for one in self.reports for said in self.about(one)]),
         ]
         return Document(self.title, sections)
+
+    def _duplicates(self) -> list[Section]:
+        compared = {one.name: one for one in self.comparisons}
+        parts = [
+            (name, effect, compared.get(str(model.path)))
+            for name, effect, model in zip(self.names, self._effects(), self.models, strict=False)
+        ]
+        return duplicates_section(parts, self.comparisons[0].against if self.comparisons else "")
+
+    def _effects(self) -> list[DuplicatesEffect]:
+        return [effect for model in self.models if (effect := DuplicatesEffect.of(model)) is not None]
 
     def more(self) -> dict[str, Any]:
         """Return what else JSON holds."""

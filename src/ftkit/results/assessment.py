@@ -10,6 +10,7 @@ import numpy as np
 from ftkit.results.baselines import Baselines, baselines_of
 from ftkit.results.curves import Calibration, Curve, brier, probability_of
 from ftkit.results.intervals import Interval, count_intervals, score_intervals
+from ftkit.results.known_examples import KnownExamples
 from ftkit.results.metrics import Counts, Figure, figures_of
 
 
@@ -22,12 +23,14 @@ class Settings:
         level: Confidence of the intervals.
         seed: Seed of the bootstrap.
         intervals: Whether intervals are computed at all.
+        known: What is known of the examples besides the answers.
     """
 
     beta: float = 1.0
     level: float = 0.95
     seed: int = 0
     intervals: bool = True
+    known: KnownExamples | None = None
 
 
 DEFAULTS = Settings()

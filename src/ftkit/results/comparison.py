@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ftkit.errors import InputError
+from ftkit.results.clusters import cluster_interval, cluster_sign_flip_test
 from ftkit.results.paired import paired_interval, sign_flip_test
 from ftkit.results.predictions import PredictionFile
 from ftkit.results.scan import AnswerFile
@@ -23,6 +24,33 @@ from ftkit.results.statistics import (
 )
 
 _SHOWN = 5
+
+
+@dataclass(frozen=True)
+class DuplicatesCheck:
+    """A comparison where examples have duplicates: without those of train, and with duplicates as clusters.
+
+    Attributes:
+        n: Shared examples without a duplicate in train.
+        difference: Model minus reference in accuracy on these; NaN without any.
+        interval: Of that difference, see :func:`ftkit.results.paired.paired_interval`.
+        p: Of the exact test on these.
+        p_holm: After Holm's correction over all comparisons made together.
+        clusters: How many clusters all shared examples make.
+        clusters_interval: Of the difference on all, see :func:`ftkit.results.clusters.cluster_interval`.
+        clusters_p: Of the exact test on all, see :func:`ftkit.results.clusters.cluster_sign_flip_test`.
+        clusters_p_holm: After Holm's correction.
+    """
+
+    n: int
+    difference: float
+    interval: Interval
+    p: float
+    p_holm: float
+    clusters: int
+    clusters_interval: Interval
+    clusters_p: float
+    clusters_p_holm: float
 
 
 @dataclass(frozen=True)
@@ -47,6 +75,7 @@ class Comparison:
         comparisons: How many comparisons were made together.
         seeds: The seeds of an ablation that both have, sorted.
         converged: Whether the training of both did; if not, a difference says little about what was varied.
+        duplicates: What is left without the examples' duplicates, where they are known.
     """
 
     name: str
@@ -65,6 +94,7 @@ class Comparison:
     comparisons: int = 1
     seeds: Sequence[int] = ()
     converged: bool = True
+    duplicates: DuplicatesCheck | None = None
 
     @property
     def difference(self) -> float:
@@ -87,6 +117,14 @@ class Comparison:
         return self.converged and is_significant(self.p_holm)
 
     @property
+    def depends_on_duplicates(self) -> bool:
+        """Whether it is significant or not, and for whom, only with the duplicates or without them as clusters."""
+        if (check := self.duplicates) is None or not self.converged:
+            return False
+        signs = {np.sign(self.difference) * is_significant(p) for p in (self.p_holm, check.clusters_p_holm)}
+        return len(signs | {np.sign(check.difference) if is_significant(check.p_holm) else 0}) > 1
+
+    @property
     def hopeless(self) -> bool:
         """Whether so few disagreements could never be significant, even all in one direction and tested alone."""
         return not self.reach.possible
@@ -103,8 +141,11 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison for JSON, ``null`` for what is undefined."""
-        own = ("reach", "answers", "comparisons", "seeds", "converged")
+        own = ("reach", "answers", "comparisons", "seeds", "converged", "duplicates")
         plain = {name: value for name, value in vars(self).items() if name not in own}
+        if self.duplicates is not None:
+            plain["duplicates"] = vars(self.duplicates) | {"difference": _or_none(self.duplicates.difference)}
+            plain["depends_on_duplicates"] = self.depends_on_duplicates
         plain["differences"] = {name: _or_none(value) for name, value in self.differences.items()}
         return plain | {"detectable": _or_none(self.detectable), "reach": vars(self.reach)}
 
@@ -141,11 +182,30 @@ def compare(a: AnswerFile, b: AnswerFile, level: float = 0.95, seed: int = 0) ->
         missing=left_over(a, mine),
         missing_in_model=left_over(b, theirs),
         answers=a.answers,
+        duplicates=_without_duplicates(gained, a, mine, level),
+    )
+
+
+def _without_duplicates(gained: np.ndarray, a: AnswerFile, mine: np.ndarray, level: float) -> DuplicatesCheck | None:
+    if a.in_train is None or a.cluster is None:
+        return None
+    rest, cluster = gained[~a.in_train[mine]], a.cluster[mine]
+    p, clusters_p = sign_flip_test(rest), cluster_sign_flip_test(gained, cluster)
+    return DuplicatesCheck(
+        n=len(rest),
+        difference=int(rest.sum(dtype=np.int64)) / (len(rest) * a.answers) if len(rest) else math.nan,
+        interval=paired_interval(rest, a.answers, level) if len(rest) else (-1.0, 1.0),
+        p=p,
+        p_holm=p,
+        clusters=len(np.unique(cluster)),
+        clusters_interval=cluster_interval(gained, cluster, a.answers, level),
+        clusters_p=clusters_p,
+        clusters_p_holm=clusters_p,
     )
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Correct comparisons that were made together for their number, by Holm's method.
+    """Correct comparisons that were made together for their number, by Holm's method, those without duplicates too.
 
     Args:
         comparisons: All that were made.
@@ -154,7 +214,11 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
         The same in order.
     """
     adjusted = holm([one.p for one in comparisons])
-    return [replace(one, p_holm=p, comparisons=len(comparisons)) for one, p in zip(comparisons, adjusted, strict=True)]
+    found = [replace(one, p_holm=p, comparisons=len(comparisons)) for one, p in zip(comparisons, adjusted, strict=True)]
+    checks = [one.duplicates for one in found if one.duplicates is not None]
+    rest, clusters = (holm([getattr(check, name) for check in checks]) for name in ("p", "clusters_p"))
+    again = iter(map(lambda check, p, q: replace(check, p_holm=p, clusters_p_holm=q), checks, rest, clusters))
+    return [one if one.duplicates is None else replace(one, duplicates=next(again)) for one in found]
 
 
 def shared_examples(a: AnswerFile, b: AnswerFile) -> tuple[np.ndarray, np.ndarray]:

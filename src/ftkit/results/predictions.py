@@ -114,16 +114,16 @@ def write_predictions(
     columns += [] if scores is None else [_score_cells(scores, scored, path)]
     seen: dict[str, int] = {}
     with atomic_write(path) as file:
-        file.write("\t".join(map(_cell, names)) + "\n")
+        file.write("\t".join(map(tsv_cell, names)) + "\n")
         for number, (identity, label, answer, *rest) in enumerate(zip(*columns, strict=True)):
             probabilities = rest.pop() if scored else ()
-            cells = [*map(_cell, (identity, label, answer, *probabilities, *rest))]
+            cells = [*map(tsv_cell, (identity, label, answer, *probabilities, *rest))]
             if seen.setdefault(cells[0], number) != number:
                 raise _duplicate(path, identity, seen[cells[0]] + 2, number + 2)
             file.write("\t".join(cells) + "\n")
 
 
-def _cell(text: str | None) -> str:
+def tsv_cell(text: str | None) -> str:
     """Return a text as a cell of a TSV file."""
     if text is None:
         return ""
@@ -242,6 +242,17 @@ class PredictionFile:
             before += len(batch)
             if len(found) == len(set(numbers)):
                 break
+        return [found[number] for number in numbers]
+
+    def records(self, numbers: Sequence[int], labeled: bool = True) -> list[dict[str, str | None]]:
+        """Return id, label, prediction and the other columns of some examples, counted from 0."""
+        wanted, before = np.unique(np.array(numbers, np.int64)), 0
+        found: dict[int, dict[str, str | None]] = {}
+        for batch in self.batches(labeled):
+            inside = wanted[(before <= wanted) & (wanted < before + len(batch))]
+            kept = batch.select(["id", "label", "prediction", *self.layout.extra]).take(pa.array(inside - before))
+            found.update(zip(inside.tolist(), kept.to_pylist(), strict=True))
+            before += len(batch)
         return [found[number] for number in numbers]
 
     def check_unique(self, identity: np.ndarray, labeled: bool = True) -> None:

@@ -40,6 +40,8 @@ class AnswerFile:
         notes: What a reader should know about the file.
         warnings: What a reader has to know before any figure.
         answers: What ``correct`` counts for a right answer: 1, or 2 where an answer can be half right.
+        in_train: bool ``(n,)``: whether each example has a duplicate in train; None where nobody knows.
+        cluster: int64 ``(n,)``: what duplicates connect has one number; None where nobody knows.
     """
 
     path: Path
@@ -52,6 +54,8 @@ class AnswerFile:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     answers: int = 1
+    in_train: np.ndarray | None = None
+    cluster: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.identity)

@@ -19,7 +19,7 @@ from ftkit.errors import InputError
 from ftkit.results.duplicates import duplicates_line
 from ftkit.results.predictions import write_predictions
 from ftkit.results.preferences import TIE, is_preference
-from ftkit.run_folder import FORMAT, RESULT_FILE, predictions_file, refuse_other_format
+from ftkit.run_folder import FORMAT, RESULT_FILE, examples_file, predictions_file, refuse_other_format
 from ftkit.storage import atomic_write
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.environment import hardware, versions
@@ -33,7 +33,9 @@ class RunRecorder(L.Callback):
     Writes ``result.json``: of a ``fit`` seconds, peak memory, trainable parameters, number formats, versions,
     hardware, base model and data. A ``test``, ``validate`` or ``predict`` (which is over the test split) writes
     ``predictions-SPLIT.tsv`` and puts the split's counts into ``result.json``, so that the two agree; the seconds are
-    those of ``fit`` and ``test``. The trainable parameters are also said when a training starts.
+    those of ``fit`` and ``test``. Beside the predictions of val and test lie their texts and duplicates
+    (``examples-SPLIT.tsv``), where the data module has ``known_examples(split)``. The trainable parameters are also
+    said when a training starts.
 
     The module's ``test_step``, ``validation_step`` and ``predict_step`` return dicts with ``id`` (list of str), label
     and ``prediction``: texts (lists of str), or classes (B,) int64 that the module's ``class_names`` name. There may be
@@ -165,6 +167,9 @@ class RunRecorder(L.Callback):
                 scores[score] if score else None,
                 {key: column for key, column in columns.items() if key not in _KEYS},
             )
+            known = getattr(_datamodule(trainer), "known_examples", None)
+            if known is not None and (examples := known(split)) is not None:
+                examples.write(Path(trainer.default_root_dir) / examples_file(split))
             self.evaluated[split] = self.result.setdefault("splits", {})[split] = _figures(labels, predictions)
         _write(trainer, self.result)
 

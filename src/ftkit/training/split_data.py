@@ -11,9 +11,10 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from ftkit.errors import InputError, at_least
-from ftkit.examples.duplicates import crossing
+from ftkit.examples.duplicates import EXACT_LETTERS, EXACT_TEXTS, crossing, duplicates_of
 from ftkit.examples.reader import Example, ImageReference
 from ftkit.results.duplicates import LabeledText
+from ftkit.results.known_examples import KnownExamples
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.samplers import evaluation_sampler
 
@@ -64,6 +65,7 @@ class SplitDataModule(L.LightningDataModule):
             )
         self.datasets: dict[str, Any] = {}
         self.report: dict[str, Any] = {}
+        self._texts: tuple[tuple[LabeledText, ...], ...] = ()
 
     def note_seed(self) -> None:
         """Decide the seed of the order; before a model that is built draws from, or seeds, the global generator."""
@@ -83,11 +85,25 @@ class SplitDataModule(L.LightningDataModule):
     def note_duplicates(self, splits: Mapping[SplitName, Iterable[LabeledText]]) -> None:
         """Add to :attr:`report` how many val and test examples are in train as well, unless :attr:`datasets` is large.
 
+        Of up to 20,000 examples it keeps the texts, for :meth:`known_examples`.
+
         Args:
             splits: The examples, see :meth:`labeled_texts`.
         """
-        if sum(map(len, self.datasets.values())) <= _COMPARED and (found := crossing(splits)):
+        if (total := sum(map(len, self.datasets.values()))) > _COMPARED:
+            return
+        given = {name: tuple(splits.get(name, ())) for name in SPLITS}
+        if found := crossing(given):
             self.report["duplicates"] = found
+        letters = sum(len(one.text) for examples in given.values() for one in examples)
+        self._texts = tuple(given.values()) if total <= EXACT_TEXTS and letters <= EXACT_LETTERS else ()
+
+    def known_examples(self, split: str) -> KnownExamples | None:
+        """Return the texts of val or test and their duplicates; None of other splits, and where the data are large."""
+        if split not in SPLITS[1:] or not any(self._texts):
+            return None
+        every = [one for examples in self._texts for one in examples]
+        return KnownExamples.of(every, duplicates_of(self._texts), split)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Return batches of the validation split, with nothing dropped; none if it has no examples."""

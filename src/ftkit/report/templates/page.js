@@ -18,7 +18,7 @@ const compare = (a, b) => (typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) 
 
 for (const table of document.querySelectorAll('table.variants')) {
   const body = table.tBodies[0];
-  const rows = [...body.querySelectorAll(':scope > tr[id]')].map((row) => ({ row, detail: row.nextElementSibling }));
+  const rows = [...body.querySelectorAll(':scope > tr.entry')].map((row) => ({ row, detail: row.nextElementSibling }));
   const headings = [...table.tHead.rows[0].cells];
   const cell = ({ row }, column) => row.cells[column].textContent.trim();
 

@@ -1,0 +1,52 @@
+"""What a model answers otherwise than the one it is compared with, example by example, on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ftkit.report.document import Section, Table
+from ftkit.results.changes import Changes, by_group
+
+_ON_PAGE, _TEXT = 1_000, 160  # changes, letters of a text that are not opened
+_FIRST = ("change", "id", "variant", "label", "before", "after")
+
+
+def changes_sections(parts: Sequence[tuple[str, Changes]], file: str = "") -> list[Section]:
+    """Return sections for a page: the changes by label and slice, and the examples; none without changes.
+
+    Args:
+        parts: Models by name, each against its reference.
+        file: The name of a file with all of them.
+    """
+    parts = [(name, one) for name, one in parts if len(one.places[0])]
+    limit = _ON_PAGE // max(1, len(parts))
+    listed = [(name, one.rows(limit)) for name, one in parts]
+    rows = [{"variant": name, **row} if len(parts) > 1 else row for name, found in listed for row in found]
+    if not rows:
+        return []
+    total = sum(len(one.places[0]) for _, one in parts)
+    where = f"; {file} has all of them" if file else ""
+    shown = [f"{len(rows):,} of {total:,} changes are shown{where}."] if len(rows) < total or file else []
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    head = [name for name in _FIRST if name in names] + [name for name in names if name not in _FIRST]
+    cells = [[_cut(row.get(name)) for name in head] for row in rows]
+    titles = ["example" if name == "id" else name for name in head]
+    groups = [[name, *map(str, group)] for name, found in listed for group in by_group(found)]
+    by = Table(["variant", "column", "value", "right to wrong", "wrong to right"], groups, frozenset({3, 4}))
+    examples = Table(titles, cells, details=[_detail(row) for row in rows])
+    return [
+        Section("Changes by label and slice", shown, by, forms=("html",)),
+        Section("What changed, example by example", shown, examples, forms=("html",)),
+    ]
+
+
+def _detail(row: Mapping[str, Any]) -> Section:
+    text = row.get("text") or ""
+    said = [f"{name}: {row[name]}" for name in ("label", "before", "after")]
+    return Section(f"{row['id']}, {row['change']}", [*said, text] if text else said)
+
+
+def _cut(text: str | None) -> str:
+    flat = " ".join((text or "").split())
+    return flat if len(flat) <= _TEXT else f"{flat[: _TEXT - 1]}…"
