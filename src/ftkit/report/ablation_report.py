@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ftkit.ablation.analysis import Analysis, analyse
 from ftkit.ablation.folder import format_numbers
@@ -24,6 +24,7 @@ from ftkit.report.ablation_table import STATUS, Column, columns, compact, record
 from ftkit.report.changes import changes_sections
 from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown
 from ftkit.report.duplicates import duplicates_section
+from ftkit.report.labels import Labels, label_sections, labels_of
 from ftkit.report.page import fragment, to_html
 from ftkit.report.search_charts import budget_sentences
 from ftkit.report.theme import image
@@ -83,6 +84,11 @@ class Report:
                 assert theirs is not None
                 found.append((name, Changes(ours, theirs, analysis.known, labeled=False)))
         return found
+
+    @cached_property
+    def labels(self) -> Labels | None:
+        """The test labels beside the answers of all runs; None of fewer than 3 runs, or where they are no classes."""
+        return labels_of(self.analysis)
 
     @property
     def plot(self) -> Plots:
@@ -144,6 +150,7 @@ class Report:
             ),
             Section("Recall of each class", table=recalls(self._of_classes())),
             Section("What was asked, and found", cards=cards),
+            *label_sections(self.labels, {} if analysis.known is None else analysis.known.text_of),
             *changes_sections(self.changes, "changes.tsv"),
             Section("Table", table=compact(analysis), forms=("markdown",)),
             Section("Notes", [*notes(analysis), *changes(analysis)], forms=("markdown",)),
@@ -228,7 +235,8 @@ def read_results(directory: str | Path, reference: int | None = None) -> Report:
 def write(report: Report, out: Path, png: bool = True) -> list[Path]:
     """Write a report: ``report.md``, ``report.csv``, ``report.html``, ``plots/*.svg`` and ``plots/*.png``.
 
-    ``changes.tsv`` has a row for each test example that a row gets right and the reference wrong, or the reverse.
+    ``changes.tsv`` has a row for each test example that a row gets right and the reference wrong, or the reverse;
+    ``labels.tsv`` has the test examples, those whose label may be wrong first.
 
     Args:
         report: What to write.
@@ -245,9 +253,12 @@ def write(report: Report, out: Path, png: bool = True) -> list[Path]:
     files = {
         "report.md": to_markdown(document).encode(),
         "report.csv": table(report.analysis, "csv").encode(),
-        "changes.tsv": _changed(report).encode(),
+        "changes.tsv": _tsv([{"variant": name, **row} for name, one in report.changes for row in one.rows()]),
         "report.html": to_html(document).encode(),
     }
+    if report.labels is not None:
+        known = report.analysis.known
+        files["labels.tsv"] = _tsv(report.labels.check.rows({} if known is None else known.text_of))
     for name, figure in report.plots.items():
         files[f"plots/{name}.svg"] = image(figure.chart, "svg", figure.title)
         if png:
@@ -262,10 +273,10 @@ def write(report: Report, out: Path, png: bool = True) -> list[Path]:
     return [out / name for name in files]
 
 
-def _changed(report: Report) -> str:
+def _tsv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     buffer = io.StringIO()
-    write_rows(buffer, [{"variant": name, **row} for name, one in report.changes for row in one.rows()])
-    return buffer.getvalue()
+    write_rows(buffer, rows)
+    return buffer.getvalue().encode()
 
 
 def _list(status: str, numbers: Sequence[int]) -> str:

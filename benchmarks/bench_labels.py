@@ -1,0 +1,73 @@
+"""Flip 3% of the labels of the published split's messages, and count how many of them the check of labels finds.
+
+python benchmarks/bench_labels.py --messages SMSSpamCollection --out benchmarks/results/DATE-labels.json
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from ftkit.classifier.messages import read_messages
+from ftkit.classifier.splits import balanced_split
+from ftkit.results.label_check import LabelCheck, check_labels
+from ftkit.results.predictions import Predictions
+from ftkit.run_folder import SPLITS
+from real_sweep import models
+
+FLIPPED, SEED = 0.03, 123
+MODELS = ("01_words", "02_bayes", "03_characters")
+
+
+def flipped(labels: list[str], seed: int = SEED) -> tuple[list[str], np.ndarray]:
+    """Labels of which 3% are the other class, and which ones."""
+    where = np.zeros(len(labels), bool)
+    where[np.random.default_rng(seed).permutation(len(labels))[: round(FLIPPED * len(labels))]] = True
+    other = {"ham": "spam", "spam": "ham"}
+    return [other[one] if turned else one for one, turned in zip(labels, where, strict=True)], where
+
+
+def checked(ids: list[str], texts: list[str], labels: list[str]) -> LabelCheck:
+    """The check of three linear models, each trained by 5 folds on the other messages."""
+    runs = []
+    folds = StratifiedKFold(5, shuffle=True, random_state=SEED)
+    for model in (models()[name] for name in MODELS):
+        spam = cross_val_predict(model, texts, labels, cv=folds, method="predict_proba")[:, 1]
+        runs.append(
+            Predictions(ids, list(labels), np.where(spam > 0.5, "spam", "ham").tolist(), spam, ("probability:spam",))
+        )
+    found = check_labels(runs)
+    assert found is not None
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--messages", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    messages = read_messages(given.messages, "published")
+    split = balanced_split([int(label == "spam") for label in messages.labels])
+    places = np.concatenate([split[name] for name in SPLITS]).tolist()
+    texts, published = ([column[place] for place in places] for column in (messages.texts, messages.labels))
+    labels, where = flipped(published)
+    check = checked([messages.ids[place] for place in places], texts, labels)
+    found, first = check.suspicious, check.order[: where.sum()]
+    record: dict[str, Any] = {
+        "command": "python benchmarks/bench_labels.py", "messages": len(labels),
+        "flipped": int(where.sum()), "seed": SEED,
+        "models": list(MODELS), "suspicious": int(found.sum()), "flipped_among_them": int((found & where).sum()),
+        "precision": round(float(where[found].mean()), 4), "recall": round(float(found[where].mean()), 4),
+        "precision_of_as_many_first": round(float(where[first].mean()), 4),
+    }  # fmt: skip
+    given.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()
