@@ -24,7 +24,7 @@ from ftkit.ablation.search import SEARCH_FILE, Search
 from ftkit.ablation.tuning import tune
 from ftkit.config_files import read_config
 from ftkit.errors import EnvironmentFault, ExitCode, InputError, TrainingFailed
-from ftkit.library_output import quiet_libraries, quiet_lightning
+from ftkit.library_output import quiet_lightning
 from ftkit.lightning_cli import FtkitCLI
 from ftkit.lightning_errors import exit_on_termination, explain_refusals
 from ftkit.report.sweep_progress import SweepProgress
@@ -124,7 +124,6 @@ class LightningEngine:
 
     def __init__(self, on_step: Callable[[int, int], None]) -> None:
         self.on_step = on_step
-        quiet_libraries()  # where another process unpickles it too
         quiet_lightning()  # the sweep reports one line per run
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -40,6 +40,7 @@ from ftkit.classifier import gpt2_classifier, spam, text_classifier  # noqa: F40
 from ftkit.errors import ExitCode, InputError
 from ftkit.jsonargparse_internals import given_options
 from ftkit.language import arithmetic, sft  # noqa: F401  the same
+from ftkit.library_output import quiet_libraries
 from ftkit.lightning_errors import (
     constructor_error,
     exit_on_termination,
@@ -98,6 +99,7 @@ class FtkitCLI(HookedCLI):
     """
 
     def __init__(self, args: Sequence[str], run: bool = True, callbacks: Sequence[L.Callback] = ()) -> None:
+        quiet_libraries()
         self._arguments = with_newest_config(args) if run else list(args)
         self._revision: str | None = None  # a commit that was named, if it is the one that the checkpoint tells
         find_own_modules()
