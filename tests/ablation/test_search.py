@@ -95,10 +95,13 @@ def test_a_rate_that_is_not_in_the_grid_is_run_as_the_row_is_and_never_chosen(tu
 
 
 def test_a_second_call_does_nothing(tuned: Tuned) -> None:
-    tuned.run(seeds=(123, 124))
+    tuned.run(seeds=(124, 123))
     ledger = (tuned.out / "ledger.jsonl").read_bytes()
     files = {path: path.stat().st_mtime_ns for path in tuned.out.rglob("*.*") if path.is_file()}
+    leftover = tuned.out / "02_high/lr-1.0/.seed-123.partial"  # of a search that was killed
+    leftover.mkdir()
     summary = tuned.run(seeds=(123, 124))
+    assert not leftover.exists()
     assert (tuned.engine.fitted, tuned.engine.tested, tuned.engine.ran) == ([], [], [])
     assert len(summary.reused) == 12
     assert (tuned.out / "ledger.jsonl").read_bytes() == ledger
@@ -175,7 +178,7 @@ def test_a_seed_that_is_added_may_change_the_choice_which_is_said(tmp_path: Path
     tuned.run(search, Lucky(), seeds=(124,))  # seed 123 counts on
     (row,) = tuned.rows()
     assert row.choice.setting == {LR: 1.0}
-    assert (row.choice.seeds, row.choice.looks) == ([124, 123], 2)
+    assert (row.choice.seeds, row.choice.looks) == ([123, 124], 2)
     assert sorted(run.seed for run in row.done) == [123, 124]
     assert "tests looked at: 2" in (tuned.out / "ledger.jsonl").read_text()
     # The checkpoint of seed 123 was removed after the first choice, so that one is trained again.
@@ -186,17 +189,17 @@ def test_a_seed_that_is_added_may_change_the_choice_which_is_said(tmp_path: Path
 def test_a_try_that_fails_is_not_chosen_and_fails_nothing(tmp_path: Path) -> None:
     class Diverging(FakeEngine):
         def fit(self, configs, seed, directory):
-            if directory.parent.name == "lr-1.0":
+            if directory.parent.name == "lr-1.0" and seed == 124:
                 raise ValueError("the loss is not finite")
             super().fit(configs, seed, directory)
 
     tuned = Tuned(tmp_path, {"01_row": {"by_lr": {0.1: [900, 280], 1.0: [990, 299]}}})
-    summary = tuned.run({"settings": {LR: [0.1, 1.0]}}, Diverging())
+    summary = tuned.run({"settings": {LR: [0.1, 1.0]}}, Diverging(), seeds=(123, 124))
     assert summary.exit_code == 0
     (row,) = tuned.rows()
     assert row.choice.setting == {LR: 0.1}
-    assert row.choice.tries[1] == [{LR: 1.0}, [None]]
-    assert [run.status for run in row.tries] == ["failed"]
+    assert row.choice.tries[1] == [{LR: 1.0}, [0.99, None]]
+    assert [run.status for run in row.tries] == ["fitted", "failed"]
 
 
 def test_a_metric_that_validation_does_not_log_ends_the_search_after_one_run_which_is_kept(tuned: Tuned) -> None:
@@ -221,10 +224,15 @@ def test_runs_that_were_made_without_a_search_count_as_the_row_as_it_is(tuned: T
 def test_a_row_has_values_of_its_own_or_leaves_an_option_out(tuned: Tuned) -> None:
     own = {1: {LR: [0.1, 0.2]}, 2: {LR: None}}
     tuned.run({**GRID, "rows": own})
-    assert tuned.engine.fitted == [("01_low/lr-0.1", 123), ("01_low/lr-0.2", 123), ("02_high", 123)]
+    assert tuned.engine.fitted == [("01_low/lr-0.1", 123), ("01_low/lr-0.2", 123)]
+    assert tuned.engine.ran == [("01_low", 123), ("02_high", 123)]
     low, high = tuned.rows()
     assert len(low.choice.tries) == 2
-    assert (high.choice.setting, high.choice.tries) == ({}, [[{}, [0.6]]])
+    assert high.choice is None
+    assert [run.directory.name for run in high.done] == ["seed-123"]
+    tuned.run({**GRID, "rows": own, "untuned": False}, seeds=(124,))
+    assert ("02_high", 124) in tuned.engine.ran  # there is nothing else of it
+    assert ("01_low", 124) not in tuned.engine.ran
 
 
 def test_a_wrong_option_is_refused_before_anything_is_run_and_leaves_nothing(tuned: Tuned) -> None:
@@ -250,7 +258,8 @@ def test_the_rank_of_lora_is_refused_for_a_row_without_it(tmp_path: Path) -> Non
     ):
         tuned.run(search)
     tuned.run({**search, "rows": {1: {"model.lora_rank": None}}})
-    assert tuned.engine.fitted == [("01_block", 123), ("02_lora/lora_rank-4", 123), ("02_lora", 123)]
+    assert tuned.engine.fitted == [("02_lora/lora_rank-4", 123), ("02_lora", 123)]
+    assert tuned.engine.ran == [("01_block", 123)]
 
 
 def wrong(text: str, tmp_path: Path) -> str:

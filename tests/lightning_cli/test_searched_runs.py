@@ -71,6 +71,8 @@ def test_an_option_that_does_not_exist_is_an_error_with_exit_code_2(
     command = ["ablation", "run", str(ablation), "--out", str(out)]
     assert main([*command, "--set", "model.init_args.optimizer.init_args.lrr=1,2"]) == 2
     assert "row 01_mean: model.optimizer.lrr: no such option; fix: did you mean lr?" in capsys.readouterr().err
+    assert main([*command, "--set", "trainer.max_epochs=1,2", "--set", "seed_everything=1,2"]) == 2
+    assert "seed_everything: is no setting; fix: give --seeds" in capsys.readouterr().err
     (ablation / "search.yaml").write_text("settings: {model.init_args.lora_rank: [1, 2]}\n")
     assert main(command) == 2
     said = capsys.readouterr().err

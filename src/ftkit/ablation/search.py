@@ -156,7 +156,7 @@ class Search:
         return space
 
     def propose(self, row: int, values: Sequence[float | None]) -> list[Setting]:
-        """Return the settings of a row to try next; none once it has had its tries.
+        """Return the settings of a row to try next; none once it has had its tries, or if there is nothing to try.
 
         Args:
             row: The number of the row.
@@ -168,7 +168,7 @@ class Search:
         space = self.space(row)
         if self.sampler == "tpe" and space:
             return self._ask(space, values)
-        if values:
+        if values or not space:
             return []
         return list(self._grid(space) if self.sampler == "grid" else self._draw(space))
 

@@ -6,7 +6,8 @@ checkpoints, and the checkpoints of the others are removed. Killed at any time, 
 same. A seed or a setting that is added later may change the choice: the test was looked at once more then, and ledger
 and table say so.
 
-A try that is the row as its file says is the row's own run, which is tested anyway, to stand beside the chosen one.
+A try that is the row as its file says is the row's own run, which is tested anyway, to stand beside the chosen one. A
+row that has nothing to try, such as a baseline, is run as its file says.
 """
 
 from __future__ import annotations
@@ -63,8 +64,10 @@ def tune(search: Search, sweep: SweepRunner, rows: Sequence[Row], seeds: Sequenc
     untested = {run: known[run] for run in tests if not sweep.ledger.is_done(run.id)}
     sweep.expect(len(untested))
     sweep.make(untested, False, ("test",))
-    own = [run for run in plain if run not in known] if search.untuned else []
-    sweep.make(sweep.plan(own), force)
+    tried = {row.row for row in tuned if row.settings}
+    plans = sweep.plan([run for run in plain if run not in known and (search.untuned or run.row not in tried)])
+    write_description(sweep.out, sweep.ablation)
+    sweep.make(plans, force)
     chosen = {row.row for row in tuned if row.chosen is not None}
     for run in [run for run in sweep.summary.failed if run in known and run.row in chosen and run not in tests]:
         del sweep.summary.failed[run]  # a try that failed is one that was not chosen
@@ -97,7 +100,7 @@ class _TunedRow:
     def __init__(self, sweep: SweepRunner, search: Search, row: Row, seeds: Sequence[int]) -> None:
         self.sweep, self.search, self.row = sweep, search, row
         earlier = (entry.seed for entry in _tries(sweep.ledger, row) if entry.status in ("fitted", "done"))
-        self.seeds = list(dict.fromkeys([*seeds, *sorted(earlier)]))
+        self.seeds = sorted({*seeds, *earlier})
         self.settings: list[Setting] = []
         self.chosen: Setting | None = None
         self.written: Mapping[str, Any] = {}
