@@ -1,11 +1,11 @@
 """Flip 3% of the labels of the published split's messages, and count how many of them the check of labels finds.
 
-python benchmarks/bench_labels.py --messages SMSSpamCollection --out benchmarks/results/DATE-labels.json
+python benchmarks/bench_labels.py --messages SMSSpamCollection
 """
 
 import argparse
-import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from contest import write_record
 from ftkit.classifier.messages import read_messages
 from ftkit.classifier.splits import balanced_split
 from ftkit.results.label_check import LabelCheck, check_labels
@@ -49,7 +50,7 @@ def checked(ids: list[str], texts: list[str], labels: list[str]) -> LabelCheck:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--messages", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
     messages = read_messages(given.messages, "published")
     split = balanced_split([int(label == "spam") for label in messages.labels])
@@ -59,14 +60,13 @@ def main() -> None:
     check = checked([messages.ids[place] for place in places], texts, labels)
     found, first = check.suspicious, check.order[: where.sum()]
     record: dict[str, Any] = {
-        "command": "python benchmarks/bench_labels.py", "messages": len(labels),
+        "messages": len(labels),
         "flipped": int(where.sum()), "seed": SEED,
         "models": list(MODELS), "suspicious": int(found.sum()), "flipped_among_them": int((found & where).sum()),
         "precision": round(float(where[found].mean()), 4), "recall": round(float(found[where].mean()), 4),
         "precision_of_as_many_first": round(float(where[first].mean()), 4),
     }  # fmt: skip
-    given.out.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record, indent=1))
+    write_record(given.results / f"{datetime.now(UTC):%Y-%m-%d}-labels.json", record)
 
 
 if __name__ == "__main__":

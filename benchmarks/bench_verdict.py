@@ -31,8 +31,6 @@ from ftkit.results.planning import examples_needed
 from ftkit.results.statistics import mcnemar_exact
 from ftkit.results.verdict import judge
 
-HERE = Path(__file__).parent
-
 
 @cache
 def found_anytime(only_a: int, only_b: int) -> bool:
@@ -100,7 +98,7 @@ def main() -> None:
     """Simulate, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--histories", type=int, default=1000)
-    parser.add_argument("--out", type=Path, default=HERE / "results" / f"{datetime.now(UTC):%Y-%m-%d}-verdict.json")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     rng, started = np.random.default_rng(1), time.perf_counter()
     record = {
@@ -120,7 +118,7 @@ def main() -> None:
         "seconds": round(time.perf_counter() - started, 1),
     }
     print(json.dumps(record, indent=1))
-    write_record(options.out, record)
+    write_record(options.results / f"{datetime.now(UTC):%Y-%m-%d}-verdict.json", record)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ from ftkit.lightning_cli import FtkitCLI
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASES = sorted(CONFIGS.glob("*/base.yaml"))
 ROWS = sorted(CONFIGS.glob("*/rows/*.yaml"))
-OVERLAYS = sorted(path for base in BASES for path in base.parent.glob("*.yaml") if path != base)
+# What is beside a base: overlays, and searches, which are no layer of a config.
+OVERLAYS = sorted(
+    path for base in BASES for path in base.parent.glob("*.yaml") if path != base and not path.name.startswith("search")
+)
 
 
 def first_and_last(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(params=FAMILIES)
 def folder(request: pytest.FixtureRequest) -> Path:
-    """A tiny GPT-2, and a tiny Llama: what holds of both is tested with both."""
+    """A tiny GPT-2, and among the slow tests a tiny Llama: what holds of both is tested with both."""
     return request.getfixturevalue(request.param)
 
 

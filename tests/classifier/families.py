@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
 from ftkit.classifier.text_classifier import TextClassifier
 
-FAMILIES = ("gpt2_folder", "llama_folder")  # fixtures
+FAMILIES = ("gpt2_folder", pytest.param("llama_folder", marks=pytest.mark.slow))  # fixtures
 CLASSIFIERS: dict[str, type[TextClassifier]] = {"gpt2": GPT2Classifier, "llama": TextClassifier}
 
 

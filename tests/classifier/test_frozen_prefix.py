@@ -35,7 +35,7 @@ def test_cached_is_uncached(name: str, folder: Path) -> None:
     assert_same(cached, plain)
 
 
-@pytest.mark.parametrize("folder", ["gpt2_folder"], indirect=True)  # one family: the entries' keys are those of any
+@pytest.mark.slow
 def test_every_setting_shares_one_store(folder: Path) -> None:
     """All of them one after the other: an entry taken for another's would show."""
     for name in CACHED:
