@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ftkit.errors import InputError
+from ftkit.results.metrics import mode_of
 from ftkit.training.guards import FiniteGuard
-from ftkit.training.model_selection import BestCheckpoint, EarlyStop, mode_of
+from ftkit.training.model_selection import BestCheckpoint, EarlyStop
 from ftkit.training.recorder import RunRecorder
 from scale_out import run_in_two
 
