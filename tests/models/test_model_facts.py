@@ -39,6 +39,25 @@ def test_the_parts_add_up_to_the_loaded_model(demo: ModelFacts) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "layers", "size"),
+    [
+        ("BertModel", ["query", "key", "value", "dense"], 2 * (4 * 64 + 2 * 80) + 64),  # with the pooler's
+        ("BertForMaskedLM", ["query", "key", "value", "dense"], 2 * (4 * 64 + 2 * 80)),
+        ("ModernBertForMaskedLM", ["Wqkv", "Wo", "Wi"], 2 * (2 * 128 + 64 + 80)),
+    ],
+)
+def test_adapters_fit_into_an_encoder(kind: str, layers: list[str], size: int, tmp_path: Path) -> None:
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+    family = "modernbert" if kind.startswith("Modern") else "bert"
+    config = {"architectures": [kind], "model_type": family, "vocab_size": 99, **shape, **tokens}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    facts = model_facts(str(tmp_path))
+    assert facts.lora_targets == (layers, size)
+    assert f"adapts {', '.join(layers)}" in to_text(facts, None, 8)
+
+
+@pytest.mark.parametrize(
     ("options", "parts"),
     [
         ({"model_type": "llama", "num_key_value_heads": 1}, {"embeddings", "attention", "MLP", "norms", "head"}),

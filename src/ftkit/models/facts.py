@@ -18,6 +18,7 @@ from ftkit.errors import FtkitError, InputError
 from ftkit.hub import commit_of, is_gguf, load_pretrained, repository_cache
 from ftkit.models.adapters import is_linear, linear_layers
 from ftkit.models.base_model import load_processor, locate
+from ftkit.models.transformers_internals import is_encoder
 
 SAMPLE = [{"role": "user", "content": "What is 12 + 7?"}, {"role": "assistant", "content": "19"}]
 _SHAPE = ("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads")
@@ -206,10 +207,12 @@ def _weight_files(folder: Path) -> dict[str, int]:
 
 def _lora_targets(model: PreTrainedModel) -> tuple[list[str], int]:
     """Return the layers that LoRA would choose, and the parameters of a rank 1 adapter: inputs + outputs a layer."""
-    if model.get_output_embeddings() is None:
+    encoder = is_encoder(model.config)
+    if not encoder and model.get_output_embeddings() is None:
         return [], 0
-    names = linear_layers(model)
-    layers = [layer for name, layer in model.get_decoder().named_modules() if name.rpartition(".")[2] in names]
+    text: Any = model.base_model if encoder else model
+    names = linear_layers(text)
+    layers = [layer for name, layer in text.get_decoder().named_modules() if name.rpartition(".")[2] in names]
     return names, sum(sum(layer.weight.shape) for layer in layers if is_linear(layer))
 
 
