@@ -6,8 +6,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from ftkit.errors import InputError
 from ftkit.results.answers import read_answers
 from ftkit.results.comparison import compare, corrected
+from ftkit.results.planning import minimum_detectable_difference
 from ftkit.results.predictions import write_predictions
-from ftkit.results.statistics import minimum_detectable_difference
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from ftkit.results.anytime import e_value
-from ftkit.results.planning import examples_needed, seeds_needed
-from ftkit.results.statistics import mcnemar_exact, mcnemar_power, minimum_detectable_difference
+from ftkit.results.planning import examples_needed, mcnemar_power, minimum_detectable_difference, seeds_needed
+from ftkit.results.statistics import mcnemar_exact
 
 
 def exact_power(n: int, disagreement: float, difference: float, growing: bool) -> float:

@@ -9,11 +9,11 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from ftkit.results.planning import minimum_detectable_difference
 from ftkit.results.statistics import (
     can_be_significant,
     holm,
     mcnemar_exact,
-    minimum_detectable_difference,
     seed_spread,
     wilson_interval,
 )

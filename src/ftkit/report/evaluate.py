@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from ftkit.errors import InputError, at_least
 from ftkit.report.binary_report import Evaluation
 from ftkit.report.class_report import ClassEvaluation
+from ftkit.report.evaluation import Evaluated
 from ftkit.report.exact_report import ExactEvaluation
 from ftkit.report.preference_report import PreferenceEvaluation
 from ftkit.results import comparison
-from ftkit.results.answers import Answers, ClassAnswers, binary_answers, class_answers, read_scans
+from ftkit.results.answers import Answers, binary_answers, class_answers, read_scans
 from ftkit.results.assessment import BinaryReport, Settings, assess
 from ftkit.results.changes import Changes
 from ftkit.results.class_assessment import assess_classes
@@ -32,6 +34,7 @@ Criterion = Literal[
     "accuracy", "f_measure", "balanced_accuracy", "mcc", "precision", "recall", "specificity", "npv"
 ]  # fmt: skip
 DEFAULT_CRITERION: Criterion = "balanced_accuracy"
+E = TypeVar("E", bound=Evaluated[Any])
 
 
 def evaluate(
@@ -98,34 +101,40 @@ def evaluate(
     if examples is not None and not Path(examples).is_file():
         raise InputError("there is no such file", file=examples, fix="write it with ftkit data audit --examples")
     known = known_examples([*map(beside, paths)] if examples is None else [Path(examples)])
-    settings = Settings(beta, level, seed, known=known)
+    settings, references = Settings(beta, level, seed, known=known), [] if against is None else [against]
+    evaluated = partial(_evaluated, files=len(paths), settings=settings, digits=digits)
     if any(map(is_preference_file, paths)):
         pairs = "pairs of a chosen and a rejected answer"
         _refuse_without_classes(pairs, positive=positive, threshold_from=threshold_from)
-        return _preferences(paths, against, slice, settings, digits)
+        preferences = [*(read_preferences(path, slice) for path in paths), *map(read_preferences, references)]
+        return evaluated(PreferenceEvaluation, preferences, partial(assess_preferences, level=level))
     criterion = Costs(*costs) if costs else threshold_metric or DEFAULT_CRITERION
     # The classes are the same in all files, so all are read before any is judged.
     validation = [threshold_from] if threshold_from is not None and not is_saved(threshold_from) else []
-    references = [against] if against is not None else []
     try:
         scans = read_scans(paths, slice, normalize_labels, references + validation)
         classes = find_classes(scans, normalize_labels)
         if classes is not None and positive is None:
             found, fix = f"{len(classes.names)} classes", "name one to set against the rest with --positive"
             _refuse_without_classes(found, fix, threshold_from=threshold_from, beta=None if beta == 1 else beta)
-            return _classes(class_answers(scans, classes), len(paths), settings, digits)
+            return evaluated(ClassEvaluation, class_answers(scans, classes), partial(assess_classes, settings=settings))
         if classes is not None and positive is not None:
             scans = [against_rest(one, classes, positive) for one in scans]
         answers = binary_answers(scans, positive, normalize_labels)
         threshold = freeze_threshold(answers[-1], criterion) if validation else None
         if threshold is None and threshold_from is not None:
             threshold = Threshold.load(threshold_from)
-        return _binary(answers, len(paths), bool(references), threshold, settings, digits)
+        at = [] if threshold is None else [_at_threshold(one, threshold, settings) for one in answers[: len(paths)]]
+        compared = answers[: len(paths) + len(references)]
+        report = partial(_reported, settings=settings)
+        return evaluated(Evaluation, compared, report, threshold=threshold, at_threshold=at)
     except NotBinaryError as reason:
         if positive is not None:
             raise
         _refuse_without_classes(reason.labels, threshold_from=threshold_from)
-        return _exact(paths, against, slice, normalize_labels, settings, digits, reason.labels)
+        free = [read_free_answers(path, slice, normalize_labels) for path in paths]
+        free += [read_free_answers(path, None, normalize_labels) for path in references]
+        return evaluated(ExactEvaluation, free, partial(assess_exact, level=level), why=reason.labels)
 
 
 def compare(a: Path | str, b: Path | str, **options: Any) -> Comparison:
@@ -155,57 +164,19 @@ def compare(a: Path | str, b: Path | str, **options: Any) -> Comparison:
     return comparisons[0]
 
 
-def _binary(
-    answers: Sequence[Answers],
+def _evaluated(
+    kind: type[E],
+    answers: Sequence[AnswerFile],
+    assess: Callable[[Any], Any],
     files: int,
-    compared: bool,
-    threshold: Threshold | None,
     settings: Settings,
     digits: int | None,
-) -> Evaluation:
-    models = answers[:files]
-    return Evaluation(
-        reports=[_reported(model, settings) for model in models],
-        **_compared(models, answers[files] if compared else None, settings),
-        threshold=threshold,
-        at_threshold=[] if threshold is None else [_at_threshold(model, threshold, settings) for model in models],
-        digits=digits,
-        level=settings.level,
-        seed=settings.seed,
-    )
-
-
-def _classes(answers: Sequence[ClassAnswers], files: int, settings: Settings, digits: int | None) -> ClassEvaluation:
-    models, others = answers[:files], answers[files:]
-    reports = [assess_classes(model, settings) for model in models]
-    compared = _compared(models, others[0] if others else None, settings)
-    return ClassEvaluation(reports=reports, **compared, digits=digits, level=settings.level, seed=settings.seed)
-
-
-def _exact(
-    files: Sequence[Path],
-    against: Path | None,
-    slice_by: str | None,
-    normalize: bool,
-    settings: Settings,
-    digits: int | None,
-    why: str,
-) -> ExactEvaluation:
-    models = [read_free_answers(path, slice_by, normalize) for path in files]
-    reference = None if against is None else read_free_answers(against, None, normalize)
-    reports = [assess_exact(model, settings.level) for model in models]
-    compared = _compared(models, reference, settings)
-    return ExactEvaluation(reports=reports, **compared, digits=digits, level=settings.level, why=why)
-
-
-def _preferences(
-    files: Sequence[Path], against: Path | None, slice_by: str | None, settings: Settings, digits: int | None
-) -> PreferenceEvaluation:
-    models = [read_preferences(path, slice_by) for path in files]
-    reference = None if against is None else read_preferences(against)
-    reports = [assess_preferences(model, settings.level) for model in models]
-    compared = _compared(models, reference, settings)
-    return PreferenceEvaluation(reports=reports, **compared, digits=digits, level=settings.level)
+    **more: Any,
+) -> E:
+    """Return the evaluation of the first ``files``; the next one, if there is one, is the reference."""
+    models, reference = answers[:files], answers[files] if len(answers) > files else None
+    reports, compared = list(map(assess, models)), _compared(models, reference, settings)
+    return kind(reports=reports, **compared, digits=digits, level=settings.level, seed=settings.seed, **more)
 
 
 def _compared(models: Sequence[AnswerFile], reference: AnswerFile | None, settings: Settings) -> dict[str, Any]:

@@ -1,14 +1,14 @@
-"""Confidence intervals, paired tests, and the power of a comparison."""
+"""Confidence intervals, paired tests, and the spread between seeds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
 Interval = tuple[float, float]
 ALPHA = 0.05  # the level of significance of every verdict
@@ -204,64 +204,6 @@ def can_be_significant(n: int, disagreements: int | None = None, alpha: float = 
     needed = math.ceil(1 - math.log2(alpha))
     best = mcnemar_exact(most, 0)
     return Reach(best <= alpha, best, needed)
-
-
-def minimum_detectable_difference(n: int, disagreement: float, power: float = 0.8, comparisons: int = 1) -> float:
-    """Return the smallest true difference in accuracy that the exact McNemar test finds with the given power.
-
-    Args:
-        n: Examples that both models answer.
-        disagreement: Share of examples that only one of the two gets right, in (0, 1].
-        power: Probability of finding the difference.
-        comparisons: Comparisons made together (Bonferroni, the first step of Holm).
-
-    Returns:
-        The difference in accuracy, or NaN when not even one-sided disagreement would suffice.
-
-    Example:
-        >>> f"{minimum_detectable_difference(300, 0.05):.4f}"
-        '0.0368'
-
-    Source: the unconditional power of the exact test, summed over the number of disagreements: S. W. Duffy,
-    Asymptotic and exact power for the McNemar test and its analogue with R controls per case, Biometrics 40 (1984).
-    """
-    alpha = ALPHA / comparisons
-
-    def excess(difference: float) -> float:
-        return mcnemar_power(n, disagreement, difference, alpha) - power
-
-    # More than every disagreement in one direction cannot be.
-    return float(optimize.brentq(excess, 0.0, disagreement)) if excess(disagreement) >= 0 else math.nan
-
-
-def _fewest_wins(differing: np.ndarray, alpha: float) -> np.ndarray:
-    """Return the most wins of the worse model, of so many, with which the exact McNemar test is significant."""
-    fewest = stats.binom.ppf(alpha / 2, differing, 0.5)
-    return fewest - (stats.binom.cdf(fewest, differing, 0.5) > alpha / 2)
-
-
-def mcnemar_power(
-    n: int,
-    disagreement: float,
-    difference: float,
-    alpha: float = ALPHA,
-    fewest_wins: Callable[[np.ndarray, float], np.ndarray] = _fewest_wins,
-) -> float:
-    """Return the probability that a paired test finds a true difference in accuracy.
-
-    Args:
-        n: Examples that both models answer.
-        disagreement: Share of examples that only one of the two gets right, in (0, 1].
-        difference: The difference, at most ``disagreement``.
-        alpha: The level of the test.
-        fewest_wins: Returns the most wins of the worse model with which the test finds a difference, from numbers of
-            disagreements, ``(k,)``, and the level; if not given, those of the exact McNemar test.
-    """
-    least, most = stats.binom.ppf([1e-9, 1 - 1e-9], n, disagreement)
-    counts = np.arange(least, most + 1)
-    fewest, share = fewest_wins(counts, alpha), (1 + difference / disagreement) / 2  # of the better one's wins
-    found = stats.binom.cdf(fewest, counts, share) + stats.binom.cdf(fewest, counts, 1 - share)
-    return float(stats.binom.pmf(counts, n, disagreement) @ found)
 
 
 @dataclass(frozen=True)
