@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml  # type: ignore[import-untyped]
+from tokenizers.processors import TemplateProcessing
 
 from ftkit import PromptClassifier
 from ftkit.cli import main
@@ -40,6 +41,31 @@ def test_scores_are_those_of_the_model(words: list[str]) -> None:
     prediction, probability = model.predict({"text": TEXTS})
     assert prediction.tolist() == [row.index(max(row)) for row in expected]
     torch.testing.assert_close(probability.sum(-1), torch.ones(3, dtype=torch.float64))
+
+
+def test_what_a_tokenizer_puts_before_a_text_stands_before_the_prompt() -> None:
+    model = PromptClassifier("demo", words=[" a", " b"], prompt="Text: {text}\nKind:", seed=1)
+    model.configure_model()
+    tokenizer, token = model.tokenizer, model.tokenizer.eos_token
+    first = [(token, tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(f"{token} $A", special_tokens=first)
+    assert model.start == [tokenizer.eos_token_id]
+    (word,) = tokenizer(" a", add_special_tokens=False)["input_ids"]
+    known = tokenizer("Text: hi\nKind:")["input_ids"]
+    assert known[0] == tokenizer.eos_token_id
+    assert model.net is not None
+    with torch.no_grad():
+        expected = model.net(torch.tensor([known])).logits[0, -1].double().log_softmax(-1)[word]
+        found = model.scores(["hi"])[0, 0]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_a_prompt_that_is_cut_is_told() -> None:
+    model = PromptClassifier("demo", words=[" a", " b"], seed=1)
+    model.configure_model()
+    with pytest.warns(UserWarning, match="lose their beginning"), torch.no_grad():
+        found = model.scores(["0 1 2 3 4 5 6 7 8 9 " * 60])
+    assert found.isfinite().all()
 
 
 @pytest.fixture

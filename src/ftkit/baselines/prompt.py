@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -75,6 +76,12 @@ class PromptClassifier(Baseline):
         """Load the tokenizer, once."""
         return load_processor(AutoTokenizer, self.base_model, self.revision)
 
+    @cached_property
+    def start(self) -> list[int]:
+        """Return the special tokens that the tokenizer puts before a text, such as Llama's ``<s>``."""
+        found = self.tokenizer("a", return_special_tokens_mask=True)
+        return found["input_ids"][: found["special_tokens_mask"].index(0)]
+
     def configure_model(self) -> None:
         """Load the model, frozen, once."""
         if self.net is None:
@@ -117,8 +124,11 @@ class PromptClassifier(Baseline):
     def scores(self, texts: Sequence[str]) -> Tensor:
         """Return the log-probability of each class's word behind each prompt, float64 (B, C)."""
         words = [self._tokens(word) for word in self.words]
-        room = context_length(self.net.config) - max(map(len, words))  # type: ignore[union-attr]
-        prompts = [self._tokens(self.before + self._asked(text))[-room:] for text in texts]
+        room = context_length(self.net.config) - max(map(len, words)) - len(self.start)  # type: ignore[union-attr]
+        prompts = [self._tokens(self.before + self._asked(text)) for text in texts]
+        if max(map(len, prompts)) > room:
+            warnings.warn(f"prompts of more than {room} tokens lose their beginning, shots first", stacklevel=2)
+        prompts = [[*self.start, *prompt[-room:]] for prompt in prompts]
         stems = dict.fromkeys(tuple(word[:-1]) for word in words)  # of words of one token: the prompt alone
         found = {stem: self._log_probabilities(prompts, stem) for stem in stems}  # (B, stem + 1, V)
         summed = [
