@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -165,6 +166,9 @@ def test_three_classes(estimator: str, configured: Any, tmp_path: Path) -> None:
         ({"search": {"estimator__C": [1]}}, {"fractions": [0.7, 0.0]}, "needs validation data to choose on"),
         ({"estimator": SVM | {"init_args": {"C": -1}}}, {}, "scikit-learn refuses it"),
         ({"estimator": {"class_path": "sklearn.svm.LinearSVM"}}, {}, "LinearSV"),
+        ({"estimator": {"class_path": "sklearn.linear_model.Ridge"}}, {}, "tells no classes apart (got 'Ridge')"),
+        ({"estimator": {"class_path": "sklearn.cluster.KMeans"}}, {}, "tells no classes apart (got 'KMeans')"),
+        ({}, {"sampling": "balanced"}, "data.sampling: is of epochs, and a baseline has none"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(
@@ -182,7 +186,45 @@ def test_other_classes_than_those_it_was_fitted_on_are_refused(
     run(configured(), tmp_path / "run", "fit")
     other = configured(data={"train": str(written(tmp_path / "other.csv", ("ham", "ad")))})
     run(other, tmp_path / "run", "test", expected=2)
-    assert "was fitted on the classes ham, spam" in capsys.readouterr().err
+    assert "was trained on the classes ham, spam" in capsys.readouterr().err
+
+
+def trained_in_python(model: BaselineClassifier, source: Path) -> L.Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "max_epochs": 1}
+    trainer = L.Trainer(accelerator="cpu", **quiet)  # type: ignore[arg-type]
+    trainer.fit(model, TextClassificationDataModule(str(source), batch_size=4))
+    return trainer
+
+
+def test_another_fit_of_the_same_model_fits_the_new_texts(tmp_path: Path) -> None:
+    model = BaselineClassifier(search={"estimator__C": [1.0, 10.0]})
+    trained_in_python(model, written(tmp_path / "two.csv"))
+    trained_in_python(model, written(tmp_path / "other.csv", ("spam", "ham", "ad")))
+    assert model.class_names == ("ad", "ham", "spam")
+    alone = BaselineClassifier(search={"estimator__C": [1.0, 10.0]})
+    trained_in_python(alone, tmp_path / "other.csv")
+    texts = {"text": ["shop sale", "win cash", "mum home"]}
+    assert model.predict(texts)[0].tolist() == alone.predict(texts)[0].tolist() == [0, 2, 1]
+    torch.testing.assert_close(model.predict(texts)[1], alone.predict(texts)[1])
+
+
+def test_what_was_never_fitted_answers_nothing(
+    configured: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(configured(), tmp_path / "run", "test", expected=2, more=("--untrained",))
+    assert "was never fitted" in capsys.readouterr().err
+    assert not (tmp_path / "run/predictions-test.tsv").exists()
+
+
+def test_a_baseline_is_neither_served_nor_pushed(
+    configured: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(configured(), tmp_path / "run", "fit", "test")
+    assert main(["push", str(tmp_path / "run"), "me/model", "--dry_run", str(tmp_path / "out")]) == 2
+    assert "is a baseline, which is neither served nor pushed" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(["serve", str(tmp_path / "run")]) == 2
+    assert "is a baseline, which is neither served nor pushed" in capsys.readouterr().err
 
 
 class Evil:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 import yaml  # type: ignore[import-untyped]
+from encoders import save_encoder, tiny_encoder
 from torch.nn import functional as F
 
 from ftkit import FrozenFeatureClassifier, GPT2Classifier, SpamDataModule
 from ftkit.cli import main
+from ftkit.errors import InputError
 from ftkit.results.predictions import read_predictions
 
 
@@ -144,3 +146,18 @@ def test_another_base_model_is_refused(
     assert main(["fit", *configured()]) == 0
     assert main(["test", *configured(), "--model.base_model", "demo", "--model.size", "small"]) == 2
     assert "trained on another base" in capsys.readouterr().err
+
+
+def test_an_encoder_is_pooled_as_an_encoder(configured: Any, tmp_path: Path, cache: Path) -> None:
+    folder = str(save_encoder("bert", tmp_path / "bert"))
+    model = FrozenFeatureClassifier(folder, seed=1)
+    assert (model.pooling, model.causal_mask, model.mask_padding) == ("first", False, True)
+    assert FrozenFeatureClassifier(folder, pooling="mean").pooling == "mean_real"
+    with pytest.raises(InputError, match="not read at its last token"):
+        _ = FrozenFeatureClassifier(folder, pooling="last_real").pooling
+    model.configure_model()
+    ids, length = torch.tensor([[2, 7, 8, 3, 0], [2, 9, 3, 0, 0]]), torch.tensor([4, 3])
+    with torch.no_grad():
+        alone = [tiny_encoder("bert")(ids[row : row + 1, : int(length[row])])[0][0, 0] for row in (0, 1)]
+    np.testing.assert_allclose(model.inputs({"input_ids": ids, "length": length}), torch.stack(alone), atol=1e-5)
+    assert FrozenFeatureClassifier("demo").pooling == "last_real"

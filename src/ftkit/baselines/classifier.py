@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -42,7 +42,7 @@ class BaselineClassifier(Baseline):
             :class:`ftkit.training.evaluation_metrics.MeasuredModule`.
 
     Raises:
-        InputError: A setting of ``search`` does not exist.
+        InputError: A setting of ``search`` does not exist, or the estimator is no classifier.
 
     Example:
         >>> from sklearn.naive_bayes import MultinomialNB
@@ -64,6 +64,9 @@ class BaselineClassifier(Baseline):
         self.pipeline, self.search = Pipeline(list(steps.items())), search or {}
         random = {name: value for name, value in self.pipeline.get_params().items() if name.endswith("random_state")}
         self.pipeline.set_params(**{name: self.seed % 2**32 for name, value in random.items() if value is None})
+        if not is_classifier(self.pipeline):
+            got = type(self.pipeline["estimator"]).__name__
+            raise InputError("tells no classes apart", field="estimator", got=got, fix="use a classifier")
         if unknown := self.search.keys() - self.pipeline.get_params().keys():
             fix = "write estimator__NAME or features__NAME, such as estimator__C"
             raise InputError("no such setting", field="search", got=min(unknown), fix=fix)
@@ -107,9 +110,8 @@ class BaselineClassifier(Baseline):
                 accuracy = float(candidate.score(*held_out)) if held_out else 0.0
             except (ValueError, TypeError) as error:
                 said = f"scikit-learn refuses it: {str(error).partition(chr(10))[0]}"
-                raise InputError(
-                    said, field="model", got=settings or type(self.pipeline["estimator"]).__name__
-                ) from None
+                got = settings or type(self.pipeline["estimator"]).__name__
+                raise InputError(said, field="model", got=got) from None
             tried.append({"settings": settings, "val_accuracy": accuracy})
             if accuracy > best:
                 best, chosen, fitted = accuracy, settings, candidate

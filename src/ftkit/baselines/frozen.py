@@ -15,7 +15,7 @@ from ftkit.baselines.classifier import BaselineClassifier
 from ftkit.models import gpt2
 from ftkit.models.backbone import Weights
 from ftkit.models.network import SequenceClassifier
-from ftkit.models.pooling import Pooling, reads_padding, unpadded
+from ftkit.models.pooling import Pooling, unpadded
 from ftkit.training.evaluation_metrics import Metrics
 from ftkit.training.frozen_prefix import FrozenPrefix
 from ftkit.training.lightning_internals import attached_trainer
@@ -33,9 +33,9 @@ class FrozenFeatureClassifier(PretrainedClassifier, BaselineClassifier):
         size: Of GPT-2, see :class:`ftkit.GPT2Classifier`; null of any other model.
         weights: ``pretrained``, or ``random`` or ``random_transformers`` as a control.
         revision: Hub revision to pin.
-        pooling: Which hidden state is classified: ``first``, ``last``, ``last_real``, ``mean``, ``mean_real``.
-        causal_mask: Whether a token attends only to itself and earlier ones.
-        mask_padding: Whether attention ignores padding.
+        pooling: See :class:`ftkit.TextClassifier`; null takes a decoder's ``last_real``, an encoder's ``first``.
+        causal_mask: See :class:`ftkit.TextClassifier`.
+        mask_padding: See :class:`ftkit.TextClassifier`.
         tokenizer: Folder or hub id of the tokenizer; null takes the one that belongs to the weights.
         features: Changes the features before they are fitted on; by default each gets mean 0 and variance 1.
         estimator: Is fitted on them; by default logistic regression.
@@ -48,6 +48,7 @@ class FrozenFeatureClassifier(PretrainedClassifier, BaselineClassifier):
     """
 
     reads_texts: ClassVar[bool] = False
+    decoder_pooling: ClassVar[Pooling] = "last_real"
     strengths: ClassVar[list[float]] = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]  # 1 / strength of the penalty
 
     def __init__(
@@ -56,7 +57,7 @@ class FrozenFeatureClassifier(PretrainedClassifier, BaselineClassifier):
         size: gpt2.Size | None = None,
         weights: Weights = "pretrained",
         revision: str | None = None,
-        pooling: Pooling = "last_real",
+        pooling: Pooling | None = None,
         causal_mask: bool = True,
         mask_padding: bool = False,
         tokenizer: str | None = None,
@@ -69,7 +70,7 @@ class FrozenFeatureClassifier(PretrainedClassifier, BaselineClassifier):
         chosen = {"estimator__C": self.strengths} if search is None and estimator is None else search
         super().__init__(features=features, estimator=estimator, search=chosen, seed=seed, metrics=metrics)
         self.base_model, self.size, self.weights, self.revision = base_model, size, weights, revision
-        self.pooling, self.causal_mask, self.mask_padding = pooling, causal_mask, mask_padding
+        self.asked_pooling, self.asked_causal_mask, self.asked_mask_padding = pooling, causal_mask, mask_padding
         self.tokenizer_source, self.quantization, self.dropout, self.trainable = tokenizer, None, 0.0, "last_layer"
         self.net: SequenceClassifier | None = None
         self.prefix: FrozenPrefix | None = None
@@ -96,16 +97,6 @@ class FrozenFeatureClassifier(PretrainedClassifier, BaselineClassifier):
     def tokenizer_name(self) -> str:
         """Return the hub id or the folder of the base model's tokenizer."""
         return super().tokenizer_name if self.size is None else gpt2.tokenizer_name(self.base_model, self.size)
-
-    @property
-    def sees_padding(self) -> bool:
-        """Return whether real tokens attend to right padding."""
-        return not (self.causal_mask or self.mask_padding)
-
-    @property
-    def reads_padding(self) -> bool:
-        """Return whether right padding can change a prediction."""
-        return reads_padding(self.pooling, self.causal_mask, self.mask_padding)
 
     @property
     def frozen_seconds(self) -> float:

@@ -99,16 +99,20 @@ class Baseline(MeasuredModule):
             raise InputError("needs a data module of texts with classes", field="data", fix=fix)
         if self.trainer.world_size > 1:
             raise InputError("is fitted in one process", field="trainer.devices", got=self.trainer.world_size, fix="1")
-        if self.fitted:
-            self._refuse_other_classes(self.class_names, classes)
+        if getattr(self.trainer.datamodule, "sampling", None):  # type: ignore[attr-defined]
+            fix = "leave it out; many estimators take class_weight: balanced"
+            raise InputError("is of epochs, and a baseline has none", field="data.sampling", fix=fix)
+        if self.fitted and stage != "fit":
+            self.refuse_other_classes(self.class_names, classes)
         self.class_names = classes
         self.measure_classes(len(classes))
 
     def on_fit_start(self) -> None:
-        """Fit, unless a checkpoint was resumed."""
-        if not self.fitted:
+        """Fit, unless a fitted checkpoint is resumed."""
+        if not self.fitted or self.trainer.ckpt_path is None:
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-            self.fit(data.datasets["train"], data.datasets["val"])
+            with self.trainer.precision_plugin.forward_context():  # as evaluation steps run
+                self.fit(data.datasets["train"], data.datasets["val"])
             self.fitted = True
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -134,12 +138,10 @@ class Baseline(MeasuredModule):
         return self._evaluated(batch, None)
 
     def _evaluated(self, batch: dict[str, Any], prefix: str | None) -> dict[str, Any]:
+        if not self.fitted:
+            raise InputError("was never fitted", field="model", got=type(self).__name__, fix="fit it first")
+        prediction, probability = self.predict(batch)
         label = batch["label"]
-        if self.fitted:
-            prediction, probability = self.predict(batch)
-        else:  # in a test of what was never fitted
-            probability = torch.full((len(label), len(self.class_names)), 1 / len(self.class_names))
-            prediction = probability.argmax(-1)
         prediction = prediction.to(label.device)
         found = {"id": batch["id"], "label": label, "prediction": prediction, "columns": batch.get("columns", {})}
         figures = {"accuracy": (prediction == label).float().mean()}
@@ -172,13 +174,6 @@ class Baseline(MeasuredModule):
         super().on_load_checkpoint(checkpoint)
         if checkpoint.get("fitted") is None:
             raise InputError("holds nothing that was fitted", file=self._file_of(checkpoint), fix="fit again")
-        self._refuse_other_classes(tuple(checkpoint["classes"]), self.class_names)
+        self.refuse_other_classes(tuple(checkpoint["classes"]), self.class_names, self._file_of(checkpoint))
         self.restore(checkpoint["fitted"])
         self.fitted = True
-
-    @staticmethod
-    def _refuse_other_classes(fitted: tuple[str, ...], now: tuple[str, ...]) -> None:
-        if fitted != now:
-            problem = f"was fitted on the classes {', '.join(fitted)}"
-            fix = "use data of these classes, in the same order (labels)"
-            raise InputError(problem, field="data", got=", ".join(now), fix=fix)

@@ -3,72 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ftkit.errors import InputError, at_least
 from ftkit.models.network import SequenceClassifier
-from ftkit.models.pooling import Pooling, reads_padding, unpadded
+from ftkit.models.pooling import Pooling, unpadded
 from ftkit.training.encoding import Encoding
-from ftkit.training.evaluation_metrics import Metrics
 from ftkit.training.pretrained import PretrainedClassifier
 
 
 class EncodedClassifier(PretrainedClassifier):
-    """A classifier that encodes texts as its data module did.
+    """A classifier that encodes texts as its data module did."""
 
-    Args:
-        metrics: See :class:`ftkit.training.evaluation_metrics.MeasuredModule`.
-        pooling: See :class:`ftkit.classifier.text_classifier.TextClassifier`, as the others.
-        causal_mask: What was asked for; whether it holds depends on the base model.
-        mask_padding: What was asked for.
-    """
-
+    decoder_pooling: ClassVar[Pooling] = "last"
     net: SequenceClassifier | None
     ignore_index: int
     balanced: bool
     class_weights: Tensor | None
-
-    def __init__(self, metrics: Metrics | None, pooling: Pooling | None, causal_mask: bool, mask_padding: bool) -> None:
-        super().__init__(metrics)
-        self._asked = pooling, causal_mask, mask_padding
-
-    @property
-    def pooling(self) -> Pooling:
-        """Return which hidden state is classified; the mean over an encoder's text is that over real tokens.
-
-        Raises:
-            InputError: It is the last one of an encoder.
-        """
-        asked, *_ = self._asked
-        if not self.encoder:
-            return asked or "last"
-        if asked in ("last", "last_real"):
-            raise InputError(
-                "an encoder is not read at its last token", field="pooling", got=asked, fix="use first or mean"
-            )
-        return unpadded(asked or "first")
-
-    @property
-    def causal_mask(self) -> bool:  # type: ignore[override]
-        """Return whether a token attends only to itself and earlier ones.
-
-        Raises:
-            InputError: It was turned off for an encoder, which has none.
-        """
-        if self.encoder and not self._asked[1]:
-            raise InputError(
-                "an encoder has no causal mask to turn off", field="causal_mask", got=False, fix="leave the option out"
-            )
-        return self._asked[1] and not self.encoder
-
-    @property
-    def mask_padding(self) -> bool:
-        """Return whether attention ignores padding; an encoder's always does."""
-        return self._asked[2] or self.encoder
 
     @property
     def encoding(self) -> Encoding | None:
@@ -86,16 +40,6 @@ class EncodedClassifier(PretrainedClassifier):
         """Return ``pooling``, or what equals it for texts trained without padding in a batch that has some."""
         padded = self.encoding is None or self.encoding.pad_to_max
         return self.pooling if padded else unpadded(self.pooling)
-
-    @property
-    def sees_padding(self) -> bool:
-        """Return whether real tokens attend to right padding, which changes predictions whatever the pooling."""
-        return not (self.causal_mask or self.mask_padding)
-
-    @property
-    def reads_padding(self) -> bool:
-        """Return whether right padding can change a prediction."""
-        return reads_padding(self.pooling, self.causal_mask, self.mask_padding)
 
     @property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -150,23 +94,13 @@ class EncodedClassifier(PretrainedClassifier):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, base or set of classes."""
         stored = Encoding(**checkpoint["encoding"]) if checkpoint.get("encoding") else None
-        self._refuse_other_classes(stored, self.encoding, self._file_of(checkpoint))
+        if stored is not None and self.encoding is not None:
+            self.refuse_other_classes(stored.labels, self.encoding.labels, self._file_of(checkpoint))
         super().on_load_checkpoint(checkpoint)
         if stored is not None:
             self.encoding = stored
         if self.balanced and checkpoint.get("class_weights"):
             self.class_weights = torch.tensor(checkpoint["class_weights"])
-
-    @staticmethod
-    def _refuse_other_classes(trained: Encoding | None, now: Encoding | None, file: str | Path | None = None) -> None:
-        if trained is not None and now is not None and trained.labels != now.labels:
-            raise InputError(
-                f"was trained on the classes {', '.join(trained.labels)}",
-                file=file,
-                field="data" if file is None else None,
-                got=", ".join(now.labels),
-                fix="use data of these classes, in the same order (labels)",
-            )
 
     def _check_classes(self, classes: int) -> None:
         """Refuse options that do not fit a number of classes, and a head of another size."""

@@ -110,7 +110,8 @@ class TextClassifier(EncodedClassifier):
         warmup: float = 0.0,
         metrics: Metrics | None = None,
     ) -> None:
-        super().__init__(metrics, pooling, causal_mask, mask_padding)
+        super().__init__(metrics)
+        self.asked_pooling, self.asked_causal_mask, self.asked_mask_padding = pooling, causal_mask, mask_padding
         # Those of the subclass too.
         self.save_hyperparameters(ignore=["optimizer", "scheduler", "scheduler_interval", "warmup", "metrics"])
         self.base_model, self.weights, self.revision, self.dropout = base_model, weights, revision, dropout
@@ -178,8 +179,8 @@ class TextClassifier(EncodedClassifier):
         """
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         encoding = getattr(datamodule, "encoding", self.encoding)
-        if self.net is not None:
-            self._refuse_other_classes(self.encoding, encoding)
+        if self.net is not None and self.encoding is not None and encoding is not None:
+            self.refuse_other_classes(self.encoding.labels, encoding.labels)
         self.encoding = encoding
         classes = len(self.class_names)
         self._check_classes(classes)

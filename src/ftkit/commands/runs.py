@@ -22,8 +22,9 @@ def class_of(folder: Path) -> Any:
     Only classes of ftkit are imported: a checkpoint is data, and may come from anywhere.
 
     Raises:
-        InputError: It names no class of ftkit's, or one of another version.
+        InputError: It names no class of ftkit's, or one of another version, or a baseline.
     """
+    from ftkit.baselines.module import Baseline
     from ftkit.training.checkpoint import TrainedStateModule
 
     stored = _stored(folder)
@@ -46,6 +47,9 @@ def class_of(folder: Path) -> Any:
             got=path,
             fix="load it in Python",
         )
+    if issubclass(kind, Baseline):
+        fix = f"use `ftkit predict`, or {kind.__name__}.load in Python"
+        raise InputError("is a baseline, which is neither served nor pushed", file=folder, fix=fix)
     return kind
 
 

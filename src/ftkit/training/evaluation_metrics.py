@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Mapping
+from collections.abc import ItemsView, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -71,6 +72,18 @@ class MeasuredModule(TrainedStateModule):
                     f"use one called {kind}...{number}",
                 )
                 raise InputError(problem, field=f"metrics.{name}", got=got, fix=fix)
+
+    @staticmethod
+    def refuse_other_classes(trained: Sequence[str], now: Sequence[str], file: str | Path | None = None) -> None:
+        """Refuse data of other classes, or of another order, than those of a training.
+
+        Raises:
+            InputError: They are others.
+        """
+        if trained != now:
+            problem, got = f"was trained on the classes {', '.join(trained)}", ", ".join(now)
+            fix, field = "use data of these classes, in the same order (labels)", "data" if file is None else None
+            raise InputError(problem, file=file, field=field, got=got, fix=fix)
 
     def on_validation_epoch_start(self) -> None:
         """Forget an earlier evaluation, also one that was interrupted."""

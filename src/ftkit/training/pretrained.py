@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -12,6 +12,7 @@ from ftkit.models import loading
 from ftkit.models.backbone import Backbone, Weights
 from ftkit.models.base_files import BaseFiles, Location
 from ftkit.models.base_model import Quantization, locate, locate_processor, quantization_options
+from ftkit.models.pooling import Pooling, reads_padding, unpadded
 from ftkit.models.trainable import Trainable, trainable_blocks
 from ftkit.models.transformers_internals import is_encoder
 from ftkit.training.evaluation_metrics import MeasuredModule
@@ -20,12 +21,15 @@ from ftkit.training.evaluation_metrics import MeasuredModule
 class PretrainedClassifier(MeasuredModule):
     """A classifier over a decoder or encoder of any family; a subclass with a preset says where its base model is."""
 
+    decoder_pooling: ClassVar[Pooling]  # if none is asked for; an encoder's is its first token
+    asked_pooling: Pooling | None
+    asked_causal_mask: bool
+    asked_mask_padding: bool
     base_model: str
     weights: Weights
     dropout: float
     seed: int
     trainable: Trainable | int
-    causal_mask: bool
     quantization: Quantization | None
     tokenizer_source: str | None  # in place of the base model's own
 
@@ -65,6 +69,48 @@ class PretrainedClassifier(MeasuredModule):
     def encoder(self) -> bool:
         """Return whether the base model is an encoder."""
         return is_encoder(self.load_config())
+
+    @property
+    def pooling(self) -> Pooling:
+        """Return which hidden state is classified; the mean over an encoder's text is that over real tokens.
+
+        Raises:
+            InputError: It is the last one of an encoder.
+        """
+        asked = self.asked_pooling
+        if not self.encoder:
+            return asked or self.decoder_pooling
+        if asked in ("last", "last_real"):
+            problem, fix = "an encoder is not read at its last token", "use first or mean"
+            raise InputError(problem, field="pooling", got=asked, fix=fix)
+        return unpadded(asked or "first")
+
+    @property
+    def causal_mask(self) -> bool:
+        """Return whether a token attends only to itself and earlier ones.
+
+        Raises:
+            InputError: It was turned off for an encoder, which has none.
+        """
+        if self.encoder and not self.asked_causal_mask:
+            problem, fix = "an encoder has no causal mask to turn off", "leave the option out"
+            raise InputError(problem, field="causal_mask", got=False, fix=fix)
+        return self.asked_causal_mask and not self.encoder
+
+    @property
+    def mask_padding(self) -> bool:
+        """Return whether attention ignores padding; an encoder's always does."""
+        return self.asked_mask_padding or self.encoder
+
+    @property
+    def sees_padding(self) -> bool:
+        """Return whether real tokens attend to right padding, which changes predictions whatever the pooling."""
+        return not (self.causal_mask or self.mask_padding)
+
+    @property
+    def reads_padding(self) -> bool:
+        """Return whether right padding can change a prediction."""
+        return reads_padding(self.pooling, self.causal_mask, self.mask_padding)
 
     def build_backbone(self) -> Backbone:
         """Load or draw the backbone; called once, with the global generator seeded."""
