@@ -8,7 +8,8 @@ from ftkit.storage import sha256_of
 Ftkit = Callable[..., tuple[int, str]]
 FILES = {
     "config.yaml", "result.json", "metrics.csv", "hparams.yaml", "predictions-train.tsv", "predictions-val.tsv",
-    "predictions-test.tsv", "checkpoints/last.ckpt", "checkpoints/last.ckpt.sha256",
+    "predictions-test.tsv", "examples-val.tsv", "examples-test.tsv", "checkpoints/last.ckpt",
+    "checkpoints/last.ckpt.sha256",
 }  # fmt: skip
 
 

@@ -113,7 +113,7 @@ def test_a_metric_that_is_not_logged(options: list[str], message: str, ftkit: Ft
     code, said = ftkit("fit", *options)
     assert code == ExitCode.INPUT, said
     assert message in said
-    assert "(got 'val_loss'); fix: did you mean val/loss? Logged are train/loss, val/accuracy, val/auroc, " in said
+    assert "(got 'val_loss'); fix: did you mean val/loss? Logged are val/accuracy, val/auroc, " in said
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 

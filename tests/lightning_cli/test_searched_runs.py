@@ -61,7 +61,7 @@ def test_what_is_chosen_is_what_the_row_gives_with_that_rate(
     assert results[0]["steps"] == results[1]["steps"]
 
 
-TESTED = {"predictions-train.tsv", "predictions-test.tsv"}
+TESTED = {"predictions-train.tsv", "predictions-test.tsv", "examples-test.tsv"}
 
 
 def test_an_option_that_does_not_exist_is_an_error_with_exit_code_2(

@@ -70,7 +70,9 @@ def test_needed_disagreements_are_where_the_test_turns(most, alpha):
     assert reach.possible == (most >= reach.needed)
 
 
-@pytest.mark.parametrize(("n", "disagreement", "comparisons"), [(300, 0.1, 1), (1000, 0.1, 1), (2000, 0.3, 18)])
+@pytest.mark.parametrize(
+    ("n", "disagreement", "comparisons"), [(300, 0.1, 1), pytest.param(2000, 0.3, 18, marks=pytest.mark.slow)]
+)
 def test_the_detectable_difference_is_found_with_its_power(n, disagreement, comparisons):
     difference = minimum_detectable_difference(n, disagreement, 0.8, comparisons)
     shares = [(disagreement + difference) / 2, (disagreement - difference) / 2, 1 - disagreement]

@@ -67,7 +67,11 @@ def assert_same_weights(folder: Path, other: Path) -> None:
     ("options", "parts"),
     [
         ([], 1),  # one position, by a method that does not call the block
-        (["--model.trainable", "last_two_blocks", "--model.pooling", "mean_real", "--data.padding", "none"], 2),
+        pytest.param(
+            ["--model.trainable", "last_two_blocks", "--model.pooling", "mean_real", "--data.padding", "none"],
+            2,
+            marks=pytest.mark.slow,
+        ),
         (["--model.trainable", "lora", "--trainer.precision", "bf16-mixed"], 3),
     ],
 )
@@ -132,7 +136,11 @@ def language_config(folder: Path, **options: Any) -> Path:
 
 @pytest.mark.parametrize(
     "options",
-    [{"gradient_checkpointing": True}, {"quantization": "nf4"}, {"quantization": "8bit"}],
+    [
+        pytest.param({"gradient_checkpointing": True}, marks=pytest.mark.slow),
+        {"quantization": "nf4"},
+        pytest.param({"quantization": "8bit"}, marks=pytest.mark.slow),
+    ],
     ids=["checkpointing", "nf4", "8bit"],
 )
 def test_adapters_on_any_base(options: dict[str, Any], captured: None, cache: Path, tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ def maker(folder: Path, examples: Path, kind: type[VLMModule] = VLMSFT, **option
     return make
 
 
-@pytest.mark.parametrize(("strategy", "tolerance"), [("ddp", 1e-6), ("fsdp2", 1e-5)])
+@pytest.mark.parametrize(
+    ("strategy", "tolerance"), [("ddp", 1e-6), pytest.param("fsdp2", 1e-5, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("options", [{}, {"trainable": "all", "freeze_vision": False}], ids=["lora", "all"])
 def test_two_processes_are_one_with_twice_the_batch(
     strategy: str,

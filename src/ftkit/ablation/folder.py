@@ -184,7 +184,7 @@ def label_parts(label: str) -> tuple[int, str]:
         InputError: It is no label.
     """
     if not (match := _LABEL.fullmatch(label)):
-        raise InputError("not the label of a row", field="row", got=label, fix="write NN_name, such as 20_trainer")
+        raise InputError("not the label of a row", field="row", got=label, fix="write NN_name, such as 40_trainer")
     return int(match[1]), match[2]
 
 

@@ -143,7 +143,7 @@ def ablation_add(
 
     Args:
         directory: The output folder of `ftkit ablation run`.
-        row: Number and name of the row, such as 20_trainer.
+        row: Number and name of the row, such as 40_trainer.
         predictions: Its prediction file over the test examples of the ablation.
         costs: A YAML file with what it cost: seconds, peak_memory_mb, trainable_parameters, checkpoint_mb, device,
             machine, base_model, made_with; any of them.
