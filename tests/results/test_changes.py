@@ -1,5 +1,6 @@
 """What a model answers otherwise than another, example by example: as rows, as a file, on a page."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,27 @@ def test_the_page_shows_them_by_slice(pair: tuple[Path, Path], tmp_path: Path) -
     }
     groups = {(name, value): [lost, gained] for name, value, lost, gained in by_group(found.changes[0].rows())}
     assert groups == {key: counts for key, counts in expected.items() if any(counts)}  # each note comes once
+
+
+def test_all_changes_are_counted_however_few_are_shown(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[list[tuple[str, str, int, int]]] = []
+    monkeypatch.setattr("ftkit.report.changes._ON_PAGE", 10)
+    monkeypatch.setattr("ftkit.report.changes.by_group", lambda rows: counted.append(by_group(rows)) or counted[-1])
+    page = Page(to_html(evaluate(pair[0], against=pair[1]).document(figures=True)))
+    assert "10 of" in page.words
+    change = slow(*pair)
+    labels = pd.read_csv(pair[0], sep="\t", dtype=str).set_index("id")["label"]
+    expected = Counter((labels[one], change[one]) for one in change)
+    assert [group for group in counted[0] if group[0] == "label"] == [
+        ("label", label, expected[label, "right to wrong"], expected[label, "wrong to right"])
+        for label in ("maybe", "no", "yes")
+    ]
+    monkeypatch.setattr("ftkit.report.changes._COUNTED", 10)
+    page = Page(to_html(evaluate(pair[0], against=pair[1]).document(figures=True)))
+    assert "What changed" in page.words
+    assert "Changes by label" not in page.words
 
 
 def test_a_limit_takes_both_directions(pair: tuple[Path, Path]) -> None:

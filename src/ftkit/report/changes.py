@@ -9,6 +9,7 @@ from ftkit.report.document import Section, Table
 from ftkit.results.changes import Changes, by_group
 
 _ON_PAGE, _TEXT = 1_000, 160  # changes, letters of a text that are not opened
+_COUNTED = 100_000  # changes that are counted by label and slice: more would be held in memory at once
 _FIRST = ("change", "id", "variant", "label", "before", "after")
 
 
@@ -32,13 +33,12 @@ def changes_sections(parts: Sequence[tuple[str, Changes]], file: str = "") -> li
     head = [name for name in _FIRST if name in names] + [name for name in names if name not in _FIRST]
     cells = [[_cut(row.get(name)) for name in head] for row in rows]
     titles = ["example" if name == "id" else name for name in head]
-    groups = [[name, *map(str, group)] for name, found in listed for group in by_group(found)]
+    grouped = [(name, by_group(one.rows())) for name, one in parts] if total <= _COUNTED else []
+    groups = [[name, *map(str, group)] for name, found in grouped for group in found]
     by = Table(["variant", "column", "value", "right to wrong", "wrong to right"], groups, frozenset({3, 4}))
     examples = Table(titles, cells, details=[_detail(row) for row in rows])
-    return [
-        Section("Changes by label and slice", shown, by, forms=("html",)),
-        Section("What changed, example by example", shown, examples, forms=("html",)),
-    ]
+    counted = [Section("Changes by label and slice", [], by, forms=("html",))] if groups else []
+    return [*counted, Section("What changed, example by example", shown, examples, forms=("html",))]
 
 
 def _detail(row: Mapping[str, Any]) -> Section:
