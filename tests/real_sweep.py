@@ -1,31 +1,14 @@
-"""An output folder whose rows are linear models of the real messages, added as runs that were made elsewhere."""
+"""An output folder whose rows are given answers to messages, added as runs that were made elsewhere."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.naive_bayes import MultinomialNB
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
 
 from ftkit.ablation.external import add_external_run
 from ftkit.results.predictions import write_predictions
 from ftkit.run_folder import FORMAT
-
-
-def models() -> dict[str, Any]:
-    characters = {"analyzer": "char_wb", "ngram_range": (2, 4)}
-    return {
-        "01_words": make_pipeline(TfidfVectorizer(), LogisticRegression(C=10)),
-        "02_bayes": make_pipeline(CountVectorizer(), MultinomialNB()),
-        "03_characters": make_pipeline(TfidfVectorizer(**characters), LogisticRegression(C=10)),
-        "04_nearest": make_pipeline(TfidfVectorizer(**characters), KNeighborsClassifier(1)),
-        "05_character_bayes": make_pipeline(CountVectorizer(**characters), MultinomialNB()),
-    }
 
 
 def write_sweep(
