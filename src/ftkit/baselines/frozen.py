@@ -73,7 +73,6 @@ class FrozenFeatureClassifier(PretrainedClassifier, BaselineClassifier):
         self.asked_pooling, self.asked_causal_mask, self.asked_mask_padding = pooling, causal_mask, mask_padding
         self.tokenizer_source, self.quantization, self.dropout, self.trainable = tokenizer, None, 0.0, "last_layer"
         self.net: SequenceClassifier | None = None
-        self.prefix: FrozenPrefix | None = None
 
     def default_features(self) -> BaseEstimator:
         """Return what changes the features if nothing is named."""
@@ -97,11 +96,6 @@ class FrozenFeatureClassifier(PretrainedClassifier, BaselineClassifier):
     def tokenizer_name(self) -> str:
         """Return the hub id or the folder of the base model's tokenizer."""
         return super().tokenizer_name if self.size is None else gpt2.tokenizer_name(self.base_model, self.size)
-
-    @property
-    def frozen_seconds(self) -> float:
-        """Return the seconds of this stage spent on computing or opening cached features."""
-        return 0.0 if self.prefix is None else self.prefix.seconds
 
     def configure_model(self) -> None:
         """Build the frozen backbone, once. The global random state is left as it was."""

@@ -127,18 +127,12 @@ class TextClassifier(EncodedClassifier):
         self.tokenizer_source = tokenizer
         self.hparams["seed"] = self.seed  # a checkpoint keeps the number, not "whatever was seeded"
         self.cache_frozen, self.frozen_dtype = cache_frozen, frozen_dtype
-        self.prefix: FrozenPrefix | None = None
         self.optimizer, self.scheduler = optimizer, scheduler
         self.scheduler_interval, self.warmup = scheduler_interval, warmup
         self.net: SequenceClassifier | None = None
         self.encoding = None
         self._check_arguments()
         self.val_accuracy = MeanMetric()
-
-    @property
-    def frozen_seconds(self) -> float:
-        """Return the seconds of this stage spent on computing or opening cached outputs of frozen layers."""
-        return 0.0 if self.prefix is None else self.prefix.seconds
 
     def configure_model(self) -> None:
         """Build backbone, head and adapters, once. The global random state is left as it was."""

@@ -16,6 +16,7 @@ from ftkit.models.pooling import Pooling, reads_padding, unpadded
 from ftkit.models.trainable import Trainable, trainable_blocks
 from ftkit.models.transformers_internals import is_encoder
 from ftkit.training.evaluation_metrics import MeasuredModule
+from ftkit.training.frozen_prefix import FrozenPrefix
 
 
 class PretrainedClassifier(MeasuredModule):
@@ -32,6 +33,12 @@ class PretrainedClassifier(MeasuredModule):
     trainable: Trainable | int
     quantization: Quantization | None
     tokenizer_source: str | None  # in place of the base model's own
+    prefix: FrozenPrefix | None = None  # the cached outputs of frozen layers, while a stage reads some
+
+    @property
+    def frozen_seconds(self) -> float:
+        """Return the seconds of this stage spent on computing or opening cached outputs of frozen layers."""
+        return 0.0 if self.prefix is None else self.prefix.seconds
 
     @property
     def base_options(self) -> dict[str, Any]:
