@@ -122,12 +122,12 @@ class BaselineClassifier(Baseline):
 
     def predict(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Return the predicted classes, int64 (B,), and probabilities (B, C) if the estimator has some."""
-        inputs = self.inputs(batch)
-        prediction = torch.from_numpy(self.pipeline.predict(inputs).astype(np.int64))
-        if not hasattr(self.pipeline, "predict_proba"):
+        features, estimator = self.pipeline[:-1].transform(self.inputs(batch)), self.pipeline[-1]
+        prediction = torch.from_numpy(estimator.predict(features).astype(np.int64))
+        if not hasattr(estimator, "predict_proba"):
             return prediction, None
         probability = torch.zeros(len(prediction), len(self.class_names), dtype=torch.float64)
-        probability[:, self.pipeline.classes_] = torch.from_numpy(self.pipeline.predict_proba(inputs)).double()
+        probability[:, estimator.classes_] = torch.from_numpy(estimator.predict_proba(features)).double()
         return prediction, probability
 
     def state(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
@@ -354,7 +355,8 @@ def _labels(examples: list[Example]) -> list[int]:
 
 def _counts(classes: Sequence[str], splits: Mapping[str, list[Example]]) -> dict[str, Any]:
     """Return by split: texts, those of each class, texts empty."""
-    counts = {name: [_labels(splits[name]).count(code) for code in range(len(classes))] for name in SPLITS}
+    counted = {name: Counter(_labels(splits[name])) for name in SPLITS}
+    counts = {name: [counted[name][code] for code in range(len(classes))] for name in SPLITS}
     if len(classes) == 2:
         by_class: dict[str, Any] = {"positive": {name: count[1] for name, count in counts.items()}}
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,19 +37,19 @@ class LabelCheck:
     confidence: np.ndarray
     answers: np.ndarray
 
-    @property
+    @cached_property
     def wrong(self) -> np.ndarray:
-        """The share of runs that get each example wrong: float64 ``(n,)``."""
+        """Return the share of runs that get each example wrong: float64 ``(n,)``."""
         return (self.answers != self.label).mean(axis=0)
 
-    @property
+    @cached_property
     def suspicious(self) -> np.ndarray:
-        """Whether each label may be wrong: nearly all runs answer otherwise, and are confident of another class."""
+        """Return whether each label may be wrong: nearly all runs answer otherwise, confident of another class."""
         return (self.wrong >= NEARLY_ALL) & (self.likely != self.label)
 
     @property
     def order(self) -> np.ndarray:
-        """Places of all examples, those whose label is least likely first: int64 ``(n,)``."""
+        """Return the places of all examples, those whose label is least likely first: int64 ``(n,)``."""
         return np.lexsort([self.confidence, -self.wrong, ~self.suspicious])
 
     def rows(self, texts: Mapping[str, str], suspicious: bool = False) -> list[dict[str, Any]]:
