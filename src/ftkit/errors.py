@@ -17,7 +17,7 @@ _BASE64_SHOWN = 60
 
 
 class ExitCode(IntEnum):
-    """What the ``ftkit`` command returns to the shell; 10 to 12 are answers of ``ftkit verdict``, as is 0, better."""
+    """The exit codes of the ``ftkit`` command; 10 to 12 are answers of ``ftkit verdict``, as is 0, better."""
 
     DONE = 0
     BUG = 1

@@ -64,7 +64,7 @@ Values = Sequence[Any] | Range
 
 @dataclass(frozen=True)
 class Search:
-    """What is tried for every row.
+    """The settings to try for every row, and how one is chosen.
 
     Args:
         settings: Values by full option path, such as ``model.init_args.optimizer.init_args.lr``.

@@ -76,7 +76,7 @@ class RunState:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a search chose for a row on validation.
+    """The setting that a search chose for a row, on validation.
 
     Args:
         setting: The chosen values by option.

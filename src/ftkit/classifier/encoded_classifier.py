@@ -1,4 +1,4 @@
-"""What a text classifier knows of its texts: how they are encoded and padded, and which classes they have."""
+"""Hold how a classifier encodes and pads texts, and the names of their classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the runs of an ablation were made with: data, base models, machines and versions."""
+"""Collect what the runs of an ablation were made with: data, base models, machines and versions."""
 
 from __future__ import annotations
 

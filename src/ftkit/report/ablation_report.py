@@ -72,7 +72,7 @@ class Report:
 
     @cached_property
     def changes(self) -> list[tuple[str, Changes]]:
-        """What each row answers otherwise than the reference with the same seed, example by example."""
+        """Return by row and seed the examples that it answers differently from the reference with that seed."""
         analysis = self.analysis
         runs = {row.number: {run.seed: run.answers for run in row.done} for row in analysis.sweep.rows}
         before, found = runs[analysis.reference.number], []
@@ -87,7 +87,7 @@ class Report:
 
     @cached_property
     def labels(self) -> Labels | None:
-        """The test labels beside the answers of all runs; None of fewer than 3 runs, or where they are no classes."""
+        """Return the test labels beside the answers of all runs; None with fewer than 3 runs or without classes."""
         return labels_of(self.analysis)
 
     @property

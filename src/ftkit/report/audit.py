@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from ftkit.report.document import Document, Section, Table, to_text
+from ftkit.report.document import Document, Section, Table, excerpt, to_text
 from ftkit.report.page import fragment
 from ftkit.results.duplicates import Duplicates, LabeledText
 from ftkit.results.known_examples import KnownExamples
@@ -240,7 +240,7 @@ class Audit:
 def _side_by_side(pairs: Sequence[Mapping[str, Any]]) -> Table:
     head = ["kind", "similarity", "split", "example", "label", "text", "duplicate in", "example", "label", "text"]
     keys = [f"{side}{key}" for side in ("", "duplicate_") for key in ("split", "id", "label", "text")]
-    rows = [[one["kind"], f"{one['similarity']:.2f}", *(_cut(one[key]) for key in keys)] for one in pairs]
+    rows = [[one["kind"], f"{one['similarity']:.2f}", *(excerpt(one[key], _BRIEF) for key in keys)] for one in pairs]
     details = []
     for one in pairs:
         names = [f"{one[f'{side}split']} {one[f'{side}id']}" for side in ("", "duplicate_")]
@@ -252,10 +252,5 @@ def _brief(pairs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for one in pairs[:_IN_TEXT]:
         yield f"{one['kind']} {one['similarity']:.2f}"
         for side in ("", "duplicate_"):
-            label = "" if one[f"{side}label"] is None else f" {_cut(one[f'{side}label'], 20)}"
-            yield f"  {one[f'{side}split']} {one[f'{side}id']}{label}: {_cut(one[f'{side}text'])}"
-
-
-def _cut(text: str | None, limit: int = _BRIEF) -> str:
-    flat = " ".join((text or "").split())
-    return flat if len(flat) <= limit else f"{flat[: limit - 1]}…"
+            label = "" if one[f"{side}label"] is None else f" {excerpt(one[f'{side}label'], 20)}"
+            yield f"  {one[f'{side}split']} {one[f'{side}id']}{label}: {excerpt(one[f'{side}text'], _BRIEF)}"

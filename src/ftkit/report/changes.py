@@ -1,14 +1,14 @@
-"""What a model answers otherwise than the one it is compared with, example by example, on a page."""
+"""Show on a page which examples a model answers differently from the one that it is compared with."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftkit.report.document import Section, Table
+from ftkit.report.document import Section, Table, excerpt
 from ftkit.results.changes import Changes, by_group
 
-_ON_PAGE, _TEXT = 1_000, 160  # changes, letters of a text that are not opened
+_ON_PAGE = 1_000  # changes
 _COUNTED = 100_000  # changes that are counted by label and slice: more would be held in memory at once
 _FIRST = ("change", "id", "variant", "label", "before", "after")
 
@@ -31,7 +31,7 @@ def changes_sections(parts: Sequence[tuple[str, Changes]], file: str = "") -> li
     shown = [f"{len(rows):,} of {total:,} changes are shown{where}."] if len(rows) < total or file else []
     names = list(dict.fromkeys(name for row in rows for name in row))
     head = [name for name in _FIRST if name in names] + [name for name in names if name not in _FIRST]
-    cells = [[_cut(row.get(name)) for name in head] for row in rows]
+    cells = [[excerpt(row.get(name)) for name in head] for row in rows]
     titles = ["example" if name == "id" else name for name in head]
     grouped = [(name, by_group(one.rows())) for name, one in parts] if total <= _COUNTED else []
     groups = [[name, *map(str, group)] for name, found in grouped for group in found]
@@ -45,8 +45,3 @@ def _detail(row: Mapping[str, Any]) -> Section:
     text = row.get("text") or ""
     said = [f"{name}: {row[name]}" for name in ("label", "before", "after")]
     return Section(f"{row['id']}, {row['change']}", [*said, text] if text else said)
-
-
-def _cut(text: str | None) -> str:
-    flat = " ".join((text or "").split())
-    return flat if len(flat) <= _TEXT else f"{flat[: _TEXT - 1]}…"

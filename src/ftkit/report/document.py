@@ -208,3 +208,14 @@ def _markdown(section: Section) -> Iterator[str]:
         yield "\n".join(f"- {escaped(sentence)}" for sentence in section.sentences)
     if section.table is not None:
         yield "\n".join(table_lines(section.table, pipes=True))
+
+
+def excerpt(text: str | None, most: int = 160) -> str:
+    """Return a text on one line, cut where it has more letters than a cell of a table should.
+
+    Example:
+        >>> excerpt("Call   me now", 7), excerpt(None)
+        ('Call m…', '')
+    """
+    flat = " ".join((text or "").split())
+    return flat if len(flat) <= most else f"{flat[: most - 1]}…"

@@ -1,4 +1,4 @@
-"""What duplicates in train do to test figures: accuracies without them, and conclusions that depend on them."""
+"""Show how duplicates in train affect test figures: accuracies without them, and conclusions that depend on them."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftkit.ablation.analysis import Analysis
-from ftkit.report.document import Section, Table
+from ftkit.report.document import Section, Table, excerpt
 from ftkit.results.label_check import NEARLY_ALL, LabelCheck, check_labels
 from ftkit.results.paired import sign_flip_test
 from ftkit.results.predictions import read_predictions
@@ -136,7 +136,7 @@ def label_sections(found: Labels | None, texts: Mapping[str, str]) -> list[Secti
             one["likely"],
             f"{one['wrong_runs']:.0%}",
             f"{one['label_confidence']:.3f}",
-            _cut(one["text"]),
+            excerpt(one["text"]),
         ]
         for place, one in enumerate(listed, start=1)
     ]
@@ -152,8 +152,3 @@ def label_sections(found: Labels | None, texts: Mapping[str, str]) -> list[Secti
         Section("Labels that may be wrong", sentences, forms=("markdown",)),
         Section("Variants if these labels were wrong", table=Table(head, rows, frozenset({0, 2, 3, 4, 5}))),
     ]
-
-
-def _cut(text: str | None) -> str:
-    flat = " ".join((text or "").split())
-    return flat if len(flat) <= 160 else f"{flat[:159]}…"

@@ -40,7 +40,7 @@ class Verdict(Judgement):
 
     @property
     def exit_code(self) -> ExitCode:
-        """What ``ftkit verdict`` returns to the shell."""
+        """Return the exit code of ``ftkit verdict``."""
         return ExitCode.DONE if self.outcome == "better" else ExitCode[self.outcome.upper().replace(" ", "_")]
 
     def to_json(self) -> str:

@@ -112,7 +112,7 @@ class Comparison:
 
     @property
     def depends_on_duplicates(self) -> bool:
-        """Whether it is significant or not, and for whom, only with the duplicates or without them as clusters."""
+        """Return whether significance, or its direction, changes without duplicates or with duplicates as clusters."""
         if (check := self.duplicates) is None or not self.converged:
             return False
         signs = {np.sign(self.difference) * is_significant(p) for p in (self.p_holm, check.clusters_p_holm)}

@@ -81,7 +81,7 @@ class KnownExamples:
 
     @cached_property
     def text_of(self) -> Mapping[str, str]:
-        """The texts by id."""
+        """Return the texts by id."""
         return dict(zip(self.ids, self.texts, strict=True))
 
     @cached_property
