@@ -23,24 +23,17 @@ _NAMED_ROW = re.compile(r"\brow (\d+)\b")
 
 @dataclass(frozen=True)
 class Analysis:
-    """A sweep with its statistics; tables and reports only render it.
+    """A sweep with its statistics; tables and reports only render it."""
 
-    Args:
-        sweep: The output folder.
-        rows: The rows in figures.
-        reference: The row that the others are compared with.
-        machines: What the rows ran on; with more than one, costs cannot be compared.
-        best_baseline: The baseline with the best validation accuracy, of equal ones the first; None without baselines.
-        over_baseline: The comparisons of trained rows with it, by row number, corrected among themselves.
-        known: What the run folders know of the test examples: a duplicate in train is one in that of any row.
-    """
-
-    sweep: Sweep
-    rows: Sequence[RowSummary]
-    reference: RowSummary
-    machines: Sequence[str]
+    sweep: Sweep  # the output folder
+    rows: Sequence[RowSummary]  # the rows in figures
+    reference: RowSummary  # the row that the others are compared with
+    machines: Sequence[str]  # what the rows ran on; with more than one, costs cannot be compared
+    # The baseline with the best validation accuracy, of equal ones the first; None without baselines.
     best_baseline: RowSummary | None = None
+    # The comparisons of trained rows with it, by row number, corrected among themselves.
     over_baseline: Mapping[int, Comparison] = field(default_factory=dict)
+    # What the run folders know of the test examples: a duplicate in train is one in that of any row.
     known: KnownExamples | None = None
 
     @property

@@ -42,17 +42,11 @@ _LEARNED = 0.9  # of the training examples right: what is left is no matter of c
 
 @dataclass(frozen=True)
 class Curve:
-    """One figure while a run trained.
+    """One figure while a run trained."""
 
-    Args:
-        steps: The optimizer steps behind each value.
-        values: The values.
-        epochs: The epoch of each value.
-    """
-
-    steps: list[float]
+    steps: list[float]  # the optimizer steps behind each value
     values: list[float]
-    epochs: list[int]
+    epochs: list[int]  # the epoch of each value
 
 
 def read_curves(directory: Path) -> Mapping[str, Curve]:

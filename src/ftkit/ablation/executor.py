@@ -38,38 +38,23 @@ Stage = Literal["run", "fit", "test"]
 
 @dataclass(frozen=True)
 class Job:
-    """A run that is to be made.
-
-    Args:
-        run: The run.
-        configs: Its config files.
-        directory: Where it runs; what an earlier attempt left there is removed.
-        stages: What is done: methods of the engine.
-        source: The finished folder that is copied first, if there is one.
-    """
+    """A run that is to be made."""
 
     run: Run
-    configs: tuple[Path, ...]
-    directory: Path
-    stages: tuple[Stage, ...] = ("run",)
-    source: Path | None = None
+    configs: tuple[Path, ...]  # its config files
+    directory: Path  # where it runs; what an earlier attempt left there is removed
+    stages: tuple[Stage, ...] = ("run",)  # what is done: methods of the engine
+    source: Path | None = None  # the finished folder that is copied first, if there is one
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a job.
+    """The outcome of a job."""
 
-    Args:
-        status: ``skipped`` if something that the run needs cannot be had.
-        message: The test accuracy, or why it was skipped or failed, in a line.
-        details: The traceback of a failure.
-        seconds: How long it took.
-    """
-
-    status: Literal["done", "skipped", "failed"]
-    message: str
+    status: Literal["done", "skipped", "failed"]  # skipped if something that the run needs cannot be had
+    message: str  # the test accuracy, or why it was skipped or failed, in a line
     details: str = ""
-    seconds: float = 0.0
+    seconds: float = 0.0  # how long it took
 
 
 Executor = Callable[[Engine, Sequence[Job], Callable[[Job], None]], Iterator[tuple[Job, Outcome]]]

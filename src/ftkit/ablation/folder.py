@@ -22,19 +22,12 @@ _SELECTION = re.compile(r"(\d+)(?:-(\d+))?")
 
 @dataclass(frozen=True)
 class Row:
-    """One variant: the few settings in which it differs from the base.
+    """One variant: the few settings in which it differs from the base."""
 
-    Args:
-        number: The number in the file name, counted as the publication counts.
-        name: The rest of the file name.
-        path: The YAML file.
-        question: What the row asks, from the comment on its first line.
-    """
-
-    number: int
-    name: str
-    path: Path
-    question: str = ""
+    number: int  # the number in the file name, counted as the publication counts
+    name: str  # the rest of the file name
+    path: Path  # the YAML file
+    question: str = ""  # what the row asks, from the comment on its first line
 
     @property
     def label(self) -> str:
@@ -67,17 +60,11 @@ class Run:
 
 @dataclass(frozen=True)
 class AblationFolder:
-    """A folder that was read and found to be an ablation.
+    """A folder that was read and found to be an ablation."""
 
-    Args:
-        folder: Where it lies.
-        rows: Its rows, sorted by number.
-        published: The published figures, if there are any.
-    """
-
-    folder: Path
-    rows: tuple[Row, ...]
-    published: PublishedTable = field(default_factory=PublishedTable)
+    folder: Path  # where it lies
+    rows: tuple[Row, ...]  # its rows, sorted by number
+    published: PublishedTable = field(default_factory=PublishedTable)  # the published figures, if there are any
 
     @classmethod
     def load(cls, folder: str | Path) -> AblationFolder:

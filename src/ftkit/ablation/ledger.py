@@ -26,32 +26,20 @@ Status = Literal["started", "fitted", "done", "skipped", "failed", "chosen"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the ledger.
+    """One line of the ledger."""
 
-    Args:
-        cell: The run's folder, relative to the output folder.
-        row: The row's number.
-        seed: The seed.
-        status: The status of the run; ``fitted`` means trained and validated, and not tested. ``chosen`` is of no run:
-            it says which setting of a search was chosen for the row, and by which values (``identity``).
-        key: The hash of ``identity``.
-        identity: What was run: resolved config, code, data, seed.
-        result: The SHA-256 of the run's ``result.json``, if it is done or fitted.
-        reason: Why the run was skipped or failed.
-        time: When the line was written, in UTC, as ISO 8601.
-        format: The format number of the line.
-    """
-
-    cell: str
+    cell: str  # the run's folder, relative to the output folder
     row: int
     seed: int
+    # The status of the run; fitted means trained and validated, and not tested. chosen is of no run: it says which
+    # setting of a search was chosen for the row, and by which values (identity).
     status: Status
-    key: str = ""
-    identity: Mapping[str, Any] = field(default_factory=dict)
-    result: str = ""
-    reason: str = ""
-    time: str = ""
-    format: int = FORMAT
+    key: str = ""  # the hash of identity
+    identity: Mapping[str, Any] = field(default_factory=dict)  # what was run: resolved config, code, data, seed
+    result: str = ""  # the SHA-256 of the run's result.json, if it is done or fitted
+    reason: str = ""  # why the run was skipped or failed
+    time: str = ""  # when the line was written, in UTC, as ISO 8601
+    format: int = FORMAT  # the format number of the line
 
 
 class Ledger:

@@ -37,18 +37,12 @@ class Published:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """Content of ``published.csv``.
+    """Content of ``published.csv``."""
 
-    Args:
-        rows: The figures by row number.
-        source: Where they come from, in words.
-        data_sha256: The hash of the data they were measured on, if it is known.
-        base: What their base models have in common, by the names that ``result.json`` uses; empty if it is not known.
-    """
-
-    rows: Mapping[int, Published] = field(default_factory=dict)
-    source: str = ""
-    data_sha256: str | None = None
+    rows: Mapping[int, Published] = field(default_factory=dict)  # the figures by row number
+    source: str = ""  # where they come from, in words
+    data_sha256: str | None = None  # the hash of the data they were measured on, if it is known
+    # What their base models have in common, by the names that result.json uses; empty if it is not known.
     base: Mapping[str, str] = field(default_factory=dict)
 
     def other_origin(self, results: Iterable[Result]) -> str:

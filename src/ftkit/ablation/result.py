@@ -28,39 +28,24 @@ class Split:
 
 @dataclass(frozen=True)
 class Result:
-    """One run's figures.
+    """One run's figures."""
 
-    Args:
-        splits: The counts by split; ``test`` is there if the test left predictions.
-        metrics: What the test logged, by name; at least one, or the counts of ``test``.
-        seconds: Training and testing time together, without ``frozen_seconds``: the same whatever earlier runs left.
-        frozen_seconds: Time for what frozen layers make of the data, which the first run computes and others only read.
-        peak_memory_mb: The highest memory use, if it was measured.
-        trainable: The number of trainable parameters, if it was counted.
-        checkpoint_mb: The size of the checkpoint, if there is one.
-        device: What it ran on, such as ``cpu`` or ``cuda:0``.
-        machine: What it ran on, more exactly; costs compare only on the same.
-        data_source: The data, in words.
-        data_sha256: The hash of the data.
-        base: What the base model was made from.
-        raw: The whole file.
-        baseline: Whether nothing was trained by gradients.
-    """
-
-    splits: Mapping[str, Split]
-    metrics: Mapping[str, float]
+    splits: Mapping[str, Split]  # the counts by split; test is there if the test left predictions
+    metrics: Mapping[str, float]  # what the test logged, by name; at least one, or the counts of test
+    # Training and testing time together, without frozen_seconds: the same whatever earlier runs left.
     seconds: float | None
+    # Time for what frozen layers make of the data, which the first run computes and others only read.
     frozen_seconds: float
-    peak_memory_mb: float | None
-    trainable: int | None
-    checkpoint_mb: float | None
-    device: str
-    machine: str
-    data_source: str
-    data_sha256: str | None
-    base: Mapping[str, Any]
-    raw: Mapping[str, Any]
-    baseline: bool = False
+    peak_memory_mb: float | None  # the highest memory use, if it was measured
+    trainable: int | None  # the number of trainable parameters, if it was counted
+    checkpoint_mb: float | None  # the size of the checkpoint, if there is one
+    device: str  # what it ran on, such as cpu or cuda:0
+    machine: str  # what it ran on, more exactly; costs compare only on the same
+    data_source: str  # the data, in words
+    data_sha256: str | None  # the hash of the data
+    base: Mapping[str, Any]  # what the base model was made from
+    raw: Mapping[str, Any]  # the whole file
+    baseline: bool = False  # whether nothing was trained by gradients
 
     @classmethod
     def read(cls, path: Path, tested: bool = True) -> Result:

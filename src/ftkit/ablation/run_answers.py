@@ -28,19 +28,13 @@ _MOST_CLASSES = 8  # with more labels, such as the results of sums, a table of a
 
 @dataclass(frozen=True, kw_only=True)
 class RunAnswers(AnswerFile):
-    """The answers of one run; ``correct`` is in halves: 2 for a right one, 1 for a tie of a pair of preferences.
+    """The answers of one run; ``correct`` is in halves: 2 for a right one, 1 for a tie of a pair of preferences."""
 
-    Attributes:
-        pairs: How often each label got each answer; empty with more than 8 labels that are no ``classes``.
-        classes: Three and more classes in order; empty of yes/no questions and of free texts.
-        positive: The class that the scores are of; empty without scores.
-        preferences: Whether the examples are pairs of a chosen and a rejected answer.
-    """
-
+    # How often each label got each answer; empty with more than 8 labels that are no classes.
     pairs: Counter[tuple[str, str]]
-    classes: tuple[str, ...] = ()
-    positive: str
-    preferences: bool
+    classes: tuple[str, ...] = ()  # three and more classes in order; empty of yes/no questions and of free texts
+    positive: str  # the class that the scores are of; empty without scores
+    preferences: bool  # whether the examples are pairs of a chosen and a rejected answer
     answers: int = WON
 
     @property
@@ -152,34 +146,21 @@ def compare(ours: AnswerFile | None, theirs: AnswerFile | None, seeds: Sequence[
 
 @dataclass(frozen=True)
 class Baseline:
-    """The best trivial baseline, and whether a row is significantly better.
+    """The best trivial baseline, and whether a row is significantly better."""
 
-    Args:
-        name: What it does, in words.
-        accuracy: The share that it gets right.
-        beaten: Whether the row is significantly better (:func:`ftkit.results.paired.sign_flip_test`).
-    """
-
-    name: str
-    accuracy: float
-    beaten: bool
+    name: str  # what it does, in words
+    accuracy: float  # the share that it gets right
+    beaten: bool  # whether the row is significantly better (sign_flip_test)
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Answers to the test examples by label, summed over the seeds.
+    """Answers to the test examples by label, summed over the seeds."""
 
-    Args:
-        labels: The labels, sorted; the positive class, if it is known, first.
-        answers: The labels again, and ``neither`` if an answer was no label.
-        counts: A row per label, a column per answer.
-        baseline: Always answering the most frequent label; of pairs of preferences, a coin.
-    """
-
-    labels: Sequence[str]
-    answers: Sequence[str]
-    counts: Sequence[Sequence[int]]
-    baseline: Baseline
+    labels: Sequence[str]  # the labels, sorted; the positive class, if it is known, first
+    answers: Sequence[str]  # the labels again, and neither if an answer was no label
+    counts: Sequence[Sequence[int]]  # a row per label, a column per answer
+    baseline: Baseline  # always answering the most frequent label; of pairs of preferences, a coin
 
 
 def confusion_of(runs: Sequence[RunAnswers | None]) -> Confusion | None:

@@ -34,24 +34,16 @@ _PARTIAL = ".partial"
 
 @dataclass(frozen=True)
 class Event:
-    """An event of a sweep, for progress displays.
+    """An event of a sweep, for progress displays."""
 
-    Args:
-        kind: ``plan`` and ``end`` frame the sweep, ``stopped`` ends it early; ``reused``, ``start``, ``done``,
-            ``skipped`` and ``failed`` are about a run; ``notice`` is a remark.
-        message: The remark, the reason, or the figure.
-        run: The run, if the event is about one.
-        index: The runs that are behind us.
-        total: The runs of the sweep.
-        seconds: How long the run took.
-    """
-
+    # plan and end frame the sweep, stopped ends it early; reused, start, done, skipped and failed are about a run;
+    # notice is a remark.
     kind: Literal["plan", "reused", "start", "done", "skipped", "failed", "notice", "stopped", "end"]
-    message: str = ""
-    run: Run | None = None
-    index: int = 0
-    total: int = 0
-    seconds: float = 0.0
+    message: str = ""  # the remark, the reason, or the figure
+    run: Run | None = None  # the run, if the event is about one
+    index: int = 0  # the runs that are behind us
+    total: int = 0  # the runs of the sweep
+    seconds: float = 0.0  # how long the run took
 
 
 @dataclass

@@ -64,30 +64,20 @@ Values = Sequence[Any] | Range
 
 @dataclass(frozen=True)
 class Search:
-    """The settings to try for every row, and how one is chosen.
+    """The settings to try for every row, and how one is chosen."""
 
-    Args:
-        settings: Values by full option path, such as ``model.init_args.optimizer.init_args.lr``.
-        rows: What a row has of its own, by its number: other values, or None for an option that it does not try.
-        tries: How many settings are tried for each row; a grid has as many as it has.
-        sampler: ``grid`` tries every combination; ``random`` draws; ``tpe`` is Optuna's, each try after those before.
-        monitor: The metric of validation that decides, averaged over the seeds: ``val/accuracy`` or what validation
-            logs.
-        mode: Whether its lowest (``min``) or highest value is the best.
-        seed: Seed of the sampler.
-        untuned: Also run each row as its file says, to be shown beside.
-        file: Where it is from.
-    """
-
-    settings: Mapping[str, Values]
+    settings: Mapping[str, Values]  # values by full option path, such as model.init_args.optimizer.init_args.lr
+    # What a row has of its own, by its number: other values, or None for an option that it does not try.
     rows: Mapping[int, Mapping[str, Values | None]] = field(default_factory=dict)
-    tries: int | None = None
+    tries: int | None = None  # how many settings are tried for each row; a grid has as many as it has
+    # grid tries every combination; random draws; tpe is Optuna's, each try after those before.
     sampler: Sampler = "grid"
+    # The metric of validation that decides, averaged over the seeds: val/accuracy or what validation logs.
     monitor: str = "val/accuracy"
-    mode: Mode = "max"
-    seed: int = 0
-    untuned: bool = True
-    file: Path | None = None
+    mode: Mode = "max"  # whether its lowest (min) or highest value is the best
+    seed: int = 0  # seed of the sampler
+    untuned: bool = True  # also run each row as its file says, to be shown beside
+    file: Path | None = None  # where it is from
 
     @classmethod
     def read(cls, given: str | Path | Mapping[str, Any], options: Sequence[str] = ()) -> Search:

@@ -22,29 +22,17 @@ _LIMITS = ("limit_test_batches", "limit_val_batches", "fast_dev_run")  # of Ligh
 
 @dataclass(frozen=True)
 class Side:
-    """One of two models that are compared.
+    """One of two models that are compared."""
 
-    Attributes:
-        name: As it was given.
-        files: The prediction files by seed; None is a seed that is not known.
-        split: ``train``, ``val`` or ``test``; empty where it is not known.
-        whole: Whether the whole split was answered, according to ``result.json`` and the config.
-        notes: What a reader should know of its runs.
-        converged: Whether the training did, as far as is known.
-        tries: How many settings were tried to get it.
-        tries_from: Where that number is from.
-        picked_from: How many finished seeds its row has if it is one of them; else 1.
-    """
-
-    name: str
-    files: Mapping[int | None, Path]
-    split: str
-    whole: bool = False
-    notes: Sequence[str] = ()
-    converged: bool = True
-    tries: int = 1
-    tries_from: str = "not known, counted as 1"
-    picked_from: int = 1
+    name: str  # as it was given
+    files: Mapping[int | None, Path]  # the prediction files by seed; None is a seed that is not known
+    split: str  # train, val or test; empty where it is not known
+    whole: bool = False  # whether the whole split was answered, according to result.json and the config
+    notes: Sequence[str] = ()  # what a reader should know of its runs
+    converged: bool = True  # whether the training did, as far as is known
+    tries: int = 1  # how many settings were tried to get it
+    tries_from: str = "not known, counted as 1"  # where that number is from
+    picked_from: int = 1  # how many finished seeds its row has if it is one of them; else 1
 
 
 def read_side(given: str | Path) -> Side:

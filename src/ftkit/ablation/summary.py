@@ -26,73 +26,44 @@ T = TypeVar("T", int, float)
 
 @dataclass(frozen=True)
 class RowSummary:
-    """One row in figures; accuracies are fractions, averaged over the seeds, and None where there is none.
-
-    Args:
-        number: The row's number.
-        name: The row's name.
-        question: What the row asks.
-        seeds: The seeds that are done.
-        train: Train accuracy.
-        val: Validation accuracy.
-        test: Test accuracy.
-        spread: Standard deviation of the test accuracy between seeds; None with fewer than two.
-        interval: The 95% interval of the test accuracy, see :func:`accuracy_interval`.
-        n: The number of test examples.
-        macro_f1: The macro F1 of the test where there are three and more classes.
-        metrics: What the test logged, averaged over the seeds.
-        published: The published figures, in percent.
-        unjudged: Why ours are not judged by them, such as other data; empty if they are.
-        seconds: Time per run, without ``frozen_seconds``.
-        frozen_seconds: Time for what frozen layers make of the data, all runs together: little where it was there.
-        peak_memory_mb: Highest memory use of any run.
-        trainable: The number of trainable parameters.
-        checkpoint_mb: The size of the checkpoint.
-        status: ``done``, ``external``, ``not converged``, ``skipped``, ``failed``, ``unfinished``, ``running``,
-            ``not run`` or ``2 of 3 seeds``.
-        reason: Why the first missing seed is missing; empty if none is, or if nobody knows.
-        converged: Whether the training of every seed did, see :mod:`ftkit.ablation.convergence`.
-        notes: Why a seed is missing, did not converge, or was run otherwise than the first one.
-        baseline: Whether nothing was trained by gradients.
-        comparison: Against the reference row, if that is possible; of baselines none, unless the reference is one.
-        named: The number of another row that the question names, and the comparison with it.
-        differs: The settings in which the row differs from its reference; None if one of them was not run.
-        on_front: Whether no other row is as accurate, as fast and as small; None if that cannot be said.
-        choice: What a search chose; the other figures are of that setting.
-        untuned: Of a row that was tuned, the same figures of the row as its file says, if that was run.
-        duplicates: Test accuracy with and without the examples that have a duplicate in train, where they are known.
-    """
+    """One row in figures; accuracies are fractions, averaged over the seeds, and None where there is none."""
 
     number: int
     name: str
-    question: str
-    seeds: Sequence[int]
-    train: float | None
-    val: float | None
-    test: float | None
-    spread: float | None
-    interval: tuple[float, float] | None
-    n: int | None
-    macro_f1: float | None
-    metrics: Mapping[str, float]
-    published: Published | None
-    unjudged: str
-    seconds: float | None
-    frozen_seconds: float
-    peak_memory_mb: float | None
-    trainable: int | None
-    checkpoint_mb: float | None
-    status: str
-    reason: str
-    converged: bool
-    notes: Sequence[str]
-    baseline: bool
+    question: str  # what the row asks
+    seeds: Sequence[int]  # the seeds that are done
+    train: float | None  # train accuracy
+    val: float | None  # validation accuracy
+    test: float | None  # test accuracy
+    spread: float | None  # standard deviation of the test accuracy between seeds; None with fewer than two
+    interval: tuple[float, float] | None  # the 95% interval of the test accuracy, see accuracy_interval
+    n: int | None  # the number of test examples
+    macro_f1: float | None  # the macro F1 of the test where there are three and more classes
+    metrics: Mapping[str, float]  # what the test logged, averaged over the seeds
+    published: Published | None  # the published figures, in percent
+    unjudged: str  # why ours are not judged by them, such as other data; empty if they are
+    seconds: float | None  # time per run, without frozen_seconds
+    frozen_seconds: float  # time for what frozen layers make of the data, all runs together: little where it was there
+    peak_memory_mb: float | None  # highest memory use of any run
+    trainable: int | None  # the number of trainable parameters
+    checkpoint_mb: float | None  # the size of the checkpoint
+    status: str  # done, external, not converged, skipped, failed, unfinished, running, not run or 2 of 3 seeds
+    reason: str  # why the first missing seed is missing; empty if none is, or if nobody knows
+    converged: bool  # whether the training of every seed did, see convergence
+    notes: Sequence[str]  # why a seed is missing, did not converge, or was run otherwise than the first one
+    baseline: bool  # whether nothing was trained by gradients
+    # Against the reference row, if that is possible; of baselines none, unless the reference is one.
     comparison: Comparison | None = None
+    # The number of another row that the question names, and the comparison with it.
     named: tuple[int, Comparison] | None = None
+    # The settings in which the row differs from its reference; None if one of them was not run.
     differs: Mapping[str, str] | None = None
+    # Whether no other row is as accurate, as fast and as small; None if that cannot be said.
     on_front: bool | None = None
-    choice: Choice | None = None
+    choice: Choice | None = None  # what a search chose; the other figures are of that setting
+    # Of a row that was tuned, the same figures of the row as its file says, if that was run.
     untuned: RowSummary | None = None
+    # Test accuracy with and without the examples that have a duplicate in train, where they are known.
     duplicates: DuplicatesEffect | None = None
 
     @property

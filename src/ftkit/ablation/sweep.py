@@ -28,27 +28,16 @@ DESCRIPTION_FILE = "ablation.json"
 
 @dataclass(frozen=True)
 class RunState:
-    """One run as it lies on the disk.
-
-    Args:
-        seed: The seed.
-        directory: The run's folder.
-        status: ``done``, ``skipped``, ``failed``, ``running`` or ``unfinished``.
-        reason: Why, unless it is done.
-        result: The figures, if it is done.
-        identity: What was run, if it is done.
-        time: When the ledger last spoke of it, in UTC.
-        setting: The folder of its setting, if it has one of its own.
-    """
+    """One run as it lies on the disk."""
 
     seed: int
-    directory: Path
-    status: str
-    reason: str = ""
-    result: Result | None = None
-    identity: Mapping[str, Any] = field(default_factory=dict)
-    time: str = ""
-    setting: str = ""
+    directory: Path  # the run's folder
+    status: str  # done, skipped, failed, running or unfinished
+    reason: str = ""  # why, unless it is done
+    result: Result | None = None  # the figures, if it is done
+    identity: Mapping[str, Any] = field(default_factory=dict)  # what was run, if it is done
+    time: str = ""  # when the ledger last spoke of it, in UTC
+    setting: str = ""  # the folder of its setting, if it has one of its own
 
     @property
     def external(self) -> bool:
@@ -76,25 +65,16 @@ class RunState:
 
 @dataclass(frozen=True)
 class Choice:
-    """The setting that a search chose for a row, on validation.
+    """The setting that a search chose for a row, on validation."""
 
-    Args:
-        setting: The chosen values by option.
-        monitor: The metric that decided.
-        mode: Whether its lowest (``min``) or highest value is the best.
-        value: Its mean over the seeds.
-        seeds: Those seeds.
-        tries: Each setting that was tried and its values by seed, None where there is none.
-        looks: For how many settings the test was looked at: more than one if a later search chose another one.
-    """
-
-    setting: Mapping[str, Any]
-    monitor: str
-    mode: Mode
-    value: float
+    setting: Mapping[str, Any]  # the chosen values by option
+    monitor: str  # the metric that decided
+    mode: Mode  # whether its lowest (min) or highest value is the best
+    value: float  # its mean over the seeds
     seeds: Sequence[int]
+    # Each setting that was tried and its values by seed, None where there is none.
     tries: Sequence[tuple[Mapping[str, Any], Sequence[float | None]]]
-    looks: int = 1
+    looks: int = 1  # for how many settings the test was looked at: more than one if a later search chose another one
 
     @property
     def results(self) -> list[tuple[Mapping[str, Any], list[float]]]:
@@ -119,27 +99,16 @@ def only_numbers(values: Iterable[Any]) -> list[float]:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """One row of the ablation with its runs, by seed; a row without runs was not run.
-
-    Args:
-        number: The row's number.
-        name: The row's name.
-        question: What the row asks.
-        runs: Its runs; of a row that was tuned, those of the chosen setting.
-        published: The published figures.
-        choice: What a search chose.
-        untuned: Of a row that was tuned, the runs as its file says.
-        tries: The runs of settings that were tried and are not, or not yet, chosen.
-    """
+    """One row of the ablation with its runs, by seed; a row without runs was not run."""
 
     number: int
     name: str
-    question: str
-    runs: Sequence[RunState]
+    question: str  # what the row asks
+    runs: Sequence[RunState]  # its runs; of a row that was tuned, those of the chosen setting
     published: Published | None
-    choice: Choice | None = None
-    untuned: Sequence[RunState] = ()
-    tries: Sequence[RunState] = ()
+    choice: Choice | None = None  # what a search chose
+    untuned: Sequence[RunState] = ()  # of a row that was tuned, the runs as its file says
+    tries: Sequence[RunState] = ()  # the runs of settings that were tried and are not, or not yet, chosen
 
     @property
     def done(self) -> list[RunState]:
@@ -149,19 +118,12 @@ class SweepRow:
 
 @dataclass(frozen=True)
 class Sweep:
-    """An output folder that was read.
+    """An output folder that was read."""
 
-    Args:
-        name: The name of the ablation folder.
-        rows: All rows of the ablation, run or not.
-        published: The published figures.
-        notices: What was found wrong with the ledger.
-    """
-
-    name: str
-    rows: Sequence[SweepRow]
+    name: str  # the name of the ablation folder
+    rows: Sequence[SweepRow]  # all rows of the ablation, run or not
     published: PublishedTable
-    notices: Sequence[str]
+    notices: Sequence[str]  # what was found wrong with the ledger
 
 
 def write_description(out: Path, ablation: AblationFolder) -> None:

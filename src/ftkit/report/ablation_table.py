@@ -26,23 +26,14 @@ _LETTERS = 60  # of a status with its reason, less where a terminal has no room
 
 @dataclass(frozen=True)
 class Column:
-    """A column for people.
+    """A column for people."""
 
-    Attributes:
-        header: Its title where room is scarce: on a terminal and in Markdown.
-        title: Its title on a page.
-        show: The text of a row's cell.
-        shown: Whether it has something to say.
-        left: Aligned left, as words are.
-        main: Among the first on a page.
-    """
-
-    header: str
-    title: str
-    show: Callable[[RowSummary], str]
-    shown: bool = True
-    left: bool = False
-    main: bool = False
+    header: str  # its title where room is scarce: on a terminal and in Markdown
+    title: str  # its title on a page
+    show: Callable[[RowSummary], str]  # the text of a row's cell
+    shown: bool = True  # whether it has something to say
+    left: bool = False  # aligned left, as words are
+    main: bool = False  # among the first on a page
 
 
 def table(analysis: Analysis, format: Format, timing: bool = True) -> str:

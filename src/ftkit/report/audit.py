@@ -39,24 +39,18 @@ _WITH_IMAGES = {
 
 @dataclass(frozen=True)
 class Audit:
-    """Hold the duplicates found in a data set; ``print`` and notebooks show them.
+    """Hold the duplicates found in a data set; ``print`` and notebooks show them."""
 
-    Attributes:
-        source: Where the examples come from.
-        examples: The examples, ordered by split.
-        duplicates: Duplicates by kind, ``exact``, ``normalized`` and ``near``, each of which holds the one before.
-        threshold: Jaccard similarity from which texts are near-duplicates.
-        images: Duplicates of images by kind, ``image`` and ``similar image``.
-        recall: Where near-duplicates are not complete: how many pairs of some texts were found, and how many there are.
-        tokens: Counts of what a model's tokenizer makes of the splits, such as examples that are cut.
-    """
-
-    source: str
-    examples: Sequence[LabeledText]
+    source: str  # where the examples come from
+    examples: Sequence[LabeledText]  # the examples, ordered by split
+    # Duplicates by kind, exact, normalized and near, each of which holds the one before.
     duplicates: Mapping[str, Duplicates]
-    threshold: float
+    threshold: float  # Jaccard similarity from which texts are near-duplicates
+    # Duplicates of images by kind, image and similar image.
     images: Mapping[str, Duplicates] = field(default_factory=dict)
+    # Where near-duplicates are not complete: how many pairs of some texts were found, and how many there are.
     recall: tuple[int, int] | None = None
+    # Counts of what a model's tokenizer makes of the splits, such as examples that are cut.
     tokens: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __str__(self) -> str:

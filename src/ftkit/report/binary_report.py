@@ -35,15 +35,10 @@ _AT_THRESHOLD = ("accuracy", "precision", "recall", "specificity", "balanced_acc
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Evaluated[BinaryReport]):
-    """Everything that ``ftkit evaluate`` found in files of yes/no answers.
+    """Everything that ``ftkit evaluate`` found in files of yes/no answers."""
 
-    Attributes:
-        threshold: The frozen threshold, if one was given or chosen.
-        at_threshold: The files' reports when answered at that threshold.
-    """
-
-    threshold: Threshold | None = None
-    at_threshold: list[BinaryReport] = field(default_factory=list)
+    threshold: Threshold | None = None  # the frozen threshold, if one was given or chosen
+    at_threshold: list[BinaryReport] = field(default_factory=list)  # the files' reports when answered at that threshold
 
     kind = "binary"
     title = "Evaluation"

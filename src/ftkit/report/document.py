@@ -23,38 +23,23 @@ EVERYWHERE: tuple[Form, ...] = ("text", "markdown", "html")
 
 @dataclass(frozen=True)
 class Card:
-    """One result in short.
+    """One result in short."""
 
-    Attributes:
-        title: What it is about.
-        text: What was found, in a sentence.
-        note: What stands before it, such as a question.
-        value: The main figure.
-    """
-
-    title: str
-    text: str
-    note: str = ""
+    title: str  # what it is about
+    text: str  # what was found, in a sentence
+    note: str = ""  # what stands before it, such as a question
     value: str = ""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart, which a notebook shows as a picture.
+    """A chart, which a notebook shows as a picture."""
 
-    Attributes:
-        name: Names its file.
-        title: Stands above it.
-        chart: From :mod:`ftkit.report.charts`.
-        caption: Stands below it.
-        wide: Whether it takes the whole width of a page.
-    """
-
-    name: str
-    title: str
-    chart: Chart
-    caption: str = ""
-    wide: bool = False
+    name: str  # names its file
+    title: str  # stands above it
+    chart: Chart  # from charts
+    caption: str = ""  # stands below it
+    wide: bool = False  # whether it takes the whole width of a page
 
     def save(self, path: str | Path) -> None:
         """Draw the chart into a file: SVG, PNG or PDF, as its ending says.
@@ -75,61 +60,37 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
+    """A table."""
 
-    Attributes:
-        head: The names of the columns.
-        rows: The cells.
-        right: The columns that are aligned to the right, as numbers are.
-        rule: Whether a line is drawn below the head, in text.
-        details: What a reader can open for each row of a page; such a table also sorts and filters.
-    """
-
-    head: Sequence[str]
+    head: Sequence[str]  # the names of the columns
     rows: Sequence[Sequence[str]]
-    right: frozenset[int] = frozenset()
-    rule: bool = False
+    right: frozenset[int] = frozenset()  # the columns that are aligned to the right, as numbers are
+    rule: bool = False  # whether a line is drawn below the head, in text
+    # What a reader can open for each row of a page; such a table also sorts and filters.
     details: Sequence[Section] = ()
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it.
+    """A heading and what stands under it."""
 
-    Attributes:
-        title: The heading.
-        sentences: A list of sentences.
-        table: A table.
-        figures: Charts, which text leaves out.
-        cards: Results in short.
-        lines: Lines that are printed as they are.
-        forms: Where the section is shown.
-    """
-
-    title: str
-    sentences: Sequence[str] = ()
+    title: str  # the heading
+    sentences: Sequence[str] = ()  # a list of sentences
     table: Table | None = None
-    figures: Sequence[Figure] = ()
-    cards: Sequence[Card] = ()
-    lines: Sequence[str] = ()
-    forms: Sequence[Form] = EVERYWHERE
+    figures: Sequence[Figure] = ()  # charts, which text leaves out
+    cards: Sequence[Card] = ()  # results in short
+    lines: Sequence[str] = ()  # lines that are printed as they are
+    forms: Sequence[Form] = EVERYWHERE  # where the section is shown
 
 
 @dataclass(frozen=True)
 class Document:
-    """What a report says, whatever form it is written in.
-
-    Attributes:
-        title: The title.
-        sections: What follows.
-        facts: What a reader has to know first, such as data and date: names and values.
-        answer: The answer in one sentence.
-    """
+    """What a report says, whatever form it is written in."""
 
     title: str
-    sections: Sequence[Section]
-    facts: Sequence[tuple[str, str]] = ()
-    answer: str = ""
+    sections: Sequence[Section]  # what follows
+    facts: Sequence[tuple[str, str]] = ()  # what a reader has to know first, such as data and date: names and values
+    answer: str = ""  # the answer in one sentence
 
     def shown(self, form: Form) -> list[Section]:
         """Return the sections of a form."""

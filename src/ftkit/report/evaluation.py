@@ -54,25 +54,16 @@ Part = tuple[str, str, float, Interval, str]  # its name, its file, the accuracy
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated(ABC, Generic[R]):
-    """What ``ftkit evaluate`` finds in files of one kind of answers; the kinds say what follows from them.
+    """What ``ftkit evaluate`` finds in files of one kind of answers; the kinds say what follows from them."""
 
-    Attributes:
-        reports: One per file.
-        comparisons: Each file against the reference.
-        models: The answers of each file.
-        changes: What each file answers otherwise than the reference, example by example.
-        digits: Decimals in texts, None for all.
-        level: Confidence of the intervals.
-        seed: Seed of the draws that some of them are made of.
-    """
-
-    reports: list[R]
-    comparisons: list[Comparison] = field(default_factory=list)
-    models: Sequence[AnswerFile] = field(default=(), repr=False)
+    reports: list[R]  # one per file
+    comparisons: list[Comparison] = field(default_factory=list)  # each file against the reference
+    models: Sequence[AnswerFile] = field(default=(), repr=False)  # the answers of each file
+    # What each file answers otherwise than the reference, example by example.
     changes: Sequence[Changes] = field(default=(), repr=False)
-    digits: int | None = 4
-    level: float = 0.95
-    seed: int = 0
+    digits: int | None = 4  # decimals in texts, None for all
+    level: float = 0.95  # confidence of the intervals
+    seed: int = 0  # seed of the draws that some of them are made of
 
     kind: ClassVar[str]  # in JSON
     title: ClassVar[str]

@@ -13,13 +13,9 @@ from ftkit.results.exact_match import ExactReport
 
 @dataclass(frozen=True, kw_only=True)
 class ExactEvaluation(Evaluated[ExactReport]):
-    """Everything that ``ftkit evaluate`` found in files of free texts.
+    """Everything that ``ftkit evaluate`` found in files of free texts."""
 
-    Attributes:
-        why: What the labels are, instead of yes and no.
-    """
-
-    why: str
+    why: str  # what the labels are, instead of yes and no
 
     kind = "exact_match"
     title = opening = "Exact match"

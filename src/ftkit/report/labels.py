@@ -17,21 +17,13 @@ from ftkit.results.statistics import holm, is_significant
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of the test examples of an ablation, as its runs see them.
-
-    Attributes:
-        check: The examples.
-        rows: The row of each run, its name by number: in the order of the check's answers.
-        seeds: Their seeds.
-        reference: The number of the reference row.
-        names: The names of the rows.
-    """
+    """The labels of the test examples of an ablation, as its runs see them."""
 
     check: LabelCheck
-    rows: np.ndarray
+    rows: np.ndarray  # the row of each run, its name by number: in the order of the check's answers
     seeds: np.ndarray
-    reference: int
-    names: Mapping[int, str]
+    reference: int  # the number of the reference row
+    names: Mapping[int, str]  # the names of the rows
 
     def outcome(self, label: np.ndarray) -> list[tuple[int, float, int, str]]:
         """Return of each row number, accuracy, rank and how it differs from the reference, with such labels."""

@@ -28,18 +28,12 @@ NEUTRAL = {"probability": 0.5, "log_odds": 0.0}  # where a score favours neither
 
 @dataclass(frozen=True, kw_only=True)
 class ClassAnswers(AnswerFile):
-    """A file of answers that name classes, in numbers; ``target`` is int8, the place of each label among the classes.
-
-    Attributes:
-        classes: The classes.
-        answer: int8 ``(n,)``: the place of each answer among them, or -1 for one that names none.
-        score: float64 ``(n, k)``: the probability of each class; None when the file has none.
-        unparsed: The most frequent answers that name no class, and how often they came.
-    """
+    """A file of answers that name classes, in numbers; ``target`` is int8, the place of each label among the classes."""
 
     classes: ClassNames
-    answer: np.ndarray
-    score: np.ndarray | None = None
+    answer: np.ndarray  # int8 (n,): the place of each answer among them, or -1 for one that names none
+    score: np.ndarray | None = None  # float64 (n, k): the probability of each class; None when the file has none
+    # The most frequent answers that name no class, and how often they came.
     unparsed: dict[str, int] = field(default_factory=dict)
 
     compared: ClassVar = ("macro_f1", "balanced_accuracy", "mcc")  # besides the accuracy

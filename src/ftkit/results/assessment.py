@@ -16,21 +16,13 @@ from ftkit.results.metrics import Counts, Figure, figures_of
 
 @dataclass(frozen=True)
 class Settings:
-    """How a report is made.
+    """How a report is made."""
 
-    Attributes:
-        beta: Weight of recall over precision in ``f_beta``.
-        level: Confidence of the intervals.
-        seed: Seed of the bootstrap.
-        intervals: Whether intervals are computed at all.
-        known: What is known of the examples besides the answers.
-    """
-
-    beta: float = 1.0
-    level: float = 0.95
-    seed: int = 0
-    intervals: bool = True
-    known: KnownExamples | None = None
+    beta: float = 1.0  # weight of recall over precision in f_beta
+    level: float = 0.95  # confidence of the intervals
+    seed: int = 0  # seed of the bootstrap
+    intervals: bool = True  # whether intervals are computed at all
+    known: KnownExamples | None = None  # what is known of the examples besides the answers
 
 
 DEFAULTS = Settings()
@@ -38,41 +30,24 @@ DEFAULTS = Settings()
 
 @dataclass(frozen=True)
 class BinaryReport:
-    """Everything known about one set of yes/no answers.
+    """Everything known about one set of yes/no answers."""
 
-    Attributes:
-        name: What is reported, for example the file.
-        positive: The positive class.
-        negative: The other class.
-        counts: The outcomes.
-        figures: The figures by name, undefined ones with the reason.
-        intervals: ``(low, high)`` by figure, where there is one.
-        baselines: The models without skill and the tests against them.
-        curve: Some hundred operating points for plots, or None without scores.
-        calibration: Probabilities against what came true, or None without scores.
-        kind: ``probability`` or ``log_odds``; empty without scores.
-        slices: Reports of groups of examples.
-        unparsed: The most frequent answers that name neither class, and how often they came.
-        columns: Which columns of the file were taken for what.
-        notes: What a reader should know.
-        warnings: What a reader has to know before any figure.
-    """
-
-    name: str
-    positive: str
-    negative: str
-    counts: Counts
-    figures: dict[str, Figure]
-    intervals: dict[str, Interval]
-    baselines: Baselines
-    curve: Curve | None = None
-    calibration: Calibration | None = None
-    kind: str = ""
-    slices: dict[str, BinaryReport] = field(default_factory=dict)
+    name: str  # what is reported, for example the file
+    positive: str  # the positive class
+    negative: str  # the other class
+    counts: Counts  # the outcomes
+    figures: dict[str, Figure]  # the figures by name, undefined ones with the reason
+    intervals: dict[str, Interval]  # (low, high) by figure, where there is one
+    baselines: Baselines  # the models without skill and the tests against them
+    curve: Curve | None = None  # some hundred operating points for plots, or None without scores
+    calibration: Calibration | None = None  # probabilities against what came true, or None without scores
+    kind: str = ""  # probability or log_odds; empty without scores
+    slices: dict[str, BinaryReport] = field(default_factory=dict)  # reports of groups of examples
+    # The most frequent answers that name neither class, and how often they came.
     unparsed: dict[str, int] = field(default_factory=dict)
-    columns: str = ""
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    columns: str = ""  # which columns of the file were taken for what
+    notes: list[str] = field(default_factory=list)  # what a reader should know
+    warnings: list[str] = field(default_factory=list)  # what a reader has to know before any figure
 
     @property
     def always(self) -> str:

@@ -15,29 +15,17 @@ _EXACT_N = 2_000
 
 @dataclass(frozen=True)
 class Baselines:
-    """Two models without skill, on the same examples, and tests against them.
+    """Two models without skill, on the same examples, and tests against them."""
 
-    Attributes:
-        majority_is_positive: Whether the majority model always answers with the positive class.
-        majority: Figures of always answering with the more frequent label.
-        prior: Expected figures of guessing the positive class as often as the labels hold it.
-        better: Examples that the model gets right and the majority model does not.
-        worse: Examples that the majority model gets right and the model does not.
-        p_majority: Exact McNemar test of the model against the majority model, two-sided.
-        p_holm: The same after Holm's correction over the slices of a file; ``p_majority`` of a whole file.
-        p_prior: Probability that guessing at the prior gets as many right as the model.
-        p_related: Fisher's exact test, one-sided, that positive answers go with positive labels; NaN if a class is
-            absent.
-    """
-
-    majority_is_positive: bool
-    majority: dict[str, Figure]
-    prior: dict[str, Figure]
-    better: int
-    worse: int
-    p_majority: float
-    p_holm: float
-    p_prior: float
+    majority_is_positive: bool  # whether the majority model always answers with the positive class
+    majority: dict[str, Figure]  # figures of always answering with the more frequent label
+    prior: dict[str, Figure]  # expected figures of guessing the positive class as often as the labels hold it
+    better: int  # examples that the model gets right and the majority model does not
+    worse: int  # examples that the majority model gets right and the model does not
+    p_majority: float  # exact McNemar test of the model against the majority model, two-sided
+    p_holm: float  # the same after Holm's correction over the slices of a file; p_majority of a whole file
+    p_prior: float  # probability that guessing at the prior gets as many right as the model
+    # Fisher's exact test, one-sided, that positive answers go with positive labels; NaN if a class is absent.
     p_related: float
 
     def beats_majority(self) -> bool:

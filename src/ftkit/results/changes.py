@@ -20,19 +20,12 @@ _WORDS = {-2: "right to wrong", 2: "wrong to right", -1: "worse", 1: "better"}  
 
 @dataclass(frozen=True)
 class Changes:
-    """The examples on which only one of two models is right.
+    """The examples on which only one of two models is right."""
 
-    Attributes:
-        after: The answers of the model.
-        before: Those of the reference.
-        known: What is known of the examples.
-        labeled: Whether ``after`` and ``before`` leave out the examples without a label.
-    """
-
-    after: AnswerFile
-    before: AnswerFile
-    known: KnownExamples | None = None
-    labeled: bool = True
+    after: AnswerFile  # the answers of the model
+    before: AnswerFile  # those of the reference
+    known: KnownExamples | None = None  # what is known of the examples
+    labeled: bool = True  # whether after and before leave out the examples without a label
 
     @cached_property
     def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

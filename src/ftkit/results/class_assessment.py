@@ -21,21 +21,13 @@ _ERRORS = 10
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """Hold the figures of one class against the rest.
-
-    Attributes:
-        name: The class.
-        n: Its examples.
-        answered: How often it is answered.
-        figures: ``precision``, ``recall``, ``f1`` and, where there are probabilities, ``auroc``.
-        intervals: ``(low, high)`` by figure, where there is one.
-    """
+    """Hold the figures of one class against the rest."""
 
     name: str
     n: int
-    answered: int
-    figures: dict[str, Figure]
-    intervals: dict[str, Interval]
+    answered: int  # how often it is answered
+    figures: dict[str, Figure]  # precision, recall, f1 and, where there are probabilities, auroc
+    intervals: dict[str, Interval]  # (low, high) by figure, where there is one
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures for JSON."""
@@ -44,52 +36,31 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Confused:
-    """A frequent error.
+    """A frequent error."""
 
-    Attributes:
-        label: The true class.
-        answer: The class that was answered; None for answers that name no class.
-        count: How often.
-        example: The id of the first such example.
-    """
-
-    label: str
-    answer: str | None
-    count: int
-    example: str
+    label: str  # the true class
+    answer: str | None  # the class that was answered; None for answers that name no class
+    count: int  # how often
+    example: str  # the id of the first such example
 
 
 @dataclass(frozen=True)
 class ClassReport(RightOrWrong):
-    """Everything known about one set of answers that name classes.
-
-    Attributes:
-        classes: The classes.
-        table: int64 ``(k, k + 1)``: counts, labels in rows and answers in columns, those that name no class last.
-        figures: The figures by name, undefined ones with the reason.
-        intervals: ``(low, high)`` by figure, where there is one.
-        p_holm: ``p_majority`` after Holm's correction over the slices of a file; the same of a whole file.
-        by_class: The figures of each class of a whole file.
-        errors: The most frequent errors of a whole file.
-        slices: Reports of groups of examples.
-        unparsed: The most frequent answers that name no class, and how often they came.
-        columns: Which columns of the file were taken for what.
-        notes: What a reader should know.
-        warnings: What a reader has to know before any figure.
-    """
+    """Everything known about one set of answers that name classes."""
 
     classes: tuple[str, ...]
-    table: np.ndarray
-    figures: dict[str, Figure]
-    intervals: dict[str, Interval]
-    p_holm: float
-    by_class: list[ClassFigures] = field(default_factory=list)
-    errors: list[Confused] = field(default_factory=list)
-    slices: dict[str, ClassReport] = field(default_factory=dict)
+    table: np.ndarray  # int64 (k, k + 1): counts, labels in rows and answers in columns, those that name no class last
+    figures: dict[str, Figure]  # the figures by name, undefined ones with the reason
+    intervals: dict[str, Interval]  # (low, high) by figure, where there is one
+    p_holm: float  # p_majority after Holm's correction over the slices of a file; the same of a whole file
+    by_class: list[ClassFigures] = field(default_factory=list)  # the figures of each class of a whole file
+    errors: list[Confused] = field(default_factory=list)  # the most frequent errors of a whole file
+    slices: dict[str, ClassReport] = field(default_factory=dict)  # reports of groups of examples
+    # The most frequent answers that name no class, and how often they came.
     unparsed: dict[str, int] = field(default_factory=dict)
-    columns: str = ""
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    columns: str = ""  # which columns of the file were taken for what
+    notes: list[str] = field(default_factory=list)  # what a reader should know
+    warnings: list[str] = field(default_factory=list)  # what a reader has to know before any figure
 
     @property
     def none(self) -> int:

@@ -22,15 +22,10 @@ FREQUENT = 5  # labels that are looked at where there are many
 
 @dataclass(frozen=True)
 class ClassNames:
-    """Classes by name.
+    """Classes by name."""
 
-    Attributes:
-        names: All of them; of two the negative one first.
-        normalize: Whether texts are compared as :func:`ftkit.normalize.normalize` spells them.
-    """
-
-    names: tuple[str, ...]
-    normalize: bool = False
+    names: tuple[str, ...]  # all of them; of two the negative one first
+    normalize: bool = False  # whether texts are compared as normalize spells them
 
     def code(self, text: str) -> int:
         """Return the place of a class among the names, from 0; -1 if the text names none.

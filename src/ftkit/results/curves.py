@@ -19,19 +19,11 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Curve:
-    """The outcomes of answering "positive" wherever ``score >= threshold``, one per distinct score.
+    """The outcomes of answering "positive" wherever ``score >= threshold``, one per distinct score."""
 
-    Attributes:
-        threshold: float64 ``(k,)``, falling.
-        tp: int64 ``(k,)``: positives at or above the threshold.
-        fp: int64 ``(k,)``: negatives at or above the threshold.
-        positives: All positives.
-        negatives: All negatives.
-    """
-
-    threshold: np.ndarray
-    tp: np.ndarray
-    fp: np.ndarray
+    threshold: np.ndarray  # float64 (k,), falling
+    tp: np.ndarray  # int64 (k,): positives at or above the threshold
+    fp: np.ndarray  # int64 (k,): negatives at or above the threshold
     positives: int
     negatives: int
 
@@ -93,17 +85,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Predicted probabilities against what came true, in bins of equal width.
+    """Predicted probabilities against what came true, in bins of equal width."""
 
-    Attributes:
-        count: int64 ``(bins,)``: examples per bin ``[k / bins, (k + 1) / bins)``; the last one holds 1 too.
-        predicted: float64 ``(bins,)``: mean probability, NaN in an empty bin.
-        observed: float64 ``(bins,)``: share of positives, NaN in an empty bin.
-    """
-
-    count: np.ndarray
-    predicted: np.ndarray
-    observed: np.ndarray
+    count: np.ndarray  # int64 (bins,): examples per bin [k / bins, (k + 1) / bins); the last one holds 1 too
+    predicted: np.ndarray  # float64 (bins,): mean probability, NaN in an empty bin
+    observed: np.ndarray  # float64 (bins,): share of positives, NaN in an empty bin
 
     @classmethod
     def of(cls, target: np.ndarray, probability: np.ndarray, bins: int = BINS) -> Calibration:

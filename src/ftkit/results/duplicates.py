@@ -25,25 +25,16 @@ class LabeledText(NamedTuple):
 
 @dataclass(frozen=True)
 class Duplicates:
-    """The duplicates of one kind. Arrays are ``(n,)``, of examples, or of images, ordered by split.
+    """The duplicates of one kind. Arrays are ``(n,)``, of examples, or of images, ordered by split."""
 
-    Attributes:
-        split: int64: 0 train, 1 val, 2 test.
-        pairs: int64 ``(3, 3)``: pairs of duplicates in train, val or test; above the diagonal those between two splits.
-        closest: int64: the place of the closest duplicate before it, one in train if there is any; -1 without.
-        similarity: float64: how close that is, in [0, 1].
-        in_train: bool: whether it has a duplicate in train.
-        agrees: bool: whether it has duplicates in train, and all of them have its label.
-        cluster: int64: what is connected by duplicates, directly or through others, has the same number.
-    """
-
-    split: np.ndarray
+    split: np.ndarray  # int64: 0 train, 1 val, 2 test
+    # int64 (3, 3): pairs of duplicates in train, val or test; above the diagonal those between two splits.
     pairs: np.ndarray
-    closest: np.ndarray
-    similarity: np.ndarray
-    in_train: np.ndarray
-    agrees: np.ndarray
-    cluster: np.ndarray
+    closest: np.ndarray  # int64: the place of the closest duplicate before it, one in train if there is any; -1 without
+    similarity: np.ndarray  # float64: how close that is, in [0, 1]
+    in_train: np.ndarray  # bool: whether it has a duplicate in train
+    agrees: np.ndarray  # bool: whether it has duplicates in train, and all of them have its label
+    cluster: np.ndarray  # int64: what is connected by duplicates, directly or through others, has the same number
 
     def pair_counts(self) -> dict[str, int]:
         """Return the number of pairs by splits, such as ``train-test``."""

@@ -23,38 +23,23 @@ _SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class FreeAnswers(AnswerFile):
-    """A prediction file of free texts, in numbers; ``target`` is a hash of each label.
+    """A prediction file of free texts, in numbers; ``target`` is a hash of each label."""
 
-    Attributes:
-        majority: The most frequent label; the first in alphabetical order where several are.
-        is_majority: bool ``(n,)``: whether the label of each example is that one.
-        tied: How many labels are equally frequent.
-        empty: Answers that are missing or without a character.
-        nearly: Wrong answers that are right in the spelling of :func:`ftkit.normalize.normalize`.
-        wrong: The first wrong answers: id, label and answer.
-    """
-
-    majority: str
-    is_majority: np.ndarray
-    tied: int
-    empty: int
-    nearly: int
-    wrong: list[tuple[str, str, str]]
+    majority: str  # the most frequent label; the first in alphabetical order where several are
+    is_majority: np.ndarray  # bool (n,): whether the label of each example is that one
+    tied: int  # how many labels are equally frequent
+    empty: int  # answers that are missing or without a character
+    nearly: int  # wrong answers that are right in the spelling of normalize
+    wrong: list[tuple[str, str, str]]  # the first wrong answers: id, label and answer
 
 
 @dataclass(frozen=True)
 class Share:
-    """How many answers are right.
-
-    Attributes:
-        n: Examples.
-        right: Right answers.
-        interval: Wilson's interval of the accuracy.
-    """
+    """How many answers are right."""
 
     n: int
-    right: int
-    interval: Interval
+    right: int  # right answers
+    interval: Interval  # Wilson's interval of the accuracy
 
     @classmethod
     def of(cls, correct: np.ndarray, level: float) -> Share:
@@ -74,27 +59,16 @@ class Share:
 
 @dataclass(frozen=True)
 class RightOrWrong:
-    """How many answers are right, and how many would be without skill.
+    """How many answers are right, and how many would be without skill."""
 
-    Attributes:
-        name: What is reported, for example the file.
-        share: How many answers are right.
-        majority: The most frequent label; the first in alphabetical order where several are.
-        tied: How many labels are equally frequent.
-        majority_count: How many examples have it: so many would always answering it get right.
-        better: Examples that the model gets right and always answering the most frequent label does not.
-        worse: The opposite.
-        p_majority: Exact McNemar test of the model against that answer, two-sided.
-    """
-
-    name: str
-    share: Share
-    majority: str
-    tied: int
-    majority_count: int
-    better: int
-    worse: int
-    p_majority: float
+    name: str  # what is reported, for example the file
+    share: Share  # how many answers are right
+    majority: str  # the most frequent label; the first in alphabetical order where several are
+    tied: int  # how many labels are equally frequent
+    majority_count: int  # how many examples have it: so many would always answering it get right
+    better: int  # examples that the model gets right and always answering the most frequent label does not
+    worse: int  # the opposite
+    p_majority: float  # exact McNemar test of the model against that answer, two-sided
 
     @property
     def majority_dict(self) -> dict[str, Any]:
@@ -104,15 +78,10 @@ class RightOrWrong:
 
 @dataclass(frozen=True)
 class ExactReport(RightOrWrong):
-    """What is known about one file of free texts.
+    """What is known about one file of free texts."""
 
-    Attributes:
-        answers: What was read.
-        slices: The share in each group of examples.
-    """
-
-    answers: FreeAnswers
-    slices: dict[str, Share] = field(default_factory=dict)
+    answers: FreeAnswers  # what was read
+    slices: dict[str, Share] = field(default_factory=dict)  # the share in each group of examples
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report for JSON, unrounded."""

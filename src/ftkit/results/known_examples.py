@@ -26,17 +26,12 @@ _COLUMNS = ("id", "duplicate_in_train", "cluster", "text")
 
 @dataclass(frozen=True)
 class KnownExamples:
-    """The examples of a split.
-
-    Attributes:
-        ids: Their ids.
-        duplicate: Of each the closest kind of duplicate that it has in train, such as ``near``; empty without one.
-        cluster: int64 ``(n,)``: those that duplicates connect, also through examples of other splits, share a number.
-        texts: Their texts.
-    """
+    """The examples of a split."""
 
     ids: Sequence[str]
+    # Of each the closest kind of duplicate that it has in train, such as near; empty without one.
     duplicate: Sequence[str]
+    # int64 (n,): those that duplicates connect, also through examples of other splits, share a number.
     cluster: np.ndarray
     texts: Sequence[str]
 
@@ -100,19 +95,12 @@ class KnownExamples:
 
 @dataclass(frozen=True)
 class DuplicatesEffect:
-    """Accuracies on the examples that have a duplicate in train and on the rest, and how many they are; None of none.
+    """Accuracies on the examples that have a duplicate in train and on the rest, and how many they are; None of none."""
 
-    Attributes:
-        n_in_train: Examples with a duplicate in train.
-        in_train: The accuracy on them.
-        n_rest: The other examples.
-        rest: The accuracy on these.
-    """
-
-    n_in_train: int
-    in_train: float | None
-    n_rest: int
-    rest: float | None
+    n_in_train: int  # examples with a duplicate in train
+    in_train: float | None  # the accuracy on them
+    n_rest: int  # the other examples
+    rest: float | None  # the accuracy on these
 
     @classmethod
     def of(cls, answers: AnswerFile) -> DuplicatesEffect | None:

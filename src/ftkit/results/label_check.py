@@ -19,23 +19,14 @@ _LEAST_RUNS = 3
 
 @dataclass(frozen=True)
 class LabelCheck:
-    """The examples of a test split, and how several runs answered them.
-
-    Attributes:
-        ids: Their ids.
-        classes: The classes, sorted.
-        label: int64 ``(n,)``: the label of each.
-        likely: int64 ``(n,)``: the class that the runs are confident of; that of the label where they are of none.
-        confidence: float64 ``(n,)``: the mean probability of the label; low where it may be wrong.
-        answers: int64 ``(runs, n)``: the answer of each run, -1 for none of the classes.
-    """
+    """The examples of a test split, and how several runs answered them."""
 
     ids: Sequence[str]
-    classes: Sequence[str]
-    label: np.ndarray
-    likely: np.ndarray
-    confidence: np.ndarray
-    answers: np.ndarray
+    classes: Sequence[str]  # the classes, sorted
+    label: np.ndarray  # int64 (n,): the label of each
+    likely: np.ndarray  # int64 (n,): the class that the runs are confident of; that of the label where they are of none
+    confidence: np.ndarray  # float64 (n,): the mean probability of the label; low where it may be wrong
+    answers: np.ndarray  # int64 (runs, n): the answer of each run, -1 for none of the classes
 
     @cached_property
     def wrong(self) -> np.ndarray:

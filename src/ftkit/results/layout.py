@@ -35,33 +35,21 @@ class Scored:
 
 @dataclass(frozen=True)
 class Layout(Scored):
-    """The place of each column, counted from 0.
+    """The place of each column, counted from 0."""
 
-    Attributes:
-        prediction: The predicted class or the model's answer.
-        label: The true class.
-        id: The example's id; None when examples are known by their number only.
-        words: Of a table without a header: what a label of True and of False stands for, such as yes and no.
-        truth: Whether the labels are True and False.
-        agreeing: Of such a table: other columns of expected answers, which have to agree with the label.
-        scores: The score columns: none, one, or one for each of three and more classes.
-        score_names: Their names, ``probability:CLASS`` or, of one, ``log_odds:CLASS``.
-        extra: The other columns by name.
-        names: How messages and reports call the columns.
-        notes: What a reader should know about the choice.
-    """
-
-    prediction: int
-    label: int
-    id: int | None = None
+    prediction: int  # the predicted class or the model's answer
+    label: int  # the true class
+    id: int | None = None  # the example's id; None when examples are known by their number only
+    # Of a table without a header: what a label of True and of False stands for, such as yes and no.
     words: tuple[str, str] | None = None
-    truth: bool = False
+    truth: bool = False  # whether the labels are True and False
+    # Of such a table: other columns of expected answers, which have to agree with the label.
     agreeing: tuple[int, ...] = ()
-    scores: tuple[int, ...] = ()
-    score_names: tuple[str, ...] = ()
-    extra: dict[str, int] = field(default_factory=dict)
-    names: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    scores: tuple[int, ...] = ()  # the score columns: none, one, or one for each of three and more classes
+    score_names: tuple[str, ...] = ()  # their names, probability:CLASS or, of one, log_odds:CLASS
+    extra: dict[str, int] = field(default_factory=dict)  # the other columns by name
+    names: list[str] = field(default_factory=list)  # how messages and reports call the columns
+    notes: list[str] = field(default_factory=list)  # what a reader should know about the choice
 
     def describe(self) -> str:
         """Return the choice in words, for the report.

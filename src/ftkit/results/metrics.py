@@ -24,15 +24,10 @@ def mode_of(monitor: str) -> Mode:
 
 
 class Figure(NamedTuple):
-    """A figure, or why there is none.
+    """A figure, or why there is none."""
 
-    Attributes:
-        value: The figure; None when it is undefined.
-        reason: Why it is undefined; empty otherwise.
-    """
-
-    value: float | None
-    reason: str = ""
+    value: float | None  # the figure; None when it is undefined
+    reason: str = ""  # why it is undefined; empty otherwise
 
     def text(self, digits: int | None = 4) -> str:
         """Return the figure in words.
@@ -53,26 +48,18 @@ class Figure(NamedTuple):
 class Counts:
     """The outcomes of yes/no decisions.
 
-    Attributes:
-        tp: Positives answered with the positive class.
-        tn: Negatives answered with the negative class.
-        fp: Negatives answered with the positive class.
-        fn: Positives answered with the negative class.
-        unparsed_positive: Positives whose answer names neither class.
-        unparsed_negative: Negatives whose answer names neither class.
-
     Example:
         >>> counts = Counts(tp=854, tn=17, fp=155, fn=13)
         >>> str(counts), counts.n, counts.positives
         ('Tp=854 Tn=17 Fp=155 Fn=13', 1039, 867)
     """
 
-    tp: int
-    tn: int
-    fp: int
-    fn: int
-    unparsed_positive: int = 0
-    unparsed_negative: int = 0
+    tp: int  # positives answered with the positive class
+    tn: int  # negatives answered with the negative class
+    fp: int  # negatives answered with the positive class
+    fn: int  # positives answered with the negative class
+    unparsed_positive: int = 0  # positives whose answer names neither class
+    unparsed_negative: int = 0  # negatives whose answer names neither class
 
     @classmethod
     def of(cls, target: np.ndarray, answer: np.ndarray) -> Counts:

@@ -17,11 +17,6 @@ _SHOWN = 40
 class Misses:
     """Counts wrong answers that say the expected text all the same.
 
-    Attributes:
-        nearly: Those that :func:`ftkit.normalize.normalize` makes right.
-        around: Of the others, how often the expected text stands between the same two texts.
-        total: All wrong answers.
-
     Example:
         >>> misses = Misses()
         >>> misses.add([("blue", "Blue."), ("red", "[INST] red [/INST]"), ("green", "yellow")])
@@ -29,9 +24,10 @@ class Misses:
         (1, {('[INST] ', ' [/INST]'): 1}, 3)
     """
 
-    nearly: int = 0
+    nearly: int = 0  # those that normalize makes right
+    # Of the others, how often the expected text stands between the same two texts.
     around: Counter[tuple[str, str]] = field(default_factory=Counter)
-    total: int = 0
+    total: int = 0  # all wrong answers
 
     def add(self, wrong: Iterable[tuple[str, str]]) -> None:
         """Look at pairs of a label and a wrong answer."""

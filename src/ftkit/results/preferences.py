@@ -31,13 +31,9 @@ _OUTCOMES = {REJECTED: LOST, TIE: TIED, CHOSEN: WON}
 
 @dataclass(frozen=True, kw_only=True)
 class Preferences(AnswerFile):
-    """A preference file in numbers; ``correct`` is 2 where the chosen answer is preferred, 1 for a tie, else 0.
+    """A preference file in numbers; ``correct`` is 2 where the chosen answer is preferred, 1 for a tie, else 0."""
 
-    Attributes:
-        measures: float64 ``(n,)`` by name: ``margin`` and the columns of the file that are in ``MEASURES``.
-    """
-
-    measures: dict[str, np.ndarray]
+    measures: dict[str, np.ndarray]  # float64 (n,) by name: margin and the columns of the file that are in MEASURES
     answers: int = WON
 
     def differences(
@@ -158,23 +154,14 @@ def _measures(file: PredictionFile, batch: pa.RecordBatch) -> dict[str, np.ndarr
 
 @dataclass(frozen=True)
 class Outcomes:
-    """How many pairs were won, lost and tied.
+    """How many pairs were won, lost and tied."""
 
-    Attributes:
-        won: Pairs whose chosen answer has the higher reward.
-        lost: Pairs whose rejected answer has it.
-        tied: Pairs whose answers have the same.
-        interval: The interval of the accuracy, see :func:`preference_interval`.
-        p: Exact binomial test, two-sided, of the pairs that are no ties against 50%.
-        p_holm: The same after Holm's correction over the slices of a file; ``p`` of a whole file.
-    """
-
-    won: int
-    lost: int
-    tied: int
-    interval: Interval
-    p: float
-    p_holm: float
+    won: int  # pairs whose chosen answer has the higher reward
+    lost: int  # pairs whose rejected answer has it
+    tied: int  # pairs whose answers have the same
+    interval: Interval  # the interval of the accuracy, see preference_interval
+    p: float  # exact binomial test, two-sided, of the pairs that are no ties against 50%
+    p_holm: float  # the same after Holm's correction over the slices of a file; p of a whole file
 
     @classmethod
     def of(cls, correct: np.ndarray, level: float = 0.95) -> Outcomes:
@@ -201,21 +188,14 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class PreferenceReport:
-    """What is known about one preference file.
-
-    Attributes:
-        name: The file.
-        outcomes: How the pairs went.
-        means: The mean of each measure, and its interval by Student's t; None where all values are the same.
-        preferences: What was read.
-        slices: How each group of pairs went.
-    """
+    """What is known about one preference file."""
 
     name: str
-    outcomes: Outcomes
+    outcomes: Outcomes  # how the pairs went
+    # The mean of each measure, and its interval by Student's t; None where all values are the same.
     means: dict[str, tuple[float, Interval | None]]
-    preferences: Preferences
-    slices: dict[str, Outcomes] = field(default_factory=dict)
+    preferences: Preferences  # what was read
+    slices: dict[str, Outcomes] = field(default_factory=dict)  # how each group of pairs went
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report for JSON, unrounded."""

@@ -27,35 +27,21 @@ Differences = tuple[dict[str, float], dict[str, Interval]]
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerFile:
-    """A prediction file in numbers, whatever kind of answers it holds.
-
-    Attributes:
-        path: The file.
-        identity: int64 ``(n,)``: a hash of each id.
-        target: ``(n,)``: the label of each example as a number, the same in all files.
-        correct: ``(n,)``: whether each answer is right, bool, or how many of ``answers``, int.
-        slices: The values of the slice column.
-        slice: int16 ``(n,)``: codes into ``slices``, or None.
-        columns: Which columns were taken for what.
-        notes: What a reader should know about the file.
-        warnings: What a reader has to know before any figure.
-        answers: What ``correct`` counts for a right answer: 1, or 2 where an answer can be half right.
-        in_train: bool ``(n,)``: whether each example has a duplicate in train; None where nobody knows.
-        cluster: int64 ``(n,)``: what duplicates connect has one number; None where nobody knows.
-    """
+    """A prediction file in numbers, whatever kind of answers it holds."""
 
     path: Path
-    identity: np.ndarray
-    target: np.ndarray
-    correct: np.ndarray
-    slices: list[str] = field(default_factory=list)
-    slice: np.ndarray | None = None
-    columns: str = ""
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    answers: int = 1
+    identity: np.ndarray  # int64 (n,): a hash of each id
+    target: np.ndarray  # (n,): the label of each example as a number, the same in all files
+    correct: np.ndarray  # (n,): whether each answer is right, bool, or how many of answers, int
+    slices: list[str] = field(default_factory=list)  # the values of the slice column
+    slice: np.ndarray | None = None  # int16 (n,): codes into slices, or None
+    columns: str = ""  # which columns were taken for what
+    notes: list[str] = field(default_factory=list)  # what a reader should know about the file
+    warnings: list[str] = field(default_factory=list)  # what a reader has to know before any figure
+    answers: int = 1  # what correct counts for a right answer: 1, or 2 where an answer can be half right
+    # bool (n,): whether each example has a duplicate in train; None where nobody knows.
     in_train: np.ndarray | None = None
-    cluster: np.ndarray | None = None
+    cluster: np.ndarray | None = None  # int64 (n,): what duplicates connect has one number; None where nobody knows
 
     def __len__(self) -> int:
         return len(self.identity)
@@ -192,27 +178,16 @@ def _slice_column(file: PredictionFile, batch: pa.RecordBatch, name: str) -> pa.
 
 @dataclass(frozen=True)
 class Scan(Scored):
-    """A prediction file whose labels are few classes.
-
-    Attributes:
-        path: The file.
-        common: What :func:`gather` returned.
-        labels: The distinct labels.
-        predictions: The distinct predictions.
-        label: int16 ``(n,)``: codes into ``labels``.
-        prediction: int16 ``(n,)``: codes into ``predictions``; -1 for what got no code.
-        score: float64 ``(n,)``, or ``(n, k)`` of several score columns, or None.
-        score_names: The names of the score columns.
-    """
+    """A prediction file whose labels are few classes."""
 
     path: Path
-    common: dict[str, Any]
-    labels: list[str]
-    predictions: list[str]
-    label: np.ndarray
-    prediction: np.ndarray
-    score: np.ndarray | None = None
-    score_names: tuple[str, ...] = ()
+    common: dict[str, Any]  # what gather returned
+    labels: list[str]  # the distinct labels
+    predictions: list[str]  # the distinct predictions
+    label: np.ndarray  # int16 (n,): codes into labels
+    prediction: np.ndarray  # int16 (n,): codes into predictions; -1 for what got no code
+    score: np.ndarray | None = None  # float64 (n,), or (n, k) of several score columns, or None
+    score_names: tuple[str, ...] = ()  # the names of the score columns
 
     def counted(self, clean: Callable[[str], str] = str) -> tuple[Counter[str], Counter[str]]:
         """Return how often each label and each prediction that has a code comes, as ``clean`` spells them."""

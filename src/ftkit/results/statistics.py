@@ -167,17 +167,11 @@ def rounded_p(p: float) -> str:
 
 @dataclass(frozen=True)
 class Reach:
-    """Whether a paired comparison can be significant at all, before or after it is made.
+    """Whether a paired comparison can be significant at all, before or after it is made."""
 
-    Attributes:
-        possible: Whether the most favourable outcome would be significant.
-        best_p: The p-value of that outcome: every disagreement in favour of one model.
-        needed: Disagreements, all in one direction, that significance takes.
-    """
-
-    possible: bool
-    best_p: float
-    needed: int
+    possible: bool  # whether the most favourable outcome would be significant
+    best_p: float  # the p-value of that outcome: every disagreement in favour of one model
+    needed: int  # disagreements, all in one direction, that significance takes
 
 
 def can_be_significant(n: int, disagreements: int | None = None, alpha: float = ALPHA) -> Reach:
@@ -208,23 +202,14 @@ def can_be_significant(n: int, disagreements: int | None = None, alpha: float = 
 
 @dataclass(frozen=True)
 class SeedSpread:
-    """Where the uncertainty of a mean accuracy over seeds comes from.
+    """Where the uncertainty of a mean accuracy over seeds comes from."""
 
-    Attributes:
-        mean: Mean accuracy over seeds and examples.
-        observed_sd: Standard deviation of the seeds' accuracies as they are.
-        seed_sd: The part that the seeds cause: what would remain with an endless test set.
-        test_sd: The noise of one seed's accuracy because the test set is finite.
-        standard_error: Of ``mean``, with both sources: for new seeds and new test examples.
-        degrees_of_freedom: Of ``standard_error``: few where a few seeds that lie far apart make most of it.
-    """
-
-    mean: float
-    observed_sd: float
-    seed_sd: float
-    test_sd: float
-    standard_error: float
-    degrees_of_freedom: float
+    mean: float  # mean accuracy over seeds and examples
+    observed_sd: float  # standard deviation of the seeds' accuracies as they are
+    seed_sd: float  # the part that the seeds cause: what would remain with an endless test set
+    test_sd: float  # the noise of one seed's accuracy because the test set is finite
+    standard_error: float  # of mean, with both sources: for new seeds and new test examples
+    degrees_of_freedom: float  # of standard_error: few where a few seeds that lie far apart make most of it
 
 
 def seed_spread(correct: np.ndarray) -> SeedSpread:

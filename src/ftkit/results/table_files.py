@@ -36,25 +36,15 @@ FORMATS = {".tsv": "tsv", ".csv": "csv", ".jsonl": "json", ".ndjson": "json", ".
 
 @dataclass(frozen=True)
 class TableFile:
-    """A table in a file of any length.
-
-    Attributes:
-        path: The file.
-        form: ``tsv``, ``csv``, ``json`` or ``parquet``.
-        width: The number of columns.
-        names: Their names; None of TSV and CSV, whose first row may be a header or an example.
-        sample: The first rows of TSV and CSV.
-        first_line: The line of the first row; None of Parquet.
-        separator: What stands between the cells of TSV and CSV.
-    """
+    """A table in a file of any length."""
 
     path: Path
-    form: str
-    width: int
-    names: list[str] | None = None
-    sample: list[list[str]] = field(default_factory=list)
-    first_line: int | None = None
-    separator: str = "\t"
+    form: str  # tsv, csv, json or parquet
+    width: int  # the number of columns
+    names: list[str] | None = None  # their names; None of TSV and CSV, whose first row may be a header or an example
+    sample: list[list[str]] = field(default_factory=list)  # the first rows of TSV and CSV
+    first_line: int | None = None  # the line of the first row; None of Parquet
+    separator: str = "\t"  # what stands between the cells of TSV and CSV
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Read the table in order, in memory that does not grow with the file, or with the text of a JSON list only.

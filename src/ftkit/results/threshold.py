@@ -21,15 +21,10 @@ CRITERIA = ("accuracy", "f_measure", "balanced_accuracy", "mcc", "precision", "r
 
 @dataclass(frozen=True)
 class Costs:
-    """What each wrong answer costs; right ones cost nothing.
+    """What each wrong answer costs; right ones cost nothing."""
 
-    Attributes:
-        fp: Cost of answering positive to a negative.
-        fn: Cost of answering negative to a positive.
-    """
-
-    fp: float
-    fn: float
+    fp: float  # cost of answering positive to a negative
+    fn: float  # cost of answering negative to a positive
 
     def __post_init__(self) -> None:
         if min(self.fp, self.fn) < 0 or self.fp + self.fn == 0:
@@ -41,29 +36,17 @@ class Costs:
 
 @dataclass(frozen=True)
 class Threshold:
-    """A frozen decision: answer "positive" wherever the score is at least ``value``.
+    """A frozen decision: answer "positive" wherever the score is at least ``value``."""
 
-    Attributes:
-        value: The threshold.
-        kind: The scores' kind, ``probability`` or ``log_odds``.
-        positive: The positive class.
-        negative: The other class.
-        criterion: What was made best.
-        achieved: The criterion's value on the validation examples.
-        n: Validation examples.
-        source: The validation file.
-        sha256: Its checksum.
-    """
-
-    value: float
-    kind: str
-    positive: str
-    negative: str
-    criterion: str
-    achieved: float
-    n: int
-    source: str
-    sha256: str
+    value: float  # the threshold
+    kind: str  # the scores' kind, probability or log_odds
+    positive: str  # the positive class
+    negative: str  # the other class
+    criterion: str  # what was made best
+    achieved: float  # the criterion's value on the validation examples
+    n: int  # validation examples
+    source: str  # the validation file
+    sha256: str  # its checksum
 
     def to_dict(self) -> dict[str, Any]:
         """Return the threshold for JSON, which has no numbers for infinite log-odds: they are written as texts."""

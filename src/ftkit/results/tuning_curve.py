@@ -12,17 +12,11 @@ from ftkit.results.metrics import Mode
 
 
 class TuningCurve(NamedTuple):
-    """The expected best of 1, 2, ... tries.
+    """The expected best of 1, 2, ... tries."""
 
-    Attributes:
-        mean: The estimate, float64 ``(budget,)``.
-        low: The lower end of the band, float64 ``(budget,)``.
-        high: The upper end.
-    """
-
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    mean: np.ndarray  # the estimate, float64 (budget,)
+    low: np.ndarray  # the lower end of the band, float64 (budget,)
+    high: np.ndarray  # the upper end
 
 
 def tuning_curve(
