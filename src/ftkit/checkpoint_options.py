@@ -37,11 +37,7 @@ SELECTION_OPTIONS: dict[str, tuple[Any, str | None, str]] = {  # type, default, 
 
 
 def with_newest_config(arguments: Sequence[str]) -> list[str]:
-    """Add the newest run's ``config.yaml`` where an evaluation or a resumed training names neither config nor model.
-
-    Args:
-        arguments: The command line without the program's name.
-    """
+    """Add the newest run's ``config.yaml`` where an evaluation or a resumed training names neither config nor model."""
     meant = {"--resume", "--resume=true"} & set(arguments) or arguments[:1] not in ([], ["fit"])
     named = (
         "--config",
@@ -154,9 +150,6 @@ def refuse_other_options(given: Mapping[str, Any], stored: Mapping[str, Any], pa
 
 def refuse_trained(chosen: Namespace) -> None:
     """Keep what an untrained model predicts apart from trained ones.
-
-    Args:
-        chosen: The options of an evaluation with ``--untrained``.
 
     Raises:
         InputError: A checkpoint is named as well, or the run folder holds one.

@@ -23,15 +23,12 @@ _GIVEN = re.compile(r"Given value: (?P<given>[\w.]+)$", re.MULTILINE)
 
 
 def explain_class(message: str, key: str | None, paths: Sequence[str] = ()) -> InputError | None:
-    """Explain why a class cannot be used.
+    """Explain why a class cannot be used; None if the message is about something else.
 
     Args:
         message: What jsonargparse says.
         key: The option that takes the class.
         paths: The class paths that the option is known to take.
-
-    Returns:
-        The error; None if the message is about something else.
 
     Example:
         >>> print(explain_class("Expected a dot import path string: Lyon", "optimizer", ["torch.optim.Lion"]))

@@ -96,14 +96,7 @@ GROUPS = {
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        args: The arguments; those of the process if not given.
-
-    Returns:
-        The exit code, see :class:`ftkit.errors.ExitCode`.
-    """
+    """Run the command line and return its exit code, see :class:`ftkit.errors.ExitCode`."""
     arguments = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in arguments
     quiet_libraries()

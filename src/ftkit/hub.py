@@ -40,9 +40,6 @@ def load_pretrained(kind: Any, name: str, revision: str | None = None, **options
         revision: The hub revision; None takes the current one.
         **options: Further keyword arguments of ``from_pretrained``.
 
-    Returns:
-        What ``kind.from_pretrained`` returns.
-
     Raises:
         UnavailableError: A hub id that is neither in the cache nor to be downloaded, or that needs access; or a GGUF
             file without the package that reads it.
@@ -101,10 +98,6 @@ def _needs_config(kind: Any) -> bool:
 
 def refuse_adapter(file: Path | None, name: str) -> None:
     """Refuse an adapter without a model where a model is wanted; do nothing if there is no such file.
-
-    Args:
-        file: The ``adapter_config.json`` that there may be.
-        name: What the user named.
 
     Raises:
         InputError: It is an adapter; its base, and what to do.

@@ -48,9 +48,6 @@ def _terminate(number: int, frame: Any) -> NoReturn:
 def explain_state_mismatch(checkpoint: str | None) -> Iterator[None]:
     """Say what does not fit when a module without checks of its own loads a checkpoint of another model.
 
-    Args:
-        checkpoint: The file, if one is named.
-
     Raises:
         InputError: Names or shapes differ.
     """
@@ -119,11 +116,6 @@ def trainer_error(error: Exception) -> FtkitError:
 
 def constructor_error(error: Exception, class_type: type, option: str) -> Exception:
     """Return ftkit's error for an error in the constructor of a class that the user chose.
-
-    Args:
-        error: What the constructor raised.
-        class_type: The class.
-        option: The option that names it.
 
     Returns:
         The error itself if it is ftkit's own refusal, or a fault in a class of ftkit's.

@@ -35,9 +35,6 @@ def exclusive(directory: Path) -> Iterator[str | None]:
     host and time, is for people. The one exception: the name of another host is believed, because some network file
     systems keep locks to each host.
 
-    Args:
-        directory: The output folder.
-
     Yields:
         A notice if the lock was left behind by a process that is gone, else None.
 

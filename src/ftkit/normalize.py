@@ -28,12 +28,6 @@ def normalize(text: str) -> str:
     around an answer (``<think></think>``, ``<|im_end|>``). Kept is what tells names apart: a sign, ``#``, ``%``, a dash
     or a star that touches a word on one side, and the ``…`` of an unfinished answer. Punctuation alone stays as it is.
 
-    Args:
-        text: A label or an answer.
-
-    Returns:
-        The spelling; normalizing it again changes nothing.
-
     Example:
         >>> [normalize(text) for text in (" Yes. ", "\uff59es\uff01", "«да»", "**yes**", "はい。", "1.0", "A-", "!")]
         ['yes', 'yes', 'да', 'yes', 'はい', '1', 'a-', '!']

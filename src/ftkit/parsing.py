@@ -56,11 +56,6 @@ class FtkitParser(ErrorMixin, ArgumentParser):
 def explain(message: str, known: list[str], type_of: Callable[[str], Any] = lambda name: None) -> InputError:
     """Name the key, the nearest one or the file that a message of jsonargparse is about; its own words stay otherwise.
 
-    Args:
-        message: What jsonargparse would print.
-        known: The names of the options there are.
-        type_of: Knows the type hint of each.
-
     Example:
         >>> print(explain("unrecognized arguments: --trainer.max_epoch 3", ["trainer.max_epochs", "model"]))
         trainer.max_epoch: no such option; fix: did you mean trainer.max_epochs?

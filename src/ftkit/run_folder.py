@@ -64,11 +64,6 @@ def need_newest_run() -> Path:
 def refuse_other_format(found: Any, file: str | Path, line: int | None = None) -> None:
     """Refuse a file of another edition of ftkit, whose keys may mean something else.
 
-    Args:
-        found: The format number that the file says; None if it says none.
-        file: The file.
-        line: The line that says it.
-
     Raises:
         FormatError: It is not :data:`FORMAT`.
     """

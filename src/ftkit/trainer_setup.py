@@ -26,9 +26,6 @@ LARGEST_SEED = 2**32 - 1
 def check_options(chosen: Any) -> None:
     """Refuse trainings without a step, and intervals that nothing can be divided by.
 
-    Args:
-        chosen: The options of the trainer.
-
     Raises:
         InputError: Nothing would be trained, or an interval is zero.
     """
@@ -55,11 +52,6 @@ def check_seed(seed: int | bool | None) -> None:
 
 def trainer_options(command: Any, folder: str, training: bool) -> dict[str, Any]:
     """Return what ftkit puts in the place of the options that a user chose.
-
-    Args:
-        command: The options of the command.
-        folder: The run folder.
-        training: Whether this is a training; an evaluation leaves no curves.
 
     Returns:
         The run folder, the loggers with curves as CSV before them, the plugins with checkpoints that are written whole,
@@ -99,10 +91,6 @@ def _callbacks(command: Any) -> list[L.Callback]:
 
 def check_optimizer(module: Any, chosen: Any) -> None:
     """Refuse what torch, or training, would refuse only once the run folder is there.
-
-    Args:
-        module: The module; one of ftkit's has optimizer and scheduler as attributes.
-        chosen: Its options.
 
     Raises:
         InputError: A value is out of range.

@@ -185,10 +185,6 @@ def pareto_front(accuracies: Sequence[float], costs: Sequence[tuple[float, ...]]
     A candidate is off the front if another is at least as accurate and at most as costly in every respect, and
     better in one of them.
 
-    Args:
-        accuracies: One accuracy per candidate; more is better.
-        costs: The costs of each candidate, all in the same order; less is better.
-
     Example:
         The second is less accurate and slower than the first; the third is the cheapest.
 

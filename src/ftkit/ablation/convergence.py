@@ -77,9 +77,6 @@ def read_curves(directory: Path) -> Mapping[str, Curve]:
 def not_converged(run: RunState) -> str:
     """Return why a run's training did not converge; empty if it did, or if that cannot be said.
 
-    Args:
-        run: A run that is done.
-
     Raises:
         InputError: A file in its folder is damaged.
     """

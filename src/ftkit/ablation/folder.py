@@ -70,12 +70,6 @@ class AblationFolder:
     def load(cls, folder: str | Path) -> AblationFolder:
         """Read an ablation folder.
 
-        Args:
-            folder: A folder with ``base.yaml`` and ``rows/``.
-
-        Returns:
-            The ablation, its rows sorted by number.
-
         Raises:
             InputError: A file is missing, misnamed, not YAML, or not UTF-8; or two rows share a number.
         """

@@ -14,10 +14,6 @@ _LONGEST = 40  # letters of a value
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Flatten nested settings to one level of dotted names.
 
-    Args:
-        value: Mappings and lists of any depth.
-        prefix: The name of ``value`` itself.
-
     Returns:
         The leaves by dotted name. An empty mapping or list is a leaf.
 
@@ -42,10 +38,6 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     """Return the settings in which two identities or configs differ.
 
     Where another base model was chosen, its contents are left out: the configuration says so.
-
-    Args:
-        old: Nested settings.
-        new: Nested settings.
 
     Returns:
         By dotted name, ``old -> new`` in words, sorted by name.

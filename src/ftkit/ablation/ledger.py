@@ -95,9 +95,6 @@ class Ledger:
 
         Two runs count once if what was run differs in the seed alone; all that were made elsewhere count once, since
         nobody knows how often those were tried.
-
-        Args:
-            label: Number and name of the row, such as ``05_lora``.
         """
         made = [flatten(one.identity) for one in self.finished if one.cell.split("/")[0] == label]
         settings = [

@@ -46,14 +46,7 @@ class PublishedTable:
     base: Mapping[str, str] = field(default_factory=dict)
 
     def other_origin(self, results: Iterable[Result]) -> str:
-        """Return why our figures cannot be compared with the published ones: other data or another base model.
-
-        Args:
-            results: The figures of a row's cells.
-
-        Returns:
-            The reason in words; empty if data and base model are the published ones.
-        """
+        """Return why ours cannot be compared with the published figures, such as other data; empty if they can."""
         reasons = []
         for one in results:
             if not self.data_sha256:
@@ -70,13 +63,6 @@ class PublishedTable:
 
 def read_published(path: Path, rows: Collection[int]) -> PublishedTable:
     """Read ``published.csv``; a missing file means that nothing was published.
-
-    Args:
-        path: The file.
-        rows: The numbers of the ablation's rows.
-
-    Returns:
-        The figures, and what the comment lines say about them.
 
     Raises:
         InputError: A column, row number or figure is wrong; the message names the line.

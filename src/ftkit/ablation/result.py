@@ -51,10 +51,6 @@ class Result:
     def read(cls, path: Path, tested: bool = True) -> Result:
         """Read a ``result.json`` and check that it is complete.
 
-        Args:
-            path: The file.
-            tested: Whether it has to say something of the test split.
-
         Raises:
             InputError: The file is missing, cut or of another format, or says nothing of the test split.
         """

@@ -50,10 +50,6 @@ class RunAnswers(AnswerFile):
 def read_run_answers(path: Path, counted: Split | None) -> RunAnswers:
     """Read the prediction file of a run.
 
-    Args:
-        path: The file.
-        counted: What ``result.json`` says of it, if there is one.
-
     Raises:
         InputError: The file is damaged or does not fit ``result.json``.
     """
@@ -103,9 +99,6 @@ def _table(pairs: Counter[tuple[str, str]], labels: Sequence[str]) -> tuple[list
 def over_seeds(runs: Sequence[RunAnswers | None]) -> AnswerFile | None:
     """Put the answers of several seeds together.
 
-    Args:
-        runs: One a seed; None where a seed left no prediction file.
-
     Returns:
         The examples, sorted, with ``correct``, int ``(seeds, n)``, in halves; None if there are no runs, a file is
         missing, or the seeds had different examples or labels.
@@ -123,11 +116,6 @@ def over_seeds(runs: Sequence[RunAnswers | None]) -> AnswerFile | None:
 
 def compare(ours: AnswerFile | None, theirs: AnswerFile | None, seeds: Sequence[int]) -> Comparison | None:
     """Compare what two rows answered with the same seeds: ours minus theirs.
-
-    Args:
-        ours: What :func:`over_seeds` returned for a row.
-        theirs: The same for its reference.
-        seeds: The seeds of both.
 
     Returns:
         The comparison, or None if one of them has no answers or they were tested on different examples or labels.
@@ -164,11 +152,7 @@ class Confusion:
 
 
 def confusion_of(runs: Sequence[RunAnswers | None]) -> Confusion | None:
-    """Count the answers of a row's runs by class; None if none left a prediction file or the labels are no few classes.
-
-    Args:
-        runs: One a seed; None where a seed left no prediction file.
-    """
+    """Count the answers of a row's runs by class; None without prediction files, or if the labels are no few classes."""
     files = [run for run in runs if run is not None]
     if not all(one.pairs for one in files):
         return None

@@ -144,7 +144,7 @@ def before_tuning(row: SweepRow) -> SweepRow:
 
 
 def accuracy_interval(runs: Sequence[RunState]) -> tuple[float, float] | None:
-    """Return the 95% interval of the mean test accuracy of a row.
+    """Return the 95% interval of the mean test accuracy of a row; None without runs.
 
     With one seed it is Wilson's interval for the number of test examples, or of pairs
     :func:`ftkit.results.preferences.preference_interval`. With several, whose answers are known,
@@ -153,12 +153,6 @@ def accuracy_interval(runs: Sequence[RunState]) -> tuple[float, float] | None:
     would alone give that standard error, with Student's t for its degrees of freedom, since two or three seeds say
     little of their spread; so it covers new examples and new seeds. Without prediction files, or with one example, it
     is that of one test set with the mean accuracy.
-
-    Args:
-        runs: The runs that are done.
-
-    Returns:
-        Lower and upper bound; None without runs.
     """
     tests = [run.result.splits["test"] for run in runs if run.result is not None and "test" in run.result.splits]
     if not tests:

@@ -182,12 +182,6 @@ def _write(path: Path, description: Mapping[str, Any]) -> None:
 def read_sweep(directory: str | Path) -> Sweep:
     """Read the output folder of ``ftkit ablation run``.
 
-    Args:
-        directory: The output folder.
-
-    Returns:
-        Its rows and runs.
-
     Raises:
         InputError: It is not such a folder, or a file in it is damaged or of another format.
     """

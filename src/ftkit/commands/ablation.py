@@ -61,9 +61,6 @@ def ablation_status(directory: Path) -> str:
 
     Args:
         directory: The output folder of `ftkit ablation run`.
-
-    Returns:
-        One line per run, then what was found wrong with the ledger.
     """
     from ftkit.ablation.sweep import read_sweep  # with the statistics, which running does not need
 
@@ -89,9 +86,6 @@ def ablation_table(directory: Path, format: Format = "text", timing: bool = True
             for a formula.
         timing: With what differs from run to run: seconds, memory, checkpoint size and the front made of them.
         reference: The number of the row to compare with; the first row if not given.
-
-    Returns:
-        The table.
     """
     from ftkit.ablation.analysis import analyse  # with scipy, which only tables and reports need
     from ftkit.report.ablation_table import table
@@ -110,9 +104,6 @@ def ablation_report(
         reference: The number of the row to compare with; the first row if not given.
         png: Draw the plots as PNG too.
         wandb: Log the report as one run to Weights & Biases.
-
-    Returns:
-        Where the report is.
 
     Raises:
         InputError: `directory` is not such a folder, a file in it is damaged, or there is no such row.
@@ -149,9 +140,6 @@ def ablation_add(
             machine, base_model, made_with; any of them.
         seed: The seed whose runs it is compared with; the first one that is done if not given.
         question: What the row asks.
-
-    Returns:
-        Where the run is.
     """
     from ftkit.ablation.external import add_external_run
 

@@ -108,13 +108,7 @@ def _shapes(tensors: dict[str, Any]) -> list[str]:
 
 
 def marked(ids: list[int], supervised: list[bool], tokenizer: Any) -> str:
-    """Decode tokens, with ⟦ and ⟧ around supervised ones; shorten long runs of one token, such as an image's.
-
-    Args:
-        ids: Token ids.
-        supervised: Whether each is supervised.
-        tokenizer: Decodes them.
-    """
+    """Decode tokens, with ⟦ and ⟧ around supervised ones; shorten long runs of one token, such as an image's."""
     parts = []
     for is_supervised, group in groupby(zip(ids, supervised, strict=True), key=lambda pair: pair[1]):
         pieces: list[str] = []

@@ -43,9 +43,6 @@ def evaluate_command(
         changes: Write what changed, example by example, to this file (.tsv).
         **options: Those of :func:`ftkit.report.evaluate.evaluate`.
 
-    Returns:
-        What was found.
-
     Raises:
         InputError: A file cannot be used; the message says where and why.
     """

@@ -21,9 +21,6 @@ def init(folder: Path, from_: str = "classifier") -> str:
             variants, and baselines. sft, vlm: full fine-tuning and LoRA of a language or a vision-language model.
             moderation: the ratio of yes to no among the examples that such a model is trained on.
 
-    Returns:
-        What was written, and the next command.
-
     Raises:
         InputError: The folder has files in it or is none, or there is no such start.
         EnvironmentFault: It cannot be written.

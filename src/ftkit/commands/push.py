@@ -34,9 +34,6 @@ def push(
         private: Create the repository as a private one.
         license: The hub's word for the licence of the result, such as apache-2.0.
 
-    Returns:
-        What was written or uploaded.
-
     Raises:
         InputError: The run is not complete, or the name or the folder cannot be used.
         EnvironmentFault: There is no token, no network or no permission.
@@ -62,17 +59,7 @@ def push(
 
 
 def write_repository(run: Path, repo: str, folder: Path, merge: bool, license: str | None = None) -> list[str]:
-    """Write the files of a run's repository. Absolute paths of this machine are cut to their last part.
-
-    Args:
-        run: The run's folder.
-        repo: The repository's name, for the card.
-        folder: Where to.
-        merge: Whether adapters are merged.
-        license: The licence to name.
-
-    Returns:
-        The files' names.
+    """Write the files of a run's repository, without absolute paths of this machine, and return their names.
 
     Raises:
         InputError: The run is not complete.
@@ -114,16 +101,7 @@ def write_repository(run: Path, repo: str, folder: Path, merge: bool, license: s
 
 
 def upload(folder: Path, repo: str, private: bool, endpoint: str | None = None) -> str:
-    """Create the repository if need be and upload a folder as one commit.
-
-    Args:
-        folder: What to upload.
-        repo: The repository, as USER/NAME.
-        private: Whether a new repository is private.
-        endpoint: The hub; its own address if not given.
-
-    Returns:
-        The repository's address.
+    """Create the repository if need be and upload a folder as one commit; return its address.
 
     Raises:
         EnvironmentFault: There is no network, or the hub refuses.

@@ -28,15 +28,6 @@ def load_served(
 ) -> Served:
     """Load the model that a name stands for, ready to be served.
 
-    Args:
-        model: A run folder, a folder in transformers format, an adapter's folder, a GGUF file, a hub id, or demo.
-        name: The name that clients use.
-        revision: Hub revision.
-        adapter: A folder with a peft adapter.
-        limits: The bounds; the queue's is used.
-        batch_size: The most jobs at a time.
-        **loading: ``quantization``, ``dtype`` and ``device_map``.
-
     Raises:
         InputError: The folder holds nothing that can be served.
     """

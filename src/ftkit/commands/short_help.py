@@ -61,12 +61,7 @@ Everything else: ftkit {command} --help_all
 
 
 def short_help(command: str, help: str) -> str:
-    """Return the help of a command of Lightning's.
-
-    Args:
-        command: ``fit``, ``validate``, ``test`` or ``predict``.
-        help: What the command does.
-    """
+    """Return the help of a command of Lightning's."""
     fit = command == "fit"
     parts = [_ALL, _FIT if fit else "", _DATA, _TRAINING if fit else _EVALUATION, _MACHINE]
     return "".join(parts).format(command=command, help=help, folder=" (a new one, runs/DATE-TIME-NAME)" if fit else "")

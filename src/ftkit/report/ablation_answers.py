@@ -14,15 +14,7 @@ from ftkit.results.statistics import rounded_p
 
 
 def answers(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Mapping[int, str]:
-    """The answer to the question of every row.
-
-    Args:
-        analysis: The rows, compared.
-        confusions: The answers of a row by class, by row number.
-
-    Returns:
-        Sentences by row number.
-    """
+    """Return the answer to the question of every row, by its number."""
     return {row.number: " ".join(_sentences(analysis, row, confusions.get(row.number))) for row in analysis.rows}
 
 
@@ -50,11 +42,7 @@ def _sentences(analysis: Analysis, row: RowSummary, confusion: Confusion | None)
 
 
 def recalls(found: Sequence[tuple[RowSummary, Confusion]]) -> Table | None:
-    """Return the recall of each of three and more classes in percent, all seeds together, with a column for each row.
-
-    Args:
-        found: The rows that answer with such classes, and their answers.
-    """
+    """Return the recall of each of three and more classes in percent, all seeds together, a column for each row."""
     if not found:
         return None
     first, confusion = found[0]
@@ -76,13 +64,7 @@ def _recall(confusion: Confusion, label: str) -> str:
 
 
 def compared(row: RowSummary, other: RowSummary, comparison: Comparison) -> str:
-    """A paired comparison in a sentence.
-
-    Args:
-        row: The row.
-        other: What it is compared with.
-        comparison: How it went.
-    """
+    """Say how a row compares with another one, in a sentence."""
     name, n = f"row {other.number} ({other.name})", comparison.n
     if not comparison.disagreements:
         return f"It gets the same {n:,} test examples right and wrong as {name}."

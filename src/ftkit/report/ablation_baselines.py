@@ -10,12 +10,7 @@ from ftkit.results.statistics import ALPHA
 
 
 def baseline_lines(analysis: Analysis, timing: bool = True) -> Iterator[str]:
-    """Yield the lines about the best baseline and about the rows that differ from it; none without baselines.
-
-    Args:
-        analysis: The rows, compared.
-        timing: With the seconds, which differ from run to run.
-    """
+    """Yield the lines about the best baseline and about the rows that differ from it; none without baselines."""
     best, over = analysis.best_baseline, analysis.over_baseline
     if best is None or best.val is None or best.test is None:
         return

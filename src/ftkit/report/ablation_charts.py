@@ -74,12 +74,7 @@ class Plots:
 
 
 def figures(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Iterator[Figure]:
-    """Draw all charts.
-
-    Args:
-        analysis: What was compared.
-        confusions: The answers of a row by class, by row number.
-    """
+    """Draw all charts."""
     if any(row.test is not None for row in analysis.rows):
         caption = (
             "Dot and line: accuracy with its 95% interval; dashed: the reference; *: the difference from it is "
@@ -116,11 +111,7 @@ def figures(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Iterator
 
 
 def accuracy(analysis: Analysis) -> Chart:
-    """Draw the test accuracy of each variant, with its interval, its seeds and the published figure.
-
-    Args:
-        analysis: What was compared; at least one row has an accuracy.
-    """
+    """Draw the test accuracy of each variant, with its interval, its seeds and the published figure."""
     rows = [row for row in analysis.rows if row.test is not None and row.interval is not None]
     records = [_record(analysis, row) for row in rows]
     seeds = [
@@ -142,11 +133,7 @@ def accuracy(analysis: Analysis) -> Chart:
 
 
 def cost(analysis: Analysis) -> Chart | None:
-    """Draw test accuracy against seconds; None if the rows ran on several machines, or their time is not known.
-
-    Args:
-        analysis: What was compared.
-    """
+    """Draw test accuracy against seconds; None if the rows ran on several machines, or their time is not known."""
     rows = [row for row in analysis.rows if row.test is not None and row.seconds is not None and row.interval]
     if not rows or len(analysis.machines) != 1:
         return None
@@ -179,15 +166,7 @@ def cost(analysis: Analysis) -> Chart | None:
 
 
 def curves(analysis: Analysis, found: Mapping[int, Curves], figure: str, title: str, scale: float) -> Chart | None:
-    """Overlay one figure of all variants while they trained; None if no run kept it. The legend picks variants.
-
-    Args:
-        analysis: What was compared.
-        found: The curves by row number.
-        figure: Its name in ``metrics.csv``.
-        title: What it is, for the axis.
-        scale: What to multiply it with.
-    """
+    """Overlay one figure of ``metrics.csv`` of all variants; None if no run kept it. The legend picks variants."""
     records: list[dict[str, Any]] = [
         {"name": f"{row.number} {row.name}", "seed": seed, "epoch": epoch, "step": step, "value": scale * value}
         for row in analysis.rows

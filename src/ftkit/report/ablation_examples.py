@@ -15,14 +15,7 @@ _TEXT = 200  # letters of an answer that are shown
 
 
 def examples(analysis: Analysis) -> Mapping[int, Section]:
-    """Return some test examples of the first seed of each row, the wrong ones first, beside the reference's answers.
-
-    Args:
-        analysis: The rows, compared.
-
-    Returns:
-        A sentence and a table by row number, for rows that left a prediction file.
-    """
+    """Return some test examples of the first seed of each row, the wrong ones first, beside the reference's answers."""
     reference = analysis.reference.number
     others = (_first_predictions(row) for row in analysis.sweep.rows if row.number == reference)
     theirs = {key: text for found in others if found for key, text in zip(found.ids, found.predictions, strict=True)}

@@ -17,15 +17,7 @@ from ftkit.results.statistics import ALPHA
 
 
 def notes(analysis: Analysis, timing: bool = True) -> list[str]:
-    """Return the lines below the table.
-
-    Args:
-        analysis: What the table shows.
-        timing: Whether it shows what differs from run to run.
-
-    Returns:
-        Plain lines, without bullets.
-    """
+    """Return the lines below the table, without bullets."""
     rows = analysis.rows
     done = [row for row in rows if row.test is not None]
     lines = [*_figures(analysis)] if done else []

@@ -243,9 +243,6 @@ def write(report: Report, out: Path, png: bool = True) -> list[Path]:
         out: The folder. It is created; the files of an earlier report are replaced.
         png: Draw the charts as PNGs too.
 
-    Returns:
-        The files.
-
     Raises:
         EnvironmentFault: A file cannot be written.
     """

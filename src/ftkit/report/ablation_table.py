@@ -44,9 +44,6 @@ def table(analysis: Analysis, format: Format, timing: bool = True) -> str:
         format: ``markdown``, ``csv`` or ``json`` (unrounded, for programs), ``spreadsheet`` (as CSV, with no cell that
             such a program would take for a formula) or ``text`` (for a terminal of 150 columns).
         timing: With what differs from run to run: seconds, memory, size of the checkpoint, and the front made of them.
-
-    Returns:
-        The table, ending in a newline.
     """
     if format in ("csv", "spreadsheet"):
         records = [record(row, timing) for row in analysis.rows]

@@ -114,11 +114,7 @@ class Audit:
         return "No val or test example has a duplicate in train."
 
     def document(self, pairs: int = _ON_PAGE) -> Document:
-        """Return the audit as a document.
-
-        Args:
-            pairs: How many pairs are shown on a page.
-        """
+        """Return the audit as a document, with so many pairs on a page."""
         shown = list(self.pairs())
         sections = [
             Section("Splits", self._notes(), self._split_table()),

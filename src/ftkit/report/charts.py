@@ -130,10 +130,6 @@ def roc(scored: Named, level: float) -> Chart:
     The band holds, for each threshold, the rectangle of Wilson's intervals of both rates, which are independent: each
     covers the root of the level, so that the two together cover the level.
 
-    Args:
-        scored: Names and reports of files with scores for both classes.
-        level: Confidence of the bands.
-
     Source: N. Campbell, Advanced statistical and numerical methods for the evaluation of ROC curves (1994); S.
     Macskassy and F. Provost, Confidence bands for ROC curves (2004).
     """
@@ -157,12 +153,7 @@ def roc(scored: Named, level: float) -> Chart:
 
 
 def precision_recall(scored: Named, level: float) -> Chart:
-    """Draw precision against recall of every threshold; the band is Wilson's interval of the precision there.
-
-    Args:
-        scored: Names and reports of files with scores for both classes.
-        level: Confidence of the bands.
-    """
+    """Draw precision against recall of every threshold; the band is Wilson's interval of the precision there."""
     lines, bands, dots, skill = [], [], [], []
     for name, report in _with(scored, "average_precision", "average precision"):
         curve, c = report.curve, report.counts
@@ -181,11 +172,7 @@ def precision_recall(scored: Named, level: float) -> Chart:
 
 
 def calibration(scored: Named) -> Chart:
-    """Draw the share of positives against the mean probability of each bin, larger dots for more examples.
-
-    Args:
-        scored: Names and reports of files with scores.
-    """
+    """Draw the share of positives against the mean probability of each bin, larger dots for more examples."""
     records = []
     for name, report in _with(scored, "calibration_error", "error"):
         found = report.calibration
@@ -210,12 +197,7 @@ def calibration(scored: Named) -> Chart:
 
 
 def thresholds(report: BinaryReport, threshold: Threshold | None) -> Chart:
-    """Draw what every threshold would give, and the frozen one.
-
-    Args:
-        report: Of a file with scores for both classes.
-        threshold: The frozen threshold, if there is one.
-    """
+    """Draw what every threshold would give, and the frozen one."""
     assert report.curve is not None
     values, tables = operating_tables(report.curve)
     figures = figure_values(tables)
@@ -232,12 +214,7 @@ def thresholds(report: BinaryReport, threshold: Threshold | None) -> Chart:
 
 
 def prevalence(reports: Named, level: float) -> Chart:
-    """Draw the precision to expect at every prevalence, with its interval.
-
-    Args:
-        reports: Names and reports of files with both classes.
-        level: Confidence of the intervals.
-    """
+    """Draw the precision to expect at every prevalence, with its interval."""
     shares = [k / 50 for k in range(51)]
     lines, bands, dots = [], [], []
     for name, report in reports:

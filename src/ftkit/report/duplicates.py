@@ -13,12 +13,7 @@ Part = tuple[str, DuplicatesEffect, Comparison | None]  # a name, its accuracies
 
 
 def duplicates_section(parts: Sequence[Part], against: str) -> list[Section]:
-    """Return the section on duplicates; none where they are not known, or no example has one in train.
-
-    Args:
-        parts: Files or variants on the same examples.
-        against: What they are compared with.
-    """
+    """Return the section on duplicates; none where they are not known, or no example has one in train."""
     if not any(effect.n_in_train for _, effect, _ in parts):
         return []
     effect = max((effect for _, effect, _ in parts), key=lambda effect: effect.n_in_train)

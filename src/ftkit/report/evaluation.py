@@ -100,11 +100,7 @@ class Evaluated(ABC, Generic[R]):
         return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
 
     def document(self, figures: bool = False) -> Document:
-        """Return the report: the main figures first, then the comparisons, then the rest.
-
-        Args:
-            figures: With the charts, which only a page shows.
-        """
+        """Return the report: the main figures first, then the comparisons, then the rest; charts are for a page."""
         warnings = self.each(self.warnings)
         overview, *rest = self.sections()
         names = {report.name: name for name, report in self.named}

@@ -63,12 +63,7 @@ def labels_of(analysis: Analysis) -> Labels | None:
 
 
 def label_sections(found: Labels | None, texts: Mapping[str, str]) -> list[Section]:
-    """Return the sections on labels that may be wrong; none where nothing is known, or no label is suspicious.
-
-    Args:
-        found: What :func:`labels_of` returned.
-        texts: The texts by id.
-    """
+    """Return the sections on labels that may be wrong; none where nothing is known, or no label is suspicious."""
     if found is None or not found.check.suspicious.any():
         return []
     check, n = found.check, int(found.check.suspicious.sum())

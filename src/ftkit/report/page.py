@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 
 def to_html(document: Document) -> str:
-    """Write a document as a whole HTML page that needs nothing else.
-
-    Args:
-        document: What it says.
-    """
+    """Write a document as a whole HTML page that needs nothing else."""
     sections = document.shown("html")
     figures = list(_figures(sections))
     places = {id(figure): place for place, figure in enumerate(figures)}

@@ -19,11 +19,7 @@ _NAMED = (1, 5, 20)
 
 
 def search_figures(rows: Sequence[RowSummary]) -> Iterator[Figure]:
-    """Draw what a search found, all rows in one plot.
-
-    Args:
-        rows: The rows; those that were not tuned are left out.
-    """
+    """Draw what a search found, all rows in one plot."""
     tuned = {f"{row.number} {row.name}": row.choice for row in rows if row.choice is not None}
     for path in dict.fromkeys(path for choice in tuned.values() for path in choice.setting):
         if records := _records(tuned, path):

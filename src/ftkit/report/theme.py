@@ -52,13 +52,7 @@ def specification(chart: Chart, colors: Mapping[str, str] | None = None) -> dict
 
 
 def image(chart: Chart, form: str, title: str = "") -> bytes:
-    """Draw a chart in light colors, as the content of a file.
-
-    Args:
-        chart: From :mod:`ftkit.report.charts`.
-        form: The kind of file, one of ``FORMS``.
-        title: Stands above it; if not given, its own one does.
-    """
+    """Draw a chart in light colors, as the content of a file."""
     import vl_convert
 
     spec = specification(chart, LIGHT)

@@ -32,9 +32,6 @@ def log_report(report: Report, directory: Path, out: Path, project: str = "ftkit
         out: The folder with the report's files.
         project: The project on Weights & Biases.
 
-    Returns:
-        Where the run is, in a sentence.
-
     Raises:
         EnvironmentFault: Weights & Biases is missing or failed; the local report is complete.
     """

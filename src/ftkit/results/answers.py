@@ -28,7 +28,7 @@ NEUTRAL = {"probability": 0.5, "log_odds": 0.0}  # where a score favours neither
 
 @dataclass(frozen=True, kw_only=True)
 class ClassAnswers(AnswerFile):
-    """A file of answers that name classes, in numbers; ``target`` is int8, the place of each label among the classes."""
+    """A file of answers that name classes, in numbers; ``target`` is int8: the place of each label among them."""
 
     classes: ClassNames
     answer: np.ndarray  # int8 (n,): the place of each answer among them, or -1 for one that names none

@@ -36,9 +36,6 @@ class Baselines:
 def baselines_of(counts: Counts) -> Baselines:
     """Compare a model with the two models without skill.
 
-    Args:
-        counts: The model's outcomes.
-
     Example:
         A model that almost always answers yes, where 83% are yes:
 

@@ -107,12 +107,7 @@ def _figures(figures: dict[str, Figure], intervals: dict[str, Interval]) -> dict
 
 
 def assess_classes(model: ClassAnswers, settings: Settings) -> ClassReport:
-    """Report on a file of answers that name classes, with its slices.
-
-    Args:
-        model: What was read.
-        settings: How the report is made.
-    """
+    """Report on a file of answers that name classes, with its slices."""
     whole = _assessed(model, str(model.path), slice(None), settings)
     figures, intervals = whole.figures, whole.intervals
     aurocs: list[dict[str, Figure]] = [{}] * len(model.classes.names)

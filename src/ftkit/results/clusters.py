@@ -61,15 +61,6 @@ def cluster_interval(
     the test, so that 0 lies inside exactly where the p-value is at least ``1 - level``; the rate by Clopper and Pearson
     with the effective number of clusters, the square of all sizes' sum over the sum of their squares.
 
-    Args:
-        gained: int ``(n,)``: by example, right answers of one model minus right answers of the other.
-        clusters: int ``(n,)``: the cluster of each example, from 0.
-        answers: The number of answers an example.
-        level: Confidence, between 0 and 1.
-
-    Returns:
-        Lower and upper bound, within -1 to 1.
-
     Raises:
         ValueError: There are no examples.
 

@@ -147,12 +147,6 @@ class Comparison:
 def compare(a: AnswerFile, b: AnswerFile, level: float = 0.95, seed: int = 0) -> Comparison:
     """Compare two files of the same kind on the examples that both answer: a minus b.
 
-    Args:
-        a: The model's answers.
-        b: The reference's answers.
-        level: Confidence of the intervals.
-        seed: Seed of the draws for intervals of figures besides the accuracy.
-
     Raises:
         InputError: The files share no id, or an id has different labels.
     """
@@ -199,14 +193,7 @@ def _without_duplicates(gained: np.ndarray, a: AnswerFile, mine: np.ndarray, lev
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Correct comparisons that were made together for their number, by Holm's method, those without duplicates too.
-
-    Args:
-        comparisons: All that were made.
-
-    Returns:
-        The same in order.
-    """
+    """Correct comparisons that were made together for their number, by Holm's method, those without duplicates too."""
     adjusted = holm([one.p for one in comparisons])
     found = [replace(one, p_holm=p, comparisons=len(comparisons)) for one, p in zip(comparisons, adjusted, strict=True)]
     checks = [one.duplicates for one in found if one.duplicates is not None]

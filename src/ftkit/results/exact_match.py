@@ -106,11 +106,6 @@ class ExactReport(RightOrWrong):
 def read_free_answers(path: str | Path, slice_by: str | None = None, normalize_labels: bool = False) -> FreeAnswers:
     """Read one prediction file block by block.
 
-    Args:
-        path: The file.
-        slice_by: A column that tells groups of examples apart.
-        normalize_labels: Compare texts as :func:`ftkit.normalize.normalize` spells them.
-
     Raises:
         InputError: The file cannot be read, an id comes twice, or it cannot be sliced so.
     """
@@ -150,12 +145,7 @@ def read_free_answers(path: str | Path, slice_by: str | None = None, normalize_l
 
 
 def assess_exact(answers: FreeAnswers, level: float = 0.95) -> ExactReport:
-    """Report on free texts.
-
-    Args:
-        answers: What was read.
-        level: Confidence of the intervals.
-    """
+    """Report on free texts."""
     better = int(np.count_nonzero(answers.correct & ~answers.is_majority))
     worse = int(np.count_nonzero(answers.is_majority & ~answers.correct))
     return ExactReport(

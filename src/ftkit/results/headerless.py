@@ -22,11 +22,7 @@ _MOSTLY = 0.5
 
 
 def is_headerless(rows: list[list[str]]) -> bool:
-    """Return whether the first row of a table, which names no columns that every file has, is an example.
-
-    Args:
-        rows: The first rows, all of the same width.
-    """
+    """Return whether the first row of a table, which names no columns that every file has, is an example."""
     columns, words = _columns(rows)
     return bool(_expected(columns, words)) or any(normalize(cell) in _meanings(words) for cell in rows[0])
 
@@ -36,10 +32,6 @@ def layout_of_rows(rows: list[list[str]], path: Path) -> Layout:
 
     A column of True and False is the expected answer: yes where it is True. So is a column of yes and no before the
     last one; several such columns have to agree.
-
-    Args:
-        rows: The first rows, all of the same width.
-        path: The file, for messages.
 
     Raises:
         InputError: No column holds expected answers, or the last one holds scores.
@@ -75,11 +67,6 @@ def layout_of_rows(rows: list[list[str]], path: Path) -> Layout:
 
 def expected_answers(layout: Layout, batch: pa.RecordBatch, error: RowError) -> pa.Array:
     """Read the expected answers of some rows of such a table, in the words of the answers.
-
-    Args:
-        layout: What :func:`layout_of_rows` found.
-        batch: The rows.
-        error: Makes the error for a row of them.
 
     Returns:
         One of the two words per row; null where the row has no expected answer.

@@ -26,12 +26,6 @@ def count_intervals(counts: Counts, beta: float = 1.0, level: float = 0.95, seed
 
     Shares get Wilson's interval, the others :func:`table_limits`; their cost does not depend on the number of examples.
 
-    Args:
-        counts: The outcomes.
-        beta: Weight of recall over precision in ``f_beta``.
-        level: Confidence.
-        seed: Seed of the draws.
-
     Returns:
         ``(low, high)`` by figure; an undefined figure has none.
 
@@ -48,10 +42,6 @@ def count_intervals(counts: Counts, beta: float = 1.0, level: float = 0.95, seed
 
 def at_prevalence(counts: Counts, prevalences: Sequence[float]) -> list[dict[str, Figure]]:
     """Return the figures to expect at other shares of positives, with the recall and specificity found here.
-
-    Args:
-        counts: The outcomes found.
-        prevalences: Shares of positives, in [0, 1].
 
     Returns:
         ``accuracy``, ``precision``, ``npv`` and ``f_measure`` for each share.
@@ -76,12 +66,6 @@ def prevalence_intervals(
     counts: Counts, prevalences: Sequence[float], level: float = 0.95, seed: int = 0
 ) -> list[dict[str, Interval]]:
     """Return the intervals of what :func:`at_prevalence` returns, by :func:`table_limits`.
-
-    Args:
-        counts: The outcomes found.
-        prevalences: Shares of positives, in [0, 1].
-        level: Confidence of the intervals.
-        seed: Seed of the draws.
 
     Returns:
         ``(low, high)`` by figure for each share; a figure that is undefined there has none.

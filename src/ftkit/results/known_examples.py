@@ -95,7 +95,7 @@ class KnownExamples:
 
 @dataclass(frozen=True)
 class DuplicatesEffect:
-    """Accuracies on the examples that have a duplicate in train and on the rest, and how many they are; None of none."""
+    """Accuracies on the examples that have a duplicate in train and on the rest; None without any."""
 
     n_in_train: int  # examples with a duplicate in train
     in_train: float | None  # the accuracy on them

@@ -39,11 +39,7 @@ class Misses:
                 self.around[found] += 1
 
     def warnings(self, normalized: bool) -> list[str]:
-        """Say what makes many answers wrong that are right otherwise.
-
-        Args:
-            normalized: Whether spelling was ignored, so that no answer is nearly right.
-        """
+        """Say what makes many answers wrong that are right otherwise."""
         found = []
         if self.nearly and not normalized:
             found.append(

@@ -94,10 +94,6 @@ def half_points(
 def read_preferences(path: str | Path, slice_by: str | None = None) -> Preferences:
     """Read a preference file block by block.
 
-    Args:
-        path: The file.
-        slice_by: A column that tells groups of pairs apart.
-
     Raises:
         InputError: The file cannot be read, holds other rows than pairs, contradicts itself, or cannot be sliced so.
     """
@@ -248,12 +244,7 @@ def interval_of_counts(n: int, correct: int, ties: int | None = None, level: flo
 
 
 def assess_preferences(preferences: Preferences, level: float = 0.95) -> PreferenceReport:
-    """Report on a preference file.
-
-    Args:
-        preferences: What was read.
-        level: Confidence of the intervals.
-    """
+    """Report on a preference file."""
     slices = {name: Outcomes.of(preferences.correct[rows], level) for name, rows in preferences.by_slice().items()}
     adjusted = dict(zip(slices, holm([outcomes.p for outcomes in slices.values()]), strict=True))
     return PreferenceReport(

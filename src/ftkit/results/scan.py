@@ -105,12 +105,7 @@ class Vocabulary:
         return list(self._codes)
 
     def encode(self, cells: pa.Array, clean: Callable[[str], str] = str) -> np.ndarray:
-        """Return the codes of texts, int16 ``(rows,)``; what is missing counts as empty.
-
-        Args:
-            cells: The texts.
-            clean: What to make of a text first.
-        """
+        """Return the codes of texts, int16 ``(rows,)``; what is missing counts as empty."""
         encoded = pc.fill_null(cells, "").dictionary_encode()
         codes = [self._code(clean(text)) for text in encoded.dictionary.to_pylist()]
         return np.array(codes, np.int16)[encoded.indices.to_numpy()]

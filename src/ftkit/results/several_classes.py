@@ -27,10 +27,6 @@ def find_classes(scans: Sequence[Scan], normalize_labels: bool = False) -> Class
     The classes are those of the score columns, in their order, if a file has several, and else the labels, sorted, if
     :func:`why_no_classes` has no objection.
 
-    Args:
-        scans: The files that are reported together.
-        normalize_labels: Whether texts are compared as :func:`ftkit.normalize.normalize` spells them.
-
     Raises:
         InputError: A label has no score column, or two files have score columns of different classes.
     """
@@ -59,11 +55,6 @@ def why_no_classes(labels: Mapping[str, int], answers: Mapping[str, int], n: int
     all of them five times on average; at least half of the answers, however spelled, is one of them; and they look
     neither like the results of sums (more than ten different numbers) nor like yes and no with slips of the pen (a
     usual pair has nine of ten labels, and one of all is never answered).
-
-    Args:
-        labels: How often each label comes.
-        answers: How often each answer comes.
-        n: Examples.
     """
     spelled = set(map(normalize, labels))
     if not 3 <= len(labels) <= MAX_LABELS:

@@ -71,10 +71,7 @@ class TableFile:
 
 
 def open_table(path: Path) -> TableFile:
-    """Find out a table's format and columns.
-
-    Args:
-        path: The file, see :func:`form_of`. The separator of a CSV file is found from its first lines.
+    """Find out a table's format and columns, and from its first lines what separates those of CSV.
 
     Raises:
         InputError: The file cannot be read, is empty or no table.

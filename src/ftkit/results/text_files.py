@@ -75,10 +75,6 @@ def delimited_rows(path: Path, separator: str, limit: int = MAX_ROW_BYTES) -> It
 def json_objects(path: Path, limit: int = MAX_ROW_BYTES) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield ``(line, object)`` of JSON lines, of which blank ones are passed over, or ``(number, object)`` of a list.
 
-    Args:
-        path: The file.
-        limit: The largest number of bytes of a line.
-
     Raises:
         InputError: The file cannot be read, is not UTF-8 text, or holds something else than JSON objects.
     """

@@ -77,9 +77,6 @@ class Threshold:
     def apply(self, answers: Answers) -> np.ndarray:
         """Return the answers at this threshold: int8 ``(n,)``, 1 or 0.
 
-        Args:
-            answers: The test file.
-
         Raises:
             InputError: The file has no such scores, other classes, or is the one that the threshold was chosen on.
         """
@@ -100,10 +97,6 @@ class Threshold:
 
 def freeze_threshold(validation: Answers, criterion: str | Costs) -> Threshold:
     """Choose the best threshold on a validation file.
-
-    Args:
-        validation: The validation file.
-        criterion: The figure to make highest, or the costs to make lowest.
 
     Raises:
         InputError: The file has no scores, or the criterion is undefined at every threshold.
@@ -128,17 +121,9 @@ def freeze_threshold(validation: Answers, criterion: str | Costs) -> Threshold:
 
 
 def choose_threshold(curve: Curve, criterion: str | Costs, kind: str) -> tuple[float, float]:
-    """Return the threshold that makes a figure highest, or the mean cost lowest.
+    """Return the threshold that makes a figure highest, or the mean cost lowest, and that figure or cost.
 
     Of equally good ones the one nearest to the neutral score (0.5, or log-odds 0) is taken.
-
-    Args:
-        curve: The operating points on validation.
-        criterion: A figure's name, or costs.
-        kind: The scores' kind.
-
-    Returns:
-        The threshold and the criterion's value.
 
     Raises:
         InputError: The criterion is undefined at every threshold, or unknown.
