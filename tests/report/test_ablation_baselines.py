@@ -14,7 +14,7 @@ from ftkit.report.ablation_table import table
 
 def baseline(correct: int, val: int, seconds: float) -> dict[str, Any]:
     splits = result(correct, 123)["splits"] | {"val": {"n": 149, "correct": val, "accuracy": val / 149}}
-    return {"correct": correct, "result": {"baseline": True, "splits": splits, "seconds": {"fit": seconds}}}
+    return {"correct": correct, "result": {"baseline": True, "splits": splits, "seconds": {"fit": seconds}, "base": {"source": "none"}}}
 
 
 def analysis(tmp_path: Path, rows: dict[str, Any], reference: int | None = None) -> Analysis:
@@ -66,6 +66,7 @@ def test_the_report_says_it_on_a_page_of_its_own_heading(tmp_path: Path) -> None
     section = next(one for one in report.document().sections if one.title == "Is fine-tuning worth it?")
     assert section.sentences == list(baseline_lines(report.analysis))
     assert "cannot be compared" not in report.answers[21]
+    assert dict(report.document().facts)["base models"] == "source hub; size small"
 
 
 def test_a_table_without_baselines_says_nothing_of_them(tmp_path: Path) -> None:

@@ -312,6 +312,8 @@ def test_an_unfinished_row_is_refused(study: Path) -> None:
         InputError, match=r"02_worse: has no finished run, according to the ledger; fix: see `ftkit abla"
     ):
         ftkit.verdict(study / "02_worse", study / "01_base")
+    with pytest.raises(InputError, match=r"09_typo: there is no such row; fix: see `ftkit ablation status"):
+        ftkit.verdict(study / "09_typo", study / "01_base")
 
 
 def test_seeds_that_were_tested_on_other_examples_are_refused(study: Path, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_an_answer_that_would_be_both_classes_is_neither(table):
 
 def test_labels_that_are_read_as_one_class_are_named(table):
     path = table(["Yes", "yes", "no", "NO"], ["yes"] * 4)
-    notes = evaluate([path], normalize_labels=True).reports[0].notes
+    notes = evaluate([path], normalize_labels=True).models[0].notes
     assert notes == ["the labels 'Yes', 'yes' are read as one class", "the labels 'NO', 'no' are read as one class"]
 
 
@@ -215,9 +215,10 @@ def test_examples_are_named_by_their_own_lines_where_some_have_no_label(text_fil
     twice = text_file(head + "".join(rows) + rows[65], "b.tsv")
     for size in (table_files.BLOCK_BYTES, 64):
         monkeypatch.setattr(table_files, "BLOCK_BYTES", size)
-        report = evaluate([path], slice="site").reports[0]
+        found = evaluate([path], slice="site")
+        report = found.reports[0]
         assert (report.counts.n, report.slices["x"].counts.n) == (60, 60)
-        assert report.notes == ["1 answers contradict their score at 0.5 (first: 70, line 72)"]
+        assert found.models[0].notes == ["1 answers contradict their score at 0.5 (first: 70, line 72)"]
         with pytest.raises(InputError, match=r"b.tsv:102: id: the id comes twice, first in line 67 \(got '65'\)"):
             evaluate([twice])
 
@@ -234,12 +235,11 @@ def test_a_null_stops_no_file(text_file, missing):
     lines = [f'{{"id": {k}, "label": {label}, "prediction": {answer}}}' for k, (label, answer) in enumerate(rows)]
     for first in range(4):  # nor does it where it comes first
         path = text_file("\n".join(lines[first:] + lines[:first]), "a.jsonl")
-        report = evaluate([path]).reports[0]
-        assert str(report.counts) == "Tp=1 Tn=1 Fp=0 Fn=0 unparsed=1"
-        assert report.warnings[0] == "1 of 4 examples have no label and are left out of all figures."
-        assert (
-            "1 of 3 answers are neither yes nor no and count as errors, 1 of them empty or null" in report.warnings[1]
-        )
+        found = evaluate([path])
+        assert str(found.reports[0].counts) == "Tp=1 Tn=1 Fp=0 Fn=0 unparsed=1"
+        unlabeled, empty = found.models[0].warnings
+        assert unlabeled == "1 of 4 examples have no label and are left out of all figures."
+        assert "1 of 3 answers are neither yes nor no and count as errors, 1 of them empty or null" in empty
         assert read_predictions(path).predictions.count(None) == 1
 
 

@@ -4,7 +4,7 @@ from sklearn import metrics
 from statsmodels.stats.contingency_tables import mcnemar
 
 from ftkit.errors import InputError
-from ftkit.results.answers import read_answers
+from ftkit.results.answers import any_answers
 from ftkit.results.comparison import compare, corrected
 from ftkit.results.planning import minimum_detectable_difference
 from ftkit.results.predictions import write_predictions
@@ -26,7 +26,7 @@ def files(tmp_path):
             ids = [f"ad-{k}" for k in order]
             paths.append(tmp_path / f"{name}.tsv")
             write_predictions(paths[-1], ids, labels[order].tolist(), predictions[order].tolist())
-        return read_answers(paths)
+        return any_answers(paths)
 
     return make
 
@@ -86,7 +86,7 @@ def test_no_interval_claims_what_the_exact_test_cannot_show(tmp_path, positives,
     reference = ["no"] * wins[0] + labels[wins[0] : 30 - wins[1]] + ["yes"] * wins[1]
     for name, predictions in (("model", labels), ("reference", reference)):
         write_predictions(tmp_path / f"{name}.tsv", map(str, range(30)), labels, predictions)
-    model, other = read_answers([tmp_path / "model.tsv", tmp_path / "reference.tsv"])
+    model, other = any_answers([tmp_path / "model.tsv", tmp_path / "reference.tsv"])
     found = compare(model, other)
     assert found.intervals.keys() == found.differences.keys()
     for name, (low, high) in found.intervals.items():
@@ -96,7 +96,7 @@ def test_no_interval_claims_what_the_exact_test_cannot_show(tmp_path, positives,
 def test_ids_that_only_one_file_has_are_counted_and_named(tmp_path):
     write_predictions(tmp_path / "a.tsv", [f"a{k}" for k in range(7)] + ["x"], ["yes"] * 8, ["yes"] * 8)
     write_predictions(tmp_path / "b.tsv", ["x", "b0"], ["yes"] * 2, ["no"] * 2)
-    a, b = read_answers([tmp_path / "a.tsv", tmp_path / "b.tsv"])
+    a, b = any_answers([tmp_path / "a.tsv", tmp_path / "b.tsv"])
     found = compare(a, b)
     assert (found.n, found.only_model) == (1, 1)
     assert found.missing == (7, ["a0", "a1", "a2", "a3", "a4"])
@@ -112,7 +112,7 @@ def test_files_about_other_examples_or_labels_are_refused(tmp_path):
         ("c", ["1", "2"], ["yes", "yes"]),
     ):
         write_predictions(tmp_path / f"{name}.tsv", ids, labels, labels)
-    a, b, c = read_answers([tmp_path / f"{name}.tsv" for name in "abc"])
+    a, b, c = any_answers([tmp_path / f"{name}.tsv" for name in "abc"])
     with pytest.raises(InputError) as caught:
         compare(a, b)
     assert str(caught.value) == (

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ftkit.commands.evaluate import evaluate_command as evaluate
 from ftkit.errors import InputError
-from ftkit.results.answers import read_answers
+from ftkit.results.answers import binary_answers, read_scans
 from ftkit.results.curves import Curve
 from ftkit.results.metrics import Counts, figures_of
 from ftkit.results.predictions import write_predictions
@@ -24,6 +24,10 @@ def scored_file(tmp_path):
         return tmp_path / name
 
     return write
+
+
+def read_answers(paths, positive=None):
+    return binary_answers(read_scans(paths, None, False), positive, False)
 
 
 ROWS = st.lists(st.tuples(st.booleans(), st.sampled_from([0.1, 0.3, 0.5, 0.7, 0.9])), min_size=2, max_size=25)

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.identity import changes
-from ftkit.ablation.run_answers import compare, over_seeds
+from ftkit.ablation.run_answers import RunAnswers, compare, over_seeds
 from ftkit.ablation.summary import RowSummary, before_tuning, summarize
-from ftkit.ablation.sweep import Sweep, SweepRow, read_sweep
+from ftkit.ablation.sweep import RunState, Sweep, SweepRow, read_sweep
 from ftkit.errors import InputError
 from ftkit.results.comparison import Comparison, corrected
 from ftkit.results.known_examples import DuplicatesEffect, KnownExamples, beside, known_examples
 from ftkit.results.scan import AnswerFile
 
+Answers = Mapping[Path, RunAnswers | None]  # of runs, by their folder
 _NAMED_ROW = re.compile(r"\brow (\d+)\b")
 
 
@@ -59,11 +60,11 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     origin = _reference(sweep, reference)
     summaries = {row.number: summarize(row, sweep.published) for row in sweep.rows}
     known = known_examples(beside(run.test_predictions) for row in sweep.rows for run in row.done)
-    answers = {row.number: _marked(known, over_seeds([run.answers for run in row.done])) for row in sweep.rows}
+    answers = {run.directory: _marked(known, run.answers) for row in sweep.rows for run in row.done}
     converged = {number for number, row in summaries.items() if row.converged}
     baselines = {number for number, row in summaries.items() if row.baseline}
     apart = set() if origin.number in baselines else baselines
-    against, named = _comparisons([row for row in sweep.rows if row.number not in apart], origin, converged, known)
+    against, named = _comparisons([row for row in sweep.rows if row.number not in apart], origin, converged, answers)
     summaries |= _compared_untuned(sweep, origin, summaries, apart)
     machines = sorted({run.result.machine for row in sweep.rows for run in row.runs if run.result is not None})
     rows = [
@@ -72,7 +73,7 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
             comparison=against.get(row.number),
             named=named.get(row.number),
             differs=None if row is origin or row.number in apart else _differences(origin, row),
-            duplicates=None if (found := answers[row.number]) is None else DuplicatesEffect.of(found),
+            duplicates=DuplicatesEffect.of(found) if (found := _over_seeds(row.done, answers)) is not None else None,
         )
         for row in sweep.rows
     ]
@@ -80,7 +81,7 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
         rows = _with_front(rows)
     best = _best_baseline(rows)
     trained = [row for row in sweep.rows if row.number not in baselines]
-    over = {} if best is None else _over(sweep.rows[rows.index(best)], trained, converged, known)
+    over = {} if best is None else _over(sweep.rows[rows.index(best)], trained, converged, answers)
     return Analysis(sweep, rows, rows[sweep.rows.index(origin)], machines, best, over, known)
 
 
@@ -99,22 +100,22 @@ def _best_baseline(rows: Sequence[RowSummary]) -> RowSummary | None:
 
 
 def _over(
-    best: SweepRow, rows: Sequence[SweepRow], converged: Collection[int], known: KnownExamples | None
+    best: SweepRow, rows: Sequence[SweepRow], converged: Collection[int], answers: Answers
 ) -> dict[int, Comparison]:
     """Return the comparisons of rows with the best baseline by row, corrected for their number."""
-    made = [(row.number, found) for row in rows if (found := _compared(row, best, known)) is not None]
+    made = [(row.number, found) for row in rows if (found := _compared(row, best, answers)) is not None]
     judged = corrected([one for _, one in made])
     return {row: replace(one, converged=row in converged) for (row, _), one in zip(made, judged, strict=True)}
 
 
 def _comparisons(
-    rows: Sequence[SweepRow], origin: SweepRow, converged: Collection[int], known: KnownExamples | None = None
+    rows: Sequence[SweepRow], origin: SweepRow, converged: Collection[int], answers: Answers
 ) -> tuple[Mapping[int, Comparison], Mapping[int, tuple[int, Comparison]]]:
     """Return comparisons by row, with the reference and with a named row, corrected for their number."""
     others = [row for row in rows if row is not origin]
     pairs = [(row, origin) for row in others]
     pairs += [(row, other) for row in others for other in others if other is not row and _names(row, other)]
-    made = [(row, other, found) for row, other in pairs if (found := _compared(row, other, known)) is not None]
+    made = [(row, other, found) for row, other in pairs if (found := _compared(row, other, answers)) is not None]
     against: dict[int, Comparison] = {}
     named: dict[int, tuple[int, Comparison]] = {}
     for (row, other, _), found in zip(made, corrected([found for _, _, found in made]), strict=True):
@@ -135,21 +136,26 @@ def _compared_untuned(
         return {}
     rows = {row.number: before_tuning(row) for row in sweep.rows if row.number not in apart}
     converged = {number for number, row in summaries.items() if known.get(number, row).converged}
-    against, _ = _comparisons(list(rows.values()), rows[origin.number], converged)
+    answers = {run.directory: run.answers for row in rows.values() for run in row.done}
+    against, _ = _comparisons(list(rows.values()), rows[origin.number], converged, answers)
     return {
         number: replace(summaries[number], untuned=replace(row, comparison=against.get(number)))
         for number, row in known.items()
     }
 
 
-def _compared(row: SweepRow, other: SweepRow, known: KnownExamples | None) -> Comparison | None:
+def _compared(row: SweepRow, other: SweepRow, answers: Answers) -> Comparison | None:
     """Compare two rows over the seeds that both have."""
     seeds = sorted({run.seed for run in row.done} & {run.seed for run in other.done})
-    ours, theirs = (over_seeds([run.answers for run in one.done if run.seed in seeds]) for one in (row, other))
-    return compare(_marked(known, ours), theirs, seeds)
+    ours, theirs = (_over_seeds([run for run in one.done if run.seed in seeds], answers) for one in (row, other))
+    return compare(ours, theirs, seeds)
 
 
-def _marked(known: KnownExamples | None, answers: AnswerFile | None) -> AnswerFile | None:
+def _over_seeds(runs: Sequence[RunState], answers: Answers) -> AnswerFile | None:
+    return over_seeds([answers[run.directory] for run in runs])
+
+
+def _marked(known: KnownExamples | None, answers: RunAnswers | None) -> RunAnswers | None:
     return answers if known is None or answers is None else known.mark(answers)
 
 

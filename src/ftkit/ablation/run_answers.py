@@ -111,7 +111,16 @@ def over_seeds(runs: Sequence[RunAnswers | None]) -> AnswerFile | None:
     if any(not np.array_equal(one, both[0]) for one in both):
         return None
     points = np.stack([run.correct[order] for run, order in zip(known, orders, strict=True)])
-    return AnswerFile(path=known[0].path, identity=both[0][0], target=both[0][1], correct=points, answers=WON)
+    first, order = known[0], orders[0]
+    return AnswerFile(
+        path=first.path,
+        identity=both[0][0],
+        target=both[0][1],
+        correct=points,
+        answers=WON,
+        in_train=None if first.in_train is None else first.in_train[order],
+        cluster=None if first.cluster is None else first.cluster[order],
+    )
 
 
 def compare(ours: AnswerFile | None, theirs: AnswerFile | None, seeds: Sequence[int]) -> Comparison | None:
@@ -152,7 +161,7 @@ class Confusion:
 
 
 def confusion_of(runs: Sequence[RunAnswers | None]) -> Confusion | None:
-    """Count the answers of a row's runs by class; None without prediction files, or if the labels are no few classes."""
+    """Count the answers of a row's runs by class; None without prediction files, or if there are too many labels."""
     files = [run for run in runs if run is not None]
     if not all(one.pairs for one in files):
         return None

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import yaml  # type: ignore[import-untyped]
+from jsonargparse import Namespace
 
 from ftkit.ablation.result import Result
 from ftkit.config_files import read_config
@@ -242,14 +243,10 @@ def nested(setting: Setting) -> dict[str, Any]:
         >>> nested((("trainer.max_epochs", 3), ("trainer.precision", "32")))
         {'trainer': {'max_epochs': 3, 'precision': '32'}}
     """
-    config: dict[str, Any] = {}
+    config = Namespace()
     for path, value in setting:
-        *levels, option = path.split(".")
-        level = config
-        for name in levels:
-            level = level.setdefault(name, {})
-        level[option] = value
-    return config
+        config[path] = value
+    return config.as_dict()
 
 
 def short_setting(setting: Mapping[str, Any]) -> str:

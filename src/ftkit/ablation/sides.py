@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftkit.ablation.convergence import not_converged
-from ftkit.ablation.ledger import LEDGER_FILE, Ledger
+from ftkit.ablation.ledger import LEDGER_FILE
 from ftkit.ablation.result import Result
 from ftkit.ablation.summary import summarize
 from ftkit.ablation.sweep import DESCRIPTION_FILE, RunState, read_sweep
@@ -71,11 +71,11 @@ def _of_row(given: str, folder: Path, split: str, only: Path | None) -> Side:
     runs = () if row is None else row.done if only is None else (*row.done, *row.untuned, *row.tries)
     done = list({run.directory: run for run in runs if run.result and only in (None, run.directory)}.values())
     if row is None or not done:
-        fix = f"see `ftkit ablation status {folder.parent}`"
-        raise InputError("has no finished run, according to the ledger", file=given, fix=fix)
+        problem = "has no finished run, according to the ledger" if row or folder.exists() else "there is no such row"
+        raise InputError(problem, file=given, fix=f"see `ftkit ablation status {folder.parent}`")
     found, seeds = summarize(row, sweep.published), len(row.done)
     picked = [] if only is None or seeds < 2 else [f"one of {seeds} finished seeds of its row; {folder} is all of them"]
-    tries = Ledger(folder.parent).tries(folder.name), f"settings finished in {folder.parent / LEDGER_FILE}"
+    tries = sweep.ledger.tries(folder.name), f"settings finished in {folder.parent / LEDGER_FILE}"
     files = _files(done, split)
     return Side(given, *files, [*found.notes, *picked], found.converged, *tries, picked_from=seeds if picked else 1)
 

@@ -123,7 +123,7 @@ class Sweep:
     name: str  # the name of the ablation folder
     rows: Sequence[SweepRow]  # all rows of the ablation, run or not
     published: PublishedTable
-    notices: Sequence[str]  # what was found wrong with the ledger
+    ledger: Ledger
 
 
 def write_description(out: Path, ablation: AblationFolder) -> None:
@@ -204,7 +204,7 @@ def read_sweep(directory: str | Path) -> Sweep:
     found = [
         _with_runs(row, runs.get(label, []), choices(ledger, label), directory / label) for label, row in rows.items()
     ]
-    return Sweep(name, found, published, ledger.notices)
+    return Sweep(name, found, published, ledger)
 
 
 def choices(ledger: Ledger, label: str) -> list[Entry]:

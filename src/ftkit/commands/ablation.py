@@ -74,7 +74,7 @@ def ablation_status(directory: Path) -> str:
             reason = f": {run.reason}" if run.reason else ", made elsewhere" if run.external else ""
             tried = f"  {run.setting}" if run.setting else ""
             lines.append(f"{row.number:>3}  {row.name:<26} seed {run.seed:<5} {run.status}{reason}{tried}")
-    return "\n".join([*lines, *(f"notice: {notice}" for notice in sweep.notices)]) + "\n"
+    return "\n".join([*lines, *(f"notice: {notice}" for notice in sweep.ledger.notices)]) + "\n"
 
 
 def ablation_table(directory: Path, format: Format = "text", timing: bool = True, reference: int | None = None) -> str:

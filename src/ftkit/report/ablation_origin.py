@@ -21,7 +21,8 @@ def made_with(analysis: Analysis) -> Mapping[str, str]:
 
 
 def collected(bases: Sequence[Mapping[str, Any]]) -> str:
-    """Return what the base models are, each property with all its values."""
+    """Return what the base models are, each property with all its values; baselines without a model add nothing."""
+    bases = [base for base in bases if base.get("source") != "none"]
     names = dict.fromkeys(name for base in bases for name in base if name != "fingerprint")
     found = {name: dict.fromkeys(str(base[name]) for base in bases if base.get(name) is not None) for name in names}
     return "; ".join(f"{name} {', '.join(values)}" for name, values in found.items() if values)

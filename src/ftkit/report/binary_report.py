@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ftkit.report.document import Card, Figure, Section, Table
-from ftkit.report.evaluation import Evaluated, interval_text, number_text, p_text
+from ftkit.report.evaluation import BETTER, TESTED, Evaluated, interval_text, number_text, p_text
 from ftkit.results.assessment import BinaryReport
 from ftkit.results.intervals import at_prevalence, prevalence_intervals
 from ftkit.results.statistics import is_significant
@@ -51,9 +51,6 @@ class Evaluation(Evaluated[BinaryReport]):
             "at_threshold": [report.to_dict() for report in self.at_threshold],
         }
 
-    def warnings(self, report: BinaryReport) -> list[str]:  # noqa: D102
-        return report.warnings
-
     def lines(self, report: BinaryReport) -> list[str]:  # noqa: D102
         width = max(map(len, FOUR.values())) + 1
         values = report.figures
@@ -75,16 +72,13 @@ class Evaluation(Evaluated[BinaryReport]):
             Section(f"All figures, with {self.level:.0%} intervals", table=figures),
             Section("Against models without skill", self.each(verdicts)),
         ]
-        found += self.sliced(["n", "counts", "accuracy", "recall", "specificity"], self._slice)
+        found += self.sliced(["n", "counts", "accuracy", "recall", "specificity", BETTER], self._slice, TESTED)
         if self.threshold is not None:
             found.append(self._thresholded(self.threshold))
         return [*found, self._shifted()]
 
     def figures(self) -> Iterator[Figure]:  # noqa: D102
         return _charts(self)
-
-    def about(self, report: BinaryReport) -> list[str]:  # noqa: D102
-        return [report.columns, *report.notes]
 
     def _usual(self) -> Table:
         def row(report: BinaryReport) -> list[list[str]]:

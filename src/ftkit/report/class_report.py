@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ftkit.report.document import Card, Figure, Section, Table
-from ftkit.report.evaluation import Evaluated, short, skill
+from ftkit.report.evaluation import BETTER, TESTED, Evaluated, short, skill
 from ftkit.results.class_assessment import ClassReport
 
 NAMES = {
@@ -43,9 +43,6 @@ class ClassEvaluation(Evaluated[ClassReport]):
         more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
         return f"{len(names)} classes: {', '.join(short(name, _LETTERS) for name in names[:MOST])}{more}"
 
-    def warnings(self, report: ClassReport) -> list[str]:  # noqa: D102
-        return report.warnings
-
     def lines(self, report: ClassReport) -> list[str]:  # noqa: D102
         share = report.share
         counts = f"right={share.right} wrong={share.n - share.right}"
@@ -76,7 +73,7 @@ class ClassEvaluation(Evaluated[ClassReport]):
             found.append(Section("Labels in rows, answers in columns", table=self._confusion()))
         if any(report.errors for report in self.reports):
             found.append(Section("The most frequent errors", table=self._errors()))
-        return found + self.sliced(["n", "accuracy", "macro F1"], self._slice)
+        return found + self.sliced(["n", "accuracy", "macro F1", BETTER], self._slice, TESTED)
 
     def figures(self) -> Iterator[Figure]:  # noqa: D102
         from ftkit.report import charts  # with Altair, which only pages need
@@ -101,9 +98,6 @@ class ClassEvaluation(Evaluated[ClassReport]):
                 chart = charts.confusion(rows, names, [*names, _NONE], height)
                 caption = "Rows are the labels, columns the answers; the share is of the row."
                 yield Figure("confusion", f"Answers: {name}", chart, caption, wide=len(names) > 5)
-
-    def about(self, report: ClassReport) -> list[str]:  # noqa: D102
-        return [report.columns, *report.notes]
 
     def _names(self) -> dict[str, str]:
         """The figures to show: micro F1 is the accuracy where every answer is a class."""

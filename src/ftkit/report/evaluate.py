@@ -192,32 +192,14 @@ def _compared(models: Sequence[AnswerFile], reference: AnswerFile | None, settin
 
 
 def _reported(model: Answers, settings: Settings) -> BinaryReport:
-    whole = assess(
-        model.target,
-        model.answer,
-        model.classes.positive,
-        model.classes.negative,
-        str(model.path),
-        model.score,
-        model.kind,
-        settings,
-    )
-    parts = [
-        _assessed(model, model.answer, value, settings, model.slice == code) for code, value in enumerate(model.slices)
-    ]
+    whole = _assessed(model, model.answer, str(model.path), settings, score=model.score)
+    parts = [_assessed(model, model.answer, name, settings, rows) for name, rows in model.by_slice().items()]
     adjusted = holm([part.baselines.p_majority for part in parts])
     slices = {
         part.name: replace(part, baselines=replace(part.baselines, p_holm=p))
         for part, p in zip(parts, adjusted, strict=True)
     }
-    return replace(
-        whole,
-        slices=slices,
-        unparsed=model.unparsed,
-        columns=model.columns,
-        notes=model.notes,
-        warnings=model.warnings,
-    )
+    return replace(whole, slices=slices, unparsed=model.unparsed)
 
 
 def _at_threshold(model: Answers, threshold: Threshold, settings: Settings) -> BinaryReport:
@@ -225,11 +207,15 @@ def _at_threshold(model: Answers, threshold: Threshold, settings: Settings) -> B
 
 
 def _assessed(
-    model: Answers, answer: np.ndarray, name: str, settings: Settings, rows: Any = slice(None)
+    model: Answers,
+    answer: np.ndarray,
+    name: str,
+    settings: Settings,
+    rows: Any = slice(None),
+    score: np.ndarray | None = None,
 ) -> BinaryReport:
-    """The report of some answers without their scores."""
     positive, negative = model.classes.positive, model.classes.negative
-    return assess(model.target[rows], answer[rows], positive, negative, name, settings=settings)
+    return assess(model.target[rows], answer[rows], positive, negative, name, score, model.kind, settings)
 
 
 def _refuse_without_classes(found: str, fix: str = "leave it out", **options: object) -> None:

@@ -24,6 +24,10 @@ from ftkit.results.scan import AnswerFile
 from ftkit.results.statistics import is_significant, rounded_p
 
 LETTERS = 80  # of a text that are shown
+BETTER = "better than the majority"  # the column of slices that the next sentence is about
+TESTED = (
+    "Whether a slice is better than its majority is tested for all slices of a file together (exact McNemar, Holm)."
+)
 
 
 class Reported(Protocol):
@@ -58,7 +62,7 @@ class Evaluated(ABC, Generic[R]):
 
     reports: list[R]  # one per file
     comparisons: list[Comparison] = field(default_factory=list)  # each file against the reference
-    models: Sequence[AnswerFile] = field(default=(), repr=False)  # the answers of each file
+    models: Sequence[AnswerFile] = field(repr=False)  # the answers of each file
     # What each file answers otherwise than the reference, example by example.
     changes: Sequence[Changes] = field(default=(), repr=False)
     digits: int | None = 4  # decimals in texts, None for all
@@ -92,7 +96,10 @@ class Evaluated(ABC, Generic[R]):
         record = {
             "kind": self.kind,
             "level": self.level,
-            "files": [report.to_dict() for report in self.reports],
+            "files": [
+                report.to_dict() | {"columns": model.columns, "notes": model.notes, "warnings": model.warnings}
+                for report, model in zip(self.reports, self.models, strict=True)
+            ],
             "comparisons": [comparison.to_dict() for comparison in self.comparisons],
             **({"duplicates": [vars(one) for one in effects]} if (effects := self._effects()) else {}),
             **self.more(),
@@ -101,8 +108,10 @@ class Evaluated(ABC, Generic[R]):
 
     def document(self, figures: bool = False) -> Document:
         """Return the report: the main figures first, then the comparisons, then the rest; charts are for a page."""
-        warnings = self.each(self.warnings)
         overview, *rest = self.sections()
+        read, several = list(zip(self.named, self.models, strict=True)), len(self.reports) > 1
+        warnings = [f"{name}: {said}" if several else said for (name, _), model in read for said in model.warnings]
+        columns = [f"{one.name}: {said}" for (_, one), model in read for said in (model.columns, *model.notes)]
         names = {report.name: name for name, report in self.named}
         sections = [
             *([Section("Warnings", warnings)] if warnings else []),
@@ -114,7 +123,7 @@ class Evaluated(ABC, Generic[R]):
             *([Section("Charts", figures=list(self.figures()), forms=("html",))] if figures else []),
             *rest,
             *changes_sections([(names[str(one.after.path)], one) for one in self.changes] if figures else []),
-            Section("Files", [f"{one.name}: {said}" for one in self.reports for said in self.about(one)]),
+            Section("Files", columns),
         ]
         return Document(self.title, sections)
 
@@ -133,10 +142,6 @@ class Evaluated(ABC, Generic[R]):
         """Return what else JSON holds."""
         return {}
 
-    def warnings(self, report: R) -> Sequence[str]:
-        """Return what a reader has to know before any figure of a file."""
-        return ()
-
     @abstractmethod
     def lines(self, report: R) -> list[str]:
         """Return the main figures of a file, for a terminal."""
@@ -152,10 +157,6 @@ class Evaluated(ABC, Generic[R]):
     @abstractmethod
     def figures(self) -> Iterable[Figure]:
         """Draw the charts."""
-
-    @abstractmethod
-    def about(self, report: R) -> Sequence[str]:
-        """Say what was read, and what a reader should know about it."""
 
     def text(self, value: float, interval: Interval | None = None) -> str:
         """Return a figure, with its interval if it has one."""
@@ -188,22 +189,18 @@ class Evaluated(ABC, Generic[R]):
         """Return a table of what there is to say of every file; the first column names it."""
         return Table(["file", *head], [[name, *row] for name, report in self.named for row in rows(report)])
 
-    def sliced(self, head: Sequence[str], cells: Callable[[Any], Sequence[str]]) -> list[Section]:
-        """Return the section on slices, which says of each whether it is better than its majority; none without slices.
+    def sliced(self, head: Sequence[str], cells: Callable[[Any], Sequence[str]], *sentences: str) -> list[Section]:
+        """Return the section on slices; none without any.
 
         Args:
-            head: The columns between a slice's name and that.
-            cells: Returns them from the report on a slice, and whether it is.
+            head: The columns behind a slice's name.
+            cells: Returns them from the report on a slice.
+            *sentences: What to say of it.
         """
-        sentence = (
-            "Whether a slice is better than its majority is tested for all slices of a file together (exact McNemar, "
-            "Holm)."
-        )
         table = self.table(
-            ["slice", *head, "better than the majority"],
-            lambda report: [[value, *cells(part)] for value, part in report.slices.items()],
+            ["slice", *head], lambda report: [[value, *cells(part)] for value, part in report.slices.items()]
         )
-        return [Section("Slices", [sentence], table)] if table.rows else []
+        return [Section("Slices", sentences, table)] if table.rows else []
 
     def accuracies(self, parts: Iterable[Part], axis: str, caption: str, at: float | None = None) -> Figure:
         """Draw the accuracy of files and of parts of them, each with its interval.

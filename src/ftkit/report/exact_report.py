@@ -24,9 +24,6 @@ class ExactEvaluation(Evaluated[ExactReport]):
     def more(self) -> dict[str, Any]:  # noqa: D102
         return {"why": self.why}
 
-    def warnings(self, report: ExactReport) -> list[str]:  # noqa: D102
-        return report.answers.warnings
-
     def lines(self, report: ExactReport) -> list[str]:  # noqa: D102
         share = report.share
         return [f"right={share.right} wrong={share.n - share.right}", f"accuracy: {self.share(share)[-1]}"]
@@ -50,9 +47,7 @@ class ExactEvaluation(Evaluated[ExactReport]):
             Section("Why not precision and recall", [why]),
             Section("Against a model without skill", self.each(lambda report: [skill(report)])),
         ]
-        if any(report.slices for report in self.reports):
-            rows = self.table(["slice", *head], lambda one: [[v, *self.share(s)] for v, s in one.slices.items()])
-            found.append(Section("Slices", table=rows))
+        found += self.sliced(head, self.share)
         if any(report.answers.wrong for report in self.reports):
             rows = self.table(["id", "expected", "answer"], lambda one: [[*map(short, w)] for w in one.answers.wrong])
             found.append(Section("The first wrong answers", self.each(_empty), rows))
@@ -66,9 +61,6 @@ class ExactEvaluation(Evaluated[ExactReport]):
         ]
         shown = ((part, file, s.accuracy, s.interval, f"{s.right:,} of {s.n:,} right") for part, file, s in parts)
         return [self.accuracies(shown, "share that is right", "")]
-
-    def about(self, report: ExactReport) -> list[str]:  # noqa: D102
-        return [report.answers.columns, *report.answers.notes]
 
 
 def _empty(report: ExactReport) -> Iterator[str]:

@@ -48,14 +48,10 @@ class PreferenceEvaluation(Evaluated[PreferenceReport]):
         if any(report.means for report in self.reports):
             title = f"Margins and drift: means, with {self.level:.0%} intervals"
             found.append(Section(title, self.each(_drift), self._means()))
-        if any(report.slices for report in self.reports):
-            sentence = "Each slice is tested against 50%, all slices of a file together."
-            table = self.table(
-                ["slice", *head, "p (Holm)"],
-                lambda one: [[v, *self._cells(part), rounded_p(part.p_holm)] for v, part in one.slices.items()],
-            )
-            found.append(Section("Slices", [sentence], table))
-        return found
+        sentence = "Each slice is tested against 50%, all slices of a file together."
+        return found + self.sliced(
+            [*head, "p (Holm)"], lambda part: [*self._cells(part), rounded_p(part.p_holm)], sentence
+        )
 
     def figures(self) -> list[Figure]:  # noqa: D102
         parts = (
@@ -63,9 +59,6 @@ class PreferenceEvaluation(Evaluated[PreferenceReport]):
             for name, one in ((name, report.outcomes) for name, report in self.named)
         )
         return [self.accuracies(parts, "share of pairs, a tie as half", "; the dashed line is chance", at=0.5)]
-
-    def about(self, report: PreferenceReport) -> list[str]:  # noqa: D102
-        return [report.preferences.columns, *report.preferences.notes]
 
     def _cells(self, outcomes: Outcomes) -> list[str]:
         counts = map(str, (outcomes.n, outcomes.won, outcomes.lost, outcomes.tied))

@@ -16,7 +16,7 @@ from ftkit.results.classes import Classes, ClassNames, merged_labels, score_part
 from ftkit.results.exact_match import read_free_answers
 from ftkit.results.intervals import table_limits
 from ftkit.results.metrics import UNPARSED, Counts, figure_values
-from ftkit.results.predictions import PredictionFile
+from ftkit.results.predictions import ROW, PredictionFile
 from ftkit.results.preferences import is_preference_file, read_preferences
 from ftkit.results.scan import AnswerFile, Differences, NotBinaryError, Scan, scan
 from ftkit.results.several_classes import find_classes
@@ -52,15 +52,7 @@ class ClassAnswers(AnswerFile):
     def differences(
         self, other: ClassAnswers, mine: np.ndarray, theirs: np.ndarray, level: float, seed: int
     ) -> Differences:
-        """Return the differences of F1, balanced accuracy and Matthews coefficient, NaN where one is undefined.
-
-        Args:
-            other: The other file.
-            mine: int64 ``(shared,)``: the shared examples in this file.
-            theirs: The same examples in the other file.
-            level: Confidence of the intervals.
-            seed: Seed of the draws that they are made of.
-        """
+        """Return the differences of F1, balanced accuracy and Matthews coefficient, NaN where one is undefined."""
         k = len(self.classes.names)
         shape, code = (k, k + 1, k + 1), np.min_scalar_type(-k * (k + 1) ** 2).type
         codes = self.target[mine] * code((k + 1) ** 2) + (self.answer[mine] + 1) * code(k + 1)
@@ -107,36 +99,10 @@ class Answers(ClassAnswers):
         return lambda tables: figure_values(_by_outcome(tables))
 
 
-def read_answers(
-    paths: Sequence[str | Path],
-    positive: str | None = None,
-    slice_by: str | None = None,
-    normalize_labels: bool = False,
-    also: Sequence[str | Path] = (),
-) -> list[Answers]:
-    """Read prediction files that are reported together.
-
-    Args:
-        paths: The files.
-        positive: The positive class by name, see :func:`~ftkit.results.classes.resolve_classes`.
-        slice_by: A column that tells groups of examples apart.
-        normalize_labels: Compare labels and predictions as :func:`ftkit.normalize.normalize` spells them.
-        also: More files with the same classes, which are not sliced.
-
-    Returns:
-        The files in order, those of ``also`` at the end.
-
-    Raises:
-        InputError: A file cannot be read, an id comes twice, there are not two classes, or all answers of a file miss
-            them by their spelling only.
-    """
-    return binary_answers(read_scans(paths, slice_by, normalize_labels, also), positive, normalize_labels)
-
-
 def read_scans(
     paths: Sequence[str | Path], slice_by: str | None, normalize_labels: bool, also: Sequence[str | Path] = ()
 ) -> list[Scan]:
-    """Read prediction files of few different labels, those of ``also`` without slices, see :func:`read_answers`.
+    """Read prediction files of few different labels that are reported together, those of ``also`` without slices.
 
     Raises:
         NotBinaryError: There are too many different labels.
@@ -147,7 +113,11 @@ def read_scans(
 
 
 def binary_answers(scans: Sequence[Scan], positive: str | None, normalize_labels: bool) -> list[Answers]:
-    """Return the answers of files that were read, see :func:`read_answers`."""
+    """Return the answers of files that were read and hold yes/no questions.
+
+    Raises:
+        InputError: There are not two classes, or all answers of a file miss them by their spelling only.
+    """
     classes = resolve_classes(scans, positive, normalize_labels)
     found = []
     for one in scans:
@@ -256,9 +226,9 @@ def _disagreements(path: Path, answer: np.ndarray, score: np.ndarray, kind: str)
     if not against.any():
         return []
     file = PredictionFile(path)
-    ((identity, row),) = file.examples([int(np.argmax(against))])
-    first = f"first: {identity}, line {file.line_of(row)}"
-    return [f"{int(against.sum()):,} answers contradict their score at {neutral:g} ({first})"]
+    (first,) = file.examples([int(np.argmax(against))])
+    place = f"first: {first['id']}, line {file.line_of(first[ROW])}"
+    return [f"{int(against.sum()):,} answers contradict their score at {neutral:g} ({place})"]
 
 
 def _by_outcome(by_answer: np.ndarray) -> np.ndarray:

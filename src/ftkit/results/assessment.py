@@ -45,9 +45,6 @@ class BinaryReport:
     slices: dict[str, BinaryReport] = field(default_factory=dict)  # reports of groups of examples
     # The most frequent answers that name neither class, and how often they came.
     unparsed: dict[str, int] = field(default_factory=dict)
-    columns: str = ""  # which columns of the file were taken for what
-    notes: list[str] = field(default_factory=list)  # what a reader should know
-    warnings: list[str] = field(default_factory=list)  # what a reader has to know before any figure
 
     @property
     def always(self) -> str:
@@ -79,9 +76,6 @@ class BinaryReport:
             },
             "slices": {name: report.to_dict() for name, report in self.slices.items()},
             "unparsed_answers": self.unparsed,
-            "columns": self.columns,
-            "notes": self.notes,
-            "warnings": self.warnings,
         }
 
 
@@ -106,9 +100,6 @@ def assess(
         score: float64 ``(n,)``, or None: higher means more positive.
         kind: What the scores are, ``probability`` or ``log_odds``.
         settings: How the report is made.
-
-    Returns:
-        The report, without slices, columns and notes.
 
     Example:
         A model that always answers yes, where 84 of 100 are yes:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ftkit.results.comparison import shared_examples
 from ftkit.results.known_examples import KnownExamples
-from ftkit.results.predictions import PredictionFile, tsv_cell
+from ftkit.results.predictions import ROW, PredictionFile, tsv_cell
 from ftkit.results.scan import MAX_SLICES, AnswerFile
 
 _WORDS = {-2: "right to wrong", 2: "wrong to right", -1: "worse", 1: "better"}  # 1 of pairs, of which one is a tie
@@ -48,7 +48,7 @@ class Changes:
         kept = _balanced(self.places[2], limit)
         mine, theirs, gain = (part[kept] for part in self.places)
         after, before = (
-            PredictionFile(answers.path).records(places.tolist(), self.labeled)
+            PredictionFile(answers.path).examples(places.tolist(), self.labeled)
             for answers, places in ((self.after, mine), (self.before, theirs))
         )
         texts = {} if self.known is None else self.known.text_of
@@ -62,7 +62,7 @@ class Changes:
         ]  # fmt: skip
 
 
-_OWN = ("id", "label", "prediction")
+_OWN = ("id", "label", "prediction", ROW)
 
 
 def _balanced(gain: np.ndarray, limit: int | None) -> np.ndarray:

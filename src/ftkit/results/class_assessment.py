@@ -58,9 +58,6 @@ class ClassReport(RightOrWrong):
     slices: dict[str, ClassReport] = field(default_factory=dict)  # reports of groups of examples
     # The most frequent answers that name no class, and how often they came.
     unparsed: dict[str, int] = field(default_factory=dict)
-    columns: str = ""  # which columns of the file were taken for what
-    notes: list[str] = field(default_factory=list)  # what a reader should know
-    warnings: list[str] = field(default_factory=list)  # what a reader has to know before any figure
 
     @property
     def none(self) -> int:
@@ -92,9 +89,6 @@ class ClassReport(RightOrWrong):
             "errors": [vars(error) for error in self.errors],
             "slices": {name: report.to_dict() for name, report in self.slices.items()},
             "unparsed_answers": self.unparsed,
-            "columns": self.columns,
-            "notes": self.notes,
-            "warnings": self.warnings,
         }
 
 
@@ -129,9 +123,6 @@ def assess_classes(model: ClassAnswers, settings: Settings) -> ClassReport:
         errors=_errors(model, whole.table),
         slices={part.name: replace(part, p_holm=p) for part, p in zip(parts, adjusted, strict=True)},
         unparsed=model.unparsed,
-        columns=model.columns,
-        notes=model.notes,
-        warnings=model.warnings,
     )
 
 
@@ -171,6 +162,6 @@ def _errors(model: ClassAnswers, table: np.ndarray) -> list[Confused]:
     ]
     found = PredictionFile(model.path).examples(firsts)
     return [
-        Confused(model.classes.names[label], names[answer], int(wrong[label, answer]), identity)
-        for (label, answer), (identity, _) in zip(cells, found, strict=True)
+        Confused(model.classes.names[label], names[answer], int(wrong[label, answer]), one["id"])
+        for (label, answer), one in zip(cells, found, strict=True)
     ]

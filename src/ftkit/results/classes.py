@@ -14,7 +14,7 @@ from ftkit.normalize import normalize
 from ftkit.results.layout import SCORE_NAME
 from ftkit.results.metrics import UNPARSED
 from ftkit.results.pairs import MEANING
-from ftkit.results.predictions import PredictionFile
+from ftkit.results.predictions import ROW, PredictionFile
 from ftkit.results.scan import Scan
 
 FREQUENT = 5  # labels that are looked at where there are many
@@ -148,9 +148,9 @@ def unknown_label(
     unknown = ((one, code, text) for one in scans for code, text in enumerate(one.labels) if clean(text) not in allowed)
     one, code, text = next(unknown)
     file = PredictionFile(one.path)
-    ((_, row),) = file.examples([int(np.argmax(one.label == code))])
+    (first,) = file.examples([int(np.argmax(one.label == code))])
     fix = f"use {' or '.join(sorted(allowed))}{_or_normalize(text, allowed) or more}"
-    return file.error(row, problem, field="label", got=text, fix=fix)
+    return file.error(first[ROW], problem, field="label", got=text, fix=fix)
 
 
 def _or_normalize(text: str, allowed: Iterable[str]) -> str:

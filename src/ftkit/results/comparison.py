@@ -13,7 +13,7 @@ from ftkit.errors import InputError
 from ftkit.results.clusters import cluster_interval, cluster_sign_flip_test
 from ftkit.results.paired import paired_interval, sign_flip_test
 from ftkit.results.planning import minimum_detectable_difference
-from ftkit.results.predictions import PredictionFile
+from ftkit.results.predictions import ROW, PredictionFile
 from ftkit.results.scan import AnswerFile
 from ftkit.results.statistics import Interval, Reach, can_be_significant, holm, is_significant
 
@@ -210,19 +210,19 @@ def shared_examples(a: AnswerFile, b: AnswerFile) -> tuple[np.ndarray, np.ndarra
     """
     _, mine, theirs = np.intersect1d(a.identity, b.identity, assume_unique=True, return_indices=True)
     if not len(mine):
-        problem, got = f"no id in common with {b.path}", PredictionFile(a.path).examples([0])[0][0]
+        problem, got = f"no id in common with {b.path}", PredictionFile(a.path).examples([0])[0]["id"]
         fix = "compare predictions for the same examples"
         raise InputError(problem, file=a.path, field="id", got=got, fix=fix)
     order = np.argsort(mine)  # that of the hashes is another one in each run
     mine, theirs = mine[order], theirs[order]
     if (differing := a.target[mine] != b.target[theirs]).any():
         file, examples = PredictionFile(a.path), mine[differing]
-        ((identity, row),) = file.examples([int(examples[0])])
+        (first,) = file.examples([int(examples[0])])
         problem, fix = (
             f"{len(examples)} labels differ from those in {b.path}",
             "compare predictions for the same labels",
         )
-        raise file.error(row, problem, field="label", got=identity, fix=fix)
+        raise file.error(first[ROW], problem, field="label", got=first["id"], fix=fix)
     return mine, theirs
 
 
@@ -233,7 +233,7 @@ def left_over(answers: AnswerFile, shared: np.ndarray) -> tuple[int, list[str]]:
     rows = np.flatnonzero(left)
     if not len(rows):
         return 0, []
-    return len(rows), [text for text, _ in PredictionFile(answers.path).examples(rows[:_SHOWN].tolist())]
+    return len(rows), [one["id"] for one in PredictionFile(answers.path).examples(rows[:_SHOWN].tolist())]
 
 
 def _or_none(value: float) -> float | None:

@@ -97,9 +97,6 @@ class ExactReport(RightOrWrong):
             "p_majority": self.p_majority,
             "slices": {name: share.to_dict() for name, share in self.slices.items()},
             "first_wrong": [dict(zip(("id", "label", "prediction"), row, strict=True)) for row in answers.wrong],
-            "columns": answers.columns,
-            "notes": answers.notes,
-            "warnings": answers.warnings,
         }
 
 

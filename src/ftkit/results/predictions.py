@@ -231,28 +231,17 @@ class PredictionFile:
         """Return the line on which a row begins, both counted from 1; of Parquet the row itself."""
         return self._table.line_of(row)
 
-    def examples(self, numbers: Sequence[int], labeled: bool = True) -> list[tuple[str, int]]:
-        """Return id and row of some examples, counted from 0."""
-        found: dict[int, tuple[str, int]] = {}
-        before = 0
-        for batch in self.batches(labeled):
-            for number in numbers:
-                if before <= number < before + len(batch):
-                    found[number] = (batch["id"][number - before].as_py(), batch[ROW][number - before].as_py())
-            before += len(batch)
-            if len(found) == len(set(numbers)):
-                break
-        return [found[number] for number in numbers]
-
-    def records(self, numbers: Sequence[int], labeled: bool = True) -> list[dict[str, str | None]]:
-        """Return id, label, prediction and the other columns of some examples, counted from 0."""
+    def examples(self, numbers: Sequence[int], labeled: bool = True) -> list[dict[str, Any]]:
+        """Return id, label, prediction, ``#row`` and the other columns of some examples, counted from 0."""
         wanted, before = np.unique(np.array(numbers, np.int64)), 0
-        found: dict[int, dict[str, str | None]] = {}
+        found: dict[int, dict[str, Any]] = {}
         for batch in self.batches(labeled):
             inside = wanted[(before <= wanted) & (wanted < before + len(batch))]
-            kept = batch.select(["id", "label", "prediction", *self.layout.extra]).take(pa.array(inside - before))
+            kept = batch.select(["id", "label", "prediction", ROW, *self.layout.extra]).take(pa.array(inside - before))
             found.update(zip(inside.tolist(), kept.to_pylist(), strict=True))
             before += len(batch)
+            if len(found) == len(wanted):
+                break
         return [found[number] for number in numbers]
 
     def check_unique(self, identity: np.ndarray, labeled: bool = True) -> None:
@@ -271,8 +260,8 @@ class PredictionFile:
         order = np.argsort(identity, kind="stable")
         pairs = np.flatnonzero(identity[order][1:] == identity[order][:-1])
         pair = min(zip(order[pairs].tolist(), order[pairs + 1].tolist(), strict=True), key=lambda pair: pair[1])
-        (text, first), (_, second) = self.examples(pair, labeled)
-        raise _duplicate(self.path, text, self.line_of(first), self.line_of(second))
+        first, second = self.examples(pair, labeled)
+        raise _duplicate(self.path, first["id"], self.line_of(first[ROW]), self.line_of(second[ROW]))
 
     def numbers(
         self, cells: pa.Array, rows: pa.Array, problem: str, field: str, low: float = -math.inf, high: float = math.inf

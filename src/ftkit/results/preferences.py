@@ -39,15 +39,7 @@ class Preferences(AnswerFile):
     def differences(
         self, other: Preferences, mine: np.ndarray, theirs: np.ndarray, level: float, seed: int
     ) -> Differences:
-        """Return the mean differences of the measures that both files have, pair by pair.
-
-        Args:
-            other: The other file.
-            mine: int64 ``(shared,)``: the shared pairs in this file.
-            theirs: The same pairs in the other file.
-            level: Confidence of the intervals.
-            seed: Not used.
-        """
+        """Return the mean differences of the measures that both files have, pair by pair; nothing is drawn."""
         both = [name for name in self.measures if name in other.measures]
         found = {name: mean_interval(self.measures[name][mine] - other.measures[name][theirs], level) for name in both}
         intervals = {name: interval for name, (_, interval) in found.items() if interval is not None}
@@ -190,7 +182,6 @@ class PreferenceReport:
     outcomes: Outcomes  # how the pairs went
     # The mean of each measure, and its interval by Student's t; None where all values are the same.
     means: dict[str, tuple[float, Interval | None]]
-    preferences: Preferences  # what was read
     slices: dict[str, Outcomes] = field(default_factory=dict)  # how each group of pairs went
 
     def to_dict(self) -> dict[str, Any]:
@@ -203,8 +194,6 @@ class PreferenceReport:
                 for name, (mean, interval) in self.means.items()
             },
             "slices": {name: outcomes.to_dict() for name, outcomes in self.slices.items()},
-            "columns": self.preferences.columns,
-            "notes": self.preferences.notes,
         }
 
 
@@ -251,6 +240,5 @@ def assess_preferences(preferences: Preferences, level: float = 0.95) -> Prefere
         name=str(preferences.path),
         outcomes=Outcomes.of(preferences.correct, level),
         means={name: mean_interval(values, level) for name, values in preferences.measures.items()},
-        preferences=preferences,
         slices={name: replace(outcomes, p_holm=adjusted[name]) for name, outcomes in slices.items()},
     )
