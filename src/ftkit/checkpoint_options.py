@@ -110,9 +110,6 @@ def folder_of_run(configs: Sequence[Path]) -> Path | None:
 def choose_resumable(chosen: Namespace) -> None:
     """Take the newest checkpoint of the run folder that training can resume from; without one start anew.
 
-    Args:
-        chosen: The options of a ``fit`` with ``--resume``; its ``ckpt_path`` is set.
-
     Raises:
         InputError: A checkpoint is named as well.
     """
@@ -129,11 +126,6 @@ def choose_resumable(chosen: Namespace) -> None:
 
 def refuse_other_options(given: Mapping[str, Any], stored: Mapping[str, Any], path: str) -> None:
     """Refuse options that the checkpoint's would silently replace.
-
-    Args:
-        given: The model's options that the user named; None where one was left open.
-        stored: Those that the checkpoint was trained with.
-        path: The checkpoint.
 
     Raises:
         InputError: An option was given another value.

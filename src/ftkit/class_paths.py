@@ -25,11 +25,6 @@ _GIVEN = re.compile(r"Given value: (?P<given>[\w.]+)$", re.MULTILINE)
 def explain_class(message: str, key: str | None, paths: Sequence[str] = ()) -> InputError | None:
     """Explain why a class cannot be used; None if the message is about something else.
 
-    Args:
-        message: What jsonargparse says.
-        key: The option that takes the class.
-        paths: The class paths that the option is known to take.
-
     Example:
         >>> print(explain_class("Expected a dot import path string: Lyon", "optimizer", ["torch.optim.Lion"]))
         optimizer: no such class (got 'Lyon'); fix: did you mean torch.optim.Lion?

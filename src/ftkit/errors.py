@@ -98,11 +98,7 @@ class TrainingFailed(FtkitError, RuntimeError):
 
 
 def at_least(smallest: float, **values: float) -> None:
-    """Refuse options below a bound.
-
-    Args:
-        smallest: The bound.
-        **values: The options by name.
+    """Refuse options, given by name, below a bound.
 
     Raises:
         InputError: A value is smaller; the first one is named.
@@ -118,10 +114,7 @@ def at_least(smallest: float, **values: float) -> None:
 
 
 def below_one(**values: float) -> None:
-    """Refuse options that are no probabilities below 1.
-
-    Args:
-        **values: The options by name.
+    """Refuse options, given by name, that are no probabilities below 1.
 
     Raises:
         InputError: A value is negative, 1 or more; the first one is named.

@@ -78,25 +78,10 @@ def run(
     executor: Executor = one_by_one,
     tune: Tune | None = None,
 ) -> Summary:
-    """Make the runs that are not finished.
+    """Make the runs that are not finished, as :class:`ftkit.ablation_runs.Ablation` describes.
 
     A run is done when the ledger says so, its ``result.json`` is unchanged, and what would be run now is
     what was run then. Skipped, failed and unfinished runs are tried again.
-
-    Args:
-        ablation: The folder that was loaded.
-        engine: Trains and tests.
-        out: The output folder. It is created.
-        rows: A selection such as ``"1-5,10"``; None means all.
-        overlays: Config files between the base and the row.
-        seeds: One run per row and seed; if not given, the seed that base and overlays say.
-        force: Repeat runs even if they are done.
-        on_event: Called at each step.
-        executor: Executes the runs; here, one after the other, if not given.
-        tune: Tries settings for each row first, see :func:`ftkit.ablation.tuning.tune`.
-
-    Returns:
-        The status of each run.
 
     Raises:
         InputError: The selection or a config is wrong; nothing was run.

@@ -33,15 +33,7 @@ Plans = dict[Run, dict[str, Any] | str]
 
 
 def tune(search: Search, sweep: SweepRunner, rows: Sequence[Row], seeds: Sequence[int], force: bool) -> Summary:
-    """Search, choose and test; see :func:`ftkit.ablation.runner.run`.
-
-    Args:
-        search: What is tried.
-        sweep: Holds the lock of the output folder.
-        rows: The rows.
-        seeds: Each try is trained with each of them, and with those of earlier searches in the folder.
-        force: Repeat finished runs.
-    """
+    """Search, choose and test; see :func:`ftkit.ablation.runner.run`."""
     there = {row.number for row in sweep.ablation.rows}
     if unknown := [number for number in search.rows if number not in there]:
         raise InputError("there is no such row", file=search.file, field="rows", got=unknown[0])

@@ -82,14 +82,7 @@ def intervals(
 
 
 def confusion(counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str], height: int) -> Chart:
-    """Draw counts, one row per label; the shade is the share of the row, on the same scale in every such chart.
-
-    Args:
-        counts: One row of counts per label.
-        rows: The labels.
-        columns: The answers in the same order, then others: the diagonal is right.
-        height: Of all rows together, in pixels.
-    """
+    """Draw counts, one row per label; the shade is the share of the row, on the same scale in every such chart."""
     records = [
         {
             "label": rows[r],

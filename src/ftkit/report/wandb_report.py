@@ -26,12 +26,6 @@ def log_report(report: Report, directory: Path, out: Path, project: str = "ftkit
 
     Without ``WANDB_API_KEY`` the run is kept offline in ``out``; ``wandb sync`` uploads it.
 
-    Args:
-        report: What was written to ``out``.
-        directory: The output folder of ``ftkit ablation run``; its name is the group of the cells' runs.
-        out: The folder with the report's files.
-        project: The project on Weights & Biases.
-
     Raises:
         EnvironmentFault: Weights & Biases is missing or failed; the local report is complete.
     """
@@ -143,16 +137,7 @@ def _register_charts(api: Any, report: Report, entity: str) -> list[str]:
 def build_workspace_report(
     wr: Any, report: Report, group: str, project: str, entity: str, charts: Sequence[str] = ()
 ) -> Any:
-    """A W&B Report that is not saved yet.
-
-    Args:
-        wr: The module ``wandb_workspaces.reports.v2``.
-        report: What it says.
-        group: The group of the ablation's runs; they are grouped by variant, which is their job type.
-        project: The project of those runs.
-        entity: Whose project it is.
-        charts: The ids of the charts of the page.
-    """
+    """A W&B Report that is not saved yet."""
     runs = wr.Runset(
         project=project,
         entity=entity,

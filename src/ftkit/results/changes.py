@@ -40,11 +40,7 @@ class Changes:
         return mine[order], theirs[order], gain[order]
 
     def rows(self, limit: int | None = None) -> list[dict[str, str | None]]:
-        """Return a row for each change: id, change, label, answers before and after, other columns, text.
-
-        Args:
-            limit: No more than so many, half of either direction where both have as many.
-        """
+        """Return a row for each change, or so many from both directions: id, change, label, answers, other columns, text."""
         kept = _balanced(self.places[2], limit)
         mine, theirs, gain = (part[kept] for part in self.places)
         after, before = (

@@ -38,9 +38,6 @@ def cluster_sign_flip_test(gained: np.ndarray, clusters: np.ndarray) -> float:
         gained: int ``(n,)``: by example, right answers of one model minus right answers of the other.
         clusters: int ``(n,)``: the cluster of each example, from 0.
 
-    Returns:
-        The p-value, two-sided; of clusters of one example each that of the test without clusters.
-
     Example:
         >>> gained = np.array([1, 1, 1, 1, 1, 1])
         >>> cluster_sign_flip_test(gained, np.arange(6)), cluster_sign_flip_test(gained, np.array([0, 0, 0, 1, 2, 3]))

@@ -30,10 +30,7 @@ class Figure(NamedTuple):
     reason: str = ""  # why it is undefined; empty otherwise
 
     def text(self, digits: int | None = 4) -> str:
-        """Return the figure in words.
-
-        Args:
-            digits: Decimals, or None for all that the number has.
+        """Return the figure in words, with so many decimals or, for None, all that it has.
 
         Example:
             >>> Figure(0.84).text(), Figure(0.84).text(None), Figure(None, "no positives").text()

@@ -67,13 +67,9 @@ def half_points(
     scores: np.ndarray | None = None,
     score_name: str | None = None,
 ) -> np.ndarray:
-    """Return how right each answer is, in halves: 2 if it is right, 0 if it is wrong, 1 for a tie of a pair.
+    """Return how right each answer is, in halves, int8 ``(n,)``: 2 if it is right, 0 if it is wrong, 1 for a tie.
 
-    Args:
-        labels: The labels of a prediction file.
-        predictions: Its predictions.
-        scores: float64 ``(n,)``: its scores; a pair whose margin is 0 is a tie, whatever the prediction says.
-        score_name: What the scores are.
+    A pair whose margin is 0 is a tie, whatever the prediction says.
     """
     pairs = is_preference(labels, predictions)
     both = zip(labels, predictions, strict=True)

@@ -201,12 +201,6 @@ def scan(
 ) -> Scan:
     """Read one prediction file with few different labels.
 
-    Args:
-        path: The file.
-        slice_by: A column whose values are kept, too.
-        normalize_labels: Whether predictions are kept as :func:`ftkit.normalize.normalize` spells them.
-        known: Predictions that get a code of their own in any case.
-
     Raises:
         InputError: The file cannot be read, an id comes twice, there is no such column, or it or the label has too
             many values.

@@ -132,13 +132,7 @@ def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, Inter
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct several tests at once by Holm's step-down method.
-
-    Args:
-        p_values: The p-values of all tests that were made.
-
-    Returns:
-        The adjusted p-values in the same order, each at most 1.
+    """Correct the p-values of several tests at once by Holm's step-down method; each stays at most 1.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
