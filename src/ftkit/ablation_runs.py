@@ -135,12 +135,8 @@ class LightningEngine:
         cli = self._build(configs, seed, RUNS)
         splits = getattr(cli.datamodule, "evaluate_splits", None)
         if splits is not None and "test" not in splits:
-            raise InputError(
-                "the rows of an ablation are compared on test",
-                field="data.evaluate_splits",
-                got=list(splits),
-                fix="add test",
-            )
+            problem = "the rows of an ablation are compared on test"
+            raise InputError(problem, field="data.evaluate_splits", got=list(splits), fix="add test")
         _refuse_untested(cli)
         config = json.loads(cli.parser.dump(without_folder(cli.config), format="json", skip_unset=False))
         base = cli.model.base if isinstance(cli.model, TrainedStateModule) else None
@@ -191,12 +187,9 @@ class LightningEngine:
             cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
             result = read_result(Path(folder) / RESULT_FILE)
         if not result.get("splits") and not result["metrics"]["test"]:
-            raise InputError(
-                "the test leaves nothing to compare: test_step logs no metric and returns no predictions",
-                field="model",
-                got=type(cli.model).__name__,
-                fix="log figures with self.log, or return id, label and prediction to be compared example by example",
-            )
+            problem = "the test leaves nothing to compare: test_step logs no metric and returns no predictions"
+            fix = "log figures with self.log, or return id, label and prediction to be compared example by example"
+            raise InputError(problem, field="model", got=type(cli.model).__name__, fix=fix)
 
     def _build(self, configs: Sequence[Path], seed: int, directory: Path, *more: str) -> FtkitCLI:
         arguments = [*config_arguments(configs), "--seed_everything", str(seed)]

@@ -132,12 +132,9 @@ def refuse_other_options(given: Mapping[str, Any], stored: Mapping[str, Any], pa
     """
     for name, value in given.items():
         if name in stored and value is not None and value != stored[name]:
-            raise InputError(
-                f"the checkpoint {path} was trained with {stored[name]!r}",
-                field=f"model.{name}",
-                got=value,
-                fix="leave the option out or give the same, or train anew",
-            )
+            problem = f"the checkpoint {path} was trained with {stored[name]!r}"
+            fix = "leave the option out or give the same, or train anew"
+            raise InputError(problem, field=f"model.{name}", got=value, fix=fix)
 
 
 def refuse_trained(chosen: Namespace) -> None:
@@ -150,9 +147,5 @@ def refuse_trained(chosen: Namespace) -> None:
         raise InputError("choose one of --untrained and --ckpt_path", field="untrained")
     folder = Path(chosen.trainer.default_root_dir)
     if any((folder / "checkpoints").glob("*.ckpt")):
-        raise InputError(
-            "holds a trained model, whose predictions would be replaced",
-            file=folder,
-            field="untrained",
-            fix="choose another --trainer.default_root_dir",
-        )
+        problem = "holds a trained model, whose predictions would be replaced"
+        raise InputError(problem, file=folder, field="untrained", fix="choose another --trainer.default_root_dir")

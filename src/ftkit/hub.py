@@ -105,11 +105,8 @@ def refuse_adapter(file: Path | None, name: str) -> None:
     if file is None or not file.is_file() or (file.parent / "config.json").is_file():
         return
     base, _ = base_of_adapter(file.parent)
-    raise InputError(
-        f"is an adapter of {base}, not a model",
-        file=name,
-        fix=f"start from {base}; or merge the two (peft: merge_and_unload, then save_pretrained) and name that folder",
-    )
+    fix = f"start from {base}; or merge the two (peft: merge_and_unload, then save_pretrained) and name that folder"
+    raise InputError(f"is an adapter of {base}, not a model", file=name, fix=fix)
 
 
 def _adapter_on_hub(name: str, revision: str | None, cached_only: bool) -> Path | None:
@@ -141,12 +138,9 @@ def _load_gguf(kind: Any, path: Path, options: dict[str, Any]) -> Any:
     if find_spec("gguf") is None:
         raise UnavailableError("needs the package gguf to be read", file=path, fix="pip install 'ftkit[gguf]'")
     if "quantization_config" in options:
-        raise InputError(
-            "a GGUF file is unpacked into full weights, which transformers cannot quantize on the way",
-            file=path,
-            field="quantization",
-            fix="leave it out, or load the same model from a hub id or folder",
-        )
+        problem = "a GGUF file is unpacked into full weights, which transformers cannot quantize on the way"
+        fix = "leave it out, or load the same model from a hub id or folder"
+        raise InputError(problem, file=path, field="quantization", fix=fix)
     _switch_bar_like_others()
     described = _described_by_gguf(AutoConfig if _is_model(kind) else kind, path, file_stamp(path))
     if not _is_model(kind):

@@ -58,11 +58,8 @@ def explain_state_mismatch(checkpoint: str | None) -> Iterator[None]:
             raise
         details = [line.strip().rstrip(". ") for line in str(error).splitlines()[1:]]
         listing = "; ".join(details[:5]) + ("; …" if len(details) > 5 else "")
-        raise InputError(
-            f"the checkpoint does not fit the model: {listing}",
-            file=checkpoint,
-            fix="use the options that the checkpoint was made with",
-        ) from error
+        fix = "use the options that the checkpoint was made with"
+        raise InputError(f"the checkpoint does not fit the model: {listing}", file=checkpoint, fix=fix) from error
 
 
 @contextmanager

@@ -68,10 +68,7 @@ def refuse_other_format(found: Any, file: str | Path, line: int | None = None) -
         FormatError: It is not :data:`FORMAT`.
     """
     if found != FORMAT:
-        raise FormatError(
-            f"was written in {'an unnumbered format' if found is None else f'format {found}'}, and this ftkit reads "
-            f"format {FORMAT}",
-            file=file,
-            line=line,
-            fix="use a new output folder, or the version of ftkit that wrote this one",
-        )
+        theirs = "an unnumbered format" if found is None else f"format {found}"
+        problem = f"was written in {theirs}, and this ftkit reads format {FORMAT}"
+        fix = "use a new output folder, or the version of ftkit that wrote this one"
+        raise FormatError(problem, file=file, line=line, fix=fix)

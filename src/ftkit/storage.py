@@ -169,12 +169,8 @@ def verify_checksum(path: str | Path) -> None:
         return
     found = sha256_of(target)
     if found not in _digests(target):
-        raise InputError(
-            "the checksum does not match: the file was changed or damaged after it was written",
-            file=target,
-            got=found[:12],
-            fix="use an intact copy, or train again",
-        )
+        problem = "the checksum does not match: the file was changed or damaged after it was written"
+        raise InputError(problem, file=target, got=found[:12], fix="use an intact copy, or train again")
 
 
 def _digests(target: Path) -> list[str]:

@@ -111,12 +111,9 @@ def check_trainer(trainer: L.Trainer) -> None:
         InputError: The strategy spawns or forks processes, or the name of a checkpoint has a slash.
     """
     if starts_processes_from_memory(trainer):
-        raise InputError(
-            "trains in spawned or forked processes, whose results are lost when they end",
-            field="trainer.strategy",
-            got=type(trainer.strategy).__name__,
-            fix="use ddp, which runs the command again in each process",
-        )
+        problem = "trains in spawned or forked processes, whose results are lost when they end"
+        got, fix = type(trainer.strategy).__name__, "use ddp, which runs the command again in each process"
+        raise InputError(problem, field="trainer.strategy", got=got, fix=fix)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, ModelCheckpoint) and callback.filename:
             _check_name(callback.filename, callback.auto_insert_metric_name)
@@ -134,12 +131,9 @@ def _check_name(name: str, with_metric_names: bool) -> None:
         raise InputError("a checkpoint's name may have no slash", field=field, got=name, fix=fix)
     if slashed and with_metric_names:
         plain = re.sub(r"\{(.*?)(:.*?)?\}", lambda part: f"{part[1].replace('/', '_')}={part[0]}", name)
-        raise InputError(
-            f"the name of {slashed[0]} would put the checkpoint into a folder where no command looks for it",
-            field=field,
-            got=name,
-            fix=f"use auto_insert_metric_name: false with filename: '{plain}'",
-        )
+        problem = f"the name of {slashed[0]} would put the checkpoint into a folder where no command looks for it"
+        fix = f"use auto_insert_metric_name: false with filename: '{plain}'"
+        raise InputError(problem, field=field, got=name, fix=fix)
 
 
 def _is_of(chosen: Any, *packages: str) -> bool:

@@ -96,10 +96,6 @@ def _refuse_other_examples(sweep: Sweep, found: Predictions, source: Path) -> No
     theirs = next((run.answers for row in sweep.rows for run in row.done if run.answers is not None), None)
     ours = read_run_answers(source, None)
     if theirs is not None and over_seeds([ours, theirs]) is None:
-        shared = len(np.intersect1d(ours.identity, theirs.identity))
-        raise InputError(
-            f"its {len(ours):,} examples or their labels are not the {len(theirs):,} of {theirs.path}",
-            file=source,
-            got=f"{shared:,} ids in common",
-            fix="give the ids and labels of the ablation's test examples",
-        )
+        problem = f"its {len(ours):,} examples or their labels are not the {len(theirs):,} of {theirs.path}"
+        got = f"{len(np.intersect1d(ours.identity, theirs.identity)):,} ids in common"
+        raise InputError(problem, file=source, got=got, fix="give the ids and labels of the ablation's test examples")

@@ -84,11 +84,8 @@ class AblationFolder:
         rows = sorted((_read_row(path) for path in paths), key=lambda row: row.number)
         for first, second in pairwise(rows):
             if first.number == second.number:
-                raise InputError(
-                    f"two rows have the number {first.number}: {first.path.name} and {second.path.name}",
-                    file=second.path,
-                    fix="give each row its own number",
-                )
+                problem = f"two rows have the number {first.number}: {first.path.name} and {second.path.name}"
+                raise InputError(problem, file=second.path, fix="give each row its own number")
         return cls(folder, tuple(rows), read_published(folder / "published.csv", {row.number for row in rows}))
 
     def select(self, rows: str | None) -> tuple[Row, ...]:
@@ -107,20 +104,13 @@ class AblationFolder:
         for part in rows.split(","):
             match = _SELECTION.fullmatch(part.strip())
             if not match:
-                raise InputError(
-                    "not a selection of rows",
-                    field="rows",
-                    got=rows,
-                    fix="write numbers and ranges, such as 1-5,10",
-                )
+                fix = "write numbers and ranges, such as 1-5,10"
+                raise InputError("not a selection of rows", field="rows", got=rows, fix=fix)
             first, last = int(match[1]), int(match[2] or match[1])
             unknown = [str(end) for end in dict.fromkeys((first, last)) if end not in there]
             if unknown:
-                raise InputError(
-                    f"there is no row {' or '.join(unknown)}; the rows are {format_numbers(there)}",
-                    field="rows",
-                    got=rows,
-                )
+                problem = f"there is no row {' or '.join(unknown)}; the rows are {format_numbers(there)}"
+                raise InputError(problem, field="rows", got=rows)
             if first > last:
                 raise InputError("the range runs backwards", field="rows", got=part, fix=f"write {last}-{first}")
             chosen.update(number for number in there if first <= number <= last)
@@ -136,14 +126,10 @@ class AblationFolder:
         for path in (self.folder / "base.yaml", *overlays):
             seed = _seed_in(path, seed)
         for row in rows:
-            if _seed_in(row.path, seed) != seed:
-                raise InputError(
-                    "a row may not have a seed of its own, for rows are compared seed by seed",
-                    file=row.path,
-                    field="seed_everything",
-                    got=_seed_in(row.path, seed),
-                    fix="set it in base.yaml, or give --seeds",
-                )
+            if (own := _seed_in(row.path, seed)) != seed:
+                problem = "a row may not have a seed of its own, for rows are compared seed by seed"
+                fix = "set it in base.yaml, or give --seeds"
+                raise InputError(problem, file=row.path, field="seed_everything", got=own, fix=fix)
         return seed
 
     def configs(self, row: Row, overlays: Sequence[Path] = ()) -> list[Path]:
@@ -191,9 +177,8 @@ def _seed_in(path: Path, otherwise: int) -> int:
     if seed is None:
         return otherwise
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise InputError(
-            "not a seed that can be repeated", file=path, field="seed_everything", got=seed, fix="write a whole number"
-        )
+        problem, fix = "not a seed that can be repeated", "write a whole number"
+        raise InputError(problem, file=path, field="seed_everything", got=seed, fix=fix)
     return seed
 
 

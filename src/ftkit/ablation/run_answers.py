@@ -58,11 +58,8 @@ def read_run_answers(path: Path, counted: Split | None) -> RunAnswers:
     points = half_points(labels, answers, found.scores, found.score_name)
     right = int(np.count_nonzero(points == WON))
     if counted is not None and (len(points), right) != (counted.n, counted.correct):
-        raise InputError(
-            f"{right} of {len(points)} right, but result.json says {counted.correct} of {counted.n}",
-            file=path,
-            fix="run the row again with --force",
-        )
+        problem = f"{right} of {len(points)} right, but result.json says {counted.correct} of {counted.n}"
+        raise InputError(problem, file=path, fix="run the row again with --force")
     classes = _classes(found, labels, answers)
     return RunAnswers(
         path=path,

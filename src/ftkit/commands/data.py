@@ -50,9 +50,8 @@ def data_show(config: list[Path], example: int = 0) -> str:
     loader = data.train_dataloader()
     there = len(loader.dataset)
     if not 0 <= example < there:
-        raise InputError(
-            f"the train split has {there} examples", field="example", got=example, fix=f"give 0 to {there - 1}"
-        )
+        problem, fix = f"the train split has {there} examples", f"give 0 to {there - 1}"
+        raise InputError(problem, field="example", got=example, fix=fix)
     sizes = ", ".join(f"{name} {size:,}" for name, size in data.report["sizes"].items())
     if classifies:
         lines = [f"Examples: {sizes}; cut: {sum(data.report['truncated'].values()):,}"]

@@ -51,12 +51,8 @@ def evaluate_command(
     if save_threshold is not None and options.get("threshold_from") is None:
         raise InputError("there is no threshold to save", field="save_threshold", fix="give --threshold_from as well")
     if save_threshold is not None and not is_saved(save_threshold):
-        raise InputError(
-            "the ending tells a saved threshold from a validation file",
-            field="save_threshold",
-            got=save_threshold,
-            fix="name a file that ends in .json",
-        )
+        problem, fix = "the ending tells a saved threshold from a validation file", "name a file that ends in .json"
+        raise InputError(problem, field="save_threshold", got=save_threshold, fix=fix)
     if changes is not None and options.get("against") is None:
         raise InputError("there is nothing to compare with", field="changes", fix="give --against as well")
     evaluation = evaluate(files, digits=None if unrounded else 4, **options)

@@ -76,12 +76,9 @@ def prepare(
     for example in bad[:_SHOWN]:
         print(f"bad: {settings.source / example.source}: {example.reason}", file=sys.stderr)
     if bad and not skip_bad:
-        raise InputError(
-            f"{len(bad):,} of {len(examples):,} images cannot be used, listed in {target / MANIFEST}",
-            file=source,
-            got=", ".join(example.source for example in bad[:_SHOWN]),
-            fix="replace or remove them, or give --skip_bad",
-        )
+        problem = f"{len(bad):,} of {len(examples):,} images cannot be used, listed in {target / MANIFEST}"
+        got = ", ".join(example.source for example in bad[:_SHOWN])
+        raise InputError(problem, file=source, got=got, fix="replace or remove them, or give --skip_bad")
 
 
 def write_manifest(path: Path, examples: Iterable[Prepared]) -> None:
@@ -98,12 +95,8 @@ def _checked(source: Path, target: Path, size: int, background: str, workers: in
         raise InputError("the folder of images does not exist", file=source)
     here, there = source.resolve(), target.resolve()
     if here.is_relative_to(there) or there.is_relative_to(here):
-        raise InputError(
-            "one folder lies in the other, so that results would be taken for sources",
-            field="target",
-            got=str(target),
-            fix="write beside the source folder",
-        )
+        problem = "one folder lies in the other, so that results would be taken for sources"
+        raise InputError(problem, field="target", got=str(target), fix="write beside the source folder")
     if not 1 <= size <= 4096:
         raise InputError("not between 1 and 4096", field="size", got=size)
     if workers is not None and workers < 1:
@@ -130,12 +123,9 @@ def _listed(source: Path) -> tuple[list[str], int]:
 def _check_distinct(names: list[str], source: Path) -> None:
     """Refuse an image whose own name is that of another's result: data that name it would get the other one."""
     if taken := sorted(set(names) & {f"{name}{PREPARED_SUFFIX}" for name in names}):
-        raise InputError(
-            f"{len(taken):,} images have the names of other images' results",
-            file=source,
-            got=", ".join(taken[:_SHOWN]),
-            fix=f"rename them, or remove those that are the others with {PREPARED_SUFFIX} behind their names",
-        )
+        problem, got = f"{len(taken):,} images have the names of other images' results", ", ".join(taken[:_SHOWN])
+        fix = f"rename them, or remove those that are the others with {PREPARED_SUFFIX} behind their names"
+        raise InputError(problem, file=source, got=got, fix=fix)
 
 
 def _unreadable(error: OSError) -> None:

@@ -35,18 +35,11 @@ def class_of(folder: Path) -> Any:
     except ModuleNotFoundError as error:
         if not str(error.name).startswith("ftkit"):
             raise
-        fix = "use the one that its result.json names"
-        raise InputError(
-            "was made by another version of ftkit", file=folder, field="class_path", got=path, fix=fix
-        ) from error
+        problem, fix = "was made by another version of ftkit", "use the one that its result.json names"
+        raise InputError(problem, file=folder, field="class_path", got=path, fix=fix) from error
     if not (isinstance(kind, type) and issubclass(kind, TrainedStateModule)):
-        raise InputError(
-            "was made by a class that is not ftkit's",
-            file=folder,
-            field="class_path",
-            got=path,
-            fix="load it in Python",
-        )
+        problem, fix = "was made by a class that is not ftkit's", "load it in Python"
+        raise InputError(problem, file=folder, field="class_path", got=path, fix=fix)
     if issubclass(kind, Baseline):
         fix = f"use `ftkit predict`, or {kind.__name__}.load in Python"
         raise InputError("is a baseline, which is neither served nor pushed", file=folder, fix=fix)

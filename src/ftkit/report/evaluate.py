@@ -247,11 +247,8 @@ def _check_options(
         if threshold_from is None:
             raise InputError("there is no threshold to choose", field=name, fix="give --threshold_from as well")
         if is_saved(threshold_from):
-            raise InputError(
-                f"{threshold_from} is a threshold that was chosen before",
-                field=name,
-                fix=f"leave --{name} out, or give --threshold_from a validation file",
-            )
+            problem = f"{threshold_from} is a threshold that was chosen before"
+            raise InputError(problem, field=name, fix=f"leave --{name} out, or give --threshold_from a validation file")
 
 
 def is_saved(threshold_from: Path) -> bool:

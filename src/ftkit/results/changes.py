@@ -40,7 +40,7 @@ class Changes:
         return mine[order], theirs[order], gain[order]
 
     def rows(self, limit: int | None = None) -> list[dict[str, str | None]]:
-        """Return a row for each change, or so many from both directions: id, change, label, answers, other columns, text."""
+        """Return a row for each change, at most so many: id, change, label, both answers, other columns, text."""
         kept = _balanced(self.places[2], limit)
         mine, theirs, gain = (part[kept] for part in self.places)
         after, before = (

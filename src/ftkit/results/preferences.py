@@ -110,12 +110,9 @@ def _outcomes(file: PredictionFile, batch: pa.RecordBatch, margin: np.ndarray | 
     points[margin == 0] = TIED
     if (against := points != np.sign(margin) + 1).any():
         place = int(np.argmax(against))
-        raise file.error(
-            batch[ROW][place].as_py(),
-            f"the prediction is {batch['prediction'][place]}, but the margin {margin[place]:g} says otherwise",
-            field=file.layout.score_name,
-            fix=f"a margin above 0 is {CHOSEN}, below 0 {REJECTED}, of 0 {TIE}",
-        )
+        problem = f"the prediction is {batch['prediction'][place]}, but the margin {margin[place]:g} says otherwise"
+        fix = f"a margin above 0 is {CHOSEN}, below 0 {REJECTED}, of 0 {TIE}"
+        raise file.error(batch[ROW][place].as_py(), problem, field=file.layout.score_name, fix=fix)
     return points
 
 
