@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ftkit.ablation.published import PublishedTable, read_published
-from ftkit.ablation.search import Setting, setting_name, short_setting
+from ftkit.ablation.setting import Setting, setting_name, short_setting
 from ftkit.config_files import read_config
 from ftkit.errors import InputError
 

@@ -20,7 +20,7 @@ from ftkit.ablation.folder import AblationFolder, Row, Run
 from ftkit.ablation.identity import changes
 from ftkit.ablation.ledger import Entry, Ledger, Status
 from ftkit.ablation.result import Result
-from ftkit.ablation.search import nested
+from ftkit.ablation.setting import nested
 from ftkit.ablation.sweep import write_description
 from ftkit.errors import EnvironmentFault, ExitCode, InputError, UnavailableError
 from ftkit.lock import exclusive

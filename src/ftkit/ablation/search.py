@@ -14,21 +14,17 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import yaml  # type: ignore[import-untyped]
-from jsonargparse import Namespace
 
 from ftkit.ablation.result import Result
+from ftkit.ablation.setting import Setting
 from ftkit.config_files import read_config
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.results.metrics import Mode, mode_of
-from ftkit.storage import key_of
 
 SEARCH_FILE = "search.yaml"  # in an ablation folder
 Sampler = Literal["grid", "random", "tpe"]
-Setting = tuple[tuple[str, Any], ...]  # full option paths with values; empty: the row as its file says
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)e[+-]?\d+", re.IGNORECASE)
-_NAME = re.compile(r"(?!seed-)[\w.+-]+(,[\w.+-]+)*")
-_LONGEST = 60  # letters of a folder's name
 _DRAWS = 100  # for each try that is wanted, until enough of them differ
 
 
@@ -209,10 +205,8 @@ class Search:
         if self.monitor == "val/accuracy" and "val" in result.splits:
             return result.splits["val"].accuracy
         if self.monitor not in logged:
-            there = ", ".join(sorted(logged)) or "nothing"
-            raise InputError(
-                "validation does not log it", file=self.file, field="monitor", got=self.monitor, fix=f"it logs {there}"
-            )
+            problem, fix = "validation does not log it", f"it logs {', '.join(sorted(logged)) or 'nothing'}"
+            raise InputError(problem, file=self.file, field="monitor", got=self.monitor, fix=fix)
         return None if logged[self.monitor] is None else float(logged[self.monitor])
 
     def best(self, values: Mapping[Setting, float | None]) -> Setting | None:
@@ -220,43 +214,6 @@ class Search:
         sign = -1 if self.mode == "min" else 1
         known = {setting: sign * value for setting, value in values.items() if value is not None}
         return max(known, key=known.__getitem__, default=None)
-
-
-def setting_name(setting: Setting) -> str:
-    """Return what the folder of a setting is called: its values, or a hash where they make no good name.
-
-    Example:
-        >>> setting_name((("model.init_args.optimizer.init_args.lr", 0.0003), ("model.init_args.lora_rank", 8)))
-        'lr-0.0003,lora_rank-8'
-    """
-    parts = {path.rpartition(".")[2]: value for path, value in setting}
-    name = ",".join(f"{option}-{value}" for option, value in parts.items())
-    if len(parts) == len(setting) and len(name) <= _LONGEST and _NAME.fullmatch(name):
-        return name
-    return f"setting-{key_of(dict(setting))[:8]}"
-
-
-def nested(setting: Setting) -> dict[str, Any]:
-    """Return a setting as a config file nests it.
-
-    Example:
-        >>> nested((("trainer.max_epochs", 3), ("trainer.precision", "32")))
-        {'trainer': {'max_epochs': 3, 'precision': '32'}}
-    """
-    config = Namespace()
-    for path, value in setting:
-        config[path] = value
-    return config.as_dict()
-
-
-def short_setting(setting: Mapping[str, Any]) -> str:
-    """Return a setting in words.
-
-    Example:
-        >>> short_setting({"model.init_args.optimizer.init_args.lr": 0.0003})
-        'lr 0.0003'
-    """
-    return ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in setting.items())
 
 
 def _is_count(value: Any, least: int = 1) -> bool:

@@ -23,7 +23,8 @@ from ftkit.ablation.identity import flatten
 from ftkit.ablation.ledger import Entry, Ledger
 from ftkit.ablation.result import Result
 from ftkit.ablation.runner import Summary, SweepRunner
-from ftkit.ablation.search import Search, Setting, short_setting
+from ftkit.ablation.search import Search
+from ftkit.ablation.setting import Setting, short_setting
 from ftkit.ablation.sweep import choices, write_description
 from ftkit.errors import InputError
 from ftkit.run_folder import RESULT_FILE

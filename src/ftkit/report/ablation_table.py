@@ -11,7 +11,7 @@ from typing import Any
 
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.folder import Format
-from ftkit.ablation.search import short_setting
+from ftkit.ablation.setting import short_setting
 from ftkit.ablation.summary import RowSummary
 from ftkit.report.ablation_notes import changes, notes
 from ftkit.report.document import Table, table_lines

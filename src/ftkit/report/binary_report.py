@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ftkit.report.document import Card, Figure, Section, Table
-from ftkit.report.evaluation import BETTER, TESTED, Evaluated, interval_text, number_text, p_text
+from ftkit.report.evaluation import BETTER, TESTED, Evaluated
+from ftkit.report.words import interval_text, number_text, p_text
 from ftkit.results.assessment import BinaryReport
 from ftkit.results.intervals import at_prevalence, prevalence_intervals
 from ftkit.results.statistics import is_significant

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ftkit.report.document import Card, Figure, Section, Table
-from ftkit.report.evaluation import BETTER, TESTED, Evaluated, short, skill
+from ftkit.report.evaluation import BETTER, TESTED, Evaluated, skill
+from ftkit.report.words import short
 from ftkit.results.class_assessment import ClassReport
 
 NAMES = {

@@ -7,13 +7,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
-from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from ftkit.report.changes import changes_sections
 from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown, to_text
 from ftkit.report.duplicates import duplicates_section
+from ftkit.report.words import interval_text, number_text, p_text, short, short_names
 from ftkit.results.changes import Changes
 from ftkit.results.comparison import Comparison
 from ftkit.results.exact_match import RightOrWrong, Share
@@ -23,7 +22,6 @@ from ftkit.results.metrics import Figure as Value
 from ftkit.results.scan import AnswerFile
 from ftkit.results.statistics import is_significant, rounded_p
 
-LETTERS = 80  # of a text that are shown
 BETTER = "better than the majority"  # the column of slices that the next sentence is about
 TESTED = (
     "Whether a slice is better than its majority is tested for all slices of a file together (exact McNemar, Holm)."
@@ -294,52 +292,3 @@ def skill(report: RightOrWrong) -> str:
         f"({report.majority_count / n:.1%}); the model {verdict} ({report.better} more right, {report.worse} more "
         f"wrong, exact McNemar {p_text(report.p_majority)})."
     )
-
-
-def short(text: str, most: int = LETTERS) -> str:
-    """Return a text on one line that can be printed, cut where it is too long to look at."""
-    text = text.replace("\n", "\\n").replace("\t", "\\t").encode(errors="backslashreplace").decode()
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def p_text(p: float) -> str:
-    """Return a p-value in words.
-
-    Example:
-        >>> p_text(0.5847), p_text(0.0), p_text(1.0)
-        ('p = 0.58', 'p < 1e-300', 'p = 1')
-    """
-    return "p < 1e-300" if p < 1e-300 else f"p = {rounded_p(p)}"
-
-
-def interval_text(interval: Interval | None, digits: int | None) -> str:
-    """Return an interval as it stands behind a figure of so many decimals; nothing for None."""
-    return "" if interval is None else f" ({' to '.join(number_text(end, digits) for end in interval)})"
-
-
-def number_text(value: float, digits: int | None) -> str:
-    """Return a figure with so many decimals, None for all that it has."""
-    return repr(value) if digits is None else f"{value:.{digits}f}"
-
-
-def short_names(names: Sequence[str]) -> list[str]:
-    """Return file names without the folders, and without the file's own name, that all of them share.
-
-    Example:
-        >>> short_names(["runs/a/test.tsv", "runs/b/test.tsv"]), short_names(["runs/a/test.tsv"])
-        (['a', 'b'], ['test.tsv'])
-        >>> short_names(["runs/test.tsv", "runs/a/test.tsv"])
-        ['test.tsv', 'a/test.tsv']
-    """
-    paths = [Path(name).parts for name in names]
-    if len(set(paths)) < 2:
-        return [path[-1] for path in paths]
-    start = _shared(paths)
-    rest = [path[start:] for path in paths]
-    end = min(_shared([path[::-1] for path in rest]), min(map(len, rest)) - 1)  # something is left of each
-    return [str(Path(*path[start : len(path) - end])) for path in paths]
-
-
-def _shared(paths: Sequence[tuple[str, ...]]) -> int:
-    """How many of the first parts all paths have in common."""
-    return sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))

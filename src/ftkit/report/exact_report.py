@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ftkit.report.document import Card, Figure, Section
-from ftkit.report.evaluation import Evaluated, short, skill
+from ftkit.report.evaluation import Evaluated, skill
+from ftkit.report.words import short
 from ftkit.results.exact_match import ExactReport
 
 

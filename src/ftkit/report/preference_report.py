@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ftkit.report.document import Card, Figure, Section, Table
-from ftkit.report.evaluation import Evaluated, p_text
+from ftkit.report.evaluation import Evaluated
+from ftkit.report.words import p_text
 from ftkit.results.preferences import Outcomes, PreferenceReport
 from ftkit.results.statistics import can_be_significant, is_significant, rounded_p
 

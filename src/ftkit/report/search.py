@@ -7,7 +7,7 @@ from typing import Any
 
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.folder import format_numbers
-from ftkit.ablation.search import short_setting
+from ftkit.ablation.setting import short_setting
 from ftkit.ablation.summary import RowSummary, seeds_text
 from ftkit.results.comparison import Comparison
 

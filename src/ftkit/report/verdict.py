@@ -12,7 +12,7 @@ import numpy as np
 
 from ftkit.ablation.sides import Side, read_side
 from ftkit.errors import ExitCode, InputError, at_least
-from ftkit.report.evaluation import p_text
+from ftkit.report.words import p_text
 from ftkit.results.answers import any_answers
 from ftkit.results.comparison import left_over, shared_examples
 from ftkit.results.planning import examples_needed, seeds_needed
