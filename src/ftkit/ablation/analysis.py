@@ -81,7 +81,8 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
         rows = _with_front(rows)
     best = _best_baseline(rows)
     trained = [row for row in sweep.rows if row.number not in baselines]
-    over = {} if best is None else _over(sweep.rows[rows.index(best)], trained, converged, answers)
+    pairs = [] if best is None else [(row, sweep.rows[rows.index(best)]) for row in trained]
+    over = {row: found for (row, _), found in _judged(pairs, converged, answers).items()}
     return Analysis(sweep, rows, rows[sweep.rows.index(origin)], machines, best, over, known)
 
 
@@ -99,32 +100,28 @@ def _best_baseline(rows: Sequence[RowSummary]) -> RowSummary | None:
     return max(known)[2] if known else None
 
 
-def _over(
-    best: SweepRow, rows: Sequence[SweepRow], converged: Collection[int], answers: Answers
-) -> dict[int, Comparison]:
-    """Return the comparisons of rows with the best baseline by row, corrected for their number."""
-    made = [(row.number, found) for row in rows if (found := _compared(row, best, answers)) is not None]
-    judged = corrected([one for _, one in made])
-    return {row: replace(one, converged=row in converged) for (row, _), one in zip(made, judged, strict=True)}
-
-
 def _comparisons(
     rows: Sequence[SweepRow], origin: SweepRow, converged: Collection[int], answers: Answers
 ) -> tuple[Mapping[int, Comparison], Mapping[int, tuple[int, Comparison]]]:
-    """Return comparisons by row, with the reference and with a named row, corrected for their number."""
+    """Return comparisons by row, with the reference and with a named row, corrected for their number together."""
     others = [row for row in rows if row is not origin]
     pairs = [(row, origin) for row in others]
     pairs += [(row, other) for row in others for other in others if other is not row and _names(row, other)]
-    made = [(row, other, found) for row, other in pairs if (found := _compared(row, other, answers)) is not None]
-    against: dict[int, Comparison] = {}
-    named: dict[int, tuple[int, Comparison]] = {}
-    for (row, other, _), found in zip(made, corrected([found for _, _, found in made]), strict=True):
-        judged = replace(found, converged={row.number, other.number} <= set(converged))
-        if other is origin:
-            against[row.number] = judged
-        else:
-            named[row.number] = other.number, judged
-    return against, named
+    made = _judged(pairs, converged, answers)
+    against = {row: found for (row, other), found in made.items() if other == origin.number}
+    return against, {row: (other, found) for (row, other), found in made.items() if other != origin.number}
+
+
+def _judged(
+    pairs: Sequence[tuple[SweepRow, SweepRow]], converged: Collection[int], answers: Answers
+) -> dict[tuple[int, int], Comparison]:
+    """Return the comparisons of pairs of rows that can be made, by their numbers, corrected for how many they are."""
+    known = {(row.number, other.number): _compared(row, other, answers) for row, other in pairs}
+    made = {both: found for both, found in known.items() if found is not None}
+    return {
+        both: replace(found, converged=set(both) <= set(converged))
+        for both, found in zip(made, corrected(list(made.values())), strict=True)
+    }
 
 
 def _compared_untuned(

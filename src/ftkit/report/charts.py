@@ -10,6 +10,7 @@ import altair as alt
 import numpy as np
 from scipy import stats
 
+from ftkit.report.binary_report import NAMES
 from ftkit.report.theme import CATEGORIES
 from ftkit.results.assessment import BinaryReport
 from ftkit.results.intervals import at_prevalence, prevalence_intervals
@@ -26,13 +27,7 @@ _REFERENCE: dict[str, Any] = {"color": "var(--soft)", "strokeDash": [5, 4], "str
 HEIGHT = 250  # of a chart, without its axes
 _SIZE: dict[str, Any] = {"width": "container", "height": HEIGHT}
 _WIDE = 6  # columns of a table of answers
-_SHOWN = {
-    "accuracy": "accuracy",
-    "f_measure": "F-measure",
-    "balanced_accuracy": "balanced accuracy",
-    "specificity": "specificity",
-    "recall": "recall",
-}
+_SHOWN = ("accuracy", "f_measure", "balanced_accuracy", "specificity", "recall")
 
 
 def intervals(
@@ -196,9 +191,7 @@ def thresholds(report: BinaryReport, threshold: Threshold | None) -> Chart:
     figures = figure_values(tables)
     finite = np.isfinite(values)  # log-odds may be infinite, and there is no place for these
     records = [
-        record
-        for figure, title in _SHOWN.items()
-        for record in _records(title, x=values[finite], y=figures[figure][finite])
+        record for figure in _SHOWN for record in _records(NAMES[figure], x=values[finite], y=figures[figure][finite])
     ]
     across = f"threshold on the {report.kind.replace('_', ' ')}"
     lines = _curves(records, [], [], across, "figure", alt.Scale(zero=False, nice=False))

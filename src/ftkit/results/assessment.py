@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,9 +61,7 @@ class BinaryReport:
             "negative": self.negative,
             "n": self.counts.n,
             "counts": {**vars(self.counts), "unparsed": self.counts.unparsed},
-            "figures": {name: figure.value for name, figure in self.figures.items()},
-            "undefined": {name: figure.reason for name, figure in self.figures.items() if figure.value is None},
-            "intervals": {name: list(interval) for name, interval in self.intervals.items()},
+            **figures_record(self.figures, self.intervals),
             "baselines": {
                 "majority": {"answer": self.always, **{name: f.value for name, f in baselines.majority.items()}},
                 "prior": {name: f.value for name, f in baselines.prior.items()},
@@ -77,6 +76,15 @@ class BinaryReport:
             "slices": {name: report.to_dict() for name, report in self.slices.items()},
             "unparsed_answers": self.unparsed,
         }
+
+
+def figures_record(figures: Mapping[str, Figure], intervals: Mapping[str, Interval]) -> dict[str, Any]:
+    """Return figures for JSON, with the reasons of undefined ones and the intervals."""
+    return {
+        "figures": {name: figure.value for name, figure in figures.items()},
+        "undefined": {name: figure.reason for name, figure in figures.items() if figure.value is None},
+        "intervals": {name: list(interval) for name, interval in intervals.items()},
+    }
 
 
 def assess(

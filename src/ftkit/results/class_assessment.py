@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ftkit.results.answers import ClassAnswers
-from ftkit.results.assessment import Settings
+from ftkit.results.assessment import Settings, figures_record
 from ftkit.results.class_metrics import class_figures, one_class, probability_figures
 from ftkit.results.exact_match import RightOrWrong, Share
 from ftkit.results.intervals import Interval
@@ -31,7 +31,7 @@ class ClassFigures:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures for JSON."""
-        return {"n": self.n, "answered": self.answered, **_figures(self.figures, self.intervals)}
+        return {"n": self.n, "answered": self.answered, **figures_record(self.figures, self.intervals)}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ClassReport(RightOrWrong):
             **self.share.to_dict(),
             "unparsed": self.none,
             "table": {name: row.tolist() for name, row in zip(self.classes, self.table, strict=True)},
-            **_figures(self.figures, self.intervals),
+            **figures_record(self.figures, self.intervals),
             **({"by_class": {one.name: one.to_dict() for one in self.by_class}} if self.by_class else {}),
             "baselines": {
                 "majority": self.majority_dict,
@@ -90,14 +90,6 @@ class ClassReport(RightOrWrong):
             "slices": {name: report.to_dict() for name, report in self.slices.items()},
             "unparsed_answers": self.unparsed,
         }
-
-
-def _figures(figures: dict[str, Figure], intervals: dict[str, Interval]) -> dict[str, Any]:
-    return {
-        "figures": {name: figure.value for name, figure in figures.items()},
-        "undefined": {name: figure.reason for name, figure in figures.items() if figure.value is None},
-        "intervals": {name: list(interval) for name, interval in intervals.items()},
-    }
 
 
 def assess_classes(model: ClassAnswers, settings: Settings) -> ClassReport:
