@@ -31,6 +31,7 @@ NAMES = {
     "calibration_error": "calibration error",
 }
 PREVALENCES = (0.01, 0.1, 0.5, 0.9)
+_CURVES = ("accuracy", "f_measure", "balanced_accuracy", "specificity", "recall")  # against the threshold
 _AT_THRESHOLD = ("accuracy", "precision", "recall", "specificity", "balanced_accuracy", "mcc")
 
 
@@ -188,7 +189,7 @@ def _charts(evaluation: Evaluation) -> Iterator[Figure]:
         caption = "Above the dashed line the probability is too low, below too high; larger dots are more examples."
         yield Figure("calibration", "Calibration", charts.calibration(scored), caption)
     for name, report in both:
-        chart = charts.thresholds(report, evaluation.threshold)
+        chart = charts.thresholds(report, {name: NAMES[name] for name in _CURVES}, evaluation.threshold)
         yield Figure("thresholds", f"Thresholds: {name}", chart, "What every threshold would give.")
     if shiftable := [(name, one) for name, one in named if one.counts.positives and one.counts.negatives]:
         caption = (

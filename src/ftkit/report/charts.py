@@ -10,7 +10,6 @@ import altair as alt
 import numpy as np
 from scipy import stats
 
-from ftkit.report.binary_report import NAMES
 from ftkit.report.theme import CATEGORIES
 from ftkit.results.assessment import BinaryReport
 from ftkit.results.intervals import at_prevalence, prevalence_intervals
@@ -27,7 +26,6 @@ _REFERENCE: dict[str, Any] = {"color": "var(--soft)", "strokeDash": [5, 4], "str
 HEIGHT = 250  # of a chart, without its axes
 _SIZE: dict[str, Any] = {"width": "container", "height": HEIGHT}
 _WIDE = 6  # columns of a table of answers
-_SHOWN = ("accuracy", "f_measure", "balanced_accuracy", "specificity", "recall")
 
 
 def intervals(
@@ -184,14 +182,16 @@ def calibration(scored: Named) -> Chart:
     return alt.layer(_diagonal(), base.mark_line(), dots).properties(**_SIZE)
 
 
-def thresholds(report: BinaryReport, threshold: Threshold | None) -> Chart:
-    """Draw what every threshold would give, and the frozen one."""
+def thresholds(report: BinaryReport, titles: Mapping[str, str], threshold: Threshold | None) -> Chart:
+    """Draw what every threshold would give of some figures, by name with their titles, and the frozen one."""
     assert report.curve is not None
     values, tables = operating_tables(report.curve)
     figures = figure_values(tables)
     finite = np.isfinite(values)  # log-odds may be infinite, and there is no place for these
     records = [
-        record for figure in _SHOWN for record in _records(NAMES[figure], x=values[finite], y=figures[figure][finite])
+        record
+        for figure, title in titles.items()
+        for record in _records(title, x=values[finite], y=figures[figure][finite])
     ]
     across = f"threshold on the {report.kind.replace('_', ' ')}"
     lines = _curves(records, [], [], across, "figure", alt.Scale(zero=False, nice=False))
