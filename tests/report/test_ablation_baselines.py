@@ -14,7 +14,10 @@ from ftkit.report.ablation_table import table
 
 def baseline(correct: int, val: int, seconds: float) -> dict[str, Any]:
     splits = result(correct, 123)["splits"] | {"val": {"n": 149, "correct": val, "accuracy": val / 149}}
-    return {"correct": correct, "result": {"baseline": True, "splits": splits, "seconds": {"fit": seconds}, "base": {"source": "none"}}}
+    return {
+        "correct": correct,
+        "result": {"baseline": True, "splits": splits, "seconds": {"fit": seconds}, "base": {"source": "none"}},
+    }
 
 
 def analysis(tmp_path: Path, rows: dict[str, Any], reference: int | None = None) -> Analysis:
