@@ -1,7 +1,10 @@
 """The audit of real messages against a slow one, planted duplicates and conflicts, and every form of it."""
 
+import base64
+import io
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from ftkit.cli import main
 from ftkit.commands.ablation import ablation_table
 from ftkit.examples.duplicates import normalized
 from ftkit.report.audit import Audit
+from ftkit.report.page import to_html
 from ftkit.results.duplicates import LabeledText
 from ftkit.training import split_data
 
@@ -253,6 +257,9 @@ def test_pictures_are_compared_by_what_they_show(tmp_path: Path) -> None:
     assert [(one["total"], one["in_train"]) for one in images] == [(3, 1), (3, 2)]
     assert [values["duplicates"][kind]["test"]["other_label"] for kind in ("exact", "normalized", "near")] == [1, 1, 2]
     assert "image: images that are the same, whatever is asked about them" in str(found)
+    shown = re.findall("data:image/jpeg;base64,([^\"]+)", to_html(found.document()))
+    assert [image.open(io.BytesIO(base64.b64decode(one))).size for one in shown] == [(120, 90)] * 4
+    assert "data:image" not in str(found)
 
 
 def test_a_picture_that_cannot_be_read_is_named_with_its_example(

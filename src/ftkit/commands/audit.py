@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import sys
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftkit.errors import InputError, UnavailableError
 from ftkit.examples.duplicates import find_duplicates, labeled_text
@@ -20,6 +21,10 @@ from ftkit.results.duplicates import LabeledText
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.storage import atomic_write
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_THUMBNAIL = 120  # pixels
 # Columns of examples to train on; other records have a text and a label.
 _SHAPED = {
     "messages", "conversations", "prompt", "chosen", "prefix", "question", "query", "instruction", "image", "images"
@@ -106,7 +111,8 @@ def _of_config(config: Sequence[Path], threshold: float) -> Audit:
     cli = FtkitCLI(config_arguments(config), run=False)
     model, data = cli.model, cli.datamodule
     data.prepare_data()
-    given = data.labeled_texts(_image_key) if isinstance(data, SplitDataModule) else {}
+    images = _Images()
+    given = data.labeled_texts(images.key) if isinstance(data, SplitDataModule) else {}
     if not given:
         raise InputError("only ftkit's own data modules can be audited", field="data", got=type(data).__name__)
     splits = {name: list(examples) for name, examples in given.items()}
@@ -125,14 +131,14 @@ def _of_config(config: Sequence[Path], threshold: float) -> Audit:
         for name in filter(splits.get, SPLITS):
             encoded = tokenizer([one.text for one in splits[name]], add_special_tokens=model.encoder)["input_ids"]
             tokens.setdefault("tokens lost", {})[name] = sum(max(0, len(ids) - longest) for ids in encoded)
-    return _audited(str(getattr(data, "source", type(data).__name__)), splits, threshold, tokens)
+    return _audited(str(getattr(data, "source", type(data).__name__)), splits, threshold, images, tokens)
 
 
 def _of_sources(given: Mapping[SplitName, Any], columns: Mapping[str, str | int] | None, threshold: float) -> Audit:
     from ftkit.classifier.records import labelled, messages_of
 
     sources = {name: open_source(one, columns) for name, one in given.items()}
-    splits = {}
+    splits, seen = {}, _Images()
     for name, source in sources.items():
         if {"text", "label"} <= {*source.columns} or not _SHAPED & {*source.columns}:
             found = messages_of(labelled(source))
@@ -140,31 +146,51 @@ def _of_sources(given: Mapping[SplitName, Any], columns: Mapping[str, str | int]
         else:
             images = bool({"image", "images"} & {*source.columns})
             examples = read_examples(source, images=images, repeated_ids=True)
-            splits[name] = [labeled_text(one, [_image_key(image, one) for image in one.images]) for one in examples]
-    return _audited(sources["train"].title, splits, threshold, {})
+            splits[name] = [labeled_text(one, [seen.key(image, one) for image in one.images]) for one in examples]
+    return _audited(sources["train"].title, splits, threshold, seen)
 
 
 def _audited(
     source: str,
     splits: Mapping[SplitName, Sequence[LabeledText]],
     threshold: float,
-    tokens: Mapping[str, Mapping[str, int]],
+    images: _Images,
+    tokens: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Audit:
     found = find_duplicates(splits, threshold)
     examples = [one for name in SPLITS for one in splits.get(name, ())]
-    return Audit(source, examples, found.examples, threshold, found.images, found.recall, tokens)
+    return Audit(
+        source, examples, found.examples, threshold, found.images, found.recall, tokens or {}, images.thumbnail
+    )
 
 
-def _image_key(image: ImageReference, example: Example) -> tuple[bytes, int]:
-    try:
-        return _key(image)
-    except InputError as error:
-        raise example.error(f"an image cannot be used: {error}", field="images") from error
+class _Images:
+    """The images of a data set, each decoded once for its key, and again for a small picture."""
+
+    def __init__(self) -> None:
+        self.keys: dict[ImageReference, tuple[bytes, int]] = {}
+        self.by_key: dict[Hashable, ImageReference] = {}
+
+    def key(self, image: ImageReference, example: Example) -> tuple[bytes, int]:
+        """Return the key of an image; an error names its example."""
+        if image not in self.keys:
+            try:
+                data = image_bytes(image)
+                self.keys[image] = image_key(data, _decoded(data))
+            except InputError as error:
+                raise example.error(f"an image cannot be used: {error}", field="images") from error
+            self.by_key[self.keys[image]] = image
+        return self.keys[image]
+
+    def thumbnail(self, key: Hashable) -> str:
+        """Return an image in small, as a ``data:`` address."""
+        picture, file = _decoded(image_bytes(self.by_key[key])), io.BytesIO()
+        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        picture.save(file, "JPEG", quality=70)
+        return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-@cache
-def _key(image: ImageReference) -> tuple[bytes, int]:
+def _decoded(data: bytes) -> Image:
     from ftkit.vlm.images import decode_image
 
-    data = image_bytes(image)
-    return image_key(data, decode_image(data, (255, 255, 255), "image").image)
+    return decode_image(data, (255, 255, 255), "image").image

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +53,11 @@ class Audit:
     recall: tuple[int, int] | None = None
     # Counts of what a model's tokenizer makes of the splits, such as examples that are cut.
     tokens: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    # Returns a small picture of an image by its key, as a data: address.
+    thumbnail: Callable[[Hashable], str] | None = None
 
     def __str__(self) -> str:
-        return f"{self.answer}\n\n{to_text(self.document())}"
+        return f"{self.answer}\n\n{to_text(self.document(pairs=0))}"
 
     def _repr_html_(self) -> str:
         return fragment(self.document(pairs=_IN_TEXT))
@@ -82,6 +85,12 @@ class Audit:
 
     def pairs(self) -> Iterator[dict[str, Any]]:
         """Yield each example with a duplicate in train or before it, beside the closest; conflicts come first."""
+        for place, other, kind, similarity in self._closest():
+            duplicate = {f"duplicate_{name}": value for name, value in self._example(other).items()}
+            yield {"kind": kind, "similarity": round(similarity, 4), **self._example(place), **duplicate}
+
+    def _closest(self) -> Iterator[tuple[int, int, str, float]]:
+        """Yield place, closest duplicate, kind and similarity of each pair of :meth:`pairs`."""
         split, kind = self._split, np.full(len(self.examples), "", object)
         closest, similarity = np.full(len(self.examples), -1), np.zeros(len(self.examples))
         for name, found in self.duplicates.items():  # one in train by a wider meaning comes before one elsewhere
@@ -91,9 +100,7 @@ class Audit:
         places = np.flatnonzero(closest >= 0)
         conflict, crosses = label[places] != label[closest[places]], split[places] > split[closest[places]]
         for place in places[np.lexsort([places, -similarity[places], ~crosses, ~conflict])].tolist():
-            other = {f"duplicate_{name}": value for name, value in self._example(int(closest[place])).items()}
-            how = {"kind": kind[place], "similarity": round(float(similarity[place]), 4)}
-            yield {**how, **self._example(place), **other}
+            yield place, int(closest[place]), kind[place], float(similarity[place])
 
     def known_examples(self, split: str) -> KnownExamples:
         """Return the texts of a split and their duplicates, for :func:`ftkit.report.evaluate.evaluate`."""
@@ -116,13 +123,14 @@ class Audit:
     def document(self, pairs: int = _ON_PAGE) -> Document:
         """Return the audit as a document, with so many pairs on a page."""
         shown = list(self.pairs())
+        images = [self._thumbnails(place, other) for place, other, _, _ in islice(self._closest(), pairs)]
         sections = [
             Section("Splits", self._notes(), self._split_table()),
             Section("Val and test examples with a duplicate in train", self._meanings(), self._leak_table()),
             Section("Pairs of duplicates", table=self._pair_table()),
             Section(
                 f"Examples beside their duplicates, {min(len(shown), pairs):,} of {len(shown):,}",
-                table=_side_by_side(shown[:pairs]),
+                table=_side_by_side(shown[:pairs], images),
                 forms=("html",),
             ),
             Section(
@@ -140,6 +148,10 @@ class Audit:
     def _example(self, place: int) -> dict[str, Any]:
         one = self.examples[place]
         return {"split": SPLITS[self._split[place]], "id": one.id, "label": one.label, "text": one.text[:_TEXT]}
+
+    def _thumbnails(self, *places: int) -> list[str]:
+        images = [image for place in places for image in self.examples[place].images]
+        return [] if self.thumbnail is None else list(map(self.thumbnail, images))
 
     @cached_property
     def _labels(self) -> list[str]:
@@ -227,14 +239,14 @@ class Audit:
         return Table(head, rows, frozenset(range(1, len(head))))
 
 
-def _side_by_side(pairs: Sequence[Mapping[str, Any]]) -> Table:
+def _side_by_side(pairs: Sequence[Mapping[str, Any]], images: Sequence[Sequence[str]]) -> Table:
     head = ["kind", "similarity", "split", "example", "label", "text", "duplicate in", "example", "label", "text"]
     keys = [f"{side}{key}" for side in ("", "duplicate_") for key in ("split", "id", "label", "text")]
     rows = [[one["kind"], f"{one['similarity']:.2f}", *(excerpt(one[key], _BRIEF) for key in keys)] for one in pairs]
     details = []
-    for one in pairs:
+    for one, pictures in zip(pairs, images, strict=True):
         names = [f"{one[f'{side}split']} {one[f'{side}id']}" for side in ("", "duplicate_")]
-        details.append(Section("", table=Table(names, [[one["text"], one["duplicate_text"]]])))
+        details.append(Section("", table=Table(names, [[one["text"], one["duplicate_text"]]]), images=pictures))
     return Table(head, rows, frozenset({1}), details=details)
 
 

@@ -78,6 +78,7 @@ class Section:
     sentences: Sequence[str] = ()  # a list of sentences
     table: Table | None = None
     figures: Sequence[Figure] = ()  # charts, which text leaves out
+    images: Sequence[str] = ()  # pictures on a page, as data: addresses
     cards: Sequence[Card] = ()  # results in short
     lines: Sequence[str] = ()  # lines that are printed as they are
     forms: Sequence[Form] = EVERYWHERE  # where the section is shown
