@@ -61,6 +61,36 @@ def test_a_model_that_is_right_for_once_keeps_a_label() -> None:
     assert [row["id"] for row in found.rows({}, suspicious=True)] == ["m7"]  # 3 of 4 are not nearly all
 
 
+def by_cleanlab(label: np.ndarray, probability: np.ndarray) -> list[int]:
+    """What cleanlab 2.9's find_label_issues ranks (filter_by confident_learning, ranked by self_confidence)."""
+    least = [probability[label == name, name].mean() for name in range(probability.shape[1])]
+    issues = []
+    for place, row in enumerate(probability):
+        confident = [name for name, one in enumerate(row) if one >= least[name] - 1e-6]
+        likely = max(confident, key=lambda name: row[name], default=label[place])
+        if label[place] not in (likely, row.argmax()):
+            issues.append(place)
+    return sorted(issues, key=lambda place: probability[place, label[place]])
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_the_ranking_is_that_of_cleanlab(classes: int) -> None:
+    rng, n = np.random.default_rng(classes), 600
+    truth = rng.integers(0, classes, n)
+    label = np.where(rng.random(n) < 0.1, rng.integers(0, classes, n), truth)
+    tables = [rng.dirichlet(np.ones(classes), n) + 1.5 * np.eye(classes)[truth] * rng.random((n, 1)) for _ in range(3)]
+    tables = [table / table.sum(axis=1, keepdims=True) for table in tables]
+    names, ids = [chr(97 + one) for one in range(classes)], [str(place) for place in range(n)]
+    mean = sum(tables) / 3
+    said = [names[one] for one in mean.argmax(axis=1)]  # all runs say what they find together
+    columns = tuple(f"probability:{name}" for name in names)
+    found = check_labels([Predictions(ids, [names[one] for one in label], said, table, columns) for table in tables])
+    assert found is not None
+    expected = by_cleanlab(label, mean)
+    assert [int(row["id"]) for row in found.rows({}, suspicious=True)] == expected
+    assert len(expected) > 5
+
+
 def test_three_classes_and_log_odds() -> None:
     labels = ["a", "b", "c"] * 10
     table = np.full((30, 3), 0.1)

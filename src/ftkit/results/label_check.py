@@ -40,8 +40,8 @@ class LabelCheck:
 
     @property
     def order(self) -> np.ndarray:
-        """Return the places of all examples, those whose label is least likely first: int64 ``(n,)``."""
-        return np.lexsort([self.confidence, -self.wrong, ~self.suspicious])
+        """Return the places of all examples, int64 ``(n,)``: suspicious labels first, then by how likely a label is."""
+        return np.lexsort([self.confidence, ~self.suspicious])
 
     def rows(self, texts: Mapping[str, str], suspicious: bool = False) -> list[dict[str, Any]]:
         """Return the examples in :attr:`order`, only the suspicious ones if that is asked for."""
