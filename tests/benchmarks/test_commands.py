@@ -22,6 +22,7 @@ WRITERS = {"demo_corpus.py", "make_init_folders.py"}  # of what is committed; th
 SHORT = {
     "bench_ablation.py": "--size tiny --epochs 1 --out {out}/record.json",
     "bench_audit.py": "--texts 2000 --results {out}",
+    "bench_duplicates.py": "--results {out}",
     "bench_evaluate.py": "--rows 20000 --repeats 1 --results {out}",
     "bench_growth.py": "--messages 200,400 --epochs 1,2 --epochs-at 200 --repeats 1 --results {out}",
     "bench_labels.py": "--results {out}",
