@@ -257,7 +257,7 @@ def test_pictures_are_compared_by_what_they_show(tmp_path: Path) -> None:
     assert [(one["total"], one["in_train"]) for one in images] == [(3, 1), (3, 2)]
     assert [values["duplicates"][kind]["test"]["other_label"] for kind in ("exact", "normalized", "near")] == [1, 1, 2]
     assert "image: images that are the same, whatever is asked about them" in str(found)
-    shown = re.findall("data:image/jpeg;base64,([^\"]+)", to_html(found.document()))
+    shown = re.findall('data:image/jpeg;base64,([^"]+)', to_html(found.document()))
     assert [image.open(io.BytesIO(base64.b64decode(one))).size for one in shown] == [(120, 90)] * 4
     assert "data:image" not in str(found)
 
