@@ -131,8 +131,8 @@ def _since(started: tuple[float, float]) -> dict[str, float]:
 
 def ours(task: Task) -> list[dict[str, Any]]:
     """Each row under its seed by ftkit, one behind the other in this process."""
-    from ftkit.ablation_runs import LightningEngine
     from ftkit.library_output import quiet_libraries
+    from ftkit.lightning_engine import LightningEngine
 
     quiet_libraries()
     splits, _ = encoded_splits(task.folder)

@@ -30,9 +30,9 @@ import yaml  # type: ignore[import-untyped]
 
 from contest import write_record
 from demo_corpus import as_tsv, demo_messages
-from ftkit.ablation_runs import LightningEngine
 from ftkit.library_output import quiet_libraries
 from ftkit.lightning_cli import FtkitCLI
+from ftkit.lightning_engine import LightningEngine
 from ftkit.report.charts import data
 from ftkit.report.theme import image
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from jsonargparse import ArgumentParser
 
 from ftkit.jsonargparse_internals import (
+    PlainHelp,
     RefusesEmptyUnknown,
     accept_shell_style,
     class_paths,
@@ -85,3 +87,29 @@ def test_the_type_of_an_option_tells_the_classes_that_it_takes() -> None:
     assert option_type(parser, "zebra") is None
     assert [path.rpartition(".")[2] for path in class_paths(option_type(parser, "kind"))] == ["Kind", "Derived"]
     assert class_paths(float) == class_paths(None) == []
+
+
+def test_help_shows_what_to_write_and_no_types() -> None:
+    def start(name: Path, kind: Literal["a", "b"] | None = None, seed: int = 0, quick: bool = False, from_: str = "x"):
+        """Start.
+
+        Args:
+            name: A :func:`name`.
+            kind: One of ``two``.
+            seed: A number.
+            quick: Whether.
+            from_: Where.
+        """
+
+    parser = ArgumentParser(exit_on_error=False, prog="start", formatter_class=PlainHelp)
+    parser.add_function_arguments(start, as_positional=True)
+    accept_shell_style(parser)
+    usage, *lines = [" ".join(line.split()) for line in parser.format_help().splitlines() if line]
+    assert usage == "usage: start [options] name"
+    assert lines[-5:] == [
+        "name A `name`.",
+        "--kind a|b One of `two`.",
+        "--seed N A number. (default: 0)",
+        "--quick Whether.",
+        "--from FROM Where. (default: x)",
+    ]

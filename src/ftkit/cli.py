@@ -12,13 +12,15 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 from ftkit.commands.short_help import short_help
 from ftkit.errors import EnvironmentFault, ExitCode, FtkitError
-from ftkit.jsonargparse_internals import accept_shell_style
-from ftkit.library_output import quiet_libraries
+from ftkit.jsonargparse_internals import PlainHelp, accept_shell_style
+from ftkit.library_output import check_before_imports, quiet_libraries
 from ftkit.parsing import FtkitParser
 
 LIGHTNING_COMMANDS = {
@@ -149,6 +151,8 @@ def _with_underscores(argument: str) -> str:
 
 
 def _run_lightning(arguments: list[str]) -> None:
+    given = (Path(value) for option, value in pairwise(arguments) if option == "--config")
+    check_before_imports(file for file in given if file.suffix in (".yaml", ".yml"))
     from torch import OutOfMemoryError
 
     from ftkit.lightning_cli import FtkitCLI
@@ -172,7 +176,9 @@ def make_parser(words: Sequence[str] | None) -> FtkitParser:
             every command, for shell completion.
     """
     parser = FtkitParser(
-        prog="ftkit", description="Which way of fine-tuning is worth it, and can the answer be trusted?"
+        prog="ftkit",
+        description="Which way of fine-tuning is worth it, and can the answer be trusted?",
+        formatter_class=PlainHelp,
     )
     parser.add_argument("--version", action="version", version=f"ftkit {version('ftkit')}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -192,6 +198,7 @@ def _add_commands(parser: FtkitParser, commands: Commands, words: Sequence[str] 
         help = command.help if isinstance(command, Command) else f"{GROUPS[name]}: {' | '.join(command)}"
         child = children[name] = FtkitParser(description=help)
         subcommands.add_subcommand(name, child, help=help)
+        child.prog = f"{parser.prog} {name}"
         if not isinstance(command, Command):
             _add_commands(child, command, words and words[1:] if chosen else ())
         elif chosen and command.function:

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, get_args, get_origin
+import re
+from argparse import SUPPRESS, Action
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from jsonargparse._actions import _ActionConfigLoad
 from jsonargparse._subcommands import find_action_and_subcommand, is_branch_key
 from jsonargparse._typehints import get_all_subclass_paths
@@ -35,6 +38,45 @@ class RefusesEmptyUnknown:
             if not value and not is_branch_key(self, key):
                 raise KeyError(f"Option '{key}' is not accepted")
             self._refuse(value, key)
+
+
+_METAVARS = {int: "N", float: "X", Path: "PATH"}
+
+
+class PlainHelp(DefaultHelpFormatter):
+    """Help as people write it: the choices and the default of an option, without Python's types and roles.
+
+    Assumes that the formatter asks these methods for the usage, the values and the text of an argument.
+    """
+
+    def _format_usage(self, usage: str | None, actions: Iterable[Action], groups: Any, prefix: str | None) -> str:
+        positionals = (action for action in actions if not action.option_strings)
+        words = (
+            "COMMAND" if isinstance(one.choices, dict) else self._format_args(one, one.dest) for one in positionals
+        )
+        return f"{'usage: ' if prefix is None else prefix}{' '.join([self._prog, '[options]', *words])}\n\n"
+
+    def _format_args(self, action: Action, default_metavar: str) -> str:
+        kind = getattr(action, "_typehint", None)
+        choices = next((get_args(one) for one in (kind, *get_args(kind)) if get_origin(one) is Literal), ())
+        if choices and action.option_strings:
+            return "|".join(choices)
+        if kind is bool:
+            return "true|false" if action.default else ""
+        return super()._format_args(action, default_metavar)
+
+    def _get_default_metavar_for_optional(self, action: Action) -> str:
+        kind = getattr(action, "_typehint", None)
+        shown = (name for one, name in _METAVARS.items() if one in (kind, *get_args(kind)))
+        return next(shown, super()._get_default_metavar_for_optional(action).rstrip("_"))
+
+    def _format_action_invocation(self, action: Action) -> str:
+        return re.sub(r", --\w+\+ \S+", "", super()._format_action_invocation(action)).rstrip()
+
+    def _get_help_string(self, action: Action) -> str:
+        text = re.sub(r":\w+:`~?\.?(.*?)`", r"`\1`", action.help or "").replace("``", "`")
+        shown = action.option_strings and action.default is not False and action.default not in (None, "", SUPPRESS)
+        return f"{text} (default: %(default)s)" if shown else text
 
 
 def option_names(parser: Any) -> list[str]:

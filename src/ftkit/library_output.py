@@ -1,4 +1,4 @@
-"""Silence library output that helps no user of ftkit's commands; nothing heavy is imported for it."""
+"""Silence library output that helps no user, and say what takes long instead; nothing heavy is imported for it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+
+from ftkit.config_files import read_config
 
 # Advertisements, notes that Lightning's own code causes, and what a command says better itself.
 _WARNINGS = (
@@ -42,6 +46,23 @@ def quiet_imports() -> None:
     """Silence what libraries print when they are imported."""
     for name, said in _LOGGED_AT_IMPORT.items():
         logging.getLogger(name).addFilter(_Without(said))
+
+
+def say_imports() -> None:
+    """Say on standard error that PyTorch and Lightning are imported, which takes seconds, unless they already are."""
+    if "torch" not in sys.modules:
+        print("importing PyTorch and Lightning ...", file=sys.stderr, flush=True)
+
+
+def check_before_imports(configs: Iterable[Path]) -> None:
+    """Refuse config files that cannot be read, then say that PyTorch is imported.
+
+    Raises:
+        InputError: A file is missing, not UTF-8, not YAML, or not a mapping.
+    """
+    for config in configs:
+        read_config(config)
+    say_imports()
 
 
 def quiet_libraries() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -59,6 +60,23 @@ def need_newest_run() -> Path:
         raise InputError("there is no run", file=RUNS, fix="train with `ftkit fit`, or name a run's folder")
     print(f"notice: using the newest run, {folder}", file=sys.stderr)
     return folder
+
+
+def read_result(file: Path) -> dict[str, Any]:
+    """Read the ``result.json`` of a run.
+
+    Raises:
+        InputError: The file is damaged, or of another format.
+        OSError: It cannot be read.
+    """
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is damaged: {error}", file=file, fix="move it away, or train again") from error
+    if not isinstance(result, dict):
+        raise InputError("is damaged: it is no object", file=file, got=result, fix="move it away, or train again")
+    refuse_other_format(result.get("format"), file)
+    return result
 
 
 def refuse_other_format(found: Any, file: str | Path, line: int | None = None) -> None:

@@ -116,7 +116,7 @@ def test_the_time_left_is_that_of_the_runs_made_so_far(
 def test_a_sweep_ends_with_its_table_also_when_a_row_failed(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ftkit.ablation_runs.LightningEngine", lambda on_step: FakeEngine())
+    monkeypatch.setattr("ftkit.lightning_engine.LightningEngine", lambda on_step: FakeEngine())
     out = tmp_path / "out"
     with pytest.raises(TrainingFailed):
         ablation_run(folder, out=out)

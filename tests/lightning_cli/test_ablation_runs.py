@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from run_files import FILES, contents, files_in
 
-from ftkit import ablation_runs
+from ftkit import lightning_engine
 from ftkit.ablation.sweep import read_sweep
-from ftkit.ablation_runs import LightningEngine
 from ftkit.cli import main
 from ftkit.errors import InputError
+from ftkit.lightning_engine import LightningEngine
 from ftkit.storage import key_of
 
 
@@ -71,7 +71,7 @@ def test_what_identifies_a_cell(ablation: Path, tmp_path: Path, monkeypatch: pyt
     assert key_of(engine.identity(configs, 123)) == key_of(first)
     assert json.loads(json.dumps(first)) == json.loads(json.dumps(engine.identity(configs, 123)))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ablation_runs, "RUNS", "elsewhere")
+    monkeypatch.setattr(lightning_engine, "RUNS", "elsewhere")
     assert engine.identity(configs, 123) == first
     assert "elsewhere" not in json.dumps(first)
     assert str(first["config"]["model"]["init_args"]["pooling"]) == "mean"
@@ -86,7 +86,7 @@ def test_what_identifies_a_cell(ablation: Path, tmp_path: Path, monkeypatch: pyt
     copy.write_text(messages.read_text() + "ham\tone more\n")
     changed.append(engine.identity([configs[0], other], 123))
     assert changed[-1]["data"] != first["data"]
-    monkeypatch.setattr(ablation_runs, "code_sha256", lambda: "other code")
+    monkeypatch.setattr(lightning_engine, "code_sha256", lambda: "other code")
     changed.append(engine.identity(configs, 123))
     assert len({key_of(identity) for identity in [first, *changed]}) == 5
     assert list(tmp_path.glob("elsewhere*")) == []  # nothing is written

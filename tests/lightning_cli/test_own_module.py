@@ -10,9 +10,9 @@ import pytest
 import torch
 from run_files import Ftkit
 
-from ftkit.ablation_runs import LightningEngine
 from ftkit.cli import main
 from ftkit.errors import ExitCode, FtkitError
+from ftkit.lightning_engine import LightningEngine
 
 
 def test_a_module_of_ones_own_gets_the_same_care(plain: Ftkit, tmp_path: Path) -> None:

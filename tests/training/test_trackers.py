@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ftkit.ablation_runs import LightningEngine
 from ftkit.cli import main
+from ftkit.lightning_engine import LightningEngine
 
 TRACKERS = Path(__file__).parents[2] / "configs" / "trackers"
 RUNS = ("01_base", "02_other")

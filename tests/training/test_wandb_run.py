@@ -16,7 +16,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
 
 from ftkit import wandb_settings
-from ftkit.ablation_runs import LightningEngine
+from ftkit.lightning_engine import LightningEngine
 from ftkit.training.wandb_run import WandbRun
 from ftkit.wandb_settings import mode
 

@@ -42,7 +42,7 @@ def ablation_run(
         TrainingFailed: A row failed; the others were run. The message names the failed ones.
         EnvironmentFault: The output folder is taken or cannot be written, or no row could be run at all.
     """
-    from ftkit.ablation_runs import Ablation  # with Lightning, which the other commands do not need
+    from ftkit.ablation_runs import Ablation
 
     ablation = Ablation(folder, overlay or (), rows, out)
     failure = None

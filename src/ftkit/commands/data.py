@@ -6,6 +6,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ftkit.library_output import check_before_imports
+
 START, END = "⟦", "⟧"  # around supervised tokens
 _RUN = 4  # so many equal tokens are written as one with their number
 
@@ -29,6 +31,7 @@ def data_show(config: list[Path], example: int = 0) -> str:
     from ftkit.library_output import quiet_lightning
 
     quiet_lightning()
+    check_before_imports(config)
     from ftkit.classifier.data import TextClassificationDataModule
     from ftkit.classifier.text_classifier import TextClassifier
     from ftkit.errors import InputError

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ftkit.library_output import check_before_imports
+
 
 def doctor(configs: list[Path]) -> None:
     """Check a training on one batch: supervised tokens, padding, gradients, checkpoints, memory.
@@ -15,6 +17,7 @@ def doctor(configs: list[Path]) -> None:
         FtkitError: A config, the data or the model cannot be used.
         TrainingFailed: A check failed.
     """
+    check_before_imports(configs)
     from ftkit.doctor import examine
     from ftkit.errors import TrainingFailed
     from ftkit.library_output import quiet_lightning

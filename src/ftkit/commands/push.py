@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ftkit.errors import EnvironmentFault, InputError
-from ftkit.run_folder import CONFIG_FILE, RESULT_FILE, need_newest_run
+from ftkit.library_output import say_imports
+from ftkit.run_folder import CONFIG_FILE, RESULT_FILE, need_newest_run, read_result
 
 _LOCAL_PATH = re.compile(r"(?<![\w.:/])~?/(?:[\w.@+-]+/)+([\w.@+-]+)")
 _READABLE = ("*.json", "*.yaml", "*.md")
@@ -64,6 +65,8 @@ def write_repository(run: Path, repo: str, folder: Path, merge: bool, license: s
     Raises:
         InputError: The run is not complete.
     """
+    result = _result(run)
+    say_imports()
     from ftkit.commands.runs import class_of
     from ftkit.serving.prompts import template_to_push
     from ftkit.storage import atomic_write, make_folder
@@ -71,7 +74,6 @@ def write_repository(run: Path, repo: str, folder: Path, merge: bool, license: s
     from ftkit.training.generative import GenerativeModule
     from ftkit.training.model_card import model_card
 
-    result = _result(run)
     kind = class_of(run)
     generative = issubclass(kind, GenerativeModule)
     if merge and not generative:
@@ -148,8 +150,6 @@ def _need_token() -> None:
 
 
 def _result(run: Path) -> dict[str, Any]:
-    from ftkit.training.recorder import read_result
-
     file = run / RESULT_FILE
     train = "train with `ftkit fit`, then `ftkit test`"
     try:

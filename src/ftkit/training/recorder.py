@@ -15,11 +15,10 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from ftkit.errors import InputError
 from ftkit.results.duplicates import duplicates_line
 from ftkit.results.predictions import write_predictions
 from ftkit.results.preferences import TIE, is_preference
-from ftkit.run_folder import FORMAT, RESULT_FILE, examples_file, predictions_file, refuse_other_format
+from ftkit.run_folder import FORMAT, RESULT_FILE, examples_file, predictions_file, read_result
 from ftkit.storage import atomic_write
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.environment import hardware, versions
@@ -172,23 +171,6 @@ class RunRecorder(L.Callback):
                 examples.write(Path(trainer.default_root_dir) / examples_file(split))
             self.evaluated[split] = self.result.setdefault("splits", {})[split] = _figures(labels, predictions)
         _write(trainer, self.result)
-
-
-def read_result(file: Path) -> dict[str, Any]:
-    """Read what a run recorded.
-
-    Raises:
-        InputError: The file is damaged, or of another format.
-        OSError: It cannot be read.
-    """
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"is damaged: {error}", file=file, fix="move it away, or train again") from error
-    if not isinstance(result, dict):
-        raise InputError("is damaged: it is no object", file=file, got=result, fix="move it away, or train again")
-    refuse_other_format(result.get("format"), file)
-    return result
 
 
 def add_to_result(trainer: L.Trainer, **facts: Any) -> None:
