@@ -66,7 +66,7 @@ def test_it_is_shown(gguf_file: Path) -> None:
     assert facts.weight_files == {"tiny.gguf": gguf_file.stat().st_size}
     page = model_show(str(gguf_file))
     assert "float32 once unpacked; tensors in the file: 38 F32" in page
-    assert "licence: mit" in page
+    assert "license: mit" in page
     assert "nf4" not in page
 
 

@@ -20,7 +20,7 @@ from ftkit.hub import commit_of, load_pretrained, repository_cache
 
 
 class Gated:
-    """A class whose repository wants a licence to be accepted, as transformers reports it."""
+    """A class whose repository wants a license to be accepted, as transformers reports it."""
 
     @classmethod
     def from_pretrained(cls, name: str, **options: Any) -> None:
@@ -30,7 +30,7 @@ class Gated:
             raise OSError(f"You are trying to access a gated repo.\n{name}") from error
 
 
-def test_a_gated_model_names_its_licence_and_the_token() -> None:
+def test_a_gated_model_names_its_license_and_the_token() -> None:
     with pytest.raises(UnavailableError) as caught:
         load_pretrained(Gated, "meta/gated")
     assert "meta/gated is gated" in str(caught.value)

@@ -249,7 +249,7 @@ def _explained(error: Exception, name: str, local: bool, cached_only: bool) -> E
     if isinstance(error, GatedRepoError) or isinstance(error.__cause__, GatedRepoError):
         return UnavailableError(
             f"{name} is gated",
-            fix=f"accept its licence at https://huggingface.co/{name} and set HF_TOKEN, or `hf auth login`",
+            fix=f"accept its license at https://huggingface.co/{name} and set HF_TOKEN, or `hf auth login`",
         )
     if isinstance(error, OSError) and (cached_only or isinstance(error.__cause__, LocalEntryNotFoundError)):
         return not_cached(name)

@@ -165,21 +165,21 @@ def test_the_page_has_a_section_for_each_question(demo: ModelFacts) -> None:
     page = to_text(demo, None, 8)
     sections = {section.splitlines()[0].partition(":")[0]: section for section in page.split("\n\n")}
     assert list(sections) == [
-        demo.name, "Parameters by part", "Memory to answer", "Memory to train", "Licence and access", "Prompt format",
+        demo.name, "Parameters by part", "Memory to answer", "Memory to train", "License and access", "Prompt format",
         "LoRA",
     ]  # fmt: skip
     assert f"weights in float32 {4 * demo.total / 1e6:>13.1f} MB" in sections["Memory to answer"]
     assert page.endswith("\n")
 
 
-def test_the_card_tells_licence_and_gate(tmp_path: Path, demo: ModelFacts) -> None:
+def test_the_card_tells_license_and_gate(tmp_path: Path, demo: ModelFacts) -> None:
     (tmp_path / "README.md").write_text(
         "---\nlicense: gemma\nextra_gated_prompt: agree\nbase_model: a/b\n---\n# Card\n"
     )
     card = read_card_header(tmp_path)
     assert (card["license"], card["base_model"]) == ("gemma", "a/b")
     page = to_text(ModelFacts(**{**demo.__dict__, "card": card}), None, 8)
-    assert "licence: gemma" in page
+    assert "license: gemma" in page
     assert "gated: yes" in page
     for damaged in ("# no header", "---\n[broken\n---\n", ""):
         (tmp_path / "README.md").write_text(damaged)

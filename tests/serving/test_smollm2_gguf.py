@@ -47,7 +47,7 @@ def test_it_is_shown(smollm2: str) -> None:
     page = model_show(smollm2)
     assert "134,515,008" in page
     assert "210 Q4_1, 61 F32, 1 Q8_0" in page
-    assert "licence: apache-2.0" in page
+    assert "license: apache-2.0" in page
     assert "[<|im_start|> 1]" in page
 
 

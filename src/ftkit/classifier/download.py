@@ -1,7 +1,7 @@
 """Download the SMS Spam Collection from its public archive; it is checked before it is kept.
 
 Almeida, T. and Hidalgo, J. (2011), SMS Spam Collection, UCI Machine Learning Repository, data set 228,
-https://doi.org/10.24432/C5CC84, licence CC BY 4.0.
+https://doi.org/10.24432/C5CC84, license CC BY 4.0.
 """
 
 from __future__ import annotations

@@ -20,22 +20,22 @@ def ablation_run(
     search: Path | None = None,
     set: list[str] | None = None,
 ) -> None:
-    """Run the rows of an ablation that are not done yet, and print the table of all that are.
+    """Run the rows of an ablation that are not done yet, and print the table of those that are.
 
     Args:
         folder: A folder with base.yaml and rows/.
-        overlay: Config files laid between the base and each row, such as demo.yaml.
+        overlay: Config files applied between the base and each row, such as demo.yaml; repeat it for several.
         rows: The rows to run, such as 1-5,10; all of them if not given.
         seeds: The seeds to run each row with, such as 123,124; if not given, the seed_everything of base.yaml or of an
             overlay, or else 123.
         out: Where the results go; runs/FOLDER if not given.
-        force: Run the rows again even if they are done.
-        executor: Make the runs one after the other in this process, or spread them by Ray: over the cluster that
+        force: Run rows again even if they are done.
+        executor: Make the runs one after the other in this process, or distribute them with Ray: over the cluster that
             RAY_ADDRESS names, or else over this machine's processors.
-        search: A file with settings that are tried for each row, the best of which is chosen on validation; search.yaml
-            in FOLDER, if there is one, if not given.
-        set: Values that are tried of one option, such as model.init_args.optimizer.init_args.lr=1e-4,3e-4,1e-3; also
-            repeated.
+        search: A file of settings to try for each row; the best is chosen on validation. By default search.yaml in
+            FOLDER, if it exists.
+        set: Values to try for one option, such as model.init_args.optimizer.init_args.lr=1e-4,3e-4,1e-3; repeat it for
+            several options.
 
     Raises:
         InputError: A file or option is wrong; nothing was run.
@@ -84,7 +84,7 @@ def ablation_table(directory: Path, format: Format = "text", timing: bool = True
         directory: The output folder of `ftkit ablation run`.
         format: For a terminal, as Markdown, as unrounded CSV or JSON, or as CSV in which a spreadsheet takes no cell
             for a formula.
-        timing: With what differs from run to run: seconds, memory, checkpoint size and the front made of them.
+        timing: Show what differs from run to run: seconds, memory, checkpoint size and the Pareto front.
         reference: The number of the row to compare with; the first row if not given.
     """
     from ftkit.ablation.analysis import analyse  # with scipy, which only tables and reports need
@@ -136,10 +136,10 @@ def ablation_add(
         directory: The output folder of `ftkit ablation run`.
         row: Number and name of the row, such as 40_trainer.
         predictions: Its prediction file over the test examples of the ablation.
-        costs: A YAML file with what it cost: seconds, peak_memory_mb, trainable_parameters, checkpoint_mb, device,
-            machine, base_model, made_with; any of them.
+        costs: A YAML file of its costs, any of: seconds, peak_memory_mb, trainable_parameters, checkpoint_mb, device,
+            machine, base_model, made_with.
         seed: The seed whose runs it is compared with; the first one that is done if not given.
-        question: What the row asks.
+        question: The question that the row answers.
     """
     from ftkit.ablation.external import add_external_run
 

@@ -39,14 +39,14 @@ def audit_command(
     examples: Path | None = None,
     **options: Any,
 ) -> Audit:
-    """Find examples that a data set has more than once; count labels, empty texts and lengths.
+    """Find examples that occur more than once in a data set; count labels, empty texts and lengths.
 
     Args:
         config: The config files that `ftkit fit` would be given, in the same order; none with `--train`.
         json: Print JSON, with all pairs.
         html: Write a page with the pairs side by side to this file.
-        examples: Write the test examples, or without any those of val, with their duplicates and texts to this file
-            (.tsv), for `ftkit evaluate --examples`.
+        examples: Write the test examples (those of val if there is no test split), with their duplicates and texts,
+            to this file (.tsv), for `ftkit evaluate --examples`.
         **options: Those of :func:`audit`.
     """
     found = audit(*(config or ()), **options)
@@ -68,7 +68,7 @@ def audit(
     columns: dict[str, str | int] | None = None,
     threshold: float = 0.6,
 ) -> Audit:
-    """Find examples that a data set has more than once; count labels, empty texts and lengths.
+    """Find examples that occur more than once in a data set; count labels, empty texts and lengths.
 
     Args:
         *config: The config files of a run, as for ``ftkit fit``; or else name the data:

@@ -18,7 +18,7 @@ def data_show(config: list[Path], example: int = 0) -> str:
     Of a classifier, whose target is the label, the pooled positions are marked.
 
     Args:
-        config: The config files of the run, as for fit.
+        config: The config files that `ftkit fit` would be given, in the same order.
         example: Which example of the train split, counted from 0.
 
     Returns:

@@ -39,7 +39,7 @@ def evaluate_command(
         unrounded: Print all digits.
         json: Print JSON, always with all digits.
         markdown: Print Markdown.
-        html: Write a page with plots to this file, with `--against` also what changed, example by example.
+        html: Write a page with plots to this file; with `--against`, also what changed, example by example.
         changes: Write what changed, example by example, to this file (.tsv).
         **options: Those of :func:`ftkit.report.evaluate.evaluate`.
 

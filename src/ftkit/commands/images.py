@@ -47,8 +47,8 @@ def prepare(
         target: The folder to write.
         size: Width and height of the results, in pixels.
         background: The color behind transparency: a name or #RRGGBB.
-        skip_bad: Exit with 0 although some images cannot be used; they are listed either way.
-        workers: How many images are decoded at a time; one for each CPU core if not given.
+        skip_bad: Exit with 0 even if some images cannot be used; they are listed either way.
+        workers: How many images are decoded at a time; one per CPU core if not given.
 
     Raises:
         InputError: An option or folder cannot be used, or an image is bad and `skip_bad` is not given.

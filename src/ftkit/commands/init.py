@@ -13,7 +13,7 @@ from ftkit.storage import disk_faults
 
 
 def init(folder: Path, from_: str = "classifier") -> str:
-    """Write an ablation to begin with: commented configs and data that run offline on tiny models, on a CPU.
+    """Write an ablation to start from: commented configs and data that run offline on tiny models, on a CPU.
 
     Args:
         folder: A new folder, or an empty one.

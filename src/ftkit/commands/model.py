@@ -13,7 +13,7 @@ def model_show(model: str, revision: str | None = None, rank: int = 8) -> str:
         rank: Rank of the LoRA adapters in the estimates.
 
     Returns:
-        Architecture and checkpoint, parameters by part, memory, licence, prompt format and LoRA targets.
+        Architecture and checkpoint, parameters by part, memory, license, prompt format and LoRA targets.
     """
     from ftkit.errors import at_least
 

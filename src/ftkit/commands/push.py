@@ -28,12 +28,12 @@ def push(
     The access token comes from the environment variable HF_TOKEN or from `hf auth login`, never from an option.
 
     Args:
-        run: The run's folder; the newest run below runs if only one word is given.
-        repo: The repository, as USER/NAME; it is created if need be.
+        run: The run's folder; the newest run in runs/ if left out.
+        repo: The repository, as USER/NAME; it is created if it does not exist.
         dry_run: Write the repository into this folder instead of uploading it.
         merge: Upload a generative model with its adapters merged into its weights; otherwise the adapters alone.
-        private: Create the repository as a private one.
-        license: The hub's word for the licence of the result, such as apache-2.0.
+        private: Create the repository as private.
+        license: The hub's identifier of the result's license, such as apache-2.0.
 
     Raises:
         InputError: The run is not complete, or the name or the folder cannot be used.

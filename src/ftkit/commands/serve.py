@@ -36,22 +36,21 @@ def serve(
     the environment variable FTKIT_API_KEY.
 
     Args:
-        model: A run folder, a folder in transformers format (or an adapter's), a GGUF file, a hub id, or demo; the
-            newest run below runs if not given.
+        model: A run folder, a folder in transformers format (or an adapter's), a GGUF file, a hub id, or demo; by
+            default the newest run in runs/.
         host: The address to listen on.
         port: The port; 0 takes a free one.
         name: The name that clients use; the model's own if not given.
         revision: Hub revision.
         adapter: A folder with a LoRA adapter to put on the model.
-        quantization: Load the weights in 8 or 4 bits; not for a GGUF file, which is dequantized.
-        dtype: Precision of what is not quantized; auto is the checkpoint's own, and float32 on a CPU.
-        device_map: auto spreads the model over the GPUs there are, but a run takes the first; or one device, such as
-            cpu.
+        quantization: Load the weights in 8 or 4 bits; not for a GGUF file, which is dequantized anyway.
+        dtype: Precision of the other weights; auto is the checkpoint's own, but float32 on a CPU.
+        device_map: auto spreads a model over all GPUs, and puts a run on the first; or one device, such as cpu.
         batch_size: Largest number of answers generated, or texts classified, at a time.
         max_new_tokens: Largest number of tokens that a request may ask for.
         queue: Largest number of waiting answers. Beyond it requests get 503 with Retry-After; a request larger than
             the queue gets 400.
-        timeout: Seconds for one answer, waiting included.
+        timeout: Seconds for one answer, including waiting.
     """
     at_least(1, batch_size=batch_size, max_new_tokens=max_new_tokens, queue=queue)
     if not 0 <= port <= 65535:

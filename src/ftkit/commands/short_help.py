@@ -6,7 +6,7 @@ usage: ftkit {command} [options]
 {help}
 
 Configuration
-  --config FILE                      a config file; repeat it, and the later one wins
+  --config FILE                      a config file; repeat it for several, later ones win
   --print_config                     print the resulting configuration and exit
   --model CLASS                      TextClassifier, GPT2Classifier, CausalLMSFT, VLMSFT, VLMDPO, VLMYesNo, or your own
   --data CLASS                       TextClassificationDataModule, SpamDataModule, TextDataModule, VLMDataModule, ...
@@ -20,7 +20,7 @@ Model: --model.help CLASS lists the options of a class
 _FIT = """\
   --model.lora_rank N                rank of the LoRA adapters
   --model.optimizer CLASS            such as AdamW; --model.optimizer.lr RATE
-  --model.scheduler NAME             such as linear or cosine; --model.warmup SHARE
+  --model.scheduler NAME             such as linear or cosine; --model.warmup FRACTION
 """
 _DATA = """\
 
@@ -36,9 +36,9 @@ Training
   --trainer.accumulate_grad_batches N
   --trainer.gradient_clip_val X
   --model_selection best|last        the checkpoint that is kept as the model (last)
-  --monitor METRIC                   what decides which is best (val/loss)
-  --early_stopping.patience N        stop when it gets no better
-  --resume                           go on from the newest checkpoint
+  --monitor METRIC                   the metric that decides which is best (val/loss)
+  --early_stopping.patience N        stop after N validations without improvement
+  --resume                           continue from the newest checkpoint
 """
 _EVALUATION = """\
 
@@ -53,7 +53,7 @@ Machine and output
   --trainer.accelerator cpu|gpu|auto
   --trainer.devices N                how many of them
   --trainer.precision bf16-mixed     16-mixed, 32-true, ...
-  --trainer.fast_dev_run true        one batch of everything, and nothing is kept
+  --trainer.fast_dev_run true        run one batch of every stage and keep nothing
   --matmul_precision high            faster products of float32 matrices
 
 Everything else: ftkit {command} --help_all

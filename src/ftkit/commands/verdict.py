@@ -32,7 +32,7 @@ def verdict_command(
         difference: To plan: the true difference in accuracy.
         disagreement: To plan without sides: the share of examples that only one of the two gets right.
         seed_sd: To plan without sides: the standard deviation of the difference between seeds.
-        power: To plan: the probability of finding the difference.
+        power: To plan: the probability of finding the difference, if there is one.
         **options: Those of :func:`ftkit.report.verdict.verdict`.
 
     Raises:

@@ -49,7 +49,7 @@ class ModelFacts:
         linear: Parameters of the linear layers that quantization reaches.
         tied: Whether the output head shares the embeddings' weight.
         lora_targets: The layers that ``trainable: lora`` would adapt, and the parameters that rank 1 adds.
-        card: The header of the model card (licence, gating, base model), or nothing.
+        card: The header of the model card (license, gating, base model), or nothing.
         packed: Number of tensors of a GGUF file by their type; nothing for other checkpoints.
     """
 
@@ -178,7 +178,7 @@ def read_gguf_facts(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
 
     Returns:
         Number of tensors by their type, such as ``{"Q4_1": 210, "F32": 61}``, most frequent first; and of what the
-        header of a model card would hold, the licence, as far as the file names it.
+        header of a model card would hold, the license, as far as the file names it.
     """
     from gguf import GGUFReader
 

@@ -20,7 +20,7 @@ def to_text(facts: ModelFacts, tokenizer: Any | None, rank: int) -> str:
         rank: Rank of the LoRA adapters in the estimates.
 
     Returns:
-        Architecture and checkpoint, parameters by part, memory, licence, prompt format and LoRA targets.
+        Architecture and checkpoint, parameters by part, memory, license, prompt format and LoRA targets.
     """
     training = "Memory to train: weights, gradients and AdamW's moments; activations come on top (batch x length)"
     targets = ", ".join(facts.lora_targets[0]) or "nothing: the model has no language head"
@@ -29,7 +29,7 @@ def to_text(facts: ModelFacts, tokenizer: Any | None, rank: int) -> str:
         ["Parameters by part", *_parameters(facts)],
         ["Memory to answer", *_needs(inference_needs(facts))],
         [training, *_needs(training_needs(facts, rank))],
-        ["Licence and access", *_licence(facts.card)],
+        ["License and access", *_license(facts.card)],
         ["Prompt format", *_prompt(tokenizer)],
         ["LoRA", f"  adapts {targets}"],
     ]
@@ -67,13 +67,13 @@ def _needs(needs: list[Need]) -> list[str]:
     return [f"  {need.way:<24} {decimal(need.size):>10}   {need.formula}" for need in needs]
 
 
-def _licence(card: dict[str, Any]) -> list[str]:
+def _license(card: dict[str, Any]) -> list[str]:
     if not card:
         return ["  not known: no model card here"]
     name = card.get("license_name") or card.get("license") or "the card names none"
     gated = any(str(key).startswith("extra_gated") for key in card)
-    lines = [f"  licence: {name}" + (f" ({card['license_link']})" if card.get("license_link") else "")]
-    lines.append(f"  gated: {'yes, its licence must be accepted on the hub' if gated else 'the card names no gate'}")
+    lines = [f"  license: {name}" + (f" ({card['license_link']})" if card.get("license_link") else "")]
+    lines.append(f"  gated: {'yes, its license must be accepted on the hub' if gated else 'the card names no gate'}")
     if card.get("base_model"):
         lines.append(f"  made from: {card['base_model']}")
     return lines

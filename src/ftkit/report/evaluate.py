@@ -62,21 +62,21 @@ def evaluate(
         files: One prediction file or several: TSV, CSV, JSON lines (also gzipped) or Parquet.
         against: A prediction file for the same examples, to compare every other file with.
         positive: The positive class, for example yes. Default: the one that the score column names, or the usual one.
-            Of three and more classes: set this one against the rest, as a yes/no question.
+            With three or more classes: evaluate this one against the rest, as a yes/no question.
         threshold_from: A validation file to choose a threshold on, or a threshold saved before (.json).
-        threshold_metric: What the chosen threshold makes best; balanced_accuracy if not given.
+        threshold_metric: What the chosen threshold maximizes; balanced_accuracy if not given.
         costs: Cost of a false positive and of a false negative, such as [1,5]: choose the cheapest threshold
             instead.
-        slice: A column: report each of its values on its own, too.
+        slice: A column: also report each of its values on its own.
         beta: Weight of recall over precision in F-beta.
         level: Confidence of the intervals.
-        seed: Seed of the draws that intervals are made of.
-        normalize_labels: Ignore how labels and answers are spelled: case, width, surrounding punctuation and blanks,
-            1.0 for 1, marks of a chat template; where yes and no are the classes, true and 1 also mean yes.
+        seed: Seed of the draws that intervals are computed from.
+        normalize_labels: Ignore how labels and answers are spelled: case, width, surrounding punctuation
+            and blanks, 1.0 for 1, marks of a chat template; if the classes are yes and no, true and 1 mean yes.
         digits: Decimals in texts, None for all.
-        examples: What is known of the examples, the ``examples-test.tsv`` of a run or what ``ftkit data audit
-            --examples`` wrote: report accuracies and comparisons without those that have a duplicate in train. Default:
-            what lies beside the files in their run folders.
+        examples: The ``examples-test.tsv`` of a run or the output of ``ftkit data audit --examples``: also report
+            accuracies and comparisons without examples that have a duplicate in train. Default: the file in the
+            run folder of each prediction file.
 
     Returns:
         The evaluation: ``print`` shows its report, a notebook too; ``reports`` holds the figures of each file,

@@ -84,7 +84,7 @@ def verdict(
     tries: tuple[int, int] | None = None,
     normalize_labels: bool = False,
 ) -> Verdict:
-    """Say whether A is better than B, worse, equivalent, or nothing of it is shown.
+    """Say whether A is better than B, worse, equivalent, or none of these is shown.
 
     The exact test for a fixed number of examples is used where it is known that the whole split was answered once: in
     run folders and rows, and where ``planned_n`` says it. Else, and if ``growing``, a test that stays valid however
@@ -93,14 +93,14 @@ def verdict(
     Args:
         a: A prediction file, a run folder, or a row of an output folder such as OUT/05_lora: all its finished seeds.
         b: The same for the other side.
-        margin: Differences in accuracy below this do not matter: ask whether the two are equivalent.
+        margin: Differences in accuracy below this do not matter: test whether the two are equivalent.
         minimal_effect: Better and worse need an interval that excludes smaller differences than this.
-        comparisons: How many verdicts are asked together: each is made at 5% divided by this.
-        planned_n: How many examples were planned before the first answer; both files must have so many.
-        planned_seeds: How many seeds were planned before the first verdict; both sides must have so many. Else the
-            level is divided by seeds * (seeds - 1), so that seeds may be added and asked about again.
-        growing: The examples of run folders, too, may become more and be asked about again.
-        tries: How many settings were tried for A and for B, such as [5,1], where no ledger knows.
+        comparisons: How many verdicts you ask for together: each is made at 5% divided by this.
+        planned_n: How many examples were planned before the first answer; both files must have that many.
+        planned_seeds: How many seeds were planned before the first verdict; both sides must have that many.
+            Otherwise the level is divided by seeds * (seeds - 1), so that you may add seeds and ask again.
+        growing: You may add examples to run folders, too, and ask again.
+        tries: How many settings were tried for A and for B, such as [5,1], if no ledger counts them.
         normalize_labels: Ignore how labels and answers are spelled, as in `ftkit evaluate`.
 
     Raises:

@@ -24,7 +24,7 @@ class CardFacts:
         contents: What the repository holds, in words.
         library: The hub's word for what loads it: ``ftkit``, ``peft`` or ``transformers``.
         tags: Further tags.
-        license: The hub's word for the licence; None says nothing.
+        license: The hub's word for the license; None says nothing.
         metric: What is counted as right, in words.
     """
 
