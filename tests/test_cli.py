@@ -271,7 +271,7 @@ def test_the_short_help_fits_on_a_screen_and_names_options_that_there_are(
         shown = capsys.readouterr().out
         assert shown.startswith(f"usage: ftkit {command} [options]\n\n{cli.LIGHTNING_COMMANDS[command]}\n")
         assert len(shown.splitlines()) <= 60
-        assert max(map(len, shown.splitlines())) <= 120
+        assert max(map(len, shown.splitlines())) <= 100
         assert "--model.help CLASS" in shown
     named = set(re.findall(r"--[a-z][\w.]+", shown)) - {"--model.help", "--data.help", "--help_all"}
     monkeypatch.setattr(cli, "_run_lightning", lambda arguments: FtkitCLI(arguments))

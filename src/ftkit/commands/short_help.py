@@ -8,12 +8,14 @@ usage: ftkit {command} [options]
 Configuration
   --config FILE                      a config file; repeat it for several, later ones win
   --print_config                     print the resulting configuration and exit
-  --model CLASS                      TextClassifier, GPT2Classifier, CausalLMSFT, VLMSFT, VLMDPO, VLMYesNo, or your own
-  --data CLASS                       TextClassificationDataModule, SpamDataModule, TextDataModule, VLMDataModule, ...
+  --model CLASS                      TextClassifier, GPT2Classifier, CausalLMSFT, VLMSFT, VLMDPO,
+                                     VLMYesNo, or your own
+  --data CLASS                       TextClassificationDataModule, SpamDataModule, TextDataModule,
+                                     VLMDataModule, or your own
   --seed_everything N                the seed (123)
 
 Model: --model.help CLASS lists the options of a class
-  --model.base_model NAME            a hub id, a folder in transformers format, a GGUF file, or demo
+  --model.base_model NAME            a hub id, a folder, a GGUF file, or demo
   --model.trainable all|lora|...     which parameters are trained
   --model.quantization 8bit|nf4      quantize the frozen weights
 """
