@@ -161,3 +161,10 @@ def test_an_encoder_is_pooled_as_an_encoder(configured: Any, tmp_path: Path, cac
         alone = [tiny_encoder("bert")(ids[row : row + 1, : int(length[row])])[0][0, 0] for row in (0, 1)]
     np.testing.assert_allclose(model.inputs({"input_ids": ids, "length": length}), torch.stack(alone), atol=1e-5)
     assert FrozenFeatureClassifier("demo").pooling == "last_real"
+
+
+def test_random_weights_of_a_size_on_the_hub_need_its_tokenizer_alone() -> None:
+    model = FrozenFeatureClassifier("hub", size="small", weights="random", seed=1)
+    assert (model.base_files.model, model.base_files.tokenizer.name) == (None, "openai-community/gpt2")
+    assert (model.load_config().n_layer, model.context_length) == (12, 1024)
+    assert model.base_options["size"] == "small"

@@ -43,6 +43,11 @@ def trainer(**options: Any) -> L.Trainer:
     )
 
 
+def test_the_hub_needs_a_size() -> None:
+    with pytest.raises(InputError, match=r"size: the hub has four sizes; fix: choose one of small, medium, large, xl"):
+        GPT2Classifier(base_model="hub", size=None)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [{}, {"weights": "random"}, {"weights": "random_transformers"}, {"trainable": "lora"},

@@ -12,19 +12,20 @@ from torch import nn
 
 from ftkit.errors import ExitCode, InputError, UnavailableError
 from ftkit.models import gpt2
-from ftkit.models.gpt2 import SIZES, load_tokenizer, locate, tokenizer_name
-from ftkit.models.loading import load_body
+from ftkit.models.base_model import locate_processor
+from ftkit.models.gpt2 import SIZES, locate
+from ftkit.models.loading import load_body, load_config, load_tokenizer
 
 PARAMETERS = {"small": 124_439_808, "medium": 354_823_168, "large": 774_030_080, "xl": 1_557_611_200}
 
 
-def load(source: str, weights: Any = "pretrained", dropout: float = 0.0, size: Any = None) -> Any:
-    return load_body(locate(source, size), gpt2.load_config(source, size, None), weights, None, dropout)
+def load(folder: str, weights: Any = "pretrained", dropout: float = 0.0) -> Any:
+    return load_body(folder, load_config(folder), weights, None, dropout)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_sizes_are_openais(size) -> None:
-    config = gpt2.load_config("hub", size, None)
+    config = gpt2.published_config(size)
     with torch.device("meta"):
         model = gpt2.GPT2Model(config)
     assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[size]
@@ -33,19 +34,15 @@ def test_the_sizes_are_openais(size) -> None:
 
 
 def test_a_folder_holds_one_model_or_one_folder_a_size(gpt2_folder: Path, tmp_path: Path) -> None:
-    assert locate(str(gpt2_folder), None) == str(gpt2_folder)
-    assert tokenizer_name(str(gpt2_folder), None) == str(gpt2_folder)
     shutil.copytree(gpt2_folder, tmp_path / "medium")
     assert locate(str(tmp_path), "medium") == str(tmp_path / "medium")
-    assert tokenizer_name(str(tmp_path), "medium") == str(tmp_path / "medium")
-    (tmp_path / "tokenizer").mkdir()
-    assert tokenizer_name(str(tmp_path), "medium") == str(tmp_path / "tokenizer")
+    assert locate("demo", "medium") == str(Path(locate("demo", "small")).with_name("medium"))
+    assert locate_processor(locate("demo", "medium")) == str(Path(locate("demo", "medium")).with_name("tokenizer"))
 
 
 @pytest.mark.parametrize(
     ("source", "size", "message"),
     [
-        ("hub", None, r"size: the hub has four sizes .*choose one of small, medium, large, xl"),
         ("/nowhere", "small", r"base_model: no such folder \(got '/nowhere'\)"),
         ("EMPTY", "small", r"holds no config.json, neither itself nor in a folder small"),
         ("FOLDER", "small", r"size: holds 3 layers x 32, but size small is 12 x 768 .*size: null"),
@@ -62,7 +59,7 @@ def test_a_hub_id_that_is_not_cached_says_what_to_do_at_once() -> None:
 
     began = time.perf_counter()
     with pytest.raises(UnavailableError) as caught:
-        load("hub", size="small")
+        load_body(locate("hub", "small"), gpt2.published_config("small"))
     assert time.perf_counter() - began < 5
     message = str(caught.value)
     assert "openai-community/gpt2 " in message
@@ -109,7 +106,7 @@ def test_a_folder_without_a_tokenizer_is_refused(gpt2_folder: Path, tmp_path: Pa
     folder = Path(shutil.copytree(gpt2_folder, tmp_path / "model"))
     for file in folder.glob("tokenizer*"):
         file.unlink()
-    with pytest.raises(InputError, match=r"model: .*tokenizer"):
+    with pytest.raises(InputError, match=r"model: holds no tokenizer"):
         load_tokenizer(str(folder))
 
 
@@ -159,7 +156,6 @@ def test_transformers_random_weights_are_small(gpt2_folder: Path) -> None:
 def test_random_weights_need_no_pretrained_ones(gpt2_folder: Path, tmp_path: Path) -> None:
     folder = damaged(gpt2_folder, tmp_path, "no weights")
     assert len(load(str(folder), "random").h) == 3
-    gpt2.load_config("hub", "xl", None)  # and the hub's proportions need no hub
 
 
 def test_options_reach_the_model(gpt2_folder: Path) -> None:

@@ -82,21 +82,6 @@ class FrozenFeatureClassifier(PretrainedClassifier, BaselineClassifier):
         """Return what is fitted if nothing is named."""
         return LogisticRegression(max_iter=10_000)
 
-    @property
-    def base_options(self) -> dict[str, Any]:
-        """Return the options that identify the backbone."""
-        return super().base_options | ({} if self.size is None else {"size": self.size})
-
-    @property
-    def base_name(self) -> str:
-        """Return the hub id or the folder that ``base_model`` and ``size`` mean."""
-        return super().base_name if self.size is None else gpt2.locate(self.base_model, self.size)
-
-    @property
-    def tokenizer_name(self) -> str:
-        """Return the hub id or the folder of the base model's tokenizer."""
-        return super().tokenizer_name if self.size is None else gpt2.tokenizer_name(self.base_model, self.size)
-
     def configure_model(self) -> None:
         """Build the frozen backbone, once. The global random state is left as it was."""
         if self.net is not None:

@@ -130,15 +130,9 @@ def _fuse_activations(model: nn.Module) -> None:
 
 
 def locate_processor(model: str) -> str:
-    """Return the hub id, the folder or the file of the tokenizer or processor that belongs to a model.
+    """Return the hub id, the folder or the file of the tokenizer or processor of a model, named as in :func:`locate`.
 
-    Args:
-        model: The model's name, see :func:`locate`. A folder without a tokenizer may have one in ``tokenizer`` beside
-            it.
-
-    Example:
-        >>> Path(locate_processor("demo")).name
-        'tokenizer'
+    A folder without a tokenizer may have one in ``tokenizer`` beside it.
     """
     name = locate(model)
     beside = Path(name).parent / "tokenizer"
@@ -163,8 +157,11 @@ def load_processor(auto_class: Any, model: str, revision: str | None = None) -> 
         UnavailableError: It is neither in the cache nor to be downloaded, or needs access.
         InputError: The folder holds none.
     """
-    processor = load_pretrained(auto_class, locate_processor(model), revision=revision)
+    name = locate_processor(model)
+    processor = load_pretrained(auto_class, name, revision=revision)
     tokenizer = getattr(processor, "tokenizer", processor)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of GPT-2's missing files
+        raise InputError("holds no tokenizer", file=name, fix="add tokenizer.json, or name the tokenizer's folder")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return processor
@@ -206,18 +203,15 @@ def hidden_states_and_head(model: nn.Module) -> tuple[Callable[..., Tensor], Hea
 
 
 def token_logits(model: nn.Module, states: Tensor, tokens: Sequence[int]) -> Tensor:
-    """Return the logits of a few tokens in float32, whatever the model's precision.
+    """Return the logits of a few tokens in float32 (N, number of tokens), whatever the model's precision.
 
     In bfloat16 a logit between 8 and 16 is a multiple of 1/16, so that the scores of different examples come out equal.
+    A head with adapters of its own computes in its own precision.
 
     Args:
-        model: A transformers model with an output head, plain or wrapped by peft. A head with adapters of its own
-            computes in its own precision.
+        model: A transformers model with an output head, plain or wrapped by peft.
         states: What the head reads (N, D).
         tokens: Token ids.
-
-    Returns:
-        float32 (N, number of tokens).
 
     Raises:
         InputError: See :func:`hidden_states_and_head`.

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from ftkit.errors import InputError
-from ftkit.models import loading
+from ftkit.models import gpt2, loading
 from ftkit.models.backbone import Backbone, Weights
 from ftkit.models.base_files import BaseFiles, Location
 from ftkit.models.base_model import Quantization, locate, locate_processor, quantization_options
@@ -20,13 +20,14 @@ from ftkit.training.frozen_prefix import FrozenPrefix
 
 
 class PretrainedClassifier(MeasuredModule):
-    """A classifier over a decoder or encoder of any family; a subclass with a preset says where its base model is."""
+    """A classifier over a decoder or encoder of any family, or over GPT-2 by size."""
 
     decoder_pooling: ClassVar[Pooling]  # if none is asked for; an encoder's is its first token
     asked_pooling: Pooling | None
     asked_causal_mask: bool
     asked_mask_padding: bool
     base_model: str
+    size: gpt2.Size | None = None  # of GPT-2, whose base model is then named as in gpt2.locate
     weights: Weights
     dropout: float
     seed: int
@@ -44,24 +45,26 @@ class PretrainedClassifier(MeasuredModule):
     def base_options(self) -> dict[str, Any]:
         """Return the options that identify the backbone."""
         identity = {"source": self.base_model, "weights": self.weights, "revision": self.revision}
+        identity |= {} if self.size is None else {"size": self.size}
         return identity if self.weights == "pretrained" else {**identity, "seed": self.seed}
 
     @property
     def base_name(self) -> str:
-        """Return the hub id, the folder or the file that ``base_model`` means."""
-        return locate(self.base_model)
+        """Return the hub id, the folder or the file that ``base_model`` and ``size`` mean."""
+        return locate(self.base_model) if self.size is None else gpt2.locate(self.base_model, self.size)
+
+    @property
+    def _hub_size(self) -> gpt2.Size | None:
+        return self.size if self.base_model == "hub" else None
 
     @property
     def base_files(self) -> BaseFiles:
-        """Return where backbone and tokenizer are loaded from."""
-        named = self.tokenizer_source
-        tokenizer = Location(locate_processor(named)) if named else Location(self.tokenizer_name, self.revision)
-        return BaseFiles(Location(self.base_name, self.revision), tokenizer, self.weights == "pretrained")
-
-    @property
-    def tokenizer_name(self) -> str:
-        """Return the hub id, the folder or the file of the base model's tokenizer."""
-        return locate_processor(self.base_model)
+        """Return where backbone and tokenizer are loaded from; random weights of a hub size need the tokenizer only."""
+        named, pretrained = self.tokenizer_source, self.weights == "pretrained"
+        own = Location(locate_processor(self.base_name), self.revision)
+        tokenizer = Location(locate_processor(named)) if named else own
+        model = Location(self.base_name, self.revision) if pretrained or self._hub_size is None else None
+        return BaseFiles(model, tokenizer, pretrained)
 
     @property
     def context_length(self) -> int:
@@ -70,6 +73,8 @@ class PretrainedClassifier(MeasuredModule):
 
     def load_config(self) -> PretrainedConfig:
         """Load the configuration of the backbone."""
+        if self._hub_size is not None:
+            return gpt2.published_config(self._hub_size)
         return loading.load_config(self.base_name, self.revision)
 
     @cached_property
