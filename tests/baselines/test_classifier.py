@@ -5,7 +5,7 @@ import io
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
@@ -206,6 +206,25 @@ def test_another_fit_of_the_same_model_fits_the_new_texts(tmp_path: Path) -> Non
     texts = {"text": ["shop sale", "win cash", "mum home"]}
     assert model.predict(texts)[0].tolist() == alone.predict(texts)[0].tolist() == [0, 2, 1]
     torch.testing.assert_close(model.predict(texts)[1], alone.predict(texts)[1])
+
+
+class Counted(TfidfVectorizer):
+    """Features that say how often they were fitted."""
+
+    fits: ClassVar[list[str]] = []
+
+    def fit_transform(self, raw_documents: Any, y: Any = None) -> Any:
+        self.fits.append(self.analyzer)
+        return super().fit_transform(raw_documents, y)
+
+
+def test_features_that_candidates_share_are_computed_once(tmp_path: Path) -> None:
+    search = {"estimator__C": [0.1, 1.0, 10.0], "features__analyzer": ["word", "char"]}
+    model = BaselineClassifier(features=Counted(), search=search)
+    trained_in_python(model, written(tmp_path / "texts.csv"))
+    assert sorted(Counted.fits) == ["char", "word"]
+    assert len(model.found["tried"]) == 6
+    assert model.pipeline.memory is None
 
 
 def test_what_was_never_fitted_answers_nothing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -100,25 +101,31 @@ class BaselineClassifier(Baseline):
             raise InputError("needs validation data to choose on, and there is none", field="search", fix=fix)
         known, best, tried = self._all(train), -1.0, []
         held_out = self._all(val) if self.search else None
-        for settings in self.candidates():
-            candidate = clone(self.pipeline)
-            try:
-                candidate.set_params(**settings)
-                with warnings.catch_warnings():
-                    warnings.simplefilter("once", ConvergenceWarning)
-                    candidate.fit(*known)
-                accuracy = float(candidate.score(*held_out)) if held_out else 0.0
-            except (ValueError, TypeError) as error:
-                said = f"scikit-learn refuses it: {str(error).partition(chr(10))[0]}"
-                got = settings or type(self.pipeline["estimator"]).__name__
-                raise InputError(said, field="model", got=got) from None
-            tried.append({"settings": settings, "val_accuracy": accuracy})
-            if accuracy > best:
-                best, chosen, fitted = accuracy, settings, candidate
-        self.pipeline = fitted
+        with TemporaryDirectory() as folder:  # for the features that several candidates share
+            self.pipeline.set_params(memory=folder if self.search else None)
+            for settings in self.candidates():
+                candidate, accuracy = self._fitted(settings, known, held_out)
+                tried.append({"settings": settings, "val_accuracy": accuracy})
+                if accuracy > best:
+                    best, chosen, fitted = accuracy, settings, candidate
+        self.pipeline = fitted.set_params(memory=None)
         if self.search:
             self.found = {"settings": chosen, "val_accuracy": best, "tried": tried}
             rank_zero_info(f"Chosen on validation, of {len(tried)}: {chosen} (accuracy {best:.4g})")
+
+    def _fitted(self, settings: dict[str, Any], known: Any, held_out: Any) -> tuple[Pipeline, float]:
+        """Return a candidate that is fitted on train, and its accuracy on val."""
+        candidate = clone(self.pipeline)
+        try:
+            candidate.set_params(**settings)
+            with warnings.catch_warnings():
+                warnings.simplefilter("once", ConvergenceWarning)
+                candidate.fit(*known)
+            return candidate, float(candidate.score(*held_out)) if held_out else 0.0
+        except (ValueError, TypeError) as error:
+            said = f"scikit-learn refuses it: {str(error).partition(chr(10))[0]}"
+            got = settings or type(self.pipeline["estimator"]).__name__
+            raise InputError(said, field="model", got=got) from None
 
     def predict(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Return the predicted classes, int64 (B,), and probabilities (B, C) if the estimator has some."""
