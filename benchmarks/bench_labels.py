@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 
 from contest import write_record
 from ftkit.classifier.messages import read_messages
+from ftkit.classifier.records import messages_of
 from ftkit.classifier.splits import balanced_split
 from ftkit.results.label_check import LabelCheck, check_labels
 from ftkit.results.predictions import Predictions
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--messages", type=Path, required=True)
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
-    messages = read_messages(given.messages, "published")
+    messages = messages_of(read_messages(given.messages, "published"))
     split = balanced_split([int(label == "spam") for label in messages.labels])
     places = np.concatenate([split[name] for name in SPLITS]).tolist()
     texts, published = ([column[place] for place in places] for column in (messages.texts, messages.labels))

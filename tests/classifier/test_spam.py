@@ -10,6 +10,7 @@ from transformers import GPT2Tokenizer
 
 from ftkit.classifier import download
 from ftkit.classifier.messages import read_messages
+from ftkit.classifier.records import messages_of
 from ftkit.classifier.samplers import published_order
 from ftkit.classifier.spam import SpamDataModule
 from ftkit.errors import InputError
@@ -70,7 +71,7 @@ def test_all_real_messages_are_read_literally():
 
 def test_batch_holds_the_messages_it_names(byte_tokenizer, sms):
     data = prepared(byte_tokenizer, sms, batch_size=4)
-    source = read_messages(sms)
+    source = messages_of(read_messages(sms))
     texts = dict(zip(source.ids, zip(source.labels, source.texts, strict=True), strict=True))
     loaders = [data.train_dataloader(), data.val_dataloader(), data.predict_dataloader()]
     for loader in loaders:

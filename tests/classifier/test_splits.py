@@ -4,6 +4,7 @@ import pytest
 from real_messages import SMS_FILE, needs_messages
 
 from ftkit.classifier.messages import read_messages
+from ftkit.classifier.records import messages_of
 from ftkit.classifier.spam import SpamDataModule
 from ftkit.classifier.splits import balanced_split, divide_grouped, divide_stratified, stratified_split
 from ftkit.errors import InputError
@@ -38,7 +39,7 @@ def test_balanced_split_draws_what_pandas_draws(ham, spam, seed, train, val):
 
 @needs_messages
 def test_published_split_of_the_real_messages():
-    messages = read_messages(SMS_FILE, "published")
+    messages = messages_of(read_messages(SMS_FILE, "published"))
     labels = [int(label == "spam") for label in messages.labels]
     split = as_lists(balanced_split(labels))
     assert {name: len(rows) for name, rows in split.items()} == {"train": 1045, "val": 149, "test": 300}

@@ -20,6 +20,7 @@ from checksum_file import write_checksum
 from ftkit.classifier import download
 from ftkit.classifier.labels import codes_of
 from ftkit.classifier.messages import read_messages
+from ftkit.classifier.records import messages_of
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.examples.reader import read_examples
 from ftkit.hub import load_pretrained
@@ -83,7 +84,7 @@ def test_they_are_500() -> None:
 
 
 def messages(path: Path) -> object:
-    return codes_of(read_messages(path), ("ham", "spam"), normalize_labels=False, training=True)
+    return codes_of(messages_of(read_messages(path)), ("ham", "spam"), normalize_labels=False, training=True)
 
 
 def test_labelled_messages(seed: int, messages_file: Path, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,8 +18,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from ftkit.classifier.labels import ClassName, class_names, codes_of
-from ftkit.classifier.messages import Messages
-from ftkit.classifier.records import labelled, messages_of
+from ftkit.classifier.records import Messages, labelled, messages_of
 from ftkit.classifier.samplers import EpochSampler, Order
 from ftkit.classifier.splits import Split, divide_grouped, divide_stratified, draw_down
 from ftkit.errors import InputError
@@ -70,9 +68,6 @@ class TextClassificationDataModule(SourceDataModule):
             with batch size 1 and accumulated gradients uses larger batches that make the same steps.
         drop_last: Leave out the last, smaller batch of a training epoch.
         **options: See :class:`ftkit.training.source_data.SourceDataModule`.
-
-    Raises:
-        InputError: An argument, or a combination of arguments, makes no sense.
 
     Example:
         >>> from tokenizers.pre_tokenizers import ByteLevel
@@ -160,8 +155,7 @@ class TextClassificationDataModule(SourceDataModule):
         self.class_names = classes
         pad, ends = (tokenizer.pad_token_id, ends_of(tokenizer)) if encoder else (tokenizer.eos_token_id, None)
         uncut = Encoding(classes, max_length=_UNCUT, pad_to_max=False, pad_id=int(pad), single=False, ends=ends)
-        texts = {name: [example.text for example in splits[name]] for name in SPLITS}
-        encoded = {name: uncut.encode(tokenizer, texts[name]) for name in SPLITS}
+        encoded = {name: uncut.encode(tokenizer, [one.text for one in splits[name]]) for name in SPLITS}
         self.encoding = replace(
             uncut,
             max_length=self._max_length(encoded["train"], context_length),
@@ -227,9 +221,6 @@ class TextClassificationDataModule(SourceDataModule):
 
         The trainer accumulates that much less. Where padding would be attended to, nothing is changed; nor where
         processes share the steps, or where the trainer was told to count batches that would not come out even.
-
-        Args:
-            trainer: Before its training starts; for a model whose steps may be joined.
         """
         assert self.encoding is not None, "setup comes first"
         scheduled = any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks)  # type: ignore[attr-defined]
@@ -279,10 +270,7 @@ class TextClassificationDataModule(SourceDataModule):
         given = {}
         for name, messages in read.items():
             codes = codes_of(messages, classes, self.normalize_labels, training=name == "train")
-            columns = messages.columns
-            rows = zip(*columns.values(), strict=True) if columns else repeat(())
-            others = (dict(zip(columns, row, strict=True)) for row in rows)
-            given[name] = list(map(Example, messages.ids, messages.texts, codes, others))
+            given[name] = list(map(Example, messages.ids, messages.texts, codes, messages.columns))
         if self.split == "balanced":
             given["train"] = [given["train"][place] for place in draw_down(_labels(given["train"]), self.split_seed)]
         splits, self.held_out = hold_out(given, self.fractions, self.split_seed, self.divide)

@@ -6,8 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from ftkit.classifier.messages import Messages
-from ftkit.classifier.records import no_labels, several_labels
+from ftkit.classifier.records import Messages, no_labels, several_labels
 from ftkit.normalize import normalize
 from ftkit.results.pairs import MEANING, positive_of
 
@@ -21,21 +20,16 @@ _SEPARATORS = "|;,"
 def class_names(messages: Messages, named: Sequence[ClassName] | None, normalize_labels: bool) -> tuple[str, ...]:
     """Return the classes: those that are named, spelt as in the data, or else those of the data.
 
-    Found ones are sorted, numbers by their value; of two that are a usual pair the positive one is last.
-
-    Args:
-        messages: The training examples, or all.
-        named: The classes in their order; None takes those of the data.
-        normalize_labels: Whether labels that differ only in spelling are one class, whose name is the first spelling.
+    Found ones are sorted, numbers by their value; of two that are a usual pair the positive one is last. With
+    ``normalize_labels`` labels that differ only in spelling are one class, whose name is the first spelling.
 
     Raises:
         InputError: The labels are no classes: multi-label or regression; or two differ only in spelling.
 
     Example:
-        >>> class_names(Messages.from_rows([("yes", "a"), ("no", "b"), ("yes", "c")], ""), None, False)
-        ('no', 'yes')
-        >>> class_names(Messages.from_rows([("yes", "a"), ("no", "b")], ""), [False, True], False)
-        ('no', 'yes')
+        >>> messages = Messages(["a", "b"], labels=["yes", "no"], texts=["Sure!", "Never."])
+        >>> class_names(messages, None, False), class_names(messages, [False, True], False)
+        (('no', 'yes'), ('no', 'yes'))
     """
     first: dict[str, int] = {}  # where each label is met first
     for place, label in enumerate(messages.labels):

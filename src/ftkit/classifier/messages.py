@@ -12,13 +12,13 @@ import csv
 import hashlib
 import io
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ftkit.errors import InputError
+from ftkit.examples.records import RecordSource
 from ftkit.results.text_files import MAX_ROW_BYTES, opened, text_lines
 
 Quoting = Literal["published", "literal"]
@@ -28,49 +28,6 @@ KNOWN_COLUMNS = {
     "label": ("label", "labels", "category", "class", "sentiment", "target", "rating"),
     "text": ("text", "sentence", "message", "content", "review", "tweet", "comment"),
 }
-
-
-@dataclass(frozen=True)
-class Messages:
-    """Labelled texts with stable names.
-
-    Args:
-        ids: One unique name each: that in the column ``id``, or its row in the source as it was read, counted from 1,
-            e.g. ``r00017``.
-        labels: One class name each, as in the source.
-        texts: One text each.
-        sha256: The hash of the source.
-        columns: The other columns, as text.
-        places: The place of each in the source.
-        at: Makes the error about a place, or about the source as a whole.
-    """
-
-    ids: list[str]
-    labels: list[str]
-    texts: list[str]
-    sha256: str
-    columns: dict[str, list[str | None]] = field(default_factory=dict)
-    places: list[int] = field(default_factory=list)
-    at: Callable[..., InputError] = field(default=lambda place, *said, **more: InputError(*said, **more), compare=False)
-
-    @classmethod
-    def from_rows(cls, rows: Iterable[tuple[str, str]], sha256: str, **where: Any) -> Messages:
-        """Name ``(label, text)`` rows by their place.
-
-        Example:
-            >>> Messages.from_rows([("ham", "Ok lar"), ("spam", "WINNER!!")], sha256="").ids
-            ['r00001', 'r00002']
-        """
-        pairs = list(rows)
-        ids = [f"r{number:05d}" for number in range(1, len(pairs) + 1)]
-        return cls(ids, [label for label, _ in pairs], [text for _, text in pairs], sha256, **where)
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def error(self, index: int | None, problem: str, **details: Any) -> InputError:
-        """Return the error about a message, or about all where ``index`` is None."""
-        return self.at(self.places[index] if index is not None and self.places else None, problem, **details)
 
 
 def named_columns(columns: Iterable[str]) -> dict[str, str]:
@@ -89,7 +46,7 @@ def named_columns(columns: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def read_messages(path: str | Path, quoting: Quoting = "literal") -> Messages:
+def read_messages(path: str | Path, quoting: Quoting = "literal") -> RecordSource:
     r"""Read a tab-separated file with one label and one text a row.
 
     The file is ``label<TAB>text`` without a header, as ``SMSSpamCollection`` is; or it starts with a header
@@ -102,7 +59,7 @@ def read_messages(path: str | Path, quoting: Quoting = "literal") -> Messages:
             ``pandas.read_csv(path, sep="\t", header=None)`` reads.
 
     Returns:
-        The messages, in the order of the file.
+        Records with ``label`` and ``text``, in the order of the file.
 
     Raises:
         InputError: The file cannot be read or decoded, or a row has a wrong column count, a NUL byte or more than 1 MB.
@@ -111,39 +68,31 @@ def read_messages(path: str | Path, quoting: Quoting = "literal") -> Messages:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "sms.tsv"
         >>> _ = file.write_text('ham\tOk lar "wif u"\nspam\tWINNER!!\n')
-        >>> read_messages(file).texts
+        >>> [record["text"] for _, record in read_messages(file)]
         ['Ok lar "wif u"', 'WINNER!!']
     """
-    file, at = Path(path), partial(_error_at, Path(path))
+    file = Path(path)
+    at = partial(InputError, file=file)
     rows = _literal_rows(file) if quoting == "literal" else _quoted_rows(file)
     if not any(cell.strip() for _, cells in rows for cell in cells):
-        raise at(None, "is empty", fix="give a file with one label and one text a row")
-    first, order = rows[0][1], ["label", "text"]
+        raise at("is empty", fix="give a file with one label and one text a row")
+    first, names = rows[0][1], ["label", "text"]
     if len(named := named_columns(first)) == len(first) == 2:
-        order, rows = sorted(named, key=lambda ours: first.index(named[ours])), rows[1:]
+        names, rows = sorted(named, key=lambda ours: first.index(named[ours])), rows[1:]
     if not rows:
-        raise at(None, "holds a header and no message", fix="give a file with one label and one text a row")
+        raise at("holds a header and no message", fix="give a file with one label and one text a row")
     for line, cells in rows:
         if len(cells) != 2:
             fix = "write a label, one separator and a text in each row"
-            raise at(line, f"expected 2 columns (label and text), found {len(cells)}", fix=fix)
-    label, text = order.index("label"), order.index("text")
-    pairs = [(cells[label], cells[text]) for _, cells in rows]
-    return Messages.from_rows(pairs, content_sha256(file), places=[line for line, _ in rows], at=at)
-
-
-def _error_at(file: Path, line: int | None, problem: str, **details: Any) -> InputError:
-    return InputError(problem, file=file, line=line, **details)
+            raise at(f"expected 2 columns (label and text), found {len(cells)}", line=line, fix=fix)
+    records = [(line, dict(zip(names, cells, strict=True))) for line, cells in rows]
+    return RecordSource(str(file), partial(iter, records), names, file.parent, file)
 
 
 def content_sha256(path: Path) -> str:
     r"""Return the SHA-256 of a text file's content: its bytes without a byte order mark, with ``\n`` line ends.
 
-    A copy that an editor saved with other line ends holds the same messages and has the same hash. Of a file
-    that has neither, it is the plain SHA-256.
-
-    Raises:
-        InputError: There is no such file, or it cannot be read.
+    A copy that an editor saved with other line ends holds the same messages and has the same hash.
     """
     with opened(path) as file:
         data = file.read()

@@ -3,19 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from ftkit.classifier.messages import Messages, named_columns
+from ftkit.classifier.messages import named_columns
 from ftkit.errors import InputError
 from ftkit.examples.records import RecordSource
 from ftkit.examples.sources import open_source
 from ftkit.results.layout import SCORE_NAME
 
 _OWN = ("id", "label", "text")
+
+
+@dataclass(frozen=True)
+class Messages:
+    """Labelled texts with stable names.
+
+    Args:
+        ids: One unique name each: that in the column ``id``, or its row in the source as it was read, counted from 1,
+            e.g. ``r00017``.
+        labels: One class name each, as in the source.
+        texts: One text each.
+        columns: The other columns of each, as text.
+        places: The place of each in the source.
+        at: Makes the error about a place, or about the source as a whole.
+    """
+
+    ids: list[str]
+    labels: list[str]
+    texts: list[str]
+    columns: list[dict[str, str | None]] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    at: Callable[..., InputError] = field(default=lambda place, *said, **more: InputError(*said, **more), compare=False)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def error(self, index: int | None, problem: str, **details: Any) -> InputError:
+        """Return the error about a message, or about all where ``index`` is None."""
+        return self.at(self.places[index] if index is not None and self.places else None, problem, **details)
 
 
 def labelled(source: RecordSource) -> RecordSource:
@@ -46,14 +75,14 @@ def messages_of(source: RecordSource) -> Messages:
     """Read the records of a source with the columns ``label``, ``text``, perhaps ``id``, and others to slice by.
 
     Raises:
-        InputError: A label is empty or none of a single class, a text is none, or an id is missing or comes twice; or
-            there are no records.
+        InputError: A label is empty or no single class, a text is none, an id is missing or comes twice, or there are
+            no records.
     """
-    found = Messages([], [], [], "", at=source.error)
+    found = Messages([], [], [], at=source.error)
     ids: dict[str, int] = {}
     identified = "id" in source.columns
     names = [name for name in source.columns if name and name not in _OWN and source.columns.count(name) == 1]
-    others = {name: found.columns.setdefault(_renamed(name, names), []) for name in names}
+    others = {_renamed(name, names): name for name in names}
     for number, (place, record) in enumerate(source.hashed(), start=1):
         identity = str(record.get("id") or "") if identified else f"r{number:05d}"
         if not identity or ids.setdefault(identity, place) != place:
@@ -63,11 +92,11 @@ def messages_of(source: RecordSource) -> Messages:
         found.texts.append(_text(record.get("text"), source, place))
         found.ids.append(identity)
         found.places.append(place)
-        for name, values in others.items():
-            values.append(None if (value := record.get(name)) is None else str(value))
+        values = {ours: record.get(theirs) for ours, theirs in others.items()}
+        found.columns.append({name: None if value is None else str(value) for name, value in values.items()})
     if not found.ids:
         raise source.error(None, "holds no examples", fix="give a label and a text in each row")
-    return replace(found, sha256=source.sha256)
+    return found
 
 
 def _renamed(name: str, names: Sequence[str]) -> str:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from ftkit.classifier import download
 from ftkit.classifier.data import Example, TextClassificationDataModule
 from ftkit.classifier.labels import ClassName
-from ftkit.classifier.messages import Messages, content_sha256, read_messages
-from ftkit.classifier.records import labelled, messages_of
+from ftkit.classifier.messages import content_sha256, read_messages
+from ftkit.classifier.records import Messages, labelled, messages_of
 from ftkit.classifier.samplers import Order
 from ftkit.classifier.splits import PUBLISHED_FRACTIONS, PUBLISHED_SEED, balanced_split, stratified_split
 from ftkit.errors import InputError
@@ -39,9 +39,6 @@ class SpamDataModule(TextClassificationDataModule):
             script's draws.
         labels: Names of the negative and the positive class.
         **options: See :class:`ftkit.classifier.data.TextClassificationDataModule`.
-
-    Raises:
-        InputError: An argument, or a combination of arguments, makes no sense.
 
     Example:
         >>> from tokenizers.pre_tokenizers import ByteLevel
@@ -117,8 +114,10 @@ class SpamDataModule(TextClassificationDataModule):
         """
         path = download.fetch_sms_spam() if self.origin == "uci" else self._file()
         if self.origin == "uci" or self._of_two_columns:
-            return {"train": read_messages(path, "published" if self.split == "published" else "literal")}
-        return {"train": messages_of(labelled(open_source(path, columns=self.columns)))}
+            source = read_messages(path, "published" if self.split == "published" else "literal")
+        else:
+            source = labelled(open_source(path, columns=self.columns))
+        return {"train": messages_of(source)}
 
     def examples(self) -> tuple[tuple[str, ...], dict[str, list[Example]]]:
         """Return the classes and the examples of each split; that they come of one source needs no saying."""
