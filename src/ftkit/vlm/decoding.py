@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from ftkit.errors import EnvironmentFault
 
 try:
+    from PIL import ExifTags as ExifTags
     from PIL import Image as Image
     from PIL import ImageColor as ImageColor
+    from PIL import ImageOps as ImageOps
     from PIL import PngImagePlugin as PngImagePlugin
     from PIL import features as features
 except ImportError as error:
@@ -27,16 +29,6 @@ def decoding() -> Iterator[None]:
     """Turn whatever a decoder makes of bad bytes into :class:`DamagedImageError`.
 
     Nothing but calls of Pillow belongs into the block.
-
-    Raises:
-        DamagedImageError: The decoder failed.
-
-    Example:
-        >>> import io
-        >>> with decoding():
-        ...     Image.open(io.BytesIO(b"BM"), formats=["BMP"])
-        Traceback (most recent call last):
-        ftkit.vlm.decoding.DamagedImageError: the picture is damaged or cut off: cannot identify image file
     """
     try:
         yield
@@ -50,14 +42,10 @@ def decoding() -> Iterator[None]:
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse a picture by its header, before anything is decoded.
-
-    Args:
-        width: In pixels.
-        height: In pixels.
+    """Refuse a picture by its header, before anything is decoded: one without pixels, or with too many.
 
     Raises:
-        DamagedImageError: There are no pixels, or too many.
+        DamagedImageError: It is refused.
     """
     if width < 1 or height < 1:
         raise DamagedImageError(f"the picture is empty: {width} x {height} pixels")

@@ -12,7 +12,7 @@ import numpy as np
 
 from ftkit.errors import InputError
 from ftkit.examples.image_files import image_path, read_bytes
-from ftkit.vlm.decoding import DamagedImageError, Image, ImageColor, check_size, decoding, features
+from ftkit.vlm.decoding import DamagedImageError, ExifTags, Image, ImageColor, ImageOps, check_size, decoding, features
 from ftkit.vlm.frames import FRAME_PIXELS, MAX_FRAMES, most_varied
 
 Color = tuple[int, int, int]
@@ -29,27 +29,15 @@ _HEIF = re.compile(rb"....ftyp(hei[cfmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL)
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _MAX_GIF_BYTES = 64 * 2**20  # counting the frames of 64 MB takes seconds at worst
-_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
 class OpenedImage:
-    """A picture, and what had to be decided on the way to it.
+    """Hold a picture, RGB and upright, and what had to be decided on the way to it.
 
     Attributes:
-        image: RGB, upright.
-        format: JPEG, PNG, GIF, WEBP, BMP, TIFF or AVIF: what the bytes say, whatever the file's name says.
+        format: What the bytes say, whatever the file's name says.
         frame: The frame that was chosen, counted from 0.
-        frames: How many frames there are.
         note: What a user should know; empty mostly.
     """
 
@@ -84,25 +72,12 @@ def open_image(path: str | Path, root: str | Path | None = None, background: str
 
 
 def read_image(path: Path, background: Color = (255, 255, 255)) -> OpenedImage:
-    """Open one file, see :func:`open_image`, and tell what was decided.
-
-    Raises:
-        InputError: As for :func:`open_image`.
-    """
+    """Open one file, see :func:`open_image`, and tell what was decided."""
     return decode_image(read_bytes(path), background, path)
 
 
 def decode_image(data: bytes, background: Color, name: str | Path) -> OpenedImage:
-    """Decode the bytes of a file, see :func:`open_image`.
-
-    Args:
-        data: The whole file.
-        background: The color behind transparency.
-        name: The file's name, for messages only.
-
-    Raises:
-        InputError: As for :func:`open_image`.
-    """
+    """Decode the bytes of a whole file, see :func:`open_image`; ``name`` is for messages only."""
     form = next((form for form, signature in _SIGNATURES.items() if signature.match(data[:64])), None)
     if form is None and _HEIF.match(data):
         fix = "convert it to JPEG, such as with heif-convert or the export of a photo program"
@@ -116,10 +91,7 @@ def decode_image(data: bytes, background: Color, name: str | Path) -> OpenedImag
 
 
 def parse_color(color: str) -> Color:
-    """Return a color's red, green and blue.
-
-    Args:
-        color: A name, or #RRGGBB.
+    """Return red, green and blue of a color given as a name or #RRGGBB.
 
     Raises:
         InputError: It is neither.
@@ -138,12 +110,7 @@ def parse_color(color: str) -> Color:
 
 
 def at_size(image: Image.Image, size: int) -> Image.Image:
-    """Resize a picture to a square, stretched if it was none, which is how PaliGemma reads pictures.
-
-    Args:
-        image: RGB.
-        size: Width and height in pixels.
-    """
+    """Resize an RGB picture to a square of so many pixels, stretched, which is how PaliGemma reads pictures."""
     return image.resize((size, size), Image.Resampling.BICUBIC)
 
 
@@ -213,7 +180,8 @@ def _on_background(image: Image.Image, mask: Image.Image, background: Color) -> 
 
 def _upright(image: Image.Image, rgb: Image.Image) -> tuple[Image.Image, str]:
     try:
-        method = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+        rgb.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+        ImageOps.exif_transpose(rgb, in_place=True)
     except Exception as error:  # a viewer shows a picture with damaged EXIF as it is, too
         return rgb, f"the EXIF data are damaged ({type(error).__name__}): not rotated"
-    return (rgb if method is None else rgb.transpose(method)), ""
+    return rgb, ""
