@@ -4,7 +4,7 @@ import pytest
 
 from ftkit.class_paths import explain_class
 
-PATHS = ["lightning.LightningModule", "ftkit.GPT2Classifier", "ftkit.training.checkpoint.TrainedStateModule"]
+PATHS = ["lightning.LightningModule", "ftkit.GPT2Classifier", "ftkit.training.trained_state.TrainedStateModule"]
 OWN = "name ftkit.GPT2Classifier, or a class of your own with its module: my_module.MyClass"
 
 

@@ -57,13 +57,7 @@ from ftkit.run_summary import summary
 from ftkit.storage import make_folder
 from ftkit.trainer_setup import check_optimizer, check_options, check_seed, check_trainer, trainer_options
 from ftkit.training.callback_checks import refuse_callbacks
-from ftkit.training.checkpoint import (
-    DEFAULT_EPOCHS,
-    TrainedStateModule,
-    commit_trained_on,
-    find_checkpoint,
-    read_checkpoint,
-)
+from ftkit.training.checkpoint import find_checkpoint, read_checkpoint
 from ftkit.training.guards import DivergenceGuard, FiniteGuard
 from ftkit.training.lightning_internals import HookedCLI
 from ftkit.training.log_interval import LogInterval
@@ -73,6 +67,7 @@ from ftkit.training.recorder import RunRecorder
 from ftkit.training.resume import ExactResume, compare_settings, settings, stored_settings
 from ftkit.training.run_names import with_run_names
 from ftkit.training.safe_stop import SafeStop
+from ftkit.training.trained_state import DEFAULT_EPOCHS, TrainedStateModule, commit_trained_on
 
 if find_spec("PIL"):  # the extra vlm; their classes have short names too
     import ftkit.vlm.data

@@ -18,8 +18,9 @@ from ftkit.lightning_cli import FtkitCLI
 from ftkit.lightning_errors import exit_on_termination, explain_refusals
 from ftkit.run_config import config_arguments, without_folder
 from ftkit.run_folder import RESULT_FILE, RUNS, read_result
-from ftkit.training.checkpoint import TrainedStateModule, find_checkpoint
+from ftkit.training.checkpoint import find_checkpoint
 from ftkit.training.environment import code_sha256, data_sha256
+from ftkit.training.trained_state import TrainedStateModule
 
 
 class LightningEngine:

@@ -13,12 +13,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ftkit.errors import InputError
 from ftkit.results.metrics import mode_of
-from ftkit.training.checkpoint import AtomicCheckpointIO, TrainedStateModule
+from ftkit.training.checkpoint import AtomicCheckpointIO
 from ftkit.training.curves_logger import CurvesLogger
 from ftkit.training.lightning_internals import starts_processes_from_memory
 from ftkit.training.model_selection import BestCheckpoint, EarlyStop
 from ftkit.training.monitor_check import metrics_in_name
 from ftkit.training.optimizer import check_warmup, configured_optimizers
+from ftkit.training.trained_state import TrainedStateModule
 
 LARGEST_SEED = 2**32 - 1
 

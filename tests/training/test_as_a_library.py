@@ -12,8 +12,8 @@ import torch
 
 import ftkit
 from ftkit.errors import InputError
-from ftkit.training.checkpoint import TrainedStateModule
 from ftkit.training.recorder import RunRecorder
+from ftkit.training.trained_state import TrainedStateModule
 
 Case = tuple[Callable[[], Any], Callable[[], L.LightningDataModule]]
 WORDS = {"negative": "bad", "neutral": "plain", "positive": "good"}

@@ -12,7 +12,7 @@ from ftkit import VLMDPO, VLMSFT, CausalLMSFT, GPT2Classifier, TextClassifier, V
 from ftkit.errors import InputError
 from ftkit.models.base_model import locate
 from ftkit.serving.loading import load_generator
-from ftkit.training.checkpoint import TrainedStateModule
+from ftkit.training.trained_state import TrainedStateModule
 
 Make = Callable[[Path], TrainedStateModule]
 # By name: the fixture of the base model, and what makes a module of it.

@@ -25,7 +25,7 @@ def class_of(folder: Path) -> Any:
         InputError: It names no class of ftkit's, or one of another version, or a baseline.
     """
     from ftkit.baselines.module import Baseline
-    from ftkit.training.checkpoint import TrainedStateModule
+    from ftkit.training.trained_state import TrainedStateModule
 
     stored = _stored(folder)
     path = str(stored.get("hyper_parameters", {}).get("_class_path") or stored.get("class_path", ""))

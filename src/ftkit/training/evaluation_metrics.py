@@ -15,8 +15,8 @@ from ftkit.errors import InputError
 from ftkit.normalize import normalize
 from ftkit.results.binary import BinaryEvaluator, in_double
 from ftkit.results.metrics import UNPARSED
-from ftkit.training.checkpoint import TrainedStateModule
 from ftkit.training.lightning_internals import attached_trainer
+from ftkit.training.trained_state import TrainedStateModule
 
 Metrics: TypeAlias = Metric | MetricCollection | dict[str, Metric]
 
@@ -52,11 +52,7 @@ class MeasuredModule(TrainedStateModule):
         self.metrics, self._by_default = nn.ModuleDict(clones), metrics is None
 
     def measure_classes(self, classes: int) -> None:
-        """Choose the default metrics for a number of classes, or check those that were given.
-
-        Raises:
-            InputError: A metric does not take so many classes.
-        """
+        """Choose the default metrics for a number of classes, or refuse a given one that does not take so many."""
         if self._by_default:
             if classes > 2:
                 macro = MulticlassF1Score(classes, average="macro")
@@ -75,11 +71,7 @@ class MeasuredModule(TrainedStateModule):
 
     @staticmethod
     def refuse_other_classes(trained: Sequence[str], now: Sequence[str], file: str | Path | None = None) -> None:
-        """Refuse data of other classes, or of another order, than those of a training.
-
-        Raises:
-            InputError: They are others.
-        """
+        """Refuse data of other classes, or of another order, than those of a training."""
         if trained != now:
             problem, got = f"was trained on the classes {', '.join(trained)}", ", ".join(now)
             fix, field = "use data of these classes, in the same order (labels)", "data" if file is None else None
@@ -108,11 +100,7 @@ class MeasuredModule(TrainedStateModule):
         return list(splits)[dataloader_idx : dataloader_idx + 1] == ["test"]
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics of what was evaluated; an undefined figure is NaN.
-
-        Raises:
-            InputError: A metric is more than a number.
-        """
+        """Log the metrics of what was evaluated; an undefined figure is NaN, and one that is no number is refused."""
         for prefix, collection in self._collections():
             figures = collection.compute() if any(one.update_called for one in collection.values()) else {}
             for name, value in figures.items():

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ftkit.errors import InputError
-from ftkit.training.checkpoint import TrainedStateModule
 from ftkit.training.distributed import summed
+from ftkit.training.trained_state import TrainedStateModule
 
 
 class WindowedModule(TrainedStateModule):
@@ -22,17 +22,14 @@ class WindowedModule(TrainedStateModule):
         self._sums: Tensor | float = 0.0  # of figures since the last step
 
     def window_loss(self, total: Tensor, count: int) -> Tensor:
-        """Prepare a micro-batch's loss for a step that averages over its whole window.
+        """Return what ``training_step`` returns, for a step that averages over its whole window of micro-batches.
 
         All losses of a window are divided by the tokens of its first micro-batch. Mostly there is no other, and the
-        gradients need no division.
+        gradients need no division. Lightning divides by the number of micro-batches, the step by the rest.
 
         Args:
             total: The loss summed over the micro-batch's tokens (or pairs, or whatever is averaged over), a scalar.
             count: Their number.
-
-        Returns:
-            What ``training_step`` returns: Lightning divides it by the number of micro-batches, the step by the rest.
         """
         if not self._window:  # the processes have to divide by the same
             self._divided = max(count, 1) if self.trainer.world_size == 1 else 1
@@ -40,12 +37,9 @@ class WindowedModule(TrainedStateModule):
         return total * (self.trainer.accumulate_grad_batches / self._divided)
 
     def over_window(self, *values: Any) -> Tensor:
-        """Return the sums of a micro-batch's figures over the window so far and over all processes.
+        """Return the sums of a micro-batch's figures over the window so far and over all processes, see :func:`summed`.
 
         Lightning hands to loggers what the last micro-batch of a window logs: then these are sums over the whole step.
-
-        Args:
-            *values: See :func:`ftkit.training.distributed.summed`; as many in each micro-batch of a window.
         """
         self._sums = summed(self.trainer, *values) + self._sums
         return self._sums
