@@ -27,11 +27,6 @@ def packed(estimator: BaseEstimator) -> Tensor:
 
     Raises:
         InputError: It holds objects that :func:`unpacked` would refuse, such as functions.
-
-    Example:
-        >>> from sklearn.dummy import DummyClassifier
-        >>> int(unpacked(packed(DummyClassifier().fit([[0], [0]], [1, 1]))).predict([[5]])[0])
-        1
     """
     buffer = io.BytesIO()
     torch.save(estimator, buffer)

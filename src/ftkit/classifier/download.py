@@ -36,17 +36,10 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFErr
 
 
 def fetch_sms_spam(cache: str | Path | None = None, urls: tuple[str, ...] = URLS) -> Path:
-    """Download ``SMSSpamCollection`` with pooch unless it is in the cache.
+    """Return the path of ``SMSSpamCollection`` in the cache, downloaded with pooch unless it is there.
 
-    Each mirror is tried once. The archive is read in memory, so that no other name in it matters; the messages are
-    kept only if they have the known SHA-256.
-
-    Args:
-        cache: Folder to keep the file in; None takes :func:`ftkit.storage.cache_folder`.
-        urls: The mirrors.
-
-    Returns:
-        The path of the verified file.
+    Each mirror is tried once. The archive is read in memory, so that no other name in it matters; the messages are kept
+    only if they have the known SHA-256.
 
     Raises:
         UnavailableError: No mirror gave the file.

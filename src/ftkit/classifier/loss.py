@@ -10,7 +10,7 @@ from torch.nn import functional as F
 def class_loss(
     logits: Tensor, label: Tensor, class_weights: Tensor | None, ignore_index: int, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Return the mean cross-entropy of a batch.
+    """Return the mean cross-entropy of a batch, a scalar; not a number where every label is left out.
 
     Args:
         logits: (B, C).
@@ -18,14 +18,6 @@ def class_loss(
         class_weights: (C,), the weight of each class in the mean; None weighs them the same.
         ignore_index: A label that the mean leaves out.
         label_smoothing: Share of the target that is spread evenly over all classes, in [0, 1).
-
-    Returns:
-        A scalar; not a number where every label is left out.
-
-    Example:
-        >>> logits = torch.tensor([[0.0, 0.0], [9.0, 9.0]])
-        >>> class_loss(logits, torch.tensor([0, 1]), None, -100).exp()
-        tensor(2.)
     """
     weights = None if class_weights is None else class_weights.to(logits)
     return F.cross_entropy(logits, label, weight=weights, ignore_index=ignore_index, label_smoothing=label_smoothing)
@@ -45,14 +37,11 @@ def summed_weight(label: Tensor, class_weights: Tensor | None, ignore_index: int
 
 
 def balanced_weights(label: Tensor, classes: int) -> Tensor:
-    """Return the weight of each class that is inversely proportional to its number of examples, 1 on average.
+    """Return the weight of each class, N / (C x its examples), (C,) float32: 1 on average.
 
     Args:
         label: (N,) int64, those of the training examples.
-        classes: How many classes there are.
-
-    Returns:
-        (C,) float32: N / (C x examples of the class).
+        classes: C.
 
     Example:
         >>> balanced_weights(torch.tensor([0, 0, 0, 1]), 2)

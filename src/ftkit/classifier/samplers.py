@@ -16,20 +16,11 @@ _EVALUATE_EVERY = 50  # batches, in the published script
 
 
 def published_order(n: int, batches: int, seed: int, epoch: int) -> Tensor:
-    """Return the permutation that the published script's data loader draws in an epoch.
+    """Return the permutation (n,) int64 that the published script's data loader draws in an epoch, counted from 0.
 
-    The script draws from one generator, which its periodic evaluations move on as well: iterating a loader
-    draws a seed for its workers, and a shuffling loader one more for its permutation. After every 50th batch,
-    and after each epoch, it iterates the train loader (two draws) and the validation loader (one).
-
-    Args:
-        n: Number of training messages.
-        batches: Batches in an epoch.
-        seed: What the script's ``torch.manual_seed`` was given.
-        epoch: The epoch, counted from 0.
-
-    Returns:
-        Indices (n,) int64.
+    The script draws from one generator, which its periodic evaluations move on as well: iterating a loader draws a seed
+    for its workers, and a shuffling loader one more for its permutation. After every 50th batch, and after each epoch,
+    it iterates the train loader (two draws) and the validation loader (one).
 
     Source: the experiment script of chapter 6 of S. Raschka, Build a Large Language Model (From Scratch).
     """
@@ -44,7 +35,7 @@ def published_order(n: int, batches: int, seed: int, epoch: int) -> Tensor:
 
 
 def balanced_order(label: Tensor, seed: int, epoch: int) -> Tensor:
-    """Return N places of an epoch in which every class comes as often as any other, up to one.
+    """Return N places of an epoch, (N,) int64, in which every class comes as often as any other, up to one.
 
     They come in rounds of one example of each class in random order. A large class shows other examples in other
     epochs; a small one begins anew once all its examples were shown.
@@ -53,9 +44,6 @@ def balanced_order(label: Tensor, seed: int, epoch: int) -> Tensor:
         label: The class of each example, (N,) int64.
         seed: Seed of the orders.
         epoch: The epoch, counted from 0.
-
-    Returns:
-        Indices (N,) int64.
 
     Example:
         >>> label = torch.tensor([0] * 9 + [1])
@@ -73,9 +61,7 @@ def balanced_order(label: Tensor, seed: int, epoch: int) -> Tensor:
 
 
 class EpochSampler(SeededSampler):
-    """Visits the training messages in the order that belongs to the epoch.
-
-    Lightning calls :meth:`set_epoch` before each epoch; a loop of your own has to call it, too.
+    """Visit the training messages in the order that belongs to the epoch.
 
     Args:
         n: Number of training messages.
@@ -85,12 +71,6 @@ class EpochSampler(SeededSampler):
         label: The class of each message, (N,) int64, for an order in which all classes are alike; None takes the
             messages as they are.
         **sharing: See :class:`ftkit.training.samplers.SharedSampler`.
-
-    Example:
-        >>> sampler = EpochSampler(4, batches=2, seed=123, order="published")
-        >>> sampler.set_epoch(1)
-        >>> list(sampler) == published_order(4, batches=2, seed=123, epoch=1).tolist()
-        True
     """
 
     def __init__(

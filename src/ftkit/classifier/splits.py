@@ -25,10 +25,10 @@ def balanced_split(
 ) -> Split:
     """Draw as many messages of the larger class as the smaller one has, shuffle, and cut.
 
-    With the defaults, and the rows that pandas reads, it is the published split of the SMS messages to the
-    message. Its draws are those of ``DataFrame.sample(random_state=seed)``, each from a generator that starts
-    anew: negative messages are sampled, the positive ones follow them, and the whole is shuffled twice. Train
-    and validation sizes are rounded down.
+    With the defaults, and the rows that pandas reads, it is the published split of the SMS messages to the message. Its
+    draws are those of ``DataFrame.sample(random_state=seed)``, each from a generator that starts anew: negative
+    messages are sampled, the positive ones follow them, and the whole is shuffled twice. Train and validation sizes are
+    rounded down.
 
     Args:
         labels: 0 (negative) or 1 (positive) for each message.
@@ -42,11 +42,6 @@ def balanced_split(
         InputError: The fractions leave a split empty, or the seed is out of range.
 
     Source: the experiment script of chapter 6 of S. Raschka, Build a Large Language Model (From Scratch).
-
-    Example:
-        >>> split = balanced_split([0] * 30 + [1] * 10)
-        >>> [len(split[name]) for name in SPLITS]
-        [14, 2, 4]
     """
     _check(fractions, seed)
     groups = groups_of(labels)
@@ -71,10 +66,7 @@ def stratified_split(labels: Sequence[int], fractions: tuple[float, float], seed
         seed: Seed of the one generator that makes all draws.
 
     Returns:
-        The places in ``labels`` that make up ``train``, ``val`` and ``test``, in order.
-
-    Raises:
-        InputError: The fractions leave a split empty, or the seed is out of range.
+        As :func:`balanced_split`.
 
     Example:
         >>> split = stratified_split([0] * 30 + [1] * 10, (0.7, 0.1), seed=123)
@@ -103,11 +95,6 @@ def divide_stratified(labels: Sequence[int], parts: Mapping[str, float], seed: i
 
     Returns:
         The places in ``labels`` by part, shuffled.
-
-    Example:
-        >>> split = divide_stratified([0, 1, 2] * 5, {"train": 0.8, "val": 0.2}, seed=1)
-        >>> {name: sorted(place % 3 for place in places.tolist()) for name, places in split.items()}
-        {'train': [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2], 'val': [0, 1, 2]}
     """
     random, before = np.random.default_rng(seed), 0
     first, *others = parts
@@ -139,11 +126,6 @@ def divide_grouped(labels: Sequence[int], groups: Sequence[int], parts: Mapping[
 
     Raises:
         InputError: The groups are too few or too large: a part would be empty, or the first one without some class.
-
-    Example:
-        >>> split = divide_grouped([0, 1] * 10, [place // 4 for place in range(20)], {"train": 0.8, "val": 0.2}, seed=1)
-        >>> {name: len(places) for name, places in split.items()}
-        {'train': 16, 'val': 4}
     """
     from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import
 

@@ -75,9 +75,6 @@ class TextClassifier(EncodedClassifier):
         warmup: How long a named schedule raises the rate from 0: a fraction of the steps below 1, or a number of steps.
         metrics: What is logged besides loss and accuracy, in validation by default: the macro F1, or of two classes all
             figures of ``ftkit.BinaryEvaluator``, see :class:`ftkit.training.evaluation_metrics.MeasuredModule`.
-
-    Raises:
-        InputError: An argument, or a combination of arguments, makes no sense.
     """
 
     default_epochs: ClassVar[int] = 5  # the published table's

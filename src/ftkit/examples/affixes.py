@@ -14,49 +14,25 @@ from ftkit.models.generation import text_until_end
 
 
 class Affixes(NamedTuple):
-    """Hold the text around an answer.
-
-    Attributes:
-        before: From the end of the prompt to the answer.
-        after: From the answer to the end of the turn, the end token among it.
-    """
+    """Hold the text around an answer: from the end of the prompt to it, and up to the end of the turn."""
 
     before: str = ""
     after: str = ""
 
     @classmethod
     def of(cls, one: str, other: str) -> Affixes:
-        """Return what is around two answers, given both with it; the answers differ in the first and last character.
-
-        Example:
-            >>> Affixes.of("<think></think>A<end>", "<think></think>B<end>")
-            Affixes(before='<think></think>', after='<end>')
-        """
+        """Return what is around two answers, given both with it; the answers differ in the first and last character."""
         if one == other:  # the template leaves answers out
             return NO_AFFIXES
         return cls(_shared(one, other), _shared(one[::-1], other[::-1])[::-1])
 
     def generated(self, tokenizer: Any, ends: Collection[int]) -> Affixes:
-        """Return them as a model generates them: nothing behind its end token, and no special tokens.
-
-        Args:
-            tokenizer: The model's.
-            ends: Ids of the tokens that end an answer.
-        """
+        """Return them as a model generates them: nothing behind its end tokens ``ends``, and no special tokens."""
         tokens = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in self)
         return Affixes(*(text_until_end(ids, ends, tokenizer)[0] for ids in tokens))
 
     def taken_off(self, text: str) -> str:
-        r"""Return a generated answer without them, if it has them, and without outer whitespace.
-
-        Args:
-            text: What a model wrote; the affixes are those that :meth:`generated` returns.
-
-        Example:
-            >>> wrapped = Affixes("<think>\n\n</think>\n\n", "### End")
-            >>> wrapped.taken_off("<think>\n\n</think>\n\nblue ### End"), wrapped.taken_off("blue")
-            ('blue', 'blue')
-        """
+        """Return a generated answer without them, as :meth:`generated` returns them, and without outer whitespace."""
         text = text.strip().removeprefix(self.before.strip())
         return text.removesuffix(self.after.strip()).strip()
 

@@ -25,13 +25,7 @@ _PROBES = ("A", "B")  # two answers without a character in common
 
 
 class Rendered(NamedTuple):
-    """Hold an example as a model's texts, before tokenization.
-
-    Attributes:
-        prompt: Everything up to where the model continues.
-        completion: The answer with its end.
-        rejected: The rejected answer with its end, of a preference example.
-    """
+    """Hold an example as texts: everything up to where the model continues, and the answers with their ends."""
 
     prompt: str
     completion: str
@@ -133,18 +127,11 @@ class ChatTemplate:
     def earlier_turns(self, example: Example, prompt: str) -> Spans:
         """Return where the assistant's turns before the answer stand in the prompt, with the ends of their turns.
 
-        A turn with nothing before it answers nothing and is not among them.
-
-        Args:
-            example: The example.
-            prompt: Its prompt, as rendered.
-
-        Returns:
-            Start and stop of each, in characters.
+        They are starts and stops in characters. A turn with nothing before it answers nothing and is not among them.
 
         Raises:
-            InputError: A turn is empty or holds an image, or the template writes it differently from the same answer
-                at the end of a conversation, as Qwen3 does, which leaves out the thoughts of earlier turns.
+            InputError: A turn is empty or holds an image, or the template writes it differently from the same answer at
+                the end of a conversation, as Qwen3 does, which leaves out the thoughts of earlier turns.
         """
         asked, spans = _messages(example), []
         for index in earlier_answers(example):

@@ -28,8 +28,7 @@ def is_a(given: Any, module: str, *kinds: str) -> bool:
 def splits_of(dataset: Any) -> dict[str, RecordSource]:
     """Return the splits of a ``DatasetDict``, of a folder that one was saved in, or of a name on the hub.
 
-    Args:
-        dataset: One of these; the name is ``NAME`` or ``NAME:CONFIG``.
+    The name is ``NAME`` or ``NAME:CONFIG``.
 
     Raises:
         InputError: It is none of these.

@@ -36,12 +36,7 @@ class Found:
 
 
 def labeled_text(example: Example, images: Iterable[Hashable] = ()) -> LabeledText:
-    """Return a prompt as text and its answer as label; without a prompt, the answer as text.
-
-    Args:
-        example: The example.
-        images: A key of each of its images.
-    """
+    """Return a prompt as text, its answer as label and the keys of its images; without a prompt, the answer as text."""
     prompt = example.prompt
     text = prompt if isinstance(prompt, str) else "\n".join(text_of(message["content"]) for message in prompt)
     if not text.strip():
@@ -65,12 +60,9 @@ def normalized(text: str) -> str:
 def crossing(splits: Mapping[SplitName, Iterable[LabeledText]]) -> dict[str, dict[str, int]]:
     """Count the val and test examples that are in train as well, but for case, white space and Unicode form.
 
-    Args:
-        splits: The examples by split.
-
     Returns:
-        By split ``total``, ``in_train`` and ``other_label``, those of which one in train has another label; only
-        splits with duplicates.
+        By split ``total``, ``in_train`` and ``other_label``, those of which one in train has another label; only splits
+        with duplicates.
     """
     labels: dict[Hashable, str | None] = {}
     several, counts = set(), {}
@@ -91,13 +83,9 @@ def find_duplicates(
     """Find the duplicates of all examples, within and between splits.
 
     Exact ones have the same text and images. The texts of normalized ones are the same to :func:`normalized`. The
-    normalized texts of near ones share most of their character 5-grams; of examples with images they are the same, and
-    the images look alike. Empty texts without images have no duplicates.
-
-    Args:
-        splits: The examples by split; the keys of images are :func:`~ftkit.examples.similarity.image_key`.
-        threshold: Jaccard similarity from which texts are near-duplicates.
-        near: Whether to look for near-duplicates; without, keys of images may be any.
+    normalized texts of near ones share most of their character 5-grams, by a Jaccard similarity from ``threshold`` on;
+    of examples with images they are the same, and the images look alike, by keys that are
+    :func:`~ftkit.examples.similarity.image_key`. Empty texts without images have no duplicates.
     """
     examples = [example for name in SPLITS for example in splits.get(name, ())]
     split = np.repeat(range(len(SPLITS)), [len(splits.get(name, ())) for name in SPLITS])

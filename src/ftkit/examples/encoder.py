@@ -23,7 +23,6 @@ class EncodedExample:
     """Hold an example as tokens and pixels.
 
     Attributes:
-        example: The example itself.
         prompt: Token ids of the prompt, image tokens included.
         answers: Token ids of the answer, and of the rejected one; None if the example is too long to train on.
         tokens: Other values of the prompt's tokens, by name.
@@ -54,17 +53,7 @@ class EncodedExample:
 
 
 class Encoder:
-    """Encode examples of text, and batches of them, for one model.
-
-    Args:
-        processor: The model's tokenizer, or its processor.
-        length: What is done with an example that is too long.
-        chat: See :class:`ftkit.examples.renderer.Renderer`.
-        supervise: See :class:`ftkit.examples.renderer.Renderer`.
-
-    Raises:
-        InputError: The tokenizer has no padding token, or see :class:`ftkit.examples.renderer.Renderer`.
-    """
+    """Encode examples of text, and batches of them, for one model; its :class:`.Renderer` writes them."""
 
     preference: bool = False  # whether there are rejected answers, too
     answer_values: Mapping[str, int] = {}  # of an answer's tokens, by the names of ``EncodedExample.tokens``

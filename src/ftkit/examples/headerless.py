@@ -25,10 +25,6 @@ def headerless_records(
     A row is ``path`` and ``yes``; or an id, the expected answer as True or False (yes or no), a category, a path and
     possibly a model's answer behind them, see :mod:`ftkit.results.headerless`. The first thousand rows decide.
 
-    Args:
-        records: The place and the cells of each row, at least one.
-        error: Makes the error for a place: error(place, problem, field=...).
-
     Raises:
         InputError: No column holds expected answers or paths of images; or a row has no expected answer, or two.
     """

@@ -51,16 +51,9 @@ def find_image(value: Any, root: str | Path | None = None) -> Path | bytes:
 
 
 def image_path(path: str | Path, root: str | Path | None = None) -> Path:
-    """Find an image's file without leaving the data folder.
+    """Find an image's file, links resolved, without leaving the data folder, see :func:`ftkit.vlm.images.open_image`.
 
     In a folder written by ``ftkit images prepare`` an image is also found by its original name.
-
-    Args:
-        path: As in :func:`ftkit.vlm.images.open_image`.
-        root: As in :func:`ftkit.vlm.images.open_image`.
-
-    Returns:
-        The file, links resolved.
 
     Raises:
         InputError: It is a URL, lies outside ``root``, or does not exist.
@@ -84,11 +77,7 @@ def image_path(path: str | Path, root: str | Path | None = None) -> Path:
 
 
 def read_bytes(path: Path, name: str | Path | None = None) -> bytes:
-    """Return the bytes of a file, if they can be those of an image.
-
-    Args:
-        path: The file.
-        name: What messages call it; ``path`` if not given.
+    """Return the bytes of a file, if they can be those of an image; messages call it ``name``.
 
     Raises:
         InputError: The file is empty, too large, no regular file, or cannot be read.
@@ -106,15 +95,7 @@ def read_bytes(path: Path, name: str | Path | None = None) -> bytes:
 
 
 def check_bytes(size: int, name: str | Path | None = None) -> None:
-    """Refuse an image that has no bytes, or too many.
-
-    Args:
-        size: Their number.
-        name: What messages call the image.
-
-    Raises:
-        InputError: It is refused.
-    """
+    """Refuse an image that has no bytes, or too many; messages call it ``name``."""
     if size > MAX_BYTES:
         raise InputError(f"the file has more than {MAX_BYTES:,} bytes: {size:,}", file=name)
     if not size:

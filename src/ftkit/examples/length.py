@@ -48,12 +48,8 @@ class LengthRule:
     def for_evaluation(cls, context_length: int, max_new_tokens: int) -> LengthRule:
         """Return the rule of evaluation: the model's context alone cuts the answer that the loss is computed on.
 
-        Args:
-            context_length: Largest number of tokens that the model takes.
-            max_new_tokens: Longest answer that is generated.
-
         Raises:
-            InputError: Such an answer would leave no room for a prompt.
+            InputError: The longest answer that is generated would leave no room for a prompt.
         """
         if max_new_tokens >= context_length:
             raise InputError(
@@ -75,8 +71,7 @@ class LengthRule:
     def fit(self, example: Example, prompt_length: int, *answers: list[int]) -> list[list[int]] | None:
         """Return the answers cut to the length that is allowed, or None if the example is to be left out.
 
-        Raises:
-            InputError: The prompt does not leave the room that it has to.
+        A prompt that does not leave the room that it has to is refused.
         """
         if self.max_length is None:
             return list(answers)

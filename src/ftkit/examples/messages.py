@@ -24,11 +24,8 @@ _TOOLS = 'give a JSON schema for each, [{"type": "function", "function": {"name"
 def read_messages(value: Any, name: str, refuse: Refuse) -> list[Message]:
     """Return the messages of a conversation with their contents as parts.
 
-    Args:
-        value: A list of objects with ``role`` and ``content``, a text or a list of parts; or, as ShareGPT has them, of
-            objects with ``from`` and ``value``.
-        name: The field that holds them.
-        refuse: Makes an error that names the example.
+    They are objects with ``role`` and ``content``, a text or a list of parts; or, as ShareGPT has them, with ``from``
+    and ``value``.
 
     Raises:
         InputError: It is not such a list.
@@ -92,11 +89,7 @@ def text_of(parts: Iterable[Part]) -> str:
 
 
 def read_tools(value: Any, refuse: Refuse) -> list[dict[str, Any]]:
-    """Return the functions of an example.
-
-    Args:
-        value: A list of JSON schemas, or a text that holds one, because a table's columns cannot hold schemas.
-        refuse: Makes an error that names the example.
+    """Return the functions of an example: a list of JSON schemas, or a text that holds one, as a table's columns must.
 
     Raises:
         InputError: It is not such a list.

@@ -64,10 +64,7 @@ def supervised_batch(
 
 
 def prompt_batch(prompts: Sequence[list[int]], pad_id: int) -> dict[str, Tensor]:
-    """Return prompts as a left padded batch, to generate from.
-
-    Returns:
-        ``input_ids`` and ``attention_mask``, each (B, T) int64.
+    """Return prompts as a left padded batch, to generate from: ``input_ids`` and ``attention_mask``, each (B, T) int64.
 
     Example:
         >>> prompt_batch([[5, 6], [7]], pad_id=0)["attention_mask"].tolist()

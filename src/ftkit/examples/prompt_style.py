@@ -6,12 +6,7 @@ import re
 
 
 def asked(question: str, style: str | None = None, spaced_digits: bool = False) -> str:
-    """Return a question as a prompt.
-
-    Args:
-        question: The question.
-        style: A text with ``{question}`` in it; None takes the question as it is.
-        spaced_digits: Whether digits are separated by spaces, see :func:`spaced`.
+    """Return a question as a prompt, in a style with ``{question}`` in it; perhaps with its digits :func:`spaced`.
 
     Example:
         >>> asked("47 + 5", "{question} =", spaced_digits=True)

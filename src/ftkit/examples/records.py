@@ -20,11 +20,7 @@ Records = Iterator[tuple[int, dict[str, Any]]]
 class StoredImage:
     """Refer to an image whose bytes a ``datasets`` data set holds; they are read when they are needed.
 
-    Args:
-        table: The data set, in the format of Arrow.
-        example: The index of the example.
-        column: The column that holds the image, or a list of images.
-        position: The place in that list; None where the column holds one image.
+    The table is in the format of Arrow. The position is that in a list of images; None where the column holds one.
     """
 
     table: Any

@@ -17,13 +17,7 @@ from ftkit.examples.supervision import Supervise
 
 
 class Encoded(NamedTuple):
-    """Hold an example as token ids.
-
-    Attributes:
-        prompt: Those of the prompt.
-        completion: Those of the answer, its end among them; they are supervised.
-        turns: Where in the prompt earlier supervised turns stand.
-    """
+    """Hold an example as token ids; supervised are those of the answer with its end, and ``turns`` of the prompt."""
 
     prompt: list[int]
     completion: list[int]
@@ -33,13 +27,8 @@ class Encoded(NamedTuple):
 class Renderer(ChatTemplate):
     """Render examples as texts and tokens for one model.
 
-    Args:
-        processor: See :class:`ftkit.examples.chat_template.ChatTemplate`.
-        chat: See there.
-        supervise: Whether the ``last`` turn of the assistant or ``all`` of its turns are supervised.
-
-    Raises:
-        InputError: See there.
+    Supervised are the ``last`` turn of the assistant or ``all`` of its turns; see
+    :class:`ftkit.examples.chat_template.ChatTemplate` for the rest.
     """
 
     def __init__(self, processor: Any, chat: bool | None = None, supervise: Supervise = "last") -> None:

@@ -64,10 +64,6 @@ def find_shape(record: Record, refuse: Refuse) -> Shape:
 
     Raises:
         InputError: The record has no known shape, or several.
-
-    Example:
-        >>> find_shape({"instruction": "Add.", "input": "1 and 2", "output": "3"}, ValueError).described
-        'Alpaca (instruction + output)'
     """
     found = [shape for shape in SHAPES if record.keys() >= set(shape.names.values())]
     if record.get("messages") == record.get("chosen"):  # UltraFeedback has the chosen conversation twice

@@ -33,16 +33,13 @@ class Pairs(NamedTuple):
 def similar_texts(texts: Sequence[str], threshold: float, few: np.ndarray | None = None) -> Iterator[Pairs]:
     """Yield all pairs of texts whose sets of character 5-grams have a Jaccard similarity of at least ``threshold``.
 
-    A text of fewer than 5 characters has one gram, itself. The sizes of intersections are a product of sparse
-    matrices, of so many texts at a time as have a bounded number of grams and pairs.
+    A text of fewer than 5 characters has one gram, itself. The sizes of intersections are a product of sparse matrices,
+    of so many texts at a time as have a bounded number of grams and pairs.
 
     Args:
         texts: Different texts.
         threshold: In (0, 1].
         few: int ``(m,)``: places of texts, ascending, of which alone pairs with all texts are wanted; None for all.
-
-    Yields:
-        Pairs, each once, of some texts at a time.
 
     Example:
         >>> [pairs] = similar_texts(["call me later", "call me later!", "see you"], 0.6)
@@ -71,16 +68,8 @@ def likely_similar_texts(texts: Sequence[str], threshold: float, seed: int = 0) 
     """Yield most of the pairs of :func:`similar_texts`, by MinHash in time that grows with the number of texts.
 
     Texts with the same smallest hashes in one of several bands are compared by their grams, so no pair is wrong. Of
-    pairs at the very threshold 98% are to be found, of closer ones more. Where over 30 texts have the same hashes,
-    each is compared with the first of them and with the 30 before it.
-
-    Args:
-        texts: Different texts.
-        threshold: In (0, 1].
-        seed: Seed of the hashes.
-
-    Yields:
-        Pairs, each once, of some texts at a time.
+    pairs at the very threshold 98% are to be found, of closer ones more. Where over 30 texts have the same hashes, each
+    is compared with the first of them and with the 30 before it.
 
     Source: A. Z. Broder, On the resemblance and containment of documents, SEQUENCES (1997).
     """
@@ -105,10 +94,6 @@ def image_key(data: bytes, image: Image) -> tuple[bytes, int]:
     The bits are those of ``imagehash.phash``, without that package and its wavelets. Resizing and new compression
     change few of them, cropping or turning many.
 
-    Args:
-        data: The file.
-        image: What it shows, of any size.
-
     Source: C. Zauner, Implementation and benchmarking of perceptual image hash functions (2010).
     """
     lowest = dctn(np.asarray(image.convert("L").resize((32, 32), 1), float))[:8, :8].round(6)  # 1: Lanczos
@@ -117,11 +102,7 @@ def image_key(data: bytes, image: Image) -> tuple[bytes, int]:
 
 
 def similar_hashes(hashes: Sequence[int], distance: int = 4) -> Iterator[Pairs]:
-    """Yield pairs of hashes that differ in at most so many of their 64 bits; ``similarity`` is the share of equal ones.
-
-    Args:
-        hashes: Perceptual hashes of images.
-        distance: The largest number of different bits.
+    """Yield pairs of hashes that differ in at most ``distance`` of 64 bits; ``similarity`` is the share of equal ones.
 
     Example:
         >>> [pairs] = similar_hashes([0b1011, 0b1111, 2**63 - 1])

@@ -18,10 +18,7 @@ def earlier_answers(example: Example) -> list[int]:
 
 
 def turn_counts(examples: Iterable[Example], supervise: Supervise) -> dict[str, int]:
-    """Count the assistant's turns, and those of them that are supervised.
-
-    Returns:
-        ``supervised`` and ``turns``.
+    """Count the assistant's ``turns``, and those of them that are ``supervised``.
 
     Example:
         >>> turn = {"role": "assistant", "content": []}
@@ -38,12 +35,7 @@ def turn_counts(examples: Iterable[Example], supervise: Supervise) -> dict[str, 
 
 
 def supervision_line(supervise: Supervise, supervised: int, turns: int) -> str:
-    """Say which turns of conversations are supervised.
-
-    Args:
-        supervise: The option.
-        supervised: The number of supervised turns.
-        turns: The number of the assistant's turns.
+    """Say which turns of conversations are supervised, and how many of the assistant's turns these are.
 
     Example:
         >>> supervision_line("last", 412, 1020)
@@ -54,12 +46,7 @@ def supervision_line(supervise: Supervise, supervised: int, turns: int) -> str:
 
 
 def examples_lines(report: Mapping[str, Any]) -> list[str]:
-    """Return what a data module's report says of the shapes of its examples and of supervised turns.
-
-    Example:
-        >>> examples_lines({"shapes": {"train": ["ShareGPT (conversations)"]}})
-        ['Shape of train examples: ShareGPT (conversations)']
-    """
+    """Return what a data module's report says of the shapes of its examples and of supervised turns."""
     lines = [f"Shape of {split} examples: {', '.join(found)}" for split, found in report.get("shapes", {}).items()]
     turns = report.get("supervised_turns")
     if turns and (turns["turns"] > turns["supervised"] or turns["supervise"] == "all"):

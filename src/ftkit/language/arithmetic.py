@@ -180,12 +180,7 @@ class ArithmeticDataModule(LanguageDataModule):
 
 
 def split_of(first: int, second: int, seed: int = 0) -> str:
-    """Return the split that a pair of operands belongs to, whatever their order and signs.
-
-    Example:
-        >>> split_of(12, -7) == split_of(7, 12)
-        True
-    """
+    """Return the split that a pair of operands belongs to, whatever their order and signs."""
     pair = sorted((abs(first), abs(second)))
     place = int.from_bytes(hashlib.sha256(f"{seed} {pair}".encode()).digest()[:4], "big") % len(_TENTHS)
     return _TENTHS[place]

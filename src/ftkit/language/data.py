@@ -26,9 +26,6 @@ class LanguageDataModule(ExampleDataModule):
     Args:
         bucket: Put examples of similar length into a batch: less padding, and still another order each epoch.
         **options: See :class:`ftkit.training.example_data.ExampleDataModule`.
-
-    Raises:
-        InputError: An argument makes no sense.
     """
 
     step_options = ("bucket", *ExampleDataModule.step_options)
@@ -121,13 +118,9 @@ class TextDataModule(SourceDataModule, LanguageDataModule):
 class LengthSampler(SeededSampler):
     """Visits the examples so that a batch, cut from what comes one after the other, has examples of similar length.
 
-    Some batches' worth of examples at a time are sorted by length and cut into batches, which come in random order:
-    every example once an epoch, little padding, and still another grouping each time. A smaller batch is the last one.
-
-    Args:
-        lengths: Number of tokens of each example.
-        seed: Seed of the orders.
-        **sharing: See :class:`ftkit.training.samplers.SharedSampler`; with ``batch_size``.
+    Some batches' worth of examples at a time are sorted by their number of tokens and cut into batches, which come in
+    random order: every example once an epoch, little padding, and still another grouping each time. A smaller batch is
+    the last one.
 
     Example:
         >>> order = list(LengthSampler([9, 1, 8, 2], seed=1, batch_size=2))

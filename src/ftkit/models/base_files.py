@@ -24,12 +24,7 @@ _TOKENIZER = ("tokenizer", "vocab", "merges", "special_tokens_map", "added_token
 
 
 class Location(NamedTuple):
-    """The location of a model or tokenizer.
-
-    Args:
-        name: A hub id, a folder in transformers format, or a GGUF file.
-        revision: The revision of a hub id; None is the current one.
-    """
+    """Name where a model or tokenizer lies: a hub id, perhaps with a revision; a folder; or a GGUF file."""
 
     name: str
     revision: str | None = None
@@ -57,12 +52,6 @@ class BaseFiles:
         Raises:
             InputError: A file cannot be read, or a name is neither a path nor on the hub.
             UnavailableError: A hub id is neither in the cache nor to be downloaded.
-
-        Example:
-            >>> from ftkit.models.base_model import locate
-            >>> demo = Location(locate("demo"))
-            >>> sorted(BaseFiles(demo, tokenizer=demo).fingerprint())
-            ['config.json', 'model.safetensors']
         """
         found = {} if self.model is None else self._of_model(self.model)
         if self.tokenizer != self.model:
@@ -81,11 +70,7 @@ class BaseFiles:
 
 
 def differing_files(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Say in which files two base models differ.
-
-    Args:
-        before: A fingerprint, see :class:`BaseFiles`.
-        now: Another one.
+    """Say in which files two base models differ, by their fingerprints.
 
     Example:
         >>> differing_files({"config.json": "5f" * 32}, {"config.json": "90" * 32, "merges.txt": "c1" * 32})
@@ -105,9 +90,7 @@ def write_fingerprint(fingerprint: Mapping[str, str], folder: Path) -> None:
 def refuse_other_base(adapter: Path, files: BaseFiles) -> None:
     """Compare the base model that an adapter is to be put on with the one that it was trained on.
 
-    Args:
-        adapter: The adapter's folder; without a fingerprint in it there is nothing to compare.
-        files: Those of the base model.
+    Without a fingerprint in the adapter's folder there is nothing to compare.
 
     Raises:
         InputError: They differ, or the fingerprint is damaged.

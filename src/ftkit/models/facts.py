@@ -36,10 +36,9 @@ _PARTS = (  # the first that matches a parameter's dotted name
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Facts about a model from its configuration and the files beside it.
+    """Hold facts about a model from its configuration and the files beside it.
 
-    Args:
-        name: The name it was asked for by.
+    Attributes:
         architecture: The class whose shape it has, and its family.
         config: The transformers configuration, of the text part where there are several.
         commit: The hub commit in the cache; None for a folder or file.
@@ -150,12 +149,7 @@ def empty_model(config: Any, name: str) -> PreTrainedModel:
 
 
 def parameters_by_part(model: torch.nn.Module) -> dict[str, int]:
-    """Count the parameters by part; a shared one counts where it comes first.
-
-    Example:
-        >>> parameters_by_part(torch.nn.ModuleDict({"mlp": torch.nn.Linear(2, 3), "lm_head": torch.nn.Linear(3, 1)}))
-        {'MLP': 9, 'head': 4}
-    """
+    """Count the parameters by part; a shared one counts where it comes first."""
     counts = Counter[str]()
     for name, parameter in model.named_parameters():
         counts[next((part for part, pattern in _PARTS if pattern.search(name)), "other")] += parameter.numel()
@@ -172,9 +166,6 @@ def read_card_header(folder: Path) -> dict[str, Any]:
 
 def read_gguf_facts(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
     """Read the header of a GGUF file that a configuration could be read from.
-
-    Args:
-        path: The file.
 
     Returns:
         Number of tensors by their type, such as ``{"Q4_1": 210, "F32": 61}``, most frequent first; and of what the

@@ -17,7 +17,7 @@ UNFINISHED = "…"  # behind an answer that met the limit of tokens before its e
 
 
 class Answers(NamedTuple):
-    """Generated answers, one entry for each prompt.
+    """Hold generated answers, one entry for each prompt.
 
     Attributes:
         texts: The answers without special tokens and outer blanks; an unfinished one ends in ``UNFINISHED``.

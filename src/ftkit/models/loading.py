@@ -27,11 +27,7 @@ _CONTEXTS = ("max_position_embeddings", "max_seq_len", "seq_length")  # what fam
 
 
 def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
-    """Load the configuration of a decoder or encoder.
-
-    Args:
-        name: A hub id, a folder in transformers format or a GGUF file.
-        revision: The hub revision; None takes the current one.
+    """Load the configuration of a decoder or encoder from the hub, a folder or a GGUF file.
 
     Raises:
         InputError: It is another kind of model, or an adapter.

@@ -17,11 +17,9 @@ Head = Callable[[Tensor], Tensor]
 
 
 class SupervisedLogProbs(NamedTuple):
-    """Log-probabilities of the supervised next tokens of a batch.
+    """Hold the log-probabilities of a batch's supervised next tokens, float32 ``(N,)``, in the order of the tokens.
 
-    Attributes:
-        log_probs: float32 ``(N,)``, sequence by sequence and in the order of the tokens.
-        sequence: int64 ``(N,)``: the sequence that each belongs to.
+    The ``sequence`` that each belongs to is int64 ``(N,)``.
     """
 
     log_probs: Tensor
@@ -70,15 +68,12 @@ def supervised_tokens(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def target_log_probs(states: Tensor, target: Tensor, head: Head) -> Tensor:
-    """Return the log-probabilities of given tokens, each at a position of its own; see :func:`supervised_log_probs`.
+    """Return the log-probabilities of given tokens (N,) float32, each at a position of its own.
 
     Args:
         states: Hidden states (N, D).
         target: int64 (N,).
         head: Maps hidden states (N, D) to logits (N, V).
-
-    Returns:
-        float32 (N,).
     """
     if len(target) <= CHUNK:
         return _log_probs(states, target, head)
@@ -91,33 +86,22 @@ def target_log_probs(states: Tensor, target: Tensor, head: Head) -> Tensor:
 
 
 def token_loss(log_probs: Tensor) -> tuple[Tensor, int]:
-    """Return the negative log-likelihood of the supervised tokens, summed and not averaged, and their number.
+    """Return the summed negative log-likelihood of supervised tokens, and their number, of log-probabilities ``(N,)``.
 
     A mean over micro-batches of means would weigh a token by the company it happens to be in; sums add up.
-
-    Args:
-        log_probs: ``(N,)`` of :func:`supervised_log_probs`.
-
-    Returns:
-        The sum, a scalar, and N.
-
-    Example:
-        >>> token_loss(torch.tensor([-1.0, -2.0]))
-        (tensor(3.), 2)
     """
     return -log_probs.sum(), log_probs.numel()
 
 
 def sequence_log_probs(log_probs: Tensor, sequence: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Return the log-probability of each sequence's supervised tokens together.
+    """Return the log-probability (B,) of each sequence's supervised tokens together, and their numbers (B,) int64.
+
+    Both are zero where a sequence has none.
 
     Args:
         log_probs: ``(N,)`` of :func:`supervised_log_probs`.
         sequence: int64 ``(N,)``, which sequence each belongs to.
         batch_size: The number of sequences B.
-
-    Returns:
-        Their sums (B,) and the numbers of tokens (B,) int64; both zero where a sequence has none.
 
     Example:
         >>> sequence_log_probs(torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([0, 0, 2]), batch_size=3)

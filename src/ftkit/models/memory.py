@@ -13,13 +13,7 @@ _QUANTIZED = (("8-bit", 1.0), ("nf4", NF4_BYTES))  # bytes for one weight
 
 
 class Need(NamedTuple):
-    """Memory for one way of using a model.
-
-    Args:
-        way: The way.
-        size: Bytes.
-        formula: How they come about, in words.
-    """
+    """Hold the memory, in bytes, for one way of using a model, and how it comes about, in words."""
 
     way: str
     size: int
@@ -48,12 +42,8 @@ def inference_needs(facts: ModelFacts) -> list[Need]:
 def training_needs(facts: ModelFacts, rank: int) -> list[Need]:
     """Return the bytes for weights, gradients and AdamW's two moments, for each way of training.
 
-    Adapters are trained in float32. Activations come on top: they grow with batch size times length, and gradient
-    checkpointing keeps one hidden state a layer instead.
-
-    Args:
-        facts: The model.
-        rank: Rank of the adapters.
+    Adapters of ``rank`` are trained in float32. Activations come on top: they grow with batch size times length, and
+    gradient checkpointing keeps one hidden state a layer instead.
     """
     total, width = facts.total, facts.dtype.itemsize
     adapter = facts.lora_targets[1] * rank

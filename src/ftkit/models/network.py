@@ -22,7 +22,7 @@ FrozenDtype = Literal["float32", "bfloat16"]
 
 
 class SequenceClassifier(nn.Module):
-    """A backbone, pooling and a linear head.
+    """Put pooling and a linear head on a backbone.
 
     Args:
         backbone: The decoder or encoder.

@@ -11,14 +11,7 @@ Pooling = Literal["first", "last", "last_real", "mean", "mean_real"]
 
 
 def real_tokens(length: Tensor, positions: int) -> Tensor:
-    """Mark the real tokens of right-padded sequences.
-
-    Args:
-        length: Number of real tokens, (B,) int64.
-        positions: Number of positions T, padding included.
-
-    Returns:
-        1 for a real token and 0 for padding, (B, T) int64.
+    """Mark the real tokens of right-padded sequences, of ``length`` (B,) int64: 1, and 0 for padding, (B, T) int64.
 
     Example:
         >>> real_tokens(torch.tensor([1, 3]), 3).tolist()
@@ -85,17 +78,7 @@ def pooled_position(length: Tensor, positions: int, pooling: Pooling) -> Tensor 
 
 
 def needed_positions(length: Tensor, positions: int, pooling: Pooling, causal_mask: bool, mask_padding: bool) -> Tensor:
-    """Return how many of the first positions of each sequence can change the pooled vector.
-
-    Args:
-        length: Number of real tokens, (B,) int64.
-        positions: Number of positions T, padding included.
-        pooling: Which hidden state is classified.
-        causal_mask: Whether a token sees only itself and those before it.
-        mask_padding: Whether attention ignores padding.
-
-    Returns:
-        1 to T, (B,) int64.
+    """Return how many of the first positions of each sequence can change the pooled vector, (B,) int64 from 1 to T.
 
     Example:
         >>> needed_positions(torch.tensor([2, 3]), 4, "last_real", causal_mask=True, mask_padding=False).tolist()

@@ -12,15 +12,9 @@ from ftkit.models.memory import Need, inference_needs, training_needs
 
 
 def to_text(facts: ModelFacts, tokenizer: Any | None, rank: int) -> str:
-    """Write the page.
+    """Write the page: architecture, checkpoint, parameters, memory, license, prompt format and LoRA targets.
 
-    Args:
-        facts: What is known.
-        tokenizer: The model's tokenizer; None if there is none.
-        rank: Rank of the LoRA adapters in the estimates.
-
-    Returns:
-        Architecture and checkpoint, parameters by part, memory, license, prompt format and LoRA targets.
+    Without a tokenizer nothing is said of prompts; ``rank`` is that of the LoRA adapters in the estimates.
     """
     training = "Memory to train: weights, gradients and AdamW's moments; activations come on top (batch x length)"
     targets = ", ".join(facts.lora_targets[0]) or "nothing: the model has no language head"

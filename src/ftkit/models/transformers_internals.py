@@ -27,12 +27,7 @@ _TAKE_A_MASK = ("sdpa", "eager")  # attention implementations that take a mask o
 
 
 class BlockParts(NamedTuple):
-    """The names of a model's parts.
-
-    Attributes:
-        blocks: The list of transformer blocks.
-        norm: The norm behind the last block; None where the blocks end in one of their own.
-    """
+    """Name the list of transformer blocks, and the norm behind it; None where blocks end in one of their own."""
 
     blocks: str
     norm: str | None
@@ -59,10 +54,7 @@ def is_encoder(config: PretrainedConfig) -> bool:
 
 
 def block_parts(model: PreTrainedModel) -> BlockParts | None:
-    """Find the list of blocks and the final norm among a model's children.
-
-    Args:
-        model: A transformers model without a head.
+    """Find the list of blocks and the final norm among the children of a model without a head.
 
     Returns:
         Their names; None if there is not exactly one list of as many blocks as the configuration says, or more than one
@@ -143,12 +135,9 @@ def takes_mask_4d(config: PretrainedConfig) -> bool:
 
 
 def as_mask_4d(config: PretrainedConfig, dtype: torch.dtype, visible: Tensor) -> Tensor:
-    """Return a visibility mask in the form that an attention implementation takes.
+    """Return a visibility mask, bool (B or 1, 1, T, T), in the form that a text model's attention implementation takes.
 
-    Args:
-        config: The text model's configuration; :func:`takes_mask_4d` holds.
-        dtype: The type of what is added to the scores.
-        visible: bool (B or 1, 1, T, T).
+    One that adds its mask to the scores gets it as ``dtype``; :func:`takes_mask_4d` holds.
     """
     if attention_implementation(config) != "eager":
         return visible

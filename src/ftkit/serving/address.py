@@ -15,12 +15,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def listen(host: str, port: int, key: str | None) -> socket.socket:
-    """Bind an address; connections wait until the server runs.
-
-    Args:
-        host: The address to listen on.
-        port: The port; 0 chooses a free one.
-        key: The API key; without one only this machine may connect.
+    """Bind an address, on a free port if ``port`` is 0; connections wait until the server runs.
 
     Raises:
         InputError: The address is open to other machines and there is no key, or it is not an address.
@@ -45,12 +40,7 @@ def listen(host: str, port: int, key: str | None) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address.
-
-    Example:
-        >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
-        (True, True, False)
-    """
+    """Return whether only this machine can reach an address."""
     if host == "localhost":
         return True
     with suppress(ValueError):

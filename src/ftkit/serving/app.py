@@ -27,14 +27,7 @@ from ftkit.serving.thread import ModelThread
 
 @dataclass(frozen=True)
 class Served:
-    """Describe a model that is served.
-
-    Args:
-        name: The name that clients use.
-        thread: Runs it.
-        prompts: Makes prompts for a generative model; None for a classifier.
-        context: The most tokens of prompt and answer together; None for a classifier.
-    """
+    """Describe a model that is served; a classifier makes no prompts, and bounds no prompt and answer together."""
 
     name: str
     thread: ModelThread
@@ -43,12 +36,7 @@ class Served:
 
 
 def make_app(served: Served, limits: Limits) -> FastAPI:
-    """Build the application for one model; its thread starts and ends with the application.
-
-    Args:
-        served: The model.
-        limits: The limits on requests.
-    """
+    """Build the application for one model; its thread starts and ends with the application."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -157,11 +145,7 @@ def _check_model(served: Served, name: str | None) -> None:
 
 
 def _new_tokens(served: Served, limits: Limits, prompt: int, wanted: int | None) -> int:
-    """Return how many tokens an answer may have.
-
-    Raises:
-        ApiError: More were requested than are allowed or fit; the message has both numbers.
-    """
+    """Return how many tokens an answer may have; more than are allowed or fit are refused with both numbers."""
     assert served.context is not None
     if wanted is not None and wanted > limits.max_new_tokens:
         problem = f"{wanted} new tokens were requested, but {limits.max_new_tokens} are allowed"

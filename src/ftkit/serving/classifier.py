@@ -16,12 +16,7 @@ class Classifies(Protocol):
 
 
 class BatchClassifier:
-    """Classify the waiting texts in batches.
-
-    Args:
-        model: The classifier.
-        batch_size: The most texts at a time.
-    """
+    """Classify the waiting texts in batches of at most ``batch_size``."""
 
     def __init__(self, model: Classifies, batch_size: int) -> None:
         self.model, self.batch_size = model, batch_size

@@ -70,10 +70,5 @@ class Detokenizer:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Return the length of the longest end of ``text`` that begins ``stop``.
-
-    Example:
-        >>> _overlap("one, tw", "two"), _overlap("one", "two")
-        (2, 0)
-    """
+    """Return the length of the longest end of ``text`` that begins ``stop``."""
     return next((size for size in range(min(len(text), len(stop)), 0, -1) if text.endswith(stop[:size])), 0)

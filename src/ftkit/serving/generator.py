@@ -32,16 +32,11 @@ class _Sequence:
 
 
 class BatchGenerator:
-    """Run a causal language model over a batch of answers, one token each a step.
+    """Run a causal language model over a batch of at most ``batch_size`` answers, one token each a step.
 
     Prompts are padded on the left, masked and numbered from their first real token, so that an answer does not depend
     on its neighbours. A request that arrives while others run is computed on its own first and then joins them; one
-    that ends leaves at once.
-
-    Args:
-        model: A transformers causal language model, plain or wrapped by peft, on its device.
-        tokenizer: Its tokenizer.
-        batch_size: The most answers at a time.
+    that ends leaves at once. The model, plain or wrapped by peft, is on its device.
     """
 
     def __init__(self, model: Any, tokenizer: Any, batch_size: int) -> None:

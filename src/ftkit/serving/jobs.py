@@ -52,8 +52,8 @@ class Job:
     """Describe work for the model's thread.
 
     Args:
-        deliver: Called in the model's thread with each result, or with the
-            :class:`~ftkit.serving.replies.ApiError` that ended the job.
+        deliver: Called in the model's thread with each result, or with the :class:`~ftkit.serving.replies.ApiError`
+            that ended the job.
         cancelled: Set by anyone when the result is no longer wanted; the model's thread then drops the job.
     """
 
@@ -63,13 +63,10 @@ class Job:
 
 @dataclass(eq=False)
 class Generation(Job):
-    """Ask for one answer; delivers :class:`Piece`.
+    """Ask for one answer to a prompt of at least one token; delivers :class:`Piece`.
 
-    Args:
-        prompt: Token ids, at least one.
-        sampling: How to choose tokens.
-        stream: Whether each token's text is delivered at once; otherwise the whole answer in one piece.
-        affixes: What the chat template writes around an answer; it is left out.
+    With ``stream`` each token's text is delivered at once, otherwise the whole answer in one piece. The ``affixes``
+    that the chat template writes around an answer are left out.
     """
 
     prompt: Sequence[int]

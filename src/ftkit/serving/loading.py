@@ -62,11 +62,7 @@ def load_generator(
 
 
 def with_adapter(net: Any, adapter: Path, merge: bool) -> Any:
-    """Put the peft adapter in a folder on a model.
-
-    Raises:
-        InputError: The folder holds none, or one for another model.
-    """
+    """Put the peft adapter in a folder on a model, or refuse a folder that holds none, or one for another model."""
     if not (adapter / "adapter_config.json").is_file():
         raise InputError("holds no adapter_config.json", file=adapter, fix="name the folder of a peft adapter")
     try:

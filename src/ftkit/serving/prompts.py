@@ -44,11 +44,8 @@ class Prompts:
     def chat(self, messages: list[dict[str, str]]) -> list[int]:
         """Return token ids of a conversation up to where the model answers; without a template one question as it is.
 
-        Args:
-            messages: Dicts with ``role`` and ``content``.
-
         Raises:
-            InputError: The model's template cannot render these messages.
+            InputError: The model's template cannot render these messages, dicts with ``role`` and ``content``.
         """
         if len(messages) == 1 and messages[0]["role"] == "user":
             question = asked(messages[0]["content"], self.style, self.spaced_digits)
@@ -58,11 +55,7 @@ class Prompts:
         return ids
 
     def affixes(self, messages: list[dict[str, str]]) -> Affixes:
-        """Return what the template writes around an answer to a conversation; nothing where it cannot render one.
-
-        Args:
-            messages: Dicts with ``role`` and ``content``.
-        """
+        """Return what the template writes around an answer to a conversation; nothing where it cannot render one."""
         try:
             return self.renderer.affixes(_example(messages))
         except InputError:  # a template may allow no answer here, or write it differently from what follows its prompt
@@ -76,11 +69,7 @@ def _example(messages: list[dict[str, str]]) -> Example:
 def template_to_push(tokenizer: Any, chat: bool | None, style: str | None, spaced_digits: bool = False) -> Any:
     """Return the chat template by which others ask a question as training did: the tokenizer's own where possible.
 
-    Args:
-        tokenizer: Of the model.
-        chat: Whether training used the chat template; None if it did where there is one.
-        style: How training made a prompt of a question; None took it as it is.
-        spaced_digits: Whether it separated digits by spaces.
+    The other arguments are those of :class:`Prompts`.
     """
     renderer = Renderer(tokenizer, chat)
     if renderer.chat and renderer.template and style:
@@ -106,10 +95,7 @@ def styled(template: str, style: str, spaced_digits: bool = False) -> str:
 def template_of(style: str, tokenizer: Any, spaced_digits: bool = False) -> str:
     """Return a chat template that writes one question in a prompt style, for libraries without prompt styles.
 
-    Args:
-        style: A text with ``{question}`` in it.
-        tokenizer: Of the model; what it puts before a text, the template puts there, too.
-        spaced_digits: Whether digits are separated by spaces.
+    What the tokenizer puts before a text, the template puts there, too.
     """
     before, _, after = style.partition("{question}")
     begin = "{{ bos_token }}" if getattr(tokenizer, "add_bos_token", False) and tokenizer.bos_token else ""

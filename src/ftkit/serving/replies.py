@@ -31,15 +31,7 @@ def encoded(content: Any) -> bytes:
 
 
 class ApiError(Exception):
-    """Tell the client of an error.
-
-    Args:
-        status: HTTP status.
-        message: What is wrong.
-        param: The field at fault.
-        code: A machine-readable code.
-        headers: Further headers.
-    """
+    """Tell the client of an error: its HTTP status, what is wrong, the field at fault and a machine-readable code."""
 
     def __init__(
         self,
@@ -60,12 +52,7 @@ class ApiError(Exception):
 
 
 class Reply:
-    """Build one answer in OpenAI's format, whole or as chunks of a stream, with one id and time.
-
-    Args:
-        kind: Completion or chat.
-        model: The model's name.
-    """
+    """Build one answer in OpenAI's format, whole or as chunks of a stream, with one id and time."""
 
     def __init__(self, kind: Kind, model: str) -> None:
         self.kind = kind

@@ -11,15 +11,12 @@ from ftkit.serving.jobs import Sampling
 
 
 def choose(logits: Tensor, samplings: Sequence[Sampling], generators: Sequence[torch.Generator]) -> list[int]:
-    """Choose a token for each sequence.
+    """Choose a token for each sequence, by its own rules: B ids; -1 for a sequence whose logits are not finite.
 
     Args:
         logits: Float (B, V).
         samplings: The rules of the B sequences.
         generators: B generators on the CPU; only sequences that draw use theirs.
-
-    Returns:
-        B token ids; -1 for a sequence whose logits are not finite.
     """
     best, tokens = (column.tolist() for column in logits.max(-1))
     for sequence, (sampling, generator) in enumerate(zip(samplings, generators, strict=True)):

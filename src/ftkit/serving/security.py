@@ -22,16 +22,10 @@ log = logging.getLogger("ftkit.serving")
 class Guard:
     """Check requests before they reach the application.
 
-    A foreign ``Host`` (a name that an attacker resolves to this machine) or ``Origin`` (another web page) is
-    refused; there are no CORS headers. With a key every request but ``/health`` must send it, which is checked before
-    the body is read. Bodies are counted as they come, whatever length they declare, and must come in time.
-    Unexpected errors are logged by type and place, never with their message, which may quote a prompt.
-
-    Args:
-        app: The application.
-        limits: The limits.
-        hosts: The host names that the server answers to; None answers to all.
-        key: The API key; None asks for none.
+    A foreign ``Host`` (a name that an attacker resolves to this machine) or ``Origin`` (another web page) is refused;
+    there are no CORS headers. With a key every request but ``/health`` must send it, which is checked before the body
+    is read. Bodies are counted as they come, whatever length they declare, and must come in time. Unexpected errors are
+    logged by type and place, never with their message, which may quote a prompt.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, hosts: Collection[str] | None, key: str | None) -> None:

@@ -36,12 +36,7 @@ class Engine(Protocol):
 
 
 class ModelThread:
-    """Run an engine in a thread of its own.
-
-    Args:
-        engine: The model.
-        max_waiting: The most jobs in the queue.
-    """
+    """Run an engine in a thread of its own, with at most ``max_waiting`` jobs in the queue."""
 
     def __init__(self, engine: Engine, max_waiting: int) -> None:
         self.engine, self.max_waiting = engine, max_waiting
@@ -92,10 +87,9 @@ class ModelThread:
             self._changed.notify()
 
     def close(self, seconds: float) -> None:
-        """Stop the thread: cancelled jobs are dropped, the others get time to finish.
+        """Stop the thread: cancelled jobs are dropped, the others get so many seconds to finish.
 
-        Args:
-            seconds: How long to wait. A thread that hangs does not keep the process from ending.
+        A thread that hangs does not keep the process from ending.
         """
         with self._changed:
             self._closing = True

@@ -40,15 +40,12 @@ _NOT_WITH_OURS: dict[type[L.Callback], tuple[str, str]] = {
 
 
 def refuse_callbacks(trainer: L.Trainer, module: L.LightningModule, ours: bool) -> None:
-    """Refuse callbacks that cannot do their work.
+    """Refuse callbacks that cannot do their work, by name and with the way out.
 
     Args:
         trainer: The trainer, with its callbacks.
         module: The module that is to be trained.
         ours: Whether its checkpoints hold only what is trained.
-
-    Raises:
-        InputError: There is one; it is named with the way out.
     """
     built_late = type(module).configure_model is not L.LightningModule.configure_model
     refused = {**(_TOO_EARLY if built_late else {}), **(_NOT_WITH_OURS if ours else {})}

@@ -20,13 +20,7 @@ CLOSE = 1e-4  # relative; other sums run in another order
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of a check.
-
-    Args:
-        name: The check.
-        passed: Whether it holds; None where it does not apply.
-        seen: What was seen, or why it does not apply.
-    """
+    """Hold the outcome of a check: whether it holds, or None where it does not apply; and what was seen, or why not."""
 
     name: str
     passed: bool | None

@@ -105,10 +105,7 @@ def trainable_parts(module: nn.Module) -> list[nn.Module]:
 
 
 def trainable_methods(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    """Yield the methods that run trainable blocks without calling them: their owners and names.
-
-    Their owner says so: ``runs_blocks`` are their names.
-    """
+    """Yield the methods that run trainable blocks without calling them, which their owner lists as ``runs_blocks``."""
     for owner in module.modules():
         for name in getattr(owner, "runs_blocks", ()):
             if _is_trainable(owner):
@@ -121,10 +118,7 @@ def _is_trainable(part: nn.Module) -> bool:
 
 @cache
 def need_compiler(device: str) -> None:
-    """Compile something small, once a process.
-
-    Args:
-        device: The kind of device.
+    """Compile something small for a kind of device, once a process.
 
     Raises:
         EnvironmentFault: A compiler, or what it needs, is missing.

@@ -59,14 +59,11 @@ class CurvesLogger(Logger):
 
     @rank_zero_only
     def go_on(self, rows: int, to_come: Iterable[tuple[int, Mapping[str, float]]]) -> None:
-        """Continue the file from a checkpoint.
+        """Continue the file from a checkpoint; what is written later than its ``rows`` comes again.
 
         Args:
-            rows: How many rows there were when it was saved; what was written later comes again.
+            rows: How many rows there were when it was saved.
             to_come: Steps and values that were about to be written.
-
-        Raises:
-            InputError: The file is damaged.
         """
         if self.file.exists():
             kept = self._read()[:rows]

@@ -61,7 +61,7 @@ class TextDataset(Dataset[Batch]):
 
 
 class MessageDataset(TextDataset):
-    """The encoded messages of one split; an index list gives a whole batch.
+    """Hold the encoded messages of one split; an index list gives a whole batch.
 
     A batch is that of a :class:`TextDataset`, with ``input_ids`` (B, T) int64, padded on the right, and ``length`` (B,)
     int64, the number of real tokens, at least 1, in the place of the texts.
@@ -79,12 +79,6 @@ class MessageDataset(TextDataset):
     Attributes:
         input_ids: Token ids of all messages, padded to one width, (N, W) int64.
         length: Number of real tokens of all messages, (N,) int64.
-
-    Example:
-        >>> rules = Encoding(("ham", "spam"), max_length=4, pad_to_max=False, pad_id=9, single=False)
-        >>> dataset = MessageDataset(["a", "b", "c"], [0, 1, 1], [[1], [2, 3], [4, 5, 6]], rules)
-        >>> dataset.__getitems__([1, 0])["input_ids"].tolist()
-        [[2, 3], [1, 9]]
     """
 
     def __init__(
@@ -116,10 +110,5 @@ def as_it_is(batch: Any) -> Any:
 
 
 def with_share(batch: Batch, size: int) -> Batch:
-    """Add ``share`` to a batch that is a part of a step: the fraction of ``size`` messages that it holds.
-
-    Example:
-        >>> with_share({"id": ["a", "b"]}, size=8)["share"]
-        0.25
-    """
+    """Add ``share`` to a batch that is a part of a step: the fraction of ``size`` messages that it holds."""
     return {**batch, "share": len(batch["id"]) / size}

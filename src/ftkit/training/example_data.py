@@ -39,9 +39,6 @@ class ExampleDataModule(SplitDataModule):
             answer, or ``all`` that answer something. In evaluation the last one is generated either way; the loss is
             that of the supervised turns.
         **options: See :class:`ftkit.training.split_data.SplitDataModule`.
-
-    Raises:
-        InputError: An argument makes no sense.
     """
 
     step_options: ClassVar[tuple[str, ...]] = ("max_length", "too_long", "chat", "supervise")

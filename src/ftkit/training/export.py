@@ -22,11 +22,6 @@ _KEPT = ("format", "hyper_parameters", "base", "encoding")
 def export_trained(run: Path, folder: Path, class_path: str) -> None:
     """Write the parameters that a run trained, and what is needed to put them on their base again.
 
-    Args:
-        run: The run's folder.
-        folder: Where to.
-        class_path: The module's class.
-
     Raises:
         InputError: The run has no checkpoint, or a damaged one.
     """

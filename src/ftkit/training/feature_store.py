@@ -77,11 +77,7 @@ class Features:
         return len(self.lengths)
 
     def read(self, examples: Sequence[int], lengths: Sequence[int] | None = None) -> Tensor:
-        """Read a batch.
-
-        Args:
-            examples: Numbers of the examples.
-            lengths: How many of the first vectors of each example are wanted; None takes all.
+        """Read a batch: of each example its first ``lengths`` vectors, or all of them.
 
         Returns:
             A copy of the vectors, (B, longest, D), filled up with zeros.
@@ -200,13 +196,7 @@ class FeatureStore:
             os.fsync(file.fileno())
 
     def check_room(self, needed: int) -> int:
-        """Check that there is room for an entry.
-
-        Args:
-            needed: Bytes.
-
-        Returns:
-            How many bytes there is room for, ``needed`` and more.
+        """Return how many bytes there is room for, ``needed`` and more.
 
         Raises:
             EnvironmentFault: The store would exceed its bound, or the disk its free half.
@@ -269,12 +259,7 @@ def _max_gb() -> float:
 
 
 def digest_of(tensors: Iterable[Tensor]) -> str:
-    """Return the SHA-256 of tensors, in order: types, shapes and bytes.
-
-    Example:
-        >>> digest_of([torch.zeros(2)]) == digest_of([torch.zeros(2, 1)])
-        False
-    """
+    """Return the SHA-256 of tensors, in order: types, shapes and bytes."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())

@@ -25,19 +25,10 @@ _WITHOUT_EFFECT = ("_name_or_path", "transformers_version", "architectures")
 
 
 def weights_of(module: nn.Module, without: Iterable[nn.Module] = ()) -> list[Tensor]:
-    """Return every tensor that decides what a module computes, each once, in the order of its parts.
+    """Return every tensor that decides what a module computes, each once, in the order of its parts, without some.
 
     They are those that the parts write into a state dict, because there bitsandbytes adds what it needs besides the
     integers of a quantized weight and keeps in other places, and the buffers that no state dict has.
-
-    Args:
-        module: The module.
-        without: Parts of it to leave out.
-
-    Example:
-        >>> net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-        >>> [tuple(tensor.shape) for tensor in weights_of(net, without=[net[0]])]
-        [(3,), (3,), (3,), (3,), ()]
     """
     left_out = {id(part) for outer in without for part in outer.modules()}
     found: dict[int, Tensor] = {}
@@ -52,13 +43,7 @@ def weights_of(module: nn.Module, without: Iterable[nn.Module] = ()) -> list[Ten
 
 
 def digests(parts: Iterable[Iterable[Tensor]]) -> list[str]:
-    """Return the SHA-256 of the tensors of each part; large ones are hashed at the same time.
-
-    Example:
-        >>> one, two = torch.zeros(2), torch.ones(2)
-        >>> digests([[one, two]]) == digests([[one, two]]) != digests([[two, one]])
-        True
-    """
+    """Return the SHA-256 of the tensors of each part; large ones are hashed at the same time."""
     tensors = [list(part) for part in parts]
     together = list(chain.from_iterable(tensors))
     size = sum(tensor.nbytes for tensor in together)
@@ -67,17 +52,7 @@ def digests(parts: Iterable[Iterable[Tensor]]) -> list[str]:
 
 
 def each_hashed(hashed: Callable[[T], D], things: Iterable[T], size: int) -> list[D]:
-    """Hash each of some things, in threads if that is worth it: hashing leaves the interpreter free.
-
-    Args:
-        hashed: Makes the hash of one.
-        things: What is hashed.
-        size: Bytes of all of them.
-
-    Example:
-        >>> each_hashed(len, ["a", "bc"], size=3)
-        [1, 2]
-    """
+    """Hash each of some things, of ``size`` bytes in all, in threads if that is worth it."""
     if size < _MANY_BYTES:
         return list(map(hashed, things))
     with ThreadPoolExecutor() as pool:
@@ -102,13 +77,10 @@ def numerics(device: str) -> dict[str, Any]:
 
 
 class Unchanged:
-    """Tell whether weights are still those that were there when this was made.
+    """Tell whether weights are still those that were there when this was made; only parameters are watched.
 
     A part that becomes trainable, as a callback may decide, is not what made an entry, and freezing it again does not
-    bring it back. So what was once false stays false.
-
-    Args:
-        weights: The tensors; only parameters are watched, and none is kept alive.
+    bring it back. So what was once false stays false. No weight is kept alive.
 
     Example:
         >>> layer = nn.Linear(2, 3).requires_grad_(False)
@@ -116,11 +88,8 @@ class Unchanged:
         >>> unchanged()
         True
         >>> _ = layer.requires_grad_(True)
-        >>> unchanged()
-        False
-        >>> _ = layer.requires_grad_(False)
-        >>> unchanged()
-        False
+        >>> unchanged(), layer.requires_grad_(False) and unchanged()
+        (False, False)
     """
 
     def __init__(self, weights: Iterable[Tensor]) -> None:

@@ -203,12 +203,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def elements(batch: Any) -> int:
-    """Count the elements of all tensors in a batch.
-
-    Example:
-        >>> elements({"inputs": {"input_ids": torch.zeros(2, 3)}, "id": ["a", "b"]})
-        6
-    """
+    """Count the elements of all tensors in a batch."""
     if isinstance(batch, Tensor):
         return batch.numel()
     parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, list | tuple) else ()

@@ -69,10 +69,7 @@ class FrozenPrefix:
         self._features: dict[str, Features | None] = {}
 
     def attach(self, batch: Batch) -> Batch:
-        """Add ``features`` and their ``depth`` to a trimmed batch, if they are cached or can be.
-
-        Args:
-            batch: A batch of one of the datasets; other batches stay as they are.
+        """Add ``features`` and their ``depth`` to a trimmed batch of one of the datasets, if they are cached or can be.
 
         Returns:
             The batch; ``features`` is what :meth:`SequenceClassifier.forward` takes, on the CPU, and pinned if the

@@ -70,9 +70,6 @@ class GenerativeModule(WindowedModule):
         scheduler: ``cosine``, ``linear`` or ``constant``; or makes a learning-rate scheduler from the optimizer.
         scheduler_interval: Whether the scheduler is stepped with each optimizer ``step`` or after each ``epoch``.
         warmup: How long a named schedule raises the rate from 0: a fraction of the steps below 1, or a number of steps.
-
-    Raises:
-        InputError: An argument, or a combination of arguments, makes no sense.
     """
 
     auto_class: ClassVar[Any]

@@ -104,13 +104,9 @@ class FiniteGuard(L.Callback):
 class Climb:
     """Tell a loss that climbs and stays up from one that is only noisy.
 
-    Losses are averaged over blocks. A block counts as up if its mean lies above the best block's by a quarter and by
-    half of what had been gained since the first block, and by four standard errors. So many blocks up in a row, and
-    the training is lost.
-
-    Args:
-        window: Losses in a block.
-        patience: Blocks in a row.
+    Losses are averaged over blocks of ``window``. A block counts as up if its mean lies above the best block's by a
+    quarter and by half of what had been gained since the first block, and by four standard errors. ``patience`` blocks
+    up in a row, and the training is lost.
 
     Example:
         >>> climb = Climb(window=1, patience=2)
@@ -219,15 +215,7 @@ class DivergenceGuard(L.Callback):
 
 
 def read_at_once(values: Sequence[Tensor]) -> list[float]:
-    """Read numbers from a device, which is waited for once.
-
-    Args:
-        values: Tensors of one element each, also of a sharded network.
-
-    Example:
-        >>> read_at_once([torch.tensor(1.5), torch.tensor([2.0], dtype=torch.float16)])
-        [1.5, 2.0]
-    """
+    """Read numbers from a device, which is waited for once; tensors of one element each, also of a sharded network."""
     whole = [value.full_tensor() if isinstance(value, DTensor) else value for value in values]
     return torch.stack([value.reshape(()).to(whole[0].device) for value in whole]).tolist() if whole else []
 

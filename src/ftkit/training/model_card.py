@@ -14,16 +14,14 @@ from ftkit.results.preferences import interval_of_counts
 
 @dataclass(frozen=True)
 class CardFacts:
-    """Content of a model card besides the figures of the run.
+    """Hold the content of a model card besides the figures of the run.
 
-    Args:
-        repo: The repository's name on the hub.
+    Attributes:
         task: The hub's word for the task, such as ``text-classification``.
         base: The base model's name; None if it is a folder that others do not have.
         revision: The revision or commit of the base.
         contents: What the repository holds, in words.
         library: The hub's word for what loads it: ``ftkit``, ``peft`` or ``transformers``.
-        tags: Further tags.
         license: The hub's word for the license; None says nothing.
         metric: What is counted as right, in words.
     """

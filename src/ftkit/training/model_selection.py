@@ -79,10 +79,6 @@ class BestCheckpoint(ModelCheckpoint):
     """Keep the checkpoint with the best value of a metric on validation, the first of equal ones.
 
     A value that is not finite is never the best, see :class:`ftkit.training.guards.FiniteGuard`.
-
-    Args:
-        monitor: The metric.
-        mode: Whether lower (``min``) or higher values are better.
     """
 
     def __init__(self, monitor: str, mode: Mode) -> None:

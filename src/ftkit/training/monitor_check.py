@@ -48,22 +48,14 @@ class MonitorCheck(L.Callback):
         self._check(trainer, pl_module, "val")
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Check after the first batch.
-
-        Raises:
-            InputError: A metric is monitored that is not logged; the nearest one is named.
-        """
+        """Check after the first batch, as :meth:`on_sanity_check_end` does."""
         if self._validation is None and not trainer.num_val_batches:
             self._validation = set()
         if not self._checked and self._validation is not None:
             self._check(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check after the first validation, where there was no sanity check.
-
-        Raises:
-            InputError: A metric is monitored that is not logged; the nearest one is named.
-        """
+        """Check after the first validation, where there was no sanity check."""
         if not self._checked and not trainer.sanity_checking and trainer.state.fn == "fit":
             self._validation = set(trainer.callback_metrics)
             self._check(trainer, pl_module)
@@ -100,15 +92,7 @@ def _monitored(trainer: L.Trainer) -> Iterator[tuple[str, str, str]]:
 
 
 def metrics_in_name(name: str) -> list[str]:
-    """Return the metrics in the format of a checkpoint's name.
-
-    Raises:
-        ValueError: It is no format.
-
-    Example:
-        >>> metrics_in_name("{epoch}-{val/loss:.2f}")
-        ['epoch', 'val/loss']
-    """
+    """Return the metrics in the format of a checkpoint's name; a ValueError is raised where it is no format."""
     return [field for _, field, _, _ in Formatter().parse(name) if field]
 
 

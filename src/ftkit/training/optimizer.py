@@ -93,13 +93,7 @@ def named_schedule(name: ScheduleName, optimizer: torch.optim.Optimizer, warmup:
     """Return transformers' schedule of a name, to be stepped with the optimizer.
 
     The rate rises linearly from 0 in the warm-up; then it stays, or falls to 0 at the end, in a straight line or along
-    half a cosine wave.
-
-    Args:
-        name: The name.
-        optimizer: The optimizer.
-        warmup: Below 1 the fraction of the steps that is warm-up, rounded up; from 1 on the number of steps.
-        steps: The optimizer steps of the training, infinite if unknown.
+    half a cosine wave. The number of ``steps`` is infinite if unknown.
 
     Raises:
         InputError: The schedule depends on the number of steps, and it is unknown.

@@ -21,12 +21,7 @@ _IMAGES = ("pixel_values", "pixel_attention_mask")
 
 
 class Probe:
-    """A module with a batch, as the checks handle them.
-
-    Args:
-        module: On its device, set up for training.
-        batch: On the same device; cut to at most ``examples`` examples.
-        examples: How many examples to keep.
+    """Hold a module, set up for training, and a batch on its device, cut to some examples, for the checks.
 
     Raises:
         InputError: The module is of neither kind.

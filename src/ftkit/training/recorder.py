@@ -184,10 +184,7 @@ def add_to_result(trainer: L.Trainer, **facts: Any) -> None:
 def record_unfinished(trainer: L.Trainer, status: str, reason: str) -> None:
     """Replace the run's ``result.json``: a result of an earlier run in the folder is not that of this one.
 
-    Args:
-        trainer: The trainer.
-        status: ``interrupted`` or ``failed``.
-        reason: The signal, or what went wrong.
+    The status is ``interrupted`` or ``failed``; the reason is the signal, or what went wrong.
     """
     facts = {"status": status, "reason": reason, "epoch": trainer.current_epoch, "step": trainer.global_step}
     _write(trainer, facts)

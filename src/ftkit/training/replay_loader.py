@@ -17,20 +17,9 @@ ORDER, FETCH, STEP = range(3)
 
 
 def reseed(seed: int, epoch: int, batch_idx: int, stream: int = STEP) -> None:
-    """Seed Python, NumPy and PyTorch (all devices) for one batch.
+    """Seed Python, NumPy and PyTorch (all devices) for one batch of an epoch, both counted from 0.
 
-    Args:
-        seed: Seed of the run.
-        epoch: The epoch, counted from 0.
-        batch_idx: The batch in the epoch, counted from 0.
-        stream: What the numbers are for; streams are independent.
-
-    Example:
-        >>> reseed(123, epoch=1, batch_idx=7)
-        >>> first = torch.rand(2)
-        >>> reseed(123, epoch=1, batch_idx=7)
-        >>> torch.equal(torch.rand(2), first)
-        True
+    Streams are independent: what the numbers are drawn for, one of ``ORDER``, ``FETCH`` and ``STEP``.
     """
     # The entropy is mixed, so that neighbouring batches and seeds have nothing in common.
     mixed = int(np.random.SeedSequence([seed % 2**64, epoch, batch_idx, stream]).generate_state(1, np.uint64)[0])
@@ -54,14 +43,14 @@ def _accelerated() -> bool:
 
 
 class ReplayLoader:
-    """A data loader whose batches are a function of seed and epoch, and that can start in the middle of an epoch.
+    """Make the batches of a data loader a function of seed and epoch, and let it start in the middle of an epoch.
 
     The global generators are seeded when an iteration begins and before each batch is fetched, so a shuffling sampler
-    draws the same order, and a data set that draws random numbers draws the same ones. Generators that the loader
-    was given move on from epoch to epoch; their states are kept and put back.
+    draws the same order, and a data set that draws random numbers draws the same ones. Generators that the loader was
+    given move on from epoch to epoch; their states are kept and put back.
 
-    Batches before the start are not loaded where the data set can be indexed in this process; otherwise they are
-    loaded and dropped.
+    Batches before the start are not loaded where the data set can be indexed in this process; otherwise they are loaded
+    and dropped.
 
     Args:
         loader: The data loader; its attributes are this one's too.

@@ -234,17 +234,10 @@ def settings(trainer: L.Trainer, datamodule: Any) -> dict[str, Any]:
 
 
 def compare_settings(stored: Mapping[str, Any], now: Mapping[str, Any], allow_changed: bool = False) -> dict[str, Any]:
-    """Compare the settings of a checkpoint with those of the run that resumes it.
-
-    Returns:
-        By name, what was and what is now where they differ.
+    """Return by name what was in a checkpoint, and what is in the run that resumes it, of settings that differ.
 
     Raises:
         InputError: They differ, and that was not allowed.
-
-    Example:
-        >>> compare_settings({"seed": 1, "batch_size": 8}, {"seed": 2, "batch_size": 8}, allow_changed=True)
-        {'seed': [1, 2]}
     """
     changed = {name: [old, now.get(name)] for name, old in stored.items() if old != now.get(name)}
     if changed and not allow_changed:
@@ -257,10 +250,9 @@ def compare_settings(stored: Mapping[str, Any], now: Mapping[str, Any], allow_ch
 
 
 def resumable(folder: Path) -> tuple[Path | None, list[str]]:
-    """Return the newest checkpoint of a run that a training can resume from; the best one only if there is no other.
+    """Return the newest checkpoint of a run that training can resume from, if any; and what was wrong with newer ones.
 
-    Returns:
-        The file, or None; and what was wrong with newer ones.
+    The best one is taken only if there is no other.
 
     Raises:
         FormatError: A checkpoint was written in another format.

@@ -16,13 +16,7 @@ _ENDS = ("T_max", "total_iters", "total_steps", "total_size", "T_0", "step_size"
 
 
 def schedule_length(state: Mapping[str, Any]) -> float | None:
-    """Return after how many of its steps a schedule has done what it does.
-
-    Args:
-        state: The ``state_dict()`` of a scheduler of torch.
-
-    Returns:
-        The number; None where the scheduler does not say.
+    """Return after how many of its steps a scheduler of torch has done what it does, by its ``state_dict()``; or None.
 
     Example:
         >>> schedule_length({"milestones": {30: 1, 80: 1}, "gamma": 0.1})
@@ -39,9 +33,6 @@ def schedule_length(state: Mapping[str, Any]) -> float | None:
 
 def check_schedules(trainer: L.Trainer) -> None:
     """Warn of schedules that a training does not get to the end of.
-
-    Args:
-        trainer: The trainer, with its optimizers set up.
 
     Raises:
         InputError: A schedule ends before the training does, and could not be stepped on.

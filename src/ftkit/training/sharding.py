@@ -117,13 +117,7 @@ def holds_whole_network(trainer: L.Trainer) -> bool:
 
 
 def gathered(net: Any, function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function that runs parts of a network; weights outside its blocks are whole meanwhile, if it is sharded.
-
-    Args:
-        net: The network that :func:`shard` got, or any other, for which this changes nothing.
-        function: Called with ``args``.
-        *args: Its arguments.
-    """
+    """Call a function that runs parts of a network; meanwhile a sharded one's weights outside its blocks are whole."""
     return function(*args) if not isinstance(net, FSDPModule) else net.gathered(function, *args)  # type: ignore[attr-defined]
 
 

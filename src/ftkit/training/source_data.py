@@ -35,9 +35,6 @@ class SourceDataModule(SplitDataModule):
             belong together stay so. [1.0, 0.0] trains on everything.
         split_seed: Seed of what is held out.
         **options: See :class:`ftkit.training.split_data.SplitDataModule`.
-
-    Raises:
-        InputError: An argument makes no sense.
     """
 
     def __init__(
@@ -82,9 +79,6 @@ class SourceDataModule(SplitDataModule):
         Args:
             read: Reads the examples of a source, which is that of the named split.
             keys: Returns what examples that belong together share.
-
-        Raises:
-            InputError: A source cannot be used.
         """
         given = {name: read(source, name) for name, source in self.sources.items()}
         divide = partial(split_by_groups, keys=keys)

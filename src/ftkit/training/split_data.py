@@ -37,9 +37,6 @@ class SplitDataModule(L.LightningDataModule):
         evaluation_batch_size: Examples in a batch of evaluation.
         datasets: The examples by split, once they are prepared.
         report: What is told about them in a run's result.
-
-    Raises:
-        InputError: An argument makes no sense.
     """
 
     # Attributes by which other examples, or other parts of them, make a step; a resumed run must not differ in them.
@@ -74,11 +71,7 @@ class SplitDataModule(L.LightningDataModule):
     def labeled_texts(self, image_key: ImageKey | None = None) -> Mapping[SplitName, Iterable[LabeledText]]:
         """Return the examples of all splits, as far as duplicates go; none where a subclass does not say.
 
-        Args:
-            image_key: Returns what is equal for equal images; by default a hash of their files.
-
-        Raises:
-            InputError: The data cannot be read.
+        The key of an image, by default a hash of its file, is equal for equal images.
         """
         return {}
 
@@ -86,9 +79,6 @@ class SplitDataModule(L.LightningDataModule):
         """Add to :attr:`report` how many val and test examples are in train as well, unless :attr:`datasets` is large.
 
         Of up to 20,000 examples it keeps the texts, for :meth:`known_examples`.
-
-        Args:
-            splits: The examples, see :meth:`labeled_texts`.
         """
         if (total := sum(map(len, self.datasets.values()))) > _COMPARED:
             return

@@ -21,16 +21,13 @@ _USUAL = {"train": ("train",), "val": ("validation", "val", "valid", "dev"), "te
 def open_splits(
     given: Mapping[str, Any], dataset: Any = None, columns: Mapping[str, str | int] | None = None
 ) -> dict[str, RecordSource]:
-    """Open the sources of the splits.
+    """Open the sources of train and of the other splits that there are.
 
     Args:
         given: For train, val and test a source or None; with ``dataset`` the name of one of its splits, and None takes
             the one that has a usual name, if there is one.
         dataset: A data set with splits, see :func:`ftkit.examples.data_sets.splits_of`.
         columns: Our name of a column and the one in the sources.
-
-    Returns:
-        The sources of train and of the other splits that there are.
 
     Raises:
         InputError: There is no train split, or a source cannot be used.
@@ -90,11 +87,6 @@ def split_by_groups(
 
     Returns:
         The examples by part, each in their order.
-
-    Example:
-        >>> parts = split_by_groups(range(10), {"train": 0.8, "val": 0.1, "test": 0.1}, seed=1, keys=lambda one: [])
-        >>> {name: len(part) for name, part in parts.items()}
-        {'train': 8, 'val': 1, 'test': 1}
     """
     members: dict[int, list[int]] = {}
     for index, group in enumerate(_groups(examples, keys)):

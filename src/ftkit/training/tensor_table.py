@@ -62,14 +62,7 @@ class TensorTable:
         return key in self._known
 
     def get(self, keys: Sequence[bytes]) -> list[Tensor | None]:
-        """Read tensors.
-
-        Args:
-            keys: Digests.
-
-        Returns:
-            For each key its tensor, or None if there is none.
-        """
+        """Return for each key, a digest, its tensor, or None if there is none."""
         found: list[bytes | None] = [None] * len(keys)
         try:
             if self.path.exists():
@@ -86,11 +79,9 @@ class TensorTable:
         return [load(value)["value"] if value else None for value in found]
 
     def add(self, keys: Sequence[bytes], values: Tensor) -> None:
-        """Keep tensors that are not kept yet. If they cannot be kept, that is said once and nothing more is tried.
+        """Keep tensors (N, ...), one for each key, that are not kept yet.
 
-        Args:
-            keys: Digests.
-            values: (N, ...), one for each key.
+        If they cannot be kept, that is said once and nothing more is tried.
         """
         if self._full:
             return

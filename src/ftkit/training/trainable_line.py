@@ -9,11 +9,6 @@ from collections.abc import Iterable
 def trainable_line(names: Iterable[str], trainable: int, total: int) -> str:
     """Say how many parameters are trainable and where: by numbered block, or else by module, with the tensors in each.
 
-    Args:
-        names: The names of the trainable parameters.
-        trainable: How many weights they hold.
-        total: How many weights there are.
-
     Example:
         >>> names = [f"net.h.{block}.mlp.{part}" for block in (10, 11) for part in ("weight", "bias")]
         >>> trainable_line([*names, "net.head.lora_A.default.weight"], 50, 1000)

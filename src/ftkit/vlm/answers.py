@@ -8,13 +8,8 @@ import math
 def relaxed_match(prediction: str, target: str, tolerance: float = 0.05) -> bool:
     """Return whether an answer is right by ChartQA's relaxed accuracy.
 
-    A number may differ from the expected one by a share of it; a text has to be equal except for case. ``12%`` is the
-    number 0.12. An expected 0 needs the same text, because no other number is within 5% of it.
-
-    Args:
-        prediction: The answer.
-        target: The expected answer.
-        tolerance: Largest relative error of a number.
+    A number may differ from the expected one by a share of it, ``tolerance``; a text has to be equal except for case.
+    ``12%`` is the number 0.12. An expected 0 needs the same text, because no other number is within 5% of it.
 
     Source: Masry et al. 2022, ChartQA, section 5.1, as published with Pix2Struct (Lee et al. 2023).
 

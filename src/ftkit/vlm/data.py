@@ -55,9 +55,6 @@ class VLMDataModule(SourceDataModule, ExampleDataModule):
         evaluation_batch_size: Examples in a batch of evaluation; null takes ``batch_size``.
         **options: See :class:`ftkit.training.source_data.SourceDataModule` and
             :class:`ftkit.training.example_data.ExampleDataModule`.
-
-    Raises:
-        InputError: An argument, or a combination of arguments, makes no sense.
     """
 
     step_options = (*ExampleDataModule.step_options, "sample", "ratio", "keep")
@@ -100,11 +97,7 @@ class VLMDataModule(SourceDataModule, ExampleDataModule):
         return found
 
     def examples(self, split: SplitName) -> list[Example]:
-        """Return the examples of a split, as read: neither sampled nor measured.
-
-        Raises:
-            InputError: A source cannot be read, or a split that is asked for has no examples.
-        """
+        """Return the examples of a split, as read: neither sampled nor measured."""
         return self._examples.get(split, [])
 
     @cached_property

@@ -24,10 +24,6 @@ class ExampleDataset(Dataset[Any]):
 
     Where a frozen tower's features are cached, examples can be remembered without their images, see
     :class:`BatchOrigin`. Until they are forgotten, examples come with the keys of their tiles and no image is opened.
-
-    Args:
-        examples: The examples.
-        encoder: Encodes them as tokens and pixels.
     """
 
     def __init__(self, examples: Sequence[Example], encoder: ChatEncoder) -> None:
@@ -71,16 +67,7 @@ class ExampleDataset(Dataset[Any]):
 
 
 class BatchOrigin:
-    """Remember where a batch came from, so that cached features of its images can take their place.
-
-    Args:
-        dataset: The data set.
-        encoded: The examples of the batch.
-        evaluation: Whether it is a batch of evaluation.
-
-    Attributes:
-        dataset: The data set.
-    """
+    """Remember where a batch came from, so that cached features of its images can take their place."""
 
     def __init__(self, dataset: ExampleDataset, encoded: Sequence[EncodedExample], evaluation: bool) -> None:
         self.dataset, self._evaluation = dataset, evaluation
@@ -88,11 +75,7 @@ class BatchOrigin:
         self._encoded = [replace(one, images={}) for one in encoded]  # pixels are in the batch alone
 
     def tile_keys(self, of_pixels: Sequence[bytes]) -> list[list[bytes]]:
-        """Return the keys of each example's tiles.
-
-        Args:
-            of_pixels: Those of the tiles whose pixels are in the batch, example by example.
-        """
+        """Return the keys of each example's tiles, given those of the tiles whose pixels are in the batch, in order."""
         found = iter(of_pixels)
         return [
             list(islice(found, tiles)) if one.tile_keys is None else one.tile_keys
@@ -100,11 +83,7 @@ class BatchOrigin:
         ]
 
     def remember(self, tile_keys: Sequence[list[bytes] | None]) -> None:
-        """Let examples come without their images from now on.
-
-        Args:
-            tile_keys: The keys of each example's tiles; None leaves the example as it is.
-        """
+        """Let examples come without their images from now on, given their tiles' keys; None leaves one as it is."""
         for one, keys in zip(self._encoded, tile_keys, strict=True):
             if one.tile_keys is None and keys is not None:
                 self.dataset.remember(one, keys)
@@ -131,12 +110,7 @@ def _in_worker() -> bool:
 def leave_out_unusable(
     examples: Sequence[Example], encoder: ChatEncoder, split: str
 ) -> tuple[list[Example], dict[str, int]]:
-    """Return the examples that can be trained on.
-
-    Args:
-        examples: The examples of a split.
-        encoder: Knows the length rule and whether there are pairs; without both no example is looked at.
-        split: The split's name, for the error.
+    """Return the examples that can be trained on; without a length rule and pairs, no example is looked at.
 
     Returns:
         The examples, and the numbers of those among them with an answer ``cut``, and of those left out: ``skipped`` are

@@ -45,9 +45,6 @@ class VLMDPO(VLMModule):
         cache_reference: Whether the reference's log-probabilities are cached in ``$FTKIT_CACHE/features``. The
             results stay the same.
         **options: Those of :class:`ftkit.vlm.model.VLMModule`.
-
-    Raises:
-        InputError: An argument, or a combination of arguments, makes no sense.
     """
 
     preference = True

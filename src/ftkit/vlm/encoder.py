@@ -30,12 +30,7 @@ _OWN = {"input_ids", "attention_mask", "labels"}  # labels: PaliGemma's processo
 class ChatEncoder(Encoder):
     """Encode examples with images, and batches of them, for one model.
 
-    Args:
-        processor: The model's processor.
-        length: What is done with an example that is too long.
-        chat: See :class:`ftkit.examples.renderer.Renderer`.
-        preference: Whether batches hold the rejected answers too.
-        supervise: See :class:`ftkit.examples.renderer.Renderer`.
+    With ``preference`` batches hold the rejected answers too; see :class:`ftkit.examples.encoder.Encoder` for the rest.
     """
 
     def __init__(

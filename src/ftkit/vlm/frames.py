@@ -17,15 +17,9 @@ _SCORED_PIXELS = 2**20
 
 
 def color_entropy(frame: np.ndarray) -> float:
-    """Return the Shannon entropy of the histogram of a picture's 24-bit colors.
+    """Return the Shannon entropy of the 24-bit colors of a picture, uint8 ``(height, width, 3)``, in bits.
 
-    Of pictures with more than a million pixels a regular grid of that size counts.
-
-    Args:
-        frame: uint8 ``(height, width, 3)``.
-
-    Returns:
-        Bits: 0 for a picture of one color, 24 at most.
+    It is 0 for a picture of one color and 24 at most. Of more than a million pixels a regular grid of that size counts.
 
     Example:
         >>> halves = np.zeros((2, 8, 3), np.uint8)

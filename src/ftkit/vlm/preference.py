@@ -15,13 +15,7 @@ PreferenceLoss = Literal["sigmoid", "ipo"]
 
 
 class DPOLosses(NamedTuple):
-    """Hold the results of :func:`dpo_loss` for B pairs.
-
-    Attributes:
-        losses: (B,), not reduced.
-        chosen_rewards: (B,), detached.
-        rejected_rewards: (B,), detached.
-    """
+    """Hold the losses and the rewards, detached, of :func:`dpo_loss` for B pairs, (B,) each."""
 
     losses: Tensor
     chosen_rewards: Tensor

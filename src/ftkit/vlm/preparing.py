@@ -24,7 +24,7 @@ _TEXT = "ftkit"  # the PNG text that says what the picture was made of
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings for all pictures of a folder.
+    """Hold the settings for all pictures of a folder.
 
     Attributes:
         source: The folder that is read; nothing outside of it is.
@@ -41,20 +41,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A line of the manifest.
+    """Hold a line of the manifest: what was prepared, from which source, or why it is ``bad``.
 
-    Attributes:
-        source: The source's path in its folder.
-        output: The result's path in its folder; empty for a bad picture.
-        source_sha256: Of the source's bytes.
-        sha256: Of the result's bytes.
-        width: Of the source, upright, in pixels.
-        height: Of the source, upright, in pixels.
-        format: As in :class:`ftkit.vlm.images.OpenedImage`.
-        frame: The frame that was chosen, counted from 0.
-        frames: How many frames the source has.
-        status: ``done`` or ``bad``.
-        reason: Why it is bad, or what a user should know.
+    Paths are relative to the folders, hashes are SHA-256 of the files. Width and height are those of the upright
+    source; format, frame and frames are those of :class:`ftkit.vlm.images.OpenedImage`. A reason may be a mere note.
     """
 
     source: str
@@ -71,14 +61,10 @@ class Prepared:
 
 
 def prepare_one(name: str, settings: Settings) -> tuple[Prepared, bool]:
-    """Prepare one picture.
+    """Prepare the picture ``name`` of the source folder.
 
     The result says in a PNG text what it was made of, so that a later run knows it again without any other record. A
     bad picture has no result, not even an old one.
-
-    Args:
-        name: The source's path in its folder.
-        settings: The folders and the size.
 
     Returns:
         The line of the manifest, and whether an earlier run's result was kept.

@@ -32,8 +32,7 @@ _READ_BY_THE_MODEL = ("input_ids", "token_type_ids", "labels")
 def as_reference(net: nn.Module) -> Iterator[nn.Module]:
     """Yield the network as it was before training: adapters off, no dropout, no gradients.
 
-    Args:
-        net: The policy, wrapped by peft; or, of a fully trained policy, a frozen copy of its start.
+    A policy without adapters is given as a frozen copy of its start.
     """
     with torch.no_grad(), evaluating([net]), _without_adapters(net):
         yield net

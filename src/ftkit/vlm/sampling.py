@@ -26,15 +26,7 @@ _SHOWN = 5
 
 
 def outcome(label: str, answer: str, classes: Classes = YES_NO) -> str:
-    """Return the outcome of one example.
-
-    Args:
-        label: The true class.
-        answer: The model's answer.
-        classes: The two classes and whether spelling is ignored.
-
-    Returns:
-        One of ``tp``, ``tn``, ``fp``, ``fn``, and ``neither`` for an answer that names no class.
+    """Return ``tp``, ``tn``, ``fp``, ``fn``, or ``neither`` for an answer that names no class.
 
     Raises:
         InputError: The label names no class.
@@ -51,10 +43,6 @@ def outcome(label: str, answer: str, classes: Classes = YES_NO) -> str:
 
 def read_outcomes(path: str | Path, classes: Classes = YES_NO) -> dict[str, str]:
     """Read the outcome of each labelled example of a prediction file.
-
-    Args:
-        path: A file that :func:`~ftkit.results.predictions.read_predictions` reads.
-        classes: The two classes.
 
     Returns:
         Outcomes by id; and by the path of the image, where the file has one and it tells examples apart.
@@ -78,23 +66,10 @@ def read_outcomes(path: str | Path, classes: Classes = YES_NO) -> dict[str, str]
 def outcomes_of_examples(
     ids: Sequence[str], labels: Sequence[str], by_id: Mapping[str, str], classes: Classes = YES_NO
 ) -> list[str]:
-    """Return the outcomes in the order of the training examples.
-
-    Args:
-        ids: The examples' ids, or other keys in ``by_id``.
-        labels: The examples' true classes.
-        by_id: The result of :func:`read_outcomes`; other entries do not matter.
-        classes: The two classes.
-
-    Returns:
-        One outcome per example.
+    """Return the outcome of each training example, by its id or another key of :func:`read_outcomes`.
 
     Raises:
         InputError: An example has no outcome, or its label is not the one that the outcome was judged by.
-
-    Example:
-        >>> outcomes_of_examples(["b", "a"], ["no", "yes"], {"a": "tp", "b": "fp", "c": "tn"})
-        ['fp', 'tp']
     """
     unknown = [identity for identity in ids if identity not in by_id]
     if unknown:
@@ -125,7 +100,7 @@ def sample_examples(
     keep: Collection[str] = OUTCOMES,
     classes: Classes = YES_NO,
 ) -> list[int]:
-    """Draw examples without replacement.
+    """Draw examples without replacement; return their places in ``labels``, in random order.
 
     For the same seed a larger draw contains a smaller one, so that a run with more examples only adds some.
 
@@ -138,17 +113,8 @@ def sample_examples(
         keep: Only examples with these outcomes are drawn.
         classes: The two classes.
 
-    Returns:
-        The examples' places in ``labels``, in random order.
-
     Raises:
         InputError: There are too few examples; the message says how many there are.
-
-    Example:
-        >>> labels = ["yes"] * 80 + ["no"] * 20
-        >>> drawn = sample_examples(labels, 12, seed=1, ratio=(2, 1))
-        >>> Counter(labels[example] for example in drawn) == {"yes": 8, "no": 4}
-        True
     """
     _check(sample, ratio, labels, outcomes, keep)
     kept = [example for example in range(len(labels)) if outcomes is None or outcomes[example] in keep]

@@ -21,9 +21,6 @@ class VLMSFT(VLMModule):
     Args:
         tolerance: Largest relative error of a number in a relaxed match.
         **options: Those of :class:`ftkit.vlm.model.VLMModule`.
-
-    Raises:
-        InputError: An argument, or a combination of arguments, makes no sense.
     """
 
     def __init__(self, tolerance: float = 0.05, **options: Any) -> None:

@@ -40,18 +40,11 @@ class SharedExamples(NamedTuple):
 
 
 def shared_lengths(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Return how many tokens the two sequences of each pair have in common at the start.
+    """Return how many tokens the two sequences of each pair have in common at the start, (B,) int64.
 
     Args:
         input_ids: int64 (2B, T), right padded: chosen sequences, then rejected ones.
         attention_mask: int64 (2B, T), 0 at padding.
-
-    Returns:
-        int64 (B,).
-
-    Example:
-        >>> shared_lengths(torch.tensor([[5, 6, 7], [5, 6, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])).tolist()
-        [2]
     """
     chosen, rejected = input_ids.chunk(2)
     real = attention_mask.bool().chunk(2)

@@ -58,8 +58,8 @@ def image_features(net: nn.Module, inputs: dict[str, Any]) -> Tensor | None:
 
     Args:
         net: The model, plain or wrapped by peft.
-        inputs: The processor's tensors, among them ``pixel_values``: (B, tiles, 3, H, W) padded with tiles of
-            zeros, or (images, 3, H, W).
+        inputs: The processor's tensors, among them ``pixel_values``: (B, tiles, 3, H, W) padded with tiles of zeros, or
+            (images, 3, H, W).
 
     Returns:
         (N, T, D), T vectors for each tile that is not padding, in the order of the examples; None if there is no tile.
@@ -69,11 +69,7 @@ def image_features(net: nn.Module, inputs: dict[str, Any]) -> Tensor | None:
 
 
 def to_model(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Return the network's inputs, in training and in ``generate``, for a batch with features in place of pixels.
-
-    Args:
-        inputs: A batch's tensors; without ``image_features`` they are returned unchanged.
-    """
+    """Return the network's inputs, in training and in ``generate``, for a batch with features in place of pixels."""
     if FEATURES not in inputs:
         return inputs
     rest = {name: value for name, value in inputs.items() if name != FEATURES}
@@ -83,9 +79,7 @@ def to_model(inputs: dict[str, Any]) -> dict[str, Any]:
 def with_features(net: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
     """Return a batch with ``image_features``, computed now and with gradients if they are on, in place of its pixels.
 
-    Args:
-        net: The model, plain or wrapped by peft.
-        inputs: The processor's tensors. Without pixels, or of an unsupported family, they are returned unchanged.
+    Without pixels, or of an unsupported family, it is returned unchanged.
     """
     if "pixel_values" not in inputs or not vision_parts(net):
         return inputs
@@ -93,20 +87,15 @@ def with_features(net: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def for_pairs(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Give the images of B pairs to all 2B examples, the chosen answers and then the rejected ones.
-
-    Args:
-        inputs: A batch whose ``image_features``, or pixels, are those of the first B examples.
-    """
+    """Give the images, or their features, of B pairs to all 2B examples: the chosen answers, then the rejected ones."""
     images = {name: torch.cat([inputs[name]] * 2) for name in (*_PIXELS, FEATURES) if name in inputs}
     return {**inputs, **images}
 
 
 def tile_keys(inputs: dict[str, Any]) -> list[bytes]:
-    """Return a SHA-256 of each tile that is not padding: its pixels, and which of them its image covers.
+    """Return a SHA-256 of each tile of the processor's tensors, on the CPU, that is not padding.
 
-    Args:
-        inputs: The processor's tensors, on the CPU; without pixels there are no keys.
+    It is that of its pixels, and of which of them its image covers.
     """
     return _keys(*_tiles(inputs))
 

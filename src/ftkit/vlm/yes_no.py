@@ -82,17 +82,10 @@ class VLMYesNo(MeasuredModule, VLMModule):
 
 
 def telling_tokens(tokenizer: Any, negative: str, positive: str) -> tuple[list[int], list[int]]:
-    """Return the first tokens of the spellings of two words: as given, lower and upper case, with and without a space.
+    """Return the first tokens of the spellings of two words, the negative one's and the positive one's.
 
-    A token that begins spellings of both, such as a lone space, is left out.
-
-    Args:
-        tokenizer: The model's tokenizer.
-        negative: The negative word.
-        positive: The positive word.
-
-    Returns:
-        Token ids of the negative and of the positive word.
+    A word is spelt as given, in lower and upper case and capitalized, with and without a space before it. A token that
+    begins spellings of both, such as a lone space, is left out.
 
     Raises:
         InputError: The tokenizer writes both words with the same first tokens.
@@ -115,11 +108,6 @@ def opening_tokens(tokenizer: Any, before: str, *words: str) -> list[int]:
     """Return the tokens before a word's first one where a text is put before it.
 
     A space that becomes one token with the word is not among them.
-
-    Args:
-        tokenizer: The model's tokenizer.
-        before: The text.
-        *words: The words.
     """
     texts = (before, *(before + word for word in words))
     tokens = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
@@ -128,15 +116,12 @@ def opening_tokens(tokenizer: Any, before: str, *words: str) -> list[int]:
 
 
 def log_odds(logits: Tensor, negative: list[int], positive: list[int]) -> Tensor:
-    """Return the log-odds of one set of tokens against another.
+    """Return log P(positive) - log P(negative), (B,) float32, of two sets of tokens.
 
     Args:
         logits: (B, V) of any floating type.
         negative: Token ids.
         positive: Token ids.
-
-    Returns:
-        log P(positive) - log P(negative), (B,) float32.
 
     Example:
         >>> probabilities = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
