@@ -17,6 +17,7 @@ from .report.verdict import verdict as verdict
 from .results.binary import BinaryEvaluator as BinaryEvaluator
 from .results.predictions import read_predictions as read_predictions
 from .results.predictions import write_predictions as write_predictions
+from .training.forgetting import Forgetting as Forgetting
 from .training.wandb_run import WandbRun as WandbRun
 from .vlm.data import VLMDataModule as VLMDataModule
 from .vlm.dpo import VLMDPO as VLMDPO

@@ -49,7 +49,10 @@ class LightningEngine:
         config = json.loads(cli.parser.dump(without_folder(cli.config), format="json", skip_unset=False))
         base = cli.model.base if isinstance(cli.model, TrainedStateModule) else None
         data = data_sha256(cli.datamodule)
-        return {"config": config, "base": base, "code": code_sha256(), "data": data, "seed": seed}
+        callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
+        measured = [known for one in callbacks if (known := data_sha256(one))]
+        found = {"config": config, "base": base, "code": code_sha256(), "data": data, "seed": seed}
+        return found | ({"measured_data": measured} if measured else {})
 
     def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
         """Train and test one run in ``directory``."""

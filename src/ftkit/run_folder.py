@@ -37,6 +37,16 @@ def examples_file(split: str) -> str:
     return f"examples-{split}.tsv"
 
 
+def losses_file(name: str) -> str:
+    """Return the name of the file with the losses of held-out texts, see :class:`ftkit.Forgetting`.
+
+    Example:
+        >>> losses_file("retained")
+        'losses-retained.tsv'
+    """
+    return f"losses-{name}.tsv"
+
+
 def newest_run(name: str | None = None) -> Path | None:
     """Return the folder below ``runs`` in the current folder that was trained last; None without one.
 

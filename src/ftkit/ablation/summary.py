@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.run_answers import over_seeds
 from ftkit.ablation.sweep import Choice, RunState, SweepRow
 from ftkit.results.comparison import Comparison
+from ftkit.results.forgetting import Forgetting, forgetting
 from ftkit.results.known_examples import DuplicatesEffect
 from ftkit.results.preferences import WON, interval_of_counts
 from ftkit.results.statistics import seed_spread, wilson_limits
@@ -65,6 +66,8 @@ class RowSummary:
     untuned: RowSummary | None = None
     # Test accuracy with and without the examples that have a duplicate in train, where they are known.
     duplicates: DuplicatesEffect | None = None
+    # The losses of held-out texts before and after, by the name of the texts, where they were measured.
+    forgetting: Mapping[str, Forgetting] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -135,6 +138,7 @@ def summarize(row: SweepRow, published: PublishedTable) -> RowSummary:
         baseline=any(result.baseline for result in done),
         choice=row.choice,
         untuned=summarize(before_tuning(row), published) if row.choice and row.untuned else None,
+        forgetting=_forgetting(row.done),
     )
 
 
@@ -168,6 +172,13 @@ def accuracy_interval(runs: Sequence[RunState]) -> tuple[float, float] | None:
         n = mean * (1 - mean) / spread.standard_error**2 if spread.standard_error else n
     low, high = wilson_limits(mean, n, float(stats.t.isf(0.025, degrees_of_freedom)))
     return float(low), float(high)
+
+
+def _forgetting(runs: Sequence[RunState]) -> dict[str, Forgetting]:
+    """Return what was forgotten, by the name of the texts, where every run has measured it."""
+    names = [name for name in (runs[0].losses if runs else ()) if all(name in run.losses for run in runs)]
+    found = {name: forgetting([run.losses[name] for run in runs]) for name in names}
+    return {name: one for name, one in found.items() if one is not None}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

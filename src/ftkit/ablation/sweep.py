@@ -17,10 +17,12 @@ from ftkit.ablation.result import Result
 from ftkit.errors import FormatError, InputError
 from ftkit.lock import running_since
 from ftkit.results.metrics import Mode
-from ftkit.run_folder import FORMAT, RESULT_FILE, predictions_file, refuse_other_format
+from ftkit.run_folder import FORMAT, RESULT_FILE, losses_file, predictions_file, refuse_other_format
 from ftkit.storage import atomic_write
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ftkit.ablation.run_answers import RunAnswers
 
 DESCRIPTION_FILE = "ablation.json"
@@ -61,6 +63,19 @@ class RunState:
 
         counted = None if self.result is None else self.result.splits.get("test")
         return read_run_answers(path, counted) if path.exists() else None
+
+    @cached_property
+    def losses(self) -> dict[str, np.ndarray]:
+        """Return the losses of held-out texts by their name, see :func:`ftkit.results.forgetting.read_losses`.
+
+        Raises:
+            InputError: A file is damaged.
+        """
+        from ftkit.results.forgetting import read_losses  # with scipy
+
+        before, _, after = losses_file("*").partition("*")
+        files = sorted(self.directory.glob(losses_file("*")))
+        return {file.name.removeprefix(before).removesuffix(after): read_losses(file) for file in files}
 
 
 @dataclass(frozen=True)

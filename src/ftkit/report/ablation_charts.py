@@ -9,7 +9,7 @@ from typing import Any
 
 import altair as alt
 
-from ftkit.ablation.analysis import Analysis
+from ftkit.ablation.analysis import Analysis, pareto_front
 from ftkit.ablation.convergence import Curve, read_curves
 from ftkit.ablation.run_answers import Confusion
 from ftkit.ablation.summary import RowSummary
@@ -18,6 +18,7 @@ from ftkit.report.ablation_notes import changed_settings
 from ftkit.report.charts import TICKS, Chart, confusion, data, intervals, row_colors
 from ftkit.report.class_report import MOST
 from ftkit.report.document import Figure
+from ftkit.report.forgetting import text_names
 from ftkit.report.search_charts import search_figures
 from ftkit.report.theme import CATEGORIES
 
@@ -92,6 +93,10 @@ def figures(analysis: Analysis, confusions: Mapping[int, Confusion]) -> Iterator
             f"All ran on the same machine ({analysis.machines[0]})."
         )
         yield Figure("cost", "Accuracy against time", chart, caption, wide=True)
+    for name in text_names(analysis.rows):
+        if (chart := forgotten(analysis, name)) is not None:
+            caption = "Green: no other variant is at once as accurate and forgets as little."
+            yield Figure(f"forgetting-{name}", f"Accuracy against forgetting of {name}", chart, caption, wide=True)
     yield from search_figures(analysis.rows)
     kept = {row.number: {cell.seed: read_curves(cell.directory) for cell in row.done} for row in analysis.sweep.rows}
     for name, figure, title, scale in (
@@ -137,28 +142,46 @@ def cost(analysis: Analysis) -> Chart | None:
     rows = [row for row in analysis.rows if row.test is not None and row.seconds is not None and row.interval]
     if not rows or len(analysis.machines) != 1:
         return None
-    front = ("on the Pareto front", "not on it")
-    records = [
-        _record(analysis, row)
-        | {"seconds": row.seconds, "label": str(row.number), "front": front[not row.on_front], "mb": row.peak_memory_mb}
-        for row in rows
-    ]
+    records = [_record(analysis, row) | {"seconds": row.seconds, "mb": row.peak_memory_mb} for row in rows]
     spans = [row.seconds or 0.0 for row in rows]
     log = min(spans) > 0 and max(spans) > 10 * min(spans)
     x_title = "seconds per run" + (", frozen layers apart" if any(row.frozen_seconds for row in rows) else "")
+    x = alt.X("seconds:Q", title=x_title, scale=alt.Scale(type="log" if log else "linear", nice=True))
+    memory = alt.Tooltip("mb:Q", title="peak memory, MB", format=",.0f")
+    return _fronts(records, [bool(row.on_front) for row in rows], x, alt.Tooltip("seconds:Q", format=",.1f"), memory)
+
+
+def forgotten(analysis: Analysis, name: str) -> Chart | None:
+    """Draw test accuracy against what was forgotten of held-out texts; None with fewer than two rows.
+
+    Args:
+        analysis: What was compared.
+        name: The name of the texts.
+    """
+    rows = [row for row in analysis.rows if row.test is not None and row.interval and name in row.forgetting]
+    if len(rows) < 2:
+        return None
+    records = [_record(analysis, row) | {"forgetting": row.forgetting[name].increase} for row in rows]
+    front = pareto_front([row.test or 0.0 for row in rows], [(row.forgetting[name].increase,) for row in rows])
+    x = alt.X("forgetting:Q", title=f"forgetting of {name}, nats a token", scale=alt.Scale(zero=False, nice=True))
+    return _fronts(records, front, x, alt.Tooltip("forgetting:Q", format="+.4f"))
+
+
+def _fronts(records: Sequence[dict[str, Any]], front: Sequence[bool], x: alt.X, *tips: alt.Tooltip) -> Chart:
+    """Draw test accuracy against something that should be small, those on the Pareto front in green."""
+    kinds = ("on the Pareto front", "not on it")
+    named = [
+        {**record, "label": record["name"].split()[0], "front": kinds[not on]}
+        for record, on in zip(records, front, strict=True)
+    ]
     limits = _padded([record[end] for record in records for end in ("low", "high")], 0, 100)
     up = alt.Scale(domain=list(limits), nice=False)
-    base = alt.Chart(data(records)).encode(
-        x=alt.X("seconds:Q", title=x_title, scale=alt.Scale(type="log" if log else "linear", nice=True)),
+    base = alt.Chart(data(named)).encode(
+        x=x,
         y=alt.Y("value:Q", title="test accuracy, %", scale=up),
-        color=alt.Color("front:N", scale=alt.Scale(domain=list(front), range=[CATEGORIES[2], CATEGORIES[0]])),
+        color=alt.Color("front:N", scale=alt.Scale(domain=list(kinds), range=[CATEGORIES[2], CATEGORIES[0]])),
         href="href:N",
-        tooltip=[
-            alt.Tooltip("name:N", title="variant"),
-            alt.Tooltip("shown:N", title="test accuracy"),
-            alt.Tooltip("seconds:Q", format=",.1f"),
-            alt.Tooltip("mb:Q", title="peak memory, MB", format=",.0f"),
-        ],
+        tooltip=[alt.Tooltip("name:N", title="variant"), alt.Tooltip("shown:N", title="test accuracy"), *tips],
     )
     whisker = base.mark_rule(opacity=0.3).encode(y=alt.Y("low:Q", scale=up), y2="high:Q")
     words = base.mark_text(align="left", dx=7, dy=-6, fontSize=11).encode(text="label:N", color=alt.value("var(--ink)"))

@@ -11,6 +11,7 @@ from ftkit.ablation.result import Result
 from ftkit.ablation.summary import RowSummary, seeds_text
 from ftkit.report.ablation_baselines import baseline_lines
 from ftkit.report.duplicates import dependences
+from ftkit.report.forgetting import forgetting_notes
 from ftkit.report.search import search_notes
 from ftkit.results.duplicates import duplicates_line
 from ftkit.results.statistics import ALPHA
@@ -25,6 +26,7 @@ def notes(analysis: Analysis, timing: bool = True) -> list[str]:
     lines += _comparisons(analysis)
     lines += baseline_lines(analysis, timing)
     lines += search_notes(analysis)
+    lines += forgetting_notes(analysis.rows)
     lines += _selected(analysis)
     lines += _published(analysis)
     if timing and done:

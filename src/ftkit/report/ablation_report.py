@@ -34,7 +34,9 @@ from ftkit.storage import atomic_write
 if TYPE_CHECKING:
     import pandas as pd
 
-_PLOT = re.compile(r"(accuracy|cost|budget|search-.+|loss|validation|\d{2,}-(loss|validation|confusion))\.(svg|png)")
+_PLOT = re.compile(
+    r"(accuracy|cost|budget|search-.+|forgetting-.+|loss|validation|\d{2,}-(loss|validation|confusion))\.(svg|png)"
+)
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,10 @@ class Report:
         analysis = self.analysis
         cards = [Card(f"Row {row.number} ({row.name})", self.answers[row.number], row.question) for row in self.done]
         searched = [name for name in self.plots if name == "budget" or name.startswith("search-")]
+        forgotten = [name for name in self.plots if name.startswith("forgetting-")]
         made_with = [f"{name}: {values}" for name, values in self.made_with.items()]
         sections = [
-            Section("Accuracy and cost", _uncompared(analysis), figures=self._figures("accuracy", "cost")),
+            Section("Accuracy and cost", _uncompared(analysis), figures=self._figures("accuracy", "cost", *forgotten)),
             Section("Is fine-tuning worth it?", [*baseline_lines(analysis)]),
             Section("Variants", table=self._variants(), forms=("html",)),
             Section("Search over settings", budget_sentences(analysis.rows), figures=self._figures(*searched)),

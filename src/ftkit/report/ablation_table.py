@@ -15,6 +15,7 @@ from ftkit.ablation.setting import short_setting
 from ftkit.ablation.summary import RowSummary
 from ftkit.report.ablation_notes import changes, notes
 from ftkit.report.document import Table, table_lines
+from ftkit.report.forgetting import forgetting_record, forgotten, text_names
 from ftkit.report.search import searched
 from ftkit.run_folder import SplitName
 
@@ -82,6 +83,7 @@ def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
         "n": row.n,
         **({} if row.macro_f1 is None else {"test_macro_f1": row.macro_f1}),
         **_without_duplicates(row),
+        **forgetting_record(row),
         "test_metrics": "; ".join(f"{name}={value!r}" for name, value in row.metrics.items()),
         "difference": compared and compared.difference,
         "difference_low": compared and compared.interval[0],
@@ -167,6 +169,7 @@ def columns(analysis: Analysis, timing: bool = True) -> list[Column]:
         Column("publ.", "published test, %", _published("test"), published),
         Column("in", "published test within our interval", _inside, published),
         Column(f"vs {reference}", f"difference from row {reference}, points", _difference(reference), main=True),
+        *(Column(name, f"forgetting of {name}, nats a token", forgotten(name), main=True) for name in text_names(rows)),
         *(Column(name, name, _logged(name)) for name in logged),
         Column("sec.", "seconds per run", _value("seconds", ",.1f"), timing),
         Column("peak MB", "peak memory, MB", _value("peak_memory_mb", ",.0f"), timing),

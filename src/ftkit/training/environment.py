@@ -39,9 +39,9 @@ def code_sha256() -> str:
     return digest.hexdigest()
 
 
-def data_sha256(datamodule: Any) -> str | None:
-    """Return the hash of the data, if the data module knows one."""
-    return getattr(datamodule, "data_sha256", None)
+def data_sha256(owner: Any) -> str | None:
+    """Return the hash of the data, if the data module, or the callback that has some, knows one."""
+    return getattr(owner, "data_sha256", None)
 
 
 def hardware() -> dict[str, Any]:

@@ -153,15 +153,19 @@ class GenerativeModule(WindowedModule):
         """Load the model and add the adapters, once. The global random state is left as it was."""
         if self.net is not None:
             return
-        dtype = "float32" if (self.dtype_name, self.trainable) == ("auto", "all") else self.dtype_name
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            base = (self.auto_class, self.base_model, self.revision, self.quantization, dtype, self.root_device)
-            self.net = self.with_trainable(load_base(*base))
+            self.net = self.with_trainable(self.pretrained())
         self.keep_fingerprint()
         if self.gradient_checkpointing:
             enable_checkpointing(self.net)
         shard(self, plain_model(self.net))
+
+    def pretrained(self) -> Any:
+        """Load the base model in the precision in which it is tuned."""
+        dtype = "float32" if (self.dtype_name, self.trainable) == ("auto", "all") else self.dtype_name
+        base = (self.auto_class, self.base_model, self.revision, self.quantization, dtype, self.root_device)
+        return load_base(*base)
 
     def with_trainable(self, net: Any) -> Any:
         """Choose the trainable parameters of a model that was just loaded; add adapters."""
