@@ -8,14 +8,19 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from ftkit.ablation.folder import AblationFolder
+from ftkit.ablation.search import Search
 from ftkit.lightning_cli import FtkitCLI
 
+LR = "model.init_args.optimizer.init_args.lr"
 CONFIGS = Path(__file__).parents[1] / "configs"
-BASES = sorted(CONFIGS.glob("*/base.yaml"))
-ROWS = sorted(CONFIGS.glob("*/rows/*.yaml"))
-# What is beside a base: overlays, and searches, which are no layer of a config.
+BASES = sorted([*CONFIGS.glob("*/base.yaml"), *CONFIGS.glob("claims/*/base.yaml")])
+ROWS = sorted(path for base in BASES for path in base.parent.glob("rows/*.yaml"))
+# What is beside a base: overlays, and searches and claims, which are no layer of a config.
 OVERLAYS = sorted(
-    path for base in BASES for path in base.parent.glob("*.yaml") if path != base and not path.name.startswith("search")
+    path
+    for base in BASES
+    for path in base.parent.glob("*.yaml")
+    if path != base and not path.name.startswith(("search", "claim"))
 )
 
 
@@ -102,6 +107,15 @@ def test_rows_differ_from_the_base_by_known_keys_only(base: Path) -> None:
     assert len(ablation.rows) == len(list(base.parent.glob("rows/*.yaml")))
     different = [row.stem for row in sorted(base.parent.glob("rows/*.yaml")) if merged([base, row]) == merged([base])]
     assert different == [sorted(base.parent.glob("rows/*.yaml"))[0].stem]  # the first row is the base itself
+
+
+@pytest.mark.parametrize("folder", sorted(CONFIGS.glob("claims/*")), ids=lambda folder: folder.name)
+def test_what_a_claim_compares_is_searched_in_all_its_rows(folder: Path) -> None:
+    claim, search = AblationFolder.load(folder).claim, Search.read(folder / "search.yaml")
+    assert claim is not None
+    assert claim.source
+    for row in (*claim.rows, claim.against):
+        assert len(search.space(row)[claim.ratio_of or LR]) >= 5
 
 
 @pytest.mark.parametrize("folder", ["ch06", "smollm2"])

@@ -38,12 +38,7 @@ def examples_file(split: str) -> str:
 
 
 def losses_file(name: str) -> str:
-    """Return the name of the file with the losses of held-out texts, see :class:`ftkit.Forgetting`.
-
-    Example:
-        >>> losses_file("retained")
-        'losses-retained.tsv'
-    """
+    """Return the name of the file with the losses of held-out texts, see :class:`ftkit.Forgetting`."""
     return f"losses-{name}.tsv"
 
 

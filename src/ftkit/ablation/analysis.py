@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from operator import le
 from pathlib import Path
 
+from ftkit.ablation.claim_findings import JudgedClaim, judge_claim
 from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.identity import changes
 from ftkit.ablation.run_answers import RunAnswers, compare, over_seeds
@@ -36,6 +37,7 @@ class Analysis:
     over_baseline: Mapping[int, Comparison] = field(default_factory=dict)
     # What the run folders know of the test examples: a duplicate in train is one in that of any row.
     known: KnownExamples | None = None
+    claim: JudgedClaim | None = None  # what was found of the claim about the rows, if there is one
 
     @property
     def comparisons(self) -> int:
@@ -83,7 +85,9 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     trained = [row for row in sweep.rows if row.number not in baselines]
     pairs = [] if best is None else [(row, sweep.rows[rows.index(best)]) for row in trained]
     over = {row: found for (row, _), found in _judged(pairs, converged, answers).items()}
-    return Analysis(sweep, rows, rows[sweep.rows.index(origin)], machines, best, over, known)
+    numbered = {row.number: row for row in sweep.rows}
+    claim = None if sweep.claim is None else judge_claim(sweep.claim, numbered, converged)
+    return Analysis(sweep, rows, rows[sweep.rows.index(origin)], machines, best, over, known, claim)
 
 
 def _reference(sweep: Sweep, number: int | None) -> SweepRow:

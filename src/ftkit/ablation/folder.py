@@ -1,4 +1,4 @@
-"""An ablation is a folder: ``base.yaml``, ``rows/NN_name.yaml`` and perhaps ``published.csv``."""
+"""An ablation is a folder: ``base.yaml``, ``rows/NN_name.yaml``, perhaps ``published.csv`` and ``claim.yaml``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from ftkit.ablation.claims import CLAIM_FILE, Claim
 from ftkit.ablation.published import PublishedTable, read_published
 from ftkit.ablation.setting import Setting, setting_name, short_setting
 from ftkit.config_files import read_config
@@ -65,6 +66,7 @@ class AblationFolder:
     folder: Path  # where it lies
     rows: tuple[Row, ...]  # its rows, sorted by number
     published: PublishedTable = field(default_factory=PublishedTable)  # the published figures, if there are any
+    claim: Claim | None = None  # what is claimed about the rows, if anything is
 
     @classmethod
     def load(cls, folder: str | Path) -> AblationFolder:
@@ -86,7 +88,9 @@ class AblationFolder:
             if first.number == second.number:
                 problem = f"two rows have the number {first.number}: {first.path.name} and {second.path.name}"
                 raise InputError(problem, file=second.path, fix="give each row its own number")
-        return cls(folder, tuple(rows), read_published(folder / "published.csv", {row.number for row in rows}))
+        there = {row.number for row in rows}
+        claim = Claim.read(folder / CLAIM_FILE, there)
+        return cls(folder, tuple(rows), read_published(folder / "published.csv", there), claim)
 
     def select(self, rows: str | None) -> tuple[Row, ...]:
         """Return the rows that a selection such as ``"1-5,10"`` names, in the order of their numbers.

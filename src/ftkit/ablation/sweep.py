@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftkit.ablation.claims import Claim
 from ftkit.ablation.folder import AblationFolder, label_parts
 from ftkit.ablation.identity import EXTERNAL
 from ftkit.ablation.ledger import Entry, Ledger
@@ -139,6 +140,7 @@ class Sweep:
     rows: Sequence[SweepRow]  # all rows of the ablation, run or not
     published: PublishedTable
     ledger: Ledger
+    claim: Claim | None = None  # what is claimed about the rows, if anything is
 
 
 def write_description(out: Path, ablation: AblationFolder) -> None:
@@ -160,7 +162,8 @@ def write_description(out: Path, ablation: AblationFolder) -> None:
             problem = f"has the number of {row['label']}, which was made elsewhere and added to {out}"
             raise InputError(problem, file=own[row["number"]].path, fix="give it another number")
     name, published = ablation.folder.resolve().name, asdict(ablation.published)
-    _write(path, {"format": FORMAT, "name": name, "rows": [*rows, *added], "published": published})
+    claim = {} if ablation.claim is None else {"claim": asdict(ablation.claim)}
+    _write(path, {"format": FORMAT, "name": name, "rows": [*rows, *added], "published": published, **claim})
 
 
 def add_row(out: Path, label: str, question: str) -> None:
@@ -206,6 +209,7 @@ def read_sweep(directory: str | Path) -> Sweep:
         description = json.loads(path.read_bytes())
         refuse_other_format(description.get("format"), path)
         name, published, rows = _parse_description(description)
+        claim = Claim(**description["claim"]) if "claim" in description else None
     except OSError:
         raise InputError(
             "not the output of an ablation", file=directory, fix="run `ftkit ablation run FOLDER --out DIR` first"
@@ -219,7 +223,7 @@ def read_sweep(directory: str | Path) -> Sweep:
     found = [
         _with_runs(row, runs.get(label, []), choices(ledger, label), directory / label) for label, row in rows.items()
     ]
-    return Sweep(name, found, published, ledger)
+    return Sweep(name, found, published, ledger, claim)
 
 
 def choices(ledger: Ledger, label: str) -> list[Entry]:

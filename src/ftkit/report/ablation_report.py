@@ -22,6 +22,7 @@ from ftkit.report.ablation_notes import changed_settings, changes, notes
 from ftkit.report.ablation_origin import collected, made_with
 from ftkit.report.ablation_table import STATUS, Column, columns, compact, record, status, table
 from ftkit.report.changes import changes_sections
+from ftkit.report.claims import claim_lines
 from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown
 from ftkit.report.duplicates import duplicates_section
 from ftkit.report.labels import Labels, label_sections, labels_of
@@ -70,7 +71,7 @@ class Report:
         """Return the figures as a data frame, one row per variant, unrounded: the columns of ``report.csv``."""
         import pandas as pd
 
-        return pd.DataFrame([record(row) for row in self.analysis.rows])
+        return pd.DataFrame([record(row, claim=self.analysis.claim) for row in self.analysis.rows])
 
     @cached_property
     def changes(self) -> list[tuple[str, Changes]]:
@@ -159,6 +160,7 @@ class Report:
             Section("Notes", [*notes(analysis), *changes(analysis)], forms=("markdown",)),
             Section("Notes", self._spelled_out(), forms=("html",)),
             Section("Made with", made_with),
+            Section("Claim", [*claim_lines(analysis)]),
         ]
         shown = [section for section in sections if any(vars(section)[part] for part in _PARTS)]
         return Document(analysis.sweep.name, shown, self._facts(), self.answer)

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftkit.ablation.analysis import Analysis
+from ftkit.ablation.claim_findings import JudgedClaim
 from ftkit.ablation.folder import Format
 from ftkit.ablation.setting import short_setting
 from ftkit.ablation.summary import RowSummary
 from ftkit.report.ablation_notes import changes, notes
+from ftkit.report.claims import claim_lines, claimed
 from ftkit.report.document import Table, table_lines
 from ftkit.report.forgetting import forgetting_record, forgotten, text_names
 from ftkit.report.search import searched
@@ -47,19 +49,21 @@ def table(analysis: Analysis, format: Format, timing: bool = True) -> str:
         timing: With what differs from run to run: seconds, memory, size of the checkpoint, and the front made of them.
     """
     if format in ("csv", "spreadsheet"):
-        records = [record(row, timing) for row in analysis.rows]
+        records = [record(row, timing, analysis.claim) for row in analysis.rows]
         if format == "spreadsheet":
             records = [{name: spreadsheet_cell(cell) for name, cell in row.items()} for row in records]
         return _csv(records)
     if format == "json":
-        return json.dumps([record(row, timing) for row in analysis.rows], indent=2, ensure_ascii=False) + "\n"
+        found = [record(row, timing, analysis.claim) for row in analysis.rows]
+        return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
     pipes = format == "markdown"
     lines = table_lines(compact(analysis, timing, None if pipes else _TERMINAL), pipes)
     bullet = "- " if pipes else ""
-    return "\n".join([*lines, "", *(bullet + line for line in (*notes(analysis, timing), *changes(analysis)))]) + "\n"
+    below = (*notes(analysis, timing), *changes(analysis), *claim_lines(analysis))
+    return "\n".join([*lines, "", *(bullet + line for line in below)]) + "\n"
 
 
-def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
+def record(row: RowSummary, timing: bool = True, claim: JudgedClaim | None = None) -> dict[str, Any]:
     """Return a row's figures, unrounded and flat; None for what is not known."""
     low, high = row.interval or (None, None)
     compared, published = row.comparison, row.published
@@ -99,6 +103,7 @@ def record(row: RowSummary, timing: bool = True) -> dict[str, Any]:
         **(measured if timing else {}),
         "trainable_parameters": row.trainable,
         **(searched(row) if row.choice else {}),
+        **claimed(claim, row.number),
         "status": row.status,
         "converged": row.converged if row.test is not None else None,
         "notes": " / ".join(row.notes),

@@ -20,22 +20,15 @@ _COLUMNS = ["text", "tokens", "before", "after"]
 
 @dataclass(frozen=True)
 class Forgetting:
-    """The loss of held-out texts, in nats a token, of a base model and of models that were tuned from it.
+    """The loss of held-out texts, in nats a token, of a base model and of models that were tuned from it."""
 
-    Attributes:
-        before: Of the base model.
-        after: Of the tuned models, averaged over the seeds.
-        interval: The 95% interval of the difference, paired by text: for new texts, and with several seeds for new
-            seeds too; None where nothing varies.
-        n: How many texts there are.
-        tokens: How many tokens are scored.
-    """
-
-    before: float
-    after: float
+    before: float  # of the base model
+    after: float  # of the tuned models, averaged over the seeds
+    # The 95% interval of the difference, paired by text: for new texts, and with several seeds for new seeds too; None
+    # where nothing varies.
     interval: Interval | None
-    n: int
-    tokens: int
+    n: int  # texts
+    tokens: int  # that are scored
 
     @property
     def increase(self) -> float:

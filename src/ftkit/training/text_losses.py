@@ -23,17 +23,11 @@ Text = str | Example
 
 
 class Window(NamedTuple):
-    """A part of a text that a model reads at a time.
+    """A part of a text that a model reads at a time."""
 
-    Attributes:
-        text: The number of the text.
-        input_ids: Its token ids.
-        first: The place of the first token that is scored; those before are context.
-    """
-
-    text: int
+    text: int  # the number of the text
     input_ids: list[int]
-    first: int
+    first: int  # the place of the first token that is scored; those before are context
 
 
 def read_texts(source: Any) -> list[Text]:
@@ -65,14 +59,7 @@ def read_texts(source: Any) -> list[Text]:
 
 
 def windows_of(texts: Sequence[Text], processor: Any, size: int, chat: bool | None = None) -> list[Window]:
-    """Return the windows of all texts: of a document its parts, of an example prompt and answer, cut to ``size``.
-
-    Args:
-        texts: What :func:`read_texts` returned.
-        processor: The model's.
-        size: Most tokens of a window.
-        chat: See :class:`ftkit.examples.renderer.Renderer`.
-    """
+    """Return the windows of all texts, of ``size`` tokens at most; of an example prompt and answer, which is cut."""
     encoder, found = Encoder(processor, LengthRule(size), chat), list[Window]()
     for number, text in enumerate(texts):
         if isinstance(text, str):
