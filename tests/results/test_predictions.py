@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ftkit.errors import InputError
 from ftkit.results import table_files
-from ftkit.results.predictions import ROW, SCORE, PredictionFile, identities, read_predictions, write_predictions
+from ftkit.results.prediction_file import ROW, SCORE, PredictionFile, identities
+from ftkit.results.predictions import read_predictions, write_predictions
 
 HEADER = "id\tlabel\tprediction\tprobability:yes\n"
 ANY_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)

@@ -31,7 +31,7 @@ from scipy import stats
 from ftkit.ablation.result import Split
 from ftkit.ablation.sweep import RunState
 from ftkit.errors import InputError
-from ftkit.results.predictions import PredictionFile
+from ftkit.results.prediction_file import PredictionFile
 from ftkit.results.preferences import is_preference
 from ftkit.results.statistics import is_significant
 from ftkit.run_folder import CURVES_FILE, predictions_file

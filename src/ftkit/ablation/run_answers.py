@@ -16,7 +16,8 @@ from ftkit.results import comparison
 from ftkit.results.class_metrics import class_values, present
 from ftkit.results.comparison import Comparison
 from ftkit.results.paired import sign_flip_test
-from ftkit.results.predictions import Predictions, identities, read_predictions
+from ftkit.results.prediction_file import identities
+from ftkit.results.predictions import Predictions, read_predictions
 from ftkit.results.preferences import CHOSEN, REJECTED, TIE, TIED, WON, half_points, is_preference
 from ftkit.results.scan import MAX_LABELS, AnswerFile
 from ftkit.results.several_classes import in_order, why_no_classes

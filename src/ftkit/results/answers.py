@@ -16,7 +16,7 @@ from ftkit.results.classes import Classes, ClassNames, merged_labels, score_part
 from ftkit.results.exact_match import read_free_answers
 from ftkit.results.intervals import table_limits
 from ftkit.results.metrics import UNPARSED, Counts, figure_values
-from ftkit.results.predictions import ROW, PredictionFile
+from ftkit.results.prediction_file import ROW, PredictionFile
 from ftkit.results.preferences import is_preference_file, read_preferences
 from ftkit.results.scan import AnswerFile, Differences, NotBinaryError, Scan, scan
 from ftkit.results.several_classes import find_classes

@@ -12,8 +12,9 @@ import numpy as np
 
 from ftkit.results.comparison import shared_examples
 from ftkit.results.known_examples import KnownExamples
-from ftkit.results.predictions import ROW, PredictionFile, tsv_cell
+from ftkit.results.prediction_file import ROW, PredictionFile
 from ftkit.results.scan import MAX_SLICES, AnswerFile
+from ftkit.results.tsv import tsv_line
 
 _WORDS = {-2: "right to wrong", 2: "wrong to right", -1: "worse", 1: "better"}  # 1 of pairs, of which one is a tie
 
@@ -89,4 +90,4 @@ def write_rows(file: Any, rows: Iterable[Mapping[str, Any]]) -> None:
     listed = list(rows)
     names = list(dict.fromkeys(name for row in listed for name in row))
     for row in ({name: name for name in names}, *listed):
-        file.write("\t".join(tsv_cell(None if row.get(name) is None else str(row[name])) for name in names) + "\n")
+        file.write(tsv_line(None if row.get(name) is None else str(row[name]) for name in names))

@@ -13,7 +13,7 @@ from ftkit.results.class_metrics import class_figures, one_class, probability_fi
 from ftkit.results.exact_match import RightOrWrong, Share
 from ftkit.results.intervals import Interval
 from ftkit.results.metrics import Figure
-from ftkit.results.predictions import PredictionFile
+from ftkit.results.prediction_file import PredictionFile
 from ftkit.results.statistics import holm, is_significant, mcnemar_exact
 
 _ERRORS = 10

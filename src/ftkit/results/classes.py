@@ -14,7 +14,7 @@ from ftkit.normalize import normalize
 from ftkit.results.layout import SCORE_NAME
 from ftkit.results.metrics import UNPARSED
 from ftkit.results.pairs import MEANING
-from ftkit.results.predictions import ROW, PredictionFile
+from ftkit.results.prediction_file import ROW, PredictionFile
 from ftkit.results.scan import Scan
 
 FREQUENT = 5  # labels that are looked at where there are many

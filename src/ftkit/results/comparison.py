@@ -13,7 +13,7 @@ from ftkit.errors import InputError
 from ftkit.results.clusters import cluster_interval, cluster_sign_flip_test
 from ftkit.results.paired import paired_interval, sign_flip_test
 from ftkit.results.planning import minimum_detectable_difference
-from ftkit.results.predictions import ROW, PredictionFile
+from ftkit.results.prediction_file import ROW, PredictionFile
 from ftkit.results.scan import AnswerFile
 from ftkit.results.statistics import Interval, Reach, can_be_significant, holm, is_significant
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ftkit.normalize import normalize
 from ftkit.results.intervals import Interval
 from ftkit.results.misses import Misses
-from ftkit.results.predictions import PredictionFile
+from ftkit.results.prediction_file import PredictionFile
 from ftkit.results.scan import AnswerFile, gather
 from ftkit.results.statistics import mcnemar_exact, wilson_interval
 

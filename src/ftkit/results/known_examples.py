@@ -14,9 +14,10 @@ import pyarrow as pa
 from ftkit.errors import InputError
 from ftkit.results.clusters import clusters_of
 from ftkit.results.duplicates import Duplicates, LabeledText
-from ftkit.results.predictions import identities, tsv_cell
+from ftkit.results.prediction_file import identities
 from ftkit.results.scan import AnswerFile
 from ftkit.results.table_files import open_table
+from ftkit.results.tsv import tsv_line
 from ftkit.run_folder import SPLITS, examples_file
 from ftkit.storage import atomic_write, sha256_of
 
@@ -70,9 +71,9 @@ class KnownExamples:
     def write(self, path: Path) -> None:
         """Write the examples as plain TSV: ``id``, ``duplicate_in_train``, ``cluster`` and ``text``."""
         with atomic_write(path) as file:
-            file.write("\t".join(_COLUMNS) + "\n")
+            file.write(tsv_line(_COLUMNS))
             for row in zip(self.ids, self.duplicate, self.cluster.tolist(), self.texts, strict=True):
-                file.write("\t".join(tsv_cell(str(cell) or None) for cell in row) + "\n")
+                file.write(tsv_line(str(cell) or None for cell in row))
 
     @cached_property
     def text_of(self) -> Mapping[str, str]:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from ftkit.errors import InputError
 from ftkit.results.paired import paired_interval
-from ftkit.results.predictions import ROW, SCORE, PredictionFile
+from ftkit.results.prediction_file import ROW, SCORE, PredictionFile
 from ftkit.results.scan import AnswerFile, Differences, gather
 from ftkit.results.statistics import Interval, clopper_pearson, holm, mcnemar_exact, mean_interval, wilson_interval
 

@@ -16,7 +16,7 @@ from ftkit.errors import InputError
 from ftkit.normalize import normalize
 from ftkit.results.layout import Scored
 from ftkit.results.pairs import MEANING
-from ftkit.results.predictions import PredictionFile, identities, scores_of
+from ftkit.results.prediction_file import PredictionFile, identities, scores_of
 from ftkit.results.statistics import Interval
 
 MAX_LABELS = 50
