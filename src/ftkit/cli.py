@@ -105,9 +105,8 @@ def main(args: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         if sys.platform == "win32":
-            raise EnvironmentFault(
-                "ftkit runs on Linux and macOS, not on Windows", fix="use the Windows Subsystem for Linux"
-            )
+            problem, fix = "ftkit runs on Linux and macOS, not on Windows", "use the Windows Subsystem for Linux"
+            raise EnvironmentFault(problem, fix=fix)
         _dispatch(arguments)
     except FtkitError as error:
         if debug:

@@ -33,10 +33,8 @@ def examine(configs: list[Path]) -> list[Finding]:
         arguments += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
         cli = FtkitCLI([*arguments, "--trainer.num_sanity_val_steps", "0"], run=False)
         if isinstance(cli.model, Baseline):
-            got, fix = type(cli.model).__name__, "fit it: it takes seconds"
-            raise InputError(
-                "is fitted without gradients, and a batch says nothing of it", field="model", got=got, fix=fix
-            )
+            problem, got = "is fitted without gradients, and a batch says nothing of it", type(cli.model).__name__
+            raise InputError(problem, field="model", got=got, fix="fit it: it takes seconds")
         examination = _Examination(Path(folder))
         cli.trainer.callbacks = [examination]  # type: ignore[attr-defined]
         try:

@@ -56,7 +56,7 @@ def _load(kind: Any, name: str, revision: str | None, options: dict[str, Any]) -
         raise InputError("neither a folder nor a GGUF file", file=name, fix="name a folder, FILE.gguf or a hub id")
     local = Path(name).is_dir()
     cached_only = not local and not hub_is_reachable()
-    if local and _needs_config(kind):
+    if local and (kind is AutoConfig or _is_model(kind)):  # a tokenizer may lie beside an adapter
         refuse_adapter(Path(name) / ADAPTER_FILE, name)
     if isinstance(kind, type) and issubclass(kind, PreTrainedModel):
         options = {"dtype": torch.float32, "output_loading_info": True, **options}
@@ -89,11 +89,6 @@ def base_of_adapter(folder: Path) -> tuple[str, str | None]:
         return str(config["base_model_name_or_path"]), config.get("revision")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError("names no base model", file=folder / ADAPTER_FILE) from error
-
-
-def _needs_config(kind: Any) -> bool:
-    """Return whether a class reads ``config.json``; a tokenizer may lie beside an adapter."""
-    return kind is AutoConfig or _is_model(kind)
 
 
 def refuse_adapter(file: Path | None, name: str) -> None:
@@ -224,10 +219,8 @@ def hub_is_reachable() -> bool:
 
 def not_cached(name: str) -> UnavailableError:
     """Return the error of a hub id that is needed but neither in the cache nor to be downloaded."""
-    return UnavailableError(
-        f"{name} is not in the cache {HF_HUB_CACHE} and the hub cannot be reached",
-        fix=f"run `hf download {name}` where there is a network, or name a local folder",
-    )
+    fix = f"run `hf download {name}` where there is a network, or name a local folder"
+    return UnavailableError(f"{name} is not in the cache {HF_HUB_CACHE} and the hub cannot be reached", fix=fix)
 
 
 def _explained(error: Exception, name: str, local: bool, cached_only: bool) -> Exception:
@@ -235,29 +228,21 @@ def _explained(error: Exception, name: str, local: bool, cached_only: bool) -> E
     if isinstance(error, torch.OutOfMemoryError):
         return error  # nothing is wrong with the model
     if "trust_remote_code" in str(error) or "custom code" in str(error):
-        return InputError(
-            "needs code that its repository brings along, which ftkit never runs",
-            file=name,
-            fix="use a model whose architecture is part of transformers",
-        )
+        problem = "needs code that its repository brings along, which ftkit never runs"
+        return InputError(problem, file=name, fix="use a model whose architecture is part of transformers")
     if local:
-        return InputError(
-            f"cannot be loaded: {_first_line(error)}", file=name, fix="use a complete folder in transformers format"
-        )
+        fix = "use a complete folder in transformers format"
+        return InputError(f"cannot be loaded: {_first_line(error)}", file=name, fix=fix)
     if isinstance(error, HFValidationError) or isinstance(error.__cause__, HFValidationError):
         return InputError("neither a folder nor the name of a model on the hub", got=name, fix="check the path")
     if isinstance(error, GatedRepoError) or isinstance(error.__cause__, GatedRepoError):
-        return UnavailableError(
-            f"{name} is gated",
-            fix=f"accept its license at https://huggingface.co/{name} and set HF_TOKEN, or `hf auth login`",
-        )
+        fix = f"accept its license at https://huggingface.co/{name} and set HF_TOKEN, or `hf auth login`"
+        return UnavailableError(f"{name} is gated", fix=fix)
     if isinstance(error, OSError) and (cached_only or isinstance(error.__cause__, LocalEntryNotFoundError)):
         return not_cached(name)
     if isinstance(error, OSError):
-        return UnavailableError(
-            f"{name} cannot be loaded: {_first_line(error)}",
-            fix="check the name and the revision; a private model needs a valid HF_TOKEN",
-        )
+        fix = "check the name and the revision; a private model needs a valid HF_TOKEN"
+        return UnavailableError(f"{name} cannot be loaded: {_first_line(error)}", fix=fix)
     if isinstance(error, (SafetensorError, RuntimeError, KeyError)) or _UNKNOWN_KIND.search(str(error)):
         damaged = f"`hf cache rm model/{name}` and try again"
         fix = f"name a model of another kind; or, if its files are damaged, {damaged}"

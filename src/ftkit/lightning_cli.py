@@ -339,9 +339,8 @@ class FtkitCLI(HookedCLI):
             InputError: There was nothing to train on.
         """
         if self.trainer.num_training_batches == 0:
-            raise InputError(
-                "0 batches: nothing was trained", field="data", fix="use a smaller batch size, or more data"
-            )
+            fix = "use a smaller batch size, or more data"
+            raise InputError("0 batches: nothing was trained", field="data", fix=fix)
         self.after_test()
         if self.safe_stop.received is not None:
             raise SystemExit(128 + self.safe_stop.received)

@@ -123,9 +123,8 @@ def constructor_error(error: Exception, class_type: type, option: str) -> Except
         return error
     name, said = class_type.__name__, " ".join(str(error).split())
     if isinstance(error, ImportError):
-        return EnvironmentFault(
-            f"{name} needs a package that is not installed", field=option, fix=_installation(name, said)
-        )
+        problem = f"{name} needs a package that is not installed"
+        return EnvironmentFault(problem, field=option, fix=_installation(name, said))
     if not isinstance(error, (MisconfigurationException, ValueError)):
         said = f"{type(error).__name__}: {said}"
     path = name if class_type.__module__.startswith(("lightning.", "torch.")) else f"{class_type.__module__}.{name}"

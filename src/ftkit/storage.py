@@ -196,14 +196,10 @@ def _fault(error: OSError, target: Path, partial: Path) -> EnvironmentFault:
         there = next(folder for folder in target.absolute().parents if folder.exists())  # it may be what was not made
         free = shutil.disk_usage(there).free
         needed = partial.stat().st_size if partial.exists() else 0
-        return EnvironmentFault(
-            f"the disk is full: {needed:,} bytes were written of a file that needs more, {free:,} are free",
-            file=target,
-            fix="free some space, then run the same command again",
-        )
-    return EnvironmentFault(
-        f"cannot be written: {error.strerror or error}", file=target, fix="choose a folder that can be written"
-    )
+        problem = f"the disk is full: {needed:,} bytes were written of a file that needs more, {free:,} are free"
+        return EnvironmentFault(problem, file=target, fix="free some space, then run the same command again")
+    problem = f"cannot be written: {error.strerror or error}"
+    return EnvironmentFault(problem, file=target, fix="choose a folder that can be written")
 
 
 def _sync_folder(folder: Path) -> None:

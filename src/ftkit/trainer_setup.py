@@ -31,9 +31,8 @@ def check_options(chosen: Any) -> None:
         InputError: Nothing would be trained, or an interval is zero.
     """
     if 0 in (chosen.max_epochs, chosen.max_steps):
-        raise InputError(
-            "nothing would be trained", field="trainer.max_epochs", got=0, fix="train for at least 1 epoch"
-        )
+        fix = "train for at least 1 epoch"
+        raise InputError("nothing would be trained", field="trainer.max_epochs", got=0, fix=fix)
     for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
         if (value := chosen[name]) is not None and value < 1:
             raise InputError("must be at least 1", field=f"trainer.{name}", got=value)

@@ -37,9 +37,8 @@ def on_ray(engine: Engine, jobs: Sequence[Job], on_start: Callable[[Job], None])
             include_dashboard=False,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise EnvironmentFault(
-            f"the Ray cluster cannot be reached: {error}", got=os.environ.get("RAY_ADDRESS"), fix="check RAY_ADDRESS"
-        ) from error
+        problem, got = f"the Ray cluster cannot be reached: {error}", os.environ.get("RAY_ADDRESS")
+        raise EnvironmentFault(problem, got=got, fix="check RAY_ADDRESS") from error
     signal.signal(signal.SIGTERM, on_termination)  # Ray's own handler would end the process with code 15
     try:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
@@ -72,7 +71,6 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise EnvironmentFault(
-            "Ray is not installed", field="executor", got="ray", fix="pip install 'ftkit[ray]'"
-        ) from None
+        fix = "pip install 'ftkit[ray]'"
+        raise EnvironmentFault("Ray is not installed", field="executor", got="ray", fix=fix) from None
     return ray

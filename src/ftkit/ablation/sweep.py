@@ -211,9 +211,8 @@ def read_sweep(directory: str | Path) -> Sweep:
         name, published, rows = _parse_description(description)
         claim = Claim(**description["claim"]) if "claim" in description else None
     except OSError:
-        raise InputError(
-            "not the output of an ablation", file=directory, fix="run `ftkit ablation run FOLDER --out DIR` first"
-        ) from None
+        fix = "run `ftkit ablation run FOLDER --out DIR` first"
+        raise InputError("not the output of an ablation", file=directory, fix=fix) from None
     except FormatError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no JSON, or of another shape

@@ -124,9 +124,8 @@ def upload(folder: Path, repo: str, private: bool, endpoint: str | None = None) 
     except Exception as error:
         if not type(error).__module__.startswith("httpx"):  # which of the two depends on huggingface_hub's version
             raise
-        raise EnvironmentFault(
-            f"the hub cannot be reached: {type(error).__name__}", fix="use --dry_run FOLDER"
-        ) from error
+        problem = f"the hub cannot be reached: {type(error).__name__}"
+        raise EnvironmentFault(problem, fix="use --dry_run FOLDER") from error
     return address
 
 
@@ -144,9 +143,8 @@ def _need_token() -> None:
     from huggingface_hub import get_token
 
     if get_token() is None:
-        raise EnvironmentFault(
-            "there is no access token for the hub", fix="set HF_TOKEN or run `hf auth login`; or use --dry_run FOLDER"
-        )
+        fix = "set HF_TOKEN or run `hf auth login`; or use --dry_run FOLDER"
+        raise EnvironmentFault("there is no access token for the hub", fix=fix)
 
 
 def _result(run: Path) -> dict[str, Any]:

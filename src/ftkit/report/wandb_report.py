@@ -36,9 +36,8 @@ def log_report(report: Report, directory: Path, out: Path, project: str = "ftkit
         try:
             logged = wanted | _log(report, directory.resolve(), out, wanted)
         except Exception as error:  # whatever goes wrong in there is not ours to sort
-            raise EnvironmentFault(
-                f"Weights & Biases failed: {type(error).__name__}: {error}", fix=f"the local report is in {out}"
-            ) from error
+            problem = f"Weights & Biases failed: {type(error).__name__}: {error}"
+            raise EnvironmentFault(problem, fix=f"the local report is in {out}") from error
         with atomic_write(marker) as file:
             json.dump(logged, file, indent=1)
     published = f"; {logged['report']}" if "report" in logged else ""

@@ -170,8 +170,6 @@ def _decoded(raw: bytes, path: Path, offset: int, line: int, limit: int, fix: st
         return raw.decode()
     except UnicodeDecodeError as error:
         problem, got = f"not UTF-8 (byte {offset + error.start})", raw[error.start : error.start + 1]
-        fix, line = (
-            "save as UTF-8, or convert it by `iconv -f latin1 -t utf-8`",
-            line + raw.count(b"\n", 0, error.start),
-        )
+        fix = "save as UTF-8, or convert it by `iconv -f latin1 -t utf-8`"
+        line += raw.count(b"\n", 0, error.start)
         raise InputError(problem, file=path, line=line, got=got, fix=fix) from None
