@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +107,12 @@ def test_rows_without_common_examples_are_not_compared_and_named(tmp_path: Path)
     assert "Not compared with row 1 (no seed, test examples or prediction files in common): rows 2-4." in table(
         tmp_path / "out", "markdown"
     )
+
+
+def test_a_reference_without_results_is_the_reason_why_nothing_is_compared(tmp_path: Path) -> None:
+    analysis(tmp_path, {"01_base": {}, "02_a": {"note": 1}})
+    shutil.rmtree(tmp_path / "out/01_base")
+    assert "Not compared with row 1 (which has no results): row 2." in table(tmp_path / "out", "markdown")
 
 
 def test_predictions_that_do_not_fit_the_result_are_refused(tmp_path: Path) -> None:

@@ -98,7 +98,9 @@ def _comparisons(analysis: Analysis) -> Iterator[str]:
     if bare := [row for row in analysis.rows if row.test is None and row.metrics]:
         yield f"Without predictions (test_step returns none), so without accuracy and comparison: {_rows(bare)}."
     if missing := [row for row in others if row.comparison is None]:
-        yield f"Not compared with {name} (no seed, test examples or prediction files in common): {_rows(missing)}."
+        shared = "no seed, test examples or prediction files in common"
+        reason = "which has no results" if analysis.reference.test is None else shared
+        yield f"Not compared with {name} ({reason}): {_rows(missing)}."
 
 
 def _selected(analysis: Analysis) -> Iterator[str]:
