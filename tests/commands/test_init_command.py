@@ -66,7 +66,7 @@ def test_what_is_there_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert f"error: {taken}: folder: is not an empty folder; fix: name a new one" in capsys.readouterr().err
     assert [path.name for path in full.iterdir()] == ["mine"]
     assert main(["init", str(tmp_path / "new"), "--from", "chapter6"]) == ExitCode.INPUT
-    assert "from: no such start (got 'chapter6'); fix: use one of ch06, classifier, " in capsys.readouterr().err
+    assert "from: no such template (got 'chapter6'); fix: use one of ch06, classifier, " in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
     assert main(["init", str(file / "below")]) == ExitCode.ENVIRONMENT
 

@@ -75,7 +75,7 @@ def test_a_file_is_no_run(tmp_path: Path) -> None:
 def test_mistakes_are_told_before_anything_is_written(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InputError, match="repo: is no name of a repository"):
+    with pytest.raises(InputError, match="repo: is not a repository name"):
         push(run, "not a name/x/y", dry_run=tmp_path / "out")
     with pytest.raises(InputError, match=r"result\.json: the run has no result"):
         push(tmp_path, "me/spam", dry_run=tmp_path / "out")

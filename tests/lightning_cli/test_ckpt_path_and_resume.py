@@ -83,7 +83,7 @@ def test_other_settings_are_refused_on_resuming_unless_allowed(
     code, said = ftkit("fit", "--resume", "true", "--trainer.max_epochs", "3", *options)
     assert code == ExitCode.INPUT, said
     assert message in said
-    assert "--allow_changed true" in said
+    assert "--allow_changed: the result" in said
     assert contents(tmp_path / "run") == before
     assert ftkit("fit", "--resume", "true", "--trainer.max_epochs", "3", *options, "--allow_changed", "true")[0] == 0
     recorded = json.loads((tmp_path / "run" / "result.json").read_text())["changed_on_resume"]

@@ -182,7 +182,7 @@ def test_splits_are_not_mixed(tmp_path: Path) -> None:
 def test_what_is_no_side_is_refused(files: tuple[Path, Path], tmp_path: Path) -> None:
     for other in (tmp_path / "nothing", tmp_path):
         with pytest.raises(
-            InputError, match="no prediction file, run folder, or row of an output folder; fix: give FIL"
+            InputError, match="not a prediction file, a run folder, or a row of an output folder; fix: give FIL"
         ):
             ftkit.verdict(files[0], other)
 

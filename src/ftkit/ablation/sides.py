@@ -56,7 +56,7 @@ def read_side(given: str | Path) -> Side:
     if found := [row for row in rows if (row.parent / DESCRIPTION_FILE).is_file()]:
         return _of_row(str(given), found[0], split, folder if is_run else None)
     if not is_run:
-        problem = "no prediction file, run folder, or row of an output folder"
+        problem = "not a prediction file, a run folder, or a row of an output folder"
         raise InputError(problem, file=given, fix="give FILE.tsv, a run folder, or OUT/NUMBER_NAME")
     result = Result.read(folder / RESULT_FILE)
     run = RunState(result.raw.get("seed", 0), folder, "done", result=result)

@@ -22,14 +22,14 @@ def init(folder: Path, from_: str = "classifier") -> str:
             moderation: the ratio of yes to no among the examples that such a model is trained on.
 
     Raises:
-        InputError: The folder has files in it or is none, or there is no such start.
+        InputError: The folder has files in it or is none, or there is no such template.
         EnvironmentFault: It cannot be written.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError("is not an empty folder", file=folder, field="folder", fix="name a new one")
     starts = {start.name: start for start in (files("ftkit") / "configs" / "init").iterdir()}
     if from_ not in starts:
-        raise InputError("no such start", field="from", got=from_, fix=f"use one of {', '.join(sorted(starts))}")
+        raise InputError("no such template", field="from", got=from_, fix=f"use one of {', '.join(sorted(starts))}")
     with as_file(starts[from_]) as source, disk_faults(folder):
         shutil.copytree(source, folder, dirs_exist_ok=True)
         base, escaped = folder / "base.yaml", json.dumps(str(folder))[1:-1]

@@ -45,7 +45,7 @@ def push(
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise InputError("is no name of a repository", field="repo", got=repo, fix="use USER/NAME") from error
+        raise InputError("is not a repository name", field="repo", got=repo, fix="use USER/NAME") from error
     run = need_newest_run() if run is None else run
     if dry_run is not None:
         if dry_run.exists() and not (dry_run.is_dir() and not any(dry_run.iterdir())):
@@ -157,7 +157,7 @@ def _result(run: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=file, fix="name a run's folder") from error
     if status := result.get("status"):
-        fix = "end the training with `ftkit fit --resume true`, then `ftkit test`"
+        fix = "end the training with `ftkit fit --resume`, then `ftkit test`"
         raise InputError("the training did not end by itself", file=file, field="status", got=status, fix=fix)
     if not isinstance(result.get("versions"), dict):
         raise InputError("says nothing of a training", file=file, field="versions", fix=train)

@@ -66,7 +66,7 @@ def find_checkpoint(path: str | Path) -> Path:
         return path
     found = sorted((path / "checkpoints").glob("*.ckpt"), key=lambda ckpt: (ckpt.stem == "last", ckpt.stat().st_mtime))
     if [ckpt.name for ckpt in found] == [INTERRUPTED]:
-        raise InputError("its training was interrupted", file=path, fix="finish it: the same fit with --resume true")
+        raise InputError("its training was interrupted", file=path, fix="finish it: the same fit with --resume")
     config = path / CONFIG_FILE
     best = config.is_file() and read_config(config).get("model_selection") == "best"
     found = [ckpt for ckpt in found if (ckpt.name == BEST_CHECKPOINT if best else ckpt.name != INTERRUPTED)]

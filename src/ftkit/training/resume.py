@@ -244,7 +244,7 @@ def compare_settings(stored: Mapping[str, Any], now: Mapping[str, Any], allow_ch
         listing = ", ".join(f"{name} was {old}, is {new}" for name, (old, new) in changed.items())
         raise InputError(
             f"the run to resume had other settings: {listing}",
-            fix="use the same, or --allow_changed true: the result is then that of neither",
+            fix="use the same, or --allow_changed: the result is then comparable with neither",
         )
     return changed
 

@@ -65,7 +65,7 @@ class SafeStop(L.Callback):
         trainer.save_checkpoint(path, weights_only=False)
         self._saving = False
         record_unfinished(trainer, "interrupted", signal.Signals(self.received).name)
-        rank_zero_info(f"Interrupted at step {trainer.global_step}; go on with --resume true (saved as {path})")
+        rank_zero_info(f"Interrupted at step {trainer.global_step}; continue with --resume (saved as {path})")
         raise KeyboardInterrupt if self.received == signal.SIGINT else SIGTERMException
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
