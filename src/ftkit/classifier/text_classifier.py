@@ -117,7 +117,8 @@ class TextClassifier(EncodedClassifier):
         self.lora_dropout, self.lora_flavour = lora_dropout, lora_flavour
         self.ignore_index = ignore_index
         self.balanced = class_weights == "balanced"
-        self.class_weights = None if class_weights is None or self.balanced else torch.tensor(class_weights)
+        given = None if class_weights is None or self.balanced else torch.tensor(class_weights)
+        self.register_buffer("class_weights", given, persistent=False)  # on the device: a copy a step would wait for it
         self.label_smoothing = label_smoothing
         self.seed = torch.initial_seed() if seed is None else seed
         self.quantization = quantization
@@ -129,29 +130,34 @@ class TextClassifier(EncodedClassifier):
         self.net: SequenceClassifier | None = None
         self.encoding = None
         self._check_arguments()
-        self.val_accuracy = MeanMetric()
+        self.val_accuracy = MeanMetric(nan_strategy="disable")
 
     def configure_model(self) -> None:
         """Build backbone, head and adapters, once. The global random state is left as it was."""
         if self.net is not None:
             return
         with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            backbone = self.build_backbone()
-            torch.manual_seed(self.seed)
-            self.net = SequenceClassifier(backbone, self._pooling, self.mask_padding, len(self.class_names))
-            if self.trainable == "lora":
-                add_lora(self.net, self.lora_rank, self.lora_alpha, self.lora_flavour, self.lora_dropout)
-            else:
-                choose_trainable(backbone, self.net.head, self.trainable)
+            self.net = self.build_network()
         self.keep_fingerprint()
+        shard(self, self.net)
+
+    def build_network(self) -> SequenceClassifier:
+        """Return backbone, head and adapters; the global generator is seeded, and left behind what is drawn."""
+        torch.manual_seed(self.seed)
+        backbone = self.build_backbone()
+        torch.manual_seed(self.seed)
+        net = SequenceClassifier(backbone, self._pooling, self.mask_padding, len(self.class_names))
+        if self.trainable == "lora":
+            add_lora(net, self.lora_rank, self.lora_alpha, self.lora_flavour, self.lora_dropout)
+        else:
+            choose_trainable(backbone, net.head, self.trainable)
         if self.frozen_dtype == "bfloat16":
             if not backbone.splits:
                 raise InputError(
                     "needs a model that can be split into blocks", field="frozen_dtype", got=self.frozen_dtype
                 )
-            self.net.bf16_blocks = frozen_blocks(backbone)
-        shard(self, self.net)
+            net.bf16_blocks = frozen_blocks(backbone)
+        return net
 
     @property
     def steps_join(self) -> bool:

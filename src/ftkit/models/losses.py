@@ -108,7 +108,8 @@ def sequence_log_probs(log_probs: Tensor, sequence: Tensor, batch_size: int) -> 
         (tensor([-3.,  0., -4.]), tensor([2, 0, 1]))
     """
     sums = log_probs.new_zeros(batch_size).index_add(0, sequence, log_probs)
-    return sums, torch.bincount(sequence, minlength=batch_size)
+    counts = sequence.new_zeros(batch_size).index_add(0, sequence, torch.ones_like(sequence))
+    return sums, counts  # bincount would wait for the device
 
 
 def _log_probs(states: Tensor, target: Tensor, head: Head) -> Tensor:

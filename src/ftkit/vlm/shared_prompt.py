@@ -109,12 +109,14 @@ def shared_examples(
 
     total = int((chosen + lengths[pairs:] - shared).max())
     example = torch.arange(pairs, device=input_ids.device).repeat(2)[:, None].expand(-1, width)
-    at = (example[real], place[real])  # a shared token is written twice, and alike
+    # A shared token is written twice, and alike; padding into a column of its own, as to pick out what is none would
+    # be to wait for the device.
+    at = (example, torch.where(real, place, total))
 
     def laid_out(values: Tensor, padding: int) -> Tensor:
-        return values.new_full((pairs, total), padding).index_put(at, values[real])
+        return values.new_full((pairs, total + 1), padding).index_put(at, values)[:, :total]
 
-    side = torch.tensor([_CHOSEN, _REJECTED], device=input_ids.device).repeat_interleave(pairs)[:, None]
+    side = torch.where(torch.arange(2 * pairs, device=input_ids.device) < pairs, _CHOSEN, _REJECTED)[:, None]
     part = laid_out(torch.where(behind, side, _SHARED), _PADDING)  # (B, S)
     order = torch.arange(total, device=input_ids.device)
     sees, seen = part[:, :, None], part[:, None, :]

@@ -1,0 +1,128 @@
+"""Count what a computation costs from the shapes of its tensors: operations, bytes moved, memory held."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+from torch.utils.weak import WeakIdKeyDictionary
+
+_aten = torch.ops.aten
+# Attention has another name on each device, and costs the same.
+_FORMULAS = {
+    **flop_registry,
+    _aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[_aten._scaled_dot_product_flash_attention],
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
+        _aten._scaled_dot_product_flash_attention_backward
+    ],
+}
+_PICKS = {_aten.embedding, _aten.index, _aten.index_select, _aten.gather}  # they read as much as they write
+_NOTHING = {_aten.detach, _aten._unsafe_view, _aten.empty, _aten.empty_like, _aten.empty_strided, _aten.lift_fresh}
+
+
+class Operator(NamedTuple):
+    """What one operator costs.
+
+    Args:
+        dtype: The type that its products are computed in.
+        operations: Its floating-point operations; only products and convolutions have some.
+        size: The bytes that it reads and writes.
+    """
+
+    dtype: str
+    operations: float
+    size: float
+
+
+Work = Counter[Operator]  # how often each operator runs
+
+
+def repeated(work: Work, times: int) -> Work:
+    """Return the work of doing something several times.
+
+    Example:
+        >>> repeated(Work([Operator("float32", 8, 4)]), 3).total()
+        3
+    """
+    return Work({one: count * times for one, count in work.items()})
+
+
+class Costs(TorchDispatchMode):
+    """Count the operators that run, and the memory of the tensors that they make.
+
+    Within ``FakeTensorMode`` nothing is computed.
+
+    Attributes:
+        work: What ran.
+        held: Bytes of the tensors that were made and are still there.
+        peak: The most of them at a time.
+
+    Example:
+        >>> with Costs() as costs:
+        ...     product = torch.ones(2, 3) @ torch.ones(3, 4)
+        >>> sum(one.operations for one in costs.work), costs.held
+        (48, 32)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.work, self.held, self.peak = Work(), 0, 0
+        self._storages = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator and count it."""
+        kwargs = kwargs or {}
+        given = _tensors((args, kwargs))
+        for tensor in given:  # made before
+            self._storages.setdefault(tensor.untyped_storage(), 0)
+        result = function(*args, **kwargs)
+        made = [one for one in _tensors(result) if self._is_new(one)]
+        if not (function.is_view or function.overloadpacket in _NOTHING):
+            self.work[_operator(function, args, kwargs, result, given, made)] += 1
+        return result
+
+    def _is_new(self, tensor: Tensor) -> bool:
+        storage = tensor.untyped_storage()
+        if storage in self._storages:
+            return False
+        self._storages[storage] = size = storage.nbytes()
+        self.held += size
+        self.peak = max(self.peak, self.held)
+        weakref.finalize(storage, self._free, size)
+        return True
+
+    def _free(self, size: int) -> None:
+        self.held -= size
+
+
+def _operator(function: Any, args: Any, kwargs: Any, result: Any, given: list[Tensor], made: list[Tensor]) -> Operator:
+    formula = _FORMULAS.get(function.overloadpacket)
+    operations = formula(*args, **kwargs, out_val=result) if formula else 0
+    if function.overloadpacket in _PICKS:
+        given = made
+    written = (kwargs.get(one.name, value) for one, value in _written(function, args))
+    size = sum(map(_size, [*given, *made, *_tensors(list(written))]))
+    dtype = str((given or made)[0].dtype).removeprefix("torch.") if operations else ""
+    return Operator(dtype, operations, size)
+
+
+def _written(function: Any, args: Any) -> Iterable[tuple[Any, Any]]:
+    """Return the arguments that an operator changes in place."""
+    named = zip(function._schema.arguments, [*args, *[None] * len(function._schema.arguments)], strict=False)
+    return [(one, value) for one, value in named if one.alias_info is not None and one.alias_info.is_write]
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _size(tensor: Tensor) -> int:
+    """Return the bytes of a tensor; those of an expanded one are there once."""
+    return min(tensor.numel() * tensor.itemsize, tensor.untyped_storage().nbytes())
