@@ -160,6 +160,7 @@ def test_texts_of_a_plain_file_are_separated_by_blank_lines(text_file: Callable[
         ("a.jsonl", '{"text": "ok"}\n{"text": "o', r"a\.jsonl:2: not JSON"),
         ("a.jsonl", '{"text": "ok"}\n{"text": " "}\n', r"a\.jsonl:2: text: is no text"),
         ("a.csv", "text,id\nok,1\n,2\n", r"a\.csv:3: text: is no text"),
+        ("a.csv", "text,id\n", r"a\.csv: holds no text"),
         ("none.txt", None, r"none\.txt: cannot be read: No such file"),
     ],
 )

@@ -92,8 +92,7 @@ def forgetting(runs: Sequence[np.ndarray]) -> Forgetting | None:
     differences = np.stack([after - before for _, before, after in runs])  # (seeds, n)
     total, n = tokens.sum(), len(tokens)
     mean = float(differences.mean(0).sum() / total)
-    shares = mean + (differences - mean * tokens) * n / total
-    base = float(before.sum() / total)
+    shares, base = mean + (differences - mean * tokens) * n / total, float(before.sum() / total)
     return Forgetting(base, base + mean, _interval(shares), n, int(total))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from ftkit.examples.encoder import Encoder
 from ftkit.examples.length import LengthRule
 from ftkit.examples.padding import padded
 from ftkit.examples.reader import Example, read_examples
+from ftkit.examples.records import RecordSource
 from ftkit.examples.sources import open_source
 from ftkit.models.base_model import hidden_states_and_head
 from ftkit.models.losses import IGNORE_INDEX, sequence_log_probs, supervised_log_probs
@@ -43,19 +45,13 @@ def read_texts(source: Any) -> list[Text]:
     """
     if isinstance(source, str | Path) and Path(source).suffix in (".txt", ".md"):
         texts: list[Text] = list(_paragraphs(Path(source).expanduser()))
-        if not texts:
-            raise InputError("holds no text", file=source)
-        return texts
-    records = open_source(source)
-    if "text" not in records.columns:
+    elif "text" in (records := open_source(source)).columns:
+        texts = [_checked(records, place, record.get("text")) for place, record in records]
+    else:
         return [_without_images(example) for example in read_examples(records, images=False)]
-    found = [(place, record.get("text")) for place, record in records]
-    for place, text in found:
-        if not isinstance(text, str) or not text.strip():
-            raise records.error(place, "is no text", field="text", got=text)
-    if not found:
-        raise records.error(None, "holds no text")
-    return [text for _, text in found if isinstance(text, str)]
+    if not texts:
+        raise InputError("holds no text", file=source)
+    return texts
 
 
 def windows_of(texts: Sequence[Text], processor: Any, size: int, chat: bool | None = None) -> list[Window]:
@@ -117,15 +113,15 @@ def text_losses(
 
 def _paragraphs(path: Path) -> Iterator[str]:
     """Yield the texts of a file, which blank lines separate."""
-    lines: list[str] = []
-    for _, line in text_lines(path):
-        if line.strip():
-            lines.append(line)
-        elif lines:
+    for blank, lines in groupby((text for _, text in text_lines(path)), key=str.isspace):
+        if not blank:
             yield "".join(lines)
-            lines = []
-    if lines:
-        yield "".join(lines)
+
+
+def _checked(records: RecordSource, place: int, text: Any) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise records.error(place, "is no text", field="text", got=text)
+    return text
 
 
 def _without_images(example: Example) -> Example:
