@@ -71,7 +71,7 @@ def test_another_optimizer_may_be_named(tiny_config: Path, tmp_path: Path) -> No
             "model.scheduler: several classes have this name (got 'ReduceLROnPlateau'); fix: give one of torch.optim.",
         ),
         (["--model.optimizer", "torch.optim.SDG"], "did you mean torch.optim.SGD?"),
-        (["--config", "nowhere.yaml"], "nowhere.yaml: config: there is no such file"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: there is no such file"),
     ],
 )  # fmt: skip
 def test_misspelt_and_mistyped_options_are_named(
