@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -294,7 +295,7 @@ def test_a_data_module_keeps_special_tokens_and_pads_with_padding(encoder_folder
     assert (ids[torch.arange(len(ids)), length - 1] == 3).all()
     assert (ids[torch.arange(9) >= length[:, None]] == 0).all()
     assert data.report["truncated"]["train"] > 0
-    assert Encoding(**json.loads(json.dumps(data.encoding.to_dict()))) == data.encoding  # type: ignore[union-attr]
+    assert Encoding(**json.loads(json.dumps(asdict(data.encoding)))) == data.encoding  # type: ignore[union-attr]
 
 
 def test_padding_leaves_room_for_a_text(encoder_folder: Any, messages_file: Path) -> None:

@@ -1,7 +1,7 @@
 """How texts become batches."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from transformers import GPT2Tokenizer
@@ -51,5 +51,5 @@ def test_texts_that_must_not_share_a_batch_do_not(single: bool, sizes: list[int]
 
 def test_plain_values_make_the_same_rules() -> None:
     for kept in (rules(), replace(rules(), ends=(3, 4))):
-        assert Encoding(**json.loads(json.dumps(kept.to_dict()))) == kept
-    assert {type(value) for value in kept.to_dict().values()} == {tuple, int, bool}
+        assert Encoding(**json.loads(json.dumps(asdict(kept)))) == kept
+    assert {type(value) for value in asdict(kept).values()} == {tuple, int, bool}

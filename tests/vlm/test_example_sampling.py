@@ -92,7 +92,6 @@ def test_too_few_examples_say_how_many_there_are() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sample": 0}, "sample: at least one"),
         ({"ratio": (0, 0)}, "ratio: "),
         ({"ratio": (-1, 2)}, "ratio: "),
         ({"keep": {"tp"}}, "keep: examples can be chosen by outcome only with a prediction file"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
@@ -58,8 +59,7 @@ class EncodedClassifier(PretrainedClassifier):
             For each text ``label`` (class name) and ``probability`` (of that label).
 
         Raises:
-            InputError: The model was never trained, so how texts become batches is not known; or ``texts`` is one text,
-                whose letters would be labelled one by one.
+            InputError: The model was never trained, so how texts become batches is not known; or ``texts`` is one text.
         """
         if isinstance(texts, str):
             raise InputError("must be a list of texts", field="texts", got=texts, fix="put the text into a list")
@@ -82,7 +82,7 @@ class EncodedClassifier(PretrainedClassifier):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was trained, the base's identity and how texts are encoded."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["encoding"] = None if self.encoding is None else self.encoding.to_dict()
+        checkpoint["encoding"] = None if self.encoding is None else asdict(self.encoding)
         checkpoint["class_weights"] = None if self.class_weights is None else self.class_weights.tolist()
 
     def pin_base(self, checkpoint: Mapping[str, Any]) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 @dataclass(frozen=True)
 class Encoding:
-    """The rules by which texts are cut and padded.
+    """Hold the rules by which texts are cut and padded.
 
     Args:
         labels: Names of the classes; of two the negative one first.
@@ -75,10 +74,6 @@ class Encoding:
         step = 1 if self.single else batch_size
         for start in range(0, len(encoded), step):
             yield self.pad(encoded[start : start + step])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for a checkpoint."""
-        return asdict(self)
 
 
 def ends_of(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

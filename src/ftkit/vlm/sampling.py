@@ -116,7 +116,7 @@ def sample_examples(
     Raises:
         InputError: There are too few examples; the message says how many there are.
     """
-    _check(sample, ratio, labels, outcomes, keep)
+    _check(ratio, outcomes, keep)
     kept = [example for example in range(len(labels)) if outcomes is None or outcomes[example] in keep]
     targets = {example: _class_of(labels[example], classes) for example in kept}
     if ratio is None:
@@ -137,15 +137,7 @@ def sample_examples(
     return drawn
 
 
-def _check(
-    sample: int,
-    ratio: tuple[int, int] | None,
-    labels: Sequence[str],
-    outcomes: Sequence[str] | None,
-    keep: Collection[str],
-) -> None:
-    if sample < 1:
-        raise InputError("at least one example must be drawn", field="sample", got=sample)
+def _check(ratio: tuple[int, int] | None, outcomes: Sequence[str] | None, keep: Collection[str]) -> None:
     if ratio is not None and (min(ratio) < 0 or sum(ratio) == 0):
         raise InputError("must be two numbers, none negative and not both 0", field="ratio", got=ratio)
     if not keep:
@@ -156,8 +148,6 @@ def _check(
         raise InputError(
             "examples can be chosen by outcome only with a prediction file", field="keep", got=sorted(keep)
         )
-    if outcomes is not None and len(outcomes) != len(labels):
-        raise ValueError(f"{len(labels)} labels, but {len(outcomes)} outcomes")
 
 
 def _class_of(label: str, classes: Classes) -> int:

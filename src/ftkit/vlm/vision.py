@@ -159,7 +159,8 @@ class FrozenVision:
         place = {key: number for number, key in enumerate(of_pixels)}
         if origin is not None and any(key not in place for key in missing):  # what was cached is gone
             return self.attach(origin.with_pixels(batch))
-        for chunk in _chunks(missing):
+        for start in range(0, len(missing), _TILES_AT_ONCE):
+            chunk = missing[start : start + _TILES_AT_ONCE]
             numbers = [place[key] for key in chunk]
             computed = self._compute(pixels[numbers], None if mask is None else mask[numbers])
             self._table.add(chunk, computed)
@@ -220,11 +221,6 @@ def _keys(pixels: Tensor, mask: Tensor | None) -> list[bytes]:
         return digest.digest()
 
     return each_hashed(key, range(len(pixels)), pixels.nbytes)
-
-
-def _chunks(keys: list[bytes]) -> Iterator[list[bytes]]:
-    for start in range(0, len(keys), _TILES_AT_ONCE):
-        yield keys[start : start + _TILES_AT_ONCE]
 
 
 @contextmanager
