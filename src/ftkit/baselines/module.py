@@ -88,11 +88,7 @@ class Baseline(MeasuredModule):
         return torch.optim.SGD([torch.zeros(1)], lr=1.0)
 
     def setup(self, stage: str) -> None:
-        """Take over the classes from the data module.
-
-        Raises:
-            InputError: There is no data module of texts with classes, or a checkpoint has other classes.
-        """
+        """Take over the classes from the data module, which has to be one of texts with classes."""
         classes = getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
         if classes is None:
             fix = "use ftkit.TextClassificationDataModule or ftkit.SpamDataModule"
@@ -166,11 +162,7 @@ class Baseline(MeasuredModule):
             self.class_names = tuple(checkpoint["classes"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over what was fitted.
-
-        Raises:
-            InputError: The checkpoint is that of another kind of model, or of other classes.
-        """
+        """Take over what was fitted, or refuse what another kind of model, or one of other classes, has written."""
         super().on_load_checkpoint(checkpoint)
         if checkpoint.get("fitted") is None:
             raise InputError("holds nothing that was fitted", file=self._file_of(checkpoint), fix="fit again")

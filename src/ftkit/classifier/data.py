@@ -109,11 +109,7 @@ class TextClassificationDataModule(SourceDataModule):
 
     @cached_property
     def data_sha256(self) -> str:
-        """Return the hash of the data, known before anything is downloaded or encoded; ``report`` has the same.
-
-        Raises:
-            InputError: A source cannot be read.
-        """
+        """Return the hash of the data, known before anything is downloaded or encoded; ``report`` has the same."""
         hashes = [source.sha256 for source in self.sources.values()]
         return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
@@ -179,12 +175,7 @@ class TextClassificationDataModule(SourceDataModule):
             warnings.warn(f"{empty} empty messages in {self.source}: each counts as {left}", stacklevel=2)
 
     def prepare_texts(self) -> None:
-        """Read and split the texts for a model that reads them as they are; sets what :meth:`prepare` does.
-
-        Raises:
-            InputError: A source cannot be used.
-            UnavailableError: The data cannot be had.
-        """
+        """Read and split the texts for a model that reads them as they are; sets what :meth:`prepare` does."""
         classes, splits = self.examples()
         self.class_names, self.report, self._by_length = classes, {}, False
         self.evaluation_batch_size = max(self.batch_size, _TEXTS_TOGETHER)

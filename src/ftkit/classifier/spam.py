@@ -91,11 +91,7 @@ class SpamDataModule(TextClassificationDataModule):
 
     @property
     def data_sha256(self) -> str:
-        """Return the hash of the messages, known before anything is downloaded or encoded; ``report`` has the same.
-
-        Raises:
-            InputError: The file cannot be read.
-        """
+        """Return the hash of the messages, known before anything is downloaded or encoded; ``report`` has the same."""
         if self.origin == "uci":
             return download.MEMBER_SHA256
         return content_sha256(self._file()) if self._of_two_columns else open_source(self._file()).sha256
@@ -106,12 +102,7 @@ class SpamDataModule(TextClassificationDataModule):
             download.fetch_sms_spam()
 
     def read(self) -> dict[str, Messages]:
-        """Return the labelled messages.
-
-        Raises:
-            InputError: The file cannot be used.
-            UnavailableError: The download failed.
-        """
+        """Return the labelled messages."""
         path = download.fetch_sms_spam() if self.origin == "uci" else self._file()
         if self.origin == "uci" or self._of_two_columns:
             source = read_messages(path, "published" if self.split == "published" else "literal")

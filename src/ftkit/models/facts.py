@@ -88,8 +88,7 @@ def model_facts(name: str, revision: str | None = None) -> ModelFacts:
     """Gather what is known of a model. Its weights are not loaded: the network is built without memory.
 
     Args:
-        name: A hub id (in the cache, or to be downloaded), a folder in transformers format, a GGUF file, or ``demo``,
-            see :func:`ftkit.models.base_model.locate`.
+        name: See :func:`ftkit.models.base_model.locate`; one on the hub is downloaded if it is not in the cache.
         revision: The hub revision; None takes the current one.
 
     Raises:

@@ -41,12 +41,7 @@ class CompiledTraining(L.Callback):
         self._ran: set[nn.Module] = set()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Check that compiling works, before the weights are loaded.
-
-        Raises:
-            InputError: Each process holds a part of the weights.
-            EnvironmentFault: A compiler, or what it needs, is missing.
-        """
+        """Check that compiling works, and that each process holds whole weights, before they are loaded."""
         if stage != "fit":
             return
         if not holds_whole_network(trainer):

@@ -22,9 +22,6 @@ class CurvesLogger(Logger):
     """Write what is logged to ``metrics.csv`` in the run folder, and the hyperparameters to ``hparams.yaml``.
 
     A training starts the file anew unless :meth:`go_on` is called.
-
-    Args:
-        folder: The run folder.
     """
 
     name = version = ""  # the run folder itself is the place of checkpoints

@@ -76,11 +76,7 @@ class ExampleDataModule(SplitDataModule):
 
     @cached_property
     def data_sha256(self) -> str:
-        """The hash of examples and images, known before anything is encoded; ``report`` has the same.
-
-        Raises:
-            InputError: The examples or an image cannot be read.
-        """
+        """The hash of examples and images, known before anything is encoded; ``report`` has the same."""
         digest = hashlib.sha256()
         for split in SPLITS:
             for example in self.examples(split):

@@ -75,7 +75,6 @@ class FitBatch(L.Callback):
         """Find the size and set up trainer and data for it.
 
         Raises:
-            InputError: The data module does not say its batch size, or its examples cannot be counted.
             EnvironmentFault: Not even one example fits.
         """
         data: Any = getattr(trainer, "datamodule", None)

@@ -53,11 +53,7 @@ class TrainedStateModule(L.LightningModule):
         return []
 
     def on_fit_start(self) -> None:
-        """Apply a learning rate that was found, and compare the schedule with the length of the training.
-
-        Raises:
-            InputError: The schedule could not be stepped on to the end of the training.
-        """
+        """Apply a learning rate that was found, and compare the schedule with the length of the training."""
         if self.lr is not None:  # Lightning has changed the optimizer alone
             self.trainer.strategy.setup_optimizers(self.trainer)
         check_schedules(self.trainer)

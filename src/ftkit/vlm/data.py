@@ -102,11 +102,7 @@ class VLMDataModule(SourceDataModule, ExampleDataModule):
 
     @cached_property
     def data_sha256(self) -> str:
-        """The hash of examples, their images and what they are sampled by, known before anything is encoded.
-
-        Raises:
-            InputError: A source, an image or the outcomes cannot be read.
-        """
+        """The hash of examples, their images and what they are sampled by, known before anything is encoded."""
         if self.outcomes is None:
             return super().data_sha256
         try:

@@ -43,8 +43,7 @@ class VLMModule(GenerativeModule):
     def with_trainable(self, net: Any) -> Any:
         """Choose the trainable parameters; a frozen tower has no dropout, whether its features are cached or not.
 
-        Raises:
-            InputError: The tower is to be frozen, and no part of the model has a name of one.
+        A tower that is to be frozen, and is not there, is refused.
         """
         names = {name.rpartition(".")[2] for name, _ in net.named_modules()}
         # Adapters without names of layers are on the text model alone.
