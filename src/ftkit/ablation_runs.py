@@ -28,7 +28,7 @@ class Ablation:
 
     Args:
         folder: A folder with ``base.yaml`` and ``rows/``.
-        overlays: Config files laid between the base and each row, such as ``demo.yaml``.
+        overlays: Config files applied between the base and each row, such as ``demo.yaml``.
         rows: The rows to run, such as ``1-5,10``; all of them if not given.
         out: Where the results go, for :func:`ftkit.read_results`; ``runs/FOLDER`` if not given.
 
@@ -63,16 +63,16 @@ class Ablation:
         search: str | Path | Mapping[str, Any] | None = None,
         settings: Sequence[str] = (),
     ) -> Summary:
-        """Make the runs that are not done yet; killed at any time, the next call goes on.
+        """Make the runs that are not done yet; after a kill, the next call continues.
 
         Args:
             seeds: The seeds to run each row with; if not given, the ``seed_everything`` of base and overlays, or 123.
             force: Run the rows again even if they are done.
-            executor: Make the runs one after the other in this process, or spread them by Ray.
+            executor: Make the runs one after the other in this process, or distribute them with Ray.
             engine: Trains and tests a run; LightningCLI if not given.
             progress: Shows the progress; a new one on standard error if not given.
-            search: Settings that are tried for each row, the best chosen on validation: a file, or what would stand in
-                it; ``search.yaml`` in the folder, if there is one, if not given.
+            search: Settings to try for each row, of which the best is chosen on validation: a file, or its contents. By
+                default ``search.yaml`` in the folder, if it exists.
             settings: More of them, such as ``trainer.max_epochs=3,5``.
 
         Returns:
