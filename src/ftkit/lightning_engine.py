@@ -19,6 +19,7 @@ from ftkit.lightning_errors import exit_on_termination, explain_refusals
 from ftkit.run_config import config_arguments, without_folder
 from ftkit.run_folder import RESULT_FILE, RUNS, read_result
 from ftkit.training.checkpoint import find_checkpoint
+from ftkit.training.curves_logger import CurvesLogger
 from ftkit.training.environment import code_sha256, data_sha256
 from ftkit.training.trained_state import TrainedStateModule
 
@@ -71,6 +72,8 @@ class LightningEngine:
     def test(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
         """Test what :meth:`fit` left in ``directory``."""
         cli = self._build(configs, seed, directory)
+        # The curves are those of the training.
+        cli.trainer.loggers = [logger for logger in cli.trainer.loggers if not isinstance(logger, CurvesLogger)]
         with exit_on_termination(), explain_refusals():
             best = find_checkpoint(directory)
             cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False)

@@ -46,6 +46,7 @@ def test_what_is_chosen_is_what_the_row_gives_with_that_rate(
     setting, place = chosen["identity"]["setting"], out / chosen["cell"]
     assert len(chosen["identity"]["tries"]) == 3
     assert files_in(place / "seed-7") == FILES
+    assert "train/loss" in (place / "seed-7" / "metrics.csv").read_text()  # the test leaves the curves of the training
     rejected = next(place for place in (out / "01_mean").glob("lr-*/seed-7") if place.parent != out / chosen["cell"])
     left = {name for name in FILES if "checkpoints/" not in name and name not in TESTED}
     assert files_in(rejected) == left
