@@ -300,7 +300,7 @@ class Model(L.LightningModule):
 
     def __init__(self, tokenizer: GPT2Tokenizer) -> None:
         super().__init__()
-        self.load_tokenizer = lambda: tokenizer
+        self.tokenizer = tokenizer
         self.layer = torch.nn.Linear(1, 1)
         self.seen: dict[int, list[str]] = {}
         self.tested: dict[int, list[str]] = {}

@@ -121,7 +121,7 @@ class TextClassificationDataModule(SourceDataModule):
             self.prepare_texts()
             return
         padding = model.reads_padding, model.sees_padding
-        self.prepare(model.load_tokenizer(), model.context_length, *padding, encoder=getattr(model, "encoder", False))
+        self.prepare(model.tokenizer, model.context_length, *padding, encoder=getattr(model, "encoder", False))
         self._joined = 1
 
     def prepare(
