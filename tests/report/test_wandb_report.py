@@ -11,6 +11,7 @@ import wandb
 from fake_engine import FakeEngine, make_folder
 from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.runner import run
+from ftkit.ablation_runs import Ablation
 from ftkit.cli import main
 from ftkit.errors import EnvironmentFault, ExitCode
 from ftkit.report.ablation_report import read_results, write
@@ -169,3 +170,22 @@ def test_a_workspace_report_passes_the_packages_own_models(study: Path, monkeypa
     views = [panel["viewType"] for panel in curves["panelBankSectionConfig"]["panels"]]
     assert views == ["Run History Line Plot", "Run History Line Plot", "Bar Chart"]
     assert "me/chart" in json.dumps(pages)
+
+
+def test_a_search_is_drawn_as_parallel_coordinates_of_single_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wr = pytest.importorskip("wandb_workspaces.reports.v2", reason="the extra wandb-reports is not installed")
+    monkeypatch.setattr(wr.interface, "_get_api", lambda: None)
+    monkeypatch.setattr(wr.interface, "execute_graphql", lambda *args: {"project": {"internalId": "UHJvamVjdA=="}})
+    ablation = Ablation(make_folder(tmp_path / "study", {"01_base": {}}), out=tmp_path / "out")
+    ablation.run([1], engine=FakeEngine(), search={"settings": {"model.lr": [0.01, 1.0], "kind": ["a", "b"]}})
+    built = build_workspace_report(wr, read_results(tmp_path / "out"), "out", "ftkit", "me")
+    spec = json.loads(built._to_model().spec.model_dump_json(by_alias=True, exclude_none=True))
+    searched = [block["metadata"] for block in spec["blocks"] if block["type"] == "panel-grid"][-1]
+    (plot,) = searched["panelBankSectionConfig"]["panels"]
+    assert plot["viewType"] == "Parallel Coordinates Plot"
+    assert searched["runSets"][0]["grouping"] == []
+    axes = {axis["accessor"]: axis["log"] for axis in plot["config"]["columns"] if "log" in axis}
+    assert axes == {"config:model.value.lr": True, "config:kind.value": False}
+    assert plot["config"]["columns"][-1]["accessor"] == "summary:final/val/accuracy"

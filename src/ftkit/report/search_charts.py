@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 
@@ -85,11 +85,15 @@ def _records(tuned: Mapping[str, Choice], path: str) -> list[dict[str, Any]]:
     return records if len({record["x"] for record in records}) > 1 else []
 
 
+def spans_decades(values: Sequence[float]) -> bool:
+    """Return whether numbers are drawn on a logarithmic axis: positive, the largest ten times the smallest or more."""
+    return bool(values) and min(values) > 0 and max(values) >= 10 * min(values)
+
+
 def _against(records: Sequence[Mapping[str, Any]], path: str) -> Chart:
-    places = [record["x"] for record in records]
-    log = min(places) > 0 and max(places) >= 10 * min(places)
+    kind: Literal["log", "linear"] = "log" if spans_decades([record["x"] for record in records]) else "linear"
     base = alt.Chart(data(records)).encode(
-        x=alt.X("x:Q", title=path.rpartition(".")[2], scale=alt.Scale(type="log" if log else "linear", zero=False)),
+        x=alt.X("x:Q", title=path.rpartition(".")[2], scale=alt.Scale(type=kind, zero=False)),
         color=row_colors([record["name"] for record in records]),
         tooltip=["name:N", "setting:N", alt.Tooltip("value:Q", format=".4g")],
     )

@@ -6,13 +6,16 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ftkit.ablation.sweep import Choice, only_numbers
 from ftkit.errors import EnvironmentFault
 from ftkit.report.ablation_report import Report
 from ftkit.report.ablation_table import record, table
 from ftkit.report.document import to_markdown
+from ftkit.report.search_charts import spans_decades
 from ftkit.report.theme import LIGHT, specification
 from ftkit.run_folder import predictions_file
 from ftkit.storage import atomic_write
@@ -136,20 +139,19 @@ def _register_charts(api: Any, report: Report, entity: str) -> list[str]:
 def build_workspace_report(
     wr: Any, report: Report, group: str, project: str, entity: str, charts: Sequence[str] = ()
 ) -> Any:
-    """A W&B Report that is not saved yet."""
-    runs = wr.Runset(
-        project=project,
-        entity=entity,
-        name=group,
-        filters=f"Metric('Group') = '{group}' and Metric('JobType') != 'report'",
-        groupby=["JobType"],
-    )
+    """A W&B Report that is not saved yet; runs are grouped by variant, those of a search drawn one by one as well."""
+    filters = f"Metric('Group') = '{group}' and Metric('JobType') != 'report'"
+    runs = wr.Runset(project=project, entity=entity, name=group, filters=filters, groupby=["JobType"])
     summary = wr.Runset(project=project, entity=entity, name="report", filters=f"Metric('ID') = '{report_id(report)}'")
     panels = [
         wr.LinePlot(title="Training loss", x="trainer/global_step", y=["train/loss"]),
         wr.LinePlot(title="Validation accuracy", x="trainer/global_step", y=["val/accuracy"]),
         wr.BarPlot(title="Test accuracy", metrics=["final/test/accuracy"], groupby="JobType"),
     ]
+    grids = [wr.PanelGrid([runs], panels=panels)]
+    if choices := [row.choice for row in report.analysis.rows if row.choice is not None]:
+        single = wr.Runset(project=project, entity=entity, name=f"{group}, each run", filters=filters)
+        grids.append(wr.PanelGrid([single], panels=[_coordinates(wr, choices)]))
     pages = [wr.WeavePanelSummaryTable(table_name="table"), *(wr.CustomChart(chart_name=chart) for chart in charts)]
     return wr.Report(
         project=project,
@@ -158,9 +160,26 @@ def build_workspace_report(
         blocks=[
             wr.MarkdownBlock(text=_without_pictures(to_markdown(report.document()))),
             wr.PanelGrid([summary], panels=pages),
-            wr.PanelGrid([runs], panels=panels),
+            *grids,
         ],
     )
+
+
+def _coordinates(wr: Any, choices: Sequence[Choice]) -> Any:
+    """Draw each run of a search as a line through its settings and what decided."""
+    settings = [setting for choice in choices for setting, _ in choice.tries]
+    axes = [
+        wr.ParallelCoordinatesPlotColumn(
+            metric=wr.Config(path),
+            display_name=path.rpartition(".")[2],
+            log=spans_decades(only_numbers(setting.get(path) for setting in settings)),
+        )
+        for path in dict.fromkeys(chain.from_iterable(settings))
+    ]
+    monitor = choices[0].monitor
+    logged = wr.SummaryMetric("final/val/accuracy" if monitor == "val/accuracy" else monitor)
+    axes.append(wr.ParallelCoordinatesPlotColumn(metric=logged, display_name=monitor))
+    return wr.ParallelCoordinatesPlot(title="Search over settings", columns=axes)
 
 
 def _without_pictures(markdown: str) -> str:
