@@ -282,6 +282,14 @@ def test_held_out_parts_have_the_classes_in_proportion_and_small_ones_are_traine
     assert set(prepare(table).datasets["val"].ids) == splits[1]
 
 
+def test_a_split_without_a_seed_of_its_own_is_drawn_by_that_of_the_run(prepare: Prepare) -> None:
+    table = rows("abc", 30)
+    torch.manual_seed(7)
+    drawn = prepare(table, split_seed=None)
+    assert drawn.split_seed == 7
+    assert drawn.datasets["val"].ids == prepare(table, split_seed=7).datasets["val"].ids
+
+
 def test_many_small_classes_are_held_out_too(prepare: Prepare) -> None:
     data = prepare(rows([f"class {n}" for n in range(77)], 4))
     assert data.report["sizes"] == {"train": 308 - 62, "val": 31, "test": 31}

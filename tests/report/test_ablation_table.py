@@ -126,6 +126,17 @@ def test_seeds_are_averaged_with_their_spread(tmp_path: Path) -> None:
     assert "95.33  0.47  92.3-97.2" in text
 
 
+def test_the_noise_floor_says_which_rows_another_seed_explains(tmp_path: Path) -> None:
+    out = sweep(tmp_path, "1-2", seeds=(123, 125))
+    floor = 12.7062 * 2 / 300  # Student's t with one degree of freedom times root 2 times the spread
+    assert [float(row["noise_floor"]) for row in records(out)[:2]] == pytest.approx([floor, floor], rel=1e-4)
+    text = table(out, "text")
+    said = "Noise floor: two runs of row 1 with different seeds are up to 8.47 points apart, two means over 2 seeds up to 5.99"
+    assert f"{said} (95%, by the spread of 2 seeds).\n" in text  # row 2 lies 23 points away
+    assert float(records(out)[1]["probability_ahead"]) < 1e-6
+    assert "Noise floor" not in table(sweep(tmp_path / "one", "1-2"), "text")
+
+
 def test_one_row_is_a_row_and_two_are_rows(tmp_path: Path) -> None:
     origin = f"# data sha256: {'0' * 64}\n# base: source=hub\n"
     text = table(sweep(tmp_path, "1", published=PUBLISHED.replace(ORIGIN, origin)), "text")

@@ -15,6 +15,7 @@ from ftkit.errors import InputError
 from ftkit.results import comparison
 from ftkit.results.class_metrics import class_values, present
 from ftkit.results.comparison import Comparison
+from ftkit.results.noise import probability_ahead
 from ftkit.results.paired import sign_flip_test
 from ftkit.results.prediction_file import identities
 from ftkit.results.predictions import Predictions, read_predictions
@@ -136,7 +137,8 @@ def compare(ours: AnswerFile | None, theirs: AnswerFile | None, seeds: Sequence[
         replace(one, correct=one.correct.sum(axis=0) // unit, answers=WON * len(seeds) // unit)
         for one in (ours, theirs)
     )
-    return replace(comparison.compare(a, b), seeds=seeds)
+    ahead = probability_ahead((ours.correct - theirs.correct) / WON) if len(ours) > 1 else None
+    return replace(comparison.compare(a, b), seeds=seeds, ahead=ahead)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ftkit.ablation.sweep import Choice, RunState, SweepRow
 from ftkit.results.comparison import Comparison
 from ftkit.results.forgetting import Forgetting, forgetting
 from ftkit.results.known_examples import DuplicatesEffect
+from ftkit.results.noise import noise_floor
 from ftkit.results.preferences import WON, interval_of_counts
 from ftkit.results.statistics import seed_spread, wilson_limits
 from ftkit.run_folder import SplitName
@@ -37,6 +38,7 @@ class RowSummary:
     val: float | None  # validation accuracy
     test: float | None  # test accuracy
     spread: float | None  # standard deviation of the test accuracy between seeds; None with fewer than two
+    noise_floor: float | None  # within which difference two runs that differ in the seed alone lie, see results.noise
     interval: tuple[float, float] | None  # the 95% interval of the test accuracy, see accuracy_interval
     n: int | None  # the number of test examples
     macro_f1: float | None  # the macro F1 of the test where there are three and more classes
@@ -116,6 +118,7 @@ def summarize(row: SweepRow, published: PublishedTable) -> RowSummary:
         val=accuracy("val"),
         test=accuracy("test"),
         spread=stdev(test.accuracy for test in tests) if len(tests) > 1 else None,
+        noise_floor=noise_floor([test.accuracy for test in tests]) if len(tests) > 1 else None,
         interval=accuracy_interval(row.done),
         n=tests[0].n if tests else None,
         macro_f1=_mean(run.answers.macro_f1 for run in row.done if run.answers is not None),

@@ -34,7 +34,7 @@ class SpamDataModule(TextClassificationDataModule):
             larger class drawn down to the smaller one), ``all`` (every message, both classes in the same
             proportions everywhere) or ``grouped`` (every message, duplicates and near-duplicates in one part).
         fractions: Parts of the messages for train and validation; the rest is for test.
-        split_seed: Seed of the split.
+        split_seed: Seed of the split; null takes the one that ``seed_everything`` set.
         order: Order of the training messages: ``seeded`` by (seed, epoch), or ``published``, the published
             script's draws.
         labels: Names of the negative and the positive class.
@@ -58,7 +58,7 @@ class SpamDataModule(TextClassificationDataModule):
         source: str | Path = "demo",
         split: Literal["published", "balanced", "all", "grouped"] = "published",
         fractions: tuple[float, float] = PUBLISHED_FRACTIONS,
-        split_seed: int = PUBLISHED_SEED,
+        split_seed: int | None = PUBLISHED_SEED,
         order: Order = "seeded",
         labels: tuple[ClassName, ClassName] = DEMO_LABELS,
         **options: Any,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -63,6 +64,23 @@ def _figures(analysis: Analysis) -> Iterator[str]:
         yield f"Not all rows were run with the same seeds: {parts}."
     if several:
         yield "Means over the seeds; ± sd: spread between seeds; the interval covers new seeds and new test examples."
+    yield from _noise(analysis)
+
+
+def _noise(analysis: Analysis) -> Iterator[str]:
+    """Yield how far the reference lies from itself with other seeds, and which rows lie no farther from it."""
+    reference = analysis.reference
+    if (floor := reference.noise_floor) is None:
+        return
+    seeds = len(reference.seeds)
+    means = floor / math.sqrt(seeds)
+    differences = [(row, row.comparison.difference) for row in analysis.rows if row.comparison is not None]
+    within = [row for row, difference in differences if abs(difference) <= means]
+    yield (
+        f"Noise floor: two runs of row {reference.number} with different seeds are up to {100 * floor:.2f} points "
+        f"apart, two means over {seeds} seeds up to {100 * means:.2f} (95%, by the spread of {seeds} seeds)"
+        + (f"; no farther from it: {_rows(within)}." if within else ".")
+    )
 
 
 def _method(results: Sequence[Result]) -> str:

@@ -70,6 +70,8 @@ class Comparison:
         seeds: The seeds of an ablation that both have, sorted.
         converged: Whether the training of both did; if not, a difference says little about what was varied.
         duplicates: What is left without the examples' duplicates, where they are known.
+        ahead: How probable it is that another run is ahead (:func:`ftkit.results.noise.probability_ahead`); None if
+            that is not known.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Comparison:
     seeds: Sequence[int] = ()
     converged: bool = True
     duplicates: DuplicatesCheck | None = None
+    ahead: float | None = None
 
     @property
     def difference(self) -> float:
@@ -135,7 +138,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison for JSON, ``null`` for what is undefined."""
-        own = ("reach", "answers", "comparisons", "seeds", "converged", "duplicates")
+        own = ("reach", "answers", "comparisons", "seeds", "converged", "duplicates", "ahead")
         plain = {name: value for name, value in vars(self).items() if name not in own}
         if self.duplicates is not None:
             plain["duplicates"] = vars(self.duplicates) | {"difference": _or_none(self.duplicates.difference)}

@@ -7,6 +7,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from ftkit.errors import InputError
 from ftkit.examples.sources import RecordSource
 from ftkit.training.split_data import SplitDataModule
@@ -33,7 +35,7 @@ class SourceDataModule(SplitDataModule):
             without a header.
         fractions: Parts of train for train and validation, where they are held out; the rest is for test. Examples that
             belong together stay so. [1.0, 0.0] trains on everything.
-        split_seed: Seed of what is held out.
+        split_seed: Seed of what is held out; null takes the one that ``seed_everything`` set.
         **options: See :class:`ftkit.training.split_data.SplitDataModule`.
     """
 
@@ -45,13 +47,14 @@ class SourceDataModule(SplitDataModule):
         dataset: str | Path | None = None,
         columns: dict[str, str | int] | None = None,
         fractions: tuple[float, float] = (0.8, 0.1),
-        split_seed: int = 123,
+        split_seed: int | None = 123,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.given = {"train": train, "val": val, "test": test}
         self.dataset, self.columns = dataset, columns
-        self.fractions, self.split_seed = (fractions[0], fractions[1]), split_seed
+        self.fractions = fractions[0], fractions[1]
+        self.split_seed = torch.initial_seed() if split_seed is None else split_seed
         self.held_out = ""  # what is said about examples that were held out of train
         if not (fractions[0] > 0 and fractions[1] >= 0 and sum(fractions) <= 1):
             problem = "must be two parts of at most 1 together, the first one more than 0"
