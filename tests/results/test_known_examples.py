@@ -1,5 +1,6 @@
 """Texts and duplicates of examples: their file, the answers that they mark, and comparisons with and without them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,18 @@ def test_a_comparison_without_duplicates_and_with_clusters(files: dict[str, Path
     assert [check.p_holm, other.p_holm] == holm([check.p, other.p])
     assert [check.clusters_p_holm, other.clusters_p_holm] == holm([check.clusters_p, other.clusters_p])
     assert compare(files["model"], files["base"]).duplicates is None
+
+
+def test_a_conclusion_depends_on_clusters_or_on_a_direction_alone(files: dict[str, Path], tmp_path: Path) -> None:
+    found = compare(files["model"], files["base"], examples=tmp_path / "known.tsv")
+    assert found.duplicates is not None
+    alike = replace(found.duplicates, difference=found.difference, p_holm=0.01, clusters_p_holm=0.01)
+    for check, depends in (
+        (alike, False),
+        (replace(alike, clusters_p_holm=0.2), True),
+        (replace(alike, difference=-found.difference), True),
+    ):
+        assert replace(found, duplicates=check).depends_on_duplicates == depends
 
 
 def test_the_report_says_it(files: dict[str, Path], tmp_path: Path) -> None:
