@@ -120,13 +120,13 @@ def work_of(row: plain_loop.Row, sizes: dict[str, int], epochs: int) -> Work:
     return Work(steps, batches, every, min(val, math.ceil(batches / evaluations)))
 
 
-def _clock() -> tuple[float, float]:
+def clock() -> tuple[float, float]:
     """The clock and this process's processor time, in seconds."""
     return time.perf_counter(), time.process_time()
 
 
-def _since(started: tuple[float, float]) -> dict[str, float]:
-    return {name: now - then for name, now, then in zip(("seconds", "cpu_seconds"), _clock(), started, strict=True)}
+def since(started: tuple[float, float]) -> dict[str, float]:
+    return {name: now - then for name, now, then in zip(("seconds", "cpu_seconds"), clock(), started, strict=True)}
 
 
 def ours(task: Task) -> list[dict[str, Any]]:
@@ -136,39 +136,55 @@ def ours(task: Task) -> list[dict[str, Any]]:
 
     quiet_libraries()
     splits, _ = encoded_splits(task.folder)
-    variant = task.folder / "variant.yaml"
-    variant.write_text(yaml.safe_dump(VARIANTS[task.variant]))
-    trainer = {"accelerator": "cpu", "max_epochs": task.epochs, "num_sanity_val_steps": 0}
     results = []
     for row, seed in task.runs:
-        started = _clock()
-        overlay = task.folder / f"overlay-{row}.yaml"
+        started = clock()
         work = work_of(plain_loop.ROWS[row], sizes_of(splits), task.epochs)
-        validation = _validation(plain_loop.ROWS[row], work)
-        settings = {
-            "model": {"init_args": {"base_model": str(task.folder / "model"), "size": None}},
-            "data": {"init_args": {"source": str(task.folder / "messages.tsv")}},
-            "trainer": {**trainer, **validation},
-        }
-        overlay.write_text(yaml.safe_dump(settings))
+        validation = validation_of(plain_loop.ROWS[row], work)
         (config,) = (CONFIGS / "rows").glob(f"{row:02d}_*.yaml")
+        configs = [CONFIGS / "base.yaml", config, *overlays(task, validation)]
         out = Path(tempfile.mkdtemp(dir=task.folder))
-        LightningEngine(lambda done, total: None).run([CONFIGS / "base.yaml", config, overlay, variant], seed, out)
-        took, found = _since(started), _found(out, task.folder / "messages.tsv")
-        batches = found.pop("validations") * validation["limit_val_batches"] * _together(plain_loop.ROWS[row])
-        if batches < work.eval_batches * LEAST_EVALUATED:
-            raise SystemExit(
-                f"row {row}: {batches} batches evaluated, the plain loop {work.eval_batches}: not the same work"
-            )
-        results.append({**took, **found, "evaluated_batches": batches})
+        LightningEngine(lambda done, total: None).run(configs, seed, out)
+        took, evaluated = since(started), evaluated_batches(out, row, validation, work)
+        results.append({**took, **_found(out, task.folder / "messages.tsv"), "evaluated_batches": evaluated})
     return results
 
 
-def _validation(row: plain_loop.Row, work: Work) -> dict[str, Any]:
+def overlays(task: Task, validation: dict[str, Any]) -> list[Path]:
+    """Write what ftkit is told besides base and row: the model, the messages, the length, and the variant."""
+    trainer = {"accelerator": "cpu", "max_epochs": task.epochs, "num_sanity_val_steps": 0}
+    settings = {
+        "model": {"init_args": {"base_model": str(task.folder / "model"), "size": None}},
+        "data": {"init_args": {"source": str(task.folder / "messages.tsv")}},
+        "trainer": {**trainer, **validation},
+    }
+    files = {"overlay.yaml": settings, "variant.yaml": VARIANTS[task.variant]}
+    for name, content in files.items():
+        (task.folder / name).write_text(yaml.safe_dump(content))
+    return [task.folder / name for name in files]
+
+
+def validation_of(row: plain_loop.Row, work: Work) -> dict[str, Any]:
     """When ftkit's trainer validates, and on how many batches, to come to the plain loop's number of messages."""
     # Between the steps of one epoch, or else wherever epochs end.
     every = {"val_check_interval": work.every} | ({} if row["accumulation"] > 1 else {"check_val_every_n_epoch": None})
     return {**every, "limit_val_batches": math.ceil(work.val_batches / _together(row))}
+
+
+def evaluated_batches(run: Path, row: int, validation: dict[str, Any], work: Work) -> int:
+    """How many of the plain loop's batches a run by ftkit has evaluated; too few end the comparison."""
+    validations = sum(1 for *_, loss in _curve(run) if loss)
+    batches = validations * validation["limit_val_batches"] * _together(plain_loop.ROWS[row])
+    if batches < work.eval_batches * LEAST_EVALUATED:
+        raise SystemExit(
+            f"row {row}: {batches} batches evaluated, the plain loop {work.eval_batches}: not the same work"
+        )
+    return batches
+
+
+def _curve(run: Path) -> list[tuple[int, str, str]]:
+    with (run / "metrics.csv").open(encoding="utf-8") as file:
+        return [(int(line["step"]), line["train/loss"], line["val/loss"]) for line in csv.DictReader(file)]
 
 
 def _together(row: plain_loop.Row) -> int:
@@ -185,24 +201,21 @@ def _found(run: Path, messages: Path) -> dict[str, Any]:
         by_id = {line["id"]: int(line["prediction"] == "spam") for line in csv.DictReader(file, delimiter="\t")}
     source = SpamDataModule(str(messages)).read()["train"]
     by_text = {text: by_id[name] for name, text in zip(source.ids, source.texts, strict=True) if name in by_id}
-    with (run / "metrics.csv").open(encoding="utf-8") as file:
-        curve = [(int(line["step"]), line["train/loss"], line["val/loss"]) for line in csv.DictReader(file)]
     return {
         "frozen_seconds": result["seconds_frozen"]["fit"],
         "fit_seconds": result["seconds"]["fit"],
         "predictions": [by_text[text] for text, _ in plain_loop.published_split(messages)["test"]],
-        "losses": [(step, float(loss)) for step, loss, _ in curve if loss],
-        "validations": sum(1 for *_, loss in curve if loss),
+        "losses": [(step, float(loss)) for step, loss, _ in _curve(run) if loss],
     }
 
 
 def plain(task: Task) -> dict[str, Any]:
     """The published procedure."""
-    started = _clock()
+    started = clock()
     splits, pad = encoded_splits(task.folder)
     model = _plain_model(task)
     result = plain_loop.train(model, task.row, splits, pad, task.epochs)
-    return {**_since(started), "predictions": result.predictions["test"], "losses": result.losses}
+    return {**since(started), "predictions": result.predictions["test"], "losses": result.losses}
 
 
 def _plain_model(task: Task) -> torch.nn.Module:
@@ -211,20 +224,20 @@ def _plain_model(task: Task) -> torch.nn.Module:
 
 def sample(task: Task) -> dict[str, Any]:
     """What `plain` would take, from one epoch over `SAMPLE` messages, the longest of them in it."""
-    started = _clock()
+    started = clock()
     row = task.row
     splits, pad = encoded_splits(task.folder)
     model = _plain_model(task)
-    setup = _since(started)
+    setup = since(started)
     part = {
         name: messages[:: max(1, len(messages) // SAMPLE[name])][: SAMPLE[name]] for name, messages in splits.items()
     }
     part["train"][0] = max(splits["train"], key=lambda message: len(message[0]))
     warm = copy.deepcopy(model)  # what the first step of a process costs comes once and must not be multiplied
     plain_loop.train(warm, row, {name: messages[: row["batch_size"]] for name, messages in part.items()}, pad, 1)
-    started = _clock()
+    started = clock()
     trained = plain_loop.train(model, row, part, pad, epochs=1)
-    took = _since(started)
+    took = since(started)
 
     def batches(of: dict[str, list[Any]]) -> int:
         return sum(math.ceil(len(messages) / row["batch_size"]) for messages in of.values())
@@ -245,7 +258,7 @@ def trainer(task: Task) -> dict[str, Any]:
     """Transformers' own way: the head without a bias, the last token that is not padding, no mask given."""
     from transformers import GPT2ForSequenceClassification, Trainer, TrainingArguments
 
-    started = _clock()
+    started = clock()
     row = task.row
     splits, pad = encoded_splits(task.folder)
     work = work_of(row, sizes_of(splits), task.epochs)
@@ -282,7 +295,7 @@ def trainer(task: Task) -> dict[str, Any]:
     trainer.train()
     for messages in data.values():
         trainer.predict(messages)
-    return _since(started)
+    return since(started)
 
 
 CONTESTANTS = {"ours": ours, "plain": plain, "sample": sample, "trainer": trainer}

