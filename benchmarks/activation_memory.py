@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from peft import LoraConfig
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -14,7 +15,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedConfig
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_attention_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ftkit.models.adapters import add_adapters
+from ftkit.models.adapters import add_adapter, linear_layers
 from ftkit.models.base_model import enable_checkpointing, hidden_states_and_head, plain_model
 from ftkit.models.losses import target_log_probs
 from ftkit.vlm.model import VISION_PARTS
@@ -83,7 +84,8 @@ def shapes_only(config: PreTrainedConfig, rank: int, checkpointing: bool) -> nn.
     kernel = "eager" if config.get_text_config().model_type == "gemma2" else FUSED
     with torch.device("meta"):
         net = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16, attn_implementation=kernel)
-        tuned: nn.Module = add_adapters(net, rank, float(rank), exclude=VISION_PARTS).to(torch.bfloat16)
+        lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=linear_layers(net))
+        tuned: nn.Module = add_adapter(net, lora, "CAUSAL_LM", VISION_PARTS).to(torch.bfloat16)
     if checkpointing:
         enable_checkpointing(tuned)
     return tuned.train()

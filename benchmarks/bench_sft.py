@@ -95,6 +95,7 @@ def _prepare(options: argparse.Namespace) -> None:
 def _with_ftkit(options: argparse.Namespace) -> dict[str, Any]:
     import lightning as L
     import torch
+    from peft import LoraConfig
     from torch.utils.data import DataLoader, SequentialSampler
 
     from ftkit import CausalLMSFT
@@ -116,10 +117,13 @@ def _with_ftkit(options: argparse.Namespace) -> dict[str, Any]:
         def train_dataloader(self) -> DataLoader[Any]:
             return self._loader("train", self.batch_size, SequentialSampler(self.datasets["train"]), evaluation=False)
 
+    lora = LoraConfig(r=8, lora_alpha=16, target_modules=["c_attn", "c_proj", "c_fc"])
     module = CausalLMSFT(
-        base_model=str(options.folder), dtype="float32", trainable=options.trainable, lora_rank=8, lora_alpha=16,
-        lora_targets=["c_attn", "c_proj", "c_fc"], optimizer=lambda p: torch.optim.SGD(p, lr=RATE),
-    )  # fmt: skip
+        base_model=str(options.folder),
+        dtype="float32",
+        adapter=lora if options.trainable == "lora" else None,
+        optimizer=lambda p: torch.optim.SGD(p, lr=RATE),
+    )
     timed = Timed()
     trainer = L.Trainer(
         max_epochs=1, accelerator="cpu", devices=1, accumulate_grad_batches=options.accumulate, callbacks=[timed],

@@ -182,6 +182,7 @@ def same_adapters(model: Any) -> None:
 def ftkit(task: Task) -> tuple[Clock, Callable[[], Any]]:
     """Ftkit's module, and what trains it."""
     import lightning as L
+    from peft import LoraConfig
     from torch.utils.data import DataLoader
 
     from ftkit.examples.reader import read_examples
@@ -190,11 +191,11 @@ def ftkit(task: Task) -> tuple[Clock, Callable[[], Any]]:
     from ftkit.vlm.encoder import ChatEncoder
     from ftkit.vlm.sft import VLMSFT
 
-    options: dict[str, Any] = {"lora_rank": RANK, "lora_alpha": ALPHA} if task.lora else {"freeze_vision": False}
+    lora = LoraConfig(r=RANK, lora_alpha=ALPHA)
+    options: dict[str, Any] = {"adapter": lora} if task.lora else {"freeze_vision": False}
     options |= {"beta": BETA} if task.preference else {}
     module = (VLMDPO if task.preference else VLMSFT)(
         base_model=str(task.folder / "model"),
-        trainable="lora" if task.lora else "all",
         seed=0,
         optimizer=lambda params: torch.optim.AdamW(params, lr=RATE[task.lora], weight_decay=0.0, fused=True),
         **options,

@@ -108,6 +108,6 @@ def perfectly_tuned(module: Any) -> None:
 
     def configure_model() -> None:
         configure()
-        module.net.get_base_model().generate = generate
+        module.net.generate = generate
 
     module.configure_model = configure_model

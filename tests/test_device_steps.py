@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from torch import Tensor
 
 from fake_device import CUDA, faults_of, forwards_and_back
@@ -60,7 +61,7 @@ def classified(folder: Path, messages: Path, kind: type = GPT2Classifier, step: 
         {"trainable": "all", "pooling": "mean_real", "dropout": 0.1},
         {"trainable": "all", "pooling": "last_real", "causal_mask": False, "mask_padding": True},
         {"trainable": "lora", "class_weights": [1.0, 2.0], "label_smoothing": 0.1},
-        {"trainable": "lora", "lora_flavour": "peft", "class_weights": "balanced"},
+        {"adapter": LoraConfig(), "class_weights": "balanced"},
     ],
 )
 def test_a_step_of_a_classifier_stays_on_the_device(
@@ -88,7 +89,7 @@ def test_a_validation_step_waits_in_the_checks_of_its_metrics_alone(gpt2_folder:
     assert found == {*checks, *metric}
 
 
-@pytest.mark.parametrize("options", [{"lora_dropout": 0.1}, {"gradient_checkpointing": True}, {"trainable": "all"}])
+@pytest.mark.parametrize("options", [{"adapter": LoraConfig(lora_dropout=0.1)}, {"gradient_checkpointing": True}, {}])
 def test_a_step_of_a_language_model_waits_for_the_number_of_supervised_tokens(options: dict[str, Any]) -> None:
     data = ArithmeticDataModule(train_size=8, val_size=2, test_size=2, batch_size=4)
     assert seen(faults_of(CausalLMSFT(seed=1, **options), data)) == set(SUPERVISED)
@@ -117,7 +118,7 @@ UNCACHED = {"freeze_vision": False, "cache_vision": False, "gradient_checkpointi
         (VLMYesNo, {"positive": "red", "negative": "green"}, None, COUNTED),
         (VLMDPO, {}, reference_known, SHARED),
         (VLMDPO, {"cache_vision": False, "cache_reference": False}, None, [*SHARED, *TILES]),
-        (VLMDPO, {"trainable": "all"}, all_live, [*SHARED, "_reference: a copy to the device"]),  # once a training
+        (VLMDPO, {"adapter": None}, all_live, [*SHARED, "_reference: a copy to the device"]),  # once a training
     ],
 )
 def test_a_step_on_images_waits_where_sizes_have_to_be_known(
@@ -130,7 +131,7 @@ def test_a_step_on_images_waits_where_sizes_have_to_be_known(
         path = path.with_name("two-words.jsonl")
         kept = [row for row in rows if row["messages"][1]["content"] != "blue"]
         path.write_text("".join(f"{json.dumps(row)}\n" for row in kept))
-    module = kind(base_model=str(idefics3_folder), seed=1, **options)
+    module = kind(**{"base_model": str(idefics3_folder), "adapter": LoraConfig(), "seed": 1, **options})
     assert seen(faults_of(module, pictures(path), step)) == set(expected)
 
 
@@ -138,7 +139,8 @@ def test_a_step_on_images_waits_where_sizes_have_to_be_known(
 def test_a_step_of_paligemma_waits_where_sizes_have_to_be_known(
     options: dict[str, Any], vlm_examples: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    module = VLMSFT(base_model=str(build_paligemma(tmp_path / "paligemma")), seed=1, **options)
+    model = str(build_paligemma(tmp_path / "paligemma"))
+    module = VLMSFT(base_model=model, adapter=LoraConfig(), seed=1, **options)
     assert seen(faults_of(module, pictures(vlm_examples("prefix")))) == set(COUNTED)
 
 

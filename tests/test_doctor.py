@@ -35,8 +35,9 @@ def doctor(tiny_config: Path, tmp_path: Path) -> Doctor:
 def language_config(tmp_path: Path) -> Path:
     """The demo's small GPT-2 with adapters on sums."""
     optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}}
+    init_args = {"base_model": "demo", "adapter": {"class_path": "peft.LoraConfig"}, "optimizer": optimizer}
     tree = {
-        "model": {"class_path": "ftkit.CausalLMSFT", "init_args": {"base_model": "demo", "optimizer": optimizer}},
+        "model": {"class_path": "ftkit.CausalLMSFT", "init_args": init_args},
         "data": {
             "class_path": "ftkit.ArithmeticDataModule",
             "init_args": {"train_size": 40, "val_size": 8, "test_size": 12, "batch_size": 8},

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, LlamaModel
 
 from ftkit import CausalLMSFT, hub
@@ -40,10 +41,10 @@ def test_what_was_loaded_can_be_saved(gguf_file: Path, tmp_path: Path) -> None:
     assert not hasattr(again.config, "quantization_config")
 
 
-@pytest.mark.parametrize("trainable", ["lora", "all"])
+@pytest.mark.parametrize("adapter", [LoraConfig(), None], ids=["lora", "all"])
 @pytest.mark.parametrize("merge", [False, True])
-def test_a_tuned_file_is_exported(gguf_file: Path, tmp_path: Path, trainable: Any, merge: bool) -> None:
-    module = CausalLMSFT(base_model=str(gguf_file), trainable=trainable, seed=1)
+def test_a_tuned_file_is_exported(gguf_file: Path, tmp_path: Path, adapter: Any, merge: bool) -> None:
+    module = CausalLMSFT(base_model=str(gguf_file), adapter=adapter, seed=1)
     assert module.context_length == 64
     module.configure_model()
     with torch.no_grad():
@@ -51,7 +52,7 @@ def test_a_tuned_file_is_exported(gguf_file: Path, tmp_path: Path, trainable: An
             if parameter.requires_grad:
                 parameter.add_(0.05)
     module.export(tmp_path, merge=merge)
-    alone = trainable == "lora" and not merge
+    alone = adapter is not None and not merge
     served, _ = load_generator(str(gguf_file), adapter=tmp_path) if alone else load_generator(str(tmp_path))
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():

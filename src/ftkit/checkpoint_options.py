@@ -131,10 +131,17 @@ def refuse_other_options(given: Mapping[str, Any], stored: Mapping[str, Any], pa
         InputError: An option was given another value.
     """
     for name, value in given.items():
-        if name in stored and value is not None and value != stored[name]:
+        if name in stored and value is not None and not _agree(value, stored[name]):
             problem = f"the checkpoint {path} was trained with {stored[name]!r}"
             fix = "leave the option out or give the same, or train anew"
             raise InputError(problem, field=f"model.{name}", got=value, fix=fix)
+
+
+def _agree(given: Any, stored: Any) -> bool:
+    """Return whether a value is the stored one; of a class with its arguments, as far as they were given."""
+    if not (isinstance(given, Mapping) and isinstance(stored, Mapping)):
+        return bool(given == stored)
+    return all(value is None or _agree(value, stored.get(name)) for name, value in given.items())
 
 
 def refuse_trained(chosen: Namespace) -> None:

@@ -14,6 +14,7 @@ from ftkit.config_files import read_config
 
 # Advertisements, notes that Lightning's own code causes, and what a command says better itself.
 _WARNINGS = (
+    "`loftq_config` specified but will be ignored",  # jsonargparse fills in its defaults
     "LightningCLI's args parameter",  # it is given on purpose
     "You have overridden `on_before_batch_transfer`",  # so it has
     "Could not find a config file in",  # peft wonders about resized vocabularies; none is

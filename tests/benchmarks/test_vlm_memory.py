@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from peft import LoraConfig
 from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
 import activation_memory as activations
 import vlm_memory as memory
-from ftkit.models.adapters import add_adapters
+from ftkit.models.adapters import add_adapter, linear_layers
 from ftkit.models.base_model import enable_checkpointing
 from ftkit.vlm.model import VISION_PARTS
 
@@ -27,9 +28,9 @@ def small(name: str) -> PreTrainedConfig:
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_shapes_alone_take_what_real_tensors_take(name: str, checkpointing: bool) -> None:
     config = small(name)
-    net = add_adapters(
-        AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16), 4, 4.0, exclude=VISION_PARTS
-    ).to(torch.bfloat16)
+    base = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
+    lora = LoraConfig(r=4, target_modules=linear_layers(base))
+    net = add_adapter(base, lora, "CAUSAL_LM", VISION_PARTS).to(torch.bfloat16)
     if checkpointing:
         enable_checkpointing(net)
     shapes = activations.shapes_only(config, 4, checkpointing)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
@@ -137,7 +138,9 @@ def test_a_position_alone_gives_the_logits_and_gradients_of_the_whole(kind: str,
 @pytest.mark.parametrize("flavour", ["published", "peft"])
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_adapters_learn_and_give_the_whole_models_logits(kind: str, flavour: Any, folder_of: Any) -> None:
-    net = classifier(folder_of(kind), trainable="lora", lora_flavour=flavour, lora_rank=2, lora_alpha=2.0).net
+    peft = {"adapter": LoraConfig(r=2, lora_alpha=2)}
+    published = {"trainable": "lora", "lora_rank": 2, "lora_alpha": 2.0}
+    net = classifier(folder_of(kind), **(peft if flavour == "peft" else published)).net
     assert net is not None
     torch.testing.assert_close(net(texts(), LENGTH), whole(net), atol=5e-6, rtol=1e-5)
     found = gradients(net, net(texts(), LENGTH))
@@ -203,7 +206,7 @@ def test_a_family_that_cannot_be_taken_apart_runs_whole_and_says_so(
     torch.testing.assert_close(model.net(texts(), LENGTH), whole(model.net), atol=0, rtol=0)
     with pytest.raises(InputError, match="frozen_dtype: needs a model that can be split into blocks"):
         classifier(tmp_path, trainable="last_layer", frozen_dtype="bfloat16")
-    learning = classifier(tmp_path, trainable="lora", lora_flavour="peft")
+    learning = classifier(tmp_path, adapter=LoraConfig())
     assert gradients(learning.net, learning.net(texts(), LENGTH))  # type: ignore[arg-type,misc]
 
 

@@ -13,6 +13,7 @@ import torch
 import yaml  # type: ignore[import-untyped]
 from bitsandbytes.nn import Linear4bit
 from encoders import FAMILIES, LAYERS, save_encoder, tiny_encoder
+from peft import LoraConfig
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -200,7 +201,9 @@ def test_gradients_reach_what_is_trainable_and_nothing_else(
 @pytest.mark.parametrize("flavour", ["peft", "published"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_lora_adapts_what_peft_adapts_by_default(family: str, flavour: Any, encoder_folder: Any) -> None:
-    model = classifier(encoder_folder(family), trainable="lora", lora_flavour=flavour, lora_rank=2, lora_alpha=2.0)
+    peft = {"adapter": LoraConfig(r=2, lora_alpha=2)}
+    published = {"trainable": "lora", "lora_rank": 2, "lora_alpha": 2.0}
+    model = classifier(encoder_folder(family), **(peft if flavour == "peft" else published))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # zero at first, so that A would get no gradient
             nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(2))
@@ -392,7 +395,7 @@ def config(encoder_folder: Any, messages_file: Path, tmp_path: Path, cache: Path
     ("family", "options"),
     [
         ("roberta", {"dropout": 0.1}),
-        ("modernbert", {"trainable": "lora", "lora_flavour": "peft", "pooling": "mean"}),
+        ("modernbert", {"adapter": {"class_path": "peft.LoraConfig"}, "pooling": "mean"}),
         ("distilbert", {"trainable": "all", "frozen_dtype": "bfloat16"}),
     ],
     ids=str,

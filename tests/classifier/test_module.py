@@ -9,6 +9,7 @@ import families
 import lightning as L
 import pytest
 import torch
+from peft import LoraConfig
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -51,7 +52,7 @@ def test_the_hub_needs_a_size() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [{}, {"weights": "random"}, {"weights": "random_transformers"}, {"trainable": "lora"},
-     {"trainable": "lora", "lora_flavour": "peft"}],
+     {"adapter": LoraConfig()}],
 )  # fmt: skip
 def test_building_leaves_the_global_generator_alone_and_happens_once(arguments: Any, gpt2_folder: Path) -> None:
     model = classifier(gpt2_folder, **arguments)
@@ -202,7 +203,6 @@ def test_predictions_are_the_softmax(gpt2_folder: Path) -> None:
     [
         ({"dropout": 1.0}, r"dropout: is a probability below 1 \(got 1.0\)"),
         ({"dropout": float("nan")}, r"dropout: is a probability"),
-        ({"lora_dropout": -0.1}, r"lora_dropout: is a probability"),
         ({"ignore_index": 1}, r"ignore_index: is the label of a class \(got 1\)"),
         ({"class_weights": [1.0]}, r"class_weights: takes one positive weight a class"),
         ({"class_weights": [1.0, 0.0]}, r"class_weights: takes one positive weight a class"),

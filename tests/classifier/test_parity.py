@@ -175,7 +175,7 @@ def test_the_shipped_row_has_the_published_settings(number: int) -> None:
     assert {name: value[name] for name in wanted} == wanted
     assert (value["weights"] == "random") == (row["weights"] == "random")
     assert (value["size"], value["dropout"], value["mask_padding"]) == (row["size"], 0, False)
-    assert (value["lora_flavour"], value["class_weights"]) == ("published", None)
+    assert (value["adapter"], value["class_weights"]) == (None, None)
     assert (data["split"], data["order"]) == ("published", "published")
     assert data["padding"] == {"longest": "longest", "model": "context", "none": "none"}[row["context"]]
     assert (data["batch_size"], data["drop_last"]) == (row["batch_size"], True)

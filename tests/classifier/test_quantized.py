@@ -9,6 +9,7 @@ import lightning as L
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from peft import LoraConfig
 from transformers import AutoTokenizer, LlamaConfig, LlamaModel
 
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
@@ -70,8 +71,8 @@ def test_every_matrix_of_the_blocks_is_quantized_but_for_the_blocks_that_learn(
 ) -> None:
     count = len(made(trainable="last_layer").build_backbone().blocks)
     blocks, matrices = MATRICES[request.node.callspec.params["made"]]
-    for trainable, learning in (("lora", 0), ("last_layer", 0), ("last_two_blocks", 2)):
-        found = quantized_layers(made(quantization=kind, trainable=trainable, lora_flavour="peft"), kind)
+    for trainable, learning in (("last_layer", 0), ("last_two_blocks", 2)):
+        found = quantized_layers(made(quantization=kind, trainable=trainable), kind)
         expected = [f"net.backbone.model.{blocks}.{n}.{name}" for n in range(count - learning) for name in matrices]
         assert found == sorted(expected)
 
@@ -89,14 +90,14 @@ def test_logits_are_near_those_of_the_whole_weights(kind: Any, made: Any) -> Non
     assert 0 < difference < {"nf4": 0.5, "8bit": 0.05}[kind] * logits[0].abs().max()
 
 
-@pytest.mark.parametrize(("kind", "trainable"), [("nf4", "lora"), ("8bit", "lora"), ("nf4", "last_block")])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("nf4", {"adapter": LoraConfig()}), ("8bit", {"adapter": LoraConfig()}), ("nf4", {"trainable": "last_block"})],
+)
 def test_it_learns_and_a_checkpoint_holds_what_was_trained(
-    kind: Any, trainable: Any, made: Any, tmp_path: Path, messages_file: Path
+    kind: Any, options: dict[str, Any], made: Any, tmp_path: Path, messages_file: Path
 ) -> None:
-    model = made(
-        quantization=kind, trainable=trainable, lora_flavour="peft",
-        optimizer=lambda params: torch.optim.AdamW(params, lr=1e-2),
-    )  # fmt: skip
+    model = made(quantization=kind, **options, optimizer=lambda params: torch.optim.AdamW(params, lr=1e-2))
     model.configure_model()
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     trainer = tune(model, tmp_path, messages_file)
@@ -127,7 +128,7 @@ def test_it_is_put_together_on_the_device_that_it_is_loaded_on(monkeypatch: pyte
     ("options", "message"),
     [
         ({"trainable": "all"}, "quantized weights cannot be trained"),
-        ({"trainable": "lora"}, "lora_flavour: peft"),
+        ({"trainable": "lora"}, "fix: use an adapter"),
         ({"trainable": "last_layer", "weights": "random"}, "only pretrained weights can be quantized"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from peft import LoraConfig
 
 from ftkit.classifier.spam import SpamDataModule
 from ftkit.classifier.text_classifier import TextClassifier
@@ -46,7 +47,7 @@ CHOICES: list[tuple[dict[str, Any], list[str]]] = [
         ],
     ),
     (
-        {"trainable": "lora", "lora_flavour": "peft"},
+        {"adapter": LoraConfig()},
         [*adapters(*blocks(*range(4), layers=("self_attn.q_proj", "self_attn.v_proj"))), *HEAD],
     ),
 ]  # fmt: skip

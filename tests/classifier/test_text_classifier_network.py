@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaModel
@@ -18,8 +19,8 @@ LENGTH, POSITIONS = torch.tensor([7, 3, 1, 9]), 12
 POOLINGS: tuple[Pooling, ...] = ("first", "last", "last_real", "mean", "mean_real")
 EVERY = list(itertools.product(POOLINGS, (True, False), (True, False)))  # pooling, causal mask, padding masked
 LORAS: list[dict[str, Any]] = [  # of scale 1 both
-    {"trainable": "lora", "lora_flavour": "published", "lora_alpha": 1.0},
-    {"trainable": "lora", "lora_flavour": "peft", "lora_alpha": 16.0},
+    {"trainable": "lora", "lora_alpha": 1.0},
+    {"adapter": LoraConfig(r=16, lora_alpha=16)},
 ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import families
 import pytest
 import torch
+from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
@@ -50,11 +51,18 @@ LORA_LEARNING = {
         "net.head.base_layer.weight",
         "net.head.base_layer.bias",
     ],
-    "peft": [*adapters(*(f"net.backbone.model.h.{index}.attn.c_attn" for index in range(3))), *HEAD],
+    "peft": [
+        *adapters(*(f"net.backbone.model.base_model.model.h.{index}.attn.c_attn" for index in range(3))),
+        *HEAD,
+    ],
+}
+LORAS: dict[str, dict[str, Any]] = {
+    "published": {"trainable": "lora"},
+    "peft": {"adapter": LoraConfig(r=4, lora_alpha=3)},
 }
 CHOICES: list[tuple[dict[str, Any], list[str]]] = [
     *(({"trainable": choice}, names) for choice, names in LEARNING.items()),
-    *(({"trainable": "lora", "lora_flavour": flavour}, names) for flavour, names in LORA_LEARNING.items()),
+    *((LORAS[flavour], names) for flavour, names in LORA_LEARNING.items()),
 ]
 
 
@@ -105,7 +113,7 @@ def test_blocks_that_are_not_there_are_refused(choice: int, gpt2_folder: Path) -
 @pytest.mark.parametrize("flavour", ["published", "peft"])
 def test_adapters_start_without_effect_and_then_have_one(flavour: str, gpt2_folder: Path) -> None:
     base = classifier(gpt2_folder, trainable="last_layer").eval()
-    lora = classifier(gpt2_folder, trainable="lora", lora_flavour=flavour).eval()
+    lora = classifier(gpt2_folder, **LORAS[flavour]).eval()
     with torch.no_grad():
         # Not to the bit: without adapters the last block makes no keys and values.
         torch.testing.assert_close(lora(batch()), base(batch()), atol=1e-6, rtol=0)
@@ -120,7 +128,7 @@ def lora_layers(model: GPT2Classifier) -> dict[str, LoraLayer]:
 
 @pytest.mark.parametrize(("flavour", "scale"), [("published", 3.0), ("peft", 3.0 / 4)])
 def test_the_output_is_wx_plus_scale_times_x_a_b(flavour: str, scale: float, gpt2_folder: Path) -> None:
-    layers = lora_layers(classifier(gpt2_folder, trainable="lora", lora_flavour=flavour))
+    layers = lora_layers(classifier(gpt2_folder, **LORAS[flavour]))
     assert len(layers) == (3 * 6 + 1 if flavour == "published" else 3)
     for layer in layers.values():
         a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
@@ -131,7 +139,7 @@ def test_the_output_is_wx_plus_scale_times_x_a_b(flavour: str, scale: float, gpt
 
 
 def test_published_adapters_are_uniform_within_one_over_root_rank(gpt2_folder: Path) -> None:
-    layers = lora_layers(classifier(gpt2_folder, trainable="lora", lora_flavour="published"))
+    layers = lora_layers(classifier(gpt2_folder, trainable="lora"))
     drawn = torch.cat([layer.lora_A["default"].weight.flatten() for layer in layers.values()])
     bound = 1 / math.sqrt(4)
     assert drawn.abs().max() <= bound
@@ -141,7 +149,7 @@ def test_published_adapters_are_uniform_within_one_over_root_rank(gpt2_folder: P
 
 
 def test_pefts_adapters_are_uniform_within_one_over_root_inputs(gpt2_folder: Path) -> None:
-    for layer in lora_layers(classifier(gpt2_folder, trainable="lora", lora_flavour="peft")).values():
+    for layer in lora_layers(classifier(gpt2_folder, **LORAS["peft"])).values():
         drawn = layer.lora_A["default"].weight
         assert 0.8 / math.sqrt(32) < drawn.abs().max() <= 1 / math.sqrt(32)
 
@@ -149,9 +157,9 @@ def test_pefts_adapters_are_uniform_within_one_over_root_inputs(gpt2_folder: Pat
 @pytest.mark.parametrize("flavour", ["published", "peft"])
 def test_adapters_depend_on_the_seed_alone(flavour: str, gpt2_folder: Path) -> None:
     torch.manual_seed(1)
-    one = trainable_parameters(classifier(gpt2_folder, trainable="lora", lora_flavour=flavour))
+    one = trainable_parameters(classifier(gpt2_folder, **LORAS[flavour]))
     torch.manual_seed(2)
-    other = trainable_parameters(classifier(gpt2_folder, trainable="lora", lora_flavour=flavour))
+    other = trainable_parameters(classifier(gpt2_folder, **LORAS[flavour]))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -168,9 +176,8 @@ def is_head(name: str) -> bool:
     return bool(re.fullmatch(r"net\.head\.(base_layer\.)?weight", name))
 
 
-@pytest.mark.parametrize("flavour", ["published", "peft"])
-def test_lora_dropout_acts_in_training_only(flavour: str, folder: Path) -> None:
-    model = classifier(folder, trainable="lora", lora_dropout=0.5, lora_flavour=flavour)
+def test_dropout_of_an_adapter_acts_in_training_only(folder: Path) -> None:
+    model = classifier(folder, adapter=LoraConfig(lora_dropout=0.5))
     take_steps(model, 1)
     with torch.no_grad():
         assert not torch.equal(model.train()(batch()), model(batch()))

@@ -6,6 +6,7 @@ from typing import Any
 import families
 import lightning as L
 import torch
+from peft import LoraConfig
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -24,7 +25,8 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "5 all": ({"trainable": "all"}, {}),
     "10 random weights": ({"trainable": "all", "weights": "random"}, {}),
     "11 lora": ({"trainable": "lora"}, {}),
-    "11 lora of peft": ({"trainable": "lora", "lora_flavour": "peft"}, {}),
+    "peft, all blocks": ({"adapter": LoraConfig(lora_alpha=16)}, {}),
+    "peft, from the third block on": ({"adapter": LoraConfig(layers_to_transform=[2])}, {}),
     "13 context": ({}, {"width": 24}),
     "14 no padding": ({}, {"padded": False, "batch_size": 1}),
     "16 last real": ({"pooling": "last_real"}, {}),
@@ -45,7 +47,11 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "last layer, last real": ({"trainable": "last_layer", "pooling": "last_real"}, {}),
 }
-CACHED = [name for name, (model, _) in SETTINGS.items() if model.get("trainable") not in ("all", "lora")]
+CACHED = [
+    name
+    for name, (model, _) in SETTINGS.items()
+    if model.get("trainable") not in ("all", "lora") and name != "peft, all blocks"
+]
 
 
 class Messages(L.LightningDataModule):

@@ -38,7 +38,8 @@ def config(path: Path, module: str, model: Path, data: str, rows: Path, options:
     """Two epochs of LoRA with dropout and a falling rate, windows of two batches."""
     optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-2}}
     scheduler = {"class_path": "torch.optim.lr_scheduler.LinearLR", "init_args": {"total_iters": 6}}
-    tuned = {"base_model": str(model), "lora_dropout": 0.2, "max_new_tokens": 4}
+    adapter = {"class_path": "peft.LoraConfig", "init_args": {"lora_dropout": 0.2}}
+    tuned = {"base_model": str(model), "adapter": adapter, "max_new_tokens": 4}
     splits = dict.fromkeys(("train", "val", "test"), str(rows))
     saved = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}
     saved["init_args"] = {"filename": "last", "enable_version_counter": False}  # type: ignore[assignment]

@@ -26,7 +26,7 @@ def config(folder: Path, **changes: Any) -> list[str]:
             "init_args": {
                 "base_model": "demo",
                 "dtype": "float32",
-                "trainable": "lora",
+                "adapter": {"class_path": "peft.LoraConfig", "init_args": {"target_modules": "all-linear"}},
                 "max_new_tokens": 4,
                 "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}},
                 **changes,
@@ -54,7 +54,7 @@ def test_batch_and_loss_are_those_of_trl(tmp_path: Path) -> None:
     datasets, trl = pytest.importorskip("datasets"), pytest.importorskip("trl")
     from transformers import AutoModelForCausalLM
 
-    module = CausalLMSFT(trainable="all", dtype="float32").eval()
+    module = CausalLMSFT(dtype="float32").eval()
     module.configure_model()
     module.net.eval()
     theirs = trl.SFTTrainer(
@@ -137,7 +137,7 @@ def test_an_answer_that_goes_on_is_wrong_and_one_that_never_stops_is_seen(monkey
     for example, ids in enumerate(said):
         written[example, width : width + len(ids)] = torch.tensor(ids)
     written[2, width:] = said[2][0]
-    monkeypatch.setattr(module.net.get_base_model(), "generate", lambda **inputs: SimpleNamespace(sequences=written))
+    monkeypatch.setattr(module.net, "generate", lambda **inputs: SimpleNamespace(sequences=written))
     found = module.predictions(batch)
     right = [label == text for label, text in zip(found["label"], found["prediction"], strict=True)]
     assert right == [True, False, False]
@@ -187,7 +187,6 @@ def test_the_demo_model_learns_additions_it_has_not_seen(tmp_path: Path) -> None
         train_size=5000, operations=("+",), spaced_digits=True, batch_size=16, test_size=200, bucket=True
     )
     module = CausalLMSFT(
-        trainable="all",
         max_new_tokens=6,
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=3e-3, fused=True),
     )

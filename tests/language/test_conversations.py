@@ -90,7 +90,7 @@ def test_a_step_on_turns_and_tools_says_what_is_learnt(
     model = build_chat_model(tmp_path / "model", with_tools, ENDED_BY_TEMPLATE)
     single = {"messages": [said("user", "3+3?"), said("assistant", "6")]}
     examples = write(tmp_path, [asked_twice(tools=[TOOL]), asked_twice(), single])
-    module = CausalLMSFT(str(model), trainable="all", max_new_tokens=4)
+    module = CausalLMSFT(str(model), max_new_tokens=4)
     data = TextDataModule(examples, examples, examples, batch_size=3, supervise=supervise)
     run = trainer(tmp_path / "run")
     with caplog.at_level("INFO", logger="lightning.pytorch"):

@@ -11,6 +11,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from peft import LoraConfig
 
 from ftkit import CausalLMSFT
 from ftkit.errors import InputError
@@ -63,8 +64,8 @@ def maker(still_folder: Path, files: dict[str, Path], data: dict[str, Any], **op
 @pytest.mark.parametrize(
     ("data", "options", "trainer"),
     [
-        ({"bucket": True}, {"trainable": "all"}, {}),
-        ({}, {"trainable": "lora"}, {"accumulate_grad_batches": 2}),
+        ({"bucket": True}, {}, {}),
+        ({}, {"adapter": LoraConfig()}, {"accumulate_grad_batches": 2}),
     ],
     ids=["all, buckets", "lora, accumulated"],
 )
@@ -83,11 +84,11 @@ def test_two_processes_are_one_with_twice_the_batch(
     assert read_predictions(tmp_path / "two" / "predictions-test.tsv").ids == [f"test{i}" for i in range(TEST)]
 
 
-@pytest.mark.parametrize("trainable", ["all", "lora"])
+@pytest.mark.parametrize("adapter", [None, LoraConfig(target_modules="all-linear")], ids=["all", "lora"])
 def test_weights_in_parts_are_whole_weights(
-    trainable: str, still_folder: Path, files: dict[str, Path], tmp_path: Path
+    adapter: Any, still_folder: Path, files: dict[str, Path], tmp_path: Path
 ) -> None:
-    make = maker(still_folder, files, {}, trainable=trainable)
+    make = maker(still_folder, files, {}, adapter=adapter)
     run(tmp_path, make, 8)
     run_in_two(tmp_path / "two", make, 4, "fsdp2")
     assert_same_run(tmp_path, tmp_path / "two", 1e-5)
@@ -102,7 +103,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
 ) -> None:
     """Momentum and schedule go on too, so the optimizer's state has found its parameters."""
     adamw = lambda parameters: torch.optim.AdamW(parameters, lr=1e-3)  # noqa: E731
-    make = maker(still_folder, files, {}, optimizer=adamw)
+    make = maker(still_folder, files, {}, adapter=LoraConfig(target_modules="all-linear"), optimizer=adamw)
     run(tmp_path, make, 8)
     start = tmp_path / "two"
     if first == "fsdp2":
@@ -128,7 +129,7 @@ def test_one_of_two_processes_is_told_to_end(
     strategy: str, still_folder: Path, files: dict[str, Path], tmp_path: Path
 ) -> None:
     adamw = lambda parameters: torch.optim.AdamW(parameters, lr=1e-3)  # noqa: E731
-    make = maker(still_folder, files, {}, optimizer=adamw)
+    make = maker(still_folder, files, {}, adapter=LoraConfig(target_modules="all-linear"), optimizer=adamw)
     options = {"accumulate_grad_batches": 2, "max_epochs": 3}
     for folder, more in ((tmp_path / "whole", []), (tmp_path / "stopped", [Told()])):
         saved = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1, enable_version_counter=False)
@@ -156,7 +157,7 @@ def test_what_cannot_be_sharded_is_refused(still_folder: Path) -> None:
     module.preference = True  # type: ignore[assignment]
     with pytest.raises(InputError, match="preferences"):
         shard(module, torch.nn.Linear(1, 1))
-    module = CausalLMSFT(str(still_folder), quantization="nf4")
+    module = CausalLMSFT(str(still_folder), quantization="nf4", adapter=LoraConfig())
     module.trainer = SimpleNamespace(strategy=FullySharded())  # type: ignore[assignment]
     with pytest.raises(InputError, match="quantiz"):
         shard(module, torch.nn.Linear(1, 1))

@@ -96,7 +96,7 @@ def test_each_shape_is_shown_and_trained_on(
         callbacks=[RunRecorder()], enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip
     with caplog.at_level("INFO", logger="lightning.pytorch"):
-        run.fit(CausalLMSFT(str(model), trainable="all", max_new_tokens=4), datamodule=data)
+        run.fit(CausalLMSFT(str(model), max_new_tokens=4), datamodule=data)
     assert run.global_step == 1
     assert torch.isfinite(run.logged_metrics["train/loss"])
     assert (f"Shape of train examples: {shape}" in caplog.text) == bool(shape)

@@ -28,7 +28,7 @@ def fit(model: str, folder: Path, data: TextDataModule) -> L.Trainer:
         num_sanity_val_steps=0, limit_val_batches=0, callbacks=[RunRecorder()],
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip
-    run.fit(CausalLMSFT(model, trainable="all", max_new_tokens=4), datamodule=data)
+    run.fit(CausalLMSFT(model, max_new_tokens=4), datamodule=data)
     return run
 
 

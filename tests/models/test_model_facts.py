@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ftkit.errors import InputError
-from ftkit.models.adapters import add_adapters
+from ftkit.models.adapters import add_adapter
 from ftkit.models.base_model import Quantization, load_base
 from ftkit.models.facts import ModelFacts, model_facts, parameters_by_part, read_card_header, tokenizer_of
 from ftkit.models.memory import inference_needs, training_needs
@@ -54,7 +55,7 @@ def test_adapters_fit_into_an_encoder(kind: str, layers: list[str], size: int, t
     (tmp_path / "config.json").write_text(json.dumps(config))
     facts = model_facts(str(tmp_path))
     assert facts.lora_targets == (layers, size)
-    assert f"adapts {', '.join(layers)}" in to_text(facts, None, 8)
+    assert f"to adapt: {', '.join(layers)}" in to_text(facts, None, 8)
 
 
 @pytest.mark.parametrize(
@@ -85,10 +86,10 @@ def test_a_family_of_its_own_parts(tmp_path: Path, options: dict[str, Any], part
 
 
 def test_the_adapters_are_those_that_would_be_added(demo: ModelFacts) -> None:
-    model = add_adapters(load_base(AutoModelForCausalLM, "demo"), rank=3, alpha=6.0)
+    lora = LoraConfig(r=3, target_modules=demo.lora_targets[0])
+    model = add_adapter(load_base(AutoModelForCausalLM, "demo"), lora, "CAUSAL_LM")
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert demo.lora_targets[1] * 3 == learning
-    assert set(demo.lora_targets[0]) == set(model.peft_config["default"].target_modules)
 
 
 @pytest.mark.parametrize(("quantization", "way"), [(None, "weights in bfloat16"), ("8bit", "8-bit"), ("nf4", "nf4")])
@@ -150,7 +151,7 @@ def test_a_template_that_refuses_is_told_with_the_rest(template: Any, message: s
     page = to_text(demo, tokenizer, 8)
     assert "  the chat template refuses a question and its answer: " in page
     assert message in page
-    assert "adapts c_attn, c_proj, c_fc" in page
+    assert "to adapt: c_attn, c_proj, c_fc" in page
 
 
 def test_without_a_template_that_is_said(demo: ModelFacts) -> None:
@@ -158,7 +159,7 @@ def test_without_a_template_that_is_said(demo: ModelFacts) -> None:
     assert "no chat template" in page
     assert "eos: '<|endoftext|>' = 2047" in page
     assert "347,520" in page
-    assert "adapts c_attn, c_proj, c_fc" in page
+    assert "to adapt: c_attn, c_proj, c_fc" in page
 
 
 def test_the_page_has_a_section_for_each_question(demo: ModelFacts) -> None:
@@ -166,7 +167,7 @@ def test_the_page_has_a_section_for_each_question(demo: ModelFacts) -> None:
     sections = {section.splitlines()[0].partition(":")[0]: section for section in page.split("\n\n")}
     assert list(sections) == [
         demo.name, "Parameters by part", "Memory to answer", "Memory to train", "License and access", "Prompt format",
-        "LoRA",
+        "Adapters",
     ]  # fmt: skip
     assert f"weights in float32 {4 * demo.total / 1e6:>13.1f} MB" in sections["Memory to answer"]
     assert page.endswith("\n")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2Model
@@ -14,7 +15,7 @@ from ftkit.models import one_position
 from ftkit.models.backbone import Backbone
 from ftkit.models.network import SequenceClassifier
 from ftkit.models.pooling import Pooling, needed_positions, pool, real_tokens
-from ftkit.models.trainable import add_lora
+from ftkit.models.trainable import add_published_lora
 
 LENGTH = torch.tensor([7, 3, 1, 9])
 POSITIONS = 12
@@ -31,8 +32,10 @@ def network(settings: Settings, lora: Any = None, attention: str = "sdpa", dropo
     torch.manual_seed(1)
     model = GPT2Model._from_config(config, attn_implementation=attention)
     net = SequenceClassifier(Backbone(model, causal), pooling, mask)
-    if lora:
-        add_lora(net, rank=2, alpha=2, flavour=lora)
+    if lora == "published":
+        add_published_lora(net, rank=2, alpha=2)
+    elif lora:
+        net.backbone.add_adapter(LoraConfig(r=2, lora_alpha=2))
     generator = torch.Generator().manual_seed(2)
     for name, parameter in net.named_parameters():
         norm = "ln_" in name and name.endswith("weight")

@@ -112,7 +112,7 @@ def test_other_attentions_take_no_such_mask() -> None:
 def test_a_block_names_its_cache_and_reads_transformers_own(make: Any) -> None:
     """The cache gives back what it holds followed by what the block adds, and the block knows its place in it."""
     block = getattr(make(), internals.block_parts(make()).blocks)[2]  # type: ignore[union-attr]
-    assert one_position._cache_name(type(block)) in inspect.signature(type(block).forward).parameters
+    assert internals.cache_name(type(block)) in inspect.signature(type(block).forward).parameters
     cache = DynamicCache()
     layer = (block.attn if make is gpt2 else block.self_attn).layer_idx
     assert layer == 2

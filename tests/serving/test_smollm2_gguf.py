@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from peft import LoraConfig
 from running_server import Running
 
 from ftkit import CausalLMSFT
@@ -77,7 +78,12 @@ def test_it_learns_chats_and_is_served_again(smollm2: str, tmp_path: Path) -> No
         for asked, answer in ANSWERS.items()
     )
     rows.write_text("".join(json.dumps(row) + "\n" for row in chats), encoding="utf-8")
-    module = CausalLMSFT(base_model=smollm2, seed=1, optimizer=lambda params: torch.optim.AdamW(params, lr=2e-3))
+    module = CausalLMSFT(
+        base_model=smollm2,
+        adapter=LoraConfig(target_modules="all-linear", lora_alpha=16),
+        seed=1,
+        optimizer=lambda params: torch.optim.AdamW(params, lr=2e-3),
+    )
     seen = Losses()
     trainer = L.Trainer(
         max_steps=12, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, callbacks=[seen],

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from peft import LoraConfig
 
 import ftkit
 from ftkit.errors import InputError
@@ -66,7 +67,7 @@ def case(
     cases: dict[str, Case] = {
         "two classes": (classifier, lambda: ftkit.SpamDataModule(str(messages_file), split="balanced")),
         "three classes": (classifier, sentiment),
-        "adapters": (lambda: classifier(trainable="lora", lora_flavour="peft", lora_dropout=0.5), sentiment),
+        "adapters": (lambda: classifier(adapter=LoraConfig(lora_dropout=0.5)), sentiment),
         "sft": (lambda: ftkit.CausalLMSFT(str(gpt2_folder), seed=1, max_new_tokens=3), sums),
         "vlm sft": (vlm(ftkit.VLMSFT, max_new_tokens=3), pictures(vlm_examples("messages"))),
         "vlm dpo": (vlm(ftkit.VLMDPO), pictures(vlm_examples("preference"))),

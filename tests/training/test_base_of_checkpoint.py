@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from ftkit import VLMDPO, VLMSFT, CausalLMSFT, GPT2Classifier, TextClassifier, VLMYesNo
@@ -14,18 +15,19 @@ from ftkit.models.base_model import locate
 from ftkit.serving.loading import load_generator
 from ftkit.training.trained_state import TrainedStateModule
 
+LORA = LoraConfig()
 Make = Callable[[Path], TrainedStateModule]
 # By name: the fixture of the base model, and what makes a module of it.
 TASKS: dict[str, tuple[str, Make]] = {
     "GPT-2 classifier": ("gpt2_folder", lambda base: GPT2Classifier(None, str(base), seed=1)),
     "Llama classifier": ("llama_folder", lambda base: TextClassifier(str(base), seed=1)),
     "Llama classifier, GGUF": ("gguf_file", lambda base: TextClassifier(str(base), seed=1)),
-    "language": ("demo", lambda base: CausalLMSFT(base_model=str(base), seed=1)),
-    "language, all weights": ("demo", lambda base: CausalLMSFT(base_model=str(base), trainable="all", seed=1)),
-    "language, GGUF": ("gguf_file", lambda base: CausalLMSFT(base_model=str(base), seed=1)),
-    "VLM": ("idefics3_folder", lambda base: VLMSFT(base_model=str(base), seed=1)),
-    "VLM, preferences": ("idefics3_folder", lambda base: VLMDPO(base_model=str(base), seed=1)),
-    "VLM, yes or no": ("idefics3_folder", lambda base: VLMYesNo(base_model=str(base), seed=1)),
+    "language": ("demo", lambda base: CausalLMSFT(base_model=str(base), adapter=LORA, seed=1)),
+    "language, all weights": ("demo", lambda base: CausalLMSFT(base_model=str(base), seed=1)),
+    "language, GGUF": ("gguf_file", lambda base: CausalLMSFT(base_model=str(base), adapter=LORA, seed=1)),
+    "VLM": ("idefics3_folder", lambda base: VLMSFT(base_model=str(base), adapter=LORA, seed=1)),
+    "VLM, preferences": ("idefics3_folder", lambda base: VLMDPO(base_model=str(base), adapter=LORA, seed=1)),
+    "VLM, yes or no": ("idefics3_folder", lambda base: VLMYesNo(base_model=str(base), adapter=LORA, seed=1)),
 }
 
 
@@ -135,7 +137,7 @@ def test_random_weights_of_a_hub_size_need_no_hub_for_their_configuration(gpt2_f
 
 def test_an_exported_adapter_is_served_on_its_own_base_alone(demo: Path, tmp_path: Path) -> None:
     (link := demo.parent / "base").symlink_to(demo)
-    module = CausalLMSFT(base_model=str(link), seed=1)
+    module = CausalLMSFT(base_model=str(link), adapter=LORA, seed=1)
     module.export(tmp_path / "adapter")
     load_generator(str(link), adapter=tmp_path / "adapter")
     load_generator(str(demo), adapter=tmp_path / "adapter")  # the same files under another name

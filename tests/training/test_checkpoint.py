@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from peft import LoraConfig
 from torch import Tensor
 
 from checksum_file import write_checksum
@@ -30,7 +31,7 @@ CHOICES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no padding": ({"pooling": "mean"}, {"padding": "none", "batch_size": 1}),
     "not causal": ({"causal_mask": False}, {}),
     "published lora": ({"trainable": "lora", "lora_rank": 4}, {}),
-    "peft lora": ({"trainable": "lora", "lora_rank": 4, "lora_flavour": "peft"}, {}),
+    "peft lora": ({"adapter": LoraConfig(r=4)}, {}),
     "random": ({"weights": "random", "trainable": 1}, {}),
     "random transformers": ({"weights": "random_transformers", "trainable": "last_layer"}, {}),
     "dropout": ({"dropout": 0.2, "trainable": "all"}, {}),

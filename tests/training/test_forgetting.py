@@ -9,6 +9,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftkit import ArithmeticDataModule, CausalLMSFT, Forgetting
@@ -57,7 +58,7 @@ def trained(folder: Path, callback: Forgetting, epochs: int = 0, **options: Any)
 def learned(tmp_path_factory: pytest.TempPathFactory, retained: Path) -> tuple[Path, dict[str, float]]:
     """The folder of a run that was trained on sums, and its figures."""
     folder = tmp_path_factory.mktemp("learned")
-    return folder, trained(folder, Forgetting(retained, max_length=SIZE), epochs=2, trainable="all")
+    return folder, trained(folder, Forgetting(retained, max_length=SIZE), epochs=2)
 
 
 def plain_loss(text: str) -> tuple[float, int]:
@@ -103,7 +104,8 @@ def test_training_on_something_else_forgets_and_the_result_tells(learned: tuple[
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_an_untrained_adapter_forgets_exactly_nothing(dtype: str, retained: Path, tmp_path: Path) -> None:
-    logged = trained(tmp_path, Forgetting(retained, max_length=SIZE), dtype=dtype, lora_targets=["c_attn", "c_fc"])
+    lora = LoraConfig(target_modules=["c_attn", "c_fc"])
+    logged = trained(tmp_path, Forgetting(retained, max_length=SIZE), dtype=dtype, adapter=lora)
     assert logged["test/retained_forgetting"] == 0.0
     _, before, after = read_losses(tmp_path / "losses-retained.tsv")
     assert np.array_equal(before, after)
@@ -120,11 +122,11 @@ def test_the_loss_of_the_base_is_computed_once_for_all_runs(
         return pretrained(self)
 
     monkeypatch.setattr(CausalLMSFT, "pretrained", counted)
-    trained(tmp_path / "same", Forgetting(retained, max_length=SIZE), trainable="all")
+    trained(tmp_path / "same", Forgetting(retained, max_length=SIZE))
     assert len(loaded) == 1  # the model itself
     name = read_losses(learned[0] / "losses-retained.tsv")[1]
     assert np.array_equal(read_losses(tmp_path / "same/losses-retained.tsv")[1], name)
-    trained(tmp_path / "other", Forgetting(retained, max_length=SIZE // 2), trainable="all")
+    trained(tmp_path / "other", Forgetting(retained, max_length=SIZE // 2))
     assert len(loaded) == 3
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from peft import LoraConfig
 from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -118,7 +119,7 @@ def data_of(path: Path, **options: Any) -> VLMDataModule:
 
 def module_of(kind: type[Any], model: Path, **options: Any) -> Any:
     learning = {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1), "seed": 1, "max_new_tokens": 2}
-    return kind(base_model=str(model), **learning, **options)
+    return kind(**{"base_model": str(model), "adapter": LoraConfig(), **learning, **options})
 
 
 KINDS = {
@@ -156,7 +157,7 @@ def test_a_examples_pictures_are_opened_once_and_the_losses_are_the_same_bit_by_
 
 @pytest.mark.parametrize(
     "options",
-    [{"cache_vision": False}, {"freeze_vision": False, "trainable": "all"}],
+    [{"cache_vision": False}, {"freeze_vision": False, "adapter": None}],
     ids=["nothing kept", "the tower learns"],
 )
 def test_pictures_are_opened_in_every_epoch_where_their_features_are_not_kept(

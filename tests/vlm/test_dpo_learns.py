@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from peft import LoraConfig
 from test_vlm_learns import COLOURS, SHAPES, draw_examples
 
 from ftkit.results.predictions import read_predictions
@@ -47,7 +48,7 @@ def half_trained(folder: Path) -> Path:
     data = VLMDataModule(str(draw_examples(folder / "sft", 640, seed=1)), fractions=(0.9, 0.05), batch_size=32, seed=1)
     torch.manual_seed(1)
     module = VLMSFT(
-        base_model=str(build_idefics3(folder / "model", tiles=1, spread=False)), trainable="all", freeze_vision=False,
+        base_model=str(build_idefics3(folder / "model", tiles=1, spread=False)), freeze_vision=False,
         seed=1, max_new_tokens=8, optimizer=lambda params: torch.optim.AdamW(params, lr=2e-3, weight_decay=0.01),
     )  # fmt: skip
     trainer(folder, epochs=2).fit(module, datamodule=data)
@@ -61,7 +62,7 @@ def test_unseen_pairs_are_preferred_rightly(tmp_path: Path, monkeypatch: pytest.
     train, test = pairs(tmp_path / "train", 640, seed=2), pairs(tmp_path / "test", 240, seed=3)
     data = VLMDataModule(str(train), test=str(test), batch_size=16, evaluation_batch_size=60, seed=1)
     module = VLMDPO(
-        base_model=str(half_trained(tmp_path)), beta=0.2, lora_rank=16, lora_alpha=32, seed=1,
+        base_model=str(half_trained(tmp_path)), beta=0.2, adapter=LoraConfig(r=16, lora_alpha=32), seed=1,
         optimizer=lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=0.0),
     )  # fmt: skip
     run = trainer(tmp_path, epochs=4)

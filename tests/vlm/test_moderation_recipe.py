@@ -59,7 +59,7 @@ def pretrain(model: Path, folder: Path) -> None:
     """Give the tiny model what a base model brings along: an opinion, here that bright pictures are good."""
     L.seed_everything(1)
     module = VLMYesNo(
-        base_model=str(model), trainable="all", freeze_vision=False, max_new_tokens=4, seed=1,
+        base_model=str(model), freeze_vision=False, max_new_tokens=4, seed=1,
         optimizer=lambda params: torch.optim.AdamW(params, lr=3e-3),
     )  # fmt: skip
     file = "data/ads/believed.jsonl"

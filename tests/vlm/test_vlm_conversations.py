@@ -186,7 +186,7 @@ def test_a_score_is_read_where_the_answer_begins(
         base_model=str(with_template(TEMPLATES["qwen3"])), positive="red", negative="blue", max_new_tokens=40
     )
     module.configure_model()
-    tokenizer, net = module.tokenizer, module.eval().net.get_base_model()
+    tokenizer, net = module.tokenizer, module.eval().net
     opening = tokenizer.encode("<think>\n\n</think>\n\n", add_special_tokens=False)
     encoder = ChatEncoder(module.processor)
     examples = [

@@ -11,7 +11,7 @@ import lightning as L
 import pandas
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import IA3Config, LoraConfig, OFTConfig, PeftConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from PIL import Image
 from random_vlm import FAMILIES, frozen, pairs
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ from ftkit.training.recorder import RunRecorder
 from ftkit.vlm import dpo
 from ftkit.vlm.dpo import VLMDPO
 from ftkit.vlm.encoder import ChatEncoder
+
+IA3 = IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"])
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:
@@ -52,7 +54,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
 
 def module(model: str, **options: Any) -> VLMDPO:
-    return VLMDPO(**{"base_model": model, "seed": 3, "optimizer": sgd, "beta": 0.5, **options})
+    lora = LoraConfig(r=8, lora_alpha=16)
+    return VLMDPO(**{"base_model": model, "adapter": lora, "seed": 3, "optimizer": sgd, "beta": 0.5, **options})
 
 
 def batches(family: str, count: int = 2) -> list[dict[str, Any]]:
@@ -120,7 +123,7 @@ def test_trl_computes_the_same(
     """Same examples, weights and moved adapters; pictures of one to five tiles, one or two an example."""
     model, examples = str(request.getfixturevalue(fixture)), read_examples(vlm_examples("preference"))
     peer = trl_trainer(tmp_path, model, examples, loss_type=[loss], beta=0.5)
-    net = module(model, loss=loss, lora_targets=["q_proj", "v_proj"])
+    net = module(model, loss=loss, adapter=LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"]))
     net.configure_model()
     torch.manual_seed(0)
     moved = {name: 0.1 * torch.randn_like(value) for name, value in get_peft_model_state_dict(net.net).items()}
@@ -174,11 +177,11 @@ def trl_trainer(tmp_path: Path, model: str, examples: list[Example], **options: 
     return peer
 
 
-@pytest.mark.parametrize("trainable", ["lora", "all"])
-def test_the_reference_stays_bit_by_bit(tmp_path: Path, folder: Any, trainable: str) -> None:
-    net, data = module(folder("smolvlm"), trainable=trainable), batches("smolvlm", 1)
+@pytest.mark.parametrize("adapter", [LoraConfig(), IA3, OFTConfig(oft_block_size=8), None])
+def test_the_reference_stays_bit_by_bit(tmp_path: Path, folder: Any, adapter: PeftConfig | None) -> None:
+    net, data = module(folder("smolvlm"), adapter=adapter), batches("smolvlm", 1)
     options = {"cache_reference": False}
-    before = module(folder("smolvlm"), trainable=trainable, **options)
+    before = module(folder("smolvlm"), adapter=adapter, **options)
     trainer(tmp_path).validate(before, DataLoader(data, batch_size=None), verbose=False)
     reference = before._reference(data[0], data[0]["inputs"])
     fit(tmp_path, net, data, max_epochs=3)
@@ -186,9 +189,9 @@ def test_the_reference_stays_bit_by_bit(tmp_path: Path, folder: Any, trainable: 
     after = net._reference(data[0], data[0]["inputs"])
     assert torch.equal(after, reference)
     base = dict(frozen("smolvlm").named_parameters())
-    holder = net.net.get_base_model() if trainable == "lora" else net.reference_net
+    holder = net.net.get_base_model() if adapter else net.reference_net
     stored = {
-        name.replace(".base_layer", ""): value for name, value in holder.named_parameters() if "lora_" not in name
+        name.replace(".base_layer", ""): value for name, value in holder.named_parameters() if ".default" not in name
     }
     assert stored.keys() == base.keys()
     assert all(torch.equal(stored[name], base[name]) for name in base)
@@ -228,7 +231,7 @@ def test_kept_is_live_and_runs_once(tmp_path: Path, folder: Any) -> None:
     torch.testing.assert_close(learnt(first), learnt(live), atol=1e-6, rtol=0)
     for mine, theirs in zip(got, wanted, strict=True):
         assert mine == pytest.approx(theirs, abs=1e-5)
-    sweep = module(folder("idefics3"), beta=0.1, seed=4, loss="ipo", lora_rank=2)
+    sweep = module(folder("idefics3"), beta=0.1, seed=4, loss="ipo", adapter=LoraConfig(r=2))
     tower, text = counted(sweep)
     fit(tmp_path, sweep, data)
     assert (tower.runs, text.runs) == (0, 4)  # another beta, seed, loss and rank: the policy alone
@@ -237,11 +240,11 @@ def test_kept_is_live_and_runs_once(tmp_path: Path, folder: Any) -> None:
 def test_full_tuning_keeps_no_second_model_where_the_reference_is_kept(
     tmp_path: Path, folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, first = batches("smolvlm", 1), module(folder("smolvlm"), trainable="all")
+    data, first = batches("smolvlm", 1), module(folder("smolvlm"), adapter=None)
     wanted = fit(tmp_path, first, data)
     loaded: list[Any] = []
     monkeypatch.setattr(dpo, "load_base", lambda *args, **options: loaded.append(1) or load_base(*args, **options))
-    second = module(folder("smolvlm"), trainable="all")
+    second = module(folder("smolvlm"), adapter=None)
     assert fit(tmp_path, second, data) == wanted
     assert (len(loaded), second._base_net) == (1, [])  # its weights name the entry
     fit(tmp_path, second, batches("smolvlm"), max_epochs=1)  # a batch that is not kept
@@ -279,10 +282,10 @@ def test_dropout_of_a_frozen_tower_is_off_also_where_nothing_is_kept(
 
 
 def test_a_reference_that_validation_needed_first_serves_training(tmp_path: Path, folder: Any) -> None:
-    data, net = batches("smolvlm", 1), module(folder("smolvlm"), trainable="all")
+    data, net = batches("smolvlm", 1), module(folder("smolvlm"), adapter=None)
     loader = DataLoader(data, batch_size=None)
     trainer(tmp_path, max_epochs=1, num_sanity_val_steps=1).fit(net, loader, loader)
-    alone = module(folder("smolvlm"), trainable="all")
+    alone = module(folder("smolvlm"), adapter=None)
     fit(tmp_path, alone, data, max_epochs=1)
     torch.testing.assert_close(learnt(net), learnt(alone), atol=1e-6, rtol=0)
 
@@ -312,7 +315,7 @@ def test_a_step_is_the_mean_over_the_pairs_of_its_window(tmp_path: Path, folder:
         torch.testing.assert_close(learnt(other), start - 0.5 * gradient, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("options", [{}, {"freeze_vision": False, "trainable": "all"}], ids=["lora", "all"])
+@pytest.mark.parametrize("options", [{}, {"freeze_vision": False, "adapter": None}], ids=["lora", "all"])
 def test_checkpointing_runs_the_layers_again_and_changes_nothing(
     tmp_path: Path, folder: Any, options: dict[str, Any]
 ) -> None:
@@ -333,7 +336,7 @@ def test_checkpointing_runs_the_layers_again_and_changes_nothing(
 
 
 def test_a_vision_tower_that_learns_gets_gradients_from_both_answers(tmp_path: Path, folder: Any) -> None:
-    net = module(folder("smolvlm"), trainable="all", freeze_vision=False, optimizer=torch.optim.AdamW)
+    net = module(folder("smolvlm"), adapter=None, freeze_vision=False, optimizer=torch.optim.AdamW)
     data = batches("smolvlm", 1)
     steps = fit(tmp_path, net, data, max_epochs=3)
     assert steps[0]["train/loss"] == pytest.approx(math.log(2), abs=1e-6)
@@ -381,8 +384,8 @@ def test_before_training_every_pair_is_a_tie_and_the_accuracy_that_of_chance(tmp
 
 def test_a_tuned_model_that_is_loaded_keeps_its_reference(tmp_path: Path, folder: Any) -> None:
     data = DataLoader(batches("smolvlm", 1), batch_size=None)
-    for trainable in ("lora", "all"):
-        net, run = module(folder("smolvlm"), trainable=trainable), trainer(tmp_path)
+    for adapter in (LoraConfig(), None):
+        net, run = module(folder("smolvlm"), adapter=adapter), trainer(tmp_path)
         run.fit(net, data)
         run.save_checkpoint(tmp_path / "dpo.ckpt")
         wanted = run.test(net, data, verbose=False)
@@ -390,9 +393,15 @@ def test_a_tuned_model_that_is_loaded_keeps_its_reference(tmp_path: Path, folder
         with torch.no_grad():  # without a trainer too
             margin = loaded.compare(batches("smolvlm", 1)[0])[1]["rewards/margin"].mean().item()
         assert margin == pytest.approx(wanted[0]["test/rewards/margin"], abs=1e-5)
-        assert (loaded.beta, loaded.trainable) == (0.5, trainable)
+        assert (loaded.beta, loaded.adapter is None) == (0.5, adapter is None)
         assert trainer(tmp_path).test(loaded, data, verbose=False) == wanted
         assert abs(wanted[0]["test/rewards/margin"]) > 1e-3
+
+
+@pytest.mark.parametrize("options", [{"init_lora_weights": "pissa"}, {"bias": "all"}])
+def test_an_adapter_without_which_the_base_is_another_is_refused(folder: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="adapter: changes weights of the base, which is the reference"):
+        module(folder("smolvlm"), adapter=LoraConfig(**options)).configure_model()
 
 
 @pytest.mark.parametrize(

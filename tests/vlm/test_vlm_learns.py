@@ -71,7 +71,7 @@ def run(folder: Path, train: int = 3200, epochs: int = 6, lr: float = 3e-3) -> t
     model = build_idefics3(folder / "model", tiles=1, spread=False)
     steps = epochs * -(-train // 32)
     module = VLMSFT(
-        base_model=str(model), trainable="all", freeze_vision=False, max_new_tokens=8, seed=1,
+        base_model=str(model), freeze_vision=False, max_new_tokens=8, seed=1,
         optimizer=lambda params: torch.optim.AdamW(params, lr=lr, weight_decay=0.01),
         scheduler=lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps),
     )  # fmt: skip

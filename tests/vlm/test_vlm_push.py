@@ -19,7 +19,8 @@ def run(vlm_examples: Callable[[str], Path], idefics3_folder: Path, tmp_path_fac
     folder = tmp_path_factory.mktemp("runs") / "colours"
     examples = str(vlm_examples("messages"))
     options = {
-        "--model": "ftkit.VLMSFT", "--model.base_model": idefics3_folder, "--model.optimizer": "torch.optim.SGD",
+        "--model": "ftkit.VLMSFT", "--model.base_model": idefics3_folder, "--model.adapter": "peft.LoraConfig",
+        "--model.adapter.r": 4, "--model.optimizer": "torch.optim.SGD",
         "--model.optimizer.lr": 1.0, "--data": "ftkit.VLMDataModule", "--data.train": examples, "--data.val": examples,
         "--data.evaluate_splits": "[val]",
         "--trainer.max_steps": 2, "--trainer.limit_val_batches": 0, "--trainer.accelerator": "cpu",

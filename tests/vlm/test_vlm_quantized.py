@@ -8,6 +8,7 @@ import lightning as L
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from peft import LoraConfig
 from torch import Tensor
 
 from ftkit.training.checkpoint import read_checkpoint
@@ -47,8 +48,8 @@ def test_a_loaded_model_repeats_what_was_trained(
     examples = str(vlm_examples(shape))
     data = VLMDataModule(examples, examples, examples, batch_size=4, seed=1)
     module = kind_of_module(
-        base_model=str(request.getfixturevalue(family)), quantization=kind, dtype="float32", seed=1,
-        optimizer=lambda params: torch.optim.AdamW(params, lr=1e-2),
+        base_model=str(request.getfixturevalue(family)), quantization=kind, adapter=LoraConfig(), dtype="float32",
+        seed=1, optimizer=lambda params: torch.optim.AdamW(params, lr=1e-2),
     )  # fmt: skip
     module.configure_model()
     layers = [layer for layer in module.modules() if isinstance(layer, KINDS[kind])]

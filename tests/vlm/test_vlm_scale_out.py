@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 
 from ftkit.results.predictions import read_predictions
 from ftkit.vlm.data import VLMDataModule
@@ -35,7 +36,7 @@ def maker(folder: Path, examples: Path, kind: type[VLMModule] = VLMSFT, **option
 @pytest.mark.parametrize(
     ("strategy", "tolerance"), [("ddp", 1e-6), pytest.param("fsdp2", 1e-5, marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("options", [{}, {"trainable": "all", "freeze_vision": False}], ids=["lora", "all"])
+@pytest.mark.parametrize("options", [{"adapter": LoraConfig()}, {"freeze_vision": False}], ids=["lora", "all"])
 def test_two_processes_are_one_with_twice_the_batch(
     strategy: str,
     tolerance: float,
@@ -56,7 +57,7 @@ def test_two_processes_are_one_with_twice_the_batch(
     )
 
 
-@pytest.mark.parametrize("options", [{}, {"trainable": "all", "freeze_vision": False}], ids=["lora", "all"])
+@pytest.mark.parametrize("options", [{"adapter": LoraConfig()}, {"freeze_vision": False}], ids=["lora", "all"])
 def test_preferences_are_learnt_on_two_processes_as_on_one(
     options: dict[str, Any],
     idefics3_folder: Path,

@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from peft import LoraConfig, PromptTuningConfig
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
@@ -144,7 +145,7 @@ def test_padding_is_masked_only_where_a_token_could_see_it(
     inputs = batch["inputs"]
     assert not inputs["attention_mask"].all()
     given: list[bool] = []
-    body = module.net.get_base_model().model
+    body = module.net.model
     body.register_forward_pre_hook(
         lambda part, args, kwargs: given.append(kwargs.get("attention_mask") is not None), with_kwargs=True
     )
@@ -162,7 +163,7 @@ def test_padding_is_masked_only_where_a_token_could_see_it(
 
 def tuned(folder: Path, data: VLMDataModule, run: Path, **options: Any) -> tuple[VLMSFT, L.Trainer]:
     options["optimizer"] = lambda params: torch.optim.AdamW(params, lr=1e-2)
-    module = VLMSFT(base_model=str(folder), seed=1, max_new_tokens=4, **options)
+    module = VLMSFT(base_model=str(folder), adapter=LoraConfig(), seed=1, max_new_tokens=4, **options)
     trainer = trainer_in(run, max_epochs=2)
     trainer.fit(module, datamodule=data)
     return module, trainer
@@ -223,7 +224,7 @@ def test_features_that_are_kept_do_not_change_what_is_learnt(
 
 def test_full_tuning_leaves_the_vision_tower_unless_it_is_freed(idefics3_folder: Path) -> None:
     def learning(**options: Any) -> set[str]:
-        module = VLMSFT(base_model=str(idefics3_folder), trainable="all", **options)
+        module = VLMSFT(base_model=str(idefics3_folder), **options)
         module.configure_model()
         return {name.split(".")[2] for name, parameter in module.named_parameters() if parameter.requires_grad}
 
@@ -231,7 +232,7 @@ def test_full_tuning_leaves_the_vision_tower_unless_it_is_freed(idefics3_folder:
     assert learning(freeze_vision=False) == {"text_model", "weight", "vision_model", "connector"}
 
 
-@pytest.mark.parametrize("options", [{"trainable": "all"}, {"lora_targets": ["q_proj"]}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"adapter": LoraConfig(target_modules=["q_proj"])}], ids=str)
 def test_a_tower_of_another_name_is_not_freed_without_a_word(options: dict[str, Any], tmp_path: Path) -> None:
     rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e4}
     text = {"model_type": "qwen2_vl_text", "vocab_size": 99, "hidden_size": 64, "intermediate_size": 64}
@@ -244,24 +245,29 @@ def test_a_tower_of_another_name_is_not_freed_without_a_word(options: dict[str, 
     module = VLMSFT(base_model=str(tmp_path), freeze_vision=False, **options)
     module.configure_model()
     assert any("visual" in name for name, _ in module.net.named_modules())
-    VLMSFT(base_model=str(tmp_path)).configure_model()  # adapters are on the text model alone
+    VLMSFT(base_model=str(tmp_path), adapter=LoraConfig()).configure_model()  # it is on the text model alone
 
 
-@pytest.mark.parametrize("options", [{"lora_alpha": 0.0}, {"lora_alpha": -8.0}, {"tolerance": -0.05}], ids=str)
-def test_numbers_by_which_nothing_is_learnt_or_right_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=f"{next(iter(options))}: must be"):
-        VLMSFT(base_model="x", **options)
+def test_a_tolerance_by_which_nothing_is_right_is_refused() -> None:
+    with pytest.raises(InputError, match="tolerance: must be"):
+        VLMSFT(base_model="x", tolerance=-0.05)
+
+
+def test_virtual_tokens_are_refused(idefics3_folder: Path) -> None:
+    with pytest.raises(InputError, match="adapter: virtual tokens are for text models"):
+        VLMSFT(base_model=str(idefics3_folder), adapter=PromptTuningConfig(num_virtual_tokens=2)).configure_model()
 
 
 def test_adapters_are_on_the_text_model_alone_unless_layers_are_named(idefics3_folder: Path) -> None:
     def adapted(**options: Any) -> set[str]:
-        module = VLMSFT(base_model=str(idefics3_folder), freeze_vision=False, **options)
+        adapter = LoraConfig(**options)
+        module = VLMSFT(base_model=str(idefics3_folder), freeze_vision=False, adapter=adapter)
         module.configure_model()
         names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
         return {part for name in names for part in name.split(".") if part in ("text_model", "vision_model")}
 
     assert adapted() == {"text_model"}
-    assert adapted(lora_targets=["q_proj"]) == {"text_model", "vision_model"}
+    assert adapted(target_modules=["q_proj"]) == {"text_model", "vision_model"}
 
 
 def test_all_examples_are_evaluated_and_nothing_is_dropped(

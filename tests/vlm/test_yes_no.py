@@ -160,7 +160,7 @@ def test_tuning_moves_the_scores_and_the_evaluator_reads_them(
 ) -> None:
     L.seed_everything(1)
     module = VLMYesNo(
-        base_model=str(paligemma_folder), trainable="all", freeze_vision=False, max_new_tokens=4, seed=1,
+        base_model=str(paligemma_folder), freeze_vision=False, max_new_tokens=4, seed=1,
         optimizer=lambda params: torch.optim.AdamW(params, lr=3e-3),
     )  # fmt: skip
     trainer(tmp_path / "before", 1).test(module, datamodule=data(approvals), verbose=False)

@@ -112,8 +112,11 @@ class _TunedRow:
         for path in self.search.space(self.row.number):
             level, _, option = path.rpartition(".")
             trainable = self.written.get(f"{level}.trainable")
-            if option.startswith("lora_") and isinstance(trainable, str) and "lora" not in trainable:
+            if option.startswith("lora_") and trainable is not None and trainable != "lora":
                 raise self._refusal(path, f"it has no LoRA (trainable: {trainable})")
+            adapter, _, inside = level.rpartition(".")
+            if inside == "init_args" and adapter.endswith(".adapter") and f"{adapter}.class_path" not in self.written:
+                raise self._refusal(path, "it has no adapter")
         return runs
 
     def propose(self) -> list[Setting]:

@@ -6,17 +6,20 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from peft import PeftModel
 from torch import Tensor
 from torchmetrics import MeanMetric
 
 from ftkit.classifier.encoded_classifier import EncodedClassifier
 from ftkit.classifier.loss import balanced_weights, class_loss, summed_weight
 from ftkit.errors import InputError, at_least, below_one
+from ftkit.models.adapter_option import Adapter
 from ftkit.models.backbone import Weights
 from ftkit.models.base_model import Quantization
 from ftkit.models.network import FrozenDtype, SequenceClassifier
 from ftkit.models.pooling import Pooling
-from ftkit.models.trainable import LoraFlavour, Trainable, add_lora, choose_trainable, frozen_blocks
+from ftkit.models.trainable import Trainable, add_published_lora, choose_trainable, frozen_blocks
+from ftkit.training.adapted_module import AdaptedModule
 from ftkit.training.dataset import MessageDataset
 from ftkit.training.distributed import summed
 from ftkit.training.evaluation_metrics import Metrics
@@ -26,7 +29,7 @@ from ftkit.training.optimizer import Interval, Scheduler
 from ftkit.training.sharding import holds_whole_network, shard
 
 
-class TextClassifier(EncodedClassifier):
+class TextClassifier(AdaptedModule, EncodedClassifier):
     """A decoder or encoder of any family as a text classifier.
 
     The classes are those of the data module, or of the checkpoint.
@@ -44,25 +47,25 @@ class TextClassifier(EncodedClassifier):
         dropout: Dropout wherever the family has some: GPT-2 and BERT in embeddings, attention and residual paths, most
             other decoders on the attention weights only.
         trainable: Which parameters are trainable: ``last_layer`` (the head only), ``last_block``, ``last_two_blocks``,
-            a number of last blocks, ``all``, or ``lora``. The final norm is trainable whenever a block is.
+            a number of last blocks, ``all``, or ``lora``, the adapters of the published table: every linear layer and
+            the head, GPT-2's query, key and value apart. The final norm is trainable whenever a block is.
+        adapter: Any peft method, such as ``peft.LoraConfig``, or the folder of an adapter to go on from: it is trained
+            with the head, in the place of what ``trainable`` says. Without ``target_modules`` it adapts the layers that
+            peft chooses in the family, and where peft knows none, every linear layer of the blocks.
         pooling: Which hidden state is classified: ``first``, ``last`` (padding or not), ``last_real``, ``mean``,
             ``mean_real``. Of an encoder ``first`` or ``mean``, which leaves padding out. Null takes a decoder's last,
             an encoder's first.
         causal_mask: Whether a token attends only to itself and earlier ones. Not every decoder works without it, and no
             encoder has one.
         mask_padding: Whether attention ignores padding. The published table never masks it; an encoder's always does.
-        lora_rank: Rank of the adapters.
-        lora_alpha: Scale of the adapters: alpha itself in the published flavour, alpha / rank in peft's.
-        lora_dropout: Dropout on the adapters' input.
-        lora_flavour: ``published`` (every linear layer; GPT-2's query, key and value apart) or ``peft`` (the layers
-            that peft adapts in this family by default, or every linear layer of its blocks).
+        lora_rank: Rank of the published table's adapters.
+        lora_alpha: Their scale: alpha itself, where peft's ``LoraConfig`` scales by alpha / rank.
         ignore_index: A label that the loss ignores; the classes are counted from 0, so the default ignores none.
         class_weights: Weight of each class in the loss, in the order of the classes (of two the negative one first);
             ``balanced`` is inversely proportional to how often the class comes in the train split.
         label_smoothing: Share of each target that is spread over all classes, in training alone.
         seed: Seed of random weights, head and adapters; null takes the one that ``seed_everything`` set.
-        quantization: ``8bit`` or ``nf4`` quantizes the frozen weights by bitsandbytes: less memory, approximate. The
-            adapters are peft's own then.
+        quantization: ``8bit`` or ``nf4`` quantizes the frozen weights by bitsandbytes: less memory, approximate.
         tokenizer: Folder or hub id of the tokenizer; null takes the one that belongs to the weights.
         cache_frozen: Whether the outputs of the frozen layers are computed once for each message and cached in
             ``$FTKIT_CACHE/features``, for all epochs, runs and rows that share them. The results stay the same.
@@ -86,13 +89,12 @@ class TextClassifier(EncodedClassifier):
         revision: str | None = None,
         dropout: float = 0.0,
         trainable: Trainable | int = "last_block",
+        adapter: Adapter | None = None,
         pooling: Pooling | None = None,
         causal_mask: bool = True,
         mask_padding: bool = False,
         lora_rank: int = 16,
         lora_alpha: float = 16.0,
-        lora_dropout: float = 0.0,
-        lora_flavour: LoraFlavour = "published",
         ignore_index: int = -100,
         class_weights: list[float] | Literal["balanced"] | None = None,
         label_smoothing: float = 0.0,
@@ -112,9 +114,8 @@ class TextClassifier(EncodedClassifier):
         # Those of the subclass too.
         self.save_hyperparameters(ignore=["optimizer", "scheduler", "scheduler_interval", "warmup", "metrics"])
         self.base_model, self.weights, self.revision, self.dropout = base_model, weights, revision, dropout
-        self.trainable = trainable
-        self.lora_rank, self.lora_alpha = lora_rank, lora_alpha
-        self.lora_dropout, self.lora_flavour = lora_dropout, lora_flavour
+        self.trainable, self.lora_rank, self.lora_alpha = trainable, lora_rank, lora_alpha
+        self.take_adapter(adapter)
         self.ignore_index = ignore_index
         self.balanced = class_weights == "balanced"
         given = None if class_weights is None or self.balanced else torch.tensor(class_weights)
@@ -138,6 +139,7 @@ class TextClassifier(EncodedClassifier):
             return
         with torch.random.fork_rng():
             self.net = self.build_network()
+        self.start_adapter()
         self.keep_fingerprint()
         shard(self, self.net)
 
@@ -147,8 +149,10 @@ class TextClassifier(EncodedClassifier):
         backbone = self.build_backbone()
         torch.manual_seed(self.seed)
         net = SequenceClassifier(backbone, self._pooling, self.mask_padding, len(self.class_names))
-        if self.trainable == "lora":
-            add_lora(net, self.lora_rank, self.lora_alpha, self.lora_flavour, self.lora_dropout)
+        if self.adapter is not None:
+            backbone.add_adapter(self.adapter)
+        elif self.trainable == "lora":
+            add_published_lora(net, self.lora_rank, self.lora_alpha)
         else:
             choose_trainable(backbone, net.head, self.trainable)
         if self.frozen_dtype == "bfloat16":
@@ -160,12 +164,18 @@ class TextClassifier(EncodedClassifier):
         return net
 
     @property
+    def adapted(self) -> PeftModel:
+        """Return the backbone's model with its adapter."""
+        assert self.net is not None, "configure_model comes first"
+        return self.net.backbone.model
+
+    @property
     def steps_join(self) -> bool:
         """Return whether one larger batch makes the same step as its messages one by one, and costs no more.
 
         Nothing is drawn, the loss is a plain mean, and only the last block holds activations for gradients.
         """
-        little = self.trainable in ("last_layer", "last_block", 1)
+        little = self.adapter is None and self.trainable in ("last_layer", "last_block", 1)
         return little and not self.dropout and self.class_weights is None and not self.balanced
 
     def setup(self, stage: str) -> None:
@@ -260,13 +270,7 @@ class TextClassifier(EncodedClassifier):
         if weights is not None and not bool((weights > 0).all()):
             raise InputError("takes one positive weight a class", field="class_weights", got=weights.tolist())
         at_least(1, lora_rank=self.lora_rank)
-        below_one(dropout=self.dropout, lora_dropout=self.lora_dropout, label_smoothing=self.label_smoothing)
-        if self.quantization is not None and self.trainable == "all":
-            raise InputError("quantized weights cannot be trained", field="quantization", fix="use trainable: lora")
-        if self.quantization is not None and (self.trainable, self.lora_flavour) == ("lora", "published"):
-            raise InputError(
-                "the published adapters split fused weights, and quantized ones cannot be split",
-                field="lora_flavour",
-                got="published",
-                fix="use lora_flavour: peft",
-            )
+        below_one(dropout=self.dropout, label_smoothing=self.label_smoothing)
+        if self.quantization is not None and self.adapter is None and self.trainable in ("all", "lora"):
+            problem = "quantized weights cannot be trained, nor split as the published adapters need it"
+            raise InputError(problem, field="quantization", got=self.quantization, fix="use an adapter")

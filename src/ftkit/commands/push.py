@@ -31,7 +31,7 @@ def push(
         run: The run's folder; the newest run in runs/ if left out.
         repo: The repository, as USER/NAME; it is created if it does not exist.
         dry_run: Write the repository into this folder instead of uploading it.
-        merge: Upload a generative model with its adapters merged into its weights; otherwise the adapters alone.
+        merge: Upload a generative model with its adapter merged into its weights; otherwise the adapter alone.
         private: Create the repository as private.
         license: The hub's identifier of the result's license, such as apache-2.0.
 
@@ -174,6 +174,7 @@ def _config(run: Path) -> str | None:
 
 
 def _card_facts(module: Any, repo: str, generative: bool, merge: bool, license: str | None) -> Any:
+    from peft import LoraConfig
     from transformers import AutoModelForImageTextToText
 
     from ftkit.hub import commit_of
@@ -182,7 +183,8 @@ def _card_facts(module: Any, repo: str, generative: bool, merge: bool, license: 
     name, revision = _base(module.base)
     if name is not None and "/" in name:
         revision = commit_of(name, revision) or revision
-    lora = ("lora",) if module.trainable == "lora" else ()
+    adapter = getattr(module, "adapter", None)
+    lora = ("lora",) if isinstance(adapter, LoraConfig) or getattr(module, "trainable", None) == "lora" else ()
     if not generative:
         contents = (
             "the parameters that were trained (`trained.safetensors`), without the base model's. The classes are "
@@ -190,9 +192,12 @@ def _card_facts(module: Any, repo: str, generative: bool, merge: bool, license: 
         )
         return CardFacts(repo, "text-classification", name, revision, contents, "ftkit", lora, license)
     task = "image-text-to-text" if module.auto_class is AutoModelForImageTextToText else "text-generation"
-    alone = bool(lora) and not merge
+    alone = adapter is not None and not merge
+    method = type(adapter).__name__.removesuffix("Config")
     contents = (
-        "LoRA adapters for peft, without the base model's weights" if alone else "the whole model for transformers"
+        f"an adapter ({method}) for peft, without the base model's weights"
+        if alone
+        else "the whole model for transformers"
     )
     library = "peft" if alone else "transformers"
     return CardFacts(repo, task, name, revision, contents, library, lora, license, module.accuracy_name)

@@ -60,6 +60,7 @@ def load_run(folder: Path, **loading: Any) -> Any:
     """
     from transformers import AutoModelForImageTextToText
 
+    from ftkit.models.adapters import merge
     from ftkit.serving.loading import chosen_device
     from ftkit.training.generative import GenerativeModule
 
@@ -76,8 +77,10 @@ def load_run(folder: Path, **loading: Any) -> Any:
         elif device == "cpu":  # half precision is slow there
             changes["dtype"] = "float32"
         module = kind.restored(_stored(folder), device, **changes)
-        if module.trainable == "lora" and module.quantization is None:
-            module.net = module.net.merge_and_unload(safe_merge=True)
+        if module.virtual_tokens:
+            raise InputError("virtual tokens are not served", file=folder, field="adapter")
+        if module.adapter is not None and module.quantization is None:
+            module.net = merge(module.net)
     else:
         for field in ("quantization", "dtype"):
             if loading.get(field) not in (None, "auto"):

@@ -42,7 +42,7 @@ def serve(
         port: The port; 0 takes a free one.
         name: The name that clients use; the model's own if not given.
         revision: Hub revision.
-        adapter: A folder with a LoRA adapter to put on the model.
+        adapter: A folder with a peft adapter to put on the model.
         quantization: Load the weights in 8 or 4 bits; not for a GGUF file, which is dequantized anyway.
         dtype: Precision of the other weights; auto is the checkpoint's own, but float32 on a CPU.
         device_map: auto spreads a model over all GPUs, and puts a run on the first; or one device, such as cpu.

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, cast
 
 import torch
+from peft import PeftConfig
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ftkit.errors import InputError
 from ftkit.models import one_position
 from ftkit.models import transformers_internals as internals
+from ftkit.models.adapters import add_adapter
 from ftkit.models.attention import quick_attention
+from ftkit.models.base_model import plain_model
+from ftkit.models.virtual_tokens import has_virtual_tokens, virtual_tokens, with_virtual_tokens
 
 Weights = Literal["pretrained", "random", "random_transformers"]
 Arguments = Sequence[dict[str, Any]]  # of each block
@@ -54,23 +58,54 @@ class Backbone(nn.Module):
 
     def __init__(self, model: PreTrainedModel, causal: bool = True) -> None:
         super().__init__()
-        self.model, self.config = model, model.config
+        self.model: Any = model
+        self.config = model.config
         self.encoder = internals.is_encoder(model.config)
         self.causal = causal and not self.encoder
         self.hidden_size: int = model.config.get_text_config().hidden_size
         self._parts = internals.block_parts(model)
         self._known: dict[Any, Arguments] = {}  # where nothing masks padding they depend on the batch's shape only
-        self.splits = self.one_position = False
-        training = model.training
+        self._probe()
+
+    def add_adapter(self, adapter: PeftConfig) -> None:
+        """Freeze the model and put a trainable adapter on it, see :func:`ftkit.models.adapters.add_adapter`.
+
+        The pieces are compared again, with other values in the adapter than its first ones, which often change nothing.
+        Behind virtual tokens the model runs as a whole.
+
+        Raises:
+            InputError: peft or the model refuses.
+        """
+        got = type(adapter).__name__
+        if virtual_tokens(adapter) and not self._makes_mask:
+            problem, fix = "virtual tokens need a causal mask", "use causal_mask: true"
+            raise InputError(problem, field="adapter", got=got, fix=fix)
+        self.model = add_adapter(self.model, adapter, "FEATURE_EXTRACTION")
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        first = [parameter.detach().clone() for parameter in trained]
         with torch.no_grad():
-            self.eval()
-            self._probe(torch.tensor(_PROBE, device=model.device))
-        self.train(training)
+            for parameter in trained:
+                parameter.add_(torch.linspace(-0.1, 0.1, parameter.numel()).view_as(parameter).to(parameter))
+            try:
+                self._probe()
+                if virtual_tokens(adapter):
+                    texts = torch.tensor(_PROBE, device=self.plain.device)
+                    self(texts, torch.ones_like(texts))
+            except _FAILURES as error:
+                problem = f"{self._family} does not run with it: {_first_line(error)}"
+                raise InputError(problem, field="adapter", got=got) from error
+            for parameter, value in zip(trained, first, strict=True):
+                parameter.copy_(value)
+
+    @property
+    def plain(self) -> Any:
+        """Return the transformers model itself, without a wrapper around it; its adapters stay active."""
+        return plain_model(self.model)
 
     @property
     def blocks(self) -> nn.ModuleList:
         """Return the transformer blocks, first to last; none if they were not found."""
-        found = nn.ModuleList() if self._parts is None else self.model.get_submodule(self._parts.blocks)
+        found = nn.ModuleList() if self._parts is None else self.plain.get_submodule(self._parts.blocks)
         return cast(nn.ModuleList, found)
 
     @property
@@ -78,12 +113,12 @@ class Backbone(nn.Module):
         """Return the norm behind the last block; the identity where there is none."""
         if self._parts is None or self._parts.norm is None:
             return nn.Identity()
-        return self.model.get_submodule(self._parts.norm)
+        return self.plain.get_submodule(self._parts.norm)
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Return hidden states (B, T, D) before the first block, for ``input_ids`` (B, T) int64."""
         assert self._parts is not None
-        return internals.embed(self.model, self._parts, input_ids)
+        return internals.embed(self.plain, self._parts, input_ids)
 
     def block_arguments(self, hidden: Tensor, real: Tensor | None) -> Arguments:
         """Return the keyword arguments of each block.
@@ -121,19 +156,22 @@ class Backbone(nn.Module):
             Hidden states behind the block at ``position`` (B, D), before the final norm.
         """
         block, last = self.blocks[-1], len(self.blocks) - 1
-        if self.one_position and one_position.runs_at_one_position(self.model, block):
+        if self.one_position and one_position.runs_at_one_position(self.plain, block):
             return one_position.run_block_at(block, hidden, arguments[-1], position)
         rows = torch.arange(len(hidden), device=hidden.device)
         return self.run_blocks(hidden, arguments, last)[rows, position]
 
     def forward(self, input_ids: Tensor, real: Tensor | None = None) -> Tensor:
         """Return hidden states (B, T, D) behind the final norm: the model's own forward pass."""
-        return self.model(input_ids=input_ids, attention_mask=self._mask(input_ids, real), use_cache=False)[0]
+        inputs = {"input_ids": input_ids, "attention_mask": self._mask(input_ids, real)}
+        if has_virtual_tokens(self.model):
+            inputs = with_virtual_tokens(self.model, inputs)
+        return self.plain(**inputs, use_cache=False)[0][:, -input_ids.shape[1] :]
 
     @torch.no_grad()
     def _block_arguments(self, hidden: Tensor, mask: Tensor | None) -> Arguments:
         assert self._parts is not None
-        return internals.block_arguments(self.model, self._parts, hidden, mask)
+        return internals.block_arguments(self.plain, self._parts, hidden, mask)
 
     def _mask(self, batch: Tensor, real: Tensor | None) -> Tensor | None:
         """Return the attention mask that the model takes for a batch (B, T) or (B, T, D)."""
@@ -141,14 +179,20 @@ class Backbone(nn.Module):
             return real
         seen = torch.ones(1, batch.shape[1], device=batch.device) if real is None else real
         try:
-            return internals.attention_mask_4d(self.model, seen.bool())
+            return internals.attention_mask_4d(self.plain, seen.bool())
         except ValueError as error:
             raise self._always_causal(str(error)) from error
 
-    def _probe(self, input_ids: Tensor) -> None:
-        """Find out what the model can do on two texts (2, T) that differ in their last token."""
+    @torch.no_grad()
+    def _probe(self) -> None:
+        """Find out what the model can do on two texts that differ in their last token."""
+        training, input_ids = self.model.training, torch.tensor(_PROBE, device=self.plain.device)  # (2, T)
+        self.eval()
+        self.splits = self.one_position = False
         wanted = self._run_whole(input_ids)
-        if why := self._take_apart(input_ids, wanted):
+        why = self._take_apart(input_ids, wanted)
+        self.train(training)
+        if why:
             _log.warning(
                 "%s cannot be split into blocks (%s): it runs as a whole, so frozen blocks are recomputed in every "
                 "epoch and the last block at every position",
@@ -177,10 +221,12 @@ class Backbone(nn.Module):
         """Run the pieces and compare; return why they cannot be used, or nothing."""
         if self._parts is None:
             return "no single list of blocks with a norm behind it"
+        if has_virtual_tokens(self.model):
+            return "virtual tokens stand before each text"
         try:
             hidden = self.embed(input_ids)
             with torch.enable_grad():
-                arguments = internals.block_arguments(self.model, self._parts, hidden, self._mask(hidden, None))
+                arguments = internals.block_arguments(self.plain, self._parts, hidden, self._mask(hidden, None))
             if any(
                 isinstance(value, Tensor) and value.requires_grad for given in arguments for value in given.values()
             ):
@@ -216,7 +262,7 @@ class Backbone(nn.Module):
 
     @property
     def _family(self) -> str:
-        return type(self.model).__name__
+        return type(self.plain).__name__
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

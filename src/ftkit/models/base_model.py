@@ -20,6 +20,7 @@ from ftkit.hub import is_local, load_pretrained
 from ftkit.models.base_files import BaseFiles, Location
 from ftkit.models.losses import Head
 from ftkit.models.transformers_internals import NewGELUActivation
+from ftkit.models.virtual_tokens import has_virtual_tokens, with_virtual_tokens
 
 Quantization = Literal["8bit", "nf4"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -187,8 +188,8 @@ def hidden_states_and_head(model: nn.Module) -> tuple[Callable[..., Tensor], Hea
         model: A transformers model with an output head, plain or wrapped by peft.
 
     Returns:
-        A function from the model's inputs to its last hidden states (B, T, D), and one from hidden states (..., D) to
-        logits (..., V). One after the other they give the model's own logits.
+        A function from the model's inputs to its last hidden states (B, T, D), without those of virtual tokens, and one
+        from hidden states (..., D) to logits (..., V). One after the other they give the model's own logits.
 
     Raises:
         InputError: The model has no output head on a body, or does more between them than is known here.
@@ -199,7 +200,11 @@ def hidden_states_and_head(model: nn.Module) -> tuple[Callable[..., Tensor], Hea
     def hidden_states(**inputs: Any) -> Tensor:
         return body(**inputs, use_cache=False)[0]
 
-    return hidden_states, partial(_logits, head=head, cap=cap)
+    def behind_virtual_tokens(**inputs: Any) -> Tensor:
+        return hidden_states(**with_virtual_tokens(model, inputs))[:, -inputs["input_ids"].shape[1] :]
+
+    run = behind_virtual_tokens if has_virtual_tokens(model) else hidden_states
+    return run, partial(_logits, head=head, cap=cap)
 
 
 def token_logits(model: nn.Module, states: Tensor, tokens: Sequence[int]) -> Tensor:

@@ -47,7 +47,7 @@ class ModelFacts:
         parameters: Number of parameters by part; shared ones count once.
         linear: Parameters of the linear layers that quantization reaches.
         tied: Whether the output head shares the embeddings' weight.
-        lora_targets: The layers that ``trainable: lora`` would adapt, and the parameters that rank 1 adds.
+        lora_targets: The linear layers of the text model, which LoRA may adapt, and the parameters that rank 1 adds.
         card: The header of the model card (license, gating, base model), or nothing.
         packed: Number of tensors of a GGUF file by their type; nothing for other checkpoints.
     """
@@ -196,7 +196,7 @@ def _weight_files(folder: Path) -> dict[str, int]:
 
 
 def _lora_targets(model: PreTrainedModel) -> tuple[list[str], int]:
-    """Return the layers that LoRA would choose, and the parameters of a rank 1 adapter: inputs + outputs a layer."""
+    """Return the linear layers of the text model, and the parameters of a rank 1 adapter: inputs + outputs a layer."""
     encoder = is_encoder(model.config)
     if not encoder and model.get_output_embeddings() is None:
         return [], 0

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ftkit.models.base_model import plain_model
+from ftkit.models.virtual_tokens import continued, has_virtual_tokens
 
 # A checkpoint may recommend these for chatting (Qwen2.5: a repetition penalty), and then the likeliest token loses.
 _AS_THE_MODEL_SAYS = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0, "min_new_tokens": None}
@@ -70,17 +71,16 @@ def greedy_answers(
     ends = end_tokens(net, tokenizer)
     read: list[Tensor] = []
     with nullcontext() if openings is None else _head_watched(plain_model(net), read):
-        written = plain_model(net).generate(
-            **inputs,
+        new = _continued(
+            net,
+            inputs,
             do_sample=False,
             num_beams=1,
             **_AS_THE_MODEL_SAYS,
             max_new_tokens=max_new_tokens,
             eos_token_id=ends,
             pad_token_id=tokenizer.pad_token_id,
-            return_dict_in_generate=True,
         )
-    new = written.sequences[:, inputs["input_ids"].shape[1] :].tolist()
     texts, stopped = zip(*(_answer(tokens, ends, tokenizer) for tokens in new), strict=True)
     if openings is None:
         return Answers(list(texts), list(stopped))
@@ -88,6 +88,16 @@ def greedy_answers(
     steps = [len(opening) if written else 0 for opening, written in zip(openings, begun, strict=True)]
     states = [read[step if step < len(read) else 0][row] for row, step in enumerate(steps)]
     return Answers(list(texts), list(stopped), torch.stack(states))
+
+
+def _continued(net: Any, inputs: dict[str, Any], **options: Any) -> list[list[int]]:
+    """Return the tokens behind each prompt: behind virtual tokens one by one, since padding would come between."""
+    ids = inputs["input_ids"]
+    if not has_virtual_tokens(net):
+        written = plain_model(net).generate(**inputs, **options, return_dict_in_generate=True)
+        return written.sequences[:, ids.shape[1] :].tolist()
+    prompts = [row[seen.bool()][None] for row, seen in zip(ids, inputs["attention_mask"], strict=True)]
+    return [continued(net, prompt, **options) for prompt in prompts]
 
 
 @contextmanager

@@ -87,7 +87,7 @@ def load_body(
     rates = {key: dropout for key in config.to_dict() if key.endswith(("dropout", "_pdrop", "dropout_prob"))}
     config.update(rates if is_encoder(config) else {**rates, "pad_token_id": None})
     kind: dict[str, Any] = {"dtype": torch.float32}
-    if "add_pooling_layer" in inspect.signature(type(_empty(config))).parameters:
+    if "add_pooling_layer" in inspect.signature(type(empty_body(config))).parameters:
         kind["add_pooling_layer"] = False  # nothing reads BERT's pooler, and some checkpoints lack it
     if weights == "pretrained":
         model = load_pretrained(AutoModel, name, revision, config=config, output_loading_info=True, **kind, **options)
@@ -103,7 +103,7 @@ def load_body(
 
 def block_names(config: PretrainedConfig) -> list[str]:
     """Return the names of a model's blocks, first to last; none if they are not found. No weights are made."""
-    parts = block_parts(_empty(config))
+    parts = block_parts(empty_body(config))
     return [] if parts is None else [f"{parts.blocks}.{index}" for index in range(config.num_hidden_layers)]
 
 
@@ -121,7 +121,8 @@ def load_tokenizer(name: str, revision: str | None = None, encoder: bool = False
     return tokenizer
 
 
-def _empty(config: PretrainedConfig) -> PreTrainedModel:
+def empty_body(config: PretrainedConfig) -> PreTrainedModel:
+    """Build a decoder or encoder without a head on the meta device: shapes, no weights."""
     with torch.device("meta"):
         return AutoModel.from_config(config)
 
@@ -130,7 +131,7 @@ def _first_position(config: PretrainedConfig) -> int:
     """Return the number of the first token's position in the table of position embeddings."""
     if not is_encoder(config):
         return 0
-    table = getattr(getattr(_empty(config), "embeddings", None), "position_embeddings", None)
+    table = getattr(getattr(empty_body(config), "embeddings", None), "position_embeddings", None)
     padding = getattr(table, "padding_idx", None)
     return 0 if padding is None else padding + 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import torch
@@ -11,8 +10,6 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from ftkit.models import transformers_internals as internals
-
-_CACHE_NAMES = ("cache", "past_key_values")  # its name in a block's forward, before and since transformers 5.24
 
 
 def runs_at_one_position(model: PreTrainedModel, block: nn.Module) -> bool:
@@ -59,13 +56,8 @@ def run_block_at(block: Any, hidden: Tensor, arguments: Mapping[str, Any], posit
     mask = there["attention_mask"]
     hides = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
     there["attention_mask"] = nn.functional.pad(mask, (0, 1), value=hides)
-    there[_cache_name(block.__class__)] = known
+    there[internals.cache_name(block.__class__)] = known
     return internals.run_block(block, hidden[rows, position][:, None], there)[:, 0]
-
-
-@cache
-def _cache_name(block: Any) -> str:
-    return next(name for name in _CACHE_NAMES if name in internals.forward_parameters(block))
 
 
 def _arguments_at(arguments: Mapping[str, Any], position: Tensor, positions: int) -> dict[str, Any]:

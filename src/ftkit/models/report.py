@@ -12,9 +12,9 @@ from ftkit.models.memory import Need, inference_needs, training_needs
 
 
 def to_text(facts: ModelFacts, tokenizer: Any | None, rank: int) -> str:
-    """Write the page: architecture, checkpoint, parameters, memory, license, prompt format and LoRA targets.
+    """Write the page: architecture, checkpoint, parameters, memory, license, prompt format, linear layers.
 
-    Without a tokenizer nothing is said of prompts; ``rank`` is that of the LoRA adapters in the estimates.
+    Without a tokenizer nothing is said of prompts; ``rank`` is that of the LoRA in the estimates.
     """
     training = "Memory to train: weights, gradients and AdamW's moments; activations come on top (batch x length)"
     targets = ", ".join(facts.lora_targets[0]) or "nothing: the model has no language head"
@@ -25,7 +25,7 @@ def to_text(facts: ModelFacts, tokenizer: Any | None, rank: int) -> str:
         [training, *_needs(training_needs(facts, rank))],
         ["License and access", *_license(facts.card)],
         ["Prompt format", *_prompt(tokenizer)],
-        ["LoRA", f"  adapts {targets}"],
+        ["Adapters", f"  linear layers to adapt: {targets}"],
     ]
     return "\n\n".join(map("\n".join, sections)) + "\n"
 

@@ -1,9 +1,8 @@
-"""Choose the trainable parameters: the head, the last blocks, everything, or LoRA adapters."""
+"""Choose the trainable parameters: the head, the last blocks, everything, or the published table's LoRA adapters."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, Literal
 
 import torch
@@ -11,13 +10,12 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from ftkit.errors import InputError
-from ftkit.models.adapters import is_linear, linear_layers
+from ftkit.models.adapters import is_linear
 from ftkit.models.backbone import Backbone
-from ftkit.models.peft_internals import default_lora_targets, lora_inputs
+from ftkit.models.peft_internals import lora_inputs
 from ftkit.models.transformers_internals import split_fused_projections
 
 Trainable = Literal["last_layer", "last_block", "last_two_blocks", "all", "lora"]
-LoraFlavour = Literal["published", "peft"]
 _BLOCKS = {"last_layer": 0, "last_block": 1, "last_two_blocks": 2}
 
 
@@ -83,44 +81,28 @@ def frozen_blocks(backbone: Backbone) -> int:
     return max(len(embeddings_and_blocks) - 1, 0)
 
 
-def add_lora(net: Any, rank: int, alpha: float, flavour: LoraFlavour, dropout: float = 0.0) -> None:
-    """Freeze the backbone and put peft's LoRA adapters into it, in place. The head is trained in full.
+def add_published_lora(net: Any, rank: int, alpha: float) -> None:
+    """Freeze the backbone and put the published table's LoRA adapters into it, in place. The head is trained in full.
 
-    ``published`` adapts every linear layer of every block and the head, query, key and value each with an adapter of
-    its own: y = Wx + alpha (xA)B, with A uniform within 1/sqrt(rank) and B zero. The factor is alpha and not alpha /
-    rank, so peft is given ``lora_alpha = alpha * rank``. ``peft`` is peft's own: the family's default layers (GPT-2:
-    one adapter for the fused projection), the factor alpha / rank, A uniform within 1/sqrt(inputs).
+    Every linear layer of every block and the head are adapted, query, key and value each with an adapter of its own:
+    y = Wx + alpha (xA)B, with A uniform within 1/sqrt(rank) and B zero. No configuration of peft's says so: it adapts
+    GPT-2's fused projection as one layer and draws A within 1/sqrt(inputs). Its factor is alpha / rank, so it is given
+    ``lora_alpha = alpha * rank``.
 
     Args:
         net: A module with ``backbone`` and ``head``.
         rank: Rank of the adapters.
         alpha: The scale, see above.
-        flavour: Which LoRA.
-        dropout: Dropout on the adapters' input.
 
-    Source: Hu et al. 2021, arXiv:2106.09685; rasbt/LLMs-from-scratch, appendix E, for the published flavour.
+    Source: Hu et al. 2021, arXiv:2106.09685; rasbt/LLMs-from-scratch, appendix E.
     """
-    published = flavour == "published"
     drawn_so_far = torch.get_rng_state()
-    if published:
-        split_fused_projections(net.backbone.blocks)
-    own = default_lora_targets(net.backbone.config.model_type) or linear_layers(net.backbone.model)
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha * rank if published else alpha,
-        lora_dropout=dropout,
-        target_modules=_linear_layers(net) if published else own,
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft finds the layout of each layer itself
-        # peft asks the model that transformers loaded whether it is quantized
-        inject_adapter_in_model(config, net if published else net.backbone.model)
-    if published:
-        torch.set_rng_state(drawn_so_far)  # peft drew its own initial values in between
-        _draw_published_adapters(net)
-        net.head.base_layer.requires_grad_(True)
-    else:
-        net.head.requires_grad_(True)
+    split_fused_projections(net.backbone.blocks)
+    config = LoraConfig(r=rank, lora_alpha=alpha * rank, target_modules=_linear_layers(net))
+    inject_adapter_in_model(config, net)
+    torch.set_rng_state(drawn_so_far)  # peft drew its own initial values in between
+    _draw_published_adapters(net)
+    net.head.base_layer.requires_grad_(True)
 
 
 def _linear_layers(net: nn.Module) -> list[str]:

@@ -154,8 +154,14 @@ def drops_out(module: nn.Module) -> bool:
 
 @cache
 def forward_parameters(block: Any) -> tuple[str, ...]:
-    """Return the names of the parameters of a block's forward, without ``self``."""
+    """Return the names of the parameters of the forward of a model or a block, without ``self``."""
     return tuple(inspect.signature(block.forward).parameters)[1:]
+
+
+@cache
+def cache_name(kind: Any) -> str:
+    """Return what the forward of a model or a block calls its cache: ``cache`` since transformers 5.24."""
+    return "cache" if "cache" in forward_parameters(kind) else "past_key_values"
 
 
 class SplitProjection(nn.Module):

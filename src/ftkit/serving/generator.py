@@ -14,7 +14,7 @@ from transformers import DynamicCache
 
 from ftkit.models.base_model import plain_model
 from ftkit.models.generation import end_tokens
-from ftkit.models.transformers_internals import DynamicLayer
+from ftkit.models.transformers_internals import DynamicLayer, cache_name
 from ftkit.serving.detokenizer import Detokenizer
 from ftkit.serving.jobs import Finish, Generation, Piece
 from ftkit.serving.replies import ApiError
@@ -46,7 +46,7 @@ class BatchGenerator:
         known = inspect.signature(plain_model(model).forward).parameters
         self._extra: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
         self._takes_positions = "position_ids" in known
-        self._cache_name = "cache" if "cache" in known else "past_key_values"  # its name before transformers 5.24
+        self._cache_name = cache_name(plain_model(model).__class__)
         self._running: list[_Sequence] = []
         self._cache: Any = None
         self._mask = torch.zeros(0, 0, dtype=torch.long)  # (B, T)

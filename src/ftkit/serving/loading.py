@@ -11,8 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.hub import load_pretrained
+from ftkit.models.adapters import merge
 from ftkit.models.base_files import refuse_other_base
 from ftkit.models.base_model import Dtype, Quantization, base_files_of, load_base, load_processor, locate
+from ftkit.models.virtual_tokens import has_virtual_tokens
 
 
 def load_generator(
@@ -55,21 +57,23 @@ def load_generator(
             AutoModelForCausalLM, locate(model), revision=revision, output_loading_info=True, **options
         )
     if adapter is not None:
-        net = with_adapter(net, adapter, merge=quantization is None)
+        net = with_adapter(net, adapter, merged=quantization is None)
     if adapter is not None and (adapter / "tokenizer_config.json").is_file():  # with the template of its training
         model, revision = str(adapter), None
     return net.eval(), load_processor(AutoTokenizer, model, revision)
 
 
-def with_adapter(net: Any, adapter: Path, merge: bool) -> Any:
+def with_adapter(net: Any, adapter: Path, merged: bool) -> Any:
     """Put the peft adapter in a folder on a model, or refuse a folder that holds none, or one for another model."""
     if not (adapter / "adapter_config.json").is_file():
         raise InputError("holds no adapter_config.json", file=adapter, fix="name the folder of a peft adapter")
     try:
-        adapted: Any = PeftModel.from_pretrained(net, str(adapter))
+        adapted = PeftModel.from_pretrained(net, str(adapter))
     except (ValueError, RuntimeError, OSError) as error:
         raise InputError(f"does not fit the model: {str(error).splitlines()[0]}", file=adapter) from error
-    return adapted.merge_and_unload(safe_merge=True) if merge else adapted
+    if has_virtual_tokens(adapted):
+        raise InputError("virtual tokens are not served", file=adapter)
+    return merge(adapted) if merged else adapted
 
 
 def context_of(net: Any) -> int:

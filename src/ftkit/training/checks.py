@@ -130,13 +130,14 @@ def causality(subject: Probe) -> Finding:
 
 
 def gradients_flow(subject: Probe) -> Finding:
-    """Check that every trainable parameter gets a gradient; of LoRA's pairs, one of which starts at zero, one each."""
+    """Check that every trainable parameter gets a gradient; of an adapter that starts at zero in parts, these alone."""
     gradients = subject.gradients([subject.batch])
     starting = [name for name, parameter in trainable_parameters(subject.module).items() if not parameter.any()]
-    paired = any("lora" in name.lower() for name in gradients)
-    watched = {name: value for name, value in gradients.items() if not paired or name in starting or "lora" not in name}
+    adapter = {name for name in gradients if ".default" in name}  # peft's name of it
+    waiting = adapter.difference(starting) if adapter.intersection(starting) else set()
+    watched = {name: value for name, value in gradients.items() if name not in waiting}
     dead = sorted(name for name, value in watched.items() if not value.any())
-    kind = "LoRA" if paired else "trainable"
+    kind = "adapter" if waiting else "trainable"
     seen = f"{len(watched) - len(dead)} of {len(watched)} {kind} tensors have one" + (
         f"; not {dead[0]}" if dead else ""
     )

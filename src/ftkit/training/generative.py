@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from peft import PeftConfig, PeftModel, PeftType
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from ftkit.errors import InputError, at_least, below_one
+from ftkit.errors import InputError, at_least
 from ftkit.examples.affixes import NO_AFFIXES, Affixes
 from ftkit.examples.supervision import examples_lines
 from ftkit.hub import load_pretrained
-from ftkit.models.adapters import add_adapters, merged
+from ftkit.models.adapter_option import Adapter
+from ftkit.models.adapters import add_adapter, check_adapter, merged
 from ftkit.models.base_files import BaseFiles, write_fingerprint
 from ftkit.models.base_model import (
     Dtype,
@@ -32,13 +34,14 @@ from ftkit.models.base_model import (
 from ftkit.models.generation import Answers, end_tokens, greedy_answers
 from ftkit.models.losses import SupervisedLogProbs, supervised_log_probs, token_loss
 from ftkit.run_folder import SplitName
+from ftkit.training.adapted_module import AdaptedModule
 from ftkit.training.optimizer import Interval, Scheduler
 from ftkit.training.sharding import gathered, shard
 from ftkit.training.windowed_module import WindowedModule
 
 
-class GenerativeModule(WindowedModule):
-    """A pretrained generative model that is tuned on answers to prompts, in full or by LoRA.
+class GenerativeModule(AdaptedModule, WindowedModule):
+    """A pretrained generative model that is tuned on answers to prompts, in full or by an adapter.
 
     A subclass names the transformers class that loads the model (``auto_class``), and the parts that stay as they are
     (``frozen_towers``). Batches are dicts: ``inputs`` with ``input_ids``, ``attention_mask`` and ``labels``, each
@@ -57,15 +60,12 @@ class GenerativeModule(WindowedModule):
         quantization: ``8bit`` or ``nf4`` for the frozen base; null for neither.
         dtype: Of the weights; ``auto`` is the checkpoint's own, but float32 where all weights are trainable, for
             small steps are lost in 16 bits.
-        trainable: ``lora`` or ``all``.
-        lora_rank: Rank of the adapters.
-        lora_alpha: Scale of the adapters; the update is ``lora_alpha / lora_rank * B A``.
-        lora_dropout: Dropout on the adapters' input.
-        lora_targets: Names of the layers that get adapters; null takes all attention and MLP projections of the text
-            model.
+        adapter: Any peft method, such as ``peft.LoraConfig``, or the folder of an adapter to go on from; null trains
+            all weights. Without ``target_modules`` it adapts the layers that peft chooses in the family, and where peft
+            knows none, all attention and MLP projections of the text model.
         gradient_checkpointing: Make activations again in the backward pass: less memory, a third more time.
         max_new_tokens: Longest answer in evaluation, with what the chat template writes around it.
-        seed: Seed of the adapters; null takes the one that ``seed_everything`` set.
+        seed: Seed of the adapter; null takes the one that ``seed_everything`` set.
         optimizer: Makes the optimizer from the trainable parameters.
         scheduler: ``cosine``, ``linear`` or ``constant``; or makes a learning-rate scheduler from the optimizer.
         scheduler_interval: Whether the scheduler is stepped with each optimizer ``step`` or after each ``epoch``.
@@ -83,11 +83,7 @@ class GenerativeModule(WindowedModule):
         revision: str | None = None,
         quantization: Quantization | None = None,
         dtype: Dtype = "auto",
-        trainable: Literal["lora", "all"] = "lora",
-        lora_rank: int = 8,
-        lora_alpha: float = 16.0,
-        lora_dropout: float = 0.0,
-        lora_targets: list[str] | None = None,
+        adapter: Adapter | None = None,
         gradient_checkpointing: bool = False,
         max_new_tokens: int = 32,
         seed: int | None = None,
@@ -100,9 +96,8 @@ class GenerativeModule(WindowedModule):
         # Those of the subclass too.
         self.save_hyperparameters(ignore=["optimizer", "scheduler", "scheduler_interval", "warmup", "metrics"])
         self.base_model, self.revision = base_model, revision
-        self.quantization, self.dtype_name, self.trainable = quantization, dtype, trainable
-        self.lora_rank, self.lora_alpha, self.lora_dropout = lora_rank, lora_alpha, lora_dropout
-        self.lora_targets = lora_targets
+        self.quantization, self.dtype_name = quantization, dtype
+        self.take_adapter(adapter)
         self.gradient_checkpointing = gradient_checkpointing
         self.max_new_tokens = max_new_tokens
         self.seed = torch.initial_seed() if seed is None else seed
@@ -136,7 +131,7 @@ class GenerativeModule(WindowedModule):
                 field="base_model",
                 got=config.model_type,
             )
-        return length
+        return length - self.virtual_tokens
 
     @cached_property
     def processor(self) -> Any:
@@ -150,12 +145,15 @@ class GenerativeModule(WindowedModule):
         return getattr(self.processor, "tokenizer", self.processor)
 
     def configure_model(self) -> None:
-        """Load the model and add the adapters, once. The global random state is left as it was."""
+        """Load the model and add the adapter, once. The global random state is left as it was."""
         if self.net is not None:
             return
+        if self.adapter is not None:
+            self.check_adapter(self.adapter)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             self.net = self.with_trainable(self.pretrained())
+        self.start_adapter()
         self.keep_fingerprint()
         if self.gradient_checkpointing:
             enable_checkpointing(self.net)
@@ -163,19 +161,34 @@ class GenerativeModule(WindowedModule):
 
     def pretrained(self) -> Any:
         """Load the base model in the precision in which it is tuned."""
-        dtype = "float32" if (self.dtype_name, self.trainable) == ("auto", "all") else self.dtype_name
+        dtype = "float32" if self.dtype_name == "auto" and self.adapter is None else self.dtype_name
         base = (self.auto_class, self.base_model, self.revision, self.quantization, dtype, self.root_device)
         return load_base(*base)
 
     def with_trainable(self, net: Any) -> Any:
-        """Choose the trainable parameters of a model that was just loaded; add adapters."""
-        if self.trainable == "lora":
-            settings = (self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets)
-            return add_adapters(net, *settings, exclude=self.frozen_towers)
+        """Choose the trainable parameters of a model that was just loaded; add the adapter."""
+        if self.adapter is not None:
+            return add_adapter(net, self.adapter, "CAUSAL_LM", self.frozen_towers)
         for name, part in net.named_modules():
             if name.rpartition(".")[2] in self.frozen_towers:
                 part.requires_grad_(False)
         return net
+
+    @property
+    def adapted(self) -> PeftModel:
+        """The model with its adapter."""
+        return self.net
+
+    def check_adapter(self, adapter: PeftConfig) -> None:
+        """Refuse an adapter that does not fit the model, before weights are loaded.
+
+        Raises:
+            InputError: It does not.
+        """
+        config = load_pretrained(AutoConfig, locate(self.base_model), revision=self.revision)
+        with torch.device("meta"):
+            empty = self.auto_class.from_config(config)
+        check_adapter(empty, adapter, "CAUSAL_LM", self.frozen_towers)
 
     def model_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return what the network takes, from the ``inputs`` or ``prompts`` of a batch; asked just before it runs."""
@@ -273,14 +286,17 @@ class GenerativeModule(WindowedModule):
 
         Args:
             folder: Where to; it is created.
-            merge: Whether adapters are merged into the base, which is loaded anew and not quantized. Otherwise they
-                are written alone. Without adapters the whole model is written in either case.
+            merge: Whether the adapter is merged into the base, which is loaded anew and not quantized. Otherwise it is
+                written alone. Without an adapter the whole model is written in either case.
+
+        Raises:
+            InputError: The adapter cannot be merged.
         """
         self.configure_model()
         net = self.net
-        if self.trainable == "lora" and merge:
+        if self.adapter is not None and merge:
             net = merged(net, load_base(self.auto_class, self.base_model, self.revision, None, self.dtype_name))
-        elif self.trainable == "lora":
+        elif self.adapter is not None:
             config = net.peft_config[net.active_adapter]
             config.base_model_name_or_path = self.base_model
             config.revision = self.fingerprint.get("commit", self.revision)
@@ -294,9 +310,10 @@ class GenerativeModule(WindowedModule):
             self.log(name, total / count, batch_size=count, sync_dist=True)
 
     def _check_arguments(self) -> None:
-        at_least(1, lora_rank=self.lora_rank, max_new_tokens=self.max_new_tokens)
-        below_one(lora_dropout=self.lora_dropout)
-        if self.lora_alpha <= 0:
-            raise InputError("must be positive", field="lora_alpha", got=self.lora_alpha)
-        if self.quantization is not None and self.trainable == "all":
-            raise InputError("quantized weights cannot be trained", field="quantization", fix="use trainable: lora")
+        at_least(1, max_new_tokens=self.max_new_tokens)
+        if self.quantization is not None and self.adapter is None:
+            raise InputError("quantized weights cannot be trained", field="quantization", fix="use an adapter")
+        prefix = self.adapter is not None and self.adapter.peft_type in (PeftType.PREFIX_TUNING, PeftType.CARTRIDGE)
+        if prefix and self.gradient_checkpointing:
+            problem = "a prefix is cached keys and values, which checkpointing leaves out"
+            raise InputError(problem, field="gradient_checkpointing", got=True, fix="use false")

@@ -5,16 +5,19 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, ClassVar
 
+from peft import PeftConfig
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from ftkit.errors import InputError
 from ftkit.models import gpt2, loading
+from ftkit.models.adapters import check_adapter
 from ftkit.models.backbone import Backbone, Weights
 from ftkit.models.base_files import BaseFiles, Location
 from ftkit.models.base_model import Quantization, locate, locate_processor, quantization_options
 from ftkit.models.pooling import Pooling, reads_padding, unpadded
 from ftkit.models.trainable import Trainable, trainable_blocks
 from ftkit.models.transformers_internals import is_encoder
+from ftkit.models.virtual_tokens import virtual_tokens
 from ftkit.training.evaluation_metrics import MeasuredModule
 from ftkit.training.frozen_prefix import FrozenPrefix
 
@@ -32,6 +35,7 @@ class PretrainedClassifier(MeasuredModule):
     dropout: float
     seed: int
     trainable: Trainable | int
+    adapter: PeftConfig | None = None
     quantization: Quantization | None
     tokenizer_source: str | None  # in place of the base model's own
     prefix: FrozenPrefix | None = None  # the cached outputs of frozen layers, while a stage reads some
@@ -68,8 +72,8 @@ class PretrainedClassifier(MeasuredModule):
 
     @property
     def context_length(self) -> int:
-        """Return the largest number of tokens in a text."""
-        return loading.context_length(self.load_config())
+        """Return the largest number of tokens in a text; virtual tokens before it take up room."""
+        return loading.context_length(self.load_config()) - virtual_tokens(self.adapter)
 
     def load_config(self) -> PretrainedConfig:
         """Load the configuration of the backbone."""
@@ -128,6 +132,8 @@ class PretrainedClassifier(MeasuredModule):
         """Load or draw the backbone; called once, with the global generator seeded."""
         config = self.load_config()
         options = self._quantization_options(config)
+        if self.adapter is not None:
+            check_adapter(loading.empty_body(config), self.adapter, "FEATURE_EXTRACTION")
         model = loading.load_body(self.base_name, config, self.weights, self.revision, self.dropout, **options)
         return Backbone(model, self.causal_mask)
 
@@ -147,5 +153,5 @@ class PretrainedClassifier(MeasuredModule):
         if self.weights != "pretrained":
             raise InputError("only pretrained weights can be quantized", field="weights", got=self.weights)
         blocks = loading.block_names(config)
-        unquantized = 0 if self.trainable == "lora" else trainable_blocks(self.trainable, len(blocks))
+        unquantized = 0 if self.adapter is not None else trainable_blocks(self.trainable, len(blocks))
         return quantization_options(self.quantization, self.root_device, blocks[len(blocks) - unquantized :])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+_PEFT = ("base_model", "base_layer", "default")  # modules that it puts around others
+
 
 def trainable_line(names: Iterable[str], trainable: int, total: int) -> str:
     """Say how many parameters are trainable and where: by numbered block, or else by module, with the tensors in each.
@@ -33,7 +35,7 @@ def trainable_line(names: Iterable[str], trainable: int, total: int) -> str:
 def _place(name: str) -> tuple[str, int]:
     """Return a parameter's stack with its block's number, or its module with -1; adapters belong to a layer."""
     parts = name.split(".")
-    modules = [part for part in parts[:-1] if not part.startswith("lora_") and part not in ("default", "base_layer")]
+    modules = [part for part in parts[:-1] if not part.startswith("lora_") and part not in _PEFT]
     number = next((place for place, part in enumerate(modules) if part.isdigit()), None)
     if number is None:
         return ".".join(modules) or name, -1

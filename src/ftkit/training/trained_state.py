@@ -44,8 +44,12 @@ class TrainedStateModule(L.LightningModule):
         parameters = trainable_parameters(self).values()
         schedule = (self.scheduler, self.lr, self.scheduler_interval, self.warmup)
         return configured_optimizers(
-            parameters, self.optimizer, *schedule, lambda: self.trainer.estimated_stepping_batches
+            parameters, self.make_optimizer, *schedule, lambda: self.trainer.estimated_stepping_batches
         )
+
+    def make_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
+        """Make the optimizer of some parameters."""
+        return self.optimizer(parameters)
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Add none, and refuse those that cannot do their work; Lightning asks before anything is set up."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from peft import PeftConfig
 from torch import Tensor, nn
 
 from ftkit.errors import InputError
+from ftkit.models.adapter_option import changes_base
 from ftkit.models.base_model import hidden_states_and_head, load_base
 from ftkit.models.losses import sequence_log_probs, supervised_tokens, target_log_probs
 from ftkit.results.preferences import CHOSEN, MEASURES, REJECTED, TIE
@@ -78,13 +80,24 @@ class VLMDPO(VLMModule):
         Where all weights are trained it is read from the base when it is first needed, onto the CPU, and is no part of
         this module.
         """
-        if self.trainable == "lora":
+        if self.adapter is not None:
             return self.net
         if not self._base_net:
             dtype: Any = str(self.net.dtype).removeprefix("torch.")
             base = load_base(self.auto_class, self.base_model, self.revision, dtype=dtype)
             self._base_net.append(base.requires_grad_(False))
         return self._base_net[0]
+
+    def check_adapter(self, adapter: PeftConfig) -> None:
+        """Refuse an adapter that leaves no reference behind when it is switched off, too.
+
+        Raises:
+            InputError: See :meth:`ftkit.vlm.model.VLMModule.check_adapter`.
+        """
+        if changes_base(adapter):
+            problem, fix = "changes weights of the base, which is the reference", "use other initial values, bias: none"
+            raise InputError(problem, field="adapter", got=type(adapter).__name__, fix=fix)
+        super().check_adapter(adapter)
 
     def setup(self, stage: str) -> None:
         """Start a stage: the weights may have changed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from peft import PeftConfig
 from transformers import AutoModelForImageTextToText
 
 from ftkit.errors import InputError
@@ -19,8 +20,8 @@ class VLMModule(GenerativeModule):
     """Tune a vision-language model; subclasses say by which loss.
 
     Args:
-        freeze_vision: Whether vision tower and connector are frozen. They get adapters only where this is false and
-            ``lora_targets`` names layers of theirs.
+        freeze_vision: Whether vision tower and connector are frozen. They are adapted only where this is false and the
+            adapter's ``target_modules`` name layers of theirs.
         cache_vision: Whether a frozen tower's features of each image are computed once and cached on disk, in
             ``$FTKIT_CACHE/features``, for all epochs, runs and seeds. The results are the same.
         **options: Those of :class:`ftkit.training.generative.GenerativeModule`.
@@ -46,20 +47,31 @@ class VLMModule(GenerativeModule):
         A tower that is to be frozen, and is not there, is refused.
         """
         names = {name.rpartition(".")[2] for name, _ in net.named_modules()}
-        # Adapters without names of layers are on the text model alone.
-        elsewhere = self.trainable == "all" or self.lora_targets is not None
+        # An adapter without names of layers is on the text model alone.
+        elsewhere = getattr(self.adapter, "target_modules", "all") is not None
         if self.frozen_towers and elsewhere and not names.intersection(self.frozen_towers):
             raise InputError(
                 f"no part of the model is named like a vision tower ({', '.join(self.frozen_towers)})",
                 field="freeze_vision",
                 got=type(net).__name__,
-                fix="use freeze_vision: false, or LoRA without lora_targets, which adapts the text model alone",
+                fix="use freeze_vision: false, or an adapter without target_modules, which is on the text model alone",
             )
         net = super().with_trainable(net)
         if is_frozen(net):
             for part in vision_parts(net):
                 part.eval()
         return net
+
+    def check_adapter(self, adapter: PeftConfig) -> None:
+        """Refuse virtual tokens too: images are told from text by its ids.
+
+        Raises:
+            InputError: See :meth:`ftkit.training.generative.GenerativeModule.check_adapter`.
+        """
+        if self.virtual_tokens:
+            problem = "virtual tokens are for text models"
+            raise InputError(problem, field="adapter", got=type(adapter).__name__, fix="use another method")
+        super().check_adapter(adapter)
 
     def setup(self, stage: str) -> None:
         """Start a stage anew: weights and images may have changed since the last one."""

@@ -1,0 +1,110 @@
+"""Read the option ``adapter``: a peft method, or the folder of an adapter to go on from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import peft
+from jsonargparse import ArgumentParser
+from peft import PeftConfig, PeftModel, PeftType, load_peft_weights, set_peft_model_state_dict
+
+from ftkit.errors import InputError
+from ftkit.hub import ADAPTER_FILE
+from ftkit.models.peft_internals import runs_by_layer
+
+Adapter: TypeAlias = PeftConfig | str
+
+_OF_SEVERAL_TASKS = (PeftType.CPT, PeftType.MULTITASK_PROMPT_TUNING)  # their examples say which task they are of
+_WITH_A_LOSS = ("kasa_config", "monteclora_config")  # peft leaves it to the training
+_STARTS = ("eva", "corda", "lora_ga", "loftq", "pissa_niter")  # need examples, a quantization, or draw anew when loaded
+
+
+def read_adapter(given: Adapter | Mapping[str, Any] | None) -> PeftConfig | None:
+    """Return the peft method that the option ``adapter`` means; None for none.
+
+    Args:
+        given: A method, the folder of an adapter that peft or ftkit has saved, or what :func:`adapter_to_dict` made.
+
+    Raises:
+        InputError: The folder holds no adapter, or one that cannot be trained further; or ftkit cannot train by the
+            method as peft means it.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str):
+        given = _in_folder(Path(given))
+    elif isinstance(given, Mapping):
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument("--adapter", type=PeftConfig)
+        given = parser.instantiate(parser.parse_object({"adapter": dict(given)})).adapter
+    _refuse_unsupported(given)
+    return given
+
+
+def changes_base(adapter: PeftConfig) -> bool:
+    """Return whether a model whose adapter is switched off is another than the base: biases or residual weights.
+
+    Example:
+        >>> from peft import LoraConfig
+        >>> changes_base(LoraConfig()), changes_base(LoraConfig(init_lora_weights="pissa"))
+        (False, True)
+    """
+    start, bias = getattr(adapter, "init_lora_weights", True), getattr(adapter, "bias", "none")
+    return start in ("pissa", "olora") or bias != "none" or adapter.peft_type == PeftType.OSF
+
+
+def adapter_to_dict(adapter: PeftConfig | None) -> dict[str, Any] | None:
+    """Return a method as plain values, in the form of a config file."""
+    if adapter is None:
+        return None
+    kind = type(adapter)
+    options = json.loads(json.dumps(adapter.to_dict(), default=sorted))  # sets
+    place = "peft" if hasattr(peft, kind.__name__) else kind.__module__
+    return {"class_path": f"{place}.{kind.__name__}", "init_args": options}
+
+
+def load_weights(model: PeftModel, folder: str) -> None:
+    """Put the weights of a saved adapter on a model with an adapter like it.
+
+    Raises:
+        InputError: They are of another shape, or of other layers.
+    """
+    try:
+        found = set_peft_model_state_dict(model, load_peft_weights(folder, device=str(model.device)))
+        unexpected = found.unexpected_keys
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InputError(f"does not fit the model: {str(error).partition(chr(10))[0]}", file=folder) from error
+    if unexpected:
+        raise InputError(f"has weights of layers that are not there: {unexpected[0]}", file=folder)
+
+
+def _in_folder(folder: Path) -> PeftConfig:
+    if not (folder / ADAPTER_FILE).is_file():
+        fix = "name a folder that ftkit push or peft wrote, or a class such as peft.LoraConfig"
+        raise InputError(f"holds no {ADAPTER_FILE}", file=folder, field="adapter", fix=fix)
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"cannot be read: {error}", file=folder / ADAPTER_FILE, field="adapter") from error
+    if config.is_prompt_learning:
+        raise InputError("peft saves virtual tokens to use, not to train further", file=folder, field="adapter")
+    config.inference_mode = False
+    return config
+
+
+def _refuse_unsupported(adapter: PeftConfig) -> None:
+    got = type(adapter).__name__
+    if adapter.peft_type in _OF_SEVERAL_TASKS or not runs_by_layer(adapter):
+        problem = "the method needs more than a text: a task of each example, or a forward pass of its own"
+        raise InputError(problem, field="adapter", got=got)
+    for name in _WITH_A_LOSS:
+        if getattr(adapter, name, None) is not None:
+            raise InputError("its own term of the loss is not added by ftkit", field=f"adapter.{name}", got=got)
+    start = getattr(adapter, "init_lora_weights", None)
+    if isinstance(start, str) and start.startswith(_STARTS):
+        fix = "use true, gaussian, orthogonal, pissa or olora"
+        problem = "starts from examples or from a quantization, or differs each time it is loaded"
+        raise InputError(problem, field="adapter.init_lora_weights", got=start, fix=fix)

@@ -1,0 +1,204 @@
+"""Every peft method in a generative module is what plain peft makes of it: start, gradients, count, saved folder."""
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import peft
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from peft import PeftConfig, PeftModel, get_peft_model
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ftkit.errors import InputError
+from ftkit.examples.padding import prompt_batch, supervised_batch
+from ftkit.models.base_model import hidden_states_and_head
+from ftkit.models.generation import UNFINISHED
+from ftkit.training import generative
+from ftkit.training.checkpoint import trainable_parameters
+from ftkit.training.generative import GenerativeModule
+from peft_methods import METHODS, PROMPTS, STEPS, UNCHANGED
+
+INPUTS = supervised_batch([([1, 2, 3], [4, 5]), ([6, 7], [8, 9, 10, 11]), ([3, 4], [5])], pad_id=0)
+
+
+@pytest.fixture(scope="module")
+def folder(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Llama with an output head."""
+    folder = tmp_path_factory.mktemp("language-model")
+    torch.manual_seed(1)
+    AutoModelForCausalLM.from_pretrained(llama_folder).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(llama_folder).save_pretrained(folder)
+    return folder
+
+
+class Tuned(GenerativeModule):
+    auto_class = AutoModelForCausalLM
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"seed": 3, "dtype": "float32", "max_new_tokens": 4, "optimizer": adam, **options})
+
+
+def adam(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=1e-2)
+
+
+def built(folder: Path, **options: Any) -> Tuned:
+    module = Tuned(base_model=str(folder), **options)
+    module.configure_model()
+    return module
+
+
+def fit(folder: Path, module: Tuned, ckpt_path: Path | None = None, **options: Any) -> L.Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    given = {"max_steps": STEPS, "enable_model_summary": False, "default_root_dir": folder, **quiet, **options}
+    trainer = L.Trainer(accelerator="cpu", **given)
+    trainer.fit(module, DataLoader([{"inputs": INPUTS}] * STEPS, batch_size=None), ckpt_path=ckpt_path)
+    return trainer
+
+
+def plain(folder: Path, adapter: PeftConfig) -> PeftModel:
+    """What peft makes by hand of the same base and seed."""
+    config = copy.deepcopy(adapter)
+    config.task_type = peft.TaskType.CAUSAL_LM
+    torch.manual_seed(3)
+    return get_peft_model(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), config).train()
+
+
+def logits(net: Any) -> Tensor:
+    with torch.no_grad():
+        found = net(input_ids=INPUTS["input_ids"], attention_mask=INPUTS["attention_mask"]).logits
+    return found[:, -INPUTS["input_ids"].shape[1] :]
+
+
+def train(net: PeftModel) -> None:
+    """Train as peft's documentation does; the loss is a mean over tokens, as transformers computes it."""
+    optimizer = adam([parameter for parameter in net.parameters() if parameter.requires_grad])
+    for step in range(1, STEPS + 1):
+        net(**INPUTS).loss.backward()
+        optimizer.step()
+        if hasattr(net.base_model, "update_and_allocate"):
+            net.base_model.update_and_allocate(step)
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("method", UNCHANGED)
+def test_a_method_starts_as_the_base(method: str, folder: Path) -> None:
+    adapted, base = built(folder, adapter=METHODS[method]).eval(), built(folder).eval()
+    torch.testing.assert_close(logits(adapted.net), logits(base.net), atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        losses = [module.log_probs(INPUTS).log_probs.mean() for module in (adapted, base)]
+    torch.testing.assert_close(*losses, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated")  # by peft's own forward
+@pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated")  # by peft's own forward
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_trains_as_in_plain_peft_and_its_folder_loads_there(method: str, folder: Path, tmp_path: Path) -> None:
+    """In double precision, so that rounding decides no step of Adam's."""
+    module, by_hand = built(folder, adapter=METHODS[method]).double(), plain(folder, METHODS[method]).double()
+    trained = sum(value.numel() for value in trainable_parameters(module).values())
+    assert trained == by_hand.get_nb_trainable_parameters()[0]
+    before = logits(module.eval().net)
+    fit(tmp_path, module.train())
+    train(by_hand)
+    after = logits(module.eval().net)
+    assert (after - before).abs().max() > 1e-4
+    torch.testing.assert_close(after, logits(by_hand.eval()), atol=1e-6, rtol=0)
+    module.export(tmp_path / "adapter")
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    loaded = PeftModel.from_pretrained(base, tmp_path / "adapter").eval().double()
+    torch.testing.assert_close(logits(loaded), after, atol=1e-5, rtol=1e-5)
+
+
+def test_adalora_resumes_with_what_it_knew_of_its_ranks(folder: Path, tmp_path: Path) -> None:
+    whole, resumed = (built(folder, adapter=METHODS["adalora"]) for _ in range(2))
+    keep = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=2)
+    fit(tmp_path, whole, enable_checkpointing=True, callbacks=[keep])
+    fit(tmp_path, resumed, ckpt_path=tmp_path / "step=2.ckpt")
+    assert whole.net.active_peft_config.rank_pattern == resumed.net.active_peft_config.rank_pattern is not None
+    torch.testing.assert_close(logits(resumed.eval().net), logits(whole.eval().net), atol=1e-6, rtol=0)
+
+
+def test_adalora_is_planned_for_the_steps_there_are(folder: Path, tmp_path: Path) -> None:
+    module = Tuned(base_model=str(folder), adapter=peft.AdaLoraConfig(total_step=9))
+    with pytest.raises(InputError, match=r"adapter.total_step: is not .* \(got 9\); fix: use 4"):
+        fit(tmp_path, module)
+
+
+def test_training_goes_on_from_a_folder_and_a_checkpoint_does_without_it(folder: Path, tmp_path: Path) -> None:
+    first = built(folder, adapter=METHODS["dora"])
+    fit(tmp_path, first)
+    first.export(tmp_path / "adapter")
+    second = built(folder, adapter=str(tmp_path / "adapter"), seed=8)
+    assert trainable_parameters(second).keys() == trainable_parameters(first).keys()
+    torch.testing.assert_close(logits(second.eval().net), logits(first.eval().net), atol=1e-6, rtol=0)
+    fit(tmp_path, second.train()).save_checkpoint(tmp_path / "a.ckpt")
+    shutil.rmtree(tmp_path / "adapter")
+    loaded = Tuned.load(tmp_path / "a.ckpt")
+    assert torch.equal(logits(loaded.net), logits(second.eval().net))
+    assert not torch.equal(logits(loaded.net), logits(first.net))
+
+
+@pytest.mark.parametrize("method", ["dora", "pissa", "adalora", "ia3", "oft", "vera", "saved_norm"])
+def test_merged_is_adapted(method: str, folder: Path, tmp_path: Path) -> None:
+    module = built(folder, adapter=METHODS[method])
+    fit(tmp_path, module)
+    module.export(tmp_path / "merged", merge=True)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    torch.testing.assert_close(logits(merged.eval()), logits(module.eval().net), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("method", PROMPTS)
+def test_answers_behind_virtual_tokens_are_greedy_by_hand(method: str, folder: Path, tmp_path: Path) -> None:
+    module = built(folder, adapter=METHODS[method])
+    fit(tmp_path, module)
+    hidden_states, head = hidden_states_and_head(module.eval().net)
+    prompts, expected = [[1, 2, 3, 4, 5], [6, 7]], []
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        for _ in range(4):
+            with torch.no_grad():
+                ids = torch.cat((ids, head(hidden_states(input_ids=ids))[:, -1:].argmax(-1)), dim=1)
+        expected.append(module.tokenizer.decode(ids[0, len(prompt) :], skip_special_tokens=True).strip())
+    found = module.generate(prompt_batch(prompts, pad_id=0)).texts
+    assert [text.removesuffix(UNFINISHED) for text in found] == expected
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "no layer": (peft.LoraConfig(target_modules=["nowhere"]), "peft refuses it for this model: Target modules"),
+    "no part": (peft.LoraConfig(modules_to_save=["nowhere"]), "modules_to_save: names no part of the model"),
+    "sizes": (peft.RoadConfig(), "must be divisible by group_size"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_peft_cannot_do_is_refused_before_weights_are_loaded(
+    case: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter, message = REFUSED[case]
+    monkeypatch.setattr(generative, "load_base", lambda *_: pytest.fail("the weights were loaded"))
+    with pytest.raises(InputError, match=message):
+        built(folder, adapter=adapter)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"adapter": peft.LoraConfig(init_lora_weights="eva")}, "starts from examples or from a quantization"),
+        ({"adapter": peft.LoraConfig(init_lora_weights="pissa_niter_4")}, "differs each time it is loaded"),
+        ({"adapter": peft.PolyConfig()}, "the method needs more than a text"),
+        ({"adapter": peft.LoraConfig(kasa_config=peft.KasaConfig())}, "its own term of the loss"),
+        ({"adapter": "nowhere"}, "nowhere: adapter: holds no adapter_config.json"),
+        ({"adapter": METHODS["prefix"], "gradient_checkpointing": True}, "a prefix is cached keys and values"),
+        ({"quantization": "nf4"}, "quantized weights cannot be trained; fix: use an adapter"),
+    ],
+)
+def test_what_ftkit_does_not_do_is_refused_at_once(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Tuned(base_model="demo", **options)
