@@ -62,7 +62,9 @@ def merged(configs: list[Path]) -> dict[str, Any]:
         for name in other:  # another class does not take over the options of the one before
             options = name.removesuffix("class_path") + "init_args"
             together = {key: value for key, value in together.items() if not key.startswith(options)}
-        together |= written
+        replaced = [key for key in together if any(f"{one}.".startswith(f"{key}.") for one in written)]
+        replaced += [key for key in together if any(key.startswith(f"{one}.") for one in written)]
+        together = {key: value for key, value in together.items() if key not in replaced} | written
     return together
 
 

@@ -85,6 +85,7 @@ COMMANDS: Commands = {
             "ftkit.commands.ablation:ablation_table", "print the table of results beside published figures"
         ),
         "add": Command("ftkit.commands.ablation:ablation_add", "add a run that was made elsewhere to the table"),
+        "import": Command("ftkit.commands.ablation:ablation_import", "make an ablation of peft's method comparison"),
         "report": Command("ftkit.commands.ablation:ablation_report", "write the report: HTML, Markdown, CSV and plots"),
     },
 }

@@ -77,6 +77,7 @@ CODES = {
     "init": 0, "completion": 0, "doctor": 0, "data audit": 0, "data show": 0,
     "images prepare": 0, "model show": 0, "fit": 0, "validate": 0, "test": 0, "predict": 0,
     "evaluate": 0, "verdict": 2, "ablation run": 4, "ablation status": 0, "ablation table": 0, "ablation add": 0,
+    "ablation import": 0,
     "ablation report": 0, "push": 0,
     "serve": 143, "error": 2, "error, debug": 2, "wandb fit": 0, "wandb test": 0,
     "push, no network": 3, "hub model": 3,
@@ -111,6 +112,9 @@ def commands(config: Path, weights: Path, out: Path) -> dict[str, list[str]]:
     tuned = {"class_path": "ftkit.CausalLMSFT", "init_args": {"base_model": "demo"}}
     answers.write_text(yaml.safe_dump({"model": tuned, "data": sums}))
     pictures.mkdir()
+    comparison = out.with_name("comparison")
+    (comparison / "experiments" / "ia3" / "default").mkdir(parents=True)
+    (comparison / "experiments" / "ia3" / "default" / "adapter_config.json").write_text('{"peft_type": "IA3"}')
     Image.new("RGB", (4, 3)).save(pictures / "black.png")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -139,6 +143,7 @@ def commands(config: Path, weights: Path, out: Path) -> dict[str, list[str]]:
         "ablation status": ["ablation", "status", swept],
         "ablation table": ["ablation", "table", swept],
         "ablation add": ["ablation", "add", swept, "20_added", predictions],
+        "ablation import": ["ablation", "import", str(comparison), str(out / "imported")],
         "ablation report": ["ablation", "report", swept],
         "push": ["push", run, "me/spam", "--dry_run", str(out / "repository")],
         "serve": ["serve", run, "--port", str(port)],

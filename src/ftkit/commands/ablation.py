@@ -146,6 +146,18 @@ def ablation_add(
     return f"{add_external_run(directory, row, predictions, costs, seed, question)}\n"
 
 
+def ablation_import(folder: Path, out: Path) -> str:
+    """Make an ablation folder of peft's method comparison: a row of each experiment, its results as published figures.
+
+    Args:
+        folder: A task of peft's method_comparison, with experiments and results.
+        out: The new ablation folder.
+    """
+    from ftkit.ablation.peft_experiments import import_experiments
+
+    return f"{import_experiments(folder, out)}\n"
+
+
 def parse_seeds(text: str) -> list[int]:
     """Read seeds such as ``"123,124"``.
 
