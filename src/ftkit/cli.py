@@ -56,6 +56,7 @@ Commands = Mapping[str, "Command | Commands"]
 COMMANDS: Commands = {
     "init": Command("ftkit.commands.init:init", "write an ablation to start from, which runs offline"),
     "doctor": Command("ftkit.commands.doctor:doctor", "check a training on one batch before starting it"),
+    "plan": Command("ftkit.commands.plan:plan_command", "plan minutes, memory and price of trainings on a device"),
     "evaluate": Command("ftkit.commands.evaluate:evaluate_command", "report on prediction files"),
     "verdict": Command("ftkit.commands.verdict:verdict_command", "say whether A is better than B", "sides"),
     "images": {

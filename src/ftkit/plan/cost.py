@@ -1,14 +1,17 @@
-"""Count what a computation costs from the shapes of its tensors: operations, bytes moved, memory held."""
+"""Count what a computation costs from the shapes of its tensors: operations, bytes moved, memory held.
+
+No other file relies on what is internal to PyTorch: how operators are dispatched and named, and fake tensors.
+"""
 
 from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -41,20 +44,10 @@ class Operator(NamedTuple):
     size: float
 
 
-Work = Counter[Operator]  # how often each operator runs
+Work = Counter[Operator]  # how often each operator runs; a part of a time between two shapes that were traced
 
 
-def repeated(work: Work, times: int) -> Work:
-    """Return the work of doing something several times.
-
-    Example:
-        >>> repeated(Work([Operator("float32", 8, 4)]), 3).total()
-        3
-    """
-    return Work({one: count * times for one, count in work.items()})
-
-
-class Costs(TorchDispatchMode):
+class OperatorCosts(TorchDispatchMode):
     """Count the operators that run, and the memory of the tensors that they make.
 
     Within ``FakeTensorMode`` nothing is computed.
@@ -65,7 +58,7 @@ class Costs(TorchDispatchMode):
         peak: The most of them at a time.
 
     Example:
-        >>> with Costs() as costs:
+        >>> with OperatorCosts() as costs:
         ...     product = torch.ones(2, 3) @ torch.ones(3, 4)
         >>> sum(one.operations for one in costs.work), costs.held
         (48, 32)
@@ -83,20 +76,20 @@ class Costs(TorchDispatchMode):
         for tensor in given:  # made before
             self._storages.setdefault(tensor.untyped_storage(), 0)
         result = function(*args, **kwargs)
-        made = [one for one in _tensors(result) if self._is_new(one)]
-        if not (function.is_view or function.overloadpacket in _NOTHING):
+        made = _tensors(result)
+        for one in made:
+            self._hold(one)
+        if not (function.is_view or function.namespace == "prim" or function.overloadpacket in _NOTHING):
             self.work[_operator(function, args, kwargs, result, given, made)] += 1
         return result
 
-    def _is_new(self, tensor: Tensor) -> bool:
+    def _hold(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if storage in self._storages:
-            return False
-        self._storages[storage] = size = storage.nbytes()
-        self.held += size
-        self.peak = max(self.peak, self.held)
-        weakref.finalize(storage, self._free, size)
-        return True
+        if storage not in self._storages:
+            self._storages[storage] = size = storage.nbytes()
+            self.held += size
+            self.peak = max(self.peak, self.held)
+            weakref.finalize(storage, self._free, size)
 
     def _free(self, size: int) -> None:
         self.held -= size
@@ -107,16 +100,9 @@ def _operator(function: Any, args: Any, kwargs: Any, result: Any, given: list[Te
     operations = formula(*args, **kwargs, out_val=result) if formula else 0
     if function.overloadpacket in _PICKS:
         given = made
-    written = (kwargs.get(one.name, value) for one, value in _written(function, args))
-    size = sum(map(_size, [*given, *made, *_tensors(list(written))]))
+    size = sum(map(_size, [*given, *made]))
     dtype = str((given or made)[0].dtype).removeprefix("torch.") if operations else ""
     return Operator(dtype, operations, size)
-
-
-def _written(function: Any, args: Any) -> Iterable[tuple[Any, Any]]:
-    """Return the arguments that an operator changes in place."""
-    named = zip(function._schema.arguments, [*args, *[None] * len(function._schema.arguments)], strict=False)
-    return [(one, value) for one, value in named if one.alias_info is not None and one.alias_info.is_write]
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -1,0 +1,143 @@
+"""Hold what the steps of a training cost, and add them up to minutes and memory on a device."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
+from typing import NamedTuple
+
+from ftkit.plan.cost import Operator, Work
+from ftkit.plan.device import Device
+
+_ANCHORS = 3  # widths that are traced; what lies between two of them costs a mean of both
+
+
+class Step(NamedTuple):
+    """What one forward pass costs, or a forward and a backward pass.
+
+    Args:
+        work: Its operators.
+        peak: The most bytes that it holds at a time, besides the weights.
+    """
+
+    work: Work
+    peak: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by part at the peak of a training.
+
+    Args:
+        weights: Parameters and buffers.
+        gradients: Of all trainable parameters.
+        optimizer: The optimizer's state.
+        activations: Everything else that a step holds: what the backward pass needs, and what is made on the way.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """Return the bytes of all parts."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+@dataclass
+class Costs:
+    """What a training costs on any device.
+
+    Args:
+        trainable: Number of trainable parameters.
+        frozen: Number of frozen parameters.
+        memory: Its peak.
+        steps: How often each step is taken, in training and evaluation.
+        updates: How often the optimizer steps.
+        update: What one of its steps costs.
+        shared: What is computed once for all runs that name the same, by name: cached outputs of frozen layers.
+        batch: Examples in a batch.
+    """
+
+    trainable: int
+    frozen: int
+    memory: Memory
+    steps: list[tuple[float, Step]]
+    updates: int
+    update: Work
+    shared: dict[str, list[tuple[float, Step]]] = field(default_factory=dict)
+    batch: int = 1
+
+    def seconds(self, device: Device) -> float:
+        """Return the time of the training and its evaluations, without what is shared."""
+        return self.updates * device.seconds(self.update) + seconds(self.steps, device)
+
+    @property
+    def flops(self) -> float:
+        """Return the floating-point operations of all steps, those that are shared too."""
+        every = chain(self.steps, *self.shared.values())
+        return sum(times * sum(one.operations * n for one, n in step.work.items()) for times, step in every)
+
+    @property
+    def moved(self) -> float:
+        """Return the bytes read and written in all steps."""
+        return sum(times * sum(one.size * n for one, n in step.work.items()) for times, step in self.steps)
+
+    def largest_batch(self, device: Device) -> int:
+        """Return the largest number of examples in a batch that fits; 0 if not even one does."""
+        left = 1e9 * (device.memory_gb - device.reserved_gb) - (self.memory.total - self.memory.activations)
+        return max(0, int(left // (self.memory.activations / self.batch)))
+
+
+def seconds(steps: Iterable[tuple[float, Step]], device: Device) -> float:
+    """Return the time of steps, each taken so often."""
+    return sum(times * (device.seconds(step.work) + device.step_us / 1e6) for times, step in steps)
+
+
+def between(widths: Counter[tuple[int, int]], trace: Callable[[int, int], Step]) -> list[tuple[float, Step]]:
+    """Return the steps of batches of all widths, though few of them are traced.
+
+    Args:
+        widths: How many batches there are by examples and positions.
+        trace: Returns the cost of a step by examples and positions.
+
+    Example:
+        >>> found = between(Counter({(8, 10): 1, (8, 20): 3, (8, 30): 1}), lambda size, width: Step(Work(), width))
+        >>> [(times, step.peak) for times, step in found]
+        [(1.0, 10), (3.0, 20), (1.0, 30)]
+    """
+    steps = []
+    for size in sorted({size for size, _ in widths}):
+        known = sorted(width for one, width in widths if one == size)
+        last = len(known) - 1
+        anchors = sorted({known[last * place // (_ANCHORS - 1)] for place in range(_ANCHORS)})
+        times = {anchors[0]: float(widths[size, anchors[0]]), **dict.fromkeys(anchors[1:], 0.0)}
+        for low, high in pairwise(anchors):
+            for width in (one for one in known if low < one <= high):
+                share = (width - low) / (high - low)
+                times[high] += widths[size, width] * share
+                times[low] += widths[size, width] * (1 - share)
+        steps += [(count, trace(size, width)) for width, count in sorted(times.items())]
+    return steps
+
+
+def update_of(optimizer: str, parameters: Iterable[int], fused: bool) -> tuple[Work, int]:
+    """Return what a step of the optimizer costs, and the bytes of its state.
+
+    Adam and its kin read weight, gradient and two moments and write three of them, in one kernel or in a dozen passes.
+
+    Args:
+        optimizer: The name of its class.
+        parameters: Number of elements of each trainable tensor, float32.
+        fused: Whether one kernel does it.
+    """
+    sizes = list(parameters)
+    moments = 2 if "Adam" in optimizer else 1 if "Lion" in optimizer else 0
+    moved = 4 * (2 + moments + 1 + moments) * (1 if fused or not moments else 4)
+    kernels = 1 if fused else 12
+    state = 4 * moments * sum(sizes)
+    return Work({Operator("", 0, moved * sum(sizes) / kernels): kernels}), state

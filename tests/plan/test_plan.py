@@ -1,0 +1,113 @@
+"""Plans of rows: counted steps and memory, what is shared, and what is not planned."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml  # type: ignore[import-untyped]
+
+from ftkit.cli import main
+from ftkit.plan.cost import Operator, Work
+from ftkit.plan.device import Device, known
+from ftkit.plan.here import measured
+from ftkit.plan.steps import Step, between
+
+
+@pytest.fixture(scope="module")
+def study(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four rows of the tiny model: the last block, with another pooling, all of it, and a baseline."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "rows").mkdir()
+    base = yaml.safe_load(tiny_config.read_text())
+    (folder / "base.yaml").write_text(yaml.safe_dump(base))
+    rows: dict[str, Any] = {
+        "01_last": {}, "02_mean": {"init_args": {"pooling": "mean"}}, "03_all": {"init_args": {"trainable": "all"}},
+        "04_words": {"class_path": "ftkit.BaselineClassifier", "init_args": {}},
+    }  # fmt: skip
+    for name, model in rows.items():
+        (folder / "rows" / f"{name}.yaml").write_text(yaml.safe_dump({"model": model}))
+    return folder
+
+
+def plan(study: Path, capsys: pytest.CaptureFixture[str], *options: str) -> Any:
+    assert main(["plan", str(study), "--device", "t4", "--json", *options]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_rows_are_planned_and_a_baseline_is_not(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = plan(study, capsys, "--price", "2")
+    last, mean, every, words = found["rows"]
+    assert words == {"row": "04_words", "not_planned": "BaselineClassifier is no text classifier that is trained"}
+    assert every["frozen"] == 0
+    assert last["trainable"] + last["frozen"] == every["trainable"] == 48514
+    assert last["fits"]
+    assert last["largest_batch"] > 8
+    # The frozen blocks are run for the first row, and the second reads what it cached.
+    assert last["shared_minutes"] > 0 == mean["shared_minutes"] == every["shared_minutes"]
+    assert found["minutes"] == pytest.approx(sum(row["minutes"] for row in found["rows"][:3]))
+    assert found["price"] == pytest.approx(found["minutes"] / 60 * 2)
+    # Weight, gradient and two moments of four bytes.
+    assert every["gradients_gb"] == pytest.approx(4e-9 * 48514)
+    assert every["optimizer_gb"] == pytest.approx(8e-9 * 48514)
+    assert every["activations_gb"] > last["activations_gb"]
+
+
+def test_the_published_procedure_runs_every_block_in_every_step(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = plan(study, capsys, "--procedure", "published", "--rows", "1")["rows"][0]
+    ours = plan(study, capsys, "--rows", "1")["rows"][0]
+    assert theirs["tflops"] > 2 * ours["tflops"]
+    assert theirs["shared_minutes"] == 0
+
+
+def test_a_table_is_printed_and_wrong_devices_are_refused(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(study), "--device", "h100", "--rows", "4"]) == 0
+    assert "04_words                     not planned" in capsys.readouterr().out
+    assert main(["plan", str(study), "--device", "abacus"]) == 2
+    assert "device: no such device (got 'abacus'); fix: use here, a100," in capsys.readouterr().err
+    own = tmp_path / "own.yaml"
+    own.write_text("name: mine\nmemory_gb: much\n")
+    assert main(["plan", str(study), "--device", str(own)]) == 2
+    assert "memory_gb: is missing, or is not a figure of a device (got 'much')" in capsys.readouterr().err
+
+
+def test_every_known_device_names_its_sources() -> None:
+    assert len(known()) == 7
+    assert all(Device.load(name).sources for name in known())
+
+
+def test_an_operator_takes_as_long_as_its_products_or_its_memory() -> None:
+    device = Device("x", 1, 1, {"float32": 1.0}, 0.5, 0.5, 0, 0, 0, True, 0, [])
+    assert device.seconds(Work({Operator("float32", 1e12, 1): 2})) == pytest.approx(4)
+    assert device.seconds(Work({Operator("", 0, 1e9): 3})) == pytest.approx(6)
+    slow_host = Device("x", 1, 1, {"float32": 1.0}, 0.5, 0.5, 0, 5e6, 0, True, 0, [])
+    assert slow_host.seconds(Work({Operator("float32", 1e12, 1): 2})) == pytest.approx(10)
+
+
+def test_of_many_widths_three_are_traced() -> None:
+    seen = []
+
+    def trace(size: int, width: int) -> Step:
+        seen.append(width)
+        return Step(Work({Operator("", 0, 1): width}), 0)
+
+    widths = Counter({(1, width): 2 for width in range(4, 105)})
+    steps = between(widths, trace)
+    assert seen == [4, 54, 104]
+    assert sum(times for times, _ in steps) == pytest.approx(202)
+    assert sum(times * step.work.total() for times, step in steps) == pytest.approx(2 * sum(range(4, 105)))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="measures a CPU")
+def test_the_cpu_at_hand_is_measured() -> None:
+    here = measured()
+    assert 1e-3 < here.tflops["float32"] < 100
+    assert 0.1 < here.bandwidth_gb_s < 10_000
+    assert 0.1 < here.dispatch_us < 100_000
+    assert here.reserved_gb < here.memory_gb
