@@ -55,6 +55,14 @@ def test_rows_are_planned_and_a_baseline_is_not(study: Path, capsys: pytest.Capt
     assert every["activations_gb"] > last["activations_gb"]
 
 
+def test_adapters_are_planned(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lora = tmp_path / "lora.yaml"
+    lora.write_text(yaml.safe_dump({"model": {"init_args": {"trainable": "lora", "lora_rank": 2}}}))
+    row = plan(study, capsys, "--rows", "2", "--overlay", str(lora))["rows"][0]
+    # Of each block four layers of width 32, one up and one down, and the head, which is trained besides.
+    assert row["trainable"] == 2 * (3 * (4 * 64 + 2 * 160) + 34) + 66
+
+
 def test_the_published_procedure_runs_every_block_in_every_step(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ def plan_classifier(model: TextClassifier, data: Any, trainer: Any) -> Costs:
     if model.steps_join:
         data.join_steps(trainer)
     mode, epochs = FakeTensorMode(allow_non_fake_inputs=True), trainer.max_epochs
-    with mode:
+    with mode, _unmoved():
         net = model.build_network()
     depth, pooled = frozen_depth(net)
     alone = reads_padding(net.pooling, net.causal_mask, net.mask_padding) and not data.encoding.pad_to_max
@@ -57,6 +57,17 @@ def plan_classifier(model: TextClassifier, data: Any, trainer: Any) -> Costs:
     total = sum(one.numel() for one in net.parameters())
     updates = epochs * -(-train.total() // trainer.accumulate_grad_batches)
     return Costs(trainable, total - trainable, memory, steps, updates, update, shared, max(train)[0])
+
+
+@contextmanager
+def _unmoved() -> Iterator[None]:
+    """Leave modules where they are: peft moves each adapter, which swaps tensors, and fake ones cannot be swapped."""
+    to = nn.Module.to
+    setattr(nn.Module, "to", lambda module, *args, **kwargs: module)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(nn.Module, "to", to)  # noqa: B010
 
 
 def frozen_depth(net: SequenceClassifier) -> tuple[int, bool]:
