@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Iterator
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -100,28 +100,33 @@ class BaselineClassifier(Baseline):
             fix = "give some, or leave search out"
             raise InputError("needs validation data to choose on, and there is none", field="search", fix=fix)
         known, best, tried = self._all(train), -1.0, []
-        held_out = self._all(val) if self.search else None
-        with TemporaryDirectory() as folder:  # for the features that several candidates share
-            self.pipeline.set_params(memory=folder if self.search else None)
-            for settings in self.candidates():
-                candidate, accuracy = self._fitted(settings, known, held_out)
-                tried.append({"settings": settings, "val_accuracy": accuracy})
-                if accuracy > best:
-                    best, chosen, fitted = accuracy, settings, candidate
-        self.pipeline = fitted.set_params(memory=None)
+        held_out = self._all(val) if self.search else ([], [])
+        made: dict[bytes, tuple[BaseEstimator, Any, Any]] = {}
+        for settings in self.candidates():
+            candidate, accuracy = self._fitted(settings, known, held_out, made)
+            tried.append({"settings": settings, "val_accuracy": accuracy})
+            if accuracy > best:
+                best, chosen, fitted = accuracy, settings, candidate
+        self.pipeline = fitted
         if self.search:
             self.found = {"settings": chosen, "val_accuracy": best, "tried": tried}
             rank_zero_info(f"Chosen on validation, of {len(tried)}: {chosen} (accuracy {best:.4g})")
 
-    def _fitted(self, settings: dict[str, Any], known: Any, held_out: Any) -> tuple[Pipeline, float]:
-        """Return a candidate that is fitted on train, and its accuracy on val."""
+    def _fitted(self, settings: dict[str, Any], known: Any, held_out: Any, made: dict) -> tuple[Pipeline, float]:
+        """Return a candidate that is fitted on train, and its accuracy on val; ``made`` keeps features for others."""
         candidate = clone(self.pipeline)
         try:
             candidate.set_params(**settings)
+            features, estimator = candidate["features"], candidate["estimator"]
             with warnings.catch_warnings():
                 warnings.simplefilter("once", ConvergenceWarning)
-                candidate.fit(*known)
-            return candidate, float(candidate.score(*held_out)) if held_out else 0.0
+                if (key := pickle.dumps(features)) not in made:
+                    of_train = features.fit_transform(*known)
+                    made[key] = features, of_train, features.transform(held_out[0]) if self.search else None
+                features, of_train, of_val = made[key]
+                estimator.fit(of_train, known[1])
+            accuracy = float(estimator.score(of_val, held_out[1])) if self.search else 0.0
+            return Pipeline([("features", features), ("estimator", estimator)]), accuracy
         except (ValueError, TypeError) as error:
             said = f"scikit-learn refuses it: {str(error).partition(chr(10))[0]}"
             got = settings or type(self.pipeline["estimator"]).__name__
