@@ -37,7 +37,8 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     """Return the settings in which two identities or configs differ.
 
-    Where another base model was chosen, its contents are left out: the configuration says so.
+    Where another base model was chosen, its contents are left out: the configuration says so. Where another class was
+    chosen, so are the options that only the old one has, and those of the new one that are empty or false.
 
     Returns:
         By dotted name, ``old -> new`` in words, sorted by name.
@@ -45,15 +46,31 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     Example:
         >>> changes({"model": {"pooling": "last"}}, {"model": {"pooling": "first"}, "seed": 1})
         {'model.pooling': "'last' -> 'first'", 'seed': 'absent -> 1'}
+        >>> changes({"class_path": "A", "rank": 8}, {"class_path": "B", "tokens": 4, "bias": False})
+        {'class_path': "'A' -> 'B'", 'tokens': 'absent -> 4'}
     """
     if _base_options(old) != _base_options(new):
         old, new = ({name: value for name, value in one.items() if name != "base"} for one in (old, new))
     before, after = flatten(old), flatten(new)
-    return {
-        name: f"{_word(before.get(name, _ABSENT))} -> {_word(after.get(name, _ABSENT))}"
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name, _ABSENT) != after.get(name, _ABSENT)
+    pairs = {
+        name: (before.get(name, _ABSENT), after.get(name, _ABSENT)) for name in sorted(before.keys() | after.keys())
     }
+    different = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    classes = tuple(name.removesuffix("class_path") for name in different if _last(name) == "class_path")
+    return {
+        name: f"{_word(first)} -> {_word(second)}"
+        for name, (first, second) in different.items()
+        if _last(name) == "class_path" or not name.startswith(classes) or not _of_its_class(first, second)
+    }
+
+
+def _of_its_class(old: Any, new: Any) -> bool:
+    """Return whether an option's values say no more than that its class is another."""
+    return new is _ABSENT or (old is _ABSENT and not new)
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _base_options(identity: Mapping[str, Any]) -> dict[str, Any]:
