@@ -63,6 +63,12 @@ def test_adapters_are_planned(study: Path, tmp_path: Path, capsys: pytest.Captur
     assert row["trainable"] == 2 * (3 * (4 * 64 + 2 * 160) + 34) + 66
 
 
+def test_lora_of_the_published_table_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    ch06 = Path(__file__).parents[2] / "configs/ch06"
+    row = plan(ch06, capsys, "--overlay", str(ch06 / "demo.yaml"), "--rows", "11")["rows"][0]
+    assert row["trainable"] == 74914  # as the demo's own run says
+
+
 def test_the_published_procedure_runs_every_block_in_every_step(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -235,6 +235,6 @@ def _without_dropout(module: nn.Module) -> nn.Module:
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     outputs, inputs = weight.shape
-    linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
-    linear.load_state_dict({"weight": weight.contiguous(), "bias": bias})
+    linear = nn.Linear(inputs, outputs, device="meta")
+    linear.load_state_dict({"weight": weight.contiguous(), "bias": bias.clone()}, assign=True)
     return linear

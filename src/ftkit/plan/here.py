@@ -33,11 +33,12 @@ def measured() -> Device:
     if torch.cuda.is_available():
         fix = "name the device, or a file like those of the known ones"
         raise InputError("only a CPU is measured", field="device", got="here", fix=fix)
+    threads = torch.get_num_threads()
     tflops = {name: _products(getattr(torch, name)) for name in ("float32", "bfloat16")}
     dispatch = _dispatch()
     reset_peak_memory()
     return Device(
-        name=f"this CPU, {torch.get_num_threads()} threads",
+        name=f"this CPU, {threads} thread{'s' * (threads > 1)}",
         memory_gb=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9,
         bandwidth_gb_s=_bandwidth(),
         tflops=tflops,
