@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ftkit.errors import InputError
 from ftkit.examples.padding import prompt_batch, supervised_batch
@@ -143,6 +143,24 @@ def test_training_goes_on_from_a_folder_and_a_checkpoint_does_without_it(folder:
     loaded = Tuned.load(tmp_path / "a.ckpt")
     assert torch.equal(logits(loaded.net), logits(second.eval().net))
     assert not torch.equal(logits(loaded.net), logits(first.net))
+
+
+def test_an_adapter_of_fewer_layers_is_not_taken_for_one_of_all(folder: Path, tmp_path: Path) -> None:
+    config = AutoConfig.from_pretrained(folder)
+    config.num_hidden_layers = 2
+    shallow = get_peft_model(AutoModelForCausalLM.from_config(config), peft.LoraConfig(r=4, task_type="CAUSAL_LM"))
+    shallow.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"lacks weights of layers that are adapted: .*layers\.2"):
+        built(folder, adapter=str(tmp_path))
+
+
+def test_ranks_that_were_cut_are_not_trained_further(folder: Path, tmp_path: Path) -> None:
+    """A checkpoint of such a training would have ranks that its method, as it was read, has not."""
+    module = built(folder, adapter=METHODS["adalora"])
+    fit(tmp_path, module)
+    module.export(tmp_path / "adapter")
+    with pytest.raises(InputError, match="adapter: peft saves AdaLoRA's ranks cut"):
+        built(folder, adapter=str(tmp_path / "adapter"))
 
 
 @pytest.mark.parametrize("method", ["dora", "pissa", "adalora", "ia3", "oft", "vera", "saved_norm"])

@@ -404,6 +404,12 @@ def test_an_adapter_without_which_the_base_is_another_is_refused(folder: Any, op
         module(folder("smolvlm"), adapter=LoraConfig(**options)).configure_model()
 
 
+def test_an_adapter_to_go_on_from_is_refused_since_no_reference_has_it(folder: Any, tmp_path: Path) -> None:
+    LoraConfig(r=2).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="adapter: the reference would be the base without this adapter"):
+        module(folder("smolvlm"), adapter=str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("options", "field"),
     [

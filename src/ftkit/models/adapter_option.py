@@ -70,15 +70,19 @@ def load_weights(model: PeftModel, folder: str) -> None:
     """Put the weights of a saved adapter on a model with an adapter like it.
 
     Raises:
-        InputError: They are of another shape, or of other layers.
+        InputError: They are of another shape, or of other layers, or not of all.
     """
     try:
         found = set_peft_model_state_dict(model, load_peft_weights(folder, device=str(model.device)))
-        unexpected = found.unexpected_keys
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise InputError(f"does not fit the model: {str(error).partition(chr(10))[0]}", file=folder) from error
-    if unexpected:
+    if unexpected := found.unexpected_keys:
         raise InputError(f"has weights of layers that are not there: {unexpected[0]}", file=folder)
+    missing, named = set(found.missing_keys), list(model.named_parameters(remove_duplicate=False))
+    loaded = {id(parameter) for name, parameter in named if name not in missing}  # one that layers share, once
+    lacking = [name for name, parameter in named if parameter.requires_grad and id(parameter) not in loaded]
+    if lacking:  # of a deeper model, say
+        raise InputError(f"lacks weights of layers that are adapted: {lacking[0]}", file=folder)
 
 
 def _in_folder(folder: Path) -> PeftConfig:
@@ -91,6 +95,8 @@ def _in_folder(folder: Path) -> PeftConfig:
         raise InputError(f"cannot be read: {error}", file=folder / ADAPTER_FILE, field="adapter") from error
     if config.is_prompt_learning:
         raise InputError("peft saves virtual tokens to use, not to train further", file=folder, field="adapter")
+    if config.peft_type == PeftType.ADALORA and config.rank_pattern:
+        raise InputError("peft saves AdaLoRA's ranks cut, to use, not to train further", file=folder, field="adapter")
     config.inference_mode = False
     return config
 

@@ -72,6 +72,9 @@ class VLMDPO(VLMModule):
             raise InputError("must be a probability below 0.5", field="label_smoothing", got=label_smoothing)
         if label_smoothing and loss != "sigmoid":
             raise InputError("applies to the sigmoid loss only", field="label_smoothing", got=label_smoothing)
+        if self._adapter_folder is not None:
+            problem, fix = "the reference would be the base without this adapter", "merge it into base_model"
+            raise InputError(problem, field="adapter", got=self._adapter_folder, fix=fix)
 
     @property
     def reference_net(self) -> Any:
