@@ -44,11 +44,14 @@ def sums(size: int = 40) -> ArithmeticDataModule:
     return ArithmeticDataModule(train_size=size, val_size=0, test_size=4, batch_size=4, seed=1)
 
 
-def trained(folder: Path, callback: Forgetting, epochs: int = 0, **options: Any) -> dict[str, float]:
+def trained(
+    folder: Path, callback: Forgetting, epochs: int = 0, precision: Any = None, **options: Any
+) -> dict[str, float]:
     """The figures that ``test`` logs, after so many epochs."""
     adam = {"optimizer": lambda parameters: torch.optim.AdamW(parameters, lr=1e-2)}
     module = CausalLMSFT(seed=1, max_new_tokens=2, **{"dtype": "float32", **adam, **options})
-    trainer = L.Trainer(default_root_dir=folder, max_epochs=epochs, callbacks=[callback, RunRecorder()], **QUIET)
+    given: dict[str, Any] = {"callbacks": [callback, RunRecorder()], "precision": precision, **QUIET}
+    trainer = L.Trainer(default_root_dir=folder, max_epochs=epochs, **given)
     if epochs:
         trainer.fit(module, datamodule=sums())
     return trainer.test(module, datamodule=sums(), verbose=False)[0]
@@ -102,10 +105,18 @@ def test_training_on_something_else_forgets_and_the_result_tells(learned: tuple[
     assert kept["test/retained_forgetting"] == logged["test/retained_forgetting"]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_untrained_adapter_forgets_exactly_nothing(dtype: str, retained: Path, tmp_path: Path) -> None:
-    lora = LoraConfig(target_modules=["c_attn", "c_fc"])
-    logged = trained(tmp_path, Forgetting(retained, max_length=SIZE), dtype=dtype, adapter=lora)
+LORA = LoraConfig(target_modules=["c_attn", "c_fc"])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "adapter", "precision"),
+    [("float32", LORA, None), ("bfloat16", LORA, None), ("float32", None, "bf16-true")],
+)
+def test_an_untrained_model_forgets_exactly_nothing(
+    dtype: str, adapter: LoraConfig | None, precision: Any, retained: Path, tmp_path: Path
+) -> None:
+    callback = Forgetting(retained, max_length=SIZE)
+    logged = trained(tmp_path, callback, precision=precision, dtype=dtype, adapter=adapter)
     assert logged["test/retained_forgetting"] == 0.0
     _, before, after = read_losses(tmp_path / "losses-retained.tsv")
     assert np.array_equal(before, after)

@@ -94,7 +94,7 @@ class Forgetting(L.Callback):
         size = min(self.max_length, pl_module.context_length)
         windows = windows_of(self.texts, pl_module.processor, size, getattr(pl_module, "chat", None))
         with trainer.precision_plugin.forward_context():
-            before = self._before(pl_module, windows)
+            before = self._before(trainer, pl_module, windows)
             after, tokens = text_losses(pl_module.net, windows, len(self.texts), self.batch_size, pl_module.device)
         if not (total := int(tokens.sum())):
             raise InputError("no token can be scored: the texts are too short", field=f"trainer.callbacks.{self.name}")
@@ -109,12 +109,14 @@ class Forgetting(L.Callback):
         for name, value in self._means.items():
             pl_module.log(name, value)
 
-    def _before(self, module: GenerativeModule, windows: list[Window]) -> Tensor:
-        """Return the losses under the base model, cached or computed."""
+    def _before(self, trainer: L.Trainer, module: GenerativeModule, windows: list[Window]) -> Tensor:
+        """Return the losses under the base model in the run's precision, cached or computed."""
+        net = plain_model(module.net)
         made_of = {
             "output": "losses of held-out texts",
             "weights": module.fingerprint,
-            "config": settings_of(plain_model(module.net).config),
+            "config": settings_of(net.config),
+            "dtype": str(net.dtype),  # the trainer may have changed what the configuration says
             **numerics(module.device.type),
         }
         table = TensorTable(made_of)
@@ -122,7 +124,8 @@ class Forgetting(L.Callback):
         (kept,) = table.get([key])
         if kept is None:
             base = module.pretrained().eval()
-            base = base if module.quantization else base.to(module.device)
+            if not module.quantization:
+                base = trainer.precision_plugin.convert_module(base).to(module.device)
             kept, _ = text_losses(base, windows, len(self.texts), self.batch_size, module.device)
             table.add([key], kept[None])
         return kept
