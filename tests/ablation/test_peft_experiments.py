@@ -39,6 +39,10 @@ def comparison(tmp_path: Path) -> Path:
     full = {"optimizer_kwargs": {"lr": 1e-5}, "batch_size": 2, "seed": 0}
     write(experiments / "full-finetuning/llama-3.2-3B-lr_0.00001/training_params.json", full)
     write(experiments / "ia3/llama-3.2-3B-default/adapter_config.json", {"peft_type": "IA3", "fan_in_fan_out": False})
+    write(experiments / "ia3/llama-3.2-3B-default/training_params.json", {"optimizer_type": "AdamW", "eval_steps": 9})
+    lora_fa = {"optimizer_type": "lora-fa", "optimizer_kwargs": {"r": 32, "lora_alpha": 64, "lr": 1e-4}}
+    write(experiments / "lora/llama-3.2-3B-rank32-lorafa/adapter_config.json", {"peft_type": "LORA", "r": 32})
+    write(experiments / "lora/llama-3.2-3B-rank32-lorafa/training_params.json", lora_fa)
     metrics = [{"step": 250, "valid accuracy": 0.34}, {"step": 5000, "valid accuracy": 0.5}, {"test accuracy": 0.4822}]
     for name, status in (("adalora/llama-3.2-3B-rank32", "success"), ("ia3/llama-3.2-3B-default", "failed")):
         result = {"run_info": {"experiment_name": name}}
@@ -58,7 +62,8 @@ def test_experiments_become_rows_and_results_published_figures(comparison: Path,
     assert adalora == {"class_path": "peft.AdaLoraConfig", "init_args": options}
     assert (full, ia3) == (None, {"class_path": "peft.IA3Config"})
     changed = yaml.safe_load(ablation.rows[1].path.read_text())
-    assert changed["model"]["init_args"]["optimizer"] == {"init_args": {"lr": 1e-5}}
+    # What an experiment does not say of its optimizer is as in PyTorch: it does not inherit the others' weight decay.
+    assert changed["model"]["init_args"]["optimizer"] == {"init_args": {"lr": 1e-5, "weight_decay": 0.01}}
     assert changed["data"] == {"init_args": {"batch_size": 2}}
     base = read_config(tmp_path / "out" / "base.yaml")
     assert base["model"]["init_args"]["base_model"] == "meta-llama/Llama-3.2-3B"
@@ -69,6 +74,7 @@ def test_experiments_become_rows_and_results_published_figures(comparison: Path,
     assert "no interval" in ablation.published.source
     assert "3 rows and 1 published figures" in said
     assert "the installed peft has no such method (got 'BONE')" in said
+    assert "optimizer_type: the row would be trained otherwise (got 'lora-fa')" in said
 
 
 def test_what_is_no_comparison_is_refused(comparison: Path, tmp_path: Path) -> None:

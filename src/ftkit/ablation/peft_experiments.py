@@ -12,7 +12,9 @@ import io
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,10 @@ from ftkit.storage import make_folder
 
 _METHOD, _TRAINING, _DEFAULTS = "adapter_config.json", "training_params.json", "default_training_params.json"
 _SAID_BY_US = ("peft_type", "task_type", "peft_version", "auto_mapping", "base_model_name_or_path", "inference_mode")
+_AS_OPTIONS = ("optimizer_kwargs", "batch_size", "max_steps")
+_NOT_COMPARED = ("seed", "batch_size_eval", "eval_steps", "compile", "use_gc", "attn_implementation")  # speed, memory
+_OPTIMIZER = "AdamW"
+_WARMUP = 0.1  # of the steps, in peft's utils.py
 _SOURCE = """\
 # peft, {folder}: one seed, no predictions were kept, so no interval and no paired test is possible.
 # Settings were chosen by test accuracy, and package versions differ.
@@ -74,16 +80,28 @@ def import_experiments(folder: Path, out: Path) -> str:
 
 
 def _row(experiment: Path, defaults: dict[str, Any]) -> dict[str, Any]:
-    own = _read(experiment / _TRAINING) if (experiment / _TRAINING).is_file() else {}
-    changed = {name: value for name, value in own.items() if value != defaults.get(name)}
+    file = experiment / _TRAINING
+    own, standard = _read(file) if file.is_file() else {}, {"optimizer_type": _OPTIMIZER, **defaults}
+    changed = {name: value for name, value in own.items() if value != standard.get(name)}
+    if other := sorted(changed.keys() - {*_AS_OPTIONS, *_NOT_COMPARED}):
+        raise InputError("the row would be trained otherwise", file=file, field=other[0], got=changed[other[0]])
     row: dict[str, Any] = {"model": {"init_args": {"adapter": _adapter(experiment / _METHOD)}}}
     if "optimizer_kwargs" in changed:
-        row["model"]["init_args"]["optimizer"] = {"init_args": changed["optimizer_kwargs"]}
+        options = _of_adamw(defaults.get("optimizer_kwargs", {})) | changed["optimizer_kwargs"]
+        row["model"]["init_args"]["optimizer"] = {"init_args": options}
     if "batch_size" in changed:
         row["data"] = {"init_args": {"batch_size": changed["batch_size"]}}
     if "max_steps" in changed:
         row["trainer"] = {"max_steps": changed["max_steps"]}
     return row
+
+
+def _of_adamw(options: Iterable[str]) -> dict[str, Any]:
+    """Return the optimizer's own values of some options: what an experiment leaves out is not as in the others."""
+    from torch.optim import AdamW
+
+    known = signature(AdamW).parameters
+    return {name: known[name].default for name in options if name in known}
 
 
 def _adapter(file: Path) -> dict[str, Any] | None:
@@ -106,7 +124,7 @@ def _adapter(file: Path) -> dict[str, Any] | None:
 
 def _base(defaults: dict[str, Any]) -> str:
     model = {"base_model": defaults.get("model_id", "demo"), "dtype": defaults.get("dtype", "auto")}
-    optimizer = {"class_path": "torch.optim.AdamW", "init_args": defaults.get("optimizer_kwargs", {"lr": 1e-4})}
+    optimizer = {"class_path": f"torch.optim.{_OPTIMIZER}", "init_args": defaults.get("optimizer_kwargs", {"lr": 1e-4})}
     data = {
         **dict.fromkeys(("train", "val", "test"), "NAME-YOUR-OWN.jsonl"),
         "batch_size": defaults.get("batch_size", 4),
@@ -115,7 +133,7 @@ def _base(defaults: dict[str, Any]) -> str:
         "seed_everything": defaults.get("seed", 0),
         "model": {
             "class_path": "ftkit.CausalLMSFT",
-            "init_args": {**model, "optimizer": optimizer, "scheduler": "cosine"},
+            "init_args": {**model, "optimizer": optimizer, "scheduler": "cosine", "warmup": _WARMUP},
         },
         "data": {"class_path": "ftkit.TextDataModule", "init_args": data},
         "trainer": {
