@@ -53,7 +53,8 @@ class LightningEngine:
         callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
         measured = [known for one in callbacks if (known := data_sha256(one))]
         found = {"config": config, "base": base, "code": code_sha256(), "data": data, "seed": seed}
-        return found | ({"measured_data": measured} if measured else {})
+        others = {"measured_data": measured, "adapter": getattr(cli.model, "started_from", None)}
+        return found | {name: known for name, known in others.items() if known}
 
     def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
         """Train and test one run in ``directory``."""

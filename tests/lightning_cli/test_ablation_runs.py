@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from peft import LoraConfig
 from run_files import FILES, contents, files_in
 
 from ftkit import lightning_engine
@@ -90,6 +91,15 @@ def test_what_identifies_a_cell(ablation: Path, tmp_path: Path, monkeypatch: pyt
     changed.append(engine.identity(configs, 123))
     assert len({key_of(identity) for identity in [first, *changed]}) == 5
     assert list(tmp_path.glob("elsewhere*")) == []  # nothing is written
+
+
+def test_a_cell_is_another_once_the_adapter_is_that_it_goes_on_from(ablation: Path, tmp_path: Path) -> None:
+    engine, row, keys = LightningEngine(lambda step, total: None), tmp_path / "row.yaml", []
+    row.write_text(f"model:\n  init_args:\n    adapter: {tmp_path}\n")
+    for alpha in (8, 8, 9):
+        LoraConfig(lora_alpha=alpha).save_pretrained(tmp_path)
+        keys.append(key_of(engine.identity([ablation / "base.yaml", row], 123)))
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_cell_that_would_not_be_tested_is_refused_before_it_is_trained(ablation: Path, tmp_path: Path) -> None:

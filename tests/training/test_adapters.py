@@ -154,6 +154,14 @@ def test_an_adapter_of_fewer_layers_is_not_taken_for_one_of_all(folder: Path, tm
         built(folder, adapter=str(tmp_path))
 
 
+def test_an_adapter_of_another_base_is_refused(folder: Path, tmp_path: Path) -> None:
+    plain(folder, peft.LoraConfig()).save_pretrained(tmp_path)
+    built(folder, adapter=str(tmp_path))  # peft notes no base
+    (tmp_path / "base_fingerprint.json").write_text('{"config.json": "0"}')
+    with pytest.raises(InputError, match="the base model is not the one that the adapter was trained on"):
+        built(folder, adapter=str(tmp_path))
+
+
 def test_ranks_that_were_cut_are_not_trained_further(folder: Path, tmp_path: Path) -> None:
     """A checkpoint of such a training would have ranks that its method, as it was read, has not."""
     module = built(folder, adapter=METHODS["adalora"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch.optim import Optimizer
 
 from ftkit.errors import InputError
 from ftkit.models.adapter_option import Adapter, adapter_to_dict, load_weights, read_adapter
+from ftkit.models.base_files import refuse_other_base
+from ftkit.models.file_hash import file_sha256
 from ftkit.models.peft_internals import allocator_state, orthogonality_gradients, restore_allocator
 from ftkit.models.virtual_tokens import virtual_tokens
 from ftkit.training.trained_state import TrainedStateModule
@@ -48,9 +51,20 @@ class AdaptedModule(TrainedStateModule):
         """How many trained tokens stand before each text."""
         return virtual_tokens(self.adapter)
 
+    @property
+    def started_from(self) -> dict[str, str]:
+        """The SHA-256 of each file of the adapter that training goes on from; none where it starts anew."""
+        files = Path(self._adapter_folder).glob("adapter_*") if self._adapter_folder else ()
+        return {file.name: file_sha256(file) for file in sorted(files)}
+
     def start_adapter(self) -> None:
-        """Take the weights of the adapter that training goes on from, if there is one; called once it is in place."""
+        """Take the weights of the adapter that training goes on from, if there is one; called once it is in place.
+
+        Raises:
+            InputError: It was trained on another base model, or does not fit.
+        """
         if self._adapter_folder is not None:
+            refuse_other_base(Path(self._adapter_folder), self.base_files)
             load_weights(self.adapted, self._adapter_folder)
 
     def on_fit_start(self) -> None:
