@@ -15,7 +15,8 @@ from typing import Any
 
 import ftkit
 from contest import write_record
-from ftkit.classifier.messages import Messages, read_messages
+from ftkit.classifier.messages import read_messages
+from ftkit.classifier.records import Messages, messages_of
 from ftkit.examples.duplicates import normalized
 
 LEAST, THRESHOLDS, SEED = 0.3, (0.4, 0.5, 0.6, 0.7, 0.8), 123
@@ -134,7 +135,7 @@ def main() -> None:
     parser.add_argument("--messages", type=Path, required=True)
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
-    messages = lone(read_messages(given.messages, "published"))
+    messages = lone(messages_of(read_messages(given.messages, "published")))
     train, rest = messages[::2], messages[1::2]
     copies, halves = planted(train)
     record: dict[str, Any] = {

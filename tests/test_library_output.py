@@ -26,8 +26,9 @@ TESTED = [
     "next: ftkit evaluate run/predictions-test.tsv",
 ]
 FINDING = r"(ok|n/a) .*"
+IMPORTING = r"importing PyTorch and Lightning \.\.\."  # once a process
 EXPECTED = {
-    "fit --config base.yaml --trainer.default_root_dir run": [TRAINABLE, *TRAINED],
+    "fit --config base.yaml --trainer.default_root_dir run": [IMPORTING, TRAINABLE, *TRAINED],
     "fit --config run/config.yaml --resume --trainer.max_epochs 3": [
         NOTICE,
         TRAINABLE,

@@ -33,6 +33,10 @@ def adapters(*layers: str) -> list[str]:
     return [f"{layer}.lora_{matrix}.default.weight" for layer in layers for matrix in "AB"]
 
 
+def in_peft(*layers: str) -> list[str]:
+    return [layer.replace("backbone.model", "backbone.model.base_model.model") for layer in layers]
+
+
 CHOICES: list[tuple[dict[str, Any], list[str]]] = [
     ({"trainable": "last_layer"}, HEAD),
     ({"trainable": "last_block"}, [*weights(*blocks(3)), NORM, *HEAD]),
@@ -48,7 +52,7 @@ CHOICES: list[tuple[dict[str, Any], list[str]]] = [
     ),
     (
         {"adapter": LoraConfig()},
-        [*adapters(*blocks(*range(4), layers=("self_attn.q_proj", "self_attn.v_proj"))), *HEAD],
+        [*adapters(*in_peft(*blocks(*range(4), layers=("self_attn.q_proj", "self_attn.v_proj")))), *HEAD],
     ),
 ]  # fmt: skip
 

@@ -76,8 +76,8 @@ for name, arguments in json.load(open(sys.argv[1])).items():
 CODES = {
     "init": 0, "completion": 0, "doctor": 0, "data audit": 0, "data show": 0,
     "images prepare": 0, "model show": 0, "fit": 0, "validate": 0, "test": 0, "predict": 0,
-    "evaluate": 0, "verdict": 2, "ablation run": 4, "ablation status": 0, "ablation table": 0, "ablation add": 0,
-    "ablation import": 0,
+    "evaluate": 0, "verdict": 2, "plan": 0, "ablation run": 4, "ablation status": 0, "ablation table": 0,
+    "ablation add": 0, "ablation import": 0,
     "ablation report": 0, "push": 0,
     "serve": 143, "error": 2, "error, debug": 2, "wandb fit": 0, "wandb test": 0,
     "push, no network": 3, "hub model": 3,
@@ -137,6 +137,7 @@ def commands(config: Path, weights: Path, out: Path) -> dict[str, list[str]]:
         "validate": lightning("validate", run),
         "test": lightning("test", run),
         "predict": lightning("predict", run),
+        "plan": ["plan", str(config), "--device", "t4"],
         "evaluate": ["evaluate", predictions, "--html", str(out / "evaluation.html")],
         "verdict": ["verdict", predictions, predictions],
         "ablation run": ["ablation", "run", str(sweep), "--out", swept],

@@ -17,6 +17,7 @@ import ftkit
 from fake_engine import FakeEngine, make_folder
 from ftkit.classifier.data import TextClassificationDataModule
 from ftkit.classifier.messages import read_messages
+from ftkit.classifier.records import messages_of
 from ftkit.classifier.splits import balanced_split, stratified_split
 from ftkit.cli import main
 from ftkit.commands.ablation import ablation_table
@@ -30,7 +31,7 @@ SPLITS = ("train", "val", "test")
 
 
 def _published() -> dict[str, list[dict[str, str]]]:
-    messages = read_messages(SMS_FILE, "published")
+    messages = messages_of(read_messages(SMS_FILE, "published"))
     rows = balanced_split([int(label == "spam") for label in messages.labels])
     return {
         name: [
@@ -108,7 +109,7 @@ def test_the_published_split_in_figures() -> None:
 
 @needs_messages
 def test_all_messages_split_by_class_in_figures() -> None:
-    messages = read_messages(SMS_FILE, "published")
+    messages = messages_of(read_messages(SMS_FILE, "published"))
     rows = stratified_split([int(label == "spam") for label in messages.labels], (0.7, 0.1), 123)
     splits = {
         name: [{"label": messages.labels[row], "text": messages.texts[row]} for row in rows[name]] for name in SPLITS

@@ -61,7 +61,7 @@ def tuned_on_sums(folder: Path, *more: str) -> Path:
         "--trainer.accelerator",
         "cpu",
     ]
-    arguments += ["--model.max_new_tokens", "8"]
+    arguments += ["--model.max_new_tokens", "8", "--model.adapter", "peft.LoraConfig"]
     arguments += ["--trainer.max_epochs", "1", "--trainer.default_root_dir", str(folder)]
     for command in ("fit", "test"):
         FtkitCLI([command, *arguments, *more, "--trainer.enable_progress_bar", "false"])

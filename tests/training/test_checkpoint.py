@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def test_it_holds_what_was_trained_and_no_frozen_weight(choice: str, trained) ->
     if choice == "random transformers":
         assert path.stat().st_size < sum(parameter.numel() for parameter in model.parameters())  # a quarter of them
     assert stored["base"] == model.base
-    assert stored["encoding"] == model.encoding.to_dict()
+    assert stored["encoding"] == asdict(model.encoding)
 
 
 def test_it_is_named_with_its_checksum_and_leaves_nothing_else(trained) -> None:

@@ -114,11 +114,12 @@ def test_where_no_block_learns_nothing_is_compiled(
 
 
 def language_config(folder: Path, **options: Any) -> Path:
+    options |= {"base_model": "demo", "max_new_tokens": 2, "adapter": {"class_path": "peft.LoraConfig"}}
     tree = {
         "seed_everything": 1,
         "model": {
             "class_path": "ftkit.CausalLMSFT",
-            "init_args": {"base_model": "demo", "max_new_tokens": 2, **options},
+            "init_args": options,
         },
         "data": {
             "class_path": "ftkit.ArithmeticDataModule",

@@ -20,7 +20,7 @@ Model: --model.help CLASS lists the options of a class
   --model.quantization 8bit|nf4      quantize the frozen weights
 """
 _FIT = """\
-  --model.adapter CLASS              any peft method, such as peft.LoraConfig; --model.adapter.r RANK
+  --model.adapter CLASS              any peft method, as peft.LoraConfig; --model.adapter.r RANK
   --model.optimizer CLASS            such as AdamW; --model.optimizer.lr RATE
   --model.scheduler NAME             such as linear or cosine; --model.warmup FRACTION
 """

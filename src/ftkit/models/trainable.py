@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, Literal
 
 import torch
@@ -99,7 +100,9 @@ def add_published_lora(net: Any, rank: int, alpha: float) -> None:
     drawn_so_far = torch.get_rng_state()
     split_fused_projections(net.backbone.blocks)
     config = LoraConfig(r=rank, lora_alpha=alpha * rank, target_modules=_linear_layers(net))
-    inject_adapter_in_model(config, net)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft finds the layout of each layer itself
+        inject_adapter_in_model(config, net)
     torch.set_rng_state(drawn_so_far)  # peft drew its own initial values in between
     _draw_published_adapters(net)
     net.head.base_layer.requires_grad_(True)

@@ -1,6 +1,6 @@
 """Plan the 19 published rows on an A100 beside the published minutes, and ftkit's own procedure on an H100.
 
-python benchmarks/bench_plan.py --messages SMSSpamCollection --tokenizer FOLDER
+python benchmarks/plan_published.py --messages SMSSpamCollection --tokenizer FOLDER
 
 FOLDER holds GPT-2's vocab.json and merges.txt. No weights are read, and no GPU is used.
 """
@@ -52,7 +52,7 @@ def beside_published(rows: list[dict[str, Any]]) -> str:
     near = sum(2 / 3 <= planned / minutes <= 1.5 for minutes, planned in pairs)
     correlation = spearmanr(*zip(*pairs, strict=True)).statistic
     lines += ["", f"Rank correlation {correlation:.3f}; {near} of {len(pairs)} rows within a factor of 1.5."]
-    command = "`python benchmarks/bench_plan.py --messages SMSSpamCollection --tokenizer FOLDER`: no weights, no GPU."
+    command = "`plan_published.py --messages SMSSpamCollection --tokenizer FOLDER`: no weights, no GPU."
     head = ["# Planned beside published minutes: the published procedure on an A100", "", command, ""]
     return "\n".join([*head, *lines, ""])
 
