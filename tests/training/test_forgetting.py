@@ -159,6 +159,12 @@ def test_of_examples_the_loss_is_that_of_the_answers(tmp_path: Path) -> None:
     assert read_losses(tmp_path / "losses-sums.tsv")[0].sum() == count
 
 
+def test_sets_of_texts_that_would_overwrite_each_other_are_refused(retained: Path, tmp_path: Path) -> None:
+    callbacks: Any = [Forgetting(retained), Forgetting(retained, max_length=SIZE)]
+    with pytest.raises(InputError, match=r"callbacks.name: two have this name \(got 'retained'\)"):
+        L.Trainer(default_root_dir=tmp_path, callbacks=callbacks, **QUIET).test(CausalLMSFT(), datamodule=sums())
+
+
 def test_texts_of_a_plain_file_are_separated_by_blank_lines(text_file: Callable[..., Path]) -> None:
     path = text_file("one\nand on\n\n \ntwo\n", "a.txt")
     assert read_texts(path) == ["one\nand on\n", "two\n"]

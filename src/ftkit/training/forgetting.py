@@ -73,9 +73,14 @@ class Forgetting(L.Callback):
         """Read the texts before anything is trained.
 
         Raises:
-            InputError: They cannot be read, or the module or its strategy is none that can be measured.
+            InputError: They cannot be read, others have their name, or the module or its strategy is none that can be
+                measured.
         """
         field = "trainer.callbacks"
+        names = [one.name for one in trainer.callbacks if isinstance(one, Forgetting)]  # type: ignore[attr-defined]
+        if names.count(self.name) > 1:
+            fix = "name each after its texts"
+            raise InputError("two have this name", field=f"{field}.name", got=self.name, fix=fix)
         if not isinstance(pl_module, GenerativeModule):
             got = type(pl_module).__name__
             raise InputError("Forgetting is for language models", field=field, got=got, fix="leave it out")
