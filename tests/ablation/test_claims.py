@@ -117,6 +117,17 @@ def test_a_claim_about_accuracy_is_a_paired_test(
     assert "claim" not in second
 
 
+def test_rows_that_were_tested_on_other_labels_test_nothing(tmp_path: Path) -> None:
+    study = make_folder(tmp_path / "study", {"01_row": {"correct": 290}, "02_row": {"correct": 250}})
+    (study / "claim.yaml").write_text(yaml.safe_dump(TOKEN))
+    Ablation(study, out=tmp_path / "out").run([123], engine=FakeEngine())
+    file = tmp_path / "out/02_row/seed-123/predictions-test.tsv"
+    exchanged = {"ham": "spam", "spam": "ham"}
+    lines = [[exchanged.get(cell, cell) for cell in line.split("\t")] for line in file.read_text().splitlines()]
+    file.write_text("".join("\t".join(line) + "\n" for line in lines))
+    assert "no answers to the same test examples" in table(read_results(tmp_path / "out").analysis, "text")
+
+
 def test_rows_that_were_not_tuned_or_not_run_test_nothing(tmp_path: Path) -> None:
     study = make_folder(tmp_path / "study", {"01_row": {}, "02_row": {}})
     (study / "claim.yaml").write_text(yaml.safe_dump(RATE))

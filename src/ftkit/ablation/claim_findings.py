@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ftkit.ablation.claims import Claim
-from ftkit.ablation.run_answers import over_seeds
+from ftkit.ablation.run_answers import over_seeds, same_examples
 from ftkit.ablation.sweep import Choice, SweepRow, only_numbers
 from ftkit.results.best_ratio import Scores, best_ratio
 from ftkit.results.planning import examples_needed
@@ -65,7 +65,7 @@ def _finding(claim: Claim, row: SweepRow, against: SweepRow, converged: Collecti
 def _difference(claim: Claim, row: SweepRow, against: SweepRow, seeds: Sequence[int]) -> Finding:
     """Judge whether a row is better on test."""
     ours, theirs = (over_seeds([run.answers for run in one.done if run.seed in seeds]) for one in (row, against))
-    if ours is None or theirs is None or not np.array_equal(ours.identity, theirs.identity):
+    if ours is None or theirs is None or not same_examples(ours, theirs):
         return Finding(row.number, "not testable", reason="no answers to the same test examples")
     gains = ours.correct.astype(np.int64) - theirs.correct
     found = judge(gains, WON, comparisons=len(claim.rows))

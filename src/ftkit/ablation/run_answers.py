@@ -122,15 +122,18 @@ def over_seeds(runs: Sequence[RunAnswers | None]) -> AnswerFile | None:
     )
 
 
+def same_examples(ours: AnswerFile, theirs: AnswerFile) -> bool:
+    """Return whether two rows were tested on the same examples, with the same labels."""
+    return np.array_equal(ours.identity, theirs.identity) and np.array_equal(ours.target, theirs.target)
+
+
 def compare(ours: AnswerFile | None, theirs: AnswerFile | None, seeds: Sequence[int]) -> Comparison | None:
     """Compare what two rows answered with the same seeds: ours minus theirs.
 
     Returns:
         The comparison, or None if one of them has no answers or they were tested on different examples or labels.
     """
-    if ours is None or theirs is None:
-        return None
-    if not (np.array_equal(ours.identity, theirs.identity) and np.array_equal(ours.target, theirs.target)):
+    if ours is None or theirs is None or not same_examples(ours, theirs):
         return None
     unit = 1 if TIED in ours.correct or TIED in theirs.correct else WON  # halves only where there are any
     a, b = (
