@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import torch
 import yaml  # type: ignore[import-untyped]
+from lightning.pytorch import Trainer
 
 from ftkit.cli import main
+from ftkit.errors import InputError
 from ftkit.plan.cost import Operator, Work
 from ftkit.plan.device import Device, known
 from ftkit.plan.here import measured
-from ftkit.plan.steps import Step, between
+from ftkit.plan.steps import Step, between, length
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,10 @@ def plan(study: Path, capsys: pytest.CaptureFixture[str], *options: str) -> Any:
 def test_rows_are_planned_and_a_baseline_is_not(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = plan(study, capsys, "--price", "2")
     last, mean, every, words = found["rows"]
-    assert words == {"row": "04_words", "not_planned": "BaselineClassifier is no text classifier that is trained"}
+    assert words == {
+        "row": "04_words",
+        "not_planned": "only trainings of text classifiers are, and this is BaselineClassifier",
+    }
     assert every["frozen"] == 0
     assert last["trainable"] + last["frozen"] == every["trainable"] == 48514
     assert last["fits"]
@@ -63,6 +68,60 @@ def test_adapters_are_planned(study: Path, tmp_path: Path, capsys: pytest.Captur
     assert row["trainable"] == 2 * (3 * (4 * 64 + 2 * 160) + 34) + 66
 
 
+def test_a_method_that_copies_layers_is_planned_and_one_that_peft_refuses_is_not(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = tmp_path / "method.yaml"
+    overlay.write_text("model: {init_args: {adapter: {class_path: peft.LNTuningConfig}}}")
+    row = plan(study, capsys, "--rows", "2", "--overlay", str(overlay))["rows"][0]
+    assert row["trainable"] == 64 * (2 * 3 + 1) + 66  # two norms in each of three blocks, the last one, and the head
+    overlay.write_text("model: {init_args: {adapter: {class_path: peft.OFTConfig}}}")
+    row = plan(study, capsys, "--rows", "2", "--overlay", str(overlay))["rows"][0]
+    assert row["not_planned"].startswith("adapter: peft refuses it for this model: Target module Conv1D")
+
+
+def test_virtual_tokens_are_trained_through_every_block(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = tmp_path / "prompt.yaml"
+    tuning = "{class_path: peft.PromptTuningConfig, init_args: {num_virtual_tokens: 2}}"
+    overlay.write_text(f"model: {{init_args: {{adapter: {tuning}}}}}")
+    prompt = plan(study, capsys, "--rows", "1", "--overlay", str(overlay))["rows"][0]
+    last = plan(study, capsys, "--rows", "1")["rows"][0]
+    assert prompt["trainable"] == 2 * 32 + 66
+    assert prompt["shared_minutes"] == 0
+    assert prompt["activations_gb"] > 2 * last["activations_gb"]
+
+
+@pytest.mark.parametrize("procedure", ["ftkit", "published"])
+def test_max_steps_end_a_training(
+    study: Path, tmp_path: Path, procedure: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = tmp_path / "steps.yaml"
+    steps.write_text("trainer: {max_epochs: null, max_steps: 1}")
+    options = ("--rows", "3", "--procedure", procedure)
+    short, whole = plan(study, capsys, *options, "--overlay", str(steps)), plan(study, capsys, *options)
+    assert 0 < short["minutes"] < 0.8 * whole["minutes"]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "expected"),
+    [
+        ({"max_epochs": 2}, (2, 6)),
+        ({"max_epochs": 2, "max_steps": 100}, (2, 6)),
+        ({"max_epochs": -1, "max_steps": 4}, (pytest.approx(4 / 3), 4)),
+    ],
+)
+def test_a_training_ends_with_its_epochs_or_its_steps(trainer: dict[str, int], expected: tuple[float, int]) -> None:
+    # Five batches, two of them for a step of the optimizer.
+    assert length(Trainer(accumulate_grad_batches=2, logger=False, accelerator="cpu", **trainer), 5) == expected
+
+
+def test_a_training_without_end_is_refused() -> None:
+    with pytest.raises(InputError, match="has no end; fix: give max_epochs or max_steps"):
+        length(Trainer(max_epochs=-1, logger=False, accelerator="cpu"), 5)
+
+
 def test_lora_of_the_published_table_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
     ch06 = Path(__file__).parents[2] / "configs/ch06"
     row = plan(ch06, capsys, "--overlay", str(ch06 / "demo.yaml"), "--rows", "11")["rows"][0]
@@ -82,7 +141,9 @@ def test_a_table_is_printed_and_wrong_devices_are_refused(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", str(study), "--device", "h100", "--rows", "4"]) == 0
-    assert "04_words                     not planned" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "04_words                     not planned" in printed
+    assert "80 GB: 0 of 1 rows, each run once" in printed
     assert main(["plan", str(study), "--device", "abacus"]) == 2
     assert "device: no such device (got 'abacus'); fix: use here, a100," in capsys.readouterr().err
     own = tmp_path / "own.yaml"

@@ -49,7 +49,7 @@ def plan_command(
         summary["price"] = total / 60 * price
     if json:
         return json_format.dumps({**summary, "rows": found}, indent=2) + "\n"
-    return "\n".join([_HEAD, *map(_line, found), _sum(summary)]) + "\n"
+    return "\n".join([_HEAD, *map(_line, found), _sum(summary, found)]) + "\n"
 
 
 _HEAD = (
@@ -68,6 +68,7 @@ def _line(row: dict[str, Any]) -> str:
     )
 
 
-def _sum(summary: dict[str, Any]) -> str:
+def _sum(summary: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    planned = f"{sum('minutes' in row for row in rows)} of {len(rows)} rows, each run once"
     priced = f", price {summary['price']:.2f}" if "price" in summary else ""
-    return f"about {summary['minutes']:.1f} minutes on {summary['device']}{priced}"
+    return f"about {summary['minutes']:.1f} minutes on {summary['device']}{priced}: {planned}"

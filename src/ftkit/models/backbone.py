@@ -191,7 +191,7 @@ class Backbone(nn.Module):
         """
         training, input_ids = self.model.training, torch.tensor(_PROBE, device=self.plain.device)  # (2, T)
         if input_ids.untyped_storage().device.type == "meta":
-            self.splits = self.one_position = self._parts is not None
+            self.splits = self.one_position = self._parts is not None and not has_virtual_tokens(self.model)
             return
         self.eval()
         self.splits = self.one_position = False

@@ -17,8 +17,8 @@ from ftkit.models.network import SequenceClassifier
 from ftkit.models.pooling import reads_padding
 from ftkit.models.trainable import frozen_parts
 from ftkit.models.transformers_internals import drops_out
-from ftkit.plan.cost import FakeTensorMode, OperatorCosts, Work
-from ftkit.plan.steps import Costs, Memory, Step, between, update_of
+from ftkit.plan.cost import FakeTensor, FakeTensorMode, OperatorCosts, Work
+from ftkit.plan.steps import Costs, Memory, Step, between, length, update_of
 
 
 def plan_classifier(model: TextClassifier, data: Any, trainer: Any) -> Costs:
@@ -27,14 +27,14 @@ def plan_classifier(model: TextClassifier, data: Any, trainer: Any) -> Costs:
     Args:
         model: The module, not built yet; its weights are neither read nor drawn.
         data: The data module, prepared for it.
-        trainer: The trainer, not attached; its epochs and accumulated batches count.
+        trainer: The trainer, not attached; its epochs, steps and accumulated batches count.
     """
     model.weights, model.quantization = "random_transformers", None
     model.encoding = data.encoding
     if model.steps_join:
         data.join_steps(trainer)
-    mode, epochs = FakeTensorMode(allow_non_fake_inputs=True), trainer.max_epochs
-    with mode, _unmoved():
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode, _adaptable():
         net = model.build_network()
     depth, pooled = frozen_depth(net)
     alone = reads_padding(net.pooling, net.causal_mask, net.mask_padding) and not data.encoding.pad_to_max
@@ -43,7 +43,8 @@ def plan_classifier(model: TextClassifier, data: Any, trainer: Any) -> Costs:
     run = partial(_step, net, model, depth, pooled)
     train, val = widths(net, [data.train_dataloader()]), widths(net, [data.val_dataloader()])
     tested = widths(net, _tested(data))
-    evaluated = Counter({shape: val[shape] * epochs + tested[shape] for shape in val | tested})
+    epochs, updates = length(trainer, train.total())
+    evaluated = Counter({shape: val[shape] * int(epochs) + tested[shape] for shape in val | tested})
     shared = {}
     with mode:
         steps = [(times * epochs, step) for times, step in between(train, partial(run, training=True))]
@@ -55,19 +56,26 @@ def plan_classifier(model: TextClassifier, data: Any, trainer: Any) -> Costs:
     update, memory = optimized(net, model.optimizer, largest)
     trainable = sum(one.numel() for one in net.parameters() if one.requires_grad)
     total = sum(one.numel() for one in net.parameters())
-    updates = epochs * -(-train.total() // trainer.accumulate_grad_batches)
     return Costs(trainable, total - trainable, memory, steps, updates, update, shared, max(train)[0])
 
 
 @contextmanager
-def _unmoved() -> Iterator[None]:
-    """Leave modules where they are: peft moves each adapter, which swaps tensors, and fake ones cannot be swapped."""
+def _adaptable() -> Iterator[None]:
+    """Let peft adapt a network of fake tensors: it moves each adapter and copies layers, which needs their numbers."""
     to = nn.Module.to
     setattr(nn.Module, "to", lambda module, *args, **kwargs: module)  # noqa: B010
+    setattr(FakeTensor, "__deepcopy__", _copied)  # noqa: B010
     try:
         yield
     finally:
         setattr(nn.Module, "to", to)  # noqa: B010
+        delattr(FakeTensor, "__deepcopy__")
+
+
+def _copied(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
+    copy = tensor.detach().clone()
+    memo[id(tensor)] = copy = nn.Parameter(copy, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
+    return copy
 
 
 def frozen_depth(net: SequenceClassifier) -> tuple[int, bool]:

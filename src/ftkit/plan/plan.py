@@ -57,14 +57,17 @@ def _planned(configs: list[Path], device: Device, procedure: Procedure, known: s
     cli = FtkitCLI([*arguments, *quiet, "--trainer.enable_model_summary", "false"], run=False)
     model, data = cli.model, cli.datamodule
     if not isinstance(model, TextClassifier):
-        return {"not_planned": f"{type(model).__name__} is no text classifier that is trained"}
+        return {"not_planned": f"only trainings of text classifiers are, and this is {type(model).__name__}"}
     if procedure == "published" and not isinstance(model, GPT2Classifier):
         raise InputError("the published procedure trains GPT-2", field="procedure", got=type(model).__name__)
     data.prepare_data()
     padding = model.reads_padding, model.sees_padding
     data.prepare(model.load_tokenizer(), model.context_length, *padding, encoder=model.encoder)
     plan: Any = plan_published if procedure == "published" else plan_classifier
-    return as_figures(plan(model, data, cli.trainer), device, known)
+    try:
+        return as_figures(plan(model, data, cli.trainer), device, known)
+    except InputError as error:  # such as an adapter that peft refuses for this model
+        return {"not_planned": str(error)}
 
 
 def as_figures(costs: Costs, device: Device, known: set[str]) -> dict[str, Any]:

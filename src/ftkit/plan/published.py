@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
 from ftkit.plan.classifier import optimized, traced
 from ftkit.plan.cost import FakeTensorMode
-from ftkit.plan.steps import Costs, Step, between
+from ftkit.plan.steps import Costs, Step, between, length
 
 _EVERY = 50  # steps between two evaluations, which begin with the first step
 _BATCHES = 5  # of train and of val, in an evaluation and once more behind each epoch
@@ -115,8 +115,8 @@ class PublishedGPT(nn.Module):
 def plan_published(model: GPT2Classifier, data: Any, trainer: Any) -> Costs:
     """Return what the published procedure costs for a row, see :func:`ftkit.plan.classifier.plan_classifier`."""
     train, val = (_widths(loader) for loader in (data.train_dataloader(), data.val_dataloader()))
-    epochs, batches = trainer.max_epochs, train.total()
-    evaluations = -(-epochs * batches // _EVERY) + epochs
+    epochs, updates = length(trainer, train.total())
+    evaluations = math.ceil(epochs * train.total() / _EVERY) + int(epochs)
     with FakeTensorMode(allow_non_fake_inputs=True):
         net = PublishedGPT(model)
 
@@ -132,7 +132,6 @@ def plan_published(model: GPT2Classifier, data: Any, trainer: Any) -> Costs:
     update, memory = optimized(net, lambda parameters: torch.optim.AdamW(parameters), largest)
     trainable = sum(one.numel() for one in net.parameters() if one.requires_grad)
     total = sum(one.numel() for one in net.parameters())
-    updates = epochs * -(-batches // trainer.accumulate_grad_batches)
     return Costs(trainable, total - trainable, memory, steps, updates, update, {}, max(train)[0])
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from ftkit.errors import InputError
 from ftkit.plan.cost import Operator, Work
 from ftkit.plan.device import Device
 
@@ -96,6 +98,24 @@ class Costs:
 def seconds(steps: Iterable[tuple[float, Step]], device: Device) -> float:
     """Return the time of steps, each taken so often."""
     return sum(times * (device.seconds(step.work) + device.step_us / 1e6) for times, step in steps)
+
+
+def length(trainer: Any, batches: int) -> tuple[float, int]:
+    """Return the epochs of a training, of the last one perhaps a part, and how often its optimizer steps.
+
+    Args:
+        trainer: The trainer, whose ``max_epochs`` or ``max_steps`` ends it.
+        batches: How many batches an epoch has.
+
+    Raises:
+        InputError: It has no end.
+    """
+    updates = -(-batches // trainer.accumulate_grad_batches)
+    ends = [trainer.max_steps / updates] if trainer.max_steps != -1 else []
+    ends += [trainer.max_epochs] if trainer.max_epochs not in (None, -1) else []
+    if not ends:
+        raise InputError("has no end", field="trainer", fix="give max_epochs or max_steps")
+    return min(ends), math.ceil(min(ends) * updates)
 
 
 def between(widths: Counter[tuple[int, int]], trace: Callable[[int, int], Step]) -> list[tuple[float, Step]]:
