@@ -144,7 +144,7 @@ def test_rows_that_were_not_tuned_or_not_run_test_nothing(tmp_path: Path) -> Non
     ("changes", "said"),
     [
         ({"against": None}, r"against: cannot be used \(got None\); fix: name another row"),
-        ({"rows": [7]}, r"rows: cannot be used \(got \[7\]\); fix: list rows, as \[2\]"),
+        ({"rows": [7]}, r"rows: cannot be used \(got \[7\]\); fix: list rows of this ablation, as \[2\]"),
         ({"rows": "2"}, r"rows: cannot be used"),
         ({"rows": [1]}, r"against: cannot be used"),
         ({"betwen": [1, 2]}, r"betwen: no such key; fix: the keys are claim, rows, against"),

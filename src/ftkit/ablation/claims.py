@@ -44,10 +44,10 @@ class Claim:
         rows = found.rows if isinstance(found.rows, list) else []
         for name, is_right, fix in (
             ("claim", isinstance(found.claim, str), "write the statement"),
-            ("rows", rows and all(row in numbers for row in rows), "list rows, as [2]"),
-            ("against", found.against in numbers and found.against not in rows, "name another row"),
+            ("rows", rows and all(row in numbers for row in rows), "list rows of this ablation, as [2]"),
+            ("against", found.against in numbers and found.against not in rows, "name another row of this ablation"),
             ("ratio_of", isinstance(found.ratio_of, str | None), "write the full path of an option"),
-            ("between", found.is_bounded, "write [LOWEST, HIGHEST] with ratio_of, and only then"),
+            ("between", found.is_bounded, "write [LOWEST, HIGHEST], the lower first, with ratio_of alone"),
         ):
             if not is_right:
                 raise InputError("cannot be used", file=path, field=name, got=given.get(name), fix=fix)
