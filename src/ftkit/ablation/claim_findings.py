@@ -1,4 +1,4 @@
-"""Whether the runs of an ablation confirm or refute a published statement about its rows."""
+"""Judge a published statement about the rows of an ablation: confirmed, refuted or not testable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OUTCOMES: dict[str, Outcome] = {"better": "confirmed", "worse": "refuted"}
 
 @dataclass(frozen=True)
 class Finding:
-    """What the runs of one row say of a claim."""
+    """Hold what the runs of one row say about a claim."""
 
     row: int  # its number
     outcome: Outcome  # confirmed or refuted if the whole interval says so

@@ -32,7 +32,7 @@ _NOTHING = {_aten.detach, _aten._unsafe_view, _aten.empty, _aten.empty_like, _at
 
 
 class Operator(NamedTuple):
-    """What one operator costs.
+    """Hold the cost of one operator.
 
     Args:
         dtype: The type that its products are computed in.

@@ -17,7 +17,7 @@ _ANCHORS = 3  # widths that are traced; what lies between two of them costs a me
 
 
 class Step(NamedTuple):
-    """What one forward pass costs, or a forward and a backward pass.
+    """Hold the cost of a forward pass, with or without the backward pass.
 
     Args:
         work: Its operators.
@@ -52,7 +52,7 @@ class Memory:
 
 @dataclass
 class Costs:
-    """What a training costs on any device.
+    """Hold the cost of a training, whatever the device.
 
     Args:
         trainable: Number of trainable parameters.

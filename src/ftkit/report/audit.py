@@ -51,7 +51,7 @@ class Audit:
     images: Mapping[str, Duplicates] = field(default_factory=dict)
     # Where near-duplicates are not complete: how many pairs of some texts were found, and how many there are.
     recall: tuple[int, int] | None = None
-    # Counts of what a model's tokenizer makes of the splits, such as examples that are cut.
+    # Token counts of the splits under the model's tokenizer, such as how many examples are cut.
     tokens: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     # Returns a small picture of an image by its key, as a data: address.
     thumbnail: Callable[[Hashable], str] | None = None

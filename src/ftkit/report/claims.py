@@ -1,4 +1,4 @@
-"""Whether a published statement is confirmed, in words and figures."""
+"""Report in words and figures whether a published statement is confirmed."""
 
 from __future__ import annotations
 
