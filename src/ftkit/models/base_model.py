@@ -161,9 +161,7 @@ def load_processor(auto_class: Any, model: str, revision: str | None = None) -> 
     name = locate_processor(model)
     processor = load_pretrained(auto_class, name, revision=revision)
     tokenizer = getattr(processor, "tokenizer", processor)
-    if len(tokenizer) <= len(
-        tokenizer.all_special_ids
-    ):  # transformers builds such a one where GPT-2's files are missing
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers builds this if GPT-2's files are missing
         raise InputError("holds no tokenizer", file=name, fix="add tokenizer.json, or name the tokenizer's folder")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
