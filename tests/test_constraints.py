@@ -1,10 +1,12 @@
 """pyproject.toml, constraints/tested.txt and constraints/lowest.txt say the same of each dependency."""
 
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -67,3 +69,11 @@ def test_what_comes_from_the_machine_is_a_range_within_the_bounds(file: str) -> 
 
 def test_a_lowest_version_of_nothing_is_left() -> None:
     assert constraints("lowest.txt").keys() == DECLARED.keys()
+
+
+def test_what_is_installed_takes_every_python_that_ftkit_takes() -> None:
+    """A release for Python 3.11.5 and later is not found by a system's 3.11.2."""
+    (bound,) = SpecifierSet(PROJECT["requires-python"])
+    lowest = Version(f"{bound.version}.0")
+    accepted = {one.name: SpecifierSet(one.metadata.get("Requires-Python") or "") for one in distributions()}
+    assert not {name: str(versions) for name, versions in accepted.items() if lowest not in versions}
