@@ -77,6 +77,6 @@ def test_what_is_tested_takes_every_python_that_ftkit_takes() -> None:
     lowest = Version(f"{bound.version}.0")
     pins = {name: pinned(one) for name, one in constraints("tested.txt").items() if name not in FROM_THE_MACHINE}
     tested = [one for one in distributions() if pins.get(canonicalize_name(one.name)) == Version(one.version)]
-    accepted = {one.name: SpecifierSet(one.metadata.get("Requires-Python") or "") for one in tested}
+    accepted = {one.name: SpecifierSet(one.metadata.json.get("requires_python", "")) for one in tested}
     assert accepted
     assert not {name: str(versions) for name, versions in accepted.items() if lowest not in versions}
