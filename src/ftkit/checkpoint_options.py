@@ -1,7 +1,5 @@
 """Which folder and checkpoint a command starts from, and what it refuses to start from."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

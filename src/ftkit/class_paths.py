@@ -1,7 +1,5 @@
 """Explain a ``class_path`` that names no usable class, with the nearest one that does."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Everything heavy is imported by the command that needs it, so that ``ftkit --help`` answers at once.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -1,7 +1,5 @@
 """Config files as plain YAML."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

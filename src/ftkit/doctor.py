@@ -1,7 +1,5 @@
 """Examine the first batch of a training: every check of :mod:`ftkit.training.checks`, save and reload, memory."""
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from pathlib import Path

@@ -4,8 +4,6 @@ Every message has one form: ``FILE:LINE: FIELD: what is wrong (got X); fix: Y``,
 command line prints it behind ``error: `` without a traceback.
 """
 
-from __future__ import annotations
-
 import re
 from enum import IntEnum
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Load from the hub, its cache or a local folder, with errors that say what is missing and how to get it."""
 
-from __future__ import annotations
-
 import json
 import re
 import socket

@@ -3,8 +3,6 @@
 ``tests/test_jsonargparse_internals.py`` names every assumption that is made here.
 """
 
-from __future__ import annotations
-
 import re
 from argparse import SUPPRESS, Action
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Silence library output that helps no user, and say what takes long instead; nothing heavy is imported for it."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

@@ -3,8 +3,6 @@
 The same class makes one run of an ablation, so a row gives the same files alone and in a sweep.
 """
 
-from __future__ import annotations
-
 import sys
 import warnings
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Make the runs of an ablation: each is a training and a test through LightningCLI."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Turn signals and library errors of a Lightning run into ftkit's exit codes and messages."""
 
-from __future__ import annotations
-
 import re
 import signal
 import sys

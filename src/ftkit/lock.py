@@ -1,7 +1,5 @@
 """Lock an output folder for one process at a time."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -1,7 +1,5 @@
 """One spelling for labels and answers that differ only in how they were typed, the same wherever ftkit reads one."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from decimal import Context, Decimal

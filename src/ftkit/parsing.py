@@ -1,7 +1,5 @@
 """Parse with jsonargparse; errors name the key and the nearest valid one, in ftkit's one form."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from difflib import get_close_matches

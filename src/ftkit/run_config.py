@@ -1,7 +1,5 @@
 """Write the ``config.yaml`` of a run, and hand config files to a command."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Names of run folders and of the files in them, shared by writers and readers."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

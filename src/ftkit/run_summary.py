@@ -1,7 +1,5 @@
 """What a command of a single run ends with: its figures, its folder and the next command."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from shlex import quote
 

@@ -1,7 +1,5 @@
 """Write files atomically: beside the target, flushed to the disk, then renamed."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

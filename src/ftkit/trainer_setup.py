@@ -1,7 +1,5 @@
 """The options of the trainer: what ftkit adds, and what would fail, or lose the run, only once it has been trained."""
 
-from __future__ import annotations
-
 import re
 from pathlib import PurePath
 from typing import Any

@@ -1,7 +1,5 @@
 """Analyze an output folder: each row by itself, against the reference row, and accuracy against cost."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace

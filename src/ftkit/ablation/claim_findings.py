@@ -1,7 +1,5 @@
 """Judge a published statement about the rows of an ablation: confirmed, refuted or not testable."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

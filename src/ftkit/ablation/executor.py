@@ -1,7 +1,5 @@
 """Execute the runs of a sweep in this process, one after the other."""
 
-from __future__ import annotations
-
 import shutil
 import textwrap
 import time

@@ -1,7 +1,5 @@
 """Add a run that was made elsewhere to the output folder of an ablation: its answers, and its costs as stated."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

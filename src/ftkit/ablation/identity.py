@@ -1,7 +1,5 @@
 """Compare what was run with what would be run, setting by setting."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

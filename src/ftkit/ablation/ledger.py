@@ -4,8 +4,6 @@
 last whole line of a run decides, so a run that was killed, or whose last line was cut, counts as unfinished.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

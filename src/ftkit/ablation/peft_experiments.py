@@ -5,8 +5,6 @@ trained, and perhaps ``training_params.json``: what differs from ``default_train
 ``results``.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

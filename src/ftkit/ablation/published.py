@@ -6,8 +6,6 @@ what the figures were measured with: ``# data sha256: HASH`` names the data, ``#
 what ``result.json`` calls ``base``. Only figures of the same data and base model are judged by the published ones.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Collection, Iterable, Mapping

@@ -4,8 +4,6 @@ Every machine must see the output folder, the configs and the data under the sam
 process that started the sweep: a run counts when its result is in place, however often its worker died.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

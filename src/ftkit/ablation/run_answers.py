@@ -1,7 +1,5 @@
 """Answers of a row's runs to the test examples, from one prediction file a seed."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

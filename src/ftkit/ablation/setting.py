@@ -1,7 +1,5 @@
 """A setting that a search tries: the name of its folder, its config file, and how it is called."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Find what is compared: a prediction file, a run folder, or a row with all its seeds, and how often it was tried."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ A try that is the row as its file says is the row's own run, which is tested any
 row that has nothing to try, such as a baseline, is run as its file says.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Any scikit-learn estimator over texts: bags of words, TF-IDF, and what is fitted on them."""
 
-from __future__ import annotations
-
 import pickle
 import warnings
 from collections.abc import Iterator

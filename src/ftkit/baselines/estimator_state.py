@@ -1,7 +1,5 @@
 """Keep fitted scikit-learn estimators in checkpoints, and read them back without running code."""
 
-from __future__ import annotations
-
 import io
 import sys
 from importlib import import_module

@@ -1,7 +1,5 @@
 """A linear model, or any estimator, over the features of a frozen base model."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import numpy as np

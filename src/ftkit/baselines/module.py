@@ -1,7 +1,5 @@
 """Lightning modules that are fitted once instead of trained by gradients."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from typing import Any, ClassVar
 

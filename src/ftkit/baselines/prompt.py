@@ -1,7 +1,5 @@
 """Zero- and few-shot answers of a causal language model, scored by the log-probability of the class words."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Labelled texts of any source and any number of classes, split, encoded and batched for a text classifier."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import warnings

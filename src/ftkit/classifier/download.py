@@ -4,8 +4,6 @@ Almeida, T. and Hidalgo, J. (2011), SMS Spam Collection, UCI Machine Learning Re
 https://doi.org/10.24432/C5CC84, license CC BY 4.0.
 """
 
-from __future__ import annotations
-
 import io
 import lzma
 import struct

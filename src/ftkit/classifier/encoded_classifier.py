@@ -1,7 +1,5 @@
 """Hold how a classifier encodes and pads texts, and the names of their classes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, ClassVar

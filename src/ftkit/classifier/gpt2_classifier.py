@@ -1,7 +1,5 @@
 """GPT-2 as a classifier."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ftkit.classifier.text_classifier import TextClassifier

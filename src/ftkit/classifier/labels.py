@@ -1,7 +1,5 @@
 """The classes of labelled texts: found in the data or named by an option, and what is no single class of each text."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The classifier's loss, and the divisor of its mean over a batch."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

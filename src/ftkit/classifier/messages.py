@@ -6,8 +6,6 @@ of a quoted field, as spreadsheet programs and pandas do by default; a message t
 swallows the lines up to the next quote.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

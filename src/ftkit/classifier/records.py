@@ -1,7 +1,5 @@
 """Read labelled texts from any source of records."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any

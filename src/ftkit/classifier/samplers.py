@@ -1,7 +1,5 @@
 """The order of the training messages in an epoch: by seed and epoch, or that of the published script."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The messages of the published table, ham and spam, and others of two classes, for a text classifier."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal

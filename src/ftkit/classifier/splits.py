@@ -1,7 +1,5 @@
 """Train, validation and test splits: the published one of the SMS messages, and others."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 

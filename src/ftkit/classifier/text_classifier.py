@@ -1,7 +1,5 @@
 """The classifier as a Lightning module, over any decoder or encoder."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal
 
 import torch

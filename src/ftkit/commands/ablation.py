@@ -1,7 +1,5 @@
 """The ``ftkit ablation`` commands."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """``ftkit completion``: the completion script of a shell."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from typing import Literal
 

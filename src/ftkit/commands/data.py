@@ -1,7 +1,5 @@
 """``ftkit data show``: a training example token by token, with supervised tokens marked."""
 
-from __future__ import annotations
-
 from itertools import groupby
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """``ftkit doctor``: check a training on one batch, in seconds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ftkit.library_output import check_before_imports

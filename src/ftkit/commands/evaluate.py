@@ -1,7 +1,5 @@
 """``ftkit evaluate``: prediction files in, an honest report out."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

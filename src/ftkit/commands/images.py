@@ -1,7 +1,5 @@
 """``ftkit images prepare``: a folder of images as RGB squares, once, ahead of training."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

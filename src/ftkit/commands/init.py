@@ -1,7 +1,5 @@
 """``ftkit init``: a folder of configs to begin with."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from importlib.resources import as_file, files

@@ -1,7 +1,5 @@
 """``ftkit model show``: architecture, memory needs and prompt format of a model."""
 
-from __future__ import annotations
-
 
 def model_show(model: str, revision: str | None = None, rank: int = 8) -> str:
     """Show a model's architecture, memory needs and prompt format, without loading its weights.

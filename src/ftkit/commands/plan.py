@@ -1,7 +1,5 @@
 """``ftkit plan``: minutes, memory and price of trainings on a device that need not be there."""
 
-from __future__ import annotations
-
 import json as json_format
 from pathlib import Path
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Upload a run to the hub (``ftkit push``); a dry run writes the repository's folder and stops there."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -1,7 +1,5 @@
 """Runs as other commands find them again: which class made a folder, and the model in it."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """``ftkit serve``: a tuned model behind HTTP."""
 
-from __future__ import annotations
-
 import os
 import sys
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """Load the model of a folder for the server: what the folder holds decides how."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

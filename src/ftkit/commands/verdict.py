@@ -1,7 +1,5 @@
 """``ftkit verdict``: whether A is better than B, as an exit code."""
 
-from __future__ import annotations
-
 from json import dumps
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ The prompt is rendered with the chat template's generation prompt, then the whol
 has more is the answer, with the end of turn that the template puts behind it.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from functools import cached_property

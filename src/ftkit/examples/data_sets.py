@@ -1,7 +1,5 @@
 """Data sets of the package ``datasets``: saved in a folder, in memory, or on the hub."""
 
-from __future__ import annotations
-
 import re
 import sys
 from functools import partial

@@ -1,7 +1,5 @@
 """Find examples that a data set has more than once: exactly, but for case and white space, or nearly."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Examples as tokens, and batches of them, for one model of text; models of images and text build on it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

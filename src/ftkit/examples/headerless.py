@@ -1,7 +1,5 @@
 """Tables of images and expected answers without a header, as training data."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice

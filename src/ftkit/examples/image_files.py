@@ -1,7 +1,5 @@
 """Read images safely: regular files inside the data folder, or bytes of a record, of a bounded size."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import re

@@ -1,7 +1,5 @@
 """Messages of conversations: their parts, the images in them, and the functions that an assistant may call."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable
 from typing import Any

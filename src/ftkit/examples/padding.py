@@ -1,7 +1,5 @@
 """Token ids as padded batches: right padded to train on, left padded to generate from."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

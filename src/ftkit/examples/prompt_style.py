@@ -1,7 +1,5 @@
 """How training makes a prompt of a question, so that the tuned model is asked in the same way later."""
 
-from __future__ import annotations
-
 import re
 
 

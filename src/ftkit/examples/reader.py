@@ -6,8 +6,6 @@ A source is what :func:`ftkit.examples.sources.open_source` reads; the shape of 
 a message or by ``<image>`` in a text; images of an example that says it nowhere come before its first question.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Records of training data, each with its place in the source, and images whose bytes stay there until needed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping

@@ -4,8 +4,6 @@ Prompt and answer are tokenized separately, as they are when an answer is genera
 nothing is searched for.
 """
 
-from __future__ import annotations
-
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Shapes of training records: which columns hold the prompt and the answer, found by their names."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Records of training data from any source: tables and JSON in files, ``datasets`` data sets, frames and lists."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Which of the assistant's turns are supervised: the last one of a conversation, or all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 

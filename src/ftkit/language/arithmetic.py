@@ -1,7 +1,5 @@
 """Synthetic arithmetic: seeded problems whose operands in validation and test never occur in training."""
 
-from __future__ import annotations
-
 import hashlib
 import operator
 import random

@@ -1,7 +1,5 @@
 """Examples of text as batches for a causal language model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any

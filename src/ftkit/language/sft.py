@@ -1,7 +1,5 @@
 """Supervised fine-tuning of any causal language model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from transformers import AutoModelForCausalLM

@@ -1,7 +1,5 @@
 """Read the option ``adapter``: a peft method, or the folder of an adapter to go on from."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Put an adapter of any peft method on a model, and merge it into its weights."""
 
-from __future__ import annotations
-
 import copy
 import re
 import warnings

@@ -1,7 +1,5 @@
 """Choose PyTorch's attention kernel for a training step on a CPU."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

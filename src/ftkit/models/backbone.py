@@ -1,7 +1,5 @@
 """A decoder or encoder of any family as embeddings, a list of blocks and a final norm."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, cast

@@ -1,7 +1,5 @@
 """Fingerprint a base model by the contents of its files, so that another one under the same name is noticed."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor

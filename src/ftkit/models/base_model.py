@@ -1,7 +1,5 @@
 """Load pretrained generative models in full, 8-bit or 4-bit, and split them into body and head."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Callable, Iterable, Sequence

@@ -1,7 +1,5 @@
 """Describe a model without loading its weights: architecture, checkpoint, parameters."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from dataclasses import dataclass

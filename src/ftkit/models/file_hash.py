@@ -1,7 +1,5 @@
 """Hash files whole; remember the hashes of large ones, which take seconds."""
 
-from __future__ import annotations
-
 import hashlib
 import warnings
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Generate greedy answers, many prompts at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple

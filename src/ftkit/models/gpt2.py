@@ -1,7 +1,5 @@
 """GPT-2 by size: where its weights come from, and the random weights of the published table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal, NamedTuple
 

@@ -1,7 +1,5 @@
 """Load a decoder or encoder and its tokenizer from the hub, a folder, a GGUF file, or draw its weights."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Compute losses over supervised tokens without ever holding the logits of the others."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Estimate how much memory a model needs: to answer, and for each way of training it."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from ftkit.models.facts import ModelFacts

@@ -1,7 +1,5 @@
 """The classifier's network: a backbone, pooling and a linear head, without computations that no output depends on."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 

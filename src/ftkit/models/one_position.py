@@ -1,7 +1,5 @@
 """Run a transformer block for one position of each sequence, where nothing reads its output anywhere else."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -3,8 +3,6 @@
 No other file imports from a submodule of peft, and ``tests/models/test_peft_internals.py`` names each assumption.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any

@@ -1,7 +1,5 @@
 """Pooling: which hidden state of a sequence is classified."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

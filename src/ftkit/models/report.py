@@ -1,7 +1,5 @@
 """Render the facts about a model as text."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from jinja2 import TemplateError

@@ -1,7 +1,5 @@
 """Choose the trainable parameters: the head, the last blocks, everything, or the published table's LoRA adapters."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from typing import Any, Literal

@@ -4,8 +4,6 @@ No other file imports from a submodule of transformers, and ``tests/models/test_
 assumption, so that a release which breaks one turns a named test red.
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Virtual tokens: the trained prompts of peft's prompt, prefix and P-tuning, which stand before every text."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

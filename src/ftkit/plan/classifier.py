@@ -1,7 +1,5 @@
 """Plan the training of a text classifier: its network is built without numbers, and a step of each shape is traced."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext

@@ -3,8 +3,6 @@
 No other file relies on what is internal to PyTorch: how operators are dispatched and named, and fake tensors.
 """
 
-from __future__ import annotations
-
 import weakref
 from collections import Counter
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Measure the CPU at hand: products, memory, and what an operator and a step cost besides."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Plan the rows of an ablation, or a single config, on a device."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal

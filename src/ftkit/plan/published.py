@@ -3,8 +3,6 @@
 Source: rasbt/LLMs-from-scratch, ``ch06/02_bonus_additional-experiments``.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from typing import Any

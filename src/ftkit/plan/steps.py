@@ -1,7 +1,5 @@
 """Hold what the steps of a training cost, and add them up to minutes and memory on a device."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable

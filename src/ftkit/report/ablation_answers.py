@@ -1,7 +1,5 @@
 """What each row asks, answered in words that are computed from its figures."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Say whether fine-tuning beats what needs none: trained rows against the best baseline, with what they cost."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from ftkit.ablation.analysis import Analysis

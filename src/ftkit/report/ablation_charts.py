@@ -1,7 +1,5 @@
 """The charts of an ablation: accuracy by variant, accuracy against cost, learning curves."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean

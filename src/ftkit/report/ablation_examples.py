@@ -1,7 +1,5 @@
 """Test examples of the rows of an ablation, and how each row answered them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from ftkit.ablation.analysis import Analysis

@@ -1,7 +1,5 @@
 """The lines below the table: what its figures are, what its marks mean, and what is special about single rows."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any

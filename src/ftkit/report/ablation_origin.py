@@ -1,7 +1,5 @@
 """Collect what the runs of an ablation were made with: data, base models, machines and versions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

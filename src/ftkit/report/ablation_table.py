@@ -1,7 +1,5 @@
 """The table of an ablation, from its output folder alone: a line per row, our figures and the published."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

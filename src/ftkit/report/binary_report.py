@@ -1,7 +1,5 @@
 """Report on the evaluation of yes/no answers, section by section."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Show on a page which examples a model answers differently from the one that it is compared with."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The charts of all reports, made with Altair. Pointing at a mark shows the figures of its run or example."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Report in words and figures whether a published statement is confirmed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Report on the evaluation of answers that name one of three and more classes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar

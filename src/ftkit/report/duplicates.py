@@ -1,7 +1,5 @@
 """Show how duplicates in train affect test figures: accuracies without them, and conclusions that depend on them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from ftkit.report.document import Section, Table

@@ -1,7 +1,5 @@
 """Evaluate prediction files, whatever kind of answers they hold, and compare them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial

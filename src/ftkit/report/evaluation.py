@@ -1,7 +1,5 @@
 """What the reports on all kinds of prediction files have in common: names of files, comparisons, words for figures."""
 
-from __future__ import annotations
-
 import json
 import math
 from abc import ABC, abstractmethod

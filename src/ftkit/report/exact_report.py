@@ -1,7 +1,5 @@
 """Report on the evaluation of free texts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """What the rows of an ablation forgot of held-out texts, in words and figures."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Labels that may be wrong, and whether the order of an ablation's variants depends on them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a search over settings found, in words and figures."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

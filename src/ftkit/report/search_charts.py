@@ -1,7 +1,5 @@
 """The charts of a search: validation against each option, and the expected best against the number of tries."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Say whether one model is better than another, from prediction files, run folders or rows of an output folder."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The report of an ablation as one run on Weights & Biases, and online as a W&B Report over its runs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

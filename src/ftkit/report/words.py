@@ -1,7 +1,5 @@
 """How reports write figures, p-values, intervals, texts and the names of files."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path

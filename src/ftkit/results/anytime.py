@@ -1,7 +1,5 @@
 """A paired test that stays valid however often it is asked while examples are added."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Compute the scores of models without skill, and test whether a model is significantly better."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

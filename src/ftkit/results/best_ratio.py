@@ -1,7 +1,5 @@
 """The ratio of the best values of an option in two searches, with an interval."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What two models answer differently, example by example: right to wrong, and wrong to right."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Metrics of answers that name one of several classes, from the table of labels and answers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 

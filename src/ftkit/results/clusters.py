@@ -1,7 +1,5 @@
 """Paired differences where examples come in clusters, such as near-duplicates, that are no independent evidence."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components

@@ -1,7 +1,5 @@
 """Compare two models on the same examples."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

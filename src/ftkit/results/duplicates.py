@@ -1,7 +1,5 @@
 """Count examples that a data set has more than once: within and between splits, with equal or other labels."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple

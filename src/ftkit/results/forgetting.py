@@ -1,7 +1,5 @@
 """What a model forgets: losses of held-out texts before and after it was tuned."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass

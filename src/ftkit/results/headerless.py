@@ -1,7 +1,5 @@
 """Tables without a header, whose last column is the answer: which column is the expected answer, and how it is read."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Intervals for every figure of a report: Wilson's for shares, seeded draws within each label for the others."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar

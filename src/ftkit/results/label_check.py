@@ -1,7 +1,5 @@
 """Labels that may be wrong: examples that nearly all models get wrong though none of them was trained on these."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

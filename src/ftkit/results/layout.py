@@ -1,7 +1,5 @@
 """Which column of a file holds what, for ftkit's own prediction files and for those of others."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field

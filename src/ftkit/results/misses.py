@@ -1,7 +1,5 @@
 """Why free texts are wrong: answers that are right but for their spelling, or but for the same text around each."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field

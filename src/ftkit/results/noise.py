@@ -1,7 +1,5 @@
 """How far two runs of the same variant lie apart, and how often one variant comes out ahead of another."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from statistics import stdev

@@ -1,7 +1,5 @@
 """Differences on the same examples: the exact test, and the interval that says the same as the test."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import hypot
 from typing import NamedTuple

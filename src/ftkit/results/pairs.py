@@ -1,8 +1,6 @@
 """Names of classes that come in pairs, and which one of a pair is the positive one."""
 
 # ruff: noqa: RUF001
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable

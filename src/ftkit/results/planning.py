@@ -1,7 +1,5 @@
 """The power of paired comparisons, and how many examples or seeds it takes to see a difference."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """A prediction file of any length, read batch by batch, in memory that does not grow with it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path

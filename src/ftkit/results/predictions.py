@@ -1,7 +1,5 @@
 """The prediction file: one row per example, the one thing that evaluation, comparison and reports read."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

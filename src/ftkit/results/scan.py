@@ -1,7 +1,5 @@
 """What is kept of a prediction file of any kind: numbers, about 20 bytes per example, whatever the text."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Which three and more classes the files are about, if they are about classes and not about free texts."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

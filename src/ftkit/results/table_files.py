@@ -1,7 +1,5 @@
 """Read TSV, CSV, JSON and Parquet files as Arrow batches of text columns."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import deque

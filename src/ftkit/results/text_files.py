@@ -1,7 +1,5 @@
 """Read TSV, CSV and JSON row by row in plain Python: training data, the first row of a file, the line of a fault."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json

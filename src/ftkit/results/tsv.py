@@ -1,7 +1,5 @@
 """Write plain TSV, which any program reads."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

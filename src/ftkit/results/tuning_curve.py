@@ -1,7 +1,5 @@
 """The expected best validation result against the number of tries, with simultaneous bands."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

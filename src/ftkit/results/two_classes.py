@@ -1,7 +1,5 @@
 """Which two classes the files are about, and which one is positive."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import combinations

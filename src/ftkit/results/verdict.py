@@ -1,7 +1,5 @@
 """Judge whether one model is better than another."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

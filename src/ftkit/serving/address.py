@@ -1,7 +1,5 @@
 """The address to listen on: only this machine's unless there is a key, and bound before the model is loaded."""
 
-from __future__ import annotations
-
 import errno
 import ipaddress
 import socket

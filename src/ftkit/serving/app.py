@@ -1,7 +1,5 @@
 """The HTTP application: OpenAI's endpoints for the model that a thread runs."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """Classify the texts of many requests at once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Protocol
 

@@ -1,7 +1,5 @@
 """Decode token ids as they come: whole characters only, nothing behind a stop string, nothing of the template."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Generate for many requests at once: a running batch that requests join and leave at any token."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The jobs that requests give to the model's thread, and their results."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Limits on the time, size and queue places of requests."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

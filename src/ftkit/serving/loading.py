@@ -1,7 +1,5 @@
 """Load a causal language model to be served: a folder or hub id, with an adapter, in 8 or 4 bits, on a device."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

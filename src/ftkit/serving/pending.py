@@ -1,7 +1,5 @@
 """The results that a request waits for: the bridge from the model's thread to the event loop."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any

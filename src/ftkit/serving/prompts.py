@@ -1,7 +1,5 @@
 """Requests as prompts, made by the same renderer as in training."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ftkit.errors import InputError

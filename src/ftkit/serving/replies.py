@@ -1,7 +1,5 @@
 """Answers and errors in OpenAI's format."""
 
-from __future__ import annotations
-
 import json
 import secrets
 import time

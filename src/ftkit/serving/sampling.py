@@ -1,7 +1,5 @@
 """Choose the next token of each sequence of a batch, each by its own rules."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

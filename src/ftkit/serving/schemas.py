@@ -1,7 +1,5 @@
 """Request bodies, checked strictly: unknown fields, wrong types and values out of bounds are refused by name."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator

@@ -1,7 +1,5 @@
 """Check every request before anything reads it: its host, origin, key, size and speed."""
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 import logging

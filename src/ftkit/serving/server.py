@@ -1,7 +1,5 @@
 """Run the server: slow clients are disconnected, and a shutdown lets answers finish."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import socket

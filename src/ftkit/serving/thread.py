@@ -1,7 +1,5 @@
 """The thread that runs the model, and its bounded queue."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections import deque

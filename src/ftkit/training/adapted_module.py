@@ -1,7 +1,5 @@
 """A module whose network may have an adapter of any peft method."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Refuse callbacks of Lightning that would not do their work with a network that is built late."""
 
-from __future__ import annotations
-
 import lightning as L
 from lightning.pytorch.callbacks import (
     BaseFinetuning,

@@ -1,7 +1,5 @@
 """Checkpoints that hold what was trained: small, written whole, checked when they are read, and never run as code."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Each check looks at a :class:`Probe` and returns a :class:`Finding` that says what it saw.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Train through ``torch.compile``, block by block; what is written is as without it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache, wraps

@@ -1,7 +1,5 @@
 """Write the learning curves of a run to ``metrics.csv``, each row at once; a resumed run appends to the file."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Mapping

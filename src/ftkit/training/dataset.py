@@ -1,7 +1,5 @@
 """Encoded messages as a dataset that hands out whole batches."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

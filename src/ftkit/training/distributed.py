@@ -1,7 +1,5 @@
 """Share numbers among the processes of a distributed run."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import lightning as L

@@ -1,7 +1,5 @@
 """Encode texts as right-padded batches of token ids; checkpoints hold the rules, so that inference repeats training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile

@@ -1,7 +1,5 @@
 """Record versions and hardware of a run, so that figures can be compared and repeated."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import platform

@@ -1,7 +1,5 @@
 """Metrics as an argument of a module: one clone a split, over what the evaluation steps return."""
 
-from __future__ import annotations
-
 from collections.abc import ItemsView, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias

@@ -1,7 +1,5 @@
 """A Lightning data module of prompts with answers: what the data modules of generative models have in common."""
 
-from __future__ import annotations
-
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence

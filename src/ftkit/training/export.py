@@ -1,7 +1,5 @@
 """Export the trained parameters of a run for others: safetensors and JSON, no pickle."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

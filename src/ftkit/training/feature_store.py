@@ -4,8 +4,6 @@ An entry is a safetensors file named by the SHA-256 of what made its numbers, so
 another entry and nothing has to be invalidated. It is written beside its place and renamed: it is whole or not there.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """Describe what decides an entry of the feature store: weights, settings and numerics, as plain values."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """Find the largest micro-batch that fits into memory, with the result of the batch that was asked for."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice

@@ -1,7 +1,5 @@
 """Measure what a language model forgets while it is tuned."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from functools import cached_property

@@ -4,8 +4,6 @@ Under a causal mask a position does not depend on what follows. So outputs cache
 ones, and those pooled at their last real token: they take the first positions of the same entries.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import time

@@ -1,7 +1,5 @@
 """Fine-tune a generative model: the LightningModule that the vision-language and the language tasks share."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """Stop training before a step on a loss that is not finite, and when the loss has diverged."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field

@@ -1,7 +1,5 @@
 """Choose how often a training logs."""
 
-from __future__ import annotations
-
 import lightning as L
 
 POINTS = 10  # of a learning curve in an epoch

@@ -1,7 +1,5 @@
 """Write the model card of a run: figures with intervals, data, base model, and how to repeat it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources

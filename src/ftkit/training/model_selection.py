@@ -1,7 +1,5 @@
 """Choose a checkpoint on validation, and stop a training that no longer improves there."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Refuse a monitored metric that is never logged, before training instead of after the first epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from difflib import get_close_matches
 from string import Formatter

@@ -1,7 +1,5 @@
 """Build the optimizer and scheduler of a configuration, and check them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeAlias, get_args

@@ -1,7 +1,5 @@
 """Measure the peak memory of a part of a run."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import resource

@@ -1,7 +1,5 @@
 """Load what a classifier is built from: base model, configuration, backbone and tokenizer."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from typing import Any, ClassVar
 

@@ -4,8 +4,6 @@ Modules are known by what they do: a generative one has ``log_probs`` and batche
 ``input_ids``, ``length`` and ``label``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

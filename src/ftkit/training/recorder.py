@@ -1,7 +1,5 @@
 """Write predictions and figures of every run to its folder."""
 
-from __future__ import annotations
-
 import json
 import math
 import time

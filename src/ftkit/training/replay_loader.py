@@ -1,7 +1,5 @@
 """Make random draws, and the order of loaders, a pure function of seed, epoch and batch."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator
 from functools import cache

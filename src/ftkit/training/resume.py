@@ -4,8 +4,6 @@ Lightning restores weights, optimizer and loops; shuffling, dropout, half-counte
 nothing had been before. :class:`ExactResume` adds what is missing, for any LightningModule on one process.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from pathlib import Path

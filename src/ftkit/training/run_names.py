@@ -1,7 +1,5 @@
 """Name a run for a tracker, from where its folder lies."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Stop a training on a signal at a safe point, with everything saved that resuming needs."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from pathlib import Path

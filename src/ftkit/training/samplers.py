@@ -5,8 +5,6 @@ processes of a distributed run take turns in the order of a single one, so toget
 Lightning would put a sampler of its own in the place of any that is not a ``DistributedSampler``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Compare the length of a learning-rate schedule with that of the training."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """FSDP2: each process holds a part of every weight, gradient and optimizer state; ``--trainer.strategy fsdp2``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from types import MethodType
 from typing import Any

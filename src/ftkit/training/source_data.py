@@ -1,7 +1,5 @@
 """A Lightning data module of examples from files, data sets and frames: the splits that are given, or held out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterable
 from functools import cached_property, partial
 from pathlib import Path

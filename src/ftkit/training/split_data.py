@@ -1,7 +1,5 @@
 """A Lightning data module of examples in three splits: what the tasks' data modules have in common."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar

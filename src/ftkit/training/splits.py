@@ -1,7 +1,5 @@
 """Train, val and test: the splits that are given, and those that are held out of train without a group in two."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 

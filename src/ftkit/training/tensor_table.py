@@ -5,8 +5,6 @@ before. Here they come batch by batch, and the same one may come from several da
 of what it was made from.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import warnings
 import zlib

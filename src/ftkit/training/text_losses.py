@@ -1,7 +1,5 @@
 """The loss of held-out texts under a causal language model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path

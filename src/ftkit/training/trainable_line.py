@@ -1,7 +1,5 @@
 """Describe the trainable parameters in one line, which a training says before it starts."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """A LightningModule whose checkpoints hold what was trained, and the identity of the frozen base."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import cached_property

@@ -3,8 +3,6 @@
 The local files are the source of truth: whatever goes wrong here is said once, and the run goes on without it.
 """
 
-from __future__ import annotations
-
 import json
 from argparse import Namespace
 from collections.abc import Callable, Mapping

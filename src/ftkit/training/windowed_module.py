@@ -1,7 +1,5 @@
 """Average a step's loss over its whole window of micro-batches, on all processes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Examples with images as a Lightning data module: read, split, sampled, measured and batched."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Container
 from functools import cached_property, partial

@@ -1,7 +1,5 @@
 """Examples with images as a dataset, and which examples can be used in it."""
 
-from __future__ import annotations
-
 import pickle
 import zlib
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Import Pillow, limit what decoding may cost, and raise one error for all the ways in which it fails."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

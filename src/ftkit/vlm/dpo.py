@@ -1,7 +1,5 @@
 """Direct preference optimization of a vision-language model, as a Lightning module."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from peft import PeftConfig

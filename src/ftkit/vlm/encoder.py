@@ -3,8 +3,6 @@
 The processor expands a prompt's images into tokens and pixels; the answer's tokens are put behind it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import islice

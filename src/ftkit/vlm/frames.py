@@ -4,8 +4,6 @@ The first frame, which most tools take, is often blank. Method: https://github.c
 of each composited frame).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

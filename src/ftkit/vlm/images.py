@@ -1,7 +1,5 @@
 """Open pictures from untrusted files as upright RGB, one frame, on a known background."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterator

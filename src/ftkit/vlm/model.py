@@ -1,7 +1,5 @@
 """The base of all vision-language modules: frozen vision towers, and cached image features."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from peft import PeftConfig

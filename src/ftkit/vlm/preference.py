@@ -4,8 +4,6 @@ Every function works on sums of log-probabilities over an answer's tokens, (B,) 
 mean over a batch, or over several, is the caller's.
 """
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 from torch import Tensor

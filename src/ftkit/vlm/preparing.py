@@ -1,7 +1,5 @@
 """Prepare a picture for training: decode it, bring it to size and write it, unless that is done already."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -4,8 +4,6 @@ An answer's log-probability under the reference does not depend on beta, the los
 is cached beside the image features, and every run on the same pairs and the same model reads it.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

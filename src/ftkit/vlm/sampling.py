@@ -8,8 +8,6 @@ A practitioner's recipes, of 64 examples each, are::
     sample_examples(labels, 64, seed, outcomes=outcomes, keep=OUTCOMES - {"tp"})  # no true positives
 """
 
-from __future__ import annotations
-
 import random
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence

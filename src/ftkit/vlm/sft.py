@@ -1,7 +1,5 @@
 """Supervised fine-tuning of a vision-language model, as a Lightning module."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ftkit.errors import at_least

@@ -5,8 +5,6 @@ remains of each. Rejected tokens do not see chosen ones, and their positions con
 token sees what it would see in an example of its own: the results are the same except for rounding.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

@@ -4,8 +4,6 @@ A tensor without a rule here is an error: one that is padded wrongly or left out
 something else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import torch

@@ -6,8 +6,6 @@ pixels as they enter the tower, so the processor's settings need not be compared
 tiles.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

@@ -4,8 +4,6 @@ The score makes thresholds, ROC curves and calibration possible, which words alo
 beside it, since an answer may be neither.
 """
 
-from __future__ import annotations
-
 from functools import cached_property
 from itertools import takewhile
 from typing import Any
