@@ -28,6 +28,7 @@ SHORT = {
     "bench_labels.py": "--results {out}",
     "bench_search.py": "--size tiny --epochs 1 --rows 1,3 --out {out}/record.json",
     "bench_serve.py": "--requests 8 --tokens 4 --repeats 1 --results {out}",
+    "bench_serve_limits.py": "--clients 4 --seconds 2 --results {out}",
     "bench_sft.py": "--layers 1 --width 64 --vocabulary 99 --steps 4 --repeats 1 --prompt 9 --answer 6 --results {out}",
     "bench_verdict.py": "--histories 5 --results {out}",
     "bench_vlm.py": "--batch 1 --steps 1 --epochs 2 --repeats 1 --results {out}",

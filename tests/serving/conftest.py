@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from running_server import Running
 
-from ftkit.serving.app import Served
+from ftkit.serving.endpoints import Served
 from ftkit.serving.generator import BatchGenerator
 from ftkit.serving.limits import Limits
 from ftkit.serving.loading import context_of, load_generator
@@ -33,11 +33,14 @@ def start(tiny: tuple[Any, Any]) -> Iterator[Callable[..., Running]]:
     """Start a server of the tiny model, or of another engine."""
     running = []
 
-    def starting(engine: Any = None, key: str | None = None, batch_size: int = 16, **limits: Any) -> Running:
+    def starting(
+        engine: Any = None, key: str | None = None, batch_size: int = 16, classifier: bool = False, **limits: Any
+    ) -> Running:
         net, tokenizer = tiny
         bounds = Limits(**{"drain_seconds": 5.0, **limits})
         engine = engine or BatchGenerator(net, tokenizer, batch_size)
-        served = Served("tiny", ModelThread(engine, bounds.waiting), Prompts(tokenizer), context_of(net))
+        prompts = None if classifier else Prompts(tokenizer)
+        served = Served("tiny", ModelThread(engine, bounds.waiting), 10_000, prompts, context_of(net))
         running.append(Running(served, bounds, key))
         return running[-1]
 
@@ -50,7 +53,9 @@ def start(tiny: tuple[Any, Any]) -> Iterator[Callable[..., Running]]:
 def server(tiny: tuple[Any, Any]) -> Iterator[Running]:
     """A server of the tiny model that the tests of a file share."""
     net, tokenizer = tiny
-    served = Served("tiny", ModelThread(BatchGenerator(net, tokenizer, 16), 256), Prompts(tokenizer), context_of(net))
+    served = Served(
+        "tiny", ModelThread(BatchGenerator(net, tokenizer, 16), 256), 10_000, Prompts(tokenizer), context_of(net)
+    )
     running = Running(served, Limits(drain_seconds=5.0, body_bytes=10_000, body_seconds=0.5))
     yield running
     running.stop()

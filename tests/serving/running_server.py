@@ -9,7 +9,7 @@ import httpx
 import openai
 
 from ftkit.serving.address import listen
-from ftkit.serving.app import Served
+from ftkit.serving.endpoints import Served
 from ftkit.serving.limits import Limits
 from ftkit.serving.server import make_server
 

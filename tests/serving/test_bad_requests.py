@@ -148,10 +148,10 @@ def test_no_log_quotes_a_request(server: Any, capfd: Any, caplog: Any, monkeypat
     for body in (completion(), completion(bogus=CANARY), completion(stop=[CANARY]), b'{"prompt": "' + CANARY.encode()):
         server.post("/v1/completions", content=body, headers=JSON)
 
-    def broken(texts: list[str]) -> list[list[int]]:
-        raise RuntimeError(f"cannot encode {texts}")
+    def broken(text: str) -> list[int]:
+        raise RuntimeError(f"cannot encode {text}")
 
-    monkeypatch.setattr(server.served.prompts, "texts", broken)
+    monkeypatch.setattr(server.served.prompts, "text", broken)
     reply = server.post("/v1/completions", content=completion(), headers=JSON)
     assert reply.status_code == 500
     assert CANARY not in reply.text

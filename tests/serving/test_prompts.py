@@ -86,6 +86,6 @@ def test_a_text_to_go_on_with_does_not_end_in_an_end_token(tiny: Any, monkeypatc
     ended = TemplateProcessing("$A <|endoftext|>", special_tokens=end)
     monkeypatch.setattr(tokenizer.backend_tokenizer, "post_processor", ended)
     assert tokenizer.decode(tokenizer("ab")["input_ids"]) == "ab<|endoftext|>"
-    assert Prompts(tokenizer).texts(["ab", "c"]) == [[*Prompts(tokenizer).texts(["ab"])[0]], tokenizer.encode("c")[:-1]]
-    assert tokenizer.decode(Prompts(tokenizer).texts(["ab"])[0]) == "ab"
+    assert Prompts(tokenizer).text("c") == tokenizer.encode("c")[:-1]
+    assert tokenizer.decode(Prompts(tokenizer).text("ab")) == "ab"
     assert not tokenizer.decode(Prompts(tokenizer, chat=False).chat([{"role": "user", "content": "a"}])).endswith(">")

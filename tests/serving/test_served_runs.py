@@ -139,7 +139,7 @@ def test_a_prompt_of_training_is_the_prompt_of_the_server(sums: Path, serving: C
     prompts = serving(sums).served.prompts
     assert prompts is not None
     question = str(example.prompt).removesuffix(" =")
-    assert prompts.chat([{"role": "user", "content": question}]) == prompts.texts([str(example.prompt)])[0]
+    assert prompts.chat([{"role": "user", "content": question}]) == prompts.text(str(example.prompt))
 
 
 def test_a_model_of_spaced_digits_is_served_and_pushed_with_them(
@@ -156,7 +156,7 @@ def test_a_model_of_spaced_digits_is_served_and_pushed_with_them(
     for folder in (run, tmp_path / "pushed"):
         prompts = serving(folder).served.prompts
         assert prompts is not None
-        assert prompts.chat([{"role": "user", "content": question}]) == prompts.texts([str(example.prompt)])[0]
+        assert prompts.chat([{"role": "user", "content": question}]) == prompts.text(str(example.prompt))
 
 
 @pytest.mark.parametrize("chat", ["null", "false"])
@@ -184,7 +184,7 @@ def test_weights_of_few_bits_answer_as_transformers_makes_them(
     said = server.post("/v1/completions", {"prompt": "URGENT you have", "max_tokens": 6}).json()["choices"][0]["text"]
     prompts = server.served.prompts
     assert prompts is not None
-    ids = torch.tensor(prompts.texts(["URGENT you have"]))
+    ids = torch.tensor([prompts.text("URGENT you have")])
     net = load_base(AutoModelForCausalLM, "demo", quantization=quantization, dtype="float32").eval()
     written = net.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=6, pad_token_id=0)
     assert said == prompts.renderer.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)

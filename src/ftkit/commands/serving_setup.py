@@ -6,12 +6,12 @@ from typing import Any
 from ftkit.commands.runs import is_run, load_run
 from ftkit.errors import InputError
 from ftkit.hub import ADAPTER_FILE, base_of_adapter
-from ftkit.serving.app import Served
 from ftkit.serving.classifier import BatchClassifier
+from ftkit.serving.endpoints import Served
 from ftkit.serving.generator import BatchGenerator
 from ftkit.serving.limits import Limits
 from ftkit.serving.loading import context_of, load_generator
-from ftkit.serving.prompts import Prompts
+from ftkit.serving.prompts import Prompts, longest_token
 from ftkit.serving.thread import ModelThread
 
 
@@ -38,7 +38,9 @@ def load_served(
                 raise InputError("comes with the run and cannot be given", field=field, got=value)
         loaded = load_run(folder, **loading)
         if hasattr(loaded, "classify"):
-            return Served(name, ModelThread(BatchClassifier(loaded, batch_size), limits.waiting))
+            # Twice as much as can be needed: a cut changes no token but those right before it.
+            characters = 2 * loaded.encoding.max_length * longest_token(loaded.tokenizer)
+            return Served(name, ModelThread(BatchClassifier(loaded, batch_size), limits.waiting), characters)
         net, tokenizer = loaded.net, loaded.tokenizer
         style = {"chat": getattr(loaded, "chat", None), "style": getattr(loaded, "prompt_style", None)}
         style["spaced_digits"] = getattr(loaded, "spaced_digits", False)
@@ -48,4 +50,6 @@ def load_served(
             model, revision = base_of_adapter(folder)
         net, tokenizer = load_generator(model, revision, adapter, **loading)
     generator = BatchGenerator(net, tokenizer, batch_size)
-    return Served(name, ModelThread(generator, limits.waiting), Prompts(tokenizer, **style), context_of(net))
+    context = context_of(net)
+    characters = context * longest_token(tokenizer)
+    return Served(name, ModelThread(generator, limits.waiting), characters, Prompts(tokenizer, **style), context)

@@ -1,5 +1,6 @@
 """The jobs that requests give to the model's thread, and their results."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -53,22 +54,26 @@ class Job:
         deliver: Called in the model's thread with each result, or with the :class:`~ftkit.serving.replies.ApiError`
             that ended the job.
         cancelled: Set by anyone when the result is no longer wanted; the model's thread then drops the job.
+        ready: Whether the model can begin; a job whose prompt is still being tokenized has its place in the queue.
+        since: When the request came, in seconds of ``time.monotonic``.
     """
 
     deliver: Callable[[Any], None]
     cancelled: bool = field(default=False, kw_only=True)
+    ready: bool = field(default=True, kw_only=True)
+    since: float = field(default_factory=time.monotonic, kw_only=True)
 
 
 @dataclass(eq=False)
 class Generation(Job):
-    """Ask for one answer to a prompt of at least one token; delivers :class:`Piece`.
+    """Ask for one answer to a prompt of at least one token, once it is ready; delivers :class:`Piece`.
 
     With ``stream`` each token's text is delivered at once, otherwise the whole answer in one piece. The ``affixes``
     that the chat template writes around an answer are left out.
     """
 
-    prompt: Sequence[int]
-    sampling: Sampling
+    prompt: Sequence[int] = ()
+    sampling: Sampling = Sampling(max_tokens=1)
     stream: bool = False
     affixes: Affixes = NO_AFFIXES
 

@@ -1,13 +1,15 @@
 """The results that a request waits for: the bridge from the model's thread to the event loop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
 from ftkit.serving.jobs import Job, Piece
 from ftkit.serving.replies import ApiError
+
+T = TypeVar("T")
 
 
 class Pending:
@@ -51,31 +53,41 @@ class Pending:
                 async with asyncio.timeout_at(self._deadline):
                     index, result = await self._results.get()
             except TimeoutError:
-                raise ApiError(504, f"no answer within {self._seconds:g} s", code="timeout") from None
+                raise self._too_late() from None
             if isinstance(result, ApiError):
                 raise result
             unfinished -= not isinstance(result, Piece) or result.finish is not None
             yield index, result
 
-    async def all_or_disconnect(self, request: Request) -> list[Any]:
-        """Return all results, one a job; if the client disconnects first, the jobs are dropped.
+    async def unless_gone(self, request: Request, work: Awaitable[T]) -> T:
+        """Return the result of ``work``, and cancel it if the client disconnects or time is up before it is done.
 
         Raises:
-            ApiError: A job failed, time is up, or the client disconnected.
+            ApiError: Time is up, or the client disconnected.
         """
-        collecting = asyncio.ensure_future(self._all())
+        working = asyncio.ensure_future(work)
         leaving = asyncio.ensure_future(_disconnect(request))
         try:
-            await asyncio.wait({collecting, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if collecting.done():
-                return collecting.result()
+            async with asyncio.timeout_at(self._deadline):
+                await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
             raise ApiError(499, "the client disconnected")
+        except TimeoutError:
+            raise self._too_late() from None
         finally:
-            self.cancel()
-            collecting.cancel()
+            working.cancel()
             leaving.cancel()
 
-    async def _all(self) -> list[Any]:
+    def _too_late(self) -> ApiError:
+        return ApiError(504, f"no answer within {self._seconds:g} s", code="timeout")
+
+    async def all(self) -> list[Any]:
+        """Return all results, one a job.
+
+        Raises:
+            ApiError: A job failed, or time is up.
+        """
         results = dict([pair async for pair in self])
         return [results[index] for index in range(self._expected)]
 

@@ -28,16 +28,15 @@ class Prompts:
         self.renderer = Renderer(tokenizer, chat)
         self.style, self.spaced_digits = style, spaced_digits
 
-    def texts(self, texts: list[str]) -> list[list[int]]:
-        """Return token ids of texts to be continued, as they are; the tokenizer adds its own beginning.
+    def text(self, text: str) -> list[int]:
+        """Return token ids of a text to be continued, as it is; the tokenizer adds its own beginning.
 
         Raises:
-            InputError: A text has no tokens.
+            InputError: It has no tokens.
         """
-        encoded = [self.renderer.text_ids(text) for text in texts]
-        if not all(encoded):
+        if not (ids := self.renderer.text_ids(text)):
             raise InputError("a text has no tokens", field="prompt")
-        return encoded
+        return ids
 
     def chat(self, messages: list[dict[str, str]]) -> list[int]:
         """Return token ids of a conversation up to where the model answers; without a template one question as it is.
@@ -58,6 +57,14 @@ class Prompts:
             return self.renderer.affixes(_example(messages))
         except InputError:  # a template may allow no answer here, or write it differently from what follows its prompt
             return NO_AFFIXES
+
+
+def longest_token(tokenizer: Any) -> int:
+    """Return the most characters of a text that one token stands for.
+
+    In vocabularies of bytes or of word pieces that is no more than the length of the longest entry.
+    """
+    return max(map(len, tokenizer.get_vocab()))
 
 
 def _example(messages: list[dict[str, str]]) -> Example:

@@ -29,6 +29,7 @@ class Guard:
     def __init__(self, app: ASGIApp, limits: Limits, hosts: Collection[str] | None, key: str | None) -> None:
         self.app, self.limits, self.hosts = app, limits, hosts
         self.key = None if key is None else key.encode()
+        self._held: dict[int, int] = {}  # bytes of the body of each request that is not answered yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with an error."""
@@ -57,6 +58,8 @@ class Guard:
                 await ApiError(500, "internal server error; the server's log names the place").response()(
                     scope, receive, send
                 )
+        finally:
+            self._held.pop(id(scope), None)
 
     def _check_origin(self, headers: dict[bytes, str]) -> None:
         host = headers.get(b"host", "")
@@ -88,6 +91,9 @@ class Guard:
             async with asyncio.timeout(self.limits.body_seconds):
                 async for chunk in request.stream():
                     body += chunk
+                    self._held[id(request.scope)] = len(body)
+                    if sum(self._held.values()) > self.limits.all_bodies_bytes:
+                        raise ApiError(503, "too many long requests; try again soon", headers={"Retry-After": "1"})
                     if len(body) > self.limits.body_bytes:
                         raise self._too_large()
             return bytes(body)

@@ -10,7 +10,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ftkit.errors import ExitCode
 from ftkit.serving.address import MAX_CONNECTIONS, hosts_of
-from ftkit.serving.app import Served, make_app
+from ftkit.serving.app import make_app
+from ftkit.serving.endpoints import Served
 from ftkit.serving.limits import Limits
 from ftkit.serving.security import Guard
 

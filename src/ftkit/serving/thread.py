@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ class ModelThread:
     def __init__(self, engine: Engine, max_waiting: int) -> None:
         self.engine, self.max_waiting = engine, max_waiting
         self.error: str | None = None
+        self._stepped = time.monotonic()
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -57,7 +59,18 @@ class ModelThread:
     @property
     def waiting(self) -> int:
         """Return the number of jobs in the queue."""
-        return len(self._waiting)
+        return sum(not job.cancelled for job in tuple(self._waiting))
+
+    @property
+    def oldest_seconds(self) -> float:
+        """Return the age of the oldest job, waiting or running; 0 if there is none."""
+        jobs = [job for job in (*tuple(self._waiting), *self.engine.jobs) if not job.cancelled]
+        return max((time.monotonic() - job.since for job in jobs), default=0.0)
+
+    @property
+    def last_step_seconds(self) -> float:
+        """Return the time since the model began its last step; above that of one step only where it has no work."""
+        return time.monotonic() - self._stepped
 
     def start(self) -> None:
         """Start the thread."""
@@ -84,6 +97,13 @@ class ModelThread:
             self._waiting.extend(jobs)
             self._changed.notify()
 
+    def begin(self, jobs: Sequence[Job]) -> None:
+        """Let the model begin with jobs in the queue that were not ready before."""
+        with self._changed:
+            for job in jobs:
+                job.ready = True
+            self._changed.notify()
+
     def close(self, seconds: float) -> None:
         """Stop the thread: cancelled jobs are dropped, the others get so many seconds to finish.
 
@@ -95,6 +115,10 @@ class ModelThread:
         self._thread.join(seconds)
 
     @property
+    def _ready(self) -> list[Job]:
+        return [job for job in self._waiting if job.ready or job.cancelled]
+
+    @property
     def _died(self) -> ApiError:
         return ApiError(503, f"the model's thread has ended ({self.error}); restart the server", code="model_died")
 
@@ -103,11 +127,13 @@ class ModelThread:
         try:
             while True:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._waiting or self.engine.jobs or self._closing)
-                    if self._closing and not self._waiting and not self.engine.jobs:
+                    self._changed.wait_for(lambda: self._ready or self.engine.jobs or self._closing)
+                    self._stepped = time.monotonic()
+                    if self._closing and not self._ready and not self.engine.jobs:
                         return
-                    ready = min(self.engine.room, len(self._waiting))
-                    admitted = [self._waiting.popleft() for _ in range(ready)]
+                    admitted = self._ready[: self.engine.room]
+                    for job in admitted:
+                        self._waiting.remove(job)
                 if wanted := [job for job in admitted if not job.cancelled]:
                     self.engine.admit(wanted)
                 if self.engine.jobs:

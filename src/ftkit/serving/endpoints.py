@@ -1,0 +1,171 @@
+"""Answer requests: a place in the queue first, then the prompt's tokens, then the model."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from fastapi import Request
+from starlette.responses import Response, StreamingResponse
+
+from ftkit.examples.affixes import NO_AFFIXES
+from ftkit.serving.jobs import Classification, Generation
+from ftkit.serving.limits import Limits
+from ftkit.serving.pending import Pending
+from ftkit.serving.prompts import Prompts
+from ftkit.serving.replies import ApiError, Json, Kind, Reply, encoded
+from ftkit.serving.schemas import ChatRequest, ClassifyRequest, CompletionRequest
+from ftkit.serving.thread import ModelThread
+
+
+@dataclass(frozen=True)
+class Served:
+    """Describe a model that is served; a classifier makes no prompts, and bounds no prompt and answer together.
+
+    Args:
+        name: The name that clients use.
+        thread: Runs the model.
+        characters: The most characters that its context can hold, in tokens of the longest kind. A longer prompt is
+            refused before it is tokenized; of a longer text a classifier reads the beginning.
+        prompts: How requests become prompts.
+        context: The most tokens of prompt and answer together.
+    """
+
+    name: str
+    thread: ModelThread
+    characters: int
+    prompts: Prompts | None = None
+    context: int | None = None
+    # One thread, so that a long prompt takes one processor at most, and prompts of clients that left are skipped.
+    tokenizing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "tokenizing"))
+
+
+Prompt = str | list[dict[str, str]]  # a text to be continued, or a conversation
+
+
+async def generate(
+    served: Served,
+    limits: Limits,
+    body: CompletionRequest | ChatRequest,
+    prompts: Sequence[Prompt],
+    request: Request,
+    kind: Kind,
+) -> Response:
+    """Answer each prompt ``body.n`` times, whole or as a stream.
+
+    Raises:
+        ApiError: The request does not fit the model, the limits or the queue; time is up; or the client disconnected.
+    """
+    _check_model(served, body.model)
+    for prompt in prompts:
+        _check_length(served, prompt)
+    pending = Pending(limits.seconds)
+    jobs = [Generation(pending.expect(), stream=body.stream, ready=False) for _ in range(len(prompts) * body.n)]
+    pending.jobs += jobs
+    try:
+        served.thread.submit(jobs)  # a place in the queue comes before any work
+        await pending.unless_gone(request, _tokenize(served, limits, body, prompts, jobs))
+    except BaseException:
+        pending.cancel()
+        raise
+    served.thread.begin(jobs)
+    prompt_tokens = sum(len(job.prompt) for job in jobs[:: body.n])
+    reply = Reply(kind, served.name)
+    if body.stream:
+        counted = prompt_tokens if body.stream_options and body.stream_options.include_usage else None
+        return StreamingResponse(_events(pending, reply, counted), media_type="text/event-stream")
+    return Json(reply.whole(await _results(pending, request), prompt_tokens))
+
+
+async def _tokenize(
+    served: Served,
+    limits: Limits,
+    body: CompletionRequest | ChatRequest,
+    prompts: Sequence[Prompt],
+    jobs: Sequence[Generation],
+) -> None:
+    """Give a request's jobs their prompts, ``n`` jobs each; one prompt at a time, so that others get their turn."""
+    assert served.prompts is not None
+    run = partial(asyncio.get_running_loop().run_in_executor, served.tokenizing)
+    for number, prompt in enumerate(prompts):
+        if isinstance(prompt, str):
+            ids, affixes = await run(served.prompts.text, prompt), NO_AFFIXES
+        else:
+            ids, affixes = await run(served.prompts.chat, prompt), await run(served.prompts.affixes, prompt)
+        max_tokens = _new_tokens(served, limits, len(ids), body.wanted_tokens)
+        for choice, job in enumerate(jobs[number * body.n : (number + 1) * body.n]):
+            job.prompt, job.affixes, job.sampling = ids, affixes, body.sampling(max_tokens, choice)
+
+
+async def _results(pending: Pending, request: Request) -> list[Any]:
+    try:
+        return await pending.unless_gone(request, pending.all())
+    finally:
+        pending.cancel()
+
+
+async def _events(pending: Pending, reply: Reply, prompt_tokens: int | None) -> AsyncIterator[bytes]:
+    """Yield the server-sent events of a stream; ``prompt_tokens`` is given where the client wants the usage."""
+    tokens: dict[int, int] = {}
+    try:
+        async for index, piece in pending:
+            yield _event(reply.chunk(index, piece, first=index not in tokens))
+            tokens[index] = piece.tokens
+        if prompt_tokens is not None:
+            yield _event(reply.usage_chunk(prompt_tokens, sum(tokens.values())))
+        yield b"data: [DONE]\n\n"
+    except ApiError as error:  # the status has been sent, so the error goes into the stream
+        yield _event(error.body)
+    finally:
+        pending.cancel()
+
+
+def _event(content: Any) -> bytes:
+    return b"data: " + encoded(content) + b"\n\n"
+
+
+async def classify_texts(served: Served, limits: Limits, body: ClassifyRequest, request: Request) -> Response:
+    """Classify the texts of a request; errors are those of :func:`generate`."""
+    _check_model(served, body.model)
+    pending = Pending(limits.seconds)
+    pending.jobs += [Classification(pending.expect(), text[: served.characters]) for text in body.texts]
+    served.thread.submit(pending.jobs)
+    results = await _results(pending, request)
+    data = [{"index": index, **result} for index, result in enumerate(results)]
+    return Json({"object": "list", "model": served.name, "data": data})
+
+
+def _check_model(served: Served, name: str | None) -> None:
+    if name is not None and name != served.name:
+        raise ApiError(404, f"this server has one model, {served.name}", param="model", code="model_not_found")
+
+
+def _check_length(served: Served, prompt: Prompt) -> None:
+    """Refuse a prompt of more characters than the context can hold, before it is tokenized."""
+    texts = [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
+    if (characters := sum(map(len, texts))) > served.characters:
+        raise ApiError(
+            400,
+            f"the prompt has {characters:,} characters; the context of {served.context} tokens holds at most"
+            f" {served.characters:,}",
+            param="prompt" if isinstance(prompt, str) else "messages",
+            code="context_length_exceeded",
+        )
+
+
+def _new_tokens(served: Served, limits: Limits, prompt: int, wanted: int | None) -> int:
+    """Return how many tokens an answer may have; more than are allowed or fit are refused with both numbers."""
+    assert served.context is not None
+    if wanted is not None and wanted > limits.max_new_tokens:
+        problem = f"{wanted} new tokens were requested, but {limits.max_new_tokens} are allowed"
+        raise ApiError(400, problem, param="max_tokens")
+    if prompt + (wanted or 1) > served.context:
+        raise ApiError(
+            400,
+            f"the prompt has {prompt} tokens and {wanted or 1} more were requested; the context holds {served.context}",
+            param="max_tokens",
+            code="context_length_exceeded",
+        )
+    return wanted or min(limits.default_new_tokens, limits.max_new_tokens, served.context - prompt)
