@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from scipy.stats import spearmanr
 
+from ftkit.ablation.folder import row_configs
 from ftkit.ablation.published import read_published
 from ftkit.library_output import quiet_lightning
 from ftkit.plan.device import Device
@@ -36,9 +37,10 @@ def main() -> None:
         tokenizer = {"tokenizer": str(given.tokenizer.absolute())}
         overlay.write_text(yaml.safe_dump({"data": {"init_args": options}, "model": {"init_args": tokenizer}}))
         name = given.results / f"{datetime.now(UTC):%Y-%m-%d}-plan.md"
-        name.write_text(beside_published(plan_rows(CH06, Device.load("a100"), [overlay], given.rows, "published")))
+        rows = row_configs(CH06, [overlay], given.rows)
+        name.write_text(beside_published(plan_rows(rows, Device.load("a100"), "published")))
         with name.open("a") as file:
-            file.write(own_procedure(plan_rows(CH06, Device.load("h100"), [overlay], given.rows)))
+            file.write(own_procedure(plan_rows(rows, Device.load("h100"))))
 
 
 def beside_published(rows: list[dict[str, Any]]) -> str:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from ftkit import cli
 from ftkit.errors import EnvironmentFault, ExitCode, InputError, TrainingFailed
 from ftkit.storage import PARTIAL_SUFFIX, verify_checksum
 
-HEAVY = ("torch", "lightning", "transformers", "peft", "pandas", "scipy", "altair", "jinja2", "pyarrow")
+MODELS = ("torch", "lightning", "transformers", "peft")
+HEAVY = (*MODELS, "pandas", "scipy", "altair", "jinja2", "pyarrow")
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -44,20 +46,58 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
         ["data", "show", "nowhere.yaml"],
         ["ablation", "run", "configs/init/classifier", "--rows", "99"],
         ["ablation", "run", "configs/init/classifier", "--overlay", "nowhere.yaml"],
+        ["plan", "configs/nowhere"],
+        ["plan", "configs/ch06", "--rows", "99"],
+        ["plan", "configs/ch06", "--device", "t5"],
+        ["plan", "configs/ch06", "--overlay", "nowhere.yaml", "--rows", "1"],
     ],
 )
 def test_what_needs_no_library_imports_none(arguments: list[str]) -> None:
     """Not timed: that would measure the machine."""
+    ended = ended_without(HEAVY, arguments)
+    refused = not {"--help", "--version"} & {*arguments}
+    assert ended.returncode == (12 if refused else 10), ended.stderr
+
+
+@pytest.mark.parametrize("name", ["GPT2Clasifier", "ftkit.GPT2Clasifier"])
+@pytest.mark.parametrize("command", [["fit", "--config"], ["doctor"], ["data", "show"], ["data", "audit"], ["plan"]])
+def test_a_misspelt_class_is_refused_before_imports(command: list[str], name: str, tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(f"model: {{class_path: {name}}}\ndata: ftkit.SpamDataModule\n")
+    ended = ended_without(MODELS, [*command, str(config)])
+    assert ended.returncode == 12
+    error = f"error: {config}: model: no such class (got '{name}'); fix: did you mean ftkit.GPT2Classifier?\n"
+    assert ended.stderr == error
+
+
+def test_a_row_with_a_misspelt_class_is_refused_before_imports(tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "base.yaml").write_text("model: {class_path: ftkit.GPT2Classifier}\ndata: my_module.SpamDataModul\n")
+    (tmp_path / "rows/01_one.yaml").write_text("model: {class_path: ftkit.TextClasifier}\n")
+    for command in (["ablation", "run"], ["plan"]):
+        ended = ended_without(HEAVY, [*command, str(tmp_path)])
+        assert ended.returncode == 12
+        assert ended.stderr.endswith(
+            "model: no such class (got 'ftkit.TextClasifier'); fix: did you mean ftkit.TextClassifier?\n"
+        )
+
+
+@pytest.mark.parametrize("arguments", [["nowhere.yaml"], ["--train", "nowhere.csv"]])
+def test_an_audit_of_a_missing_file_imports_no_model_library(arguments: list[str]) -> None:
+    ended = ended_without(MODELS, ["data", "audit", *arguments])
+    assert ended.returncode == 12, ended.stderr
+
+
+def ended_without(heavy: Sequence[str], arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in a new process, which ends with 10 and its exit code if it imported none of the libraries."""
     script = f"""
 import sys, ftkit
 from ftkit.cli import main
 code = main({arguments!r})
-heavy = [name for name in {HEAVY!r} if name in sys.modules]
+heavy = [name for name in {heavy!r} if name in sys.modules]
 sys.exit(f"imported {{heavy}}" if heavy else 10 + code)
 """
-    ended = python("-c", script)
-    refused = not {"--help", "--version"} & {*arguments}
-    assert ended.returncode == (12 if refused else 10), ended.stderr
+    return python("-c", script)
 
 
 def test_python_m_ftkit_is_the_command_and_help_lists_every_command() -> None:

@@ -18,7 +18,7 @@ from ftkit.ablation.search import SEARCH_FILE, Search
 from ftkit.ablation.tuning import tune
 from ftkit.config_files import read_config
 from ftkit.errors import EnvironmentFault, ExitCode, TrainingFailed
-from ftkit.library_output import say_imports
+from ftkit.library_output import check_before_imports
 from ftkit.report.sweep_progress import SweepProgress
 from ftkit.run_folder import RUNS
 
@@ -86,7 +86,8 @@ class Ablation:
         own = self.folder.folder / SEARCH_FILE
         given = search if search is not None else own if own.exists() else {} if settings else None
         sought = None if given is None else Search.read(given, settings)
-        say_imports()
+        rows = self.folder.select(self.rows)
+        check_before_imports(dict.fromkeys(file for row in rows for file in self.folder.configs(row, self.overlays)))
         from ftkit.lightning_engine import LightningEngine
 
         with progress or SweepProgress() as shown, _Interruption(shown) as watched:

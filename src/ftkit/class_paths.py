@@ -2,9 +2,10 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import ftkit
 from ftkit.errors import InputError
@@ -31,9 +32,8 @@ def explain_class(message: str, key: str | None, paths: Sequence[str] = ()) -> I
         fix = f"give one of {match['paths']}"
         return InputError("several classes have this name", field=key, got=match["given"], fix=fix)
     if (match := _UNKNOWN_NAME.search(message)) and not _OR_A_NUMBER.search(message):
-        offered = [f"ftkit.{name}" for name in dir(ftkit) if name[0].isupper()]  # also those not imported yet
         words = re.findall(r"'(\w+)'", one["words"]) if (one := _OR_A_WORD.search(message)) else []
-        fix = _nearest(match["given"], [*words, *paths, *offered], _another(paths))
+        fix = _nearest(match["given"], [*words, *paths, *_own_classes()], _another(paths))
         return InputError("no such class", field=key, got=match["given"], fix=fix)
     if match := _NOT_IN_MODULE.search(message):
         return _not_in_module(match["module"], match["name"], key, paths)
@@ -51,6 +51,25 @@ def explain_class(message: str, key: str | None, paths: Sequence[str] = ()) -> I
         given = match["given"] or (_GIVEN.search(message) or {"given": ""})["given"]
         return InputError(f"is not a {match['base']}", field=key, got=given.strip(), fix=_another(paths))
     return None
+
+
+def check_classes(config: Mapping[str, Any], file: Path) -> None:
+    """Refuse a model or data module whose name is a misspelt one of ftkit's; nothing is imported for it.
+
+    Raises:
+        InputError: It is.
+    """
+    own = _own_classes()
+    for field in ("model", "data"):
+        section = config.get(field)
+        given = section.get("class_path") if isinstance(section, dict) else section
+        module, _, name = given.rpartition(".") if isinstance(given, str) else ("", "", "")
+        if name and module in ("", "ftkit") and f"ftkit.{name}" not in own and (fix := _nearest(name, own, "")):
+            raise InputError("no such class", file=file, field=field, got=given, fix=fix)
+
+
+def _own_classes() -> list[str]:
+    return [f"ftkit.{name}" for name in dir(ftkit) if name[0].isupper()]  # also those not imported yet
 
 
 def _not_in_module(module: str, name: str, key: str | None, paths: Sequence[str]) -> InputError:

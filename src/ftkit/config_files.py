@@ -8,6 +8,11 @@ import yaml  # type: ignore[import-untyped]
 from ftkit.errors import InputError
 
 
+def where_shipped(path: Path) -> str | None:
+    """Return how a missing config of the documentation is had; None of any other path."""
+    return "`ftkit init configs --from configs` writes this folder" if path.parts[:1] == ("configs",) else None
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Read a config file as plain YAML, to say what is wrong with it by file and line.
 
@@ -17,7 +22,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_bytes().decode("utf-8-sig"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except FileNotFoundError:
-        raise InputError("there is no such file", file=path) from None
+        raise InputError("there is no such file", file=path, fix=where_shipped(path)) from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from None
     except UnicodeDecodeError as error:

@@ -54,13 +54,17 @@ def say_imports() -> None:
 
 
 def check_before_imports(configs: Iterable[Path]) -> None:
-    """Refuse config files that cannot be read, then say that PyTorch is imported.
+    """Refuse config files that cannot be read or misspell a class of ftkit's, then say that PyTorch is imported.
 
     Raises:
-        InputError: A file is missing, not UTF-8, not YAML, or not a mapping.
+        InputError: A file is missing, not UTF-8, not YAML, not a mapping, or its model or data module is misspelt.
     """
+    from ftkit.class_paths import check_classes
+
     for config in configs:
-        read_config(config)
+        content = read_config(config)
+        if "torch" not in sys.modules:  # or the parser, which knows all imported classes, answers as fast
+            check_classes(content, config)
     say_imports()
 
 

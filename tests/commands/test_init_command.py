@@ -49,6 +49,21 @@ def test_the_start_of_the_published_table_is_its_demo() -> None:
     assert merged(configs[0], configs[1]) == configs[2]
 
 
+def test_all_configs_of_the_documentation_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["ablation", "run", "configs/ch06"]) == main(["doctor", "configs/ch06/base.yaml"]) == ExitCode.INPUT
+    assert capsys.readouterr().err.count("fix: `ftkit init configs --from configs` writes this folder\n") == 2
+    assert main(["init", "configs", "--from", "configs"]) == 0
+    overlay = "--overlay configs/ch06/demo.yaml"
+    assert capsys.readouterr().out == f"wrote configs\nnext: ftkit ablation run configs/ch06 {overlay} --rows 1-3\n"
+    repository = SHIPPED.resolve()
+    files = {path.relative_to(repository) for path in repository.rglob("*") if path.is_file()}
+    written = {path.relative_to("configs") for path in Path("configs").rglob("*") if path.is_file()}
+    assert written == {path for path in files if path.parts[0] != "init"}
+
+
 def test_a_folder_with_a_quote_in_its_name_can_be_read_back(tmp_path: Path) -> None:
     folder = tmp_path / 'the "first" one'
     folder.mkdir()  # an empty one is as good as none

@@ -33,7 +33,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("FTKIT_CACHE", str(folder / "cache"))
-        shutil.copytree(ROOT / "configs", "configs")
+        assert main(["init", "configs", "--from", "configs"]) == 0
         base = Path("configs/ch06/base.yaml")
         short = base.read_text(encoding="utf-8").replace("max_epochs: 5", "max_epochs: 1\n  limit_train_batches: 8")
         base.write_text(short, encoding="utf-8")

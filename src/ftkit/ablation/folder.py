@@ -12,7 +12,7 @@ from typing import Literal
 from ftkit.ablation.claims import CLAIM_FILE, Claim
 from ftkit.ablation.published import PublishedTable, read_published
 from ftkit.ablation.setting import Setting, setting_name, short_setting
-from ftkit.config_files import read_config
+from ftkit.config_files import read_config, where_shipped
 from ftkit.errors import InputError
 
 Format = Literal["text", "markdown", "csv", "json", "spreadsheet"]  # how a table can be printed
@@ -78,7 +78,8 @@ class AblationFolder:
         folder = Path(folder)
         if not folder.is_dir():
             problem = "not a folder" if folder.exists() else "there is no such folder"
-            raise InputError(problem, file=folder, fix="name a folder with base.yaml and rows/")
+            fix = where_shipped(folder) or "name a folder with base.yaml and rows/; `ftkit init NAME` writes one"
+            raise InputError(problem, file=folder, fix=fix)
         read_config(folder / "base.yaml")
         paths = sorted(path for path in (folder / "rows").glob("*.y*ml") if not path.name.startswith("."))
         if not paths:
@@ -142,6 +143,23 @@ class AblationFolder:
         The row comes last, so an overlay (smaller, on a GPU) can never undo what the row is about.
         """
         return [self.folder / "base.yaml", *overlays, row.path]
+
+
+def row_configs(source: Path, overlays: Sequence[Path] = (), rows: str | None = None) -> dict[str, list[Path]]:
+    """Return the config files of each row by its label; of a config file those that it is run with, by its name.
+
+    Args:
+        source: An ablation folder, or a config file.
+        overlays: Config files laid between the base and each row.
+        rows: The rows of a folder, such as ``1-5,10``; all of them if not given.
+
+    Raises:
+        InputError: The folder is no ablation, or there is no such row.
+    """
+    if source.is_file():
+        return {source.stem: [source, *overlays]}
+    folder = AblationFolder.load(source)
+    return {row.label: folder.configs(row, overlays) for row in folder.select(rows)}
 
 
 def label_parts(label: str) -> tuple[int, str]:

@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftkit.errors import InputError, UnavailableError
-from ftkit.examples.duplicates import find_duplicates, labeled_text
-from ftkit.examples.reader import Example, ImageReference, image_bytes, read_examples
-from ftkit.examples.similarity import image_key
-from ftkit.examples.sources import open_source
-from ftkit.library_output import quiet_lightning
-from ftkit.report.audit import Audit
+from ftkit.library_output import check_before_imports, quiet_lightning, say_imports
 from ftkit.report.page import to_html
-from ftkit.results.duplicates import LabeledText
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.storage import atomic_write
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from ftkit.examples.reader import Example, ImageReference
+    from ftkit.report.audit import Audit
+    from ftkit.results.duplicates import LabeledText
 
 _THUMBNAIL = 120  # pixels
 # Columns of examples to train on; other records have a text and a label.
@@ -102,6 +100,7 @@ def audit(
 
 
 def _of_config(config: Sequence[Path], threshold: float) -> Audit:
+    check_before_imports(config)
     from ftkit.classifier.text_classifier import TextClassifier
     from ftkit.lightning_cli import FtkitCLI
     from ftkit.run_config import config_arguments
@@ -135,9 +134,15 @@ def _of_config(config: Sequence[Path], threshold: float) -> Audit:
 
 
 def _of_sources(given: Mapping[SplitName, Any], columns: Mapping[str, str | int] | None, threshold: float) -> Audit:
-    from ftkit.classifier.records import labelled, messages_of
+    from ftkit.examples.sources import open_source
 
     sources = {name: open_source(one, columns) for name, one in given.items()}
+    say_imports()
+    from ftkit.classifier.records import labelled, messages_of
+    from ftkit.examples.duplicates import labeled_text
+    from ftkit.examples.reader import read_examples
+    from ftkit.results.duplicates import LabeledText
+
     splits, seen = {}, _Images()
     for name, source in sources.items():
         if {"text", "label"} <= {*source.columns} or not _SHAPED & {*source.columns}:
@@ -157,6 +162,9 @@ def _audited(
     images: _Images,
     tokens: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Audit:
+    from ftkit.examples.duplicates import find_duplicates
+    from ftkit.report.audit import Audit
+
     found = find_duplicates(splits, threshold)
     examples = [one for name in SPLITS for one in splits.get(name, ())]
     return Audit(
@@ -173,6 +181,9 @@ class _Images:
 
     def key(self, image: ImageReference, example: Example) -> tuple[bytes, int]:
         """Return the key of an image; an error names its example."""
+        from ftkit.examples.reader import image_bytes
+        from ftkit.examples.similarity import image_key
+
         if image not in self.keys:
             try:
                 data = image_bytes(image)
@@ -184,6 +195,8 @@ class _Images:
 
     def thumbnail(self, key: Hashable) -> str:
         """Return an image in small, as a ``data:`` address."""
+        from ftkit.examples.reader import image_bytes
+
         picture, file = _decoded(image_bytes(self.by_key[key])), io.BytesIO()
         picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
         picture.save(file, "JPEG", quality=70)

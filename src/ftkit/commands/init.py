@@ -17,7 +17,8 @@ def init(folder: Path, from_: str = "classifier") -> str:
         folder: A new folder, or an empty one.
         from_: What is compared. classifier: which part of a classifier is trained. ch06: the published table's 19
             variants, and baselines. sft, vlm: full fine-tuning and LoRA of a language or a vision-language model.
-            moderation: the ratio of yes to no among the examples that such a model is trained on.
+            moderation: the ratio of yes to no among the examples that such a model is trained on. configs: no single
+            ablation, but all those that the documentation runs; call the folder configs, as it does.
 
     Raises:
         InputError: The folder has files in it or is none, or there is no such template.
@@ -25,11 +26,15 @@ def init(folder: Path, from_: str = "classifier") -> str:
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError("is not an empty folder", file=folder, field="folder", fix="name a new one")
-    starts = {start.name: start for start in (files("ftkit") / "configs" / "init").iterdir()}
+    shipped = files("ftkit") / "configs"
+    starts = {"configs": shipped, **{start.name: start for start in (shipped / "init").iterdir()}}
     if from_ not in starts:
         raise InputError("no such template", field="from", got=from_, fix=f"use one of {', '.join(sorted(starts))}")
     with as_file(starts[from_]) as source, disk_faults(folder):
-        shutil.copytree(source, folder, dirs_exist_ok=True)
+        shutil.copytree(source, folder, ignore=shutil.ignore_patterns("init"), dirs_exist_ok=True)
+        if from_ == "configs":
+            ch06 = quote(str(folder / "ch06"))
+            return f"wrote {folder}\nnext: ftkit ablation run {ch06} --overlay {ch06}/demo.yaml --rows 1-3\n"
         base, escaped = folder / "base.yaml", json.dumps(str(folder))[1:-1]
         base.write_text(base.read_text(encoding="utf-8").replace("{folder}", escaped), encoding="utf-8")
     rows = len([*folder.glob("rows/*.yaml")])

@@ -4,6 +4,11 @@ import json as json_format
 from pathlib import Path
 from typing import Any, Literal
 
+from ftkit.ablation.folder import row_configs
+from ftkit.errors import at_least
+from ftkit.library_output import check_before_imports, quiet_lightning
+from ftkit.plan.device import Device
+
 
 def plan_command(
     source: Path,
@@ -29,18 +34,17 @@ def plan_command(
     Returns:
         The table: a line for each row, and the sum.
     """
-    from ftkit.errors import at_least
-
     if price is not None:
         at_least(0, price=price)
-    from ftkit.library_output import quiet_lightning
-    from ftkit.plan.device import Device
+    known = None if device == "here" else Device.load(device)
+    configs = row_configs(source, overlay or [], rows)
+    check_before_imports(dict.fromkeys(file for files in configs.values() for file in files))
     from ftkit.plan.here import measured
     from ftkit.plan.plan import plan_rows
 
     quiet_lightning()
-    described = measured() if device == "here" else Device.load(device)
-    found = plan_rows(source, described, overlay or [], rows, procedure)
+    described = known or measured()
+    found = plan_rows(configs, described, procedure)
     total = sum(row.get("minutes", 0.0) for row in found)
     summary: dict[str, Any] = {"device": described.name, "minutes": total}
     if price is not None:

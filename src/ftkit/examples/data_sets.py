@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from ftkit.errors import EnvironmentFault, InputError, UnavailableError
 from ftkit.examples.records import Records, RecordSource, StoredImage
-from ftkit.hub import hub_is_reachable
 from ftkit.results.table_files import FORMATS
 
 _BATCH, _WITH_IMAGES = 1_000, 20  # examples at a time
@@ -68,6 +67,8 @@ def loaded(name: str) -> Any:
     if not found or path.is_file() or path.suffix.lower() in FORMATS:
         fix = "give a file without splits as train"
         raise InputError("neither a folder nor the name of a data set on the hub", field="dataset", got=name, fix=fix)
+    from ftkit.hub import hub_is_reachable  # imports transformers, which a file does not need
+
     if not (reachable := hub_is_reachable()):
         datasets.config.HF_HUB_OFFLINE = True  # or its client tries for minutes
     try:

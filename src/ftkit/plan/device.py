@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ftkit.config_files import read_config
 from ftkit.errors import InputError
-from ftkit.plan.cost import Work
+
+if TYPE_CHECKING:
+    from ftkit.plan.cost import Work
 
 _KNOWN = Path(str(files("ftkit"))) / "plan" / "devices"
 

@@ -1,10 +1,9 @@
 """Plan the rows of an ablation, or a single config, on a device."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ftkit.ablation.folder import AblationFolder
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
 from ftkit.classifier.text_classifier import TextClassifier
 from ftkit.errors import InputError
@@ -19,17 +18,15 @@ Procedure = Literal["ftkit", "published"]
 
 
 def plan_rows(
-    source: Path, device: Device, overlays: Sequence[Path] = (), rows: str | None = None, procedure: Procedure = "ftkit"
+    configs: Mapping[str, list[Path]], device: Device, procedure: Procedure = "ftkit"
 ) -> list[dict[str, Any]]:
     """Plan each row.
 
     What rows share, cached outputs of frozen layers, counts in the first row that computes it.
 
     Args:
-        source: An ablation folder, or a config file.
+        configs: The config files of each row, from :func:`ftkit.ablation.folder.row_configs`.
         device: The device.
-        overlays: Config files laid between the base and each row.
-        rows: The rows of a folder, such as ``1-5,10``; all of them if not given.
         procedure: ftkit's own, or that of the published GPT-2 table.
 
     Returns:
@@ -40,13 +37,8 @@ def plan_rows(
     Raises:
         InputError: A config cannot be used.
     """
-    if source.is_file():
-        named = {source.stem: [source, *overlays]}
-    else:
-        folder = AblationFolder.load(source)
-        named = {row.label: folder.configs(row, overlays) for row in folder.select(rows)}
     known: set[str] = set()
-    return [{"row": name, **_planned(configs, device, procedure, known)} for name, configs in named.items()]
+    return [{"row": name, **_planned(files, device, procedure, known)} for name, files in configs.items()]
 
 
 def _planned(configs: list[Path], device: Device, procedure: Procedure, known: set[str]) -> dict[str, Any]:
