@@ -368,11 +368,11 @@ def test_balanced_sampling_reaches_the_training_batches(prepare: Prepare) -> Non
         ([*rows(), {"text": "x", "label": None}], "a list, example 31: label: the label is empty"),
         ([*rows(), {"text": "x", "label": " "}], "a list, example 31: label: the label is empty"),
         ([*rows(), {"text": ["x"], "label": "bad"}], "a list, example 31: text: is not a text (got ['x'])"),
-        ([{"id": 1, **row} for row in rows()], "a list, example 2: id: comes twice, first at 1 (got '1')"),
+        ([{"id": 1, **row} for row in rows()], "a list, example 2: id: occurs twice, first at 1 (got '1')"),
         ([{"title": "x", "body": "y"}], "columns: it is not clear which column is the text and which the label (got"
                                         " 'title, body'); fix: name them: columns: {text: NAME, label: NAME}"),
         ([{"sentence": "x", "review": "y", "label": "z"}], "which column is the text (got 'sentence, review, label')"),
-        ([], "holds no examples"),
+        ([], "contains no examples"),
     ],
 )  # fmt: skip
 def test_refused_with_the_place(table: Any, message: str, refusal: Any) -> None:

@@ -144,9 +144,9 @@ def test_the_template_for_tools_is_used_where_a_model_has_one() -> None:
 
 
 def test_tools_that_would_be_dropped_are_refused() -> None:
-    with pytest.raises(InputError, match=r"examples\.jsonl:7: tools: the model's prompts cannot hold tools"):
+    with pytest.raises(InputError, match=r"examples\.jsonl:7: tools: the model's chat template does not support tools"):
         Renderer(tokenizer_of(CHATML, ENDED_BY_TEMPLATE))(WITH_TOOLS)
-    with pytest.raises(InputError, match=r"examples\.jsonl:7: tools: the model's prompts cannot hold tools"):
+    with pytest.raises(InputError, match=r"examples\.jsonl:7: tools: the model's chat template does not support tools"):
         Renderer(tokenizer_of(None, ENDED_BY_OTHER))(replace(WITH_TOOLS, prompt="1+1="))
 
 

@@ -118,7 +118,7 @@ FAULTS = [
     ({"messages": [{"role": "judge", "content": "?"}, ANSWER]}, "messages\\[0\\]: unknown role"),
     ({"messages": [user(text("a"), {"type": "video"}), ANSWER]}, "unknown part"),
     ({"prompt": "a", "completion": " "}, "completion: the answer is empty"),
-    ({"prompt": "a", "completion": "<image>"}, "the answer holds an image, or the text <image>"),
+    ({"prompt": "a", "completion": "<image>"}, "the answer contains an image, or the text <image>"),
     ({"prompt": "a", "completion": "\ud800"}, "surrogate"),
     ({"chosen": [user("a"), ANSWER], "rejected": [user("b"), ANSWER]}, "differ before the last message"),
     ({"prefix": "a", "suffix": "b", "image": "pictures/none.png"}, "images\\[0\\]: .*the image does not exist"),
@@ -182,12 +182,12 @@ def test_files_that_cannot_be_read(folder: Path) -> None:
     with pytest.raises(InputError, match=r"examples\.jsonl:1: not JSON: Exceeds the limit"):
         read_examples(path)
     path.write_text("\n")
-    with pytest.raises(InputError, match="holds no examples"):
+    with pytest.raises(InputError, match="contains no examples"):
         read_examples(path)
     with pytest.raises(InputError, match="cannot be read"):
         read_examples(folder / "none.jsonl")
     examples = [{"prompt": "a", "completion": "b", "id": "x"}] * 2
-    with pytest.raises(InputError, match=r"examples\.jsonl:2: id: the id comes twice, first in line 1"):
+    with pytest.raises(InputError, match=r"examples\.jsonl:2: id: the id occurs twice, first in line 1"):
         read_examples(write(folder, *examples))
 
 
@@ -231,7 +231,7 @@ def test_a_saved_data_set_gives_the_same_examples(folder: Path) -> None:
     bare.rename_column("images", "content").map(lambda example: {"messages": [example]}, remove_columns="content").cast(
         datasets.Features({"messages": [{"content": [datasets.Image()]}]})
     ).save_to_disk(folder / "inside")
-    with pytest.raises(InputError, match=r"inside: messages: holds images within another value"):
+    with pytest.raises(InputError, match=r"inside: messages: has images nested in another value"):
         read_examples(folder / "inside")
 
 

@@ -231,7 +231,7 @@ def test_images_that_are_not_asked_about_are_no_columns(folder: Path) -> None:
 LONG = "A" * 400_000
 BAD = [
     ({"conversations": [HI, HELLO], "question": "?", "answer": "!"},
-     r"the example has several shapes: conversations, question \+ answer \(got .*; fix: leave out, or rename"),
+     r"the example has several shapes: conversations, question \+ answer \(got .*; fix: leave out or rename the other columns"),
     ({"messages": [HI, HELLO], "conversations": [HI, HELLO]}, "several shapes: messages, conversations"),
     ({"instruction": "?", "output": "!", "prompt": "?", "completion": "!"}, r"prompt \+ completion, instruction \+"),
     ({"query": "?", "label": ["!"], "answer": "!"}, r"several shapes: query \+ answer, query \+ label"),
@@ -252,9 +252,9 @@ BAD = [
     ({"question": "?", "answer": float("nan")}, r"answer: must be a text, a number .*got nan"),
     ({"question": "?", "answer": " "}, "answer: the answer is empty"),
     ({"question": "<image>?", "answer": "!"}, "images: 0 images for 1 places .*fix: give them in a column image"),
-    ({"question": "?", "answer": "<image>"}, "answer: the answer holds an image, or the text <image>"),
-    ({"prompt": "?", "chosen": "!", "rejected": "<image>"}, "rejected: the answer holds an image"),
-    ({"prompt": "?", "chosen": "<image>", "rejected": "!"}, "chosen: the answer holds an image"),
+    ({"question": "?", "answer": "<image>"}, "answer: the answer contains an image, or the text <image>"),
+    ({"prompt": "?", "chosen": "!", "rejected": "<image>"}, "rejected: the answer contains an image"),
+    ({"prompt": "?", "chosen": "<image>", "rejected": "!"}, "chosen: the answer contains an image"),
     ({"label": "yes", "image": "images/1.png"}, "an image and an answer, but no question .*--data.question"),
     ({"question": "?", "answer": "!", "image": "https://a.b/c.png"}, r"images\[0\]: .*never fetched"),
     ({"messages": [message("user", {"type": "image_url", "image_url": {"url": "http://a.b/c.png"}}), HELLO]},
@@ -318,7 +318,7 @@ def test_what_looks_like_a_place_is_text_where_there_are_no_images(folder: Path)
     assert len(shown.images) == 1  # and the model says that it takes none
     asked = {"messages": [message("user", "<image>Color?"), HELLO], "image": "images/1.png"}
     assert read_one(folder, asked, images=False).prompt == [message("user", IMAGE, "Color?")]
-    with pytest.raises(InputError, match="completion: the answer holds an image"):
+    with pytest.raises(InputError, match="completion: the answer contains an image"):
         read_one(folder, {"prompt": "?", "completion": [message("assistant", IMAGE)]}, images=False)
 
 
@@ -328,7 +328,7 @@ def test_ids_that_come_again(folder: Path) -> None:
     found = read_examples(path, repeated_ids=True)
     assert [example.id for example in found] == ["a", "b", "a#2", "a#2#2", "a#3", "7", "7#2"]
     assert [example.completion for example in found] == [str(number) for number in range(7)]
-    with pytest.raises(InputError, match=r":3: id: the id comes twice, first in line 1 \(got 'a'\)"):
+    with pytest.raises(InputError, match=r":3: id: the id occurs twice, first in line 1 \(got 'a'\)"):
         read_examples(path)
 
 

@@ -186,9 +186,9 @@ def test_a_cell_may_hold_an_image(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[str, str, str]] = {
     "two columns of one needed name": ("a.csv", "text,text,label\na,b,c\n", "a.csv:1: two columns have the same name"),
     "a row too short": ("a.csv", "text;label\na;b\nc\n", r"a\.csv:3: expected 2 columns, found 1"),
-    "an empty file": ("a.csv", "", r"a\.csv: holds no examples"),
-    "an empty JSON list": ("a.json", "[]", r"a\.json: holds no examples"),
-    "a header alone": ("a.csv", "prompt,completion\n", r"a\.csv: holds no examples"),
+    "an empty file": ("a.csv", "", r"a\.csv: contains no examples"),
+    "an empty JSON list": ("a.json", "[]", r"a\.json: contains no examples"),
+    "a header alone": ("a.csv", "prompt,completion\n", r"a\.csv: contains no examples"),
     "mixed types": ("a.json", '[{"prompt": "a", "completion": "b"}, ["c"]]', r"a\.json: item 2 is not a JSON obj"),
     "no Parquet file": ("a.parquet", "PAR0", r"a\.parquet: not a Parquet file"),
     "a damaged gzip file": ("a.csv.gz", "text,label\n", r"a\.csv\.gz: cannot be read: Not a gzipped file"),
@@ -225,15 +225,15 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
 
 def test_objects_and_names_that_are_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
-    with pytest.raises(InputError, match=r"is no source of data \(got 'int'\)"):
+    with pytest.raises(InputError, match=r"is not a data source \(got 'int'\)"):
         open_source(3)
     with pytest.raises(InputError, match=r"a list, example 2: must be a dict \(got 'b'\)"):
         records([{"a": 1}, "b"])
     with pytest.raises(InputError, match=r"train/imdb: cannot be read: No such file"):
         open_source("train/imdb")  # nothing is looked up in the network
-    with pytest.raises(InputError, match=r"holds several splits; fix: name one of them: .*splits/train, /"):
+    with pytest.raises(InputError, match=r"has several splits; fix: name one of them: .*splits/train, /"):
         open_source(saved_splits(tmp_path))
-    with pytest.raises(InputError, match=r"set: holds several splits; .*: train, validation, or give it as dataset$"):
+    with pytest.raises(InputError, match=r"set: has several splits; .*: train, validation, or give it as dataset$"):
         open_source(datasets.load_from_disk(tmp_path / "splits"))
     for name in ("a.csv", "a b"):
         with pytest.raises(InputError, match=r"dataset: neither a folder nor the name of a data set on the hub"):

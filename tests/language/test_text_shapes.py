@@ -119,5 +119,5 @@ def test_ids_come_twice_in_training_alone(tmp_path: Path) -> None:
     assert [example.id for example in TextDataModule(source).examples("train")] == ["a", "a#2"]
     for split in ("val", "test"):
         data = TextDataModule(source, **{split: source})
-        with pytest.raises(InputError, match=r"train\.jsonl:2: id: the id comes twice, first in line 1"):
+        with pytest.raises(InputError, match=r"train\.jsonl:2: id: the id occurs twice, first in line 1"):
             data.examples(split)  # type: ignore[arg-type]

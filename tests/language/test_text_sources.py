@@ -99,7 +99,7 @@ def test_splits_of_a_data_set_by_name(tmp_path: Path) -> None:
         TextDataModule(dataset=given).examples("train")
     with pytest.raises(InputError, match=r"splits: val: no such split \(got 'b'\); fix: name one of train, validation"):
         TextDataModule(val="b", dataset=saved_splits(tmp_path)).examples("train")
-    with pytest.raises(InputError, match=r"dataset: holds no splits \(got 'Dataset'\)"):
+    with pytest.raises(InputError, match=r"dataset: has no splits \(got 'Dataset'\)"):
         TextDataModule(dataset=given["a"]).examples("train")
     with pytest.raises(InputError, match=r"train: is not given; fix: name a file"):
         TextDataModule().examples("train")

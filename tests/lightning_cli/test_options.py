@@ -165,7 +165,7 @@ def test_options_of_a_class_that_is_not_named_say_so(capsys: pytest.CaptureFixtu
         (["--model.dropout", "1"], 2, "dropout: is a probability below 1 (got 1.0)"),
         (["--model.class_weights", "[1]"], 2, "class_weights: takes one positive weight a class"),
         (["--model.trainable", "4"], 2, "trainable: the backbone has 3 blocks (got 4)"),
-        (["--model.size", "small"], 2, "size: holds 3 layers x 32, but size small is 12 x 768"),
+        (["--model.size", "small"], 2, "size: has 3 layers x 32, but size small is 12 x 768"),
         (["--model.base_model", "hub", "--model.size", "small"], 3, "`hf download openai-community/gpt2`"),
         (["--data.batch_size", "64"], 2, "batch_size: 0 batches"),
         (["--data.padding", "65"], 2, "padding: 65 tokens in a context of 64"),

@@ -55,5 +55,5 @@ def test_a_kept_hash_that_is_damaged_is_not_believed(large: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_said(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTKIT_CACHE", str(large))
-    with pytest.warns(UserWarning, match="a large file is hashed again by every command"):
+    with pytest.warns(UserWarning, match="the hash of a large file is not cached, so every command computes it again"):
         assert file_sha256(large) == sha256_of(large)

@@ -44,8 +44,8 @@ def test_a_folder_holds_one_model_or_one_folder_a_size(gpt2_folder: Path, tmp_pa
     ("source", "size", "message"),
     [
         ("/nowhere", "small", r"base_model: no such folder \(got '/nowhere'\)"),
-        ("EMPTY", "small", r"holds no config.json, neither itself nor in a folder small"),
-        ("FOLDER", "small", r"size: holds 3 layers x 32, but size small is 12 x 768 .*size: null"),
+        ("EMPTY", "small", r"contains no config.json, and neither does a folder small in it"),
+        ("FOLDER", "small", r"size: has 3 layers x 32, but size small is 12 x 768 .*size: null"),
     ],
 )
 def test_what_cannot_be_located_is_refused(source, size, message, gpt2_folder: Path, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_folder_without_a_tokenizer_is_refused(gpt2_folder: Path, tmp_path: Pa
     folder = Path(shutil.copytree(gpt2_folder, tmp_path / "model"))
     for file in folder.glob("tokenizer*"):
         file.unlink()
-    with pytest.raises(InputError, match=r"model: holds no tokenizer"):
+    with pytest.raises(InputError, match=r"model: contains no tokenizer"):
         load_tokenizer(str(folder))
 
 

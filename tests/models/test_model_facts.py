@@ -198,7 +198,7 @@ def test_what_is_no_model_is_told(tmp_path: Path) -> None:
 def test_a_model_of_another_kind_is_told(tmp_path: Path) -> None:
     config = {"model_type": "vit", "architectures": ["ViTForImageClassification"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"vocab_size: is no language model .*\(got 'vit'\)"):
+    with pytest.raises(InputError, match=r"vocab_size: is not a language model .*\(got 'vit'\)"):
         model_facts(str(tmp_path))
 
 

@@ -219,7 +219,7 @@ def test_examples_are_named_by_their_own_lines_where_some_have_no_label(text_fil
         report = found.reports[0]
         assert (report.counts.n, report.slices["x"].counts.n) == (60, 60)
         assert found.models[0].notes == ["1 answers contradict their score at 0.5 (first: 70, line 72)"]
-        with pytest.raises(InputError, match=r"b.tsv:102: id: the id comes twice, first in line 67 \(got '65'\)"):
+        with pytest.raises(InputError, match=r"b.tsv:102: id: the id occurs twice, first in line 67 \(got '65'\)"):
             evaluate([twice])
 
 
@@ -285,7 +285,7 @@ def test_an_id_that_comes_twice_in_two_blocks_is_refused(text_file, monkeypatch,
     rows = [(f"id-{k}", f"text {k}" if free else "yes" if k % 2 else "no", "yes") for k in range(200)]
     path = text_file(LONG[name]([*rows, rows[7]]), name)
     line = 1 + (name != "a.jsonl")
-    message = rf"{name}:{200 + line}: id: the id comes twice, first in line {7 + line} \(got 'id-7'\)"
+    message = rf"{name}:{200 + line}: id: the id occurs twice, first in line {7 + line} \(got 'id-7'\)"
     for read in (lambda: evaluate([path]), lambda: read_predictions(path)):
         with pytest.raises(InputError, match=message):
             read()

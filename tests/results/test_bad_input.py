@@ -111,7 +111,7 @@ UNREADABLE = {
     ),
     "id twice": (
         HEADER + "a\tyes\tno\t0.5\nb\tyes\tno\t0.5\na\tno\tno\t0.5\n",
-        "{f}:4: id: the id comes twice, first in line 2 (got 'a'); fix: keep one row per example",
+        "{f}:4: id: the id occurs twice, first in line 2 (got 'a'); fix: keep one row per example",
     ),
     "no header, no expected answer": (
         "a.jpg\tx\tyes\nb.jpg\ty\tno\n",

@@ -179,7 +179,7 @@ def test_blocks_of_any_size_give_the_same(sums, monkeypatch):
 
 def test_ids_that_come_twice_and_slices_that_are_too_many_are_refused(text_file):
     rows = "".join(f"{k}\t{k}\t{k}\tsite {k}\n" for k in range(60))
-    with pytest.raises(InputError, match=r"a.tsv:62: id: the id comes twice, first in line 9 \(got '7'\)"):
+    with pytest.raises(InputError, match=r"a.tsv:62: id: the id occurs twice, first in line 9 \(got '7'\)"):
         evaluate([text_file("id\tlabel\tprediction\tsite\n" + rows + "7\t1\t1\tsite 1\n")])
     path = text_file("id\tlabel\tprediction\tsite\n" + rows)
     with pytest.raises(InputError, match="more than 50 different values to slice by"):

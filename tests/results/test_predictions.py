@@ -58,7 +58,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.tsv"
     write_predictions(path, ["a"], ["yes"], ["no"])
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="the id comes twice"):
+    with pytest.raises(ValueError, match="the id occurs twice"):
         write_predictions(path, ["a", "a"], ["yes", "no"], ["no", "no"])
     assert path.read_bytes() == before
     assert [child.name for child in tmp_path.iterdir()] == ["a.tsv"]
@@ -315,7 +315,7 @@ def test_any_line_of_a_table_without_a_header_may_come_first(text_file):
 def test_an_id_that_comes_twice_in_a_table_without_a_header_is_refused(text_file):
     """The images differ, so that they could be taken for ids instead."""
     rows = [f"{k}\tTrue\tcat\timages/{k}.jpg\tyes\n" for k in range(4)]
-    with pytest.raises(InputError, match=r"a.tsv:5: id: the id comes twice, first in line 3 \(got '2'\)"):
+    with pytest.raises(InputError, match=r"a.tsv:5: id: the id occurs twice, first in line 3 \(got '2'\)"):
         read_predictions(text_file("".join(rows) + rows[2].replace("images/2", "images/4")))
 
 

@@ -216,7 +216,7 @@ def test_what_cannot_be_served_is_told(tmp_path: Path, spam: Path, monkeypatch: 
         load(spam, adapter=tmp_path)
     with pytest.raises(InputError, match="quantization: does not apply to a classifier"):
         load(spam, quantization="nf4")
-    with pytest.raises(InputError, match=r"holds no adapter_config\.json"):
+    with pytest.raises(InputError, match=r"contains no adapter_config\.json"):
         load("demo", adapter=tmp_path)
     with pytest.raises(InputError, match="device_map: no such device"):
         load("demo", device_map="gpu-of-mine")

@@ -150,7 +150,7 @@ def test_an_adapter_of_fewer_layers_is_not_taken_for_one_of_all(folder: Path, tm
     config.num_hidden_layers = 2
     shallow = get_peft_model(AutoModelForCausalLM.from_config(config), peft.LoraConfig(r=4, task_type="CAUSAL_LM"))
     shallow.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"lacks weights of layers that are adapted: .*layers\.2"):
+    with pytest.raises(InputError, match=r"lacks weights of adapted layers: .*layers\.2"):
         built(folder, adapter=str(tmp_path))
 
 
@@ -219,8 +219,8 @@ def test_what_peft_cannot_do_is_refused_before_weights_are_loaded(
         ({"adapter": peft.LoraConfig(init_lora_weights="eva")}, "starts from examples or from a quantization"),
         ({"adapter": peft.LoraConfig(init_lora_weights="pissa_niter_4")}, "differs each time it is loaded"),
         ({"adapter": peft.PolyConfig()}, "the method needs more than a text"),
-        ({"adapter": peft.LoraConfig(kasa_config=peft.KasaConfig())}, "its own term of the loss"),
-        ({"adapter": "nowhere"}, "nowhere: adapter: holds no adapter_config.json"),
+        ({"adapter": peft.LoraConfig(kasa_config=peft.KasaConfig())}, "does not add this method's own term"),
+        ({"adapter": "nowhere"}, "nowhere: adapter: contains no adapter_config.json"),
         ({"adapter": METHODS["prefix"], "gradient_checkpointing": True}, "a prefix is cached keys and values"),
         ({"quantization": "nf4"}, "quantized weights cannot be trained; fix: use an adapter"),
     ],

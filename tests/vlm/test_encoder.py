@@ -241,7 +241,7 @@ def test_a_tensor_without_a_rule_is_an_error(idefics3: Any, monkeypatch: pytest.
         return {**make(self, **options), "image_grid": torch.zeros(1, 2)}
 
     monkeypatch.setattr(type(idefics3), "__call__", with_more)
-    with pytest.raises(InputError, match="image_grid: no rule says how Idefics3Processor pads"):
+    with pytest.raises(InputError, match="image_grid: it is not known how Idefics3Processor pads"):
         ChatEncoder(idefics3).encode(Example("a", "What?", "red"))
 
 
@@ -279,7 +279,7 @@ def test_examples_that_a_model_cannot_take_are_named(
     place = {"file": "examples.jsonl", "line": 7}
     with pytest.raises(InputError, match=r"examples.jsonl:7: images: an image cannot be used: .*broken.png"):
         ChatEncoder(idefics3).encode(Example("a", "<image>What?", "red", images=(broken,), **place))
-    with pytest.raises(InputError, match="the text itself holds the model's image token"):
+    with pytest.raises(InputError, match="the text itself contains the model's image token"):
         ChatEncoder(idefics3).encode(
             Example("a", [{"role": "user", "content": [{"type": "text", "text": "<image>"}]}], "x")
         )

@@ -353,8 +353,8 @@ class TestDamage:
             (b"hello, world", "not a JPEG, PNG, GIF, WEBP, BMP, TIFF, AVIF file"),
             (b"II*\0" + bytes(100), "TIFF: the picture is damaged or cut off"),
             (encoded(noise(), "PPM"), "not a JPEG, PNG, GIF, WEBP, BMP, TIFF, AVIF file"),
-            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture.*; fix: convert it to JPEG"),
-            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "a HEIC picture.*; fix: convert it to JPEG"),
+            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC images, .*; fix: convert it to JPEG"),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC images, .*; fix: convert it to JPEG"),
             (encoded(Image.new("F", (4, 4)), "TIFF"), "TIFF: .*its values are fractions"),
             (FORMATS["jpeg"][:500], "JPEG: the picture is damaged or cut off"),
             (b"\xff\xd8\xff", "JPEG: the picture is damaged or cut off"),
@@ -435,7 +435,7 @@ class TestBombs:
         with path.open("wb") as file:
             file.write(b"BM")
             file.truncate(2**40)  # a hole; it takes no room
-        with pytest.raises(InputError, match=r"huge\.bmp: the file has more than 268,435,456 bytes"):
+        with pytest.raises(InputError, match=r"huge\.bmp: the file is larger than 268,435,456 bytes"):
             open_image(path)
 
 

@@ -400,13 +400,13 @@ def test_a_tuned_model_that_is_loaded_keeps_its_reference(tmp_path: Path, folder
 
 @pytest.mark.parametrize("options", [{"init_lora_weights": "pissa"}, {"bias": "all"}])
 def test_an_adapter_without_which_the_base_is_another_is_refused(folder: Any, options: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="adapter: changes weights of the base, which is the reference"):
+    with pytest.raises(InputError, match="adapter: changes weights of the base model, which is the reference"):
         module(folder("smolvlm"), adapter=LoraConfig(**options)).configure_model()
 
 
 def test_an_adapter_to_go_on_from_is_refused_since_no_reference_has_it(folder: Any, tmp_path: Path) -> None:
     LoraConfig(r=2).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="adapter: the reference would be the base without this adapter"):
+    with pytest.raises(InputError, match="adapter: the reference would be the base model without this adapter"):
         module(folder("smolvlm"), adapter=str(tmp_path))
 
 

@@ -254,7 +254,7 @@ def test_a_tolerance_by_which_nothing_is_right_is_refused() -> None:
 
 
 def test_virtual_tokens_are_refused(idefics3_folder: Path) -> None:
-    with pytest.raises(InputError, match="adapter: virtual tokens are for text models"):
+    with pytest.raises(InputError, match="adapter: virtual tokens are supported for text models only"):
         VLMSFT(base_model=str(idefics3_folder), adapter=PromptTuningConfig(num_virtual_tokens=2)).configure_model()
 
 

@@ -52,7 +52,7 @@ def labelled(source: RecordSource) -> RecordSource:
         InputError: A column is missing, or several could be meant; the columns that there are are listed.
     """
     if not source.columns:
-        raise source.error(None, "holds no examples", fix="give a label and a text in each row")
+        raise source.error(None, "contains no examples", fix="give a label and a text in each row")
     names = named_columns(source.columns)
     if missing := [ours for ours in ("text", "label") if ours not in names]:
         raise source.error(
@@ -84,7 +84,7 @@ def messages_of(source: RecordSource) -> Messages:
     for number, (place, record) in enumerate(source.hashed(), start=1):
         identity = str(record.get("id") or "") if identified else f"r{number:05d}"
         if not identity or ids.setdefault(identity, place) != place:
-            problem = f"comes twice, first at {ids[identity]}" if identity else "missing"
+            problem = f"occurs twice, first at {ids[identity]}" if identity else "missing"
             raise source.error(place, problem, field="id", got=identity, fix="give each example an id of its own")
         found.labels.append(_label(record.get("label"), source, place))
         found.texts.append(_text(record.get("text"), source, place))
@@ -93,7 +93,7 @@ def messages_of(source: RecordSource) -> Messages:
         values = {ours: record.get(theirs) for ours, theirs in others.items()}
         found.columns.append({name: None if value is None else str(value) for name, value in values.items()})
     if not found.ids:
-        raise source.error(None, "holds no examples", fix="give a label and a text in each row")
+        raise source.error(None, "contains no examples", fix="give a label and a text in each row")
     return found
 
 

@@ -95,7 +95,7 @@ class ChatTemplate:
         prompt = self._asked(example)
         if example.tools and (not self.chat or prompt == self._asked(replace(example, tools=[]))):
             raise example.error(
-                "the model's prompts cannot hold tools, so it would be tuned without them",
+                "the model's chat template does not support tools, so it would be tuned without them",
                 field="tools",
                 fix="use a model whose chat template supports tools, or leave them out",
             )
@@ -180,7 +180,7 @@ class ChatTemplate:
             raise example.error(f"the chat template refuses the messages: {error}", field="messages") from error
 
     def _own_image_token(self, example: Example) -> InputError:
-        return example.error(f"the text itself holds the model's image token {self.image_token}")
+        return example.error(f"the text itself contains the model's image token {self.image_token}")
 
     @cached_property
     def _special_tokens(self) -> re.Pattern[str]:

@@ -36,7 +36,7 @@ def splits_of(dataset: Any) -> dict[str, RecordSource]:
     splits, title = (loaded(str(dataset)), str(dataset)) if named else (dataset, "a data set")
     if not is_a(splits, "datasets", "DatasetDict"):
         fix = "give a DatasetDict or the name of a data set on the hub; a single split is given as train"
-        raise InputError("holds no splits", file=title, field="dataset", got=type(splits).__name__, fix=fix)
+        raise InputError("has no splits", file=title, field="dataset", got=type(splits).__name__, fix=fix)
     path = Path(title).expanduser()
     return {
         name: source_of(split, f"{title} ({name})", path if named and path.is_dir() else None)
@@ -87,7 +87,7 @@ def source_of(given: Any, title: str, folder: Path | None = None) -> RecordSourc
     datasets = datasets_package(title)
     if isinstance(given, datasets.DatasetDict):
         names = ", ".join(given if folder is None else (str(folder / name) for name in given))
-        raise InputError("holds several splits", file=title, fix=f"name one of them: {names}, or give it as dataset")
+        raise InputError("has several splits", file=title, fix=f"name one of them: {names}, or give it as dataset")
     images = []
     for name, feature in given.features.items():
         inner = getattr(feature, "feature", feature)
@@ -95,7 +95,7 @@ def source_of(given: Any, title: str, folder: Path | None = None) -> RecordSourc
             images.append(name)
         elif "Image(" in repr(feature):
             fix = "give them in a column images, a list of them for each example"
-            raise InputError("holds images within another value", file=title, field=name, fix=fix)
+            raise InputError("has images nested in another value", file=title, field=name, fix=fix)
     read = partial(_examples_of, given.with_format("arrow"), images)  # which decodes no image
     return RecordSource(title, read, list(given.column_names), folder)
 

@@ -95,7 +95,7 @@ def read_bytes(path: Path, name: str | Path | None = None) -> bytes:
 def check_bytes(size: int, name: str | Path | None = None) -> None:
     """Refuse an image that has no bytes, or too many; messages call it ``name``."""
     if size > MAX_BYTES:
-        raise InputError(f"the file has more than {MAX_BYTES:,} bytes: {size:,}", file=name)
+        raise InputError(f"the file is larger than {MAX_BYTES:,} bytes: {size:,}", file=name)
     if not size:
         raise InputError("the file is empty", file=name)
 

@@ -53,7 +53,7 @@ class LengthRule:
         """
         if max_new_tokens >= context_length:
             raise InputError(
-                f"leaves no room for a prompt in the model's {context_length:,} tokens",
+                f"leaves no room for a prompt in the model's context of {context_length:,} tokens",
                 field="max_new_tokens",
                 got=max_new_tokens,
             )

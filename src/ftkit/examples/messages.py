@@ -58,7 +58,7 @@ def read_text(value: Any, name: str, refuse: Refuse) -> str:
     if not isinstance(value, str):
         raise refuse("must be text", field=name, got=value)
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise refuse("holds half of a surrogate pair, which is not a character", field=name, got=value)
+        raise refuse("contains half of a surrogate pair, which is not a character", field=name, got=value)
     return value
 
 

@@ -108,9 +108,9 @@ def read_examples(
             example = replace(example, id=f"{name}#{times[name] + 1}")
         if (first := examples.setdefault(example.id, example)) is not example:
             where = f"line {first.line}" if first.line else first.file
-            raise example.error(f"the id comes twice, first in {where}", field="id", got=example.id)
+            raise example.error(f"the id occurs twice, first in {where}", field="id", got=example.id)
     if not examples:
-        raise source.error(None, "holds no examples")
+        raise source.error(None, "contains no examples")
     return list(examples.values())
 
 
@@ -127,7 +127,7 @@ def _example(record: Record, bare: Example, root: Path | None, question: str | N
     prompt = _with_places(prompt, len(images), placed or bool(images), bare.error)
     if (placed or images) and (PLACEHOLDER in completion or PLACEHOLDER in (rejected or "")):
         field = [*shape.names.values()][-1 if PLACEHOLDER in (rejected or "") else -1 - (rejected is not None)]
-        raise bare.error(f"the answer holds an image, or the text {PLACEHOLDER}", field=field)
+        raise bare.error(f"the answer contains an image, or the text {PLACEHOLDER}", field=field)
     own = {*OWN_NAMES, *shape.names.values(), shape.more}
     columns = {
         f"data_{key}" if _OF_PREDICTIONS.fullmatch(key) else key: _cell(value)

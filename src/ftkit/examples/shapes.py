@@ -73,7 +73,7 @@ def find_shape(record: Record, refuse: Refuse) -> Shape:
     problem, fix = "the example has no known shape", f"give one of: {', '.join(map(str, SHAPES))}"
     if found:
         problem = f"the example has several shapes: {', '.join(map(str, found))}"
-        fix = "leave out, or rename, the columns that are not meant"
+        fix = "leave out or rename the other columns"
     elif record.keys() & {"image", "images"} and record.keys() & _COMPLETIONS:
         problem = "the example has an image and an answer, but no question"
         fix = "give a column of questions, or one question for all images: --data.question"
@@ -158,7 +158,7 @@ def _answer(value: Any, name: str, refuse: Refuse) -> str:
             raise refuse(problem, field=name, fix="write the call as the text that the model is to generate")
         parts = messages[0]["content"]
     if any(part["type"] == "image" for part in parts):
-        raise refuse("the answer holds an image", field=name)
+        raise refuse("the answer contains an image", field=name)
     text = read_text(text_of(parts), name, refuse)
     if not text.strip():
         raise refuse("the answer is empty", field=name)

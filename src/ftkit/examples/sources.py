@@ -70,7 +70,7 @@ def open_source(given: Any, columns: Mapping[str, str | int] | None = None) -> R
         source = source_of(given, "a data set")
     else:
         fix = "give a path, a list of dicts, a pandas frame, or a datasets.Dataset"
-        raise InputError("is no source of data", got=type(given).__name__, fix=fix)
+        raise InputError("is not a data source", got=type(given).__name__, fix=fix)
     for ours, theirs in chosen.items():
         _check_column(source, ours, theirs)
     for name in () if chosen and source.file else KNOWN_NAMES.intersection(source.names).difference(chosen):
@@ -100,7 +100,7 @@ def _of_file(path: Path, title: str, chosen: Mapping[str, str]) -> RecordSource:
     separator = "\t" if form == "tsv" else separator_of(path, _LIMIT)
     sample = [cells for _, cells in islice(delimited_rows(path, separator, _LIMIT), _SAMPLE)]
     if not sample:
-        raise InputError("holds no examples", file=path, fix="give a table with one example a line")
+        raise InputError("contains no examples", file=path, fix="give a table with one example a line")
     sample[0] = [name.strip() for name in sample[0]]
     header = _has_header(sample, chosen)
     names = sample[0] if header else [str(place) for place in range(len(sample[0]))]

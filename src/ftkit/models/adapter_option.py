@@ -75,26 +75,34 @@ def load_weights(model: PeftModel, folder: str) -> None:
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise InputError(f"does not fit the model: {str(error).partition(chr(10))[0]}", file=folder) from error
     if unexpected := found.unexpected_keys:
-        raise InputError(f"has weights of layers that are not there: {unexpected[0]}", file=folder)
+        raise InputError(f"has weights of layers that the model lacks: {unexpected[0]}", file=folder)
     missing, named = set(found.missing_keys), list(model.named_parameters(remove_duplicate=False))
     loaded = {id(parameter) for name, parameter in named if name not in missing}  # one that layers share, once
     lacking = [name for name, parameter in named if parameter.requires_grad and id(parameter) not in loaded]
     if lacking:  # of a deeper model, say
-        raise InputError(f"lacks weights of layers that are adapted: {lacking[0]}", file=folder)
+        raise InputError(f"lacks weights of adapted layers: {lacking[0]}", file=folder)
 
 
 def _in_folder(folder: Path) -> PeftConfig:
     if not (folder / ADAPTER_FILE).is_file():
         fix = "name a folder that ftkit push or peft wrote, or a class such as peft.LoraConfig"
-        raise InputError(f"holds no {ADAPTER_FILE}", file=folder, field="adapter", fix=fix)
+        raise InputError(f"contains no {ADAPTER_FILE}", file=folder, field="adapter", fix=fix)
     try:
         config = PeftConfig.from_pretrained(str(folder))
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"cannot be read: {error}", file=folder / ADAPTER_FILE, field="adapter") from error
     if config.is_prompt_learning:
-        raise InputError("peft saves virtual tokens to use, not to train further", file=folder, field="adapter")
+        raise InputError(
+            "peft saves virtual tokens for inference only, so they cannot be trained further",
+            file=folder,
+            field="adapter",
+        )
     if config.peft_type == PeftType.ADALORA and config.rank_pattern:
-        raise InputError("peft saves AdaLoRA's ranks cut, to use, not to train further", file=folder, field="adapter")
+        raise InputError(
+            "peft saves AdaLoRA's pruned ranks for inference only, so they cannot be trained further",
+            file=folder,
+            field="adapter",
+        )
     config.inference_mode = False
     return config
 
@@ -106,7 +114,7 @@ def _refuse_unsupported(adapter: PeftConfig) -> None:
         raise InputError(problem, field="adapter", got=got)
     for name in _WITH_A_LOSS:
         if getattr(adapter, name, None) is not None:
-            raise InputError("its own term of the loss is not added by ftkit", field=f"adapter.{name}", got=got)
+            raise InputError("ftkit does not add this method's own term to the loss", field=f"adapter.{name}", got=got)
     start = getattr(adapter, "init_lora_weights", None)
     if isinstance(start, str) and start.startswith(_STARTS):
         fix = "use true, gaussian, orthogonal, pissa or olora"

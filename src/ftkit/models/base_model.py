@@ -160,7 +160,7 @@ def load_processor(auto_class: Any, model: str, revision: str | None = None) -> 
     processor = load_pretrained(auto_class, name, revision=revision)
     tokenizer = getattr(processor, "tokenizer", processor)
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers builds this if GPT-2's files are missing
-        raise InputError("holds no tokenizer", file=name, fix="add tokenizer.json, or name the tokenizer's folder")
+        raise InputError("contains no tokenizer", file=name, fix="add tokenizer.json, or name the tokenizer's folder")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return processor
@@ -233,10 +233,14 @@ def _head_and_cap(model: nn.Module) -> tuple[nn.Module, float | None]:
     whole = plain_model(model)
     head = whole.get_output_embeddings()
     if head is None or whole.base_model is whole:
-        raise InputError("the model has no language head on a body of its own", field="model", got=type(whole).__name__)
+        raise InputError(
+            "the model has no language head on top of a separate body", field="model", got=type(whole).__name__
+        )
     config = whole.config.get_text_config()
     if {getattr(config, name, None) or 1.0 for name in _HEAD_SCALES} != {1.0}:
-        raise InputError("the family scales its logits in a way of its own", field="model", got=config.model_type)
+        raise InputError(
+            "the family scales its logits in its own way, which is not supported", field="model", got=config.model_type
+        )
     return head, getattr(config, "final_logit_softcapping", None)
 
 

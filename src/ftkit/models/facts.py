@@ -98,7 +98,7 @@ def model_facts(name: str, revision: str | None = None) -> ModelFacts:
     text = config.get_text_config()
     if missing := [field for field in _SHAPE if not hasattr(text, field)]:
         raise InputError(
-            "is no language model built of attention layers: its configuration says nothing of this",
+            "is not a language model built of attention layers: its configuration lacks this key",
             file=name,
             field=missing[0],
             got=config.model_type,

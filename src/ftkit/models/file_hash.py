@@ -44,7 +44,9 @@ def _keep(digest: str, place: Path) -> None:
         with atomic_write(place) as file:
             file.write(_record(digest, place))
     except EnvironmentFault as error:
-        warnings.warn(f"a large file is hashed again by every command: {error}", stacklevel=3)
+        warnings.warn(
+            f"the hash of a large file is not cached, so every command computes it again: {error}", stacklevel=3
+        )
 
 
 def _record(digest: str, place: Path) -> str:

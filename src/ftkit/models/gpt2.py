@@ -69,7 +69,7 @@ def locate(base_model: str, size: Size) -> str:
         return str(folder / size)
     if not (folder / "config.json").is_file():
         refuse_adapter(folder / ADAPTER_FILE, base_model)
-        raise InputError(f"holds no config.json, neither itself nor in a folder {size}", file=folder)
+        raise InputError(f"contains no config.json, and neither does a folder {size} in it", file=folder)
     _check_size(folder, size)
     return str(folder)
 
@@ -110,7 +110,7 @@ def _check_size(folder: Path, size: Size) -> None:
     shape = SIZES[size]
     if (config.n_layer, config.n_embd) != (shape.layers, shape.width):
         raise InputError(
-            f"holds {config.n_layer} layers x {config.n_embd}, but size {size} is {shape.layers} x {shape.width}",
+            f"has {config.n_layer} layers x {config.n_embd}, but size {size} is {shape.layers} x {shape.width}",
             file=folder,
             field="size",
             got=size,

@@ -54,7 +54,7 @@ def context_length(config: PretrainedConfig) -> int:
     for name in _CONTEXTS:
         if isinstance(positions := getattr(config, name, None), int):
             return positions - _first_position(config)
-    raise InputError("does not name its context length", field="model_type", got=config.model_type)
+    raise InputError("does not give its context length", field="model_type", got=config.model_type)
 
 
 def load_body(

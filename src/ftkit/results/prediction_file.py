@@ -219,5 +219,5 @@ def bad_score(name: str) -> str:
 
 def comes_twice(path: Path, identity: str | None, first: int, second: int) -> InputError:
     """Return the error of an id that stands in two lines."""
-    problem, fix = f"the id comes twice, first in line {first}", "keep one row per example"
+    problem, fix = f"the id occurs twice, first in line {first}", "keep one row per example"
     return InputError(problem, file=path, line=second, field="id", got=identity, fix=fix)

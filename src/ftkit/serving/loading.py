@@ -64,7 +64,7 @@ def load_generator(
 def with_adapter(net: Any, adapter: Path, merged: bool) -> Any:
     """Put the peft adapter in a folder on a model, or refuse a folder that holds none, or one for another model."""
     if not (adapter / "adapter_config.json").is_file():
-        raise InputError("holds no adapter_config.json", file=adapter, fix="name the folder of a peft adapter")
+        raise InputError("contains no adapter_config.json", file=adapter, fix="name the folder of a peft adapter")
     try:
         adapted = PeftModel.from_pretrained(net, str(adapter))
     except (ValueError, RuntimeError, OSError) as error:
@@ -82,7 +82,7 @@ def context_of(net: Any) -> int:
     """
     context = getattr(net.config.get_text_config(), "max_position_embeddings", None)
     if not context:
-        raise InputError("does not say how long its context is", field="max_position_embeddings")
+        raise InputError("does not give its context length", field="max_position_embeddings")
     return int(context)
 
 

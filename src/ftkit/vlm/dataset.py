@@ -138,11 +138,11 @@ def _nothing_left(examples: int, counts: dict[str, int], max_length: int | None,
     if not counts["equal"]:
         return InputError(
             f"all {examples} {split} examples are longer", field="max_length", got=max_length,
-            fix="allow more tokens, or let the processor make fewer of an image",
+            fix="raise max_length, or configure the processor to use fewer tokens for an image",
         )  # fmt: skip
     longer = f", {counts['skipped']} examples are longer than {max_length} tokens" if counts["skipped"] else ""
     return InputError(
         f"no {split} example is left: in {counts['equal']} pairs both answers are the same, uncut or cut{longer}",
         field="rejected",
-        fix="give pairs whose answers differ, or allow more tokens",
+        fix="give pairs whose answers differ, or raise max_length",
     )

@@ -13,7 +13,7 @@ try:
     from PIL import PngImagePlugin as PngImagePlugin
     from PIL import features as features
 except ImportError as error:
-    raise EnvironmentFault("pictures need Pillow, which is not installed", fix='pip install "ftkit[vlm]"') from error
+    raise EnvironmentFault("images need Pillow, which is not installed", fix='pip install "ftkit[vlm]"') from error
 
 MAX_PIXELS = 50_000_000  # of a picture or of one frame; 150 MB as RGB
 

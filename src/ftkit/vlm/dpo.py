@@ -71,7 +71,10 @@ class VLMDPO(VLMModule):
         if label_smoothing and loss != "sigmoid":
             raise InputError("applies to the sigmoid loss only", field="label_smoothing", got=label_smoothing)
         if self._adapter_folder is not None:
-            problem, fix = "the reference would be the base without this adapter", "merge it into base_model"
+            problem, fix = (
+                "the reference would be the base model without this adapter",
+                "merge it into the base model first, with ftkit push --merge true",
+            )
             raise InputError(problem, field="adapter", got=self._adapter_folder, fix=fix)
 
     @property
@@ -96,7 +99,10 @@ class VLMDPO(VLMModule):
             InputError: See :meth:`ftkit.vlm.model.VLMModule.check_adapter`.
         """
         if changes_base(adapter):
-            problem, fix = "changes weights of the base, which is the reference", "use other initial values, bias: none"
+            problem, fix = (
+                "changes weights of the base model, which is the reference",
+                "use other initial values and bias: none",
+            )
             raise InputError(problem, field="adapter", got=type(adapter).__name__, fix=fix)
         super().check_adapter(adapter)
 

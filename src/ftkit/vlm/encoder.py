@@ -59,7 +59,7 @@ class ChatEncoder(Encoder):
         if unknown := made.keys() - _OWN - self.answer_values.keys() - IMAGE_TENSORS.keys():
             known = ", ".join(sorted([*self.answer_values, *IMAGE_TENSORS]))
             raise InputError(
-                f"no rule says how {type(self.processor).__name__} pads this tensor; known ones are {known}",
+                f"it is not known how {type(self.processor).__name__} pads this tensor; known tensors are {known}",
                 field=min(unknown),
             )
         ids = made["input_ids"][0].tolist()

@@ -78,8 +78,8 @@ def decode_image(data: bytes, background: Color, name: str | Path) -> OpenedImag
     """Decode the bytes of a whole file, see :func:`open_image`; ``name`` is for messages only."""
     form = next((form for form, signature in _SIGNATURES.items() if signature.match(data[:64])), None)
     if form is None and _HEIF.match(data):
-        fix = "convert it to JPEG, such as with heif-convert or the export of a photo program"
-        raise InputError("this is a HEIC picture, as phones take them, which is not read", file=name, fix=fix)
+        fix = "convert it to JPEG, for example with heif-convert"
+        raise InputError("HEIC images, which many phones take, are not supported", file=name, fix=fix)
     if form is None:
         raise InputError(f"this is not a {', '.join(_SIGNATURES)} file", file=name, got=bytes(data[:8]))
     try:

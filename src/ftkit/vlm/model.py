@@ -67,7 +67,7 @@ class VLMModule(GenerativeModule):
             InputError: See :meth:`ftkit.training.generative.GenerativeModule.check_adapter`.
         """
         if self.virtual_tokens:
-            problem = "virtual tokens are for text models"
+            problem = "virtual tokens are supported for text models only"
             raise InputError(problem, field="adapter", got=type(adapter).__name__, fix="use another method")
         super().check_adapter(adapter)
 
