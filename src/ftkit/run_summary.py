@@ -31,8 +31,13 @@ def summary(trainer: L.Trainer) -> str:
 
 
 def _logged(trainer: L.Trainer) -> str:
-    """Return the last losses and accuracies, and what the module shows beside the progress bar."""
-    logged = {name: value for name, value in trainer.callback_metrics.items() if name.endswith(("loss", "accuracy"))}
+    """Return the last losses, accuracies and monitored metrics, and what the module shows beside the progress bar."""
+    monitored = {getattr(one, "monitor", None) for one in trainer.callbacks}  # type: ignore[attr-defined]
+    logged = {
+        name: value
+        for name, value in trainer.callback_metrics.items()
+        if name in monitored or name.endswith(("loss", "accuracy"))
+    }
     return ", ".join(f"{name} {value:.4g}" for name, value in (logged | trainer.progress_bar_metrics).items())
 
 

@@ -439,7 +439,7 @@ def test_refused_in_a_file_with_its_line(refusal: Any, tmp_path: Path) -> None:
 def test_columns_that_were_found_are_said(prepare: Prepare, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "lightning.pytorch"):
         prepare(rows(text="Sentence", label="target"))
-    assert "a list: label = 'target', text = 'Sentence'; --data.columns names others" in caplog.text
+    assert "a list: label = 'target', text = 'Sentence'; `columns` names others" in caplog.text
 
 
 # Real texts

@@ -287,7 +287,7 @@ def test_bytes_that_can_be_no_picture_are_not_handed_out(folder: Path, monkeypat
     assert image_bytes(path) == b"\x89PNG"
     monkeypatch.setattr(image_files, "MAX_BYTES", 3)
     for image in (path, StoredImage([pa.table({"image": [{"bytes": b"\x89PNG"}]})], 0, "image", None)):
-        with pytest.raises(InputError, match="more than 3 bytes: 4"):
+        with pytest.raises(InputError, match="larger than 3 bytes: 4"):
             image_bytes(image)
     path.unlink()
     os.mkfifo(path)  # since the examples were read

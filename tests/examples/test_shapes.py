@@ -231,7 +231,7 @@ def test_images_that_are_not_asked_about_are_no_columns(folder: Path) -> None:
 LONG = "A" * 400_000
 BAD = [
     ({"conversations": [HI, HELLO], "question": "?", "answer": "!"},
-     r"the example has several shapes: conversations, question \+ answer \(got .*; fix: leave out or rename the other columns"),
+     r"the example has several shapes: conversations, question \+ answer \(got .*; fix: leave out or rename"),
     ({"messages": [HI, HELLO], "conversations": [HI, HELLO]}, "several shapes: messages, conversations"),
     ({"instruction": "?", "output": "!", "prompt": "?", "completion": "!"}, r"prompt \+ completion, instruction \+"),
     ({"query": "?", "label": ["!"], "answer": "!"}, r"several shapes: query \+ answer, query \+ label"),
@@ -292,7 +292,7 @@ def test_a_data_uri_of_too_many_bytes_is_refused_before_it_is_decoded(
 ) -> None:
     monkeypatch.setattr(image_files, "MAX_BYTES", 50)
     monkeypatch.setattr("base64.b64decode", lambda *_, **__: pytest.fail("decoded"))
-    with pytest.raises(InputError, match="more than 50 bytes"):
+    with pytest.raises(InputError, match="larger than 50 bytes"):
         read_one(folder, {"question": "?", "answer": "!", "image": URI})
 
 

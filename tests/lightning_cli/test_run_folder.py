@@ -81,13 +81,14 @@ def test_a_new_run_has_a_folder_of_its_own_and_ends_with_what_comes_next(
     figures, folder, command = capfd.readouterr().out.splitlines()[-3:]
     assert re.search(r"val/loss [\d.]+, val/accuracy 1", figures)
     assert folder == f"run folder: {first}"
-    assert main([*fit, "--trainer.max_epochs", "1"]) == 0  # in the same minute
+    best = ["--model_selection", "best", "--monitor", "val/f_measure"]
+    assert main([*fit, "--trainer.max_epochs", "1", *best]) == 0  # in the same minute
+    assert re.search(r"val/accuracy 1.*, val/f_measure 1", capfd.readouterr().out.splitlines()[-3])
     second = Path("runs/2026-11-29-1203-tiny-2")
     assert {run.name: json.loads((run / "result.json").read_text())["steps"] for run in (first, second)} == {
         first.name: 8,
         second.name: 4,
     }
-    capfd.readouterr()
     assert main(shlex.split(command.removeprefix("next: ftkit "))) == 0
     said = capfd.readouterr().out.splitlines()
     n, correct = (json.loads((first / "result.json").read_text())["splits"]["test"][key] for key in ("n", "correct"))

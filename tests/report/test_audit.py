@@ -289,7 +289,7 @@ def test_duplicates_of_val_in_test_alone_are_not_said_to_be_in_train() -> None:
         (["--train", "{file}", "--threshold", "0"], "error: threshold: must be above 0 and at most 1 (got 0.0)"),
         (["--train", "{file}", "--threshold", "1.5"], "error: threshold: must be above 0 and at most 1 (got 1.5)"),
         (["--train", "{folder}/none.csv"], "none.csv"),
-        (["{folder}/none.yaml"], "error: {folder}/none.yaml: config: there is no such file"),
+        (["{folder}/none.yaml"], "error: {folder}/none.yaml: there is no such file"),
     ],
 )
 def test_what_cannot_be_audited_is_refused(

@@ -30,6 +30,15 @@ def frame(wrong: range, n: int = 300) -> pd.DataFrame:
     return pd.DataFrame({"id": [f"m{place}" for place in range(n)], "label": LABELS[:n], "prediction": predictions})
 
 
+def test_two_classes_need_no_positive_one(files: tuple[Path, Path], tmp_path: Path) -> None:
+    sides = [tmp_path / f"side-{path.name}" for path in files]
+    for path, side in zip(files, sides, strict=True):
+        side.write_text(path.read_text().replace("spam", "left").replace("ham", "right"))
+    found, wanted = ftkit.verdict(*sides), ftkit.verdict(*files)
+    assert (found.outcome, found.effect, found.interval) == (wanted.outcome, wanted.effect, wanted.interval)
+    assert found.effect == pytest.approx(25 / 300)
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
     """A file with 5 and one with 30 other errors, by pandas."""

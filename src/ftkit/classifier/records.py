@@ -65,7 +65,7 @@ def labelled(source: RecordSource) -> RecordSource:
     if not renamed:
         return source
     said = ", ".join(f"{ours} = {theirs!r}" for ours, theirs in renamed.items())
-    rank_zero_info(f"{source.title}: {said}; --data.columns names others")
+    rank_zero_info(f"{source.title}: {said}; `columns` names others")
     return open_source(source, columns={**source.chosen, **renamed})
 
 

@@ -20,7 +20,7 @@ from ftkit.results.prediction_file import ROW, PredictionFile
 from ftkit.results.preferences import is_preference_file, read_preferences
 from ftkit.results.scan import AnswerFile, Differences, NotBinaryError, Scan, scan
 from ftkit.results.several_classes import find_classes
-from ftkit.results.two_classes import resolve_classes
+from ftkit.results.two_classes import UnknownPositiveError, resolve_classes
 
 _SHOWN = 5
 NEUTRAL = {"probability": 0.5, "log_odds": 0.0}  # where a score favours neither class
@@ -148,7 +148,9 @@ def any_answers(paths: Sequence[str | Path], normalize_labels: bool = False) -> 
     try:
         scans = read_scans(paths, None, normalize_labels)
         classes = find_classes(scans, normalize_labels)
-        return binary_answers(scans, None, normalize_labels) if classes is None else class_answers(scans, classes)
+        return class_answers(scans, classes) if classes is not None else binary_answers(scans, None, normalize_labels)
+    except UnknownPositiveError as error:  # with either, the same answers are right
+        return binary_answers(scans, error.names[0], normalize_labels)
     except NotBinaryError:
         return [read_free_answers(path, None, normalize_labels) for path in paths]
 

@@ -13,6 +13,20 @@ from ftkit.results.scan import NotBinaryError, Scan
 from ftkit.results.several_classes import SLIPS, usual_share, why_no_classes
 
 
+class UnknownPositiveError(InputError):
+    """Nothing says which of the classes is the positive one.
+
+    Args:
+        names: The most frequent labels.
+        path: The file.
+    """
+
+    def __init__(self, names: Sequence[str], path: Path) -> None:
+        fix = f"give {' or '.join(f'--positive {name}' for name in names)}"
+        super().__init__("which class is the positive one?", file=path, field="positive", got=", ".join(names), fix=fix)
+        self.names = names
+
+
 def resolve_classes(scans: Sequence[Scan], positive: str | None = None, normalize_labels: bool = False) -> Classes:
     """Find the two classes that the labels of all files hold.
 
@@ -89,9 +103,7 @@ def _default_positive(
     other = _partner(labels[0], predicted) or (opposite(labels[0]) if is_paired(labels[0]) else None)
     if other is not None and (usual := positive_of(labels[0], other)) is not None:
         return usual
-    problem, names = "which class is the positive one?", sorted(labels[:FREQUENT])
-    fix = f"give {' or '.join(f'--positive {name}' for name in names)}"
-    raise InputError(problem, file=scans[0].path, field="positive", got=", ".join(names), fix=fix)
+    raise UnknownPositiveError(sorted(labels[:FREQUENT]), scans[0].path)
 
 
 def _partner(name: str, predicted: set[str]) -> str | None:
