@@ -8,12 +8,20 @@ import pytest
 import torch
 import yaml  # type: ignore[import-untyped]
 from tokenizers.processors import TemplateProcessing
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from ftkit import PromptClassifier
 from ftkit.cli import main
 from ftkit.errors import InputError
 from ftkit.results.predictions import read_predictions
 
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+}
 TEXTS = ["win cash now, claim it", "hi", "call me later when you are home, will you"]
 
 
@@ -58,6 +66,59 @@ def test_what_a_tokenizer_puts_before_a_text_stands_before_the_prompt() -> None:
         expected = model.net(torch.tensor([known])).logits[0, -1].double().log_softmax(-1)[word]
         found = model.scores(["hi"])[0, 0]
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def asked_with_shots(**net: Any) -> PromptClassifier:
+    """Ask a model with shots before the question: the demo model, or a random one of another family."""
+    model = PromptClassifier("demo", words=[" ham", " spam"], prompt="Text: {text}\nKind:", seed=1)
+    if net:
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(**net, **SMALL, vocab_size=len(model.tokenizer))
+        model.net = AutoModelForCausalLM.from_config(config).eval()
+    model.configure_model()
+    model.before = "Text: free cash\nKind: spam\n\nText: see you\nKind: ham\n\n" * 3
+    return model
+
+
+def positions(model: PromptClassifier) -> list[int]:
+    """Collect how many positions each forward pass runs over."""
+    assert model.net is not None
+    seen: list[int] = []
+    embeddings: Any = model.net.get_input_embeddings()
+    embeddings.register_forward_hook(lambda layer, given, made: seen.append(given[0].numel()))
+    return seen
+
+
+@pytest.mark.parametrize(
+    "net", [{}, {"model_type": "llama"}, {"model_type": "opt", "word_embed_proj_dim": 32, "ffn_dim": 48}]
+)
+def test_shots_run_once_and_scores_stay_the_same(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = asked_with_shots(**net)
+    seen = positions(model)
+    with torch.no_grad():
+        found = torch.cat([model.scores(TEXTS[:2]), model.scores(TEXTS[2:]), model.scores([""])])
+        assert len(seen) == 1 + 3 * 2  # the shots, and two stems of three batches
+        with monkeypatch.context() as patched:
+            patched.setattr(model, "_shared", lambda prompts: (0, {}))
+            expected = model.scores([*TEXTS, ""])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        model.before = "Text: other shots\nKind: ham\n\n"
+        assert float((model.scores(TEXTS) - found[:3]).abs().max()) > 1e-3
+        expected = torch.tensor([[by_hand(model, TEXTS[0], word) for word in model.words]], dtype=torch.float64)
+        torch.testing.assert_close(model.scores(TEXTS[:1]), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("net", [{"model_type": "mistral", "sliding_window": 8}, {"model_type": "openai-gpt"}])
+def test_a_family_that_keeps_not_every_position_reads_all_of_a_prompt(net: Any) -> None:
+    model = asked_with_shots(**net)
+    seen = positions(model)
+    with torch.no_grad():
+        found = model.scores(TEXTS)
+    assert min(seen) > len(TEXTS) * len(model.tokenizer(model.before)["input_ids"])
+    for text, scores in zip(TEXTS, found.tolist(), strict=True):
+        with torch.no_grad():
+            assert scores == pytest.approx([by_hand(model, text, word) for word in model.words], abs=1e-4)
 
 
 def test_a_prompt_that_is_cut_is_told() -> None:

@@ -15,7 +15,7 @@ from ftkit.errors import InputError
 
 _CLASSES = (BaseEstimator, np.generic, np.dtype, np.ndarray, scipy.sparse.sparray, scipy.sparse.spmatrix)
 _BUILDERS = ("numpy._core.multiarray._reconstruct", "numpy._core.multiarray.scalar", "builtins.bytes")
-_LIBRARIES = ("numpy", "scipy", "sklearn")
+_LIBRARIES = ("ftkit", "numpy", "scipy", "sklearn")
 _NOT_FITTED = ("utils", "datasets", "externals", "tests")  # parts of scikit-learn whose classes may do more
 _DTYPES = [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
 

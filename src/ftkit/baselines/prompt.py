@@ -1,20 +1,23 @@
 """Zero- and few-shot answers of a causal language model, scored by the log-probability of the class words."""
 
+import copy
 import warnings
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
 
 from ftkit.baselines.module import Baseline
 from ftkit.errors import InputError, at_least
 from ftkit.models.base_files import BaseFiles
 from ftkit.models.base_model import base_files_of, hidden_states_and_head, load_base, load_processor
 from ftkit.models.loading import context_length
+from ftkit.models.transformers_internals import cache_name, forward_parameters, keeps_every_position
 from ftkit.training.evaluation_metrics import Metrics
 
 _AT_ONCE = 8  # texts
@@ -24,7 +27,8 @@ class PromptClassifier(Baseline):
     """A causal language model that is asked, and not trained: the class whose word is the most probable is the answer.
 
     A word's score is the sum of its tokens' log-probabilities behind the prompt; the probabilities of the classes are
-    the softmax of the scores. Nothing is fitted; of a few shots, the examples are drawn from train.
+    the softmax of the scores. Nothing is fitted; of a few shots, the examples are drawn from train. What every prompt
+    begins with, such as the shots, runs through the model once.
 
     Args:
         base_model: See :class:`ftkit.TextClassifier`; it needs a language model head.
@@ -58,6 +62,7 @@ class PromptClassifier(Baseline):
         self.given = None if words is None else list(words)
         self.net: PreTrainedModel | None = None
         self.before = ""  # the shots
+        self._read: tuple[Any, DynamicCache | None] = None, None  # what was read last, and its keys and values
 
     @property
     def base_options(self) -> dict[str, Any]:
@@ -136,14 +141,38 @@ class PromptClassifier(Baseline):
 
     def _log_probabilities(self, prompts: list[list[int]], stem: tuple[int, ...]) -> Tensor:
         """Return the log-probabilities of what follows each prompt and each token of a stem, float64 (B, S + 1, V)."""
-        sequences = [torch.tensor([*prompt, *stem]) for prompt in prompts]
+        shared, known = self._shared(prompts)
+        sequences = [torch.tensor([*prompt[shared:], *stem]) for prompt in prompts]
         ids = pad_sequence(sequences, batch_first=True).to(self.device)
-        real = pad_sequence([torch.ones_like(one) for one in sequences], batch_first=True).to(self.device)
+        real = pad_sequence([torch.ones(shared + len(one)) for one in sequences], batch_first=True).to(ids)
         hidden_states, head = hidden_states_and_head(self.net)  # type: ignore[arg-type]
-        states = hidden_states(input_ids=ids, attention_mask=real)  # (B, T, D)
+        states = hidden_states(input_ids=ids, attention_mask=real, **known)  # (B, T, D)
         rows = torch.arange(len(prompts), device=self.device)[:, None]
-        ends = torch.tensor([[len(prompt) - 1 + place for place in range(len(stem) + 1)] for prompt in prompts])
+        ends = torch.tensor([range(len(one) - 1 - len(stem), len(one)) for one in sequences])
         return head(states[rows, ends.to(self.device)]).double().log_softmax(-1)
+
+    def _shared(self, prompts: list[list[int]]) -> tuple[int, dict[str, Any]]:
+        """Return how many tokens at the start of all prompts need not be read again, and what the model takes for them.
+
+        These are tokens of the shots and of what the question begins with; at least one token of a prompt remains.
+        Families that do not keep keys and values of every position read all.
+        """
+        begin = [*self.start, *self._tokens(self.before + self.prompt.partition("{text}")[0])]
+        columns = zip(begin[:-1], *(prompt[:-1] for prompt in prompts), strict=False)  # the last may join what follows
+        tokens = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
+        body = self.net.base_model  # type: ignore[union-attr]
+        kind: Any = type(body)
+        name = cache_name(kind)
+        cache = DynamicCache(config=body.config)
+        if not tokens or name not in forward_parameters(kind) or not keeps_every_position(cache):
+            return 0, {}
+        key = tokens, self.device, torch.is_autocast_enabled(self.device.type)
+        if self._read[0] != key:
+            body(input_ids=torch.tensor([tokens], device=self.device), use_cache=True, **{name: cache})
+            self._read = key, cache
+        known: Any = copy.deepcopy(self._read[1])
+        known.batch_repeat_interleave(len(prompts))
+        return len(tokens), {name: known}
 
     def state(self) -> dict[str, Any]:
         """Return the shots."""

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import MODEL_FOR_MASKED_LM_MAPPING, PretrainedConfig, PreTrainedModel
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.activations import NewGELUActivation as NewGELUActivation
-from transformers.cache_utils import DynamicLayer as DynamicLayer
+from transformers.cache_utils import DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling as BaseModelOutputWithPooling
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block as GPT2Block
@@ -160,6 +160,11 @@ def forward_parameters(block: Any) -> tuple[str, ...]:
 def cache_name(kind: Any) -> str:
     """Return what the forward of a model or a block calls its cache: ``cache`` since transformers 5.24."""
     return "cache" if "cache" in forward_parameters(kind) else "past_key_values"
+
+
+def keeps_every_position(cache: Any) -> bool:
+    """Return whether a cache keeps keys and values of every position in every layer, and nothing else."""
+    return isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 class SplitProjection(nn.Module):

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import DynamicCache
 
 from ftkit.models.base_model import plain_model
 from ftkit.models.generation import end_tokens
-from ftkit.models.transformers_internals import DynamicLayer, cache_name
+from ftkit.models.transformers_internals import cache_name, keeps_every_position
 from ftkit.serving.detokenizer import Detokenizer
 from ftkit.serving.jobs import Finish, Generation, Piece
 from ftkit.serving.replies import ApiError
@@ -57,7 +56,7 @@ class BatchGenerator:
     @property
     def room(self) -> int:
         """Return the number of answers that may join now."""
-        if self._running and not _joinable(self._cache):
+        if self._running and not keeps_every_position(self._cache):
             return 0
         return self.batch_size - len(self._running)
 
@@ -152,15 +151,10 @@ class BatchGenerator:
             return
         self._cache.batch_select_indices(torch.tensor(kept, device=self.device))
         unused = int(self._mask.argmax(-1).min())  # columns that only those who left had
-        if unused and _joinable(self._cache):
+        if unused and keeps_every_position(self._cache):
             self._mask = self._mask[:, unused:]
             for layer in self._cache.layers:
                 layer.keys, layer.values = layer.keys[:, :, unused:], layer.values[:, :, unused:]
-
-
-def _joinable(cache: Any) -> bool:
-    """Return whether a cache keeps every position of every layer, so that another can be joined to it."""
-    return isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def _joined(first: Any, second: Any) -> Any:
