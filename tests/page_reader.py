@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-VOID = ("meta", "link", "input", "br")
+VOID = ("meta", "link", "input", "br", "img")
 
 
 class Page(HTMLParser):

@@ -1,5 +1,9 @@
 """What a model answers otherwise than another, example by example: as rows, as a file, on a page."""
 
+import base64
+import io
+import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -115,6 +119,36 @@ def test_a_limit_takes_both_directions(pair: tuple[Path, Path]) -> None:
         if expected[1] is not None or limit >= len(whole):
             assert words.count("right to wrong") == expected[0]
     assert "text" not in whole[0]
+
+
+def test_an_image_is_shown_in_small(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    image.effect_noise((400, 200), 50).save(tmp_path / "a.png")
+    (tmp_path / "damaged.png").write_bytes((tmp_path / "a.png").read_bytes()[:300])
+    image.new("RGB", (10_000, 6_000)).save(tmp_path / "large.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    shown = [
+        "a.png",
+        str(tmp_path / "a.png"),
+        "damaged.png",
+        "large.png",
+        "pipe.png",
+        "gone.png",
+        "https://a.b/c.png",
+        None,
+    ]
+    ids = [f"m{place}" for place in range(len(shown))]
+    for name, answer in (("before", "no"), ("after", "yes")):
+        write_predictions(tmp_path / f"{name}.tsv", ids, ["yes"] * 8, [answer] * 8, extra={"image": shown})
+    found = evaluate(tmp_path / "after.tsv", against=tmp_path / "before.tsv")
+    rows = found.changes[0].rows()
+    assert [row["image"] for row in rows[:3]] == [str(tmp_path / name) for name in ("a.png", "a.png", "damaged.png")]
+    html = to_html(found.document(figures=True))
+    small = re.findall('<img src="data:image/jpeg;base64,([^"]+)"', html)
+    assert [image.open(io.BytesIO(base64.b64decode(one))).size for one in small] == [(120, 60)] * 2
+    assert "<td>a.png</td>" in html
+    assert f"image: {tmp_path / 'gone.png'}" in Page(html).words
+    assert {group[0] for group in by_group(rows)} == {"label"}
 
 
 def test_no_changes_leave_no_section(pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -53,7 +53,10 @@ def test_batches_of_training_and_of_evaluation(processor: Any, vlm_examples: Cal
     assert [len(batch["id"]) for batch in batches] == [7, 5]
     assert [identity for batch in batches for identity in batch["id"]] == [f"m{number}" for number in range(12)]
     assert batches[1]["answer"] == ["green", "blue", "red", "green", "blue"]
-    assert batches[1]["columns"] == {"kind": ["k1", "k0", "k1", "k0", "k1"]}
+    columns = batches[1]["columns"]
+    assert columns == {"kind": ["k1", "k0", "k1", "k0", "k1"], "image": columns["image"]}
+    assert columns["image"] == [str(one.images[0]) for one in data.examples("test")[7:]]
+    assert Path(columns["image"][0]).is_file()
     assert batches[1]["prompts"].keys() == batches[1]["inputs"].keys() - {"labels"}
     assert (batches[1]["prompts"]["attention_mask"][:, -1] == 1).all()  # left padded
     assert (batches[1]["inputs"]["attention_mask"][:, 0] == 1).all()  # right padded

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import sys
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ftkit.errors import InputError, UnavailableError
 from ftkit.library_output import check_before_imports, quiet_lightning, say_imports
 from ftkit.report.page import to_html
+from ftkit.report.thumbnails import in_small
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.storage import atomic_write
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from ftkit.report.audit import Audit
     from ftkit.results.duplicates import LabeledText
 
-_THUMBNAIL = 120  # pixels
 # Columns of examples to train on; other records have a text and a label.
 _SHAPED = {
     "messages", "conversations", "prompt", "chosen", "prefix", "question", "query", "instruction", "image", "images"
@@ -197,10 +195,7 @@ class _Images:
         """Return an image in small, as a ``data:`` address."""
         from ftkit.examples.reader import image_bytes
 
-        picture, file = _decoded(image_bytes(self.by_key[key])), io.BytesIO()
-        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        picture.save(file, "JPEG", quality=70)
-        return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+        return in_small(_decoded(image_bytes(self.by_key[key])))
 
 
 def _decoded(data: bytes) -> Image:

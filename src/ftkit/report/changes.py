@@ -1,9 +1,11 @@
 """Show on a page which examples a model answers differently from the one that it is compared with."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ftkit.report.document import Section, Table, excerpt
+from ftkit.report.thumbnails import thumbnail
 from ftkit.results.changes import Changes, by_group
 
 _ON_PAGE = 1_000  # changes
@@ -29,7 +31,7 @@ def changes_sections(parts: Sequence[tuple[str, Changes]], file: str = "") -> li
     shown = [f"{len(rows):,} of {total:,} changes are shown{where}."] if len(rows) < total or file else []
     names = list(dict.fromkeys(name for row in rows for name in row))
     head = [name for name in _FIRST if name in names] + [name for name in names if name not in _FIRST]
-    cells = [[excerpt(row.get(name)) for name in head] for row in rows]
+    cells = [[_cell(name, row.get(name)) for name in head] for row in rows]
     titles = ["example" if name == "id" else name for name in head]
     grouped = [(name, by_group(one.rows())) for name, one in parts] if total <= _COUNTED else []
     groups = [[name, *map(str, group)] for name, found in grouped for group in found]
@@ -39,7 +41,13 @@ def changes_sections(parts: Sequence[tuple[str, Changes]], file: str = "") -> li
     return [*counted, Section("What changed, example by example", shown, examples, forms=("html",))]
 
 
+def _cell(name: str, value: str | None) -> str:
+    return Path(value).name if name == "image" and value else excerpt(value)
+
+
 def _detail(row: Mapping[str, Any]) -> Section:
+    said = [f"{name}: {row[name]}" for name in ("label", "before", "after", "image") if name in row]
+    small = thumbnail(Path(row["image"])) if row.get("image") else ""
     text = row.get("text") or ""
-    said = [f"{name}: {row[name]}" for name in ("label", "before", "after")]
-    return Section(f"{row['id']}, {row['change']}", [*said, text] if text else said)
+    title = f"{row['id']}, {row['change']}"
+    return Section(title, [*said, text] if text else said, images=[small] if small else [])

@@ -39,13 +39,19 @@ class Changes:
         return mine[order], theirs[order], gain[order]
 
     def rows(self, limit: int | None = None) -> list[dict[str, str | None]]:
-        """Return a row for each change, at most so many: id, change, label, both answers, other columns, text."""
+        """Return a row for each change, at most so many: id, change, label, both answers, other columns, text.
+
+        A column ``image`` is the path of an image, which starts in the folder of the file.
+        """
         kept = _balanced(self.places[2], limit)
         mine, theirs, gain = (part[kept] for part in self.places)
         after, before = (
             PredictionFile(answers.path).examples(places.tolist(), self.labeled)
             for answers, places in ((self.after, mine), (self.before, theirs))
         )
+        for one in after:
+            if image := one.get("image"):
+                one["image"] = str(self.after.path.parent / image)
         texts = {} if self.known is None else self.known.text_of
         return [
             {
@@ -58,6 +64,7 @@ class Changes:
 
 
 _OWN = ("id", "label", "prediction", ROW)
+_NO_GROUPS = ("id", "change", "before", "after", "image", "text")
 
 
 def _balanced(gain: np.ndarray, limit: int | None) -> np.ndarray:
@@ -71,7 +78,7 @@ def _balanced(gain: np.ndarray, limit: int | None) -> np.ndarray:
 
 def by_group(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, int, int]]:
     """Count the changes by label and by each other column of few values: column, value, to wrong, to right."""
-    names = [name for name in rows[0] if name not in ("id", "change", "before", "after", "text")] if rows else []
+    names = [name for name in rows[0] if name not in _NO_GROUPS] if rows else []
     found = []
     for name in names:
         counts = Counter((row.get(name) or "", row["change"]) for row in rows)

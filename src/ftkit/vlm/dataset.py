@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset, get_worker_info
@@ -25,8 +26,8 @@ class ExampleDataset(Dataset[Any]):
     """
 
     def __init__(self, examples: Sequence[Example], encoder: ChatEncoder) -> None:
-        self.examples, self.encoder = list(examples), encoder
-        self.columns = column_names(examples)
+        self.examples, self.encoder = list(map(_with_path, examples)), encoder
+        self.columns = column_names(self.examples)
         self._remembered: dict[int, bytes] = {}  # by the example's identity: its name is its own in one source only
 
     def __len__(self) -> int:
@@ -62,6 +63,12 @@ class ExampleDataset(Dataset[Any]):
         """Let examples come with their images again; None takes all examples."""
         for example in self.examples if examples is None else examples:
             self._remembered.pop(id(example), None)
+
+
+def _with_path(example: Example) -> Example:
+    """Return an example that has the path of its first image, if it is a file, as a column of its predictions."""
+    first = next(iter(example.images), None)
+    return replace(example, columns={**example.columns, "image": str(first)}) if isinstance(first, Path) else example
 
 
 class BatchOrigin:
