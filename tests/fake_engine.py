@@ -7,15 +7,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ftkit.ablation.folder import AblationFolder
+from ftkit.ablation.optuna_study import Pruning
 from ftkit.ablation.runner import run
-from ftkit.errors import InputError, UnavailableError
+from ftkit.errors import InputError, Pruned, UnavailableError
 from ftkit.run_folder import FORMAT
 
 
@@ -45,20 +46,31 @@ class FakeEngine:
             raise UnavailableError("the data are not on this machine")
         return {"config": config, "base": self.base, "code": self.code, "data": self.data, "seed": seed}
 
-    def fit(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
-        """Train and validate; ``by_lr`` says how many of 1000 val and of 300 test examples a rate gets right."""
+    def fit(self, configs: Sequence[Path], seed: int, directory: Path, pruning: Pruning | None = None) -> None:
+        """Train and validate; ``by_lr`` says how many of 1000 val and of 300 test examples a rate gets right.
+
+        ``curves`` has the validations of a rate, which a pruner sees.
+        """
         config = self.identity(configs, seed)["config"]
         self.fitted.append((place_of(directory), seed))
         if config.get("do") == "diverge":
             raise ValueError("the loss went away")
         (directory / "config.yaml").write_text(yaml.safe_dump(config))
+        (directory / "checkpoints").mkdir()
         right, correct = config.get("by_lr", {}).get(config["model"].get("lr"), (900, config["correct"]))
         right += config.get("luck", {}).get(seed, 0)
+        curve = config.get("curves", {}).get(config["model"].get("lr"), [])
+        for number, stops in enumerate(pruned(pruning, curve), start=1):
+            if stops:
+                left = {"format": FORMAT, "status": "pruned", "validations": curve[:number]}
+                (directory / "result.json").write_text(json.dumps(left))
+                raise Pruned(f"stopped at step {10 * number} (validation {number})")
         found = result(correct, seed)
+        if pruning is not None:
+            found["validations"] = curve
         found["splits"] = {"val": {"n": 1000, "correct": right, "accuracy": right / 1000}}
         found["metrics"] = {"val": {"val/loss": 1 - right / 1000}}
         (directory / "result.json").write_text(json.dumps(found))
-        (directory / "checkpoints").mkdir()
         (directory / "checkpoints/last.ckpt").write_text(str(correct))
 
     def test(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
@@ -97,6 +109,14 @@ class FakeEngine:
         (directory / "config.yaml").write_text(yaml.safe_dump(config))
         (directory / "result.json").write_text(json.dumps(result(config["correct"], seed) | config.get("result", {})))
         predict(directory / "predictions-test.tsv", config["correct"] + seed - 123, config.get("first_wrong", 0))
+
+
+def pruned(pruning: Pruning | None, curve: Sequence[float]) -> Iterator[bool]:
+    """After each validation but the last, whether a pruner stops."""
+    trial = pruning and pruning.trial()
+    for number, value in enumerate(curve, start=1) if trial else ():
+        trial.report(value, number)
+        yield number < len(curve) and trial.should_prune()
 
 
 def place_of(directory: Path) -> str:

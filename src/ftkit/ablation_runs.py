@@ -112,8 +112,7 @@ def _refuse_failures(summary: Summary) -> None:
         return
     bad = summary.failed or summary.skipped
     reasons = "".join(f"\n  {one}: {reason}" for one, reason in bad.items())
-    total = len(summary.done) + len(summary.reused) + len(summary.skipped) + len(summary.failed)
-    runs = f"{total} run{'s' if total > 1 else ''}"
+    runs = f"{summary.total} run{'s' if summary.total > 1 else ''}"
     if summary.failed:
         where = f"{ERROR_FILE} in the folder of each in {summary.directory} says where"
         raise TrainingFailed(f"{len(bad)} of {runs} failed; {where}:{reasons}")

@@ -95,6 +95,10 @@ class TrainingFailed(FtkitError, RuntimeError):
     exit_code = ExitCode.TRAINING
 
 
+class Pruned(FtkitError):
+    """A training of a search was stopped early, for its validation promised too little; the search goes on."""
+
+
 def at_least(smallest: float, **values: float) -> None:
     """Refuse options, given by name, below a bound.
 

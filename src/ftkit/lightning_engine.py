@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from ftkit.ablation.optuna_study import Pruning
 from ftkit.errors import InputError
 from ftkit.library_output import quiet_lightning
 from ftkit.lightning_cli import FtkitCLI
@@ -19,6 +20,7 @@ from ftkit.run_folder import RESULT_FILE, RUNS, read_result
 from ftkit.training.checkpoint import find_checkpoint
 from ftkit.training.curves_logger import CurvesLogger
 from ftkit.training.environment import code_sha256, data_sha256
+from ftkit.training.pruning import PruneUnpromising
 from ftkit.training.trained_state import TrainedStateModule
 
 
@@ -61,9 +63,13 @@ class LightningEngine:
             cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False)
             cli.after_test()
 
-    def fit(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
-        """Train one run in ``directory``, and validate the checkpoint that a test would take."""
-        with self._trained(configs, seed, directory) as cli:
+    def fit(self, configs: Sequence[Path], seed: int, directory: Path, pruning: Pruning | None = None) -> None:
+        """Train one run in ``directory``, and validate the checkpoint that a test would take.
+
+        Raises:
+            Pruned: ``pruning`` stopped it early.
+        """
+        with self._trained(configs, seed, directory, pruning) as cli:
             best = find_checkpoint(directory)
             cli.trainer.validate(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False)
             cli.after_validate()
@@ -79,11 +85,16 @@ class LightningEngine:
             cli.after_test()
 
     @contextmanager
-    def _trained(self, configs: Sequence[Path], seed: int, directory: Path) -> Iterator[FtkitCLI]:
+    def _trained(
+        self, configs: Sequence[Path], seed: int, directory: Path, pruning: Pruning | None = None
+    ) -> Iterator[FtkitCLI]:
         cli = self._build(configs, seed, directory)
         if not isinstance(cli.model, TrainedStateModule):
             self._rehearse(configs, seed)
             cli = self._build(configs, seed, directory)  # as if nothing had been drawn
+        if pruning is not None:
+            callbacks: list[L.Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]
+            callbacks.append(PruneUnpromising(pruning.trial(), pruning.monitor))
         with exit_on_termination(), explain_refusals():
             cli.trainer.fit(cli.model, datamodule=cli.datamodule)
             cli.after_fit()

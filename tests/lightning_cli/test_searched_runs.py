@@ -79,3 +79,51 @@ def test_an_option_that_does_not_exist_is_an_error_with_exit_code_2(
     said = capsys.readouterr().err
     assert f"{ablation / 'search.yaml'}: model.init_args.lora_rank: row 01_mean does not take it" in said
     assert not list(out.glob("*/*"))
+
+
+PRUNED = f"""
+settings: {{{LR}: [1.0e-2, 2.0e-2, 1.0e-9]}}
+monitor: val/loss
+untuned: false
+pruner: {{class_path: optuna.pruners.MedianPruner, init_args: {{n_startup_trials: 2}}}}
+"""
+
+
+def test_a_rate_that_learns_nothing_is_stopped_at_its_first_validation_and_changes_no_other_run(
+    ablation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("optuna")
+    (ablation / "search.yaml").write_text(PRUNED)
+    (ablation / "long.yaml").write_text("trainer:\n  max_epochs: 3\n")
+    sweep = ["ablation", "run", str(ablation), "--overlay", str(ablation / "long.yaml"), "--seeds", "7", "--out"]
+    assert main([*sweep, str(tmp_path / "out")]) == 0
+    stopped = tmp_path / "out/01_mean/lr-1e-09/seed-7"
+    left = json.loads((stopped / "result.json").read_text())
+    assert (left["status"], left["epoch"], len(left["validations"])) == ("pruned", 0, 1)
+    assert left["reason"] == f"stopped at step {left['step']} (validation 1): val/loss {left['validations'][0]:.4g}"
+    assert left["reason"] in capsys.readouterr().err
+    assert not list(stopped.rglob("*.ckpt"))
+    assert not list(stopped.glob("predictions-*"))
+    assert main([*sweep, str(tmp_path / "whole"), "--search", str(without_pruner(tmp_path))]) == 0
+    for place in ("", "lr-0.02/"):
+        places = [tmp_path / out / f"01_mean/{place}seed-7" for out in ("out", "whole")]
+        one, other = (json.loads((place / "result.json").read_text()) for place in places)
+        assert one["splits"] == other["splits"]
+        assert one["metrics"] == other["metrics"]
+        assert (len(one["validations"]), one["validations"][-1]) == (3, one["metrics"]["val"]["val/loss"])
+
+
+def without_pruner(folder: Path) -> Path:
+    file = folder / "no-pruner.yaml"
+    file.write_text(PRUNED.partition("pruner")[0])
+    return file
+
+
+def test_a_pruner_needs_a_metric_that_validation_logs_in_training(
+    ablation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("optuna")
+    (ablation / "search.yaml").write_text(PRUNED.replace("val/loss", "val/f2"))
+    assert main(["ablation", "run", str(ablation), "--out", str(tmp_path / "out")]) == 4
+    said = capsys.readouterr().err
+    assert "monitor: validation in training does not log it, which a pruner needs (got 'val/f2'); fix: it logs" in said

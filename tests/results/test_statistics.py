@@ -136,6 +136,14 @@ def test_degrees_of_freedom_are_those_of_what_makes_the_error():
     assert seed_spread(np.ones((3, 80))).degrees_of_freedom == math.inf
 
 
+@pytest.mark.parametrize(("right", "n", "degrees"), [(1, 100, 198), (4, 50, 2), (5, 100, 2), (5, 300, 2), (7, 100, 2)])
+def test_rounding_decides_nothing_where_a_mean_square_equals_the_residual(right: int, n: int, degrees: int):
+    """As where one seed alone has answers that are right; with one such answer all three mean squares are equal."""
+    one_seed = np.zeros((3, n))
+    one_seed[2, :right] = 1
+    assert seed_spread(one_seed).degrees_of_freedom == pytest.approx(degrees)
+
+
 @settings(max_examples=60)
 @given(st.integers(2, 4), st.integers(2, 6), st.integers(0, 2**24 - 1))
 def test_the_standard_error_is_the_analysis_of_variance(seeds, n, bits):

@@ -83,6 +83,9 @@ def _ratio(claim: Claim, row: SweepRow, against: SweepRow, seeds: Sequence[int])
     if ours is None or theirs is None:
         reason = f"rows {row.number} and {against.number} were not both tuned over positive values of it"
         return Finding(row.number, "not testable", reason=reason)
+    if any(one.choice is not None and one.choice.pruned for one in (row, against)):
+        reason = "some tries were stopped early, so that the best value of each seed is not known"
+        return Finding(row.number, "not testable", reason=reason)
     found = best_ratio(ours, theirs, 1 - ALPHA / len(claim.rows))
     (low, high), (least, most) = found.interval, claim.between
     if least <= low and high <= most:

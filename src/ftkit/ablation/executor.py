@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ftkit.ablation.folder import Run
+from ftkit.ablation.optuna_study import Pruning
 from ftkit.ablation.result import Result
-from ftkit.errors import FtkitError, UnavailableError
+from ftkit.errors import FtkitError, Pruned, UnavailableError
 from ftkit.run_folder import RESULT_FILE
 
 
@@ -24,8 +25,12 @@ class Engine(Protocol):
     def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
         """Make one run; leave ``result.json`` and the prediction files in ``directory``."""
 
-    def fit(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
-        """Train and validate alone, without a look at test; leave ``result.json`` and a checkpoint."""
+    def fit(self, configs: Sequence[Path], seed: int, directory: Path, pruning: Pruning | None = None) -> None:
+        """Train and validate alone, without a look at test; leave ``result.json`` and a checkpoint.
+
+        Raises:
+            Pruned: ``pruning`` stopped it early.
+        """
 
     def test(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
         """Test the checkpoint that ``fit`` left in ``directory``, and add to its ``result.json``."""
@@ -43,14 +48,16 @@ class Job:
     directory: Path  # where it runs; what an earlier attempt left there is removed
     stages: tuple[Stage, ...] = ("run",)  # what is done: methods of the engine
     source: Path | None = None  # the finished folder that is copied first, if there is one
+    pruning: Pruning | None = None  # what may stop its training early
 
 
 @dataclass(frozen=True)
 class Outcome:
     """The outcome of a job."""
 
-    status: Literal["done", "skipped", "failed"]  # skipped if something that the run needs cannot be had
-    message: str  # the test accuracy, or why it was skipped or failed, in a line
+    # skipped if something that the run needs cannot be had; pruned if it was stopped early
+    status: Literal["done", "skipped", "failed", "pruned"]
+    message: str  # the test accuracy, or why it was skipped, failed or stopped, in a line
     details: str = ""
     seconds: float = 0.0  # how long it took
 
@@ -80,8 +87,12 @@ def run_job(engine: Engine, job: Job) -> Outcome:
         else:
             shutil.copytree(job.source, job.directory)
         for stage in job.stages:
-            getattr(engine, stage)(job.configs, job.run.seed, job.directory)
+            pruning = {"pruning": job.pruning} if job.pruning and stage == "fit" else {}
+            getattr(engine, stage)(job.configs, job.run.seed, job.directory, **pruning)
         result = Result.read(job.directory / RESULT_FILE, tested=job.stages[-1] != "fit")
+    except Pruned as stopped:
+        shutil.rmtree(job.directory / "checkpoints", ignore_errors=True)
+        return Outcome("pruned", str(stopped), seconds=time.monotonic() - began)
     except UnavailableError as error:
         shutil.rmtree(job.directory)
         return Outcome("skipped", str(error))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 EXTERNAL = "external"  # marks a row, and the identity of a run, that was made elsewhere
+PRUNER = "pruner"  # in the identity of a run that was stopped early: by what
 SEEDS = ("seed", "seed_everything")  # what is bound to differ between the seeds of a row
 _ABSENT = object()
 _LONGEST = 40  # letters of a value

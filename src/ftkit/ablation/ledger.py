@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from ftkit.ablation.identity import EXTERNAL, SEEDS, flatten
+from ftkit.ablation.identity import EXTERNAL, PRUNER, SEEDS, flatten
 from ftkit.errors import EnvironmentFault
 from ftkit.run_folder import FORMAT, RESULT_FILE, refuse_other_format
 from ftkit.storage import disk_faults, key_of, sha256_of
 
 LEDGER_FILE = "ledger.jsonl"
 
-Status = Literal["started", "fitted", "done", "skipped", "failed", "chosen"]
+Status = Literal["started", "fitted", "done", "skipped", "failed", "pruned", "chosen"]
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,14 @@ class Entry:
     cell: str  # the run's folder, relative to the output folder
     row: int
     seed: int
-    # The status of the run; fitted means trained and validated, and not tested. chosen is of no run: it says which
-    # setting of a search was chosen for the row, and by which values (identity).
+    # The status of the run; fitted means trained and validated, and not tested; pruned that it was stopped early by the
+    # pruner of a search. chosen is of no run: it says which setting of a search was chosen for the row, and by which
+    # values (identity).
     status: Status
     key: str = ""  # the hash of identity
     identity: Mapping[str, Any] = field(default_factory=dict)  # what was run: resolved config, code, data, seed
-    result: str = ""  # the SHA-256 of the run's result.json, if it is done or fitted
-    reason: str = ""  # why the run was skipped or failed
+    result: str = ""  # the SHA-256 of the run's result.json, if it is done, fitted or pruned
+    reason: str = ""  # why the run was skipped, failed or stopped early
     time: str = ""  # when the line was written, in UTC, as ISO 8601
     format: int = FORMAT  # the format number of the line
 
@@ -48,7 +49,7 @@ class Ledger:
 
     Attributes:
         entries: The last whole line of each run, the latest line last.
-        finished: Every line of a run that was done or fitted, those that later ones replaced as well.
+        finished: Every line of a run that was done, fitted or pruned, those that later ones replaced as well.
         notices: What was found wrong in the file, with line numbers.
 
     Raises:
@@ -95,8 +96,9 @@ class Ledger:
         nobody knows how often those were tried.
         """
         made = [flatten(one.identity) for one in self.finished if one.cell.split("/")[0] == label]
+        others = (EXTERNAL, PRUNER)
         settings = [
-            {k: v for k, v in one.items() if k.rpartition(".")[2] not in SEEDS and k.split(".")[0] != EXTERNAL}
+            {k: v for k, v in one.items() if k.rpartition(".")[2] not in SEEDS and k.split(".")[0] not in others}
             for one in made
         ]
         return len(set(map(key_of, settings)))
@@ -134,7 +136,7 @@ class Ledger:
             return None
 
     def _remember(self, entry: Entry) -> None:
-        if entry.status in ("done", "fitted"):
+        if entry.status in ("done", "fitted", "pruned"):
             self.finished.append(entry)
         self.entries.pop(entry.cell, None)
         self.entries[entry.cell] = entry

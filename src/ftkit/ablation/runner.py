@@ -17,8 +17,9 @@ import yaml  # type: ignore[import-untyped]
 
 from ftkit.ablation.executor import Engine, Executor, Job, Outcome, Stage, one_by_one
 from ftkit.ablation.folder import AblationFolder, Row, Run
-from ftkit.ablation.identity import changes
+from ftkit.ablation.identity import PRUNER, changes
 from ftkit.ablation.ledger import Entry, Ledger, Status
+from ftkit.ablation.optuna_study import Pruning
 from ftkit.ablation.result import Result
 from ftkit.ablation.setting import nested
 from ftkit.ablation.sweep import write_description
@@ -36,9 +37,9 @@ _PARTIAL = ".partial"
 class Event:
     """An event of a sweep, for progress displays."""
 
-    # plan and end frame the sweep, stopped ends it early; reused, start, done, skipped and failed are about a run;
-    # notice is a remark.
-    kind: Literal["plan", "reused", "start", "done", "skipped", "failed", "notice", "stopped", "end"]
+    # plan and end frame the sweep, stopped ends it early; reused, start, done, pruned, skipped and failed are about a
+    # run; notice is a remark.
+    kind: Literal["plan", "reused", "start", "done", "pruned", "skipped", "failed", "notice", "stopped", "end"]
     message: str = ""  # the remark, the reason, or the figure
     run: Run | None = None  # the run, if the event is about one
     index: int = 0  # the runs that are behind us
@@ -48,13 +49,25 @@ class Event:
 
 @dataclass
 class Summary:
-    """The status of the runs that were asked for; of skipped and failed ones with reasons."""
+    """The status of the runs that were asked for; of pruned, skipped and failed ones with reasons."""
 
     directory: Path
     done: list[Run] = field(default_factory=list)
     reused: list[Run] = field(default_factory=list)
+    pruned: dict[Run, str] = field(default_factory=dict)  # stopped early
     skipped: dict[Run, str] = field(default_factory=dict)
     failed: dict[Run, str] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Return how many runs there are."""
+        return sum(map(len, (self.done, self.reused, self.pruned, self.skipped, self.failed)))
+
+    def fail(self, run: Run, reason: str) -> None:
+        """Count a run that was stopped early, now or before, as failed."""
+        self.reused = [one for one in self.reused if one != run]
+        self.pruned.pop(run, None)
+        self.failed[run] = reason
 
     @property
     def exit_code(self) -> ExitCode:
@@ -162,6 +175,7 @@ class SweepRunner:
         force: bool,
         stages: tuple[Stage, ...] = ("run",),
         check: Callable[[Result], object] = lambda result: None,
+        pruning: Callable[[Run], Pruning | None] = lambda run: None,
     ) -> None:
         """Make the runs that are not finished.
 
@@ -170,17 +184,20 @@ class SweepRunner:
             force: Repeat finished ones.
             stages: What is done for each.
             check: Called with the result of each that is made; what it raises ends the sweep.
+            pruning: Tells what may stop the training of a run early.
         """
-        waiting: dict[Run, dict[str, Any]] = {}
+        waiting: list[Job] = []
         for run, identity in plans.items():
+            job = self._job(run, stages, pruning(run))
             if isinstance(identity, str):
                 self._skip(run, identity)
-            elif not force and self._is_reusable(run, identity, stages[-1]):
+            elif not force and self._is_reusable(job, identity):
                 self.summary.reused.append(run)
                 self.tell("reused", run)
             else:
-                waiting[run] = identity
-        self._execute(waiting, stages, check)
+                waiting.append(job)
+        if waiting:
+            self._execute(waiting, plans, check)
 
     def identity(self, run: Run) -> dict[str, Any] | str:
         """Return what would be run, or why it cannot be.
@@ -201,11 +218,13 @@ class SweepRunner:
         setting = [self.out / run.place / SETTING_FILE] if run.setting else []
         return [*self.ablation.configs(run.row, self.overlays), *setting]
 
-    def _is_reusable(self, run: Run, identity: Mapping[str, Any], stage: Stage) -> bool:
-        entry = self.ledger.entries.get(run.id)
-        enough: tuple[Status, ...] = ("done", "fitted") if stage == "fit" else ("done",)
+    def _is_reusable(self, job: Job, identity: Mapping[str, Any]) -> bool:
+        run, entry = job.run, self.ledger.entries.get(job.run.id)
+        enough: tuple[Status, ...] = ("done", "fitted", "pruned") if job.stages[-1] == "fit" else ("done",)
         if entry is None or entry.status not in enough:
             return False
+        if entry.status == "pruned":
+            identity = _with_pruner(job, identity)
         if entry.key != key_of(identity):
             different = "; ".join(f"{name}: {words}" for name, words in changes(entry.identity, identity).items())
             self._notice(run, f"is run again because it changed: {different}")
@@ -215,42 +234,51 @@ class SweepRunner:
             return False
         return True
 
-    def _execute(
-        self, waiting: Mapping[Run, dict[str, Any]], stages: tuple[Stage, ...], check: Callable[[Result], object]
-    ) -> None:
+    def _execute(self, jobs: Sequence[Job], plans: Mapping[Run, Any], check: Callable[[Result], object]) -> None:
         def started(job: Job) -> None:
             self.tell("start", job.run)
             if job.source is None:  # else what was fitted stays so until the test is done
-                self._record(job.run, "started", key=key_of(waiting[job.run]))
+                self._record(job.run, "started", key=key_of(plans[job.run]))
 
-        for job, outcome in self.executor(self.engine, [self._job(run, stages) for run in waiting], started):
+        for job, outcome in self.executor(self.engine, jobs, started):
             if outcome.status == "done":
-                self._finish(job, outcome, waiting[job.run])
+                self._finish(job, outcome, plans[job.run])
                 check(Result.read(self.out / job.run.id / RESULT_FILE, tested=False))
+            elif outcome.status == "pruned":
+                self._prune(job, outcome, _with_pruner(job, plans[job.run]))
             elif outcome.status == "skipped":
                 self._skip(job.run, outcome.message)
             else:
                 self._fail(job, outcome)
 
-    def _job(self, run: Run, stages: tuple[Stage, ...]) -> Job:
+    def _job(self, run: Run, stages: tuple[Stage, ...], pruning: Pruning | None) -> Job:
         """Return what is done for a run; a test whose checkpoint is not there any more begins with the training."""
         final, source = self.out / run.id, None
         if stages == ("test",):
             has_checkpoint = any((final / "checkpoints").glob("*.ckpt"))
             stages, source = (stages, final) if has_checkpoint else (("fit", "test"), None)
-        return Job(run, tuple(self._configs(run)), final.with_name(f".{final.name}{_PARTIAL}"), stages, source)
+        partial = final.with_name(f".{final.name}{_PARTIAL}")
+        return Job(run, tuple(self._configs(run)), partial, stages, source, pruning)
 
     def _finish(self, job: Job, outcome: Outcome, identity: Mapping[str, Any]) -> None:
-        self._move_into_place(job)
-        done = sha256_of(self.out / job.run.id / RESULT_FILE)
-        status = "fitted" if job.stages[-1] == "fit" else "done"
-        self._record(job.run, status, key=key_of(identity), identity=identity, result=done)
+        self._keep(job, "fitted" if job.stages[-1] == "fit" else "done", identity)
         self.summary.done.append(job.run)
         self.tell("done", job.run, outcome.message, outcome.seconds)
 
+    def _prune(self, job: Job, outcome: Outcome, identity: Mapping[str, Any]) -> None:
+        self._keep(job, "pruned", identity, reason=outcome.message)
+        self.summary.pruned[job.run] = outcome.message
+        self.tell("pruned", job.run, outcome.message, outcome.seconds)
+
+    def _keep(self, job: Job, status: Status, identity: Mapping[str, Any], **more: str) -> None:
+        """Put what a run left into its place, and write it to the ledger."""
+        self._move_into_place(job)
+        result = sha256_of(self.out / job.run.id / RESULT_FILE)
+        self._record(job.run, status, key=key_of(identity), identity=identity, result=result, **more)
+
     def _skip(self, run: Run, reason: str) -> None:
         # An older result stays valid when data or weights are out of reach today.
-        if not self.ledger.is_done(run.id, "done", "fitted"):
+        if not self.ledger.is_done(run.id, "done", "fitted", "pruned"):
             self._record(run, "skipped", reason=reason)
         self.summary.skipped[run] = reason
         self.tell("skipped", run, reason)
@@ -269,9 +297,7 @@ class SweepRunner:
 
     def tell(self, kind: Any, run: Run | None = None, message: str = "", seconds: float = 0.0) -> None:
         """Tell of an event."""
-        summary = self.summary
-        behind = len(summary.done) + len(summary.reused) + len(summary.skipped) + len(summary.failed)
-        self.on_event(Event(kind, message, run, behind, self.total, seconds))
+        self.on_event(Event(kind, message, run, self.summary.total, self.total, seconds))
 
     def _record(self, run: Run, status: Any, **more: Any) -> None:
         self.ledger.append(Entry(cell=run.id, row=run.row.number, seed=run.seed, status=status, **more))
@@ -293,6 +319,11 @@ class SweepRunner:
         """Remove what a killed sweep left; the lock is ours, so nobody works in it."""
         for leftover in (*self.out.glob(f"*/.seed-*{_PARTIAL}"), *self.out.glob(f"*/*/.seed-*{_PARTIAL}")):
             shutil.rmtree(leftover)
+
+
+def _with_pruner(job: Job, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the identity of a run that was stopped early, which another pruner would not have stopped."""
+    return {**identity, **({PRUNER: dict(job.pruning.pruner)} if job.pruning else {})}
 
 
 Tune = Callable[[SweepRunner, Sequence[Row], Sequence[int], bool], Summary]

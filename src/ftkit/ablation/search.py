@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -15,48 +13,18 @@ from typing import Any, Literal, get_args
 import numpy as np
 import yaml  # type: ignore[import-untyped]
 
+from ftkit.ablation.optuna_study import ask
 from ftkit.ablation.result import Result
+from ftkit.ablation.search_space import Range, Values, read_values
 from ftkit.ablation.setting import Setting
 from ftkit.config_files import read_config
-from ftkit.errors import EnvironmentFault, InputError
+from ftkit.errors import InputError
 from ftkit.results.metrics import Mode, mode_of
 
 SEARCH_FILE = "search.yaml"  # in an ablation folder
 Sampler = Literal["grid", "random", "tpe"]
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)e[+-]?\d+", re.IGNORECASE)
 _DRAWS = 100  # for each try that is wanted, until enough of them differ
-
-
-@dataclass(frozen=True)
-class Range:
-    """The numbers from ``low`` to ``high``, both included; whole ones if both are. ``log`` draws them log-uniformly."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    def at(self, share: float) -> float:
-        """Return the number at a share of the range, from 0 to 1, to three digits.
-
-        Example:
-            >>> Range(1e-5, 1e-3, log=True).at(0.5), Range(4, 64).at(0.5)
-            (0.0001, 34)
-        """
-        low, high = (math.log(end) if self.log else end for end in (self.low, self.high))
-        value = low + share * (high - low)
-        value = math.exp(value) if self.log else value
-        if self.whole:
-            return round(value)
-        return min(max(float(f"{value:.3g}"), self.low), self.high)
-
-    @property
-    def whole(self) -> bool:
-        """Return whether it has whole numbers alone."""
-        return isinstance(self.low, int) and isinstance(self.high, int)
-
-
-Values = Sequence[Any] | Range
 
 
 @dataclass(frozen=True)
@@ -73,6 +41,8 @@ class Search:
     monitor: str = "val/accuracy"
     mode: Mode = "max"  # whether its lowest (min) or highest value is the best
     seed: int = 0  # seed of the sampler
+    # Stops unpromising trainings early on validation: class_path and init_args of one of Optuna's; None stops none.
+    pruner: Mapping[str, Any] | None = None
     untuned: bool = True  # also run each row as its file says, to be shown beside
     file: Path | None = None  # where it is from
 
@@ -93,19 +63,21 @@ class Search:
         if unknown := sorted(map(str, content.keys() - set(known))):
             raise InputError("no such key", file=file, field=unknown[0], fix=f"use {', '.join(known)}")
         settings = {**_mapping(content.get("settings"), file, "settings"), **dict(map(_option, options))}
-        rows = _mapping(content.get("rows"), file, "rows")
+        rows, pruner = _mapping(content.get("rows"), file, "rows"), content.get("pruner")
         return cls(
             **{
                 **content,
-                "settings": {path: _values(values, file, path) for path, values in settings.items()},
+                "settings": {path: read_values(values, file, path) for path, values in settings.items()},
                 "rows": {number: _of_row(number, own, file) for number, own in rows.items()},
                 "sampler": content.get("sampler", _sampler(content, settings, rows)),
+                "pruner": {"class_path": pruner} if isinstance(pruner, str) else pruner,
                 "mode": content.get("mode", mode_of(str(content.get("monitor", "val/accuracy")))),
             },
             file=file,
         )
 
     def __post_init__(self) -> None:
+        pruner = self.pruner is None or _names_class(self.pruner)
         on_validation = isinstance(self.monitor, str) and not self.monitor.startswith("test")
         for name, is_right, fix in (
             ("tries", _is_count(self.tries), "write a whole number from 1 on"),
@@ -113,6 +85,7 @@ class Search:
             ("monitor", on_validation, "name a metric of validation, such as val/loss"),
             ("mode", self.mode in get_args(Mode), "use min or max"),
             ("seed", _is_count(self.seed, least=0), "write a whole number"),
+            ("pruner", pruner, "write {class_path: optuna.pruners.MedianPruner}"),
             ("untuned", isinstance(self.untuned, bool), "write true or false"),
         ):
             if not is_right:
@@ -154,7 +127,7 @@ class Search:
         """
         space = self.space(row)
         if self.sampler == "tpe" and space:
-            return self._ask(space, values)
+            return ask(space, values, self.tries or 1, self.mode, self.seed)
         if values or not space:
             return []
         return list(self._grid(space) if self.sampler == "grid" else self._draw(space))
@@ -175,25 +148,6 @@ class Search:
     def _drawn(self, path: str, values: Values, place: int) -> Any:
         share = np.random.default_rng([self.seed, place, zlib.crc32(path.encode())]).random()
         return values.at(share) if isinstance(values, Range) else values[int(share * len(values))]
-
-    def _ask(self, space: Mapping[str, Values], values: Sequence[float | None]) -> list[Setting]:
-        """Ask Optuna for the next try; it is asked for all the former ones again, so that a resumed search goes on."""
-        try:
-            import optuna
-        except ImportError:
-            problem, fix = "Optuna is not installed", "pip install 'ftkit[search]', or use `sampler: random`"
-            raise EnvironmentFault(problem, field="sampler", got=self.sampler, fix=fix) from None
-        if len(values) >= (self.tries or 1):
-            return []
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        direction = "minimize" if self.mode == "min" else "maximize"
-        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=self.seed), direction=direction)
-        kinds = {path: _distribution(one) for path, one in space.items()}
-        for value in values:
-            failed = optuna.trial.TrialState.FAIL if value is None else None
-            study.tell(study.ask(kinds), value, state=failed)
-        found = study.ask(kinds).params
-        return [tuple((path, found[path]) for path in space)]
 
     def value(self, result: Result) -> float | None:
         """Return what decides of a run; None if it was no finite number.
@@ -220,6 +174,13 @@ def _is_count(value: Any, least: int = 1) -> bool:
     return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= least)
 
 
+def _names_class(given: Any) -> bool:
+    """Return whether it names a class, with arguments or without."""
+    if not isinstance(given, Mapping) or given.keys() - {"class_path", "init_args"}:
+        return False
+    return isinstance(given.get("class_path"), str) and isinstance(given.get("init_args", {}), Mapping)
+
+
 def _mapping(value: Any, file: Path | None, name: str) -> dict[Any, Any]:
     if value is not None and not isinstance(value, Mapping):
         raise InputError("not a mapping", file=file, field=name, got=value, fix=f"write {name}: and indented lines")
@@ -237,7 +198,7 @@ def _of_row(number: Any, own: Any, file: Path | None) -> dict[str, Values | None
     if not _is_count(number, least=0):
         raise InputError("not the number of a row", file=file, field="rows", got=number, fix="write such as 5:")
     given = _mapping(own, file, f"rows.{number}").items()
-    return {path: None if one is None else _values(one, file, f"rows.{number}.{path}") for path, one in given}
+    return {path: None if one is None else read_values(one, file, f"rows.{number}.{path}") for path, one in given}
 
 
 def _option(text: str) -> tuple[str, list[Any]]:
@@ -248,52 +209,3 @@ def _option(text: str) -> tuple[str, list[Any]]:
         return path, [yaml.safe_load(value) for value in values.split(",")]
     except yaml.YAMLError:
         raise InputError("not values", field="set", got=text, fix="write OPTION=A,B,C") from None
-
-
-def _values(given: Any, file: Path | None, path: str) -> Values:
-    """Read a list of values or a range.
-
-    Raises:
-        InputError: It is neither, or a value is no number, text, or truth value.
-    """
-    if path.rpartition(".")[2] == "seed_everything":
-        raise InputError("is no setting", file=file, field=path, fix="give --seeds: all settings get the same")
-    if isinstance(given, Range):
-        return given
-    if isinstance(given, Mapping):
-        return _range({name: _scalar(value) for name, value in given.items()}, file, path)
-    if not isinstance(given, list | tuple) or not given:
-        raise InputError("no list of values", file=file, field=path, got=given, fix="write [A, B] or {low: A, high: B}")
-    values = [_scalar(value) for value in given]
-    for value in values:
-        if not isinstance(value, bool | int | float | str | None) or value != value:
-            raise InputError("not a number, text or truth value", file=file, field=path, got=value)
-    if len({json.dumps(value) for value in values}) < len(values):
-        raise InputError("a value stands twice", file=file, field=path, got=values, fix="leave one out")
-    return values
-
-
-def _range(given: Mapping[str, Any], file: Path | None, path: str) -> Range:
-    low, high, log = given.get("low"), given.get("high"), given.get("log", False)
-    fix = "write {low: 1e-5, high: 1e-2, log: true}"
-    if given.keys() - {"low", "high", "log"} or any(type(end) not in (int, float) for end in (low, high)):
-        raise InputError("not a range", file=file, field=path, got=dict(given), fix=fix)
-    found = Range(low, high, log)  # type: ignore[arg-type]
-    if not found.low < found.high < math.inf or (log and found.low <= 0) or not isinstance(log, bool):
-        raise InputError("not a range of numbers from low to high", file=file, field=path, got=dict(given), fix=fix)
-    return found
-
-
-def _scalar(value: Any) -> Any:
-    """Return the number that a text such as ``1e-4`` is, which YAML 1.1 takes for a text."""
-    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
-
-
-def _distribution(values: Values) -> Any:
-    from optuna import distributions
-
-    if not isinstance(values, Range):
-        return distributions.CategoricalDistribution(values)
-    if values.whole:
-        return distributions.IntDistribution(int(values.low), int(values.high), log=values.log)
-    return distributions.FloatDistribution(values.low, values.high, log=values.log)

@@ -35,7 +35,7 @@ class RunState:
 
     seed: int
     directory: Path  # the run's folder
-    status: str  # done, skipped, failed, running or unfinished
+    status: str  # done, fitted, pruned, skipped, failed, running or unfinished
     reason: str = ""  # why, unless it is done
     result: Result | None = None  # the figures, if it is done
     identity: Mapping[str, Any] = field(default_factory=dict)  # what was run, if it is done
@@ -90,6 +90,7 @@ class Choice:
     seeds: Sequence[int]
     # Each setting that was tried and its values by seed, None where there is none.
     tries: Sequence[tuple[Mapping[str, Any], Sequence[float | None]]]
+    pruned: Sequence[Mapping[str, Any]] = ()  # those that were stopped early with some seed
     looks: int = 1  # for how many settings the test was looked at: more than one if a later search chose another one
 
     @property

@@ -6,6 +6,10 @@ checkpoints, and the checkpoints of the others are removed. Killed at any time, 
 same. A seed or a setting that is added later may change the choice: the test was looked at once more then, and ledger
 and table say so.
 
+A pruner stops a training whose validation promises too little beside that of the settings tried before, with the same
+seed. The settings of a row are then tried one after the other, so that what each is compared with does not depend on
+what happens to end first. A setting that was stopped with some seed is a try, and is not chosen.
+
 A try that is the row as its file says is the row's own run, which is tested anyway, to stand beside the chosen one. A
 row that has nothing to try, such as a baseline, is run as its file says.
 """
@@ -19,13 +23,14 @@ from typing import Any
 from ftkit.ablation.folder import Row, Run
 from ftkit.ablation.identity import flatten
 from ftkit.ablation.ledger import Entry, Ledger
+from ftkit.ablation.optuna_study import Pruning, new_pruner
 from ftkit.ablation.result import Result
 from ftkit.ablation.runner import Summary, SweepRunner
 from ftkit.ablation.search import Search
 from ftkit.ablation.setting import Setting, short_setting
 from ftkit.ablation.sweep import choices, write_description
 from ftkit.errors import InputError
-from ftkit.run_folder import RESULT_FILE
+from ftkit.run_folder import RESULT_FILE, read_result
 from ftkit.storage import key_of
 
 Plans = dict[Run, dict[str, Any] | str]
@@ -36,8 +41,11 @@ def tune(search: Search, sweep: SweepRunner, rows: Sequence[Row], seeds: Sequenc
     there = {row.number for row in sweep.ablation.rows}
     if unknown := [number for number in search.rows if number not in there]:
         raise InputError("there is no such row", file=search.file, field="rows", got=unknown[0])
+    if search.pruner is not None:
+        new_pruner(search.pruner, search.file)
     sweep.begin()
     tuned = [_TunedRow(sweep, search, row, seeds) for row in rows]
+    of_row = {row.row: row for row in tuned}
     plain = [run for row in tuned for run in row.plain()]
     proposed = {row: row.propose() for row in tuned}
     known: Plans = {}
@@ -46,10 +54,11 @@ def tune(search: Search, sweep: SweepRunner, rows: Sequence[Row], seeds: Sequenc
         if not known:  # every config of a grid is checked before the first run
             write_description(sweep.out, sweep.ablation)
         known |= plans
-        stale = {run: plan for run, plan in plans.items() if _lacks_metric(sweep.ledger, search, run)}
-        sweep.make(stale, True, ("fit",), search.value)
-        fresh = {run: plan for run, plan in plans.items() if run not in stale}
-        sweep.make(fresh, force, ("fit",), search.value)
+        for runs in _rounds(search, proposed):
+            stale = {run: plans[run] for run in runs if _lacks_metric(sweep.ledger, search, run)}
+            fresh = {run: plans[run] for run in runs if run not in stale}
+            for some, again in ((stale, True), (fresh, force)):
+                sweep.make(some, again, ("fit",), search.value, lambda run: of_row[run.row].pruning(run))
         proposed = {row: row.propose() for row in tuned}
     tests = [run for row in tuned for run in row.choose()]
     untested = {run: known[run] for run in tests if not sweep.ledger.is_done(run.id)}
@@ -62,6 +71,8 @@ def tune(search: Search, sweep: SweepRunner, rows: Sequence[Row], seeds: Sequenc
     chosen = {row.row for row in tuned if row.chosen is not None}
     for run in [run for run in sweep.summary.failed if run in known and run.row in chosen and run not in tests]:
         del sweep.summary.failed[run]  # a try that failed is one that was not chosen
+    for run in [run for row in tuned for run in row.stopped_in_vain()]:
+        sweep.summary.fail(run, "stopped early, as was or failed some seed of every setting: none could be chosen")
     sweep.tell("end")
     return sweep.summary
 
@@ -119,7 +130,7 @@ class _TunedRow:
 
     def propose(self) -> list[Setting]:
         """Return what to try next, and note it; the row as its file says is the empty setting."""
-        values = [self.value(setting) for setting in self.settings]
+        values = [_mean(self._values(setting, stopped=True)) for setting in self.settings]
         found = [self._known(setting) for setting in self.search.propose(self.row.number, values)]
         self.settings += found
         return found
@@ -133,19 +144,39 @@ class _TunedRow:
         return [Run(self.row, seed, setting) for setting in dict.fromkeys(settings) for seed in self.seeds]
 
     def value(self, setting: Setting) -> float | None:
-        """Return the mean over the seeds of what decides; None where a seed failed or has no finite value."""
-        known = [value for value in self._values(setting) if value is not None]
-        return fmean(known) if len(known) == len(self.seeds) else None
+        """Return the mean over the seeds of what decides; None where a seed failed, was stopped or is not finite."""
+        return _mean(self._values(setting))
 
-    def _values(self, setting: Setting) -> list[float | None]:
-        """Return what decides, by seed."""
-        files = {run.id: self.sweep.out / run.id / RESULT_FILE for run in self.runs([setting])}
-        return [
-            self.search.value(Result.read(file, tested=False))
-            if self.sweep.ledger.is_done(run, "fitted", "done")
-            else None
-            for run, file in files.items()
+    def _values(self, setting: Setting, stopped: bool = False) -> list[float | None]:
+        """Return what decides, by seed; of a run that was stopped early its last validation, if that is asked for."""
+        return [self._value(run, stopped) for run in self.runs([setting])]
+
+    def _value(self, run: Run, stopped: bool) -> float | None:
+        file = self.sweep.out / run.id / RESULT_FILE
+        if self.sweep.ledger.is_done(run.id, "fitted", "done"):
+            return self.search.value(Result.read(file, tested=False))
+        return read_result(file)["validations"][-1] if stopped and self._is_pruned(run) else None
+
+    def _is_pruned(self, run: Run) -> bool:
+        return self.sweep.ledger.is_done(run.id, "pruned")
+
+    def pruning(self, run: Run) -> Pruning | None:
+        """Return what may stop a run early; None if nothing may, as where the row as its file says is shown beside."""
+        if self.search.pruner is None or (self.search.untuned and not run.setting):
+            return None
+        before = [Run(self.row, run.seed, setting) for setting in self.settings[: self.settings.index(run.setting)]]
+        ledger = self.sweep.ledger
+        earlier = [
+            (ledger.is_done(one.id, "fitted", "done"), read_result(self.sweep.out / one.id / RESULT_FILE))
+            for one in dict.fromkeys(before)
+            if ledger.is_done(one.id, "fitted", "done", "pruned")
         ]
+        values = [(ended, result.get("validations", [])) for ended, result in earlier]
+        return Pruning(self.search.pruner, self.search.monitor, self.search.mode, values)
+
+    def stopped_in_vain(self) -> list[Run]:
+        """Return the runs that were stopped early if nothing was left to choose."""
+        return [run for run in self.runs(self.settings) if self.chosen is None and self._is_pruned(run)]
 
     def choose(self) -> list[Run]:
         """Choose, write it down, remove the checkpoints of the others, and return the runs that are to be tested."""
@@ -170,6 +201,7 @@ class _TunedRow:
     def _record(self, chosen: Setting, values: Mapping[Setting, float | None]) -> None:
         """Write the choice to the ledger, unless its last word on the row is the same."""
         ledger, place = self.sweep.ledger, Run(self.row, 0, chosen).place
+        stopped = [setting for setting in values if any(map(self._is_pruned, self.runs([setting])))]
         made_of = {
             "monitor": self.search.monitor,
             "mode": self.search.mode,
@@ -177,12 +209,15 @@ class _TunedRow:
             "value": values[chosen],
             "seeds": self.seeds,
             "tries": [[self._spelled_out(setting), self._values(setting)] for setting in values],
+            **({"pruned": list(map(self._spelled_out, stopped))} if stopped else {}),
         }
         before = choices(ledger, self.row.label)
         if before and (before[-1].cell, before[-1].key) == (place, key_of(made_of)):
             return
         looks = len({place, *(entry.cell for entry in before)})
         reason = f"{self.search.monitor} {values[chosen]:.6g} on validation, best of {len(values)} settings"
+        if stopped:
+            reason += f", of which {len(stopped)} were stopped early"
         if looks > 1:
             reason += f"; tests looked at: {looks}, for another setting was chosen before"
         ledger.append(Entry(place, self.row.number, self.search.seed, "chosen", key_of(made_of), made_of, "", reason))
@@ -196,6 +231,20 @@ class _TunedRow:
     def _refusal(self, path: str, why: str) -> InputError:
         fix = f"leave it out of this row: rows: {{{self.row.number}: {{{path}: null}}}}"
         return InputError(f"row {self.row.label} does not take it: {why}", file=self.search.file, field=path, fix=fix)
+
+
+def _rounds(search: Search, proposed: Mapping[_TunedRow, Sequence[Setting]]) -> list[list[Run]]:
+    """Return the runs of what rows try, in rounds of runs that do not depend on each other."""
+    if search.pruner is None:
+        return [[run for row, settings in proposed.items() for run in row.runs(settings)]]
+    most = max(map(len, proposed.values()))
+    return [[run for row, some in proposed.items() for run in row.runs(some[at : at + 1])] for at in range(most)]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean; None where a value is missing."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
 
 
 def _tries(ledger: Ledger, row: Row) -> list[Entry]:

@@ -17,6 +17,7 @@ def searched(row: RowSummary) -> dict[str, Any]:
     return {
         "setting": "; ".join(f"{path}={value!r}" for path, value in choice.setting.items()),
         "tries": len(choice.tries),
+        "tries_stopped_early": len(choice.pruned),
         "monitor": choice.monitor,
         "monitor_value": choice.value,
         "edges": "; ".join(f"{path}={end}" for path, end in choice.edges.items()),
@@ -45,6 +46,8 @@ def search_notes(analysis: Analysis) -> Iterator[str]:
             if (rows := [number for number, one in counts.items() if one == tries])
         )
         yield f"Not the same chance for all: {shown} tries."
+    if stopped := [f"{len(one.pruned)} of row {number}" for number, one in tuned.items() if one.pruned]:
+        yield f"Tries that were stopped early by their validation, and so were not chosen: {', '.join(stopped)}."
     own = [row for row in analysis.rows if row.test is not None and not row.baseline]
     if missing := [row.number for row in own if row.number not in tuned]:
         yield f"Not tuned: row{'s' if len(missing) > 1 else ''} {format_numbers(missing)}."

@@ -27,20 +27,20 @@ def search_figures(rows: Sequence[RowSummary]) -> Iterator[Figure]:
     if curves := budgets(rows):
         caption = (
             "Band: 95%, exact and simultaneous for all budgets, if the tries were drawn at random from the settings "
-            "(Kolmogorov-Smirnov). Failed tries are left out."
+            "(Kolmogorov-Smirnov). Failed tries are left out, and rows of which tries were stopped early."
         )
         yield Figure("budget", "Expected best validation result against tries", _budget(curves, tuned), caption)
 
 
 def budgets(rows: Sequence[RowSummary]) -> dict[str, TuningCurve]:
-    """Return the tuning curves of rows with two tries or more, by number and name."""
+    """Return the tuning curves of rows with two tries or more, none of them stopped early, by number and name."""
     tuned = {f"{row.number} {row.name}": row.choice for row in rows if row.choice is not None}
     most = max((len(choice.tries) for choice in tuned.values()), default=0)
     known = {name: (choice, [fmean(values) for _, values in choice.results]) for name, choice in tuned.items()}
     return {
         name: tuning_curve(values, max(most, _BUDGET), choice.mode, _ends(choice, values))
         for name, (choice, values) in known.items()
-        if len(values) > 1
+        if len(values) > 1 and not choice.pruned
     }
 
 

@@ -13,6 +13,7 @@ from ftkit.ablation.runner import Event
 
 _STYLES = {
     "done": "green",
+    "pruned": "dim",
     "skipped": "yellow",
     "failed": "bold red",
     "notice": "cyan",
@@ -66,8 +67,8 @@ class SweepProgress:
     def __call__(self, event: Event) -> None:
         """Show what the runner did."""
         self._total = event.total or self._total
-        self._done += event.kind in ("done", "reused")
-        self._made += event.kind in ("done", "failed")
+        self._done += event.kind in ("done", "pruned", "reused")
+        self._made += event.kind in ("done", "pruned", "failed")
         if event.kind == "plan":
             self._bars.update(self._sweep, total=event.total)
             self._bars.update(self._row, description="checking the configs", visible=True)
@@ -80,7 +81,7 @@ class SweepProgress:
             self._bars.update(self._row, visible=False)
         else:
             self._line(event)
-        if event.kind in ("reused", "done", "skipped", "failed"):
+        if event.kind in ("reused", "done", "pruned", "skipped", "failed"):
             self._bars.update(self._sweep, completed=event.index, description=f"sweep{self._left(event)}")
 
     def step(self, completed: int, total: int) -> None:

@@ -234,8 +234,8 @@ def seed_spread(correct: np.ndarray) -> SeedSpread:
     mean_square_example = seeds * by_example.var(ddof=1)
     left = x - by_seed[:, None] - by_example[None, :] + mean
     residual = float((left**2).sum() / ((seeds - 1) * (n - 1)))
-    seed_variance = max(0.0, (mean_square_seed - residual) / n)
-    example_variance = max(0.0, (mean_square_example - residual) / seeds)
+    seed_variance = _excess(mean_square_seed, residual) / n
+    example_variance = _excess(mean_square_example, residual) / seeds
     # The squared standard error is a sum of the mean squares, each weighed by 1, 0 or -1, over the number of cells.
     by_seeds, by_examples = float(seed_variance > 0), float(example_variance > 0)
     parts = np.array([
@@ -252,3 +252,8 @@ def seed_spread(correct: np.ndarray) -> SeedSpread:
         standard_error=math.sqrt(seed_variance / seeds + example_variance / n + residual / (n * seeds)),
         degrees_of_freedom=max(1.0, float(parts.sum()) ** 2 / doubt) if doubt else math.inf,
     )
+
+
+def _excess(mean_square: float, residual: float) -> float:
+    """Return by how much a mean square exceeds the residual; 0 where the two are equal but for rounding."""
+    return 0.0 if math.isclose(mean_square, residual, rel_tol=1e-9) else max(0.0, mean_square - residual)

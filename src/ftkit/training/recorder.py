@@ -179,13 +179,13 @@ def add_to_result(trainer: L.Trainer, **facts: Any) -> None:
             _write(trainer, callback.result)
 
 
-def record_unfinished(trainer: L.Trainer, status: str, reason: str) -> None:
+def record_unfinished(trainer: L.Trainer, status: str, reason: str, **facts: Any) -> None:
     """Replace the run's ``result.json``: a result of an earlier run in the folder is not that of this one.
 
-    The status is ``interrupted`` or ``failed``; the reason is the signal, or what went wrong.
+    The status is ``interrupted``, ``failed`` or ``pruned``; the reason is the signal, or what went wrong.
     """
-    facts = {"status": status, "reason": reason, "epoch": trainer.current_epoch, "step": trainer.global_step}
-    _write(trainer, facts)
+    place = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+    _write(trainer, {"status": status, "reason": reason, **place, **facts})
 
 
 def _write(trainer: L.Trainer, result: Mapping[str, Any]) -> None:
