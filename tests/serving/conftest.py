@@ -34,14 +34,15 @@ def start(tiny: tuple[Any, Any]) -> Iterator[Callable[..., Running]]:
     running = []
 
     def starting(
-        engine: Any = None, key: str | None = None, batch_size: int = 16, classifier: bool = False, **limits: Any
+        engine: Any = None, key: str | None = None, batch_size: int = 16, classifier: bool = False, **options: Any
     ) -> Running:
         net, tokenizer = tiny
-        bounds = Limits(**{"drain_seconds": 5.0, **limits})
+        behind = {name: options.pop(name) for name in ("allowed_hosts", "root_path") if name in options}
+        bounds = Limits(**{"drain_seconds": 5.0, **options})
         engine = engine or BatchGenerator(net, tokenizer, batch_size)
         prompts = None if classifier else Prompts(tokenizer)
         served = Served("tiny", ModelThread(engine, bounds.waiting), 10_000, prompts, context_of(net))
-        running.append(Running(served, bounds, key))
+        running.append(Running(served, bounds, key, **behind))
         return running[-1]
 
     yield starting

@@ -17,12 +17,12 @@ from ftkit.serving.server import make_server
 class Running:
     """A server in a thread, and ways to ask it."""
 
-    def __init__(self, served: Served, limits: Limits, key: str | None = None) -> None:
+    def __init__(self, served: Served, limits: Limits, key: str | None = None, **behind: Any) -> None:
         self.served = served
         self.socket = listen("127.0.0.1", 0, key)
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.server = make_server(served, limits, "127.0.0.1", key)
+        self.server = make_server(served, limits, "127.0.0.1", key, **behind)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
         self.thread.start()
         until(lambda: self.server.started)

@@ -176,6 +176,29 @@ def test_sigterm_lets_answers_finish_and_takes_no_more(gpt2_folder: Path) -> Non
     assert "Traceback" not in said
 
 
+def test_what_is_not_answered_when_the_time_to_end_is_up_ends_with_an_error(
+    start: Any, slow: Slow, caplog: Any
+) -> None:
+    server = start(slow, drain_seconds=1.0)
+    slow.seconds = 0.2  # 60 tokens take 12 seconds
+    with ThreadPoolExecutor(3) as pool:
+        stream, whole = (pool.submit(asked, server, 60, stream=stream) for stream in (True, False))
+        until(lambda: len(slow.jobs) == 2)
+        waiting = pool.submit(asked, server, 60)
+        until(lambda: server.served.thread.waiting == 1)
+        started = time.monotonic()
+        server.stop()
+        assert 0.9 < time.monotonic() - started < 5
+        for reply in (whole.result(), waiting.result()):
+            assert reply.status_code == 503
+            assert reply.json()["error"]["code"] == "shutting_down"
+    assert stream.result().status_code == 200
+    last = stream.result().text.strip().split("\n\n")[-1]
+    assert '"code": "shutting_down"' in last
+    assert not server.served.thread.alive
+    assert "Traceback" not in caplog.text
+
+
 def test_a_port_in_use_is_told_before_the_model_is_loaded() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

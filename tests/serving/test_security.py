@@ -128,6 +128,41 @@ def test_a_body_over_the_limit_is_413_by_its_word_and_by_its_bytes(server: Any) 
     assert server.post("/v1/completions", content=exact + b" ", headers=headers).status_code == 413
 
 
+def test_a_client_that_still_sends_a_body_over_the_limit_gets_its_answer(server: Any) -> None:
+    """It would get a reset connection if the server closed it before the body was read."""
+    for _ in range(5):
+        reply = server.post("/v1/completions", content=b"x" * 10_000_000, headers={"content-type": "application/json"})
+        assert reply.status_code == 413
+        assert reply.json()["error"]["message"] == "the body is larger than 10,000 bytes"
+
+
+def test_a_client_that_never_ends_its_body_is_cut_off_after_its_413(server: Any) -> None:
+    started = time.monotonic()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(HEAD + b"Content-Length: 99999999\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+
+        def endless() -> None:
+            while time.monotonic() - started < 60:
+                connection.sendall(b"x" * 1000)
+                time.sleep(0.02)
+
+        with pytest.raises(OSError, match=r"reset|Broken pipe|closed"):
+            endless()
+
+
+def test_behind_a_proxy_its_name_and_its_path_are_ours(start: Any) -> None:
+    proxied = start(key="s3cret", allowed_hosts=["LLM.example"], root_path="/llm")
+    headers = {"host": "llm.example", "authorization": "Bearer s3cret"}
+    for path in ("/v1/models", "/llm/v1/models", "/llm/v1/models/tiny"):
+        assert proxied.get(path, headers=headers).status_code == 200
+        assert proxied.get(path, headers={**headers, "host": "other.example"}).status_code == 403
+        assert proxied.get(path, headers={"host": "llm.example"}).status_code == 401
+    assert proxied.get("/llm/health", headers={"host": "llm.example"}).status_code == 200
+    assert proxied.get("/health").status_code == 200
+    assert hosts_of("0.0.0.0", ["llm.example"]) == {"llm.example", "localhost", "127.0.0.1", "::1"}
+
+
 def test_a_compressed_body_is_refused(server: Any) -> None:
     headers = {"content-encoding": "gzip", "content-type": "application/json"}
     assert server.post("/v1/completions", content=b"x", headers=headers).status_code == 415

@@ -26,6 +26,8 @@ def serve(
     max_new_tokens: int = 1024,
     queue: int = 256,
     timeout: float = 120.0,
+    allowed_hosts: list[str] | None = None,
+    root_path: str = "",
 ) -> None:
     """Answer over HTTP in OpenAI's protocol until Ctrl-C or SIGTERM.
 
@@ -49,12 +51,16 @@ def serve(
         queue: Largest number of waiting answers. Beyond it requests get 503 with Retry-After; a request larger than
             the queue gets 400.
         timeout: Seconds for one answer, including waiting.
+        allowed_hosts: A host name by which clients reach the server, such as a proxy's; repeat it for several.
+        root_path: The path below which a proxy offers the server, such as /llm.
     """
     at_least(1, batch_size=batch_size, max_new_tokens=max_new_tokens, queue=queue)
     if not 0 <= port <= 65535:
         raise InputError("must be from 0 to 65535", field="port", got=port)
     if not timeout > 0:
         raise InputError("must be positive", field="timeout", got=timeout)
+    if root_path and (not root_path.startswith("/") or root_path.endswith("/")):
+        raise InputError("must begin with / and not end with it", field="root_path", got=root_path)
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
         raise EnvironmentFault("fastapi and uvicorn are not installed", fix="pip install 'ftkit[serve]'")
     from ftkit.serving.address import listen
@@ -72,4 +78,4 @@ def serve(
     served = load_served(model, name, revision, adapter, limits, batch_size, **loading)
     shown = f"[{host}]" if ":" in host else host
     print(f"serving {served.name} on http://{shown}:{listening.getsockname()[1]} (Ctrl-C ends)", flush=True)
-    run(make_server(served, limits, host, key), listening)
+    run(make_server(served, limits, host, key, allowed_hosts or (), root_path), listening)

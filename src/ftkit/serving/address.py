@@ -46,11 +46,15 @@ def is_loopback(host: str) -> bool:
     return False
 
 
-def hosts_of(host: str) -> Collection[str] | None:
-    """Return the host names that clients may use; None for any, where the address is open to all interfaces."""
+def hosts_of(host: str, allowed: Collection[str] = ()) -> Collection[str] | None:
+    """Return the host names that clients may use, the ``allowed`` ones among them.
+
+    None stands for any: where the address is open to all interfaces and no host is named.
+    """
+    names = {name.lower() for name in allowed}
     if is_loopback(host):
-        return {*LOOPBACK_NAMES, host}
+        return {*LOOPBACK_NAMES, host, *names}
     with suppress(ValueError):
         if ipaddress.ip_address(host).is_unspecified:
-            return None
-    return {host}
+            return {*LOOPBACK_NAMES, *names} if names else None
+    return {host, *names}

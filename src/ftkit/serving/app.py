@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ftkit.errors import InputError
-from ftkit.serving.endpoints import Served, classify_texts, generate
+from ftkit.serving.endpoints import Served, check_model, classify_texts, generate
 from ftkit.serving.limits import Limits
 from ftkit.serving.replies import ApiError, Json
 from ftkit.serving.schemas import ChatRequest, ClassifyRequest, CompletionRequest
@@ -27,12 +27,18 @@ def make_app(served: Served, limits: Limits) -> FastAPI:
         served.thread.start()
         yield
         served.tokenizing.shutdown(wait=False, cancel_futures=True)
-        await run_in_threadpool(served.thread.close, limits.drain_seconds)
+        await run_in_threadpool(served.thread.close, 1.0)  # all requests have ended, so it is idle unless it hangs
 
-    app = FastAPI(title="ftkit", lifespan=lifespan, docs_url=None, redoc_url=None, default_response_class=Json)
+    app = FastAPI(
+        title="ftkit",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        default_response_class=Json,
+    )
     for kind in (ApiError, InputError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _error)
-    started = int(time.time())
+    model = {"id": served.name, "object": "model", "created": int(time.time()), "owned_by": "ftkit"}
 
     @app.head("/health", include_in_schema=False)
     @app.get("/health")
@@ -41,8 +47,12 @@ def make_app(served: Served, limits: Limits) -> FastAPI:
 
     @app.get("/v1/models")
     async def models() -> Response:
-        model = {"id": served.name, "object": "model", "created": started, "owned_by": "ftkit"}
         return Json({"object": "list", "data": [model]})
+
+    @app.get("/v1/models/{name:path}")
+    async def retrieve(name: str) -> Response:
+        check_model(served, name)
+        return Json(model)
 
     prompts = served.prompts
     if prompts is None:

@@ -58,7 +58,7 @@ async def generate(
     Raises:
         ApiError: The request does not fit the model, the limits or the queue; time is up; or the client disconnected.
     """
-    _check_model(served, body.model)
+    check_model(served, body.model)
     for prompt in prompts:
         _check_length(served, prompt)
     pending = Pending(limits.seconds)
@@ -128,7 +128,7 @@ def _event(content: Any) -> bytes:
 
 async def classify_texts(served: Served, limits: Limits, body: ClassifyRequest, request: Request) -> Response:
     """Classify the texts of a request; errors are those of :func:`generate`."""
-    _check_model(served, body.model)
+    check_model(served, body.model)
     pending = Pending(limits.seconds)
     pending.jobs += [Classification(pending.expect(), text[: served.characters]) for text in body.texts]
     served.thread.submit(pending.jobs)
@@ -137,7 +137,12 @@ async def classify_texts(served: Served, limits: Limits, body: ClassifyRequest, 
     return Json({"object": "list", "model": served.name, "data": data})
 
 
-def _check_model(served: Served, name: str | None) -> None:
+def check_model(served: Served, name: str | None) -> None:
+    """Refuse a request for another model.
+
+    Raises:
+        ApiError: There is no such model.
+    """
     if name is not None and name != served.name:
         raise ApiError(404, f"this server has one model, {served.name}", param="model", code="model_not_found")
 

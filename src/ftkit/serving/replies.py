@@ -39,6 +39,7 @@ class ApiError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        message = f"{param}: {message}" if param else message  # clients show the message alone
         super().__init__(message)
         self.status, self.headers = status, dict(headers or {})
         kind = "invalid_request_error" if status < 500 else "server_error"

@@ -1,10 +1,12 @@
 """Request bodies, checked strictly: unknown fields, wrong types and values out of bounds are refused by name."""
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ftkit.serving.jobs import Sampling
+from ftkit.serving.replies import ApiError
 
 MAX_CHOICES = 8
 MAX_MESSAGES = 256
@@ -14,6 +16,33 @@ MAX_STOP_LENGTH = 64
 MAX_TEMPERATURE = 2.0
 MAX_TOP_K = 1_000
 MAX_NUMBER = 2**31 - 1
+MIN_SEED, MAX_SEED = -(2**63), 2**64 - 1
+
+# Fields of what this server does not do, which clients send all the same with a value that asks for nothing.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "annotations": ([],),
+    "best_of": (1,),
+    "echo": (False,),
+    "frequency_penalty": (0,),
+    "function_call": ("auto", "none"),
+    "functions": ([],),
+    "include_obfuscation": (False,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "min_p": (0,),
+    "modalities": (["text"],),
+    "parallel_tool_calls": (True, False),
+    "presence_penalty": (0,),
+    "repetition_penalty": (1,),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "suffix": ("",),
+    "tool_calls": ([],),
+    "tool_choice": ("auto", "none"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+}
 
 Text = Annotated[str, Field(min_length=1)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
@@ -21,6 +50,20 @@ Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_neutral(cls, body: Any) -> Any:
+        """Drop fields that ask for nothing: null, which stands for a field left out, and those of :data:`NEUTRAL`."""
+        if not isinstance(body, dict):
+            return body
+        given = {name: value for name, value in body.items() if value is not None}
+        for name in NEUTRAL.keys() & given.keys() - cls.model_fields.keys():
+            if not any(_same(given[name], value) for value in NEUTRAL[name]):
+                supported = " or ".join(json.dumps(value) for value in NEUTRAL[name])
+                raise ApiError(400, f"this server supports no value but {supported}", param=name)
+            del given[name]
+        return given
 
 
 class StreamOptions(_Strict):
@@ -37,21 +80,18 @@ class _GenerationRequest(_Strict):
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0, le=MAX_TOP_K)
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
-    seed: int | None = Field(None, ge=0, le=MAX_NUMBER)
+    seed: int | None = Field(None, ge=MIN_SEED, le=MAX_SEED)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    user: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, body: Any) -> Any:
-        """Drop null fields: in OpenAI's protocol they are fields that were left out."""
-        return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
+    user: str | None = None  # this and the others here are notes of the client's for itself
+    metadata: dict[str, str] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
 
     def sampling(self, max_tokens: int, choice: int) -> Sampling:
         """Return the sampling rules of one of the ``n`` choices; with a seed each has its own."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        seed = None if self.seed is None else self.seed + choice
+        seed = None if self.seed is None else (self.seed + choice) % 2**64
         return Sampling(max_tokens, self.temperature, self.top_p, self.top_k, stop, seed)
 
     @property
@@ -71,6 +111,11 @@ class CompletionRequest(_GenerationRequest):
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
+def _same(given: Any, value: Any) -> bool:
+    """Return whether two values of JSON are the same; 0 is 0.0, but not false."""
+    return bool(given == value) and isinstance(given, bool) == isinstance(value, bool)
+
+
 class TextPart(_Strict):
     """Check a part of a message; only text is supported."""
 
@@ -81,14 +126,14 @@ class TextPart(_Strict):
 class Message(_Strict):
     """Check one message of a conversation."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_TEXTS)]
     name: str | None = None
 
     def for_template(self) -> dict[str, str]:
-        """Return role and text, as chat templates take them."""
+        """Return role and text, as chat templates take them; these know a developer as the system."""
         content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return {"role": self.role, "content": content}
+        return {"role": self.role.replace("developer", "system"), "content": content}
 
 
 class ChatRequest(_GenerationRequest):

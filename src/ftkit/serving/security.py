@@ -23,12 +23,16 @@ class Guard:
     A foreign ``Host`` (a name that an attacker resolves to this machine) or ``Origin`` (another web page) is refused;
     there are no CORS headers. With a key every request but ``/health`` must send it, which is checked before the body
     is read. Bodies are counted as they come, whatever length they declare, and must come in time. Unexpected errors are
-    logged by type and place, never with their message, which may quote a prompt.
+    logged by type and place, never with their message, which may quote a prompt. The application answers below
+    ``root_path`` as well as without it: a proxy may pass that part on or not.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, hosts: Collection[str] | None, key: str | None) -> None:
+    def __init__(
+        self, app: ASGIApp, limits: Limits, hosts: Collection[str] | None, key: str | None, root_path: str = ""
+    ) -> None:
         self.app, self.limits, self.hosts = app, limits, hosts
         self.key = None if key is None else key.encode()
+        self.root_path = root_path
         self._held: dict[int, int] = {}  # bytes of the body of each request that is not answered yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,6 +41,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         started = False
+        scope["root_path"] = self.root_path
 
         async def watched(message: Message) -> None:
             nonlocal started
@@ -70,7 +75,7 @@ class Guard:
             raise ApiError(403, "requests from other web pages are refused", code="foreign_origin")
 
     def _check_key(self, path: str, headers: dict[bytes, str]) -> None:
-        if self.key is None or path == "/health":
+        if self.key is None or path.removeprefix(self.root_path) == "/health":
             return
         scheme, _, given = headers.get(b"authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode("latin-1"), self.key):
@@ -105,8 +110,8 @@ class Guard:
             ) from None
 
     def _too_large(self) -> ApiError:
-        message = f"the body is larger than {self.limits.body_bytes:,} bytes"
-        return ApiError(413, message, headers={"Connection": "close"})
+        # The connection stays, so that the rest is read and thrown away, and a client that is still sending gets this.
+        return ApiError(413, f"the body is larger than {self.limits.body_bytes:,} bytes")
 
 
 def _split(url: str, part: Literal["hostname", "netloc"]) -> str | None:

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+from collections.abc import Collection
 from typing import Any
 
 import uvicorn
@@ -14,11 +15,33 @@ from ftkit.serving.app import make_app
 from ftkit.serving.endpoints import Served
 from ftkit.serving.limits import Limits
 from ftkit.serving.security import Guard
+from ftkit.serving.thread import ModelThread
 
 
-def make_server(served: Served, limits: Limits, host: str, key: str | None) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """A server that, told to end, gives running answers so many seconds and ends the others with an error."""
+
+    def __init__(self, config: uvicorn.Config, thread: ModelThread, drain_seconds: float) -> None:
+        super().__init__(config)
+        self.thread, self.drain_seconds = thread, drain_seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, and wait until all requests have been answered."""
+        timer = asyncio.get_running_loop().call_later(self.drain_seconds, self.thread.stop)
+        await super().shutdown(sockets)
+        timer.cancel()
+
+
+def make_server(
+    served: Served,
+    limits: Limits,
+    host: str,
+    key: str | None,
+    allowed_hosts: Collection[str] = (),
+    root_path: str = "",
+) -> Server:
     """Return a server that is not yet running, see :func:`run`."""
-    guarded = Guard(make_app(served, limits), limits, hosts_of(host), key)
+    guarded = Guard(make_app(served, limits), limits, hosts_of(host, allowed_hosts), key, root_path)
     config = uvicorn.Config(
         guarded,
         http=_with_head_timeout(limits.body_seconds),
@@ -29,10 +52,10 @@ def make_server(served: Served, limits: Limits, host: str, key: str | None) -> u
         log_level="warning",
         server_header=False,
         limit_concurrency=MAX_CONNECTIONS,
-        timeout_graceful_shutdown=int(limits.drain_seconds),
+        timeout_graceful_shutdown=int(limits.drain_seconds) + 2,  # for clients that do not read what they are sent
         h11_max_incomplete_event_size=16_384,
     )
-    return uvicorn.Server(config)
+    return Server(config, served.thread, limits.drain_seconds)
 
 
 def run(server: uvicorn.Server, listening: socket.socket) -> None:

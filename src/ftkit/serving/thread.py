@@ -86,6 +86,8 @@ class ModelThread:
         with self._changed:
             if not self.alive:
                 raise self._died
+            if self._closing:
+                raise self._stopped
             if len(jobs) > self.max_waiting:
                 problem = f"{len(jobs)} answers were requested at once, but the queue holds {self.max_waiting}"
                 raise InputError(problem, fix="request fewer at a time")
@@ -104,6 +106,16 @@ class ModelThread:
                 job.ready = True
             self._changed.notify()
 
+    def stop(self) -> None:
+        """End all jobs with an error, and take no more."""
+        with self._changed:
+            self._closing = True
+            for job in (*self.engine.jobs, *self._waiting):
+                job.deliver(self._stopped)
+                job.cancelled = True
+            self._waiting.clear()
+            self._changed.notify()
+
     def close(self, seconds: float) -> None:
         """Stop the thread: cancelled jobs are dropped, the others get so many seconds to finish.
 
@@ -113,6 +125,10 @@ class ModelThread:
             self._closing = True
             self._changed.notify()
         self._thread.join(seconds)
+
+    @property
+    def _stopped(self) -> ApiError:
+        return ApiError(503, "the server is shutting down", code="shutting_down")
 
     @property
     def _ready(self) -> list[Job]:
