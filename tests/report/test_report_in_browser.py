@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fake_engine import FakeEngine, make_folder
+from ftkit import audit
 from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.runner import run
 from ftkit.report.ablation_report import read_results
@@ -36,6 +37,7 @@ PROBE = """<script>addEventListener('load', async () => {
   };
   const drawn = () => all('svg').filter(svg => svg.getBoundingClientRect().height > 40).length;
   const rows = () => all('table.variants tr[id]').filter(row => row.offsetParent).map(row => row.cells[0].textContent);
+  const cut = (query) => all(query).filter(part => part.offsetParent && part.scrollWidth > part.clientWidth).length;
   const told = {};
   await settled();
   told.drawn = drawn();
@@ -57,6 +59,7 @@ PROBE = """<script>addEventListener('load', async () => {
     else { target.value = text; target.dispatchEvent(new Event('input')); }
     await settled();
     told[name] = { rows: rows(), count: document.querySelector('output').textContent, drawn: drawn(),
+      cut: cut('.scroll'), cutInside: cut('.detail .scroll'),
       detail: document.querySelector('.detail:not([hidden])')?.innerText ?? '' };
   }
   told.wider = document.documentElement.scrollWidth > innerWidth;
@@ -116,6 +119,21 @@ def test_an_evaluation_of_a_file_with_an_odd_name_renders_without_errors(tmp_pat
     page, console = browse(to_html(evaluation.document(figures=True)), tmp_path, width)
     assert (page["drawn"], page["wider"], page["asked"]) == (6, False, [])
     assert console == []
+
+
+@pytest.mark.parametrize("width", [500, 1280])
+@pytest.mark.parametrize("dark", [False, True])
+def test_an_audit_shows_a_pair_side_by_side(tmp_path: Path, width: int, dark: bool) -> None:
+    texts = [f"Win {n} now {'wow ' * n} at www.{'very' * 5}-{n}.example.com and call {'me ' * 20}" for n in range(9)]
+    train, test = ([{"text": f"{text}{end}", "label": "spam"} for text in texts] for end in (" today", " tomorrow"))
+    html = to_html(audit(train=train, test=test).document())
+    page, console = browse(html, tmp_path, width, [("opened", "tr.entry button")], dark=dark)
+    assert (console, page["wider"], page["asked"]) == ([], False, [])
+    assert page["paper"] == rgb((DARK if dark else LIGHT)["paper"])
+    assert re.match("test r0000.\ttrain r0000.\n", page["opened"]["detail"])
+    assert re.search("today ?\t.* tomorrow|tomorrow ?\t.* today", page["opened"]["detail"])
+    assert page["opened"]["cutInside"] == 0  # both texts are seen whole
+    assert width < 1280 or page["opened"]["cut"] == 0
 
 
 def test_the_table_sorts_filters_and_opens_a_variant_with_its_examples(tmp_path: Path, report: str) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MANY_LABELS = 30  # more are answers rather than classes, and not listed
 _TEXT, _IN_TEXT, _ON_PAGE, _BRIEF = 2_000, 10, 1_000, 160  # letters, pairs, pairs, letters
+_SIDES = ("", "duplicate_")
 _MEANING = {
     "exact": "the same text",
     "normalized": "the same text but for case, white space and Unicode form",
@@ -32,6 +33,7 @@ _MEANING = {
 }
 _WITH_IMAGES = {
     "exact": "the same text and images",
+    "normalized": "the same images, and the same text but for case, white space and Unicode form",
     "near": "the same normalized text, about images that look alike (perceptual hashes)",
     "image": "images that are the same, whatever is asked about them; images are counted, not examples",
     "similar image": "images that look alike",
@@ -138,7 +140,11 @@ class Audit:
             ),
         ]
         sections = [one for one in sections if one.lines or (one.table and one.table.rows)]
-        facts = [("data", self.source), ("examples", f"{len(self.examples):,}"), ("near from", f"{self.threshold:g}")]
+        facts = [
+            ("data", self.source),
+            ("examples", f"{len(self.examples):,}"),
+            ("near-duplicates from", f"{self.threshold:g}"),
+        ]
         return Document("Audit of the data", sections, facts, self.answer)
 
     @property
@@ -183,9 +189,12 @@ class Audit:
             found[kind] = {"pairs": duplicates.pair_counts()}
             for code, split in enumerate(SPLITS[1:], start=1):
                 here = duplicates.split == code
-                labels = self._labels if kind in self.duplicates else []
-                by_label = {one: duplicates.counts(here & (label == one)) for one in labels}
-                found[kind][split] = {**duplicates.counts(here), "by_label": by_label}
+                counts = duplicates.counts(here)
+                if kind in self.images:  # an image has no label
+                    found[kind][split] = {name: counts[name] for name in ("total", "in_train")}
+                    continue
+                by_label = {one: duplicates.counts(here & (label == one)) for one in self._labels}
+                found[kind][split] = {**counts, "by_label": by_label}
         return found
 
     def _notes(self) -> list[str]:
@@ -224,11 +233,12 @@ class Audit:
         rows = []
         for kind, counts in self._counts.items():
             for split in SPLITS[1:]:
-                labels = counts[split]["by_label"] if len(self._labels) > 1 else {}
+                labels = counts[split].get("by_label", {}) if len(self._labels) > 1 else {}
                 for label, one in {"all": counts[split], **labels}.items():
                     if one["total"]:
                         share = f"{one['in_train'] / one['total']:.1%}"
-                        figures = [f"{one[key]:,}" for key in ("total", "in_train", "same_label", "other_label")]
+                        keys = ("total", "in_train", "same_label", "other_label")
+                        figures = [f"{one[key]:,}" if key in one else "" for key in keys]
                         rows.append([kind, split, label, *figures[:2], share, *figures[2:]])
         head = ["kind", "split", "label", "examples", "in train", "share", "same label", "another label"]
         return Table(head, rows, frozenset(range(3, 8)))
@@ -240,12 +250,16 @@ class Audit:
 
 
 def _side_by_side(pairs: Sequence[Mapping[str, Any]], images: Sequence[Sequence[str]]) -> Table:
-    head = ["kind", "similarity", "split", "example", "label", "text", "duplicate in", "example", "label", "text"]
-    keys = [f"{side}{key}" for side in ("", "duplicate_") for key in ("split", "id", "label", "text")]
-    rows = [[one["kind"], f"{one['similarity']:.2f}", *(excerpt(one[key], _BRIEF) for key in keys)] for one in pairs]
-    details = []
+    head = ["kind", "similarity", "example", "label", "text", "duplicate", "label", "text"]
+    rows, details = [], []
     for one, pictures in zip(pairs, images, strict=True):
-        names = [f"{one[f'{side}split']} {one[f'{side}id']}" for side in ("", "duplicate_")]
+        names = [f"{one[f'{side}split']} {one[f'{side}id']}" for side in _SIDES]
+        sides = [
+            excerpt(cell, _BRIEF)
+            for side, name in zip(_SIDES, names, strict=True)
+            for cell in (name, one[f"{side}label"], one[f"{side}text"])
+        ]
+        rows.append([one["kind"], f"{one['similarity']:.2f}", *sides])
         details.append(Section("", table=Table(names, [[one["text"], one["duplicate_text"]]]), images=pictures))
     return Table(head, rows, frozenset({1}), details=details)
 
@@ -253,6 +267,6 @@ def _side_by_side(pairs: Sequence[Mapping[str, Any]], images: Sequence[Sequence[
 def _brief(pairs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for one in pairs[:_IN_TEXT]:
         yield f"{one['kind']} {one['similarity']:.2f}"
-        for side in ("", "duplicate_"):
+        for side in _SIDES:
             label = "" if one[f"{side}label"] is None else f" {excerpt(one[f'{side}label'], 20)}"
             yield f"  {one[f'{side}split']} {one[f'{side}id']}{label}: {excerpt(one[f'{side}text'], _BRIEF)}"
