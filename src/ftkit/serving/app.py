@@ -68,7 +68,7 @@ def make_app(served: Served, limits: Limits) -> FastAPI:
 
         @app.post("/v1/chat/completions")
         async def chat(body: ChatRequest, request: Request) -> Response:
-            messages = [message.for_template() for message in body.messages]
+            messages = tuple(message.for_template() for message in body.messages)
             return await generate(served, limits, body, [messages], request, "chat.completion")
 
     return app

@@ -42,7 +42,7 @@ class Served:
     tokenizing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "tokenizing"))
 
 
-Prompt = str | list[dict[str, str]]  # a text to be continued, or a conversation
+Prompt = str | list[int] | tuple[dict[str, str], ...]  # a text to be continued, its token ids, or a conversation
 
 
 async def generate(
@@ -61,8 +61,12 @@ async def generate(
     check_model(served, body.model)
     for prompt in prompts:
         _check_length(served, prompt)
+    logprobs = body.logprobs if isinstance(body, CompletionRequest) else None
     pending = Pending(limits.seconds)
-    jobs = [Generation(pending.expect(), stream=body.stream, ready=False) for _ in range(len(prompts) * body.n)]
+    jobs = [
+        Generation(pending.expect(), stream=body.stream, logprobs=logprobs, ready=False)
+        for _ in range(len(prompts) * body.n)
+    ]
     pending.jobs += jobs
     try:
         served.thread.submit(jobs)  # a place in the queue comes before any work
@@ -72,7 +76,8 @@ async def generate(
         raise
     served.thread.begin(jobs)
     prompt_tokens = sum(len(job.prompt) for job in jobs[:: body.n])
-    reply = Reply(kind, served.name)
+    assert served.prompts is not None
+    reply = Reply(kind, served.name, served.prompts.decode if logprobs is not None else None)
     if body.stream:
         counted = prompt_tokens if body.stream_options and body.stream_options.include_usage else None
         return StreamingResponse(_events(pending, reply, counted), media_type="text/event-stream")
@@ -90,13 +95,19 @@ async def _tokenize(
     assert served.prompts is not None
     run = partial(asyncio.get_running_loop().run_in_executor, served.tokenizing)
     for number, prompt in enumerate(prompts):
+        affixes = NO_AFFIXES
         if isinstance(prompt, str):
-            ids, affixes = await run(served.prompts.text, prompt), NO_AFFIXES
+            ids = await run(served.prompts.text, prompt)
+        elif isinstance(prompt, list):
+            ids = prompt
         else:
-            ids, affixes = await run(served.prompts.chat, prompt), await run(served.prompts.affixes, prompt)
+            ids = await run(served.prompts.chat, list(prompt))
+            affixes = await run(served.prompts.affixes, list(prompt))
         max_tokens = _new_tokens(served, limits, len(ids), body.wanted_tokens)
         for choice, job in enumerate(jobs[number * body.n : (number + 1) * body.n]):
             job.prompt, job.affixes, job.sampling = ids, affixes, body.sampling(max_tokens, choice)
+            if isinstance(body, CompletionRequest) and body.echo:
+                job.echo = prompt if isinstance(prompt, str) else await run(served.prompts.decode, ids)
 
 
 async def _results(pending: Pending, request: Request) -> list[Any]:
@@ -149,6 +160,11 @@ def check_model(served: Served, name: str | None) -> None:
 
 def _check_length(served: Served, prompt: Prompt) -> None:
     """Refuse a prompt of more characters than the context can hold, before it is tokenized."""
+    if isinstance(prompt, list):
+        assert served.prompts is not None
+        if max(prompt) >= served.prompts.vocabulary:
+            raise ApiError(400, f"the model knows {served.prompts.vocabulary} tokens, from 0 on", param="prompt")
+        return
     texts = [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
     if (characters := sum(map(len, texts))) > served.characters:
         raise ApiError(
@@ -166,11 +182,14 @@ def _new_tokens(served: Served, limits: Limits, prompt: int, wanted: int | None)
     if wanted is not None and wanted > limits.max_new_tokens:
         problem = f"{wanted} new tokens were requested, but {limits.max_new_tokens} are allowed"
         raise ApiError(400, problem, param="max_tokens")
-    if prompt + (wanted or 1) > served.context:
+    needed = 1 if wanted is None else wanted
+    if prompt + needed > served.context:
         raise ApiError(
             400,
-            f"the prompt has {prompt} tokens and {wanted or 1} more were requested; the context holds {served.context}",
+            f"the prompt has {prompt} tokens and {needed} more were requested; the context holds {served.context}",
             param="max_tokens",
             code="context_length_exceeded",
         )
-    return wanted or min(limits.default_new_tokens, limits.max_new_tokens, served.context - prompt)
+    return (
+        wanted if wanted is not None else min(limits.default_new_tokens, limits.max_new_tokens, served.context - prompt)
+    )

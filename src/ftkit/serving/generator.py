@@ -1,8 +1,9 @@
 """Generate for many requests at once: a running batch that requests join and leave at any token."""
 
 import inspect
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from ftkit.models.base_model import plain_model
 from ftkit.models.generation import end_tokens
 from ftkit.models.transformers_internals import cache_name, keeps_every_position
 from ftkit.serving.detokenizer import Detokenizer
-from ftkit.serving.jobs import Finish, Generation, Piece
+from ftkit.serving.jobs import Finish, Generation, Piece, TokenScore
 from ftkit.serving.replies import ApiError
 from ftkit.serving.sampling import choose
+from ftkit.serving.scores import MAX_LOGITS, token_scores
 
 
 @dataclass
@@ -26,6 +28,12 @@ class _Sequence:
     token: int = 0
     tokens: int = 0
     text: str = ""  # what was not delivered yet
+    scores: list[TokenScore] = field(default_factory=list)  # of the tokens since
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Return whether the scores of the prompt's tokens are asked for."""
+        return self.job.echo is not None and self.job.logprobs is not None
 
 
 class BatchGenerator:
@@ -79,9 +87,33 @@ class BatchGenerator:
         prompts = [torch.tensor(sequence.job.prompt) for sequence in self._running]
         width = max(map(len, prompts))
         input_ids = torch.stack([F.pad(ids, (width - len(ids), 0)) for ids in prompts])  # (B, T)
-        self._mask = torch.stack([F.pad(torch.ones_like(ids), (width - len(ids), 0)) for ids in prompts])
+        mask = torch.stack([F.pad(torch.ones_like(ids), (width - len(ids), 0)) for ids in prompts])
         self._cache = None
-        self._forward(input_ids)
+        part = width
+        if scored := any(sequence.scores_prompt for sequence in self._running):
+            vocabulary = self.model.get_output_embeddings().weight.shape[0]
+            part = min(width, max(1, MAX_LOGITS // (len(prompts) * vocabulary)))
+        for start in range(0, width, part):
+            self._mask = mask[:, : start + part]
+            logits = self._forward(input_ids[:, start : start + part], every_token=scored)
+            if scored:
+                self._score_prompts(logits, input_ids, start)
+        self._choose(logits[:, -1])
+
+    def _score_prompts(self, logits: Tensor, input_ids: Tensor, start: int) -> None:
+        """Score the tokens of ``input_ids`` (B, T) that ``logits`` (B, part, V) from column ``start`` on are about."""
+        width = input_ids.shape[1]
+        for index, sequence in enumerate(self._running):
+            if not sequence.scores_prompt:
+                continue
+            first = width - len(sequence.job.prompt)  # behind the padding
+            if start <= first < start + logits.shape[1]:
+                sequence.scores.append(TokenScore(int(input_ids[index, first])))
+            begin, end = max(start, first), min(start + logits.shape[1], width - 1)
+            if begin < end:
+                tokens = input_ids[index, begin + 1 : end + 1].to(logits.device)
+                top = sequence.job.logprobs or 0
+                sequence.scores += token_scores(logits[index, begin - start : end - start], tokens, top)
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -89,7 +121,7 @@ class BatchGenerator:
         self._leave([sequence for sequence in self._running if sequence.job.cancelled])
         if self._running:
             self._mask = F.pad(self._mask, (0, 1), value=1)
-            self._forward(torch.tensor([[sequence.token] for sequence in self._running]))
+            self._choose(self._forward(torch.tensor([[sequence.token] for sequence in self._running]))[:, -1])
 
     def _started(self, job: Generation) -> _Sequence:
         generator = torch.Generator()
@@ -98,31 +130,50 @@ class BatchGenerator:
         else:
             generator.manual_seed(job.sampling.seed)
         affixes = job.affixes.generated(self.tokenizer, self.end_tokens)
-        return _Sequence(job, Detokenizer(self.tokenizer, job.sampling.stop, affixes), generator)
+        detokenizer = Detokenizer(self.tokenizer, job.sampling.stop, affixes)
+        return _Sequence(job, detokenizer, generator, text=job.echo or "")
 
-    def _forward(self, input_ids: Tensor) -> None:
-        """Run the model over ``input_ids`` (B, T new tokens) of the sequences, and take the next token of each."""
+    def _forward(self, input_ids: Tensor, every_token: bool = False) -> Tensor:
+        """Run the model over ``input_ids`` (B, T new tokens) of the sequences.
+
+        Returns:
+            Logits (B, T, V); of the last token alone, (B, 1, V), where that is enough and the model can do so.
+        """
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": self._mask}
         if self._takes_positions:
             positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
             inputs["position_ids"] = positions[:, -input_ids.shape[1] :]
         inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
-        output = self.model(**inputs, **self._extra, **{self._cache_name: self._cache}, use_cache=True)
+        extra = {} if every_token else self._extra
+        output = self.model(**inputs, **extra, **{self._cache_name: self._cache}, use_cache=True)
         self._cache = output[self._cache_name]
+        return output.logits
+
+    def _choose(self, logits: Tensor) -> None:
+        """Take the next token of each sequence by its ``logits`` (B, V)."""
         sequences = self._running
         chosen = choose(
-            output.logits[:, -1],
+            logits,
             [sequence.job.sampling for sequence in sequences],
             [sequence.generator for sequence in sequences],
         )
+        for sequence, row, token in zip(sequences, logits, chosen, strict=True):
+            if sequence.job.logprobs is not None and sequence.job.sampling.max_tokens and token >= 0:
+                sequence.scores += token_scores(
+                    row[None], torch.tensor([token], device=row.device), sequence.job.logprobs
+                )
         self._leave(
             [sequence for sequence, token in zip(sequences, chosen, strict=True) if self._take(sequence, token)]
         )
 
     def _take(self, sequence: _Sequence, token: int) -> bool:
         """Add a token to an answer and deliver its text; return whether that was the last one."""
-        if token < 0:
+        new = sequence.scores if not sequence.tokens else ()  # of later tokens the greatest logit is looked at
+        if token < 0 or not all(math.isfinite(score.logprob or 0) for score in new):
             sequence.job.deliver(ApiError(500, "the model's logits are not finite"))
+            return True
+        if not sequence.job.sampling.max_tokens:
+            sequence.job.deliver(Piece(sequence.text, 0, "length", sequence.scores))
             return True
         sequence.token, sequence.tokens = token, sequence.tokens + 1
         finish: Finish | None = "length" if sequence.tokens == sequence.job.sampling.max_tokens else None
@@ -135,8 +186,8 @@ class BatchGenerator:
         if sequence.detokenizer.stopped:
             finish = "stop"
         if finish or (sequence.job.stream and sequence.text):
-            sequence.job.deliver(Piece(sequence.text, sequence.tokens, finish))
-            sequence.text = ""
+            sequence.job.deliver(Piece(sequence.text, sequence.tokens, finish, sequence.scores))
+            sequence.text, sequence.scores = "", []
         return finish is not None
 
     def _leave(self, leaving: list[_Sequence]) -> None:

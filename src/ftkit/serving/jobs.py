@@ -1,7 +1,7 @@
 """The jobs that requests give to the model's thread, and their results."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ class Sampling:
     """Say how the next tokens of one answer are chosen.
 
     Args:
-        max_tokens: The most tokens to generate.
+        max_tokens: The most tokens to generate; 0 only computes the prompt.
         temperature: 0 takes the most likely token; above, tokens are drawn from the softmax of logits / temperature.
         top_p: Draw from the most likely tokens that hold this share of the probability.
         top_k: Draw from this many most likely tokens; 0 from all.
@@ -32,6 +32,21 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class TokenScore:
+    """Hold how likely a token was where it stands.
+
+    Args:
+        token: Its id.
+        logprob: Its log-probability given all tokens before it; None of the first one, which has none before it.
+        top: Log-probabilities of the most likely tokens in its place, itself among them, by id, falling.
+    """
+
+    token: int
+    logprob: float | None = None
+    top: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Piece:
     """Hold a part of an answer.
 
@@ -39,11 +54,13 @@ class Piece:
         text: New text.
         tokens: Number of tokens generated so far.
         finish: Why the answer ends with this piece; None if more follow.
+        scores: Of the tokens since the last piece, where they were asked for.
     """
 
     text: str
     tokens: int
     finish: Finish | None = None
+    scores: Sequence[TokenScore] = ()
 
 
 @dataclass(eq=False)
@@ -69,13 +86,17 @@ class Generation(Job):
     """Ask for one answer to a prompt of at least one token, once it is ready; delivers :class:`Piece`.
 
     With ``stream`` each token's text is delivered at once, otherwise the whole answer in one piece. The ``affixes``
-    that the chat template writes around an answer are left out.
+    that the chat template writes around an answer are left out. With an ``echo`` the answer begins with this text of
+    the prompt; with ``logprobs`` it holds the score of each token beside as many likely ones, those of the prompt, too,
+    if there is an ``echo``.
     """
 
     prompt: Sequence[int] = ()
     sampling: Sampling = Sampling(max_tokens=1)
     stream: bool = False
     affixes: Affixes = NO_AFFIXES
+    echo: str | None = None
+    logprobs: int | None = None
 
 
 @dataclass(eq=False)

@@ -27,6 +27,7 @@ class Prompts:
     ) -> None:
         self.renderer = Renderer(tokenizer, chat)
         self.style, self.spaced_digits = style, spaced_digits
+        self.vocabulary = len(tokenizer)
 
     def text(self, text: str) -> list[int]:
         """Return token ids of a text to be continued, as it is; the tokenizer adds its own beginning.
@@ -37,6 +38,10 @@ class Prompts:
         if not (ids := self.renderer.text_ids(text)):
             raise InputError("a text has no tokens", field="prompt")
         return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of token ids, special tokens included."""
+        return str(self.renderer.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
     def chat(self, messages: list[dict[str, str]]) -> list[int]:
         """Return token ids of a conversation up to where the model answers; without a template one question as it is.

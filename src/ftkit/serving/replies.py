@@ -3,12 +3,12 @@
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from starlette.responses import Response
 
-from ftkit.serving.jobs import Piece
+from ftkit.serving.jobs import Piece, TokenScore
 
 Kind = Literal["text_completion", "chat.completion"]
 
@@ -51,10 +51,13 @@ class ApiError(Exception):
 
 
 class Reply:
-    """Build one answer in OpenAI's format, whole or as chunks of a stream, with one id and time."""
+    """Build one answer in OpenAI's format, whole or as chunks of a stream, with one id and time.
 
-    def __init__(self, kind: Kind, model: str) -> None:
-        self.kind = kind
+    With ``decode``, which makes a text of token ids, it holds the scores of tokens.
+    """
+
+    def __init__(self, kind: Kind, model: str, decode: Callable[[list[int]], str] | None = None) -> None:
+        self.kind, self.decode = kind, decode
         prefix = "chatcmpl" if kind == "chat.completion" else "cmpl"
         self.frame = {"id": f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
 
@@ -84,7 +87,26 @@ class Reply:
 
     def _choice(self, index: int, piece: Piece, chat: Mapping[str, Any]) -> dict[str, Any]:
         content = chat if self.kind == "chat.completion" else {"text": piece.text}
-        return {"index": index, **content, "logprobs": None, "finish_reason": piece.finish}
+        scores = _scores(piece.scores, self.decode) if self.decode else None
+        return {"index": index, **content, "logprobs": scores, "finish_reason": piece.finish}
+
+
+def _scores(scores: Sequence[TokenScore], decode: Callable[[list[int]], str]) -> dict[str, Any]:
+    """Return the scores of tokens in the format of completions."""
+    return {
+        "tokens": [decode([score.token]) for score in scores],
+        "token_logprobs": [score.logprob for score in scores],
+        "top_logprobs": [_by_text(score.top, decode) if score.top else None for score in scores],
+    }
+
+
+def _by_text(top: Mapping[int, float], decode: Callable[[list[int]], str]) -> dict[str, float]:
+    """Return values by the text of their tokens; of several with one text, such as parts of characters, by id."""
+    named: dict[str, float] = {}
+    for token, value in top.items():
+        text = decode([token])
+        named[f"token_id:{token}" if text in named else text] = value
+    return named
 
 
 def _usage(prompt: int, completion: int) -> dict[str, int]:

@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from ftkit.serving.jobs import Sampling
 from ftkit.serving.replies import ApiError
@@ -15,6 +15,7 @@ MAX_STOPS = 4
 MAX_STOP_LENGTH = 64
 MAX_TEMPERATURE = 2.0
 MAX_TOP_K = 1_000
+MAX_LOGPROBS = 5
 MAX_NUMBER = 2**31 - 1
 MIN_SEED, MAX_SEED = -(2**63), 2**64 - 1
 
@@ -45,6 +46,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 
 Text = Annotated[str, Field(min_length=1)]
+Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
@@ -58,11 +60,12 @@ class _Strict(BaseModel):
         if not isinstance(body, dict):
             return body
         given = {name: value for name, value in body.items() if value is not None}
-        for name in NEUTRAL.keys() & given.keys() - cls.model_fields.keys():
-            if not any(_same(given[name], value) for value in NEUTRAL[name]):
+        for name in NEUTRAL.keys() & given.keys():
+            if any(_same(given[name], value) for value in NEUTRAL[name]):
+                del given[name]
+            elif name not in cls.model_fields:
                 supported = " or ".join(json.dumps(value) for value in NEUTRAL[name])
                 raise ApiError(400, f"this server supports no value but {supported}", param=name)
-            del given[name]
         return given
 
 
@@ -100,15 +103,33 @@ class _GenerationRequest(_Strict):
         return self.max_tokens
 
 
-class CompletionRequest(_GenerationRequest):
-    """Check the body of ``/v1/completions``: texts to be continued."""
+def _kind(prompt: Any) -> str:
+    """Return which kind of prompt is meant, so that only what is wrong with that kind is said."""
+    first = prompt[0] if isinstance(prompt, list) and prompt else None
+    if isinstance(first, int) and not isinstance(first, bool):
+        return "[token]"
+    return "[[token]]" if isinstance(first, list) else "[text]" if isinstance(prompt, list) else "str"
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
+
+class CompletionRequest(_GenerationRequest):
+    """Check the body of ``/v1/completions``: texts, or their token ids, to be continued or scored."""
+
+    prompt: Annotated[
+        Annotated[Text, Tag("str")]
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS), Tag("[text]")]
+        | Annotated[Tokens, Tag("[token]")]
+        | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_TEXTS), Tag("[[token]]")],
+        Discriminator(_kind),
+    ]
+    max_tokens: int | None = Field(None, ge=0, le=MAX_NUMBER)
+    echo: bool = False
+    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
 
     @property
-    def prompts(self) -> list[str]:
-        """Return the texts."""
-        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+    def prompts(self) -> list[str | list[int]]:
+        """Return the texts or token ids."""
+        several = _kind(self.prompt) in ("[text]", "[[token]]")
+        return list(self.prompt) if several else [self.prompt]  # type: ignore[arg-type, list-item]
 
 
 def _same(given: Any, value: Any) -> bool:
