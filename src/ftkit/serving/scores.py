@@ -17,6 +17,7 @@ def token_scores(logits: Tensor, tokens: Tensor, top: int) -> list[TokenScore]:
         top: How many of the most likely tokens in each place are named.
 
     Example:
+        >>> import torch
         >>> [score] = token_scores(torch.tensor([[0.25, 0.5, 0.25]]).log(), torch.tensor([0]), top=1)
         >>> [(token, round(value, 4)) for token, value in score.top.items()]
         [(1, -0.6931), (0, -1.3863)]
