@@ -186,3 +186,8 @@ def test_the_cpu_at_hand_is_measured() -> None:
     assert 0.1 < here.bandwidth_gb_s < 10_000
     assert 0.1 < here.dispatch_us < 100_000
     assert here.reserved_gb < here.memory_gb
+
+
+def test_a_config_file_has_no_rows(tiny_config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(tiny_config), "--device", "t4", "--rows", "1"]) == 2
+    assert "rows: a config file has no rows (got '1'); fix: leave it out, or name a folder" in capsys.readouterr().err

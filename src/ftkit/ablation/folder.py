@@ -154,9 +154,11 @@ def row_configs(source: Path, overlays: Sequence[Path] = (), rows: str | None = 
         rows: The rows of a folder, such as ``1-5,10``; all of them if not given.
 
     Raises:
-        InputError: The folder is no ablation, or there is no such row.
+        InputError: The folder is no ablation, or there is no such row; a config file has none.
     """
     if source.is_file():
+        if rows is not None:
+            raise InputError("a config file has no rows", field="rows", got=rows, fix="leave it out, or name a folder")
         return {source.stem: [source, *overlays]}
     folder = AblationFolder.load(source)
     return {row.label: folder.configs(row, overlays) for row in folder.select(rows)}

@@ -23,6 +23,7 @@ from ftkit.results.preferences import WON, interval_of_counts
 from ftkit.results.statistics import seed_spread, wilson_limits
 from ftkit.run_folder import SplitName
 
+NOT_RUN = "not run"
 T = TypeVar("T", int, float)
 
 
@@ -196,7 +197,7 @@ def _max(values: Iterable[T | None]) -> T | None:
 def _status(runs: Sequence[RunState]) -> str:
     statuses = [run.status for run in runs]
     if not statuses:
-        return "not run"
+        return NOT_RUN
     if len(set(statuses)) == 1:
         return EXTERNAL if any(run.external for run in runs) else statuses[0]
     return f"{statuses.count('done')} of {len(statuses)} seeds"

@@ -58,7 +58,7 @@ def _figures(analysis: Analysis) -> Iterator[str]:
     for row in rows:
         by_seeds.setdefault(seeds_text(row.seeds), []).append(row)
     if len(by_seeds) > 1:
-        parts = "; ".join(f"{_rows(group)} with {seeds}" for seeds, group in by_seeds.items())
+        parts = "; ".join(f"{rows_text(group)} with {seeds}" for seeds, group in by_seeds.items())
         yield f"Not all rows were run with the same seeds: {parts}."
     if several:
         yield "Means over the seeds; ± sd: spread between seeds; the interval covers new seeds and new test examples."
@@ -77,7 +77,7 @@ def _noise(analysis: Analysis) -> Iterator[str]:
     yield (
         f"Noise floor: two runs of row {reference.number} with different seeds are up to {100 * floor:.2f} points "
         f"apart, two means over {seeds} seeds up to {100 * means:.2f} (95%, by the spread of {seeds} seeds)"
-        + (f"; no farther from it: {_rows(within)}." if within else ".")
+        + (f"; no farther from it: {rows_text(within)}." if within else ".")
     )
 
 
@@ -107,16 +107,16 @@ def _comparisons(analysis: Analysis) -> Iterator[str]:
         )
     if unsure := [row for row in compared if row.comparison and not row.comparison.converged]:
         culprits = [row for row in analysis.rows if row.test is not None and not row.converged]
-        yield f"No significance is claimed of {_rows(unsure)}: {_rows(culprits)} did not converge, see below."
+        yield f"No significance is claimed of {rows_text(unsure)}: {rows_text(culprits)} did not converge, see below."
     hopeless = [row for row in compared if row.comparison and row.comparison.hopeless]
     if hopeless:
-        yield f"Predictions too similar to {name}'s for any test to be significant: {_rows(hopeless)}."
+        yield f"Predictions too similar to {name}'s for any test to be significant: {rows_text(hopeless)}."
     if bare := [row for row in analysis.rows if row.test is None and row.metrics]:
-        yield f"Without predictions (test_step returns none), so without accuracy and comparison: {_rows(bare)}."
+        yield f"Without predictions (test_step returns none), so without accuracy and comparison: {rows_text(bare)}."
     if missing := [row for row in others if row.comparison is None]:
         shared = "no seed, test examples or prediction files in common"
         reason = "which has no results" if analysis.reference.test is None else shared
-        yield f"Not compared with {name} ({reason}): {_rows(missing)}."
+        yield f"Not compared with {name} ({reason}): {rows_text(missing)}."
 
 
 def _selected(analysis: Analysis) -> Iterator[str]:
@@ -140,7 +140,7 @@ def _published(analysis: Analysis) -> Iterator[str]:
         yield "in: whether the published test accuracy lies in our interval."
     for reason in dict.fromkeys(row.unjudged for row in analysis.rows if row.unjudged):
         rows = [row for row in analysis.rows if row.unjudged == reason]
-        yield f"in: not comparable with the published figures: {_rows(rows)} ({reason})."
+        yield f"in: not comparable with the published figures: {rows_text(rows)} ({reason})."
     for row in analysis.rows:
         if row.published and row.published.note:
             yield f"{row.label}, published: {row.published.note}"
@@ -188,7 +188,8 @@ def changed_settings(row: RowSummary) -> str:
     return "; ".join(f"{name}: {words}" for name, words in named)
 
 
-def _rows(rows: Iterable[RowSummary]) -> str:
+def rows_text(rows: Iterable[RowSummary]) -> str:
+    """Return the numbers of rows, such as ``rows 1-3,5``."""
     numbers = [row.number for row in rows]
     return f"row{'s' if len(numbers) > 1 else ''} {format_numbers(numbers)}"
 

@@ -4,15 +4,15 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.claim_findings import JudgedClaim
 from ftkit.ablation.folder import Format
 from ftkit.ablation.setting import short_setting
-from ftkit.ablation.summary import RowSummary
-from ftkit.report.ablation_notes import changes, notes
+from ftkit.ablation.summary import NOT_RUN, RowSummary
+from ftkit.report.ablation_notes import changes, notes, rows_text
 from ftkit.report.claims import claim_lines, claimed
 from ftkit.report.document import Table, table_lines
 from ftkit.report.forgetting import forgetting_record, forgotten, text_names
@@ -57,7 +57,9 @@ def table(analysis: Analysis, format: Format, timing: bool = True) -> str:
     pipes = format == "markdown"
     lines = table_lines(compact(analysis, timing, None if pipes else _TERMINAL), pipes)
     bullet = "- " if pipes else ""
-    below = (*notes(analysis, timing), *changes(analysis), *claim_lines(analysis))
+    left_out = [row for row in analysis.rows if row.status == NOT_RUN]
+    not_run = [f"Not run: {rows_text(left_out)}."] if left_out else []
+    below = (*notes(analysis, timing), *not_run, *changes(analysis), *claim_lines(analysis))
     return "\n".join([*lines, "", *(bullet + line for line in below)]) + "\n"
 
 
@@ -287,16 +289,17 @@ def _csv(records: Sequence[dict[str, Any]]) -> str:
 
 
 def compact(analysis: Analysis, timing: bool = True, most: int | None = None) -> Table:
-    """Return the table with short headers.
+    """Return the table with short headers, without the rows that were not run.
 
     Args:
         analysis: The rows, compared.
         timing: With what differs from run to run.
         most: How wide it may be, in letters: only the status gives way.
     """
-    shown = columns(analysis, timing)
+    ran = [row for row in analysis.rows if row.status != NOT_RUN]
+    shown = columns(replace(analysis, rows=ran), timing)
     head = [column.header for column in shown]
-    rows = [[column.show(row) for column in shown] for row in analysis.rows]
+    rows = [[column.show(row) for column in shown] for row in ran]
     if most is not None and head[-1] == STATUS:
         others = [max(3, *map(len, cells)) for cells in zip(head, *rows, strict=True)][:-1]
         room = max(_LEAST_STATUS, most - sum(others) - 2 * len(others))
