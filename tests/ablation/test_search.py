@@ -416,7 +416,7 @@ def test_tpe_asks_for_one_try_after_the_other_and_a_resumed_search_for_the_same_
     failed = [*values[:3], None, *values[4:]]
     assert asked(failed)[:4] == asked(values)[:4]
     rates, kinds, ranks = zip(*([value for _, value in setting] for setting in asked(values)), strict=True)
-    assert all(1e-3 <= rate <= 1 for rate in rates)
+    assert all(1e-3 <= rate <= 1 and rate == float(f"{rate:.3g}") for rate in rates)
     assert set(kinds) == {"a", "b"}
     assert all(isinstance(rank, int) for rank in ranks)
 

@@ -34,7 +34,11 @@ def ask(
         failed = optuna.trial.TrialState.FAIL if value is None else None
         study.tell(study.ask(kinds), value, state=failed)
     found = study.ask(kinds).params
-    return [tuple((path, found[path]) for path in space)]
+    return [tuple((path, _short(found[path], values)) for path, values in space.items())]
+
+
+def _short(value: Any, values: Values) -> Any:
+    return values.short(value) if isinstance(values, Range) and not values.whole else value
 
 
 @dataclass(frozen=True)
