@@ -55,7 +55,7 @@ reproduce: $(READY) ## the published table on one CUDA GPU, with OpenAI's weight
 	$(call sweep,gpu,ch06)
 
 clean:
-	rm -rf .venv .venv-lowest .venv-newest build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf .venv .venv-gpu .venv-lowest .venv-newest build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 
 .venv/ready: VERSIONS := --constraint constraints/tested.txt
 .venv-lowest/ready: VERSIONS := --constraint constraints/lowest.txt

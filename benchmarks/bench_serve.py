@@ -134,7 +134,7 @@ def serve_plain(model: str) -> None:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            inputs = tokenizer(body["prompt"], return_tensors="pt")
+            inputs = tokenizer(body["prompt"], return_tensors="pt").to(net.device)
             with lock, torch.inference_mode():
                 output = net.generate(**inputs, do_sample=False, max_new_tokens=body["max_tokens"], pad_token_id=0)
             new = output[0, inputs["input_ids"].shape[1] :]

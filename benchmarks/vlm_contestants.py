@@ -220,7 +220,8 @@ def ftkit(task: Task) -> tuple[Clock, Callable[[], Any]]:
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     trainer = L.Trainer(
         **quiet,
-        accelerator="cpu",
+        accelerator="auto",
+        devices=1,
         max_epochs=task.epochs,
         logger=False,
         callbacks=[Watch()],
@@ -253,7 +254,7 @@ def trl(task: Task) -> tuple[Clock, Callable[[], Any]]:
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        use_cpu=True,
+        use_cpu=not torch.cuda.is_available(),
         bf16=False,
         **({"beta": BETA} if task.preference else {}),
     )

@@ -17,7 +17,8 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 DEMO_MODELS = BENCHMARKS.parent / "src/ftkit/assets/gpt2-demo"
 PAGE = " ".join((BENCHMARKS.parent / "docs/benchmarks.md").read_text(encoding="utf-8").split())
 COMMANDS = re.findall(r"`(\w+\.py(?: [^`]+)?)`", PAGE)
-WRITERS = {"demo_corpus.py", "make_init_folders.py", "plan_published.py"}  # of what is committed; they measure nothing
+# Of what is committed, which measure nothing, and one that has a test of its own.
+WRITERS = {"demo_corpus.py", "make_init_folders.py", "plan_published.py", "gpu_check.py"}
 # What makes the commands of a script short; the last value of an option is the one that counts.
 SHORT = {
     "bench_ablation.py": "--size tiny --epochs 1 --out {out}/record.json",
