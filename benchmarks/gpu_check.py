@@ -75,7 +75,8 @@ def run_part(name: str, given: argparse.Namespace, left: float) -> dict[str, Any
 def run_here(name: str, given: argparse.Namespace, kept: Path) -> None:
     """Run a part in this process; its file has the figures so far and, once it ended, its status."""
     os.setsid()
-    os.environ["FTKIT_CACHE"] = str(given.folder / "cache" / name)
+    for variable in ("FTKIT_CACHE", "TORCHINDUCTOR_CACHE_DIR"):  # what a stopped part leaves damaged stays its own
+        os.environ[variable] = str(given.folder / variable / name)
     with (given.folder / f"{name}.log").open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

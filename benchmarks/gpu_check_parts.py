@@ -317,7 +317,6 @@ def rows(check: Check) -> None:
     (check.folder / "real.yaml").write_text(yaml.safe_dump(real))
     (check.folder / "settings.yaml").write_text(yaml.safe_dump(nested(tuple(setting.items()))))
     check.note("setting", setting)
-    check.note("memory", "tensors" if check.device == "cuda" else "process")
     folder, engine, found = AblationFolder.load(CH06), LightningEngine(lambda done, total: None), list[Any]()
     for number in ("1,11" if check.small else LONGEST_LAST).split(","):
         for row in folder.select(number):

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ftkit.ablation.executor import Engine, one_by_one
 from ftkit.ablation.folder import AblationFolder
+from ftkit.ablation.planned import write_plan
 from ftkit.ablation.ray_executor import on_ray
 from ftkit.ablation.runner import ERROR_FILE, Event, Summary, run
 from ftkit.ablation.search import SEARCH_FILE, Search
@@ -19,6 +20,7 @@ from ftkit.ablation.tuning import tune
 from ftkit.config_files import read_config
 from ftkit.errors import EnvironmentFault, ExitCode, TrainingFailed
 from ftkit.library_output import check_before_imports
+from ftkit.plan.device import Device
 from ftkit.report.sweep_progress import SweepProgress
 from ftkit.run_folder import RUNS
 
@@ -62,6 +64,7 @@ class Ablation:
         progress: SweepProgress | None = None,
         search: str | Path | Mapping[str, Any] | None = None,
         settings: Sequence[str] = (),
+        plan: str | None = None,
     ) -> Summary:
         """Make the runs that are not done yet; after a kill, the next call continues.
 
@@ -74,6 +77,7 @@ class Ablation:
             search: Settings to try for each row, of which the best is chosen on validation: a file, or its contents. By
                 default ``search.yaml`` in the folder, if it exists.
             settings: More of them, such as ``trainer.max_epochs=3,5``.
+            plan: The device that the sweep is planned for first, as of ``ftkit plan``.
 
         Returns:
             What became of each run.
@@ -91,6 +95,8 @@ class Ablation:
         from ftkit.lightning_engine import LightningEngine
 
         with progress or SweepProgress() as shown, _Interruption(shown) as watched:
+            if plan is not None:
+                watched(Event("notice", self._plan(plan, sought, seeds)))
             summary = run(
                 self.folder,
                 engine or LightningEngine(watched.step),
@@ -105,6 +111,19 @@ class Ablation:
             )
         _refuse_failures(summary)
         return summary
+
+    def _plan(self, device: str, search: Search | None, seeds: Sequence[int] | None) -> str:
+        """Plan the sweep, keep the plan in the output folder, and return it in a line."""
+        from ftkit.plan.here import measured
+        from ftkit.plan.plan import plan_rows, summary, verdict
+
+        rows, described = self.folder.select(self.rows), measured() if device == "here" else Device.load(device)
+        configs = {row.label: self.folder.configs(row, self.overlays) for row in rows}
+        tries = None if search is None else {row.label: search.planned(row.number) for row in rows}
+        found = summary(plan_rows(configs, described, tries=tries, seeds=1 if seeds is None else len(seeds)), described)
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_plan(self.out, found)
+        return verdict(found)
 
 
 def _refuse_failures(summary: Summary) -> None:

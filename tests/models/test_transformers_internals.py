@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModel, DynamicCache, GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
 from ftkit.models import one_position
@@ -187,3 +188,14 @@ def test_generation_asks_a_model_whether_it_is_sharded() -> None:
     internals.mark_sharded(model)
     assert "_is_fsdp_managed_module" in inspect.getsource(is_fsdp_managed_module)
     assert model._is_fsdp_managed_module is True
+
+
+def test_transformers_asks_in_one_place_whether_tensors_are_fake() -> None:
+    from transformers.masking_utils import is_tracing
+
+    with FakeTensorMode():
+        tensor = torch.ones(1)
+    assert is_tracing(tensor)
+    with internals.fake_tensors_are_real():
+        assert not is_tracing(tensor)
+    assert is_tracing(tensor)

@@ -44,7 +44,7 @@ def test_rows_are_planned_and_a_baseline_is_not(study: Path, capsys: pytest.Capt
     last, mean, every, words = found["rows"]
     assert words == {
         "row": "04_words",
-        "not_planned": "only trainings of text classifiers are, and this is BaselineClassifier",
+        "not_planned": "only trainings of ftkit's own modules are, and this is BaselineClassifier",
     }
     assert every["frozen"] == 0
     assert last["trainable"] + last["frozen"] == every["trainable"] == 48514
@@ -126,6 +126,50 @@ def test_lora_of_the_published_table_is_planned(capsys: pytest.CaptureFixture[st
     ch06 = Path(__file__).parents[2] / "configs/ch06"
     row = plan(ch06, capsys, "--overlay", str(ch06 / "demo.yaml"), "--rows", "11")["rows"][0]
     assert row["trainable"] == 74914  # as the demo's own run says
+
+
+def test_precision_quantization_and_accumulation_are_planned(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def row(number: int, text: str) -> Any:
+        overlay = tmp_path / "overlay.yaml"
+        overlay.write_text(text)
+        options = ("--rows", str(number), "--overlay", str(overlay), "--device", "a100")
+        return plan(study, capsys, *options)["rows"][0]
+
+    exact, mixed = row(3, "{}"), row(3, "trainer: {precision: bf16-mixed}")
+    assert mixed["tflops"] == pytest.approx(exact["tflops"], rel=0.03)
+    # An A100 multiplies matrices in 16 bits 16 times as fast; the weights stay in float32.
+    assert mixed["at_peak_minutes"] == pytest.approx(exact["at_peak_minutes"] / 16, rel=0.05)
+    assert mixed["weights_gb"] == exact["weights_gb"]
+    halved = row(3, "trainer: {precision: bf16-true}")
+    for part in ("weights_gb", "gradients_gb", "optimizer_gb"):
+        assert halved[part] == pytest.approx(exact[part] / 2)
+    packed = "model: {init_args: {quantization: nf4, cache_frozen: false}}"
+    whole, nf4 = row(2, "model: {init_args: {cache_frozen: false}}"), row(2, packed)
+    assert nf4["frozen"] == whole["frozen"]
+    # Two frozen blocks of 12 x 32 x 32 weights: half a byte and a scale for each in place of four bytes.
+    assert whole["weights_gb"] - nf4["weights_gb"] == pytest.approx(2e-9 * 12 * 32 * 32 * (4 - 0.516), rel=0.01)
+    one, window = row(3, "{}"), row(3, "trainer: {accumulate_grad_batches: 4}")
+    assert window["activations_gb"] > one["activations_gb"]  # beside the gradients of the batches before
+    assert window["tokens"] == one["tokens"]
+
+
+def test_tf32_is_planned_where_it_is_allowed(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlay = tmp_path / "overlay.yaml"
+
+    def at_peak(precision: str) -> float:
+        overlay.write_text(f"matmul_precision: {precision}")
+        options = ("--rows", "3", "--overlay", str(overlay), "--json")
+        assert main(["plan", str(study), "--device", "a100", *options]) == 0
+        return json.loads(capsys.readouterr().out)["rows"][0]["at_peak_minutes"]
+
+    try:
+        assert at_peak("highest") == pytest.approx(at_peak("high") * 156 / 19.5)
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_the_published_procedure_runs_every_block_in_every_step(

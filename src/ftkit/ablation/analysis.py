@@ -9,6 +9,7 @@ from pathlib import Path
 from ftkit.ablation.claim_findings import JudgedClaim, judge_claim
 from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.identity import changes
+from ftkit.ablation.planned import read_plan
 from ftkit.ablation.run_answers import RunAnswers, compare, over_seeds
 from ftkit.ablation.summary import RowSummary, before_tuning, summarize
 from ftkit.ablation.sweep import RunState, Sweep, SweepRow, read_sweep
@@ -66,6 +67,7 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     apart = set() if origin.number in baselines else baselines
     against, named = _comparisons([row for row in sweep.rows if row.number not in apart], origin, converged, answers)
     summaries |= _compared_untuned(sweep, origin, summaries, apart)
+    planned = read_plan(Path(directory))
     machines = sorted({run.result.machine for row in sweep.rows for run in row.runs if run.result is not None})
     rows = [
         replace(
@@ -73,6 +75,7 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
             comparison=against.get(row.number),
             named=named.get(row.number),
             differs=None if row is origin or row.number in apart else _differences(origin, row),
+            planned=planned.get(row.number),
             duplicates=DuplicatesEffect.of(found) if (found := _over_seeds(row.done, answers)) is not None else None,
         )
         for row in sweep.rows

@@ -6,7 +6,7 @@ import itertools
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -131,6 +131,12 @@ class Search:
         if values or not space:
             return []
         return list(self._grid(space) if self.sampler == "grid" else self._draw(space))
+
+    def planned(self, row: int) -> list[Setting]:
+        """Return as many settings as a row tries, whatever others come to: instead of the sampler tpe random draws."""
+        drawn = replace(self, sampler="random") if self.sampler == "tpe" else self
+        settings = drawn.propose(row, [])
+        return [*settings, ()] if self.untuned or not settings else settings
 
     def _grid(self, space: Mapping[str, Any]) -> Iterator[Setting]:
         for combination in itertools.product(*space.values()):

@@ -12,6 +12,7 @@ from scipy import stats
 
 from ftkit.ablation.convergence import not_converged
 from ftkit.ablation.identity import EXTERNAL, SEEDS, changes
+from ftkit.ablation.planned import Planned
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.run_answers import over_seeds
 from ftkit.ablation.sweep import Choice, RunState, SweepRow
@@ -71,6 +72,9 @@ class RowSummary:
     duplicates: DuplicatesEffect | None = None
     # The losses of held-out texts before and after, by the name of the texts, where they were measured.
     forgetting: Mapping[str, Forgetting] = field(default_factory=dict)
+
+    # What was planned for a run before it was made, if anything was.
+    planned: Planned | None = None
 
     @property
     def label(self) -> str:

@@ -17,6 +17,7 @@ def ablation_run(
     executor: Literal["here", "ray"] = "here",
     search: Path | None = None,
     set: list[str] | None = None,
+    plan: str | None = None,
 ) -> None:
     """Run the rows of an ablation that are not done yet, and print the table of those that are.
 
@@ -34,6 +35,8 @@ def ablation_run(
             FOLDER, if it exists.
         set: Values to try for one option, such as model.init_args.optimizer.init_args.lr=1e-4,3e-4,1e-3; repeat it for
             several options.
+        plan: Plan the sweep first, on a device of `ftkit plan` or here: a line before the first run, and what was
+            planned beside what is measured.
 
     Raises:
         InputError: A file or option is wrong; nothing was run.
@@ -46,7 +49,7 @@ def ablation_run(
     failure = None
     try:
         numbers = None if seeds is None else parse_seeds(seeds)
-        ablation.run(numbers, force, executor, search=search, settings=set or ())
+        ablation.run(numbers, force, executor, search=search, settings=set or (), plan=plan)
     except TrainingFailed as error:  # of some rows; the table shows the others
         failure = error
     print(f"{ablation_table(ablation.out)}\nresults: {ablation.out}\nnext: ftkit ablation report {ablation.out}")

@@ -4,9 +4,12 @@ import json as json_format
 from pathlib import Path
 from typing import Any, Literal
 
-from ftkit.ablation.folder import row_configs
+from ftkit.ablation.folder import label_parts, row_configs
+from ftkit.ablation.search import Search
+from ftkit.commands.ablation import parse_seeds
 from ftkit.errors import at_least
 from ftkit.library_output import check_before_imports, quiet_lightning
+from ftkit.plan.against import Measured
 from ftkit.plan.device import Device
 
 
@@ -17,6 +20,9 @@ def plan_command(
     rows: str | None = None,
     procedure: Literal["ftkit", "published"] = "ftkit",
     price: float | None = None,
+    search: Path | None = None,
+    seeds: str | None = None,
+    against: Path | None = None,
     json: bool = False,
 ) -> str:
     """Plan trainings: minutes, memory and price, without the weights and without the device.
@@ -29,6 +35,9 @@ def plan_command(
         rows: The rows of a folder, such as 1-5,10; all of them if not given.
         procedure: ftkit's own, or that of the published GPT-2 table.
         price: What an hour of the device costs.
+        search: A file of settings to try for each row, as of `ftkit ablation run`.
+        seeds: The seeds to run each row or setting with, such as 1,2,3.
+        against: What benchmarks/gpu_check.sh measured on the device, to be shown beside the plan.
         json: Print JSON.
 
     Returns:
@@ -37,21 +46,27 @@ def plan_command(
     if price is not None:
         at_least(0, price=price)
     known = None if device == "here" else Device.load(device)
+    beside = None if against is None else Measured.read(against)
     configs = row_configs(source, overlay or [], rows)
+    tries = None if beside is None else {label: [beside.setting] for label in configs}
+    if search is not None:
+        sought = Search.read(search)
+        tries = {label: sought.planned(label_parts(label)[0]) for label in configs}
+    times = 1 if seeds is None else len(parse_seeds(seeds))
     check_before_imports(dict.fromkeys(file for files in configs.values() for file in files))
     from ftkit.plan.here import measured
-    from ftkit.plan.plan import plan_rows
+    from ftkit.plan.plan import plan_rows, summary
 
     quiet_lightning()
     described = known or measured()
-    found = plan_rows(configs, described, procedure)
-    total = sum(row.get("minutes", 0.0) for row in found)
-    summary: dict[str, Any] = {"device": described.name, "minutes": total}
-    if price is not None:
-        summary["price"] = total / 60 * price
+    found = plan_rows(configs, described, procedure, tries, times)
+    if beside is not None:
+        found = [beside.beside(row) for row in found]
+    plan = summary(found, described, price)
     if json:
-        return json_format.dumps({**summary, "rows": found}, indent=2) + "\n"
-    return "\n".join([_HEAD, *map(_line, found), _sum(summary, found)]) + "\n"
+        return json_format.dumps(plan, indent=2) + "\n"
+    lines = [_HEAD, *map(_line, found)] if beside is None else [_HEAD_BESIDE, *map(_line_beside, found)]
+    return "\n".join([*lines, _sum(plan)]) + "\n"
 
 
 _HEAD = (
@@ -70,7 +85,26 @@ def _line(row: dict[str, Any]) -> str:
     )
 
 
-def _sum(summary: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    planned = f"{sum('minutes' in row for row in rows)} of {len(rows)} rows, each run once"
-    priced = f", price {summary['price']:.2f}" if "price" in summary else ""
-    return f"about {summary['minutes']:.1f} minutes on {summary['device']}{priced}: {planned}"
+_HEAD_BESIDE = (
+    f"{'row':<28} {'minutes':>8} {'measured':>8} {'ratio':>6} {'peak GB':>8} {'measured':>8} {'ratio':>6} "
+    f"{'tokens/s':>9} {'of peak':>7}"
+)
+
+
+def _line_beside(row: dict[str, Any]) -> str:
+    if "measured_minutes" not in row:
+        return f"{row['row']:<28} {row.get('not_planned', 'not measured')}"
+    return (
+        f"{row['row']:<28} {row['minutes']:>8.2f} {row['measured_minutes']:>8.2f} {row['minutes_ratio']:>6.2f} "
+        f"{row['peak_gb']:>8.2f} {row['measured_peak_gb']:>8.2f} {row['peak_ratio']:>6.2f} "
+        f"{row['tokens_per_second']:>9,.0f} {row['share_of_peak']:>7.1%}"
+    )
+
+
+def _sum(plan: dict[str, Any]) -> str:
+    planned = [row for row in plan["rows"] if "runs" in row]
+    runs = sum(row["runs"] for row in planned)
+    priced = f", price {plan['price']:.2f}" if "price" in plan else ""
+    times = "each run once" if runs == len(planned) else f"{runs:,} runs"
+    rows = f"{len(planned)} of {len(plan['rows'])} rows, {times}"
+    return f"about {plan['minutes']:,.1f} minutes on {plan['device']}{priced}: {rows}"

@@ -6,7 +6,8 @@ assumption, so that a release which breaks one turns a named test red.
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling as BaseModelOutputWithPooling
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block as GPT2Block
 from transformers.pytorch_utils import Conv1D as Conv1D
+from transformers.utils import import_utils
 
 Arguments = dict[str, Any]
 _TAKE_A_MASK = ("sdpa", "eager")  # attention implementations that take a mask of four dimensions
@@ -34,6 +36,17 @@ class BlockParts(NamedTuple):
 def is_block(module: nn.Module) -> bool:
     """Return whether a module is a transformer block."""
     return isinstance(module, GradientCheckpointingLayer)
+
+
+@contextmanager
+def fake_tensors_are_real() -> Iterator[None]:
+    """Let transformers choose masks and kernels for fake tensors as for real ones, not as for a graph to export."""
+    asked = import_utils.is_fake_tensor
+    setattr(import_utils, "is_fake_tensor", lambda tensor: False)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(import_utils, "is_fake_tensor", asked)  # noqa: B010
 
 
 def mark_sharded(model: nn.Module) -> None:

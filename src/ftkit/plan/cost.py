@@ -5,17 +5,21 @@ No other file relies on what is internal to PyTorch: how operators are dispatche
 
 import weakref
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
 from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
+UNKNOWN = (DataDependentOutputException, DynamicOutputShapeException)  # a number was read that is not known
 _aten = torch.ops.aten
 # Attention has another name on each device, and costs the same.
 _FORMULAS = {
@@ -26,6 +30,7 @@ _FORMULAS = {
     ],
 }
 _PICKS = {_aten.embedding, _aten.index, _aten.index_select, _aten.gather}  # they read as much as they write
+_RANGES = {_aten.arange, _aten.zeros, _aten.ones, _aten.full, _aten.scalar_tensor}  # of what masks are made
 _NOTHING = {_aten.detach, _aten._unsafe_view, _aten.empty, _aten.empty_like, _aten.empty_strided, _aten.lift_fresh}
 
 
@@ -33,7 +38,7 @@ class Operator(NamedTuple):
     """Hold the cost of one operator.
 
     Args:
-        dtype: The type that its products are computed in.
+        dtype: The type that its products are computed in; ``tf32`` where ``matmul_precision`` allows it.
         operations: Its floating-point operations; only products and convolutions have some.
         size: The bytes that it reads and writes.
     """
@@ -94,6 +99,74 @@ class OperatorCosts(TorchDispatchMode):
         self.held -= size
 
 
+class KnownValues(TorchDispatchMode):
+    """Compute with numbers what depends on a batch alone, as its masks do, while a network's tensors have none.
+
+    Surrounds :class:`OperatorCosts`, within ``FakeTensorMode``.
+
+    Args:
+        fake: The mode of the network's tensors.
+    """
+
+    def __init__(self, fake: FakeTensorMode) -> None:
+        super().__init__()
+        self._fake, self._numbers = fake, WeakIdKeyDictionary()
+
+    def __enter__(self) -> Any:
+        setattr(FakeTensor, "tolist", lambda tensor: self._numbers[tensor].tolist())  # noqa: B010
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        delattr(FakeTensor, "tolist")
+        super().__exit__(*error)
+
+    def known(self, batch: Any) -> Any:
+        """Return a batch as fake tensors whose numbers are known."""
+        return tree_map(self._taken, batch)
+
+    def _taken(self, real: Any) -> Any:
+        if not isinstance(real, Tensor):
+            return real
+        with _disable_current_modes():
+            fake = self._fake.from_tensor(real)
+        self._numbers[fake] = real
+        return fake
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator with numbers where all that it reads are known."""
+        kwargs = kwargs or {}
+        given = _tensors((args, kwargs))
+        numbers = {id(one): self._numbers.get(one) if isinstance(one, FakeTensor) else one for one in given}
+        if any(one is None for one in numbers.values()) or (not given and function.overloadpacket not in _RANGES):
+            if function._schema.is_mutable:
+                self._numbers.pop(args[0], None)
+            return function(*args, **kwargs)
+        with _disable_current_modes(), torch.no_grad():
+            real_args, real_kwargs = tree_map(lambda one: numbers.get(id(one), one), (args, kwargs))
+            result = function(*real_args, **real_kwargs)
+        same = {id(numbers[id(one)]): one for one in given}  # of operators in place
+        return tree_map(lambda one: same[id(one)] if id(one) in same else self._taken(one), result)
+
+
+@contextmanager
+def adaptable() -> Iterator[None]:
+    """Let peft adapt a network of fake tensors: it moves each adapter and copies layers, which needs their numbers."""
+    to = nn.Module.to
+    setattr(nn.Module, "to", lambda module, *args, **kwargs: module)  # noqa: B010
+    setattr(FakeTensor, "__deepcopy__", _copied)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(nn.Module, "to", to)  # noqa: B010
+        delattr(FakeTensor, "__deepcopy__")
+
+
+def _copied(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
+    copy = tensor.detach().clone()
+    memo[id(tensor)] = copy = nn.Parameter(copy, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
+    return copy
+
+
 def _operator(function: Any, args: Any, kwargs: Any, result: Any, given: list[Tensor], made: list[Tensor]) -> Operator:
     formula = _FORMULAS.get(function.overloadpacket)
     operations = formula(*args, **kwargs, out_val=result) if formula else 0
@@ -101,6 +174,8 @@ def _operator(function: Any, args: Any, kwargs: Any, result: Any, given: list[Te
         given = made
     size = sum(map(_size, [*given, *made]))
     dtype = str((given or made)[0].dtype).removeprefix("torch.") if operations else ""
+    if dtype == "float32" and torch.get_float32_matmul_precision() != "highest":
+        dtype = "tf32"
     return Operator(dtype, operations, size)
 
 

@@ -81,15 +81,17 @@ class Device:
     def seconds(self, work: Work) -> float:
         """Return the time of some operators: each takes as long as its products or its memory, whichever is slower."""
         bandwidth = 1e9 * self.bandwidth_gb_s * self.bandwidth_share
+        reached = {one.dtype: self.peak(one.dtype) * self.matmul_share for one in work}
         computed = sum(
-            times * max(one.operations / self._products(one.dtype), one.size / bandwidth) for one, times in work.items()
+            times * max(one.operations / reached[one.dtype], one.size / bandwidth) for one, times in work.items()
         )
         kernels = sum(work.values())
         there, host = computed + kernels * self.gap_us / 1e6, kernels * self.dispatch_us / 1e6
         return max(there, host) if self.asynchronous else there + host
 
-    def _products(self, dtype: str) -> float:
-        return 1e12 * self.tflops.get(dtype, self.tflops["float32"]) * self.matmul_share
+    def peak(self, dtype: str) -> float:
+        """Return the peak speed of matrix products of a type, in operations a second."""
+        return 1e12 * self.tflops.get(dtype, self.tflops["float32"])
 
 
 def known() -> list[str]:

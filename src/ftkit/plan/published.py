@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
-from ftkit.plan.classifier import optimized, traced
 from ftkit.plan.cost import FakeTensorMode
-from ftkit.plan.steps import Costs, Step, between, length
+from ftkit.plan.steps import Costs, Step, between, length, positions
+from ftkit.plan.trace import total, traced
 
 _EVERY = 50  # steps between two evaluations, which begin with the first step
 _BATCHES = 5  # of train and of val, in an evaluation and once more behind each epoch
@@ -112,6 +112,8 @@ class PublishedGPT(nn.Module):
 
 def plan_published(model: GPT2Classifier, data: Any, trainer: Any) -> Costs:
     """Return what the published procedure costs for a row, see :func:`ftkit.plan.classifier.plan_classifier`."""
+    data.prepare_data()
+    data.prepare(model.load_tokenizer(), model.context_length, model.reads_padding, model.sees_padding)
     train, val = (_widths(loader) for loader in (data.train_dataloader(), data.val_dataloader()))
     epochs, updates = length(trainer, train.total())
     evaluations = math.ceil(epochs * train.total() / _EVERY) + int(epochs)
@@ -120,17 +122,15 @@ def plan_published(model: GPT2Classifier, data: Any, trainer: Any) -> Costs:
 
         def step(size: int, width: int, training: bool) -> Step:
             ids, labels = torch.zeros(size, width, dtype=torch.int64), torch.zeros(size, dtype=torch.int64)
-            return traced(net, lambda: F.cross_entropy(net(ids), labels), training)
+            return traced(net, lambda: F.cross_entropy(net(ids), labels), trainer, training)
 
-        steps = [(times * epochs, one) for times, one in between(train, lambda size, width: step(size, width, True))]
-        largest = max((one for _, one in steps), key=lambda one: one.peak)
+        trained = [(times * epochs, one) for times, one in between(train, lambda size, width: step(size, width, True))]
+        steps = list(trained)
         for split in (train, val):
             evaluated = between(split, lambda size, width: step(size, width, False))
             steps += [(times / split.total() * _BATCHES * evaluations, one) for times, one in evaluated]
-    update, memory = optimized(net, lambda parameters: torch.optim.AdamW(parameters), largest)
-    trainable = sum(one.numel() for one in net.parameters() if one.requires_grad)
-    total = sum(one.numel() for one in net.parameters())
-    return Costs(trainable, total - trainable, memory, steps, updates, update, {}, max(train)[0])
+    rest = {"steps": steps, "updates": updates, "batch": max(train)[0], "tokens": epochs * positions(train)}
+    return total(net, torch.optim.AdamW, (one for _, one in trained), **rest)
 
 
 def _widths(loader: Any) -> Counter[tuple[int, int]]:

@@ -61,6 +61,7 @@ class Costs:
         update: What one of its steps costs.
         shared: What is computed once for all runs that name the same, by name: cached outputs of frozen layers.
         batch: Examples in a batch.
+        tokens: Positions of all training batches, padding among them.
     """
 
     trainable: int
@@ -71,16 +72,20 @@ class Costs:
     update: Work
     shared: dict[str, list[tuple[float, Step]]] = field(default_factory=dict)
     batch: int = 1
+    tokens: float = 0
 
     def seconds(self, device: Device) -> float:
         """Return the time of the training and its evaluations, without what is shared."""
         return self.updates * device.seconds(self.update) + seconds(self.steps, device)
 
     @property
-    def flops(self) -> float:
-        """Return the floating-point operations of all steps, those that are shared too."""
-        every = chain(self.steps, *self.shared.values())
-        return sum(times * sum(one.operations * n for one, n in step.work.items()) for times, step in every)
+    def products(self) -> Counter[str]:
+        """Return the floating-point operations of all steps by type, those that are shared too."""
+        found: Any = Counter()
+        for times, step in chain(self.steps, *self.shared.values()):
+            for one, n in step.work.items():
+                found[one.dtype] += times * n * one.operations
+        return found
 
     @property
     def moved(self) -> float:
@@ -114,6 +119,11 @@ def length(trainer: Any, batches: int) -> tuple[float, int]:
     if not ends:
         raise InputError("has no end", field="trainer", fix="give max_epochs or max_steps")
     return min(ends), math.ceil(min(ends) * updates)
+
+
+def positions(widths: Counter[tuple[int, int]]) -> int:
+    """Return how many positions batches have, of which the examples and positions are counted."""
+    return sum(size * width * times for (size, width), times in widths.items())
 
 
 def between(widths: Counter[tuple[int, int]], trace: Callable[[int, int], Step]) -> list[tuple[float, Step]]:
@@ -150,12 +160,11 @@ def update_of(optimizer: str, parameters: Iterable[int], fused: bool) -> tuple[W
 
     Args:
         optimizer: The name of its class.
-        parameters: Number of elements of each trainable tensor, float32.
+        parameters: Bytes of each trainable tensor.
         fused: Whether one kernel does it.
     """
-    sizes = list(parameters)
+    size = sum(parameters)
     moments = 2 if "Adam" in optimizer else 1 if "Lion" in optimizer else 0
-    moved = 4 * (2 + moments + 1 + moments) * (1 if fused or not moments else 4)
+    moved = (2 + moments + 1 + moments) * (1 if fused or not moments else 4)
     kernels = 1 if fused else 12
-    state = 4 * moments * sum(sizes)
-    return Work({Operator("", 0, moved * sum(sizes) / kernels): kernels}), state
+    return Work({Operator("", 0, moved * size / kernels): kernels}), moments * size

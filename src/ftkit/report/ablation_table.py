@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ftkit.ablation.analysis import Analysis
@@ -74,6 +74,8 @@ def record(row: RowSummary, timing: bool = True, claim: JudgedClaim | None = Non
         "checkpoint_mb": row.checkpoint_mb,
         "on_front": row.on_front,
     }
+    if row.planned is not None:
+        measured |= {f"planned_{name}": value for name, value in asdict(row.planned).items()}
     return {
         "row": row.number,
         "name": row.name,
@@ -140,6 +142,7 @@ def columns(analysis: Analysis, timing: bool = True) -> list[Column]:
     """Return the columns that have something to say."""
     rows, reference = analysis.rows, analysis.reference.number
     published = any(row.published for row in rows)
+    planned = any(row.planned for row in rows)
     # Of rows that have no accuracy, for want of predictions, the logged figures are shown.
     logged = dict.fromkeys(name for row in rows if row.test is None for name in row.metrics)
     every = [
@@ -179,7 +182,9 @@ def columns(analysis: Analysis, timing: bool = True) -> list[Column]:
         *(Column(name, f"forgetting of {name}, nats a token", forgotten(name), main=True) for name in text_names(rows)),
         *(Column(name, name, _logged(name)) for name in logged),
         Column("sec.", "seconds per run", _value("seconds", ",.1f"), timing),
+        Column("plan. s", "planned seconds per run", _planned("seconds", ",.1f"), timing and planned),
         Column("peak MB", "peak memory, MB", _value("peak_memory_mb", ",.0f"), timing),
+        Column("plan. MB", "planned peak memory, MB", _planned("peak_memory_mb", ",.0f"), timing and planned),
         Column("params", "trainable parameters", lambda row: _count(row.trainable)),
         Column("ckpt MB", "checkpoint, MB", _value("checkpoint_mb", ",.1f"), timing),
         Column("front", "on the Pareto front", lambda row: "yes" if row.on_front else "", timing),
@@ -217,6 +222,10 @@ def _value(name: str, form: str, scale: int = 1) -> Callable[[RowSummary], str]:
         return _number(None if value is None else scale * value, form)
 
     return show
+
+
+def _planned(name: str, form: str) -> Callable[[RowSummary], str]:
+    return lambda row: _number(getattr(row.planned, name, None), form)
 
 
 def _logged(name: str) -> Callable[[RowSummary], str]:
