@@ -21,7 +21,7 @@ def test_the_texts_that_wait_are_one_batch_of_the_size_that_was_asked_for() -> N
     model = Counting()
     engine = BatchClassifier(model, 16)
     delivered: list[Any] = []
-    jobs = [Classification(delivered.append, "a" * length) for length in range(1, 13)]
+    jobs = [Classification(delivered.append, item="a" * length) for length in range(1, 13)]
     engine.admit(jobs)
     assert engine.room == 4
     jobs[3].cancelled = True

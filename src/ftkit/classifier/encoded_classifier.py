@@ -54,7 +54,8 @@ class EncodedClassifier(PretrainedClassifier):
             batch_size: Texts run together; one at a time where padding could change a result and training used none.
 
         Returns:
-            For each text ``label`` (class name) and ``probability`` (of that label).
+            For each text ``label`` (class name) and ``probability`` (of that label); of two classes also the
+            ``log_odds`` of the positive one.
 
         Raises:
             InputError: The model was never trained, so how texts become batches is not known; or ``texts`` is one text.
@@ -69,11 +70,15 @@ class EncodedClassifier(PretrainedClassifier):
         was_training = self.training
         self.eval()
         encoded = self.encoding.encode(self.tokenizer, texts)
-        results = []
+        results: list[dict[str, Any]] = []
         for batch in map(self.net.trim, self.encoding.batches(encoded, batch_size)):
-            probabilities = self({key: value.to(self.device) for key, value in batch.items()}).softmax(-1)
-            for probability, index in zip(*(column.tolist() for column in probabilities.max(-1)), strict=True):
+            logits = self({key: value.to(self.device) for key, value in batch.items()})
+            for probability, index in zip(*(column.tolist() for column in logits.softmax(-1).max(-1)), strict=True):
                 results.append({"label": self.encoding.labels[index], "probability": probability})
+            if logits.shape[1] == 2:
+                odds = (logits[:, 1] - logits[:, 0]).tolist()
+                for result, value in zip(results[-len(odds) :], odds, strict=True):
+                    result["log_odds"] = value
         self.train(was_training)
         return results
 

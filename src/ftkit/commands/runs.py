@@ -61,12 +61,14 @@ def load_run(folder: Path, **loading: Any) -> Any:
     from ftkit.models.adapters import merge
     from ftkit.serving.loading import chosen_device
     from ftkit.training.generative import GenerativeModule
+    from ftkit.vlm.yes_no import VLMYesNo
 
     kind = class_of(folder)
     device = chosen_device(loading.get("device_map")).replace("auto", "cuda:0")  # a run fits where it was trained
     if issubclass(kind, GenerativeModule):
-        if kind.auto_class is AutoModelForImageTextToText:
-            raise InputError("is a vision-language model; only text models are served", file=folder)
+        if kind.auto_class is AutoModelForImageTextToText and not issubclass(kind, VLMYesNo):
+            problem = "is a vision-language model, of which only VLMYesNo is served"
+            raise InputError(problem, file=folder, fix="push it with --merge, and serve it with vLLM")
         changes: dict[str, Any] = {}
         if loading.get("quantization"):
             changes["quantization"] = loading["quantization"]

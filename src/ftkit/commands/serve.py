@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -26,6 +27,7 @@ def serve(
     max_new_tokens: int = 1024,
     queue: int = 256,
     timeout: float = 120.0,
+    threshold: Path | None = None,
     allowed_hosts: list[str] | None = None,
     root_path: str = "",
 ) -> None:
@@ -51,6 +53,7 @@ def serve(
         queue: Largest number of waiting answers. Beyond it requests get 503 with Retry-After; a request larger than
             the queue gets 400.
         timeout: Seconds for one answer, including waiting.
+        threshold: A file of `ftkit evaluate --save_threshold`, by which a classifier of two classes decides.
         allowed_hosts: A host name by which clients reach the server, such as a proxy's; repeat it for several.
         root_path: The path below which a proxy offers the server, such as /llm.
     """
@@ -70,12 +73,14 @@ def serve(
     listening = listen(host, port, key)  # before anything that takes long
     print(f"loading {model}", file=sys.stderr, flush=True)  # it may take a while
     from ftkit.commands.serving_setup import load_served
-    from ftkit.serving.limits import Limits
+    from ftkit.serving.limits import IMAGE_BODY_BYTES, Limits
     from ftkit.serving.server import make_server, run
 
     limits = Limits(max_new_tokens=max_new_tokens, seconds=timeout, waiting=queue)
     loading = {"quantization": quantization, "dtype": dtype, "device_map": device_map}
-    served = load_served(model, name, revision, adapter, limits, batch_size, **loading)
+    served = load_served(model, name, revision, adapter, limits, batch_size, threshold, **loading)
+    if served.encode is not None:
+        limits = replace(limits, body_bytes=IMAGE_BODY_BYTES)
     shown = f"[{host}]" if ":" in host else host
     print(f"serving {served.name} on http://{shown}:{listening.getsockname()[1]} (Ctrl-C ends)", flush=True)
     run(make_server(served, limits, host, key, allowed_hosts or (), root_path), listening)

@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.commands.runs import is_run, load_run
+from ftkit.config_files import read_config
 from ftkit.errors import InputError
 from ftkit.hub import ADAPTER_FILE, base_of_adapter
+from ftkit.results.threshold import Threshold
+from ftkit.run_folder import CONFIG_FILE
 from ftkit.serving.classifier import BatchClassifier
 from ftkit.serving.endpoints import Served
 from ftkit.serving.generator import BatchGenerator
@@ -13,6 +16,7 @@ from ftkit.serving.limits import Limits
 from ftkit.serving.loading import context_of, load_generator
 from ftkit.serving.prompts import Prompts, longest_token
 from ftkit.serving.thread import ModelThread
+from ftkit.vlm.classify import ImageClassifier
 
 
 def load_served(
@@ -22,6 +26,7 @@ def load_served(
     adapter: Path | None,
     limits: Limits,
     batch_size: int,
+    threshold: Path | None = None,
     **loading: Any,
 ) -> Served:
     """Load the model that a name stands for, ready to be served.
@@ -37,10 +42,15 @@ def load_served(
             if value is not None:
                 raise InputError("comes with the run and cannot be given", field=field, got=value)
         loaded = load_run(folder, **loading)
+        frozen = None if threshold is None else Threshold.load(threshold)
         if hasattr(loaded, "classify"):
             # Twice as much as can be needed: a cut changes no token but those right before it.
             characters = 2 * loaded.encoding.max_length * longest_token(loaded.tokenizer)
-            return Served(name, ModelThread(BatchClassifier(loaded, batch_size), limits.waiting), characters)
+            return Served(name, ModelThread(BatchClassifier(loaded, batch_size, frozen), limits.waiting), characters)
+        if hasattr(loaded, "first_tokens"):
+            images = ImageClassifier(loaded, _chat_of(folder))
+            thread = ModelThread(BatchClassifier(images, batch_size, frozen), limits.waiting)
+            return Served(name, thread, loaded.context_length * longest_token(loaded.tokenizer), encode=images.encode)
         net, tokenizer = loaded.net, loaded.tokenizer
         style = {"chat": getattr(loaded, "chat", None), "style": getattr(loaded, "prompt_style", None)}
         style["spaced_digits"] = getattr(loaded, "spaced_digits", False)
@@ -49,7 +59,16 @@ def load_served(
             adapter = folder
             model, revision = base_of_adapter(folder)
         net, tokenizer = load_generator(model, revision, adapter, **loading)
+    if threshold is not None:
+        raise InputError("is for classifiers, which have scores", field="threshold", got=threshold)
     generator = BatchGenerator(net, tokenizer, batch_size)
     context = context_of(net)
     characters = context * longest_token(tokenizer)
     return Served(name, ModelThread(generator, limits.waiting), characters, Prompts(tokenizer, **style), context)
+
+
+def _chat_of(run: Path) -> bool | None:
+    """Return whether a run's data module was told to use the chat template, which its checkpoint does not say."""
+    file = run / CONFIG_FILE
+    data = read_config(file).get("data") if file.is_file() else None
+    return ((data or {}).get("init_args") or {}).get("chat")

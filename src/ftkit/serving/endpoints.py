@@ -1,7 +1,7 @@
 """Answer requests: a place in the queue first, then the prompt's tokens, then the model."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +16,7 @@ from ftkit.serving.limits import Limits
 from ftkit.serving.pending import Pending
 from ftkit.serving.prompts import Prompts
 from ftkit.serving.replies import ApiError, Json, Kind, Reply, encoded
-from ftkit.serving.schemas import ChatRequest, ClassifyRequest, CompletionRequest
+from ftkit.serving.schemas import ChatRequest, ClassifyRequest, CompletionRequest, ImageQuestion
 from ftkit.serving.thread import ModelThread
 
 
@@ -31,6 +31,7 @@ class Served:
             refused before it is tokenized; of a longer text a classifier reads the beginning.
         prompts: How requests become prompts.
         context: The most tokens of prompt and answer together.
+        encode: What makes an input of a classifier of a text and an image, a ``data:`` URI; None if it reads texts.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Served:
     characters: int
     prompts: Prompts | None = None
     context: int | None = None
+    encode: Callable[[str, str], Any] | None = None
     # One thread, so that a long prompt takes one processor at most, and prompts of clients that left are skipped.
     tokenizing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "tokenizing"))
 
@@ -138,14 +140,34 @@ def _event(content: Any) -> bytes:
 
 
 async def classify_texts(served: Served, limits: Limits, body: ClassifyRequest, request: Request) -> Response:
-    """Classify the texts of a request; errors are those of :func:`generate`."""
+    """Classify the inputs of a request; errors are those of :func:`generate`."""
     check_model(served, body.model)
     pending = Pending(limits.seconds)
-    pending.jobs += [Classification(pending.expect(), text[: served.characters]) for text in body.texts]
-    served.thread.submit(pending.jobs)
+    jobs = [Classification(pending.expect(), ready=False) for _ in body.inputs]
+    pending.jobs += jobs
+    try:
+        served.thread.submit(jobs)
+        await pending.unless_gone(request, _encode(served, body.inputs, jobs))
+    except BaseException:
+        pending.cancel()
+        raise
+    served.thread.begin(jobs)
     results = await _results(pending, request)
     data = [{"index": index, **result} for index, result in enumerate(results)]
     return Json({"object": "list", "model": served.name, "data": data})
+
+
+async def _encode(served: Served, inputs: Sequence[str | ImageQuestion], jobs: Sequence[Classification]) -> None:
+    """Give the jobs of a request their inputs; images are opened one at a time, so that others get their turn."""
+    for item, job in zip(inputs, jobs, strict=True):
+        if isinstance(item, str) == (served.encode is not None):
+            needed = "texts" if served.encode is None else "objects with a text and an image"
+            raise ApiError(400, f"this model reads {needed}", param="input")
+        if isinstance(item, str):
+            job.item = item[: served.characters]
+        elif served.encode is not None:
+            run = asyncio.get_running_loop().run_in_executor
+            job.item = await run(served.tokenizing, served.encode, item.text[: served.characters], item.image)
 
 
 def check_model(served: Served, name: str | None) -> None:

@@ -101,6 +101,6 @@ class Generation(Job):
 
 @dataclass(eq=False)
 class Classification(Job):
-    """Ask for the class of one text; delivers a dict with ``label`` and ``probability``."""
+    """Ask for the class of one input, once it is ready; delivers a dict with ``label`` and ``probability``."""
 
-    text: str
+    item: Any = None

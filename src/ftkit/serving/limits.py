@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+IMAGE_BODY_BYTES = 16_000_000  # of a server that reads images
+
 
 @dataclass(frozen=True)
 class Limits:

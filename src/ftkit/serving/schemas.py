@@ -169,14 +169,34 @@ class ChatRequest(_GenerationRequest):
         return self.max_completion_tokens if self.max_tokens is None else self.max_tokens
 
 
-class ClassifyRequest(_Strict):
-    """Check the body of ``/v1/classify``: texts to classify."""
+def _input_kind(given: Any) -> str:
+    """Return which kind of input is meant, see :func:`_kind`."""
+    first = given[0] if isinstance(given, list) and given else given
+    kind = "{image}" if isinstance(first, dict) else "str"
+    return kind if not isinstance(given, list) else "[{image}]" if kind == "{image}" else "[text]"
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
+
+class ImageQuestion(_Strict):
+    """Check a question about an image, which is a ``data:`` URI in base64."""
+
+    text: Text
+    image: Text
+
+
+class ClassifyRequest(_Strict):
+    """Check the body of ``/v1/classify``: texts, or questions about images, to classify."""
+
+    input: Annotated[
+        Annotated[Text, Tag("str")]
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS), Tag("[text]")]
+        | Annotated[ImageQuestion, Tag("{image}")]
+        | Annotated[list[ImageQuestion], Field(min_length=1, max_length=MAX_TEXTS), Tag("[{image}]")],
+        Discriminator(_input_kind),
+    ]
     model: str | None = None
     user: str | None = None
 
     @property
-    def texts(self) -> list[str]:
-        """Return the texts."""
-        return [self.input] if isinstance(self.input, str) else self.input
+    def inputs(self) -> list[str | ImageQuestion]:
+        """Return the texts or questions."""
+        return list(self.input) if isinstance(self.input, list) else [self.input]
