@@ -112,6 +112,7 @@ def test_normalized_texts() -> None:
     assert len({normalized(text) for text in same}) == 1
     assert len({normalized(text) for text in ("win 100", "win 200", "win 100!", "win100")}) == 4
     assert normalized("\u00a0\u2003\n") == ""
+    assert normalized("\u03f2\u037a") == "\u03c3\u03b9"  # composed anew they have a case
 
 
 @settings(max_examples=200)
@@ -269,3 +270,21 @@ def test_hashes_of_pictures_survive_what_does_not_change_what_is_seen() -> None:
         assert all(first == second for first, second in found)
     plain = [image.new("RGB", (50, 50), "white"), image.new("L", (9, 9), 200)]
     assert len({similarity.image_key(b"", picture) for picture in plain}) == 1
+
+
+def test_hashes_may_differ_in_four_bits() -> None:
+    assert _set(similarity.similar_hashes([0, 0b1111, 0b11111 << 40])) == {(0, 1): 1 - 4 / 64}
+
+
+def test_a_short_text_has_one_gram_that_is_part_of_no_other() -> None:
+    assert _set(similar_texts(["ab", "ab   ", "ab   c", "abc"], 0.1)) == {(1, 2): 0.5}
+
+
+def test_any_image_of_an_example_may_look_like_the_other_s() -> None:
+    first, second, like_second, other = ((b"1", 0), (b"2", 2**40 - 1), (b"3", 2**40 - 2), (b"4", 2**63))
+    train = [LabeledText("a", "Which is it?", "x", (first, second))]
+    test = [
+        LabeledText(name, "Which is it?", "x", (first, image)) for name, image in (("b", like_second), ("c", other))
+    ]
+    found = find_duplicates({"train": train, "test": test}).examples["near"]
+    assert found.in_train.tolist() == [False, True, False]
