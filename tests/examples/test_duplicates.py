@@ -112,7 +112,7 @@ def test_normalized_texts() -> None:
     assert len({normalized(text) for text in same}) == 1
     assert len({normalized(text) for text in ("win 100", "win 200", "win 100!", "win100")}) == 4
     assert normalized("\u00a0\u2003\n") == ""
-    assert normalized("\u03f2\u037a") == "\u03c3\u03b9"  # composed anew they have a case
+    assert normalized("\u03f2") == "\u03c3"  # what is composed anew has a case
 
 
 @settings(max_examples=200)
