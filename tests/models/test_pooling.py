@@ -9,7 +9,7 @@ from transformers import GPT2Model
 
 from ftkit.models.backbone import Backbone
 from ftkit.models.network import SequenceClassifier
-from ftkit.models.pooling import pool, reads_padding, real_tokens
+from ftkit.models.pooling import needed_positions, pool, reads_padding, real_tokens
 
 PAD = 256
 POSITIONS = 4
@@ -96,3 +96,9 @@ def padded(width: int) -> tuple[Tensor, Tensor]:
     ids = torch.full((2, width), PAD)
     ids[0, :3], ids[1, :2] = torch.tensor([5, 6, 7]), torch.tensor([8, 9])
     return ids, torch.tensor([3, 2])
+
+
+def test_the_first_token_of_an_encoder_depends_on_all_real_tokens() -> None:
+    length = torch.tensor([2, 3])
+    assert needed_positions(length, 4, "first", causal_mask=False, mask_padding=True).tolist() == [2, 3]
+    assert needed_positions(length, 4, "first", causal_mask=True, mask_padding=True).tolist() == [1, 1]

@@ -10,7 +10,7 @@ from ftkit.ablation.analysis import analyse
 from ftkit.report.ablation_report import read_results, write
 from ftkit.report.labels import labels_of
 from ftkit.report.page import to_html
-from ftkit.results.label_check import check_labels
+from ftkit.results.label_check import LabelCheck, check_labels
 from ftkit.results.predictions import Predictions
 from page_reader import Page
 from real_sweep import write_sweep
@@ -153,3 +153,10 @@ def test_the_report_says_whether_the_order_would_change(tmp_path: Path) -> None:
     assert "may be wrong" not in to_html(
         read_results(write_sweep(tmp_path / "two", ids, labels, {"01_a": spam(set())})).document()
     )
+
+
+def test_suspicious_labels_come_before_ones_that_are_less_likely() -> None:
+    label, likely, answers = np.zeros(4, np.int64), np.array([0, 1, 1, 0]), np.array([[0, 1, 1, 0]] * 3)
+    check = LabelCheck(list("abcd"), ["ham", "spam"], label, likely, np.array([0.1, 0.4, 0.3, 0.05]), answers)
+    assert [row["id"] for row in check.rows({})] == ["c", "b", "d", "a"]
+    assert [row["id"] for row in check.rows({}, suspicious=True)] == ["c", "b"]
