@@ -262,6 +262,22 @@ def test_the_rank_of_lora_is_refused_for_a_row_without_it(tmp_path: Path) -> Non
     assert tuned.engine.ran == [("01_block", 123)]
 
 
+def test_what_a_baseline_chooses_itself_is_refused_unless_that_is_switched_off(tmp_path: Path) -> None:
+    """Else every try would be the same."""
+    own = {"search": {"estimator__alpha": [1, 0.1], "features__n": [1, 2]}, "estimator": {"init_args": {"alpha": 3}}}
+    tuned = Tuned(tmp_path, {"01_bayes": {"model": {"init_args": own}}})
+    alpha, switch = "model.init_args.estimator.init_args.alpha", "model.init_args.search"
+    with pytest.raises(
+        InputError,
+        match=rf"{alpha}: row 01_bayes does not take it: its own `search` chooses estimator__alpha on validation; .*"
+        rf"rows: {{1: {{{alpha}: null}}}}, or switch that off: {switch}: \[null\]",
+    ):
+        tuned.run({"settings": {alpha: [1, 2]}})
+    tuned.run({"settings": {"model.init_args.estimator.init_args.fit_prior": [True, False]}})
+    tuned.run({"settings": {alpha: [1, 2], switch: [None]}, "untuned": False})
+    assert [dict(setting)[alpha] for setting, _ in tuned.rows()[0].choice.tries] == [1, 2]
+
+
 def wrong(text: str, tmp_path: Path) -> str:
     file = tmp_path / "search.yaml"
     file.write_text(text)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from run_files import FILES, files_in
 
 from ftkit.cli import main
@@ -127,3 +128,43 @@ def test_a_pruner_needs_a_metric_that_validation_logs_in_training(
     assert main(["ablation", "run", str(ablation), "--out", str(tmp_path / "out")]) == 4
     said = capsys.readouterr().err
     assert "monitor: validation in training does not log it, which a pruner needs (got 'val/f2'); fix: it logs" in said
+
+
+def test_baselines_are_tuned_as_other_rows_and_a_default_estimator_is_named(
+    ablation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nearest neighbors by their number, and logistic regression, which the row leaves to the default, by its C."""
+    baseline = "# Cheap?\nmodel:\n  class_path: ftkit.BaselineClassifier\n  init_args:\n"
+    nearest = "    estimator: {class_path: sklearn.neighbors.KNeighborsClassifier, init_args: {n_neighbors: 1}}\n"
+    (ablation / "rows/02_nearest.yaml").write_text(baseline + nearest)
+    (ablation / "rows/03_logistic.yaml").write_text(f"{baseline}    search: {{estimator__C: [1, 10]}}\n")
+    estimator = "model.init_args.estimator"
+    search = {
+        "settings": {LR: [0.01, 0.02]},
+        "rows": {
+            2: {LR: None, f"{estimator}.init_args.n_neighbors": [1, 3]},
+            3: {
+                LR: None,
+                "model.init_args.search": [None],
+                f"{estimator}.class_path": ["sklearn.linear_model.LogisticRegression"],
+                f"{estimator}.init_args.C": [1.0e-3, 10.0],
+            },
+        },
+    }
+    (ablation / "search.yaml").write_text(yaml.safe_dump(search))
+    out = tmp_path / "out"
+    assert main(["ablation", "run", str(ablation), "--out", str(out), "--seeds", "7"]) == 0
+    entries = [json.loads(line) for line in (out / "ledger.jsonl").open()]
+    chosen = {entry["row"]: entry["identity"] for entry in entries if entry["status"] == "chosen"}
+    tried = {row: [setting for setting, _ in one["tries"]] for row, one in chosen.items()}
+    assert [setting[f"{estimator}.init_args.n_neighbors"] for setting in tried[2]] == [1, 3]
+    assert [setting[f"{estimator}.init_args.C"] for setting in tried[3]] == [1e-3, 10.0]
+    results = [json.loads((out / entry["cell"] / "result.json").read_text()) for entry in entries if entry["result"]]
+    for result in results:
+        assert ("test" in result["splits"]) == ("test" in result["seconds"])
+    tested = {entry["cell"] for entry in entries if entry["status"] == "done" and entry["row"] == 3}
+    assert tested == {
+        f"{next(e['cell'] for e in entries if e['status'] == 'chosen' and e['row'] == 3)}/seed-7",
+        "03_logistic/seed-7",
+    }
+    assert "C 10.0" in capsys.readouterr().out

@@ -70,7 +70,7 @@ def test_each_script_is_short_and_checked() -> None:
 
 
 def test_notebooks_have_no_outputs_and_name_no_folder_of_a_machine() -> None:
-    assert len(NOTEBOOKS) == 6
+    assert len(NOTEBOOKS) == 7
     for notebook in NOTEBOOKS:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells), notebook

@@ -117,7 +117,8 @@ def test_copies_and_other_orders_and_formats_change_nothing(files: tuple[Path, P
 def test_other_ids_on_one_side_are_refused(files: tuple[Path, Path]) -> None:
     frame(range(5), 280).to_csv(files[0], index=False)
     with pytest.raises(
-        InputError, match=r"b\.csv: id: 20 ids are not in .*a\.csv \(got 'm\d+'\); fix: answer the same"
+        InputError,
+        match=r"b\.csv: id: 20 ids are not in .*a\.csv \(got 'm\d+'\); fix: answer .* cannot be paired",
     ):
         ftkit.verdict(*files)
     with pytest.raises(InputError, match=r"b\.csv: id: 20 ids are not in"):

@@ -126,9 +126,29 @@ def test_adalora_resumes_with_what_it_knew_of_its_ranks(folder: Path, tmp_path: 
 
 
 def test_adalora_is_planned_for_the_steps_there_are(folder: Path, tmp_path: Path) -> None:
-    module = Tuned(base_model=str(folder), adapter=peft.AdaLoraConfig(total_step=9))
-    with pytest.raises(InputError, match=r"adapter.total_step: is not .* \(got 9\); fix: use 4"):
+    """Whatever it was told, as where a search tries other numbers of epochs."""
+    told, right = (
+        built(folder, adapter=peft.AdaLoraConfig(init_r=4, target_r=2, tinit=1, tfinal=1, total_step=steps))
+        for steps in (900, STEPS)
+    )
+    for module in (told, right):
         fit(tmp_path, module)
+    assert told.net.active_peft_config.rank_pattern == right.net.active_peft_config.rank_pattern is not None
+    torch.testing.assert_close(logits(told.eval().net), logits(right.eval().net), atol=0, rtol=0)
+
+
+def test_adalora_needs_steps_to_allocate_ranks_in_but_not_to_be_tried_out(folder: Path, tmp_path: Path) -> None:
+    adapter = peft.AdaLoraConfig(tinit=3, tfinal=1, total_step=9)
+    with pytest.raises(InputError, match=rf"tinit and tfinal: leave no step of {STEPS} .* \(got 4\); fix: lower them"):
+        fit(tmp_path, built(folder, adapter=adapter))
+    fit(tmp_path, built(folder, adapter=adapter), fast_dev_run=True)
+
+
+def test_a_method_that_leaves_nothing_to_train_is_refused_by_name(gpt2_folder: Path) -> None:
+    """OSF passes over GPT-2's layers without a word."""
+    nothing = peft.OSFConfig(target_modules=["c_attn"])
+    with pytest.raises(InputError, match=r"adapter: leaves nothing to train in this model \(got 'OSFConfig'\); fix: "):
+        built(gpt2_folder, adapter=nothing)
 
 
 def test_training_goes_on_from_a_folder_and_a_checkpoint_does_without_it(folder: Path, tmp_path: Path) -> None:
@@ -167,7 +187,7 @@ def test_ranks_that_were_cut_are_not_trained_further(folder: Path, tmp_path: Pat
     module = built(folder, adapter=METHODS["adalora"])
     fit(tmp_path, module)
     module.export(tmp_path / "adapter")
-    with pytest.raises(InputError, match="adapter: peft saves AdaLoRA's ranks cut"):
+    with pytest.raises(InputError, match="adapter: peft saves AdaLoRA's pruned ranks"):
         built(folder, adapter=str(tmp_path / "adapter"))
 
 

@@ -175,7 +175,7 @@ def test_texts_of_a_plain_file_are_separated_by_blank_lines(text_file: Callable[
     [
         ("a.txt", "\n \n", r"a\.txt: holds no text"),
         ("a.txt", b"caf\xe9", r"a\.txt:1: not UTF-8"),
-        ("a.jsonl", "", r"a\.jsonl: holds no"),
+        ("a.jsonl", "", r"a\.jsonl: contains no"),
         ("a.jsonl", '{"text": "ok"}\n{"text": "o', r"a\.jsonl:2: not JSON"),
         ("a.jsonl", '{"text": "ok"}\n{"text": " "}\n', r"a\.jsonl:2: text: is no text"),
         ("a.csv", "text,id\nok,1\n,2\n", r"a\.csv:3: text: is no text"),

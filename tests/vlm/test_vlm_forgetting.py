@@ -10,6 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ftkit import VLMDPO, Forgetting, VLMDataModule
 from ftkit.results.forgetting import read_losses
+from ftkit.training.text_losses import read_texts, text_losses, windows_of
 
 TEXTS = ["the cat is red", "a blue dog sits here and waits"]
 
@@ -40,3 +41,26 @@ def test_preferences_change_the_loss_of_texts_from_that_of_the_base(
     trainer.fit(module, datamodule=data)
     (tuned,) = trainer.test(module, datamodule=data, verbose=False)
     assert tuned["test/retained_forgetting"] != 0.0
+
+
+def test_held_out_examples_are_written_as_the_data_are(
+    idefics3_folder: Path, vlm_examples: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the chat template or, by ``chat: false``, without."""
+    monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "cache"))
+    file, processor = vlm_examples("preference"), AutoProcessor.from_pretrained(idefics3_folder)
+    examples = [{"question": "what is red", "answer": "the cat"}, {"question": "who sits", "answer": "a dog"}]
+    module = VLMDPO(base_model=str(idefics3_folder), seed=1, max_new_tokens=4)
+    losses = {}
+    for chat in (None, False):
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+        trainer = L.Trainer(default_root_dir=tmp_path, callbacks=[Forgetting(examples)], **quiet)
+        data = VLMDataModule(str(file), str(file), str(file), batch_size=2, chat=chat)
+        trainer.test(module, datamodule=data, verbose=False)
+        losses[chat] = read_losses(tmp_path / "losses-retained.tsv")[:2]
+    net = AutoModelForImageTextToText.from_pretrained(idefics3_folder).eval()
+    windows = windows_of(read_texts(examples), processor, 64, chat=False)
+    by_hand, tokens = text_losses(net, windows, 2, 2, torch.device("cpu"))
+    assert losses[False][0].tolist() == tokens.tolist()
+    assert losses[False][1] == pytest.approx(by_hand.tolist(), rel=1e-5)
+    assert losses[None][1] != pytest.approx(by_hand.tolist(), rel=1e-2)

@@ -118,15 +118,24 @@ class _TunedRow:
         identity = self.sweep.identity(runs[0])
         if not isinstance(identity, str):
             self.written = flatten(identity.get("config") or {})
-        for path in self.search.space(self.row.number):
-            level, _, option = path.rpartition(".")
-            trainable = self.written.get(f"{level}.trainable")
-            if option.startswith("lora_") and trainable is not None and trainable != "lora":
-                raise self._refusal(path, f"it has no LoRA (trainable: {trainable})")
-            adapter, _, inside = level.rpartition(".")
-            if inside == "init_args" and adapter.endswith(".adapter") and f"{adapter}.class_path" not in self.written:
-                raise self._refusal(path, "it has no adapter")
+        space = self.search.space(self.row.number)
+        for path in space:
+            self._check(path, space)
         return runs
+
+    def _check(self, path: str, space: Mapping[str, Any]) -> None:
+        level, _, option = path.rpartition(".")
+        trainable = self.written.get(f"{level}.trainable")
+        if option.startswith("lora_") and trainable is not None and trainable != "lora":
+            raise self._refusal(path, f"it has no LoRA (trainable: {trainable})")
+        owner, _, inside = level.rpartition(".")
+        if inside == "init_args" and owner.endswith(".adapter") and f"{owner}.class_path" not in self.written:
+            raise self._refusal(path, "it has no adapter")
+        outer, _, part = owner.rpartition(".")
+        own, name = f"{outer}.search", f"{part}__{option}"
+        if own not in space and any(known.startswith(f"{own}.{name}.") for known in self.written):
+            otherwise = f", or switch that off: {own}: [null]"
+            raise self._refusal(path, f"its own `search` chooses {name} on validation", otherwise)
 
     def propose(self) -> list[Setting]:
         """Return what to try next, and note it; the row as its file says is the empty setting."""
@@ -228,8 +237,8 @@ class _TunedRow:
         """Return a setting by option; that of the row as its file says with its values."""
         return dict(setting) or {path: self.written.get(path) for path in self.search.space(self.row.number)}
 
-    def _refusal(self, path: str, why: str) -> InputError:
-        fix = f"leave it out of this row: rows: {{{self.row.number}: {{{path}: null}}}}"
+    def _refusal(self, path: str, why: str, otherwise: str = "") -> InputError:
+        fix = f"leave it out of this row: rows: {{{self.row.number}: {{{path}: null}}}}{otherwise}"
         return InputError(f"row {self.row.label} does not take it: {why}", file=self.search.file, field=path, fix=fix)
 
 

@@ -58,7 +58,11 @@ def add_adapter(model: PreTrainedModel, adapter: PeftConfig, task: Task, exclude
         if hasattr(config, "target_modules"):
             _choose_layers(model, config, exclude)
             _untie_head(model, config)
-        return get_peft_model(model, config)
+        wrapped = get_peft_model(model, config)
+    if not any(parameter.requires_grad for parameter in wrapped.parameters()):
+        got, fix = type(adapter).__name__, "use a method that changes its layers, such as peft.LoraConfig"
+        raise InputError("leaves nothing to train in this model", field="adapter", got=got, fix=fix)
+    return wrapped
 
 
 def check_adapter(empty: PreTrainedModel, adapter: PeftConfig, task: Task, exclude: Collection[str] = ()) -> None:

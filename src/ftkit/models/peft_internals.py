@@ -69,6 +69,11 @@ def orthogonality_gradients(model: PeftModel) -> list[tuple[nn.Parameter, Tensor
     return list(zip(parameters, torch.autograd.grad(penalty, parameters), strict=True))
 
 
+def plan_ranks(model: PeftModel, steps: int) -> None:
+    """Let AdaLoRA allocate its ranks over a training of ``steps``."""
+    model.base_model.rankallocator.set_total_step(steps)
+
+
 def allocator_state(model: PeftModel) -> dict[str, Any]:
     """Return what AdaLoRA knows of the importance of its ranks, and which it keeps, as tensors and plain values."""
     allocator: Any = model.base_model.rankallocator

@@ -245,7 +245,8 @@ def _gains(pairs: Sequence[tuple[AnswerFile, AnswerFile]]) -> np.ndarray:
         for one, places, other in ((a, mine, b), (b, theirs, a)):
             count, ids = left_over(one, places)
             if count:
-                problem, fix = f"{count:,} ids are not in {other.path}", "answer the same examples with both"
+                problem = f"{count:,} ids are not in {other.path}"
+                fix = "answer the same examples with both; runs that draw a split of their own cannot be paired"
                 raise InputError(problem, file=one.path, field="id", got=ids[0], fix=fix)
         order = np.argsort(a.identity)
         examples.append(np.stack([a.identity, a.target])[:, order])

@@ -212,7 +212,7 @@ def shared_examples(a: AnswerFile, b: AnswerFile) -> tuple[np.ndarray, np.ndarra
     _, mine, theirs = np.intersect1d(a.identity, b.identity, assume_unique=True, return_indices=True)
     if not len(mine):
         problem, got = f"no id in common with {b.path}", PredictionFile(a.path).examples([0])[0]["id"]
-        fix = "compare predictions for the same examples"
+        fix = "compare predictions for the same examples; runs that draw a split of their own cannot be paired"
         raise InputError(problem, file=a.path, field="id", got=got, fix=fix)
     order = np.argsort(mine)  # that of the hashes is another one in each run
     mine, theirs = mine[order], theirs[order]

@@ -1,11 +1,13 @@
 """A module whose network may have an adapter of any peft method."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from peft import AdaLoraConfig, PeftConfig, PeftModel
 from torch.optim import Optimizer
 
@@ -13,7 +15,7 @@ from ftkit.errors import InputError
 from ftkit.models.adapter_option import Adapter, adapter_to_dict, load_weights, read_adapter
 from ftkit.models.base_files import refuse_other_base
 from ftkit.models.file_hash import file_sha256
-from ftkit.models.peft_internals import allocator_state, orthogonality_gradients, restore_allocator
+from ftkit.models.peft_internals import allocator_state, orthogonality_gradients, plan_ranks, restore_allocator
 from ftkit.models.virtual_tokens import virtual_tokens
 from ftkit.training.trained_state import TrainedStateModule
 
@@ -66,16 +68,21 @@ class AdaptedModule(TrainedStateModule):
             load_weights(self.adapted, self._adapter_folder)
 
     def on_fit_start(self) -> None:
-        """Compare AdaLoRA's plan with the length of the training.
+        """Plan AdaLoRA's ranks for the steps of this training, whatever ``total_step`` says; not in a fast_dev_run.
 
         Raises:
-            InputError: It is for another number of steps.
+            InputError: It has no step between ``tinit`` and ``tfinal``.
         """
         super().on_fit_start()
-        steps = self.trainer.estimated_stepping_batches
-        if isinstance(self.adapter, AdaLoraConfig) and self.adapter.total_step != steps:
-            problem, fix = "is not the number of steps of this training", f"use {steps}"
-            raise InputError(problem, field="adapter.total_step", got=self.adapter.total_step, fix=fix)
+        if not isinstance(self.adapter, AdaLoraConfig) or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        steps, kept = self.trainer.estimated_stepping_batches, self.adapter.tinit + self.adapter.tfinal
+        if not kept < steps < math.inf:
+            problem, fix = f"leave no step of {steps} to allocate ranks in", "lower them, or train for more steps"
+            raise InputError(problem, field="adapter: tinit and tfinal", got=kept, fix=fix)
+        if self.adapter.total_step != steps:
+            rank_zero_info(f"AdaLoRA's total_step is {steps}, that of this training, not {self.adapter.total_step}")
+        plan_ranks(self.adapted, int(steps))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Add the gradient of AdaLoRA's regularization, which is no part of the loss that is logged."""

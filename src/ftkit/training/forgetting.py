@@ -95,7 +95,9 @@ class Forgetting(L.Callback):
         """
         assert isinstance(pl_module, GenerativeModule)
         size = min(self.max_length, pl_module.context_length)
-        windows = windows_of(self.texts, pl_module.processor, size, getattr(pl_module, "chat", None))
+        data: Any = getattr(trainer, "datamodule", None)
+        chat = getattr(data, "chat", getattr(pl_module, "chat", None))
+        windows = windows_of(self.texts, pl_module.processor, size, chat)
         with trainer.precision_plugin.forward_context():
             before = self._before(trainer, pl_module, windows)
             after, tokens = text_losses(pl_module.net, windows, len(self.texts), self.batch_size, pl_module.device)
