@@ -14,6 +14,7 @@ from ftkit.errors import InputError
 from ftkit.report.ablation_report import read_results
 from ftkit.report.ablation_table import table
 from ftkit.report.document import to_markdown
+from ftkit.results.best_ratio import BestRatio
 
 LR = "model.lr"
 RATE = {"claim": "The best LoRA rate is 5 to 20 times the best full rate.", "rows": [2], "against": 1}
@@ -73,6 +74,15 @@ def test_the_ratio_of_best_rates_has_three_ends(
     assert bool(reason) == bool(record["claim_reason"])
     assert f"Claim: {outcome}: The best LoRA rate is 5 to 20 times the best full rate. (a paper (2025))" in text
     assert text.rstrip().splitlines()[-1].startswith(f"Row 2 against row 1: {outcome}: lr ")
+
+
+def test_a_ratio_outside_of_its_own_interval_tests_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean over the seeds may choose another value than the seeds, where one of them is far off."""
+    odd = BestRatio(5.5, (6.0, 9.0), 1.1)
+    monkeypatch.setattr("ftkit.ablation.claim_findings.best_ratio", lambda *arguments: odd)
+    record, _ = judged(tmp_path, RATE, [1e-3, 1e-2])
+    assert record["claim"] == "not testable"
+    assert record["claim_reason"].startswith("the best value by the mean over the seeds is far from the seeds' own")
 
 
 @pytest.mark.parametrize(
