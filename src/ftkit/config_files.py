@@ -32,6 +32,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise InputError(f"not valid YAML: {error.problem}", file=path, line=line) from None
     except yaml.YAMLError as error:
         raise InputError(f"not valid YAML: {error}", file=path) from None
+    except (ValueError, RecursionError) as error:  # such as an impossible date
+        raise InputError(f"holds a value that cannot be read: {error}", file=path) from None
     if not isinstance(content, dict):
         raise InputError("a config file is a mapping of settings", file=path, fix="write lines such as `trainer:`")
     return content

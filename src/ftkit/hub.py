@@ -67,6 +67,10 @@ def _load(kind: Any, name: str, revision: str | None, options: dict[str, Any]) -
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         refuse_adapter(Path(name) / ADAPTER_FILE if local else _adapter_on_hub(name, revision, cached_only), name)
         raise _explained(error, name, local, cached_only) from error
+    except (TypeError, AttributeError) as error:  # where transformers looks into JSON of another shape
+        if not local or _is_model(kind):
+            raise
+        raise InputError(f"a file in it is damaged: {error}", file=name, fix="use an intact copy") from error
     if not options.get("output_loading_info"):
         return loaded
     model, info = loaded
@@ -85,7 +89,7 @@ def base_of_adapter(folder: Path) -> tuple[str, str | None]:
     try:
         config = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
         return str(config["base_model_name_or_path"]), config.get("revision")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError("names no base model", file=folder / ADAPTER_FILE) from error
 
 

@@ -78,7 +78,7 @@ def _read(path: Path) -> _Holder:
     try:
         signed = json.loads(path.read_bytes())
         return _Holder(int(signed["pid"]), str(signed["host"]), str(signed.get("since", "")))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return _Holder()
 
 

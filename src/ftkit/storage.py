@@ -88,6 +88,11 @@ def disk_faults(path: str | Path) -> Iterator[None]:
         raise _fault(error, Path(path), Path(path)) from error
 
 
+def unlinked(path: str | Path, flags: int) -> int:
+    """Open a file for :func:`open`, as its ``opener``, unless its name is a link, whose target would be written."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def remove_partials(folder: str | Path) -> None:
     """Remove temporary files of :func:`atomic_write` in ``folder`` whose process is gone."""
     for partial in Path(folder).glob(f".*{PARTIAL_SUFFIX}"):

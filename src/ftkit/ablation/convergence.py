@@ -18,6 +18,7 @@ this: with 149 messages it does by seven points in a training whose loss falls t
 """
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,18 +58,21 @@ def read_curves(directory: Path) -> Mapping[str, Curve]:
     if not path.exists():
         return {}
     found: dict[str, Curve] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for record in csv.DictReader(file):
-            try:
-                step, epoch = float(record.pop("step")), int(record.pop("epoch", None) or 0)
-                values = {name: float(text) for name, text in record.items() if text}
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"not a table of curves: {type(error).__name__} {error}", file=path) from None
-            for name, value in values.items():
-                curve = found.setdefault(name, Curve([], [], []))
-                curve.steps.append(step)
-                curve.values.append(value)
-                curve.epochs.append(epoch)
+    try:
+        records = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"not a table of curves: {error}", file=path) from None
+    for record in records:
+        try:
+            step, epoch = float(record.pop("step")), int(record.pop("epoch", None) or 0)
+            values = {name: float(text) for name, text in record.items() if text}
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"not a table of curves: {type(error).__name__} {error}", file=path) from None
+        for name, value in values.items():
+            curve = found.setdefault(name, Curve([], [], []))
+            curve.steps.append(step)
+            curve.values.append(value)
+            curve.epochs.append(epoch)
     return found
 
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ftkit.ablation.identity import EXTERNAL, PRUNER, SEEDS, flatten
 from ftkit.errors import EnvironmentFault
 from ftkit.run_folder import FORMAT, RESULT_FILE, refuse_other_format
-from ftkit.storage import disk_faults, key_of, sha256_of
+from ftkit.storage import disk_faults, key_of, sha256_of, unlinked
 
 LEDGER_FILE = "ledger.jsonl"
 
@@ -74,7 +74,7 @@ class Ledger:
         """
         entry = Entry(**{**asdict(entry), "time": datetime.now(UTC).isoformat(timespec="microseconds")})
         line = (json.dumps(asdict(entry)) + "\n").encode()
-        with disk_faults(self.path), self.path.open("ab") as file:
+        with disk_faults(self.path), open(self.path, "ab", opener=unlinked) as file:
             file.truncate(self._whole_bytes)
             file.write(line)
             file.flush()
@@ -125,15 +125,19 @@ class Ledger:
     def _parse(self, line: bytes, number: int) -> Entry | None:
         try:
             content = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         if not isinstance(content, dict):
             return None
         refuse_other_format(content.get("format"), self.path, number)
         try:
-            return Entry(**content)
+            entry = Entry(**content)
         except TypeError:
             return None
+        texts = (entry.cell, entry.key, entry.result, entry.reason, entry.time)
+        whole = all(isinstance(text, str) for text in texts) and isinstance(entry.identity, dict)
+        numbers = isinstance(entry.row, int) and isinstance(entry.seed, int)
+        return entry if whole and numbers and entry.status in get_args(Status) else None
 
     def _remember(self, entry: Entry) -> None:
         if entry.status in ("done", "fitted", "pruned"):

@@ -72,9 +72,7 @@ def read_published(path: Path, rows: Collection[int]) -> PublishedTable:
     hashes, bases = ([match[1] for match in map(one.fullmatch, comments) if match] for one in (_DATA_HASH, _BASE))
     said = [line for line in comments if not (_DATA_HASH.fullmatch(line) or _BASE.fullmatch(line))]
     records = [
-        (number, [cell.strip() for cell in next(csv.reader([line]))])
-        for number, line in lines
-        if line.strip() and not line.startswith("#")
+        (number, _cells(path, number, line)) for number, line in lines if line.strip() and not line.startswith("#")
     ]
     if not records:
         raise InputError("the file is empty", file=path, fix=f"write a header: {','.join(_COLUMNS)}")
@@ -97,6 +95,13 @@ def read_published(path: Path, rows: Collection[int]) -> PublishedTable:
         data_sha256=hashes[-1] if hashes else None,
         base=dict(part.split("=", 1) for part in bases[-1].split()) if bases else {},
     )
+
+
+def _cells(path: Path, number: int, line: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line]))]
+    except csv.Error as error:
+        raise InputError(str(error), file=path, line=number, fix="end lines in a line feed") from None
 
 
 def _check_header(path: Path, line: int, header: list[str]) -> None:

@@ -64,7 +64,7 @@ class Result:
             raise InputError(f"cannot be read: {error.strerror}", file=path) from None
         except FormatError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"not a complete result: {type(error).__name__} {error}", file=path) from None
         if tested and "test" not in splits and not metrics:
             problem = "not a complete result: the test left neither predictions nor metrics"

@@ -68,7 +68,7 @@ class Threshold:
             record = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", file=path) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"not a threshold file: {error}", file=path) from None
         if not isinstance(record, dict) or not _is_threshold(record):
             raise InputError("not a threshold file", file=path, fix="write one with --save_threshold")

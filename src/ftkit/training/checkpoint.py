@@ -99,6 +99,9 @@ def load_checkpoint(path: Path, map_location: Any) -> dict[str, Any]:
         raise InputError(f"cannot be read as a checkpoint: {error}", file=path, fix=_newest_other(path)) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError("is not a Lightning checkpoint", file=path)
+    for name in ("state_dict", "hyper_parameters"):
+        if not isinstance(checkpoint.get(name, {}), dict):
+            raise InputError("is not a Lightning checkpoint: must hold values by name", file=path, field=name)
     if "base" in checkpoint:  # of a module of ftkit's
         refuse_other_format(checkpoint.get("format"), path)
     return {**checkpoint, "file": str(path)}

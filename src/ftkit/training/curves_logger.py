@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ftkit.errors import InputError
 from ftkit.run_folder import CURVES_FILE
-from ftkit.storage import atomic_write, disk_faults
+from ftkit.storage import atomic_write, disk_faults, unlinked
 
 
 class CurvesLogger(Logger):
@@ -42,7 +42,7 @@ class CurvesLogger(Logger):
         row["step"] = self.rows if step is None else step
         if new := row.keys() - set(self._columns):
             self._rewrite(self._read()[: self.rows] if self.rows else [], new)
-        with disk_faults(self.file), self.file.open("a", encoding="utf-8", newline="") as lines:
+        with disk_faults(self.file), open(self.file, "a", encoding="utf-8", newline="", opener=unlinked) as lines:
             csv.DictWriter(lines, self._columns).writerow(row)
         self.rows += 1
 

@@ -46,7 +46,7 @@ def read_export(folder: Path) -> dict[str, Any]:
         if found != checkpoint.pop("sha256"):
             raise InputError("the checksum does not match: the file was changed or damaged", file=folder / STATE)
         return {**checkpoint, "state_dict": load_file(folder / STATE), "file": str(folder / STATE)}
-    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"cannot be read: {error}", file=folder, fix="use a complete copy") from error

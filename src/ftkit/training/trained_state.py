@@ -142,7 +142,11 @@ class TrainedStateModule(L.LightningModule):
     @classmethod
     def _built(cls, checkpoint: dict[str, Any], device: torch.device | str, **changes: Any) -> Self:
         options = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
-        module = cls(**{**options, **changes}).to(device)
+        try:
+            module = cls(**{**options, **changes}).to(device)
+        except (TypeError, AttributeError) as error:
+            problem = f"holds options that do not fit {cls.__name__}: {error}"
+            raise InputError(problem, file=checkpoint.get("file")) from error
         module.pin_base(checkpoint)
         module.configure_model()
         module.on_load_checkpoint(checkpoint)
