@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 import time
@@ -36,6 +37,7 @@ HERE = Path(__file__).parent
 CH06 = HERE.parent / "configs/ch06"
 # Largest differences that rounding explains: of logits or log-probabilities before, and of losses during the training.
 EXACT, TRAINED = 1e-3, 1e-2
+SETTING = (("trainer.max_epochs", 1),)
 LONGEST_LAST = "1-5,10,11,13-19,6,7,8,12,9"
 
 
@@ -302,31 +304,56 @@ def ddp(check: Check) -> None:
     )
 
 
-def rows(check: Check) -> None:
-    """Run rows for an epoch, each as `ablation run` does, by itself."""
-    from ftkit.ablation.folder import AblationFolder
+def row_files(check: Check) -> dict[str, list[Path]]:
+    """The config files of the rows, those that take long last: random weights, an epoch of five."""
+    from ftkit.ablation.folder import row_configs
     from ftkit.ablation.setting import nested
-    from ftkit.lightning_engine import LightningEngine
 
-    setting = {"trainer.max_epochs": 1}
     model = {"weights": "random_transformers", "tokenizer": str(check.folder / "gpt2/model")}
     data = {"source": str(check.folder / "gpt2/messages.tsv")}
-    real = {"model": {"init_args": model}, "data": {"init_args": data}}
     overlays = [CH06 / "demo.yaml"] if check.small else [CH06 / "gpu.yaml", check.folder / "real.yaml"]
-    overlays.append(check.folder / "settings.yaml")
-    (check.folder / "real.yaml").write_text(yaml.safe_dump(real))
-    (check.folder / "settings.yaml").write_text(yaml.safe_dump(nested(tuple(setting.items()))))
-    check.note("setting", setting)
-    folder, engine, found = AblationFolder.load(CH06), LightningEngine(lambda done, total: None), list[Any]()
-    for number in ("1,11" if check.small else LONGEST_LAST).split(","):
-        for row in folder.select(number):
-            run = check.folder / "runs" / row.label
-            engine.run(folder.configs(row, overlays), 123, run)
-            result = json.loads((run / "result.json").read_text())
-            seconds, peak = result["seconds"], result["peak_memory_mb"] / 1e3
-            minutes = sum(seconds.values()) / 60
-            found.append({"row": row.label, "minutes": minutes, "training": seconds["fit"] / 60, "peak_gb": peak})
-            check.note("rows", found)
+    overlays.append(check.folder / "setting.yaml")
+    (check.folder / "real.yaml").write_text(
+        yaml.safe_dump({"model": {"init_args": model}, "data": {"init_args": data}})
+    )
+    (check.folder / "setting.yaml").write_text(yaml.safe_dump(nested(SETTING)))
+    numbers = "1,11" if check.small else LONGEST_LAST
+    return {label: files for one in numbers.split(",") for label, files in row_configs(CH06, overlays, one).items()}
+
+
+def rows(check: Check) -> None:
+    """Run rows for an epoch, each as `ablation run` does by itself."""
+    from ftkit.lightning_engine import LightningEngine
+
+    check.note("setting", dict(SETTING))
+    engine, found = LightningEngine(lambda done, total: None), list[Any]()
+    for label, files in row_files(check).items():
+        run = check.folder / "runs" / label
+        engine.run(files, 123, run)
+        result = json.loads((run / "result.json").read_text())
+        seconds, peak = result["seconds"], result["peak_memory_mb"] / 1e3
+        minutes = sum(seconds.values()) / 60
+        found.append({"row": label, "minutes": minutes, "training": seconds["fit"] / 60, "peak_gb": peak})
+        check.note("rows", found)
+
+
+def planned(check: Check) -> None:
+    """Plan the rows that were measured, on the known device that this GPU is."""
+    from ftkit.plan.against import Measured
+    from ftkit.plan.device import Device, known
+    from ftkit.plan.here import measured
+    from ftkit.plan.plan import plan_rows
+
+    name = "here" if check.device == "cpu" else torch.cuda.get_device_name()
+    words = re.split(r"[^a-z0-9]", name.lower().replace("rtx ", "rtx"))
+    device = measured() if check.device == "cpu" else next((Device.load(one) for one in known() if one in words), None)
+    if device is None:
+        raise Skipped(f"no device file describes {name}; give one to ftkit plan --against")
+    found = Measured.of(json.loads((check.folder / "rows.json").read_text())["figures"])
+    files = {label: configs for label, configs in row_files(check).items() if label in found.rows}
+    beside = [found.beside(row) for row in plan_rows(files, device)]
+    kept = ("minutes_ratio", "peak_ratio", "tokens_per_second", "share_of_peak")
+    check.note("rows", {row["row"]: {figure: row[figure] for figure in kept} for row in beside})
 
 
 def vlm(check: Check) -> None:
@@ -426,6 +453,7 @@ PARTS = {
     "resumed": Part(resumed, 30),
     "ddp": Part(ddp, 30),
     "rows": Part(rows, 200),
+    "planned": Part(planned, 60),
     "vlm": Part(vlm, 90),
     "paligemma": Part(paligemma, 60),
     "serving": Part(serving, 45),

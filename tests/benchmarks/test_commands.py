@@ -34,6 +34,7 @@ SHORT = {
     "bench_verdict.py": "--histories 5 --results {out}",
     "bench_vlm.py": "--batch 1 --steps 1 --epochs 2 --repeats 1 --results {out}",
     "plain_loop.py": "--epochs 1",
+    "plan_here.py": "--size tiny --rows 3 --results {out}",
     "pretrain_demo.py": "--tokens 2048 --sizes small",
     "vlm_memory.py": "",
 }

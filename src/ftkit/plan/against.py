@@ -30,14 +30,18 @@ class Measured:
             InputError: It is no such file, or no row was measured.
         """
         try:
-            figures = json.loads(file.read_bytes())["parts"]["rows"]["figures"]
-            rows = {row["row"]: {name: float(row[name]) for name in _FIGURES} for row in figures["rows"]}
-            return cls(rows, tuple(figures["setting"].items()))
+            return cls.of(json.loads(file.read_bytes())["parts"]["rows"]["figures"])
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", file=file, field="against") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             problem, fix = "has no measured rows", "give what benchmarks/gpu_check.sh wrote"
             raise InputError(problem, file=file, field="parts.rows.figures", fix=fix) from error
+
+    @classmethod
+    def of(cls, figures: Mapping[str, Any]) -> "Measured":
+        """Take the figures of the check's part ``rows``."""
+        rows = {row["row"]: {name: float(row[name]) for name in _FIGURES} for row in figures["rows"]}
+        return cls(rows, tuple(figures["setting"].items()))
 
     def beside(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a planned row with what was measured: ratios are planned / measured.
