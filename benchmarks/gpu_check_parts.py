@@ -449,7 +449,7 @@ PARTS = {
     "tf32": Part(tf32, 50),
     "quantized": Part(quantized, 40),
     "optimizer": Part(optimizer, 25),
-    "compiled": Part(compiled, 60),
+    "compiled": Part(compiled, 90),
     "resumed": Part(resumed, 30),
     "ddp": Part(ddp, 30),
     "rows": Part(rows, 200),
