@@ -18,7 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from ftkit.models.adapters import add_adapter, linear_layers
 from ftkit.models.base_model import enable_checkpointing, hidden_states_and_head, plain_model
 from ftkit.models.losses import target_log_probs
-from ftkit.vlm.model import VISION_PARTS
+from ftkit.models.vision_families import family_of
 
 FUSED = "fused-shapes"  # an attention that keeps what fused kernels keep
 
@@ -85,7 +85,7 @@ def shapes_only(config: PreTrainedConfig, rank: int, checkpointing: bool) -> nn.
     with torch.device("meta"):
         net = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16, attn_implementation=kernel)
         lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=linear_layers(net))
-        tuned: nn.Module = add_adapter(net, lora, "CAUSAL_LM", VISION_PARTS).to(torch.bfloat16)
+        tuned: nn.Module = add_adapter(net, lora, "CAUSAL_LM", family_of(net.config).parts).to(torch.bfloat16)
     if checkpointing:
         enable_checkpointing(tuned)
     return tuned.train()

@@ -28,7 +28,8 @@ from ftkit.classifier.spam import SpamDataModule
 from ftkit.language.arithmetic import ArithmeticDataModule
 from ftkit.language.sft import CausalLMSFT
 from ftkit.vlm.data import VLMDataModule
-from ftkit.vlm.dpo import VLMDPO, answer_log_probs
+from ftkit.vlm.dpo import VLMDPO
+from ftkit.vlm.pair_log_probs import answer_log_probs
 from ftkit.vlm.sft import VLMSFT
 from ftkit.vlm.yes_no import VLMYesNo
 

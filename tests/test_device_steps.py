@@ -31,7 +31,7 @@ LIVE = ["hidden_states: index waits", "hidden_states: tolist waits", *COUNTED]
 # Whether both answers of a pair fit into one example, and how long it is.
 SHARED = ["can_share: _local_scalar_dense waits", "shared_examples: _local_scalar_dense waits", *COUNTED]
 # Tiles that are all zero are padding.
-TILES = ["_tiles: _local_scalar_dense waits", "_tiles: index waits", "_run: index waits", "_run: tolist waits"]
+TILES = ["absent: _local_scalar_dense waits", "image_features: index waits", "image_features: tolist waits"]
 
 
 def seen(faults: list[str]) -> set[str]:

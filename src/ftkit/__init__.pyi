@@ -19,6 +19,7 @@ from .results.predictions import read_predictions as read_predictions
 from .results.predictions import write_predictions as write_predictions
 from .training.forgetting import Forgetting as Forgetting
 from .training.wandb_run import WandbRun as WandbRun
+from .vlm.controls import image_controls as image_controls
 from .vlm.data import VLMDataModule as VLMDataModule
 from .vlm.dpo import VLMDPO as VLMDPO
 from .vlm.sft import VLMSFT as VLMSFT

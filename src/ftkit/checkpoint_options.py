@@ -27,6 +27,9 @@ RESUME_OPTIONS = {
     "allow_changed": "Resume although seed, batch size, accumulation or data have changed; the changes are recorded.",
 }
 EVALUATION_OPTIONS = {"untrained": "Evaluate the model as it is loaded, before any training."}
+CONTROLS_OPTION = {
+    "controls": "Predict the test examples with blank and with swapped images too: is the image looked at?"
+}
 SELECTION_OPTIONS: dict[str, tuple[Any, str | None, str]] = {  # type, default, help
     "model_selection": (Literal["best", "last"], "last", "The checkpoint that is the run's model; best on validation."),
     "monitor": (str, "val/loss", "The metric that decides what is best, and when to stop early."),

@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from ftkit.checkpoint_options import (
+    CONTROLS_OPTION,
     EVALUATION_OPTIONS,
     LIGHTNINGS_OWN_CHECKPOINTS,
     RESUME_OPTIONS,
@@ -49,6 +50,7 @@ from ftkit.lightning_errors import (
 )
 from ftkit.lock import exclusive
 from ftkit.parsing import ErrorMixin
+from ftkit.report.image_controls import control_lines
 from ftkit.run_config import RunConfig
 from ftkit.run_folder import RUNS, newest_run
 from ftkit.run_summary import summary
@@ -72,6 +74,7 @@ if find_spec("PIL"):  # the extra vlm; their classes have short names too
     import ftkit.vlm.dpo
     import ftkit.vlm.sft
     import ftkit.vlm.yes_no  # noqa: F401
+    from ftkit.vlm.controls import image_controls
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 MatmulPrecision = Literal["highest", "high", "medium"]
@@ -136,7 +139,9 @@ class FtkitCLI(HookedCLI):
 
     def add_arguments_to_subcommand(self, parser: LightningArgumentParser, subcommand: str) -> None:
         """Offer what starts a run from somewhere."""
-        for name, help in (RESUME_OPTIONS if subcommand == "fit" else EVALUATION_OPTIONS).items():
+        offered = RESUME_OPTIONS if subcommand == "fit" else EVALUATION_OPTIONS
+        offered = offered | CONTROLS_OPTION if subcommand == "test" else offered
+        for name, help in offered.items():
             action = parser.add_argument(f"--{name}", type=bool, default=False, help=help)
             action.nargs, action.const = "?", True
 
@@ -316,6 +321,9 @@ class FtkitCLI(HookedCLI):
             InputError: There are none, and ``--untrained`` is not given.
         """
         chosen = self.config_init[self.subcommand]
+        if chosen.get("controls") and not hasattr(self.datamodule, "controlled"):
+            got, fix = type(self.datamodule).__name__, "leave it out"
+            raise InputError("these data have no images", field="controls", got=got, fix=fix)
         if chosen.untrained:
             refuse_trained(chosen)
         elif chosen.ckpt_path is None and isinstance(self.model, TrainedStateModule):
@@ -351,8 +359,11 @@ class FtkitCLI(HookedCLI):
         """
         if self.trainer.received_sigterm:
             raise SystemExit(ExitCode.TERMINATED)
+        controlled = self.subcommand == "test" and self.config_init.test.controls
         if self.subcommand and not self._scratch and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             print(summary(self.trainer))
+        if controlled and (found := image_controls(self.trainer, self.model, self.datamodule)):
+            print("\n".join(control_lines(found)))
 
     after_validate = after_predict = after_test
 

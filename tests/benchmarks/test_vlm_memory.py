@@ -9,7 +9,7 @@ import activation_memory as activations
 import vlm_memory as memory
 from ftkit.models.adapters import add_adapter, linear_layers
 from ftkit.models.base_model import enable_checkpointing
-from ftkit.vlm.model import VISION_PARTS
+from ftkit.models.vision_families import family_of
 
 
 def small(name: str) -> PreTrainedConfig:
@@ -30,7 +30,7 @@ def test_shapes_alone_take_what_real_tensors_take(name: str, checkpointing: bool
     config = small(name)
     base = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
     lora = LoraConfig(r=4, target_modules=linear_layers(base))
-    net = add_adapter(base, lora, "CAUSAL_LM", VISION_PARTS).to(torch.bfloat16)
+    net = add_adapter(base, lora, "CAUSAL_LM", family_of(base.config).parts).to(torch.bfloat16)
     if checkpointing:
         enable_checkpointing(net)
     shapes = activations.shapes_only(config, 4, checkpointing)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ftkit.examples.reader import read_examples
+from ftkit.models.vision_families import FEATURES
 from ftkit.training.feature_store import FeatureStore
 from ftkit.vlm import encoder
 from ftkit.vlm.data import VLMDataModule
@@ -24,7 +25,7 @@ from ftkit.vlm.dpo import VLMDPO
 from ftkit.vlm.encoder import ChatEncoder
 from ftkit.vlm.reference import CachedReference
 from ftkit.vlm.sft import VLMSFT
-from ftkit.vlm.vision import FEATURES, FrozenVision
+from ftkit.vlm.vision import FrozenVision
 
 
 @pytest.fixture(autouse=True)

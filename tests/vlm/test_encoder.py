@@ -14,8 +14,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from ftkit.errors import InputError
 from ftkit.examples.length import LengthRule
 from ftkit.examples.reader import Example, read_examples
+from ftkit.models.image_layouts import pad_tiles
 from ftkit.vlm.encoder import ChatEncoder
-from ftkit.vlm.tensors import pad_tiles
 from vlm_folders import build_gemma3
 
 SHAPE_OF = {
@@ -292,3 +292,14 @@ def test_tiles_are_filled_up_with_zeros() -> None:
     assert padded.shape == (2, 2, 2, 3)
     assert padded.sum((1, 2, 3)).tolist() == [6, 2]
     assert padded[1, :, 0, 0].tolist() == [1, 1]
+
+
+def test_picture_sizes_are_options_of_the_image_processor(idefics3: Any, vlm_examples: Callable[[str], Path]) -> None:
+    example = read_examples(vlm_examples("messages"))[1]  # 64 x 20
+    whole = ChatEncoder(idefics3).encode(example)
+    single = ChatEncoder(idefics3, image_options={"do_image_splitting": False}).encode(example)
+    small = ChatEncoder(idefics3, image_options={"size": {"longest_edge": 32}}).encode(example)
+    assert [one.images["pixel_values"].shape[1] for one in (whole, single, small)] == [3, 1, 1]
+    assert len(whole.prompt) > len(single.prompt) == len(small.prompt)
+    with pytest.raises(InputError, match=r"image_options: Idefics3\w+ has no such option \(got .longest_edge.\)"):
+        ChatEncoder(idefics3, image_options={"longest_edge": 32})

@@ -123,7 +123,8 @@ def test_before_tuning_every_example_is_predicted(recipe: Path) -> None:
         found = read_predictions(recipe / "runs" / "before" / f"predictions-{split}.tsv")
         assert len(found) == size
         assert found.score_name == "log_odds:yes"
-    outcomes = Counter(read_outcomes("runs/before/predictions-train.tsv").values())
+    found = read_outcomes("runs/before/predictions-train.tsv")  # by ids and by paths of images
+    outcomes = Counter(found[name] for name in train_examples("runs/before").ids)
     assert outcomes == {"tp": 6, "tn": 6, "fp": 6, "fn": 6}  # bright ones are believed to be good: half is wrong
 
 
@@ -158,6 +159,13 @@ def test_the_report_compares_the_same_pictures_of_both_populations(
     gained = after["counts"]["tp"] + after["counts"]["tn"] - before["counts"]["tp"] - before["counts"]["tn"]
     assert comparison["only_model"] - comparison["only_reference"] == gained
     assert Path("runs/moderation.html").stat().st_size > 10_000
+
+
+def test_the_tuned_model_looks_at_the_pictures(recipe: Path) -> None:
+    found = json.loads(Path("runs/after/result.json").read_text(encoding="utf-8"))["image_controls"]
+    assert found["n"] == SIZES["test"]
+    assert found["accuracy"] > found["controls"]["swapped"]["accuracy"]
+    assert found["conclusion"] != "does not look at the image"
 
 
 def test_the_untuned_model_gets_a_threshold_of_its_own(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ftkit.vlm.preference import dpo_loss, preference_metrics
+from ftkit.vlm.preference import DriftAlarm, anchor_losses, dpo_loss, image_losses, preference_metrics
 
 
 def drawn(seed: int = 0, pairs: int = 6) -> list[torch.Tensor]:
@@ -88,10 +88,52 @@ def test_metrics_a_pair() -> None:
     assert got == {
         "rewards/chosen": [1.0, 0.0],
         "rewards/rejected": [-0.5, 0.0],
-        "rewards/margin": [1.5, 0.0],
-        "accuracy": [1.0, 0.5],  # no preference at all is worth a coin
+        "rewards/margins": [1.5, 0.0],
+        "rewards/accuracies": [1.0, 0.5],  # no preference at all is worth a coin
         "logps/chosen": [-2.0, -4.0],
         "logps/rejected": [-5.0, -1.0],
         "drift/chosen": [2.0, 0.0],
         "drift/rejected": [-1.0, 0.0],
     }
+
+
+def test_losses_by_hand() -> None:
+    """Log-ratios 2 and -1, beta 0.5: the margin is 1.5, a token's margin 2 / 4 + 1 / 2 = 1."""
+
+    def found(loss: str, smoothing: float = 0.0) -> float:
+        values = [torch.tensor([value], dtype=torch.float64) for value in (-2.0, -5.0, -4.0, -4.0)]
+        return dpo_loss(*values, 0.5, smoothing, loss, torch.tensor([4]), torch.tensor([2])).losses.item()
+
+    def log_s(x: float) -> float:
+        return -math.log1p(math.exp(-x))
+
+    assert found("hinge") == 0.0
+    assert found("sigmoid_norm") == pytest.approx(-log_s(0.5))
+    assert found("robust", 0.1) == pytest.approx((-0.9 * log_s(1.5) + 0.1 * log_s(-1.5)) / 0.8)
+    assert found("sppo_hard") == pytest.approx((2 - 1) ** 2 + (-1 + 1) ** 2)
+    assert found("apo_zero") == pytest.approx(1 - math.exp(log_s(1.0)) + math.exp(log_s(-0.5)))
+    assert found("apo_down") == pytest.approx(math.exp(log_s(1.0)) + 1 - math.exp(log_s(1.5)))
+
+
+def test_terms_of_mdpo_by_hand() -> None:
+    own, corrupted = torch.tensor([2.0, 0.0]), torch.tensor([1.0, 0.0])
+    seen = image_losses(own, corrupted, beta=0.5)
+    torch.testing.assert_close(seen, torch.tensor([math.log1p(math.exp(-0.5)), math.log(2)]))
+    torch.testing.assert_close(anchor_losses(own, 0.5), torch.tensor([math.log1p(math.exp(-1)), math.log(2)]))
+
+
+def test_the_alarm_is_for_chosen_answers_that_clearly_fall() -> None:
+    alarm = DriftAlarm()
+    assert alarm.warning() is None
+    for drift, alarmed in (
+        ([-2.0, -2.2, -1.9], True),
+        ([0.5, -0.6, 0.2], False),
+        ([2.0, 2.1, 1.9], False),
+        ([-9.0], False),
+    ):
+        for value in drift:
+            alarm.add(torch.tensor([value]))
+        assert (alarm.warning() is not None) == alarmed
+    alarm.add(torch.tensor([-2.0, -2.2, -1.8]))
+    assert "2 nats less likely than under the reference, on the mean of the epoch's 3 pairs" in str(alarm.warning())
+    assert alarm.warning() is None  # a new epoch

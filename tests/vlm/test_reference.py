@@ -11,14 +11,15 @@ from peft import LoraConfig, get_peft_model
 from random_vlm import FAMILIES, frozen, pairs
 from torch import Tensor, nn
 
+from ftkit.models.vision_families import to_model
 from ftkit.training.feature_store import FeatureStore
 from ftkit.vlm.reference import CachedReference, as_reference
-from ftkit.vlm.vision import FrozenVision, for_pairs, to_model, with_features
+from ftkit.vlm.vision import FrozenVision, for_pairs, with_features
 
 
 def log_probs(net: nn.Module, inputs: dict[str, Any]) -> Tensor:
     """(2B,), by the whole logits."""
-    given = to_model(for_pairs(with_features(net, inputs)))
+    given = to_model(net, for_pairs(net, with_features(net, inputs)))
     labels = given.pop("labels")[:, 1:]
     found = net(**given, use_cache=False).logits[:, :-1].log_softmax(-1)
     return (found.gather(-1, labels.clamp(min=0)[..., None])[..., 0] * (labels != -100)).sum(1)

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from random_vlm import FAMILIES, IMAGE, frozen, pairs
+from random_vlm import IMAGE, SHARING, frozen, pairs
 from torch import Tensor, nn
 
+from ftkit.models.vision_families import to_model
 from ftkit.vlm import dpo
-from ftkit.vlm.dpo import answer_log_probs
+from ftkit.vlm.pair_log_probs import answer_log_probs
 from ftkit.vlm.shared_prompt import can_share, shared_examples
-from ftkit.vlm.vision import for_pairs, to_model, with_features
+from ftkit.vlm.vision import for_pairs, with_features
 
 WIDE = {"sliding_window": 64}  # longer than the examples
 
@@ -28,7 +29,7 @@ def model(family: str, **options: Any) -> Any:
 
 def in_two_examples(net: nn.Module, inputs: dict[str, Any]) -> Tensor:
     """Log-probabilities (2B,) of the answers, by the whole logits of two examples a pair."""
-    given = to_model(for_pairs(with_features(net, inputs)))
+    given = to_model(net, for_pairs(net, with_features(net, inputs)))
     labels = given.pop("labels")[:, 1:]
     found = net(**given, use_cache=False).logits[:, :-1].log_softmax(-1)
     return (found.gather(-1, labels.clamp(min=0)[..., None])[..., 0] * (labels != -100)).sum(1)
@@ -52,7 +53,7 @@ def widths(net: nn.Module) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SHARING)
 def test_log_probs_and_gradients_are_those_of_two_examples(family: str, attention: str) -> None:
     """Pairs differ in the lengths of their prompts and answers, so every example but the longest is padded."""
     net = model(family, text=WIDE if family == "paligemma2" else {})
@@ -200,7 +201,7 @@ def test_only_families_and_attention_that_are_known_to_take_such_masks() -> None
     assert can_share(net, inputs)
     net.config.text_config._attn_implementation = "flash_attention_2"
     assert not can_share(net, inputs)
-    for changed in ({"model_type": "qwen2_vl"}, {"text": "mistral"}):
+    for changed in ({"model_type": "gemma3"}, {"text": "mistral"}):
         net = model("idefics3")
         net.config.model_type = changed.get("model_type", "idefics3")
         net.config.text_config.model_type = changed.get("text", "llama")

@@ -5,28 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import random_vlm
 import torch
 from peft import LoraConfig, get_peft_model
-from random_vlm import FAMILIES, batch, frozen
+from random_vlm import IMAGE, batch, frozen, image_tensors
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
+from ftkit.models.vision_families import FAMILIES, FEATURES, family_of, image_features, to_model
 from ftkit.training.feature_store import FeatureStore
-from ftkit.vlm.vision import (
-    FEATURES,
-    FrozenVision,
-    for_pairs,
-    image_features,
-    is_frozen,
-    tile_keys,
-    to_model,
-    with_features,
-)
+from ftkit.vlm.vision import FrozenVision, for_pairs, is_frozen, tile_keys, with_features
 from quantized_layers import KINDS, quantized
 
 
 def logits(net: nn.Module, inputs: dict[str, Any]) -> Tensor:
-    return net(**to_model(inputs), use_cache=False).logits[inputs["attention_mask"].bool()]
+    return net(**to_model(net, inputs), use_cache=False).logits[inputs["attention_mask"].bool()]
 
 
 def attached(vision: FrozenVision, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +31,7 @@ def store(tmp_path: Path) -> FeatureStore:
     return FeatureStore(tmp_path)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", random_vlm.FAMILIES)
 def test_features_give_the_logits_that_pixels_give(family: str, store: FeatureStore) -> None:
     net, inputs = frozen(family), batch(family)
     wanted = logits(net, inputs)
@@ -53,7 +46,7 @@ def test_features_give_the_logits_that_pixels_give(family: str, store: FeatureSt
     torch.testing.assert_close(logits(net, with_features(net, inputs)), wanted, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", random_vlm.FAMILIES)
 def test_the_image_matters(family: str, store: FeatureStore) -> None:
     net, inputs = frozen(family), batch(family)
     vision = FrozenVision(net, store=store)
@@ -65,31 +58,30 @@ def test_the_image_matters(family: str, store: FeatureStore) -> None:
     assert (logits(net, dropped) - logits(net, inputs)).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", random_vlm.FAMILIES)
 def test_the_same_images_serve_chosen_and_rejected_examples(family: str, store: FeatureStore) -> None:
     net, inputs = frozen(family), batch(family)
     pair = {name: torch.cat([value, value]) for name, value in inputs.items()}
     pair["input_ids"][2:, -6:] = torch.where(pair["input_ids"][2:, -6:] > 5, 7, pair["input_ids"][2:, -6:])
     wanted = logits(net, pair)
-    once = pair | {name: value for name, value in inputs.items() if name.startswith("pixel")}
+    once = pair | {name: inputs[name] for name in image_tensors(family) if name in inputs}
     for given in (once, attached(FrozenVision(net, store=store), once)):
-        torch.testing.assert_close(logits(net, for_pairs(with_features(net, given))), wanted, atol=1e-6, rtol=0)
-    torch.testing.assert_close(logits(net, for_pairs(once)), wanted, atol=1e-6, rtol=0)  # of families not known here
-    text = {name: value for name, value in pair.items() if not name.startswith("pixel")}
-    assert for_pairs(with_features(net, text)) == text
+        torch.testing.assert_close(logits(net, for_pairs(net, with_features(net, given))), wanted, atol=1e-6, rtol=0)
+    torch.testing.assert_close(logits(net, for_pairs(net, once)), wanted, atol=1e-6, rtol=0)
+    text = {name: value for name, value in pair.items() if name not in image_tensors(family)}
+    assert for_pairs(net, with_features(net, text)) == text
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", random_vlm.FAMILIES)
 def test_generation_takes_features(family: str, store: FeatureStore) -> None:
     net = frozen(family).eval()
-    inputs = {name: value[1:] for name, value in batch(family).items()}  # one example: no padding to its left
-    keep = int(inputs["attention_mask"].sum())
-    inputs |= {
-        name: inputs[name][:, :keep] for name in ("input_ids", "attention_mask", "token_type_ids") & inputs.keys()
-    }
+    both = batch(family)
+    keep = int(both["attention_mask"][1].sum())  # one example: no padding to its left
+    images = family_of(net.config).images.examples(both, (both["input_ids"] == IMAGE).sum(1).tolist(), [1])
+    inputs = {name: value[1:, :keep] for name, value in both.items() if name not in image_tensors(family)} | images
     options: dict[str, Any] = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
     wanted = net.generate(**inputs, **options, output_scores=True, return_dict_in_generate=True)
-    features = to_model(attached(FrozenVision(net, store=store), inputs))
+    features = to_model(net, attached(FrozenVision(net, store=store), inputs))
     got = net.generate(**features, **options, output_scores=True, return_dict_in_generate=True)
     assert torch.equal(got.sequences, wanted.sequences)
     for mine, theirs in zip(got.scores, wanted.scores, strict=True):
@@ -120,9 +112,9 @@ def test_the_tower_runs_once_a_tile_in_whatever_company(store: FeatureStore, mon
     first = attached(vision, inputs)
     second = attached(vision, {name: value.flip(0) for name, value in inputs.items()})  # examples swapped
     assert sizes == [3]
-    assert torch.equal(second[FEATURES], first[FEATURES][[2, 0, 1]])
+    assert torch.equal(second[FEATURES], first[FEATURES].unflatten(0, (3, 4))[[2, 0, 1]].flatten(0, 1))
     twice = {name: torch.cat([value, value]) for name, value in batch("smolvlm", seed=1).items()}
-    assert len(attached(vision, twice)[FEATURES]) == 6
+    assert len(attached(vision, twice)[FEATURES]) == 6 * 4
     assert sizes == [3, 3]  # an image that comes twice in a batch runs once
     monkeypatch.setattr("ftkit.vlm.vision._TILES_AT_ONCE", 2)
     attached(vision, batch("smolvlm", seed=2))
@@ -145,7 +137,7 @@ def test_other_weights_other_settings_other_features(store: FeatureStore) -> Non
     assert half.computed == 3
     text = copy.deepcopy(net)
     text.model.text_model.requires_grad_(False).layers[0].mlp.up_proj.weight.data.zero_()
-    assert attached(FrozenVision(text, store=store), inputs)[FEATURES].shape == (3, 4, 32)
+    assert attached(FrozenVision(text, store=store), inputs)[FEATURES].shape == (3 * 4, 32)
     tuned = FrozenVision(text, store=store)
     attached(tuned, inputs)
     assert tuned.computed == 0  # the text model does not matter
@@ -157,7 +149,7 @@ def test_tiles_of_another_size_become_other_numbers_of_vectors(store: FeatureSto
     vision = FrozenVision(net, store=store)
     for given, vectors in ((inputs, 4), (small, 1), (inputs, 4)):
         features = attached(vision, given)[FEATURES]
-        assert features.shape[1] == vectors
+        assert len(features) == 3 * vectors
         torch.testing.assert_close(features, image_features(net, given), atol=1e-6, rtol=0)
     other = FrozenVision(net, store=store)
     attached(other, small)
@@ -204,22 +196,20 @@ def test_batches_without_images(store: FeatureStore) -> None:
     net, text = frozen("smolvlm"), {"input_ids": torch.tensor([[1, 7, 8]]), "attention_mask": torch.ones(1, 3)}
     vision = FrozenVision(net, store=store)
     assert attached(vision, text) == text
-    assert to_model(text) is text
-    assert tile_keys(text) == []
+    assert to_model(net, text) is text
     blank = {**text, "pixel_values": torch.zeros(1, 1, 3, 32, 32), "pixel_attention_mask": torch.zeros(1, 1, 32, 32)}
     assert attached(vision, blank).keys() == text.keys()
     assert image_features(net, blank) is None
 
 
 def test_a_tile_is_known_by_its_pixels_and_by_what_they_cover() -> None:
-    inputs = batch("smolvlm")
-    keys = tile_keys(inputs)
+    inputs, images = batch("smolvlm"), FAMILIES["smolvlm"].images
+    keys = tile_keys(images.tiles(inputs))
     assert len(set(keys)) == 3
     masked = inputs["pixel_attention_mask"].clone()
     masked[0, 1, 15:] = 0
-    other = tile_keys({**inputs, "pixel_attention_mask": masked})
+    other = tile_keys(images.tiles({**inputs, "pixel_attention_mask": masked}))
     assert [one == two for one, two in zip(other, keys, strict=True)] == [True, False, True]
-    assert tile_keys({**inputs, "pixel_attention_mask": inputs["pixel_attention_mask"].bool()}) == keys
 
 
 @pytest.mark.parametrize("kind", KINDS)

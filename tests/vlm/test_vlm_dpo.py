@@ -13,7 +13,7 @@ import pytest
 import torch
 from peft import IA3Config, LoraConfig, OFTConfig, PeftConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from PIL import Image
-from random_vlm import FAMILIES, frozen, pairs
+from random_vlm import FAMILIES, IMAGE, frozen, pairs
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -22,12 +22,18 @@ from ftkit.commands.evaluate import evaluate_command as evaluate
 from ftkit.errors import InputError
 from ftkit.examples.reader import Example, read_examples
 from ftkit.models.base_model import load_base, plain_model
+from ftkit.models.vision_families import FAMILIES as VISION_FAMILIES
+from ftkit.models.vision_families import FEATURES
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.recorder import RunRecorder
 from ftkit.vlm import dpo
 from ftkit.vlm.dpo import VLMDPO
 from ftkit.vlm.encoder import ChatEncoder
+from ftkit.vlm.pair_log_probs import corrupted_log_probs
+from ftkit.vlm.preference import LOSSES
+from ftkit.vlm.vision import with_features
 
+TEXT = {"input_ids", "attention_mask", "labels", "token_type_ids", "mm_token_type_ids"}
 IA3 = IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"])
 
 
@@ -64,13 +70,15 @@ def batches(family: str, count: int = 2) -> list[dict[str, Any]]:
 
 def singles(batch: dict[str, Any]) -> list[dict[str, Any]]:
     """The pairs of a batch, one a batch."""
-    count = len(batch["id"])
-
-    def examples(value: Tensor, number: int) -> Tensor:
-        return value[number::count] if len(value) == 2 * count else value[number : number + 1]
-
+    inputs, count = batch["inputs"], len(batch["id"])
+    layout = next(one.images for one in VISION_FAMILIES.values() if set(one.images.tensors) >= inputs.keys() - TEXT)
+    tokens = (inputs["input_ids"] == IMAGE).sum(1).tolist()[:count]
     return [
-        {"id": [name], "inputs": {key: examples(value, number) for key, value in batch["inputs"].items()}}
+        {
+            "id": [name],
+            "inputs": {key: inputs[key][number::count] for key in TEXT & inputs.keys()}
+            | layout.examples(inputs, tokens, [number]),
+        }
         for number, name in enumerate(batch["id"])
     ]
 
@@ -106,24 +114,21 @@ def test_it_starts_at_ln_2_and_learns(tmp_path: Path, folder: Any, family: str) 
     steps = fit(tmp_path, module(folder(family)), batches(family, 1), max_epochs=16)
     first, last = steps[0], steps[-1]
     assert first["train/loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert first["train/rewards/margin"] == pytest.approx(0, abs=1e-6)
+    assert first["train/rewards/margins"] == pytest.approx(0, abs=1e-6)
     assert first["train/drift/chosen"] == pytest.approx(0, abs=1e-6)
     assert last["train/loss"] < 0.6
-    assert last["train/accuracy"] == 1
-    assert last["train/rewards/margin"] == pytest.approx(
+    assert last["train/rewards/accuracies"] == 1
+    assert last["train/rewards/margins"] == pytest.approx(
         last["train/rewards/chosen"] - last["train/rewards/rejected"], abs=1e-6
     )
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
 @pytest.mark.parametrize("fixture", ["idefics3_folder", "smolvlm_folder"])
-def test_trl_computes_the_same(
-    tmp_path: Path, fixture: str, loss: Any, vlm_examples: Any, request: pytest.FixtureRequest
-) -> None:
-    """Same examples, weights and moved adapters; pictures of one to five tiles, one or two an example."""
+def test_trl_computes_the_same(tmp_path: Path, fixture: str, vlm_examples: Any, request: pytest.FixtureRequest) -> None:
+    """Same examples, weights and moved adapters; pictures of one to five tiles, one or two an example; every loss."""
     model, examples = str(request.getfixturevalue(fixture)), read_examples(vlm_examples("preference"))
-    peer = trl_trainer(tmp_path, model, examples, loss_type=[loss], beta=0.5)
-    net = module(model, loss=loss, adapter=LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"]))
+    peer = trl_trainer(tmp_path, model, examples, loss_type=["sigmoid"], beta=0.5)
+    net = module(model, adapter=LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"]))
     net.configure_model()
     torch.manual_seed(0)
     moved = {name: 0.1 * torch.randn_like(value) for name, value in get_peft_model_state_dict(net.net).items()}
@@ -131,8 +136,13 @@ def test_trl_computes_the_same(
         assert not set_peft_model_state_dict(one, moved).unexpected_keys
     theirs = peer.data_collator([copy.deepcopy(example) for example in peer.examples[:5]])
     peer.model.eval()
-    with torch.no_grad():
-        wanted = peer.compute_loss(peer.model, peer._prepare_inputs(dict(theirs))).item()
+
+    @torch.no_grad()
+    def of_trl(inputs: dict[str, Any], loss: list[str], weights: list[float], smoothing: float = 0.0) -> float:
+        peer.loss_types, peer.loss_weights, peer.label_smoothing = loss, weights, smoothing
+        return peer.compute_loss(peer.model, peer._prepare_inputs(dict(inputs))).item()
+
+    wanted = of_trl(theirs, ["sigmoid"], [1.0])
     metrics = {name: values[0] for name, values in peer._metrics["eval"].items()}
     assert abs(metrics["rewards/margins"]) > 1e-3
 
@@ -144,9 +154,20 @@ def test_trl_computes_the_same(
     with torch.no_grad():
         losses, found = net.compare({"inputs": mine})
     assert losses.losses.mean().item() == pytest.approx(wanted, abs=1e-5)
-    for name, of_trl in (("chosen", "chosen"), ("rejected", "rejected")):
-        assert found[f"rewards/{name}"].mean().item() == pytest.approx(metrics[f"rewards/{of_trl}"], abs=1e-5)
-    assert found["rewards/margin"].mean().item() == pytest.approx(metrics["rewards/margins"], abs=1e-5)
+    for name in ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"):
+        assert found[name].mean().item() == pytest.approx(metrics[name], abs=1e-5)
+    for loss, kind in LOSSES.items():
+        net.loss, net.label_smoothing = loss, 0.2 * (kind.smoothed and loss != "sigmoid")  # TRL's sigmoid reads none
+        with torch.no_grad():
+            got = net.compare({"inputs": mine})[0].losses.mean().item()
+        assert got == pytest.approx(of_trl(theirs, [loss], [1.0], net.label_smoothing), abs=2e-5), loss
+    net.loss, net.label_smoothing, net.rpo_alpha = "sigmoid", 0.0, 0.3
+    alone = encoder.inputs([encoder.encode(examples[3])])  # TRL's SFT term is a mean over all tokens of a batch
+    with torch.no_grad():
+        got = net.compare({"inputs": alone})[0].losses.item()
+    one = peer.data_collator([copy.deepcopy(peer.examples[3])])
+    assert got == pytest.approx(of_trl(one, ["sigmoid", "sft"], [1.0, 0.3]), abs=2e-5)
+    net.rpo_alpha = 0.0
     dropped = {**mine, "pixel_values": 0.5 * mine["pixel_values"].sign()}
     with torch.no_grad():
         assert abs(net.compare({"inputs": dropped})[0].losses.mean().item() - wanted) > 1e-4  # the image counts
@@ -254,7 +275,7 @@ def test_full_tuning_keeps_no_second_model_where_the_reference_is_kept(
 def test_no_step_is_logged_at_every_0_steps(tmp_path: Path, folder: Any) -> None:
     (step,) = fit(tmp_path, module(folder("smolvlm")), batches("smolvlm", 1), max_epochs=1, log_every_n_steps=0)
     assert "train/loss" in step
-    assert "train/accuracy" not in step
+    assert "train/rewards/accuracies" not in step
 
 
 def test_a_step_runs_the_prompt_once_a_pair(tmp_path: Path, folder: Any) -> None:
@@ -354,9 +375,9 @@ def test_evaluation_is_preference_accuracy(tmp_path: Path, folder: Any) -> None:
     (examples,) = run.predict(net, loader)
     assert examples["id"] == ["0a", "0b"]
     assert examples["label"] == ["chosen", "chosen"]
-    assert figures["test/accuracy"] == examples["prediction"].count("chosen") / 2
+    assert figures["test/rewards/accuracies"] == examples["prediction"].count("chosen") / 2
     assert set(examples["columns"]) == {"logps_chosen", "logps_rejected", "drift_chosen", "drift_rejected"}
-    assert figures["test/rewards/margin"] == pytest.approx(examples["score"].mean().item(), abs=1e-6)
+    assert figures["test/rewards/margins"] == pytest.approx(examples["score"].mean().item(), abs=1e-6)
     assert net.score_name == "log_odds:chosen"
     drift = sum(map(float, examples["columns"]["drift_chosen"])) / 2
     assert figures["test/drift/chosen"] == pytest.approx(drift, abs=1e-5)
@@ -372,7 +393,7 @@ def test_before_training_every_pair_is_a_tie_and_the_accuracy_that_of_chance(tmp
     net, loader = module(folder("smolvlm")), DataLoader(batches("smolvlm", 1), batch_size=None)
     run = L.Trainer(default_root_dir=tmp_path, logger=False, callbacks=[RunRecorder()], enable_progress_bar=False)
     (figures,) = run.test(net, loader, verbose=False)
-    assert figures["test/accuracy"] == 0.5
+    assert figures["test/rewards/accuracies"] == 0.5
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["splits"]["test"] == {"n": 2, "correct": 0, "ties": 2, "accuracy": 0.5}
     table = pandas.read_csv(tmp_path / "predictions-test.tsv", sep="\t")
@@ -391,11 +412,11 @@ def test_a_tuned_model_that_is_loaded_keeps_its_reference(tmp_path: Path, folder
         wanted = run.test(net, data, verbose=False)
         loaded = VLMDPO.load(tmp_path / "dpo.ckpt")
         with torch.no_grad():  # without a trainer too
-            margin = loaded.compare(batches("smolvlm", 1)[0])[1]["rewards/margin"].mean().item()
-        assert margin == pytest.approx(wanted[0]["test/rewards/margin"], abs=1e-5)
+            margin = loaded.compare(batches("smolvlm", 1)[0])[1]["rewards/margins"].mean().item()
+        assert margin == pytest.approx(wanted[0]["test/rewards/margins"], abs=1e-5)
         assert (loaded.beta, loaded.adapter is None) == (0.5, adapter is None)
         assert trainer(tmp_path).test(loaded, data, verbose=False) == wanted
-        assert abs(wanted[0]["test/rewards/margin"]) > 1e-3
+        assert abs(wanted[0]["test/rewards/margins"]) > 1e-3
 
 
 @pytest.mark.parametrize("options", [{"init_lora_weights": "pissa"}, {"bias": "all"}])
@@ -421,3 +442,91 @@ def test_an_adapter_to_go_on_from_is_refused_since_no_reference_has_it(folder: A
 def test_options_that_make_no_sense(options: dict[str, Any], field: str) -> None:
     with pytest.raises(InputError, match=field):
         VLMDPO(base_model="anything", **options)
+
+
+@pytest.mark.parametrize("family", ["idefics3", "paligemma", "gemma3", "qwen3_vl"])
+def test_the_image_term_compares_with_images_without_content(tmp_path: Path, folder: Any, family: str) -> None:
+    """Cached and live, against a forward pass with the mean of each example's vectors."""
+    (data,) = batches(family, 1)
+    net = module(folder(family), image_weight=0.7, anchor_weight=0.2)
+    net.configure_model()
+    for parameter in trainable_parameters(net).values():
+        torch.nn.init.normal_(parameter, std=0.1)
+    with torch.no_grad():
+        losses, metrics = net.compare(data)
+        net.image_weight = net.anchor_weight = 0.0
+        plain, own = net.compare(data)[0].losses, net.compare(data)[1]["drift/chosen"]
+        policy, reference = corrupted_log_probs(net.net, data["inputs"]), None
+        with net.net.disable_adapter():
+            reference = corrupted_log_probs(net.net, data["inputs"])
+    margin = 0.5 * (own - policy + reference)
+    assert margin.abs().min() > 1e-5
+    torch.testing.assert_close(metrics["image/margins"], margin, atol=1e-5, rtol=0)
+    log_s = torch.nn.functional.logsigmoid
+    torch.testing.assert_close(losses.losses, plain - 0.7 * log_s(margin) - 0.2 * log_s(0.5 * own), atol=1e-5, rtol=0)
+    live = fit(tmp_path / "live", module(folder(family), image_weight=0.7, cache_reference=False), [data])
+    kept = fit(tmp_path / "kept", module(folder(family), image_weight=0.7), [data])
+    again = fit(tmp_path / "again", module(folder(family), image_weight=0.7), [data])
+    for found in (kept, again):
+        assert found[-1] == pytest.approx(live[-1], abs=1e-5)
+
+
+def test_an_image_without_content_is_the_same_wherever_its_content_was(folder: Any) -> None:
+    net, inputs = frozen("paligemma"), pairs("paligemma")
+    before = corrupted_log_probs(net, inputs)
+    assert before.shape == (2,)
+    features = with_features(net, inputs)
+    moved = {**features, FEATURES: features[FEATURES].unflatten(0, (2, -1)).flip(1).flatten(0, 1)}
+    torch.testing.assert_close(corrupted_log_probs(net, moved), before, atol=1e-5, rtol=0)
+    text = {**{name: inputs[name] for name in TEXT & inputs.keys()}}
+    text["input_ids"] = text["input_ids"].masked_fill(text["input_ids"] == IMAGE, 9)
+    net = module(folder("paligemma"), image_weight=1.0)
+    net.configure_model()
+    with torch.no_grad():
+        with_term, alone = net.compare({"inputs": text})[0].losses, torch.full((2,), math.log(2))
+    torch.testing.assert_close(with_term, alone)  # there is no image to look at
+
+
+def test_without_a_reference_there_is_no_drift(tmp_path: Path, folder: Any) -> None:
+    net, (data,) = module(folder("smolvlm"), reference_free=True, loss="sigmoid_norm", beta=2.0), batches("smolvlm", 1)
+    steps = fit(tmp_path, net, [data], max_epochs=8)
+    assert net.kept is None
+    assert "train/drift/chosen" not in steps[-1]
+    assert steps[-1]["train/loss"] < steps[0]["train/loss"]
+    with torch.no_grad():
+        losses, metrics = net.eval().compare(data)
+    tokens = (data["inputs"]["labels"] != -100).sum(1)
+    a_token = torch.cat([metrics["logps/chosen"], metrics["logps/rejected"]]) / tokens
+    margin = 2.0 * (a_token[:2] - a_token[2:])
+    torch.testing.assert_close(losses.losses, -torch.nn.functional.logsigmoid(margin), atol=1e-5, rtol=0)
+    trainer(tmp_path, callbacks=[RunRecorder()]).test(net, DataLoader([data], batch_size=None), verbose=False)
+    assert "drift_chosen" not in pandas.read_csv(tmp_path / "predictions-test.tsv", sep="\t").columns
+
+
+def test_falling_chosen_answers_are_told_of(tmp_path: Path, folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, data = module(folder("smolvlm"), optimizer=lambda p: torch.optim.SGD(p, lr=1e-9)), batches("smolvlm", 2)
+    compare = VLMDPO.compare
+
+    def falling(self: VLMDPO, batch: dict[str, Any]) -> Any:
+        losses, metrics = compare(self, batch)
+        return losses, {**metrics, "drift/chosen": metrics["drift/chosen"] - 3}
+
+    fit(tmp_path, net, data, max_epochs=1)  # nothing falls
+    monkeypatch.setattr(VLMDPO, "compare", falling)
+    with pytest.warns(UserWarning, match="the chosen answers are 3 nats less likely than under the reference"):
+        fit(tmp_path, net, data, max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"loss": "dpo"}, "loss: no such loss .*sigmoid_norm"),
+        ({"loss": "hinge", "label_smoothing": 0.1}, "label_smoothing: applies to sigmoid, robust, exo_pair only"),
+        ({"loss": "exo_pair"}, "label_smoothing: must be above 0"),
+        ({"rpo_alpha": -1.0}, "rpo_alpha: must be"),
+        ({"reference_free": True, "image_weight": 1.0}, "reference_free: mDPO's terms compare with the reference"),
+    ],
+)
+def test_losses_that_cannot_be_are_refused(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        VLMDPO(base_model="x", **options)

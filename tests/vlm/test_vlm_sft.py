@@ -12,7 +12,7 @@ import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ftkit.errors import InputError
 from ftkit.examples.reader import Example, read_examples
@@ -230,22 +230,6 @@ def test_full_tuning_leaves_the_vision_tower_unless_it_is_freed(idefics3_folder:
 
     assert learning() == {"text_model", "weight"}  # weight is the head's
     assert learning(freeze_vision=False) == {"text_model", "weight", "vision_model", "connector"}
-
-
-@pytest.mark.parametrize("options", [{}, {"adapter": LoraConfig(target_modules=["q_proj"])}], ids=str)
-def test_a_tower_of_another_name_is_not_freed_without_a_word(options: dict[str, Any], tmp_path: Path) -> None:
-    rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e4}
-    text = {"model_type": "qwen2_vl_text", "vocab_size": 99, "hidden_size": 64, "intermediate_size": 64}
-    text |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "rope_parameters": rope}
-    tower = {"depth": 1, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "patch_size": 8}
-    config = Qwen2VLConfig(text_config=text, vision_config=tower)
-    Qwen2VLForConditionalGeneration(config).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"freeze_vision: no part of the model is named like a vision tower"):
-        VLMSFT(base_model=str(tmp_path), **options).configure_model()
-    module = VLMSFT(base_model=str(tmp_path), freeze_vision=False, **options)
-    module.configure_model()
-    assert any("visual" in name for name, _ in module.net.named_modules())
-    VLMSFT(base_model=str(tmp_path), adapter=LoraConfig()).configure_model()  # it is on the text model alone
 
 
 def test_a_tolerance_by_which_nothing_is_right_is_refused() -> None:

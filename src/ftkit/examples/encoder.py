@@ -26,8 +26,8 @@ class EncodedExample:
         tokens: Other values of the prompt's tokens, by name.
         images: Tensors of the images, by name; empty without images.
         cut: Whether an answer was cut.
-        tile_keys: Where ``images`` were left out because a frozen tower's features of them are cached: their keys, see
-            :func:`ftkit.vlm.vision.tile_keys`.
+        tile_keys: Where the pixels of ``images`` were left out because a frozen tower's features of them are cached:
+            their keys, see :func:`ftkit.vlm.vision.tile_keys`.
         turns: Where in the prompt earlier supervised turns stand.
     """
 
@@ -42,12 +42,6 @@ class EncodedExample:
 
     def __len__(self) -> int:
         return len(self.prompt) + max(map(len, self.answers or [[]]))
-
-    @property
-    def tiles(self) -> int:
-        """How many tiles there are in ``images``; an image that is not cut into tiles is one."""
-        pixels = self.images.get("pixel_values")  # (1, tiles, 3, H, W) or (images, 3, H, W)
-        return 0 if pixels is None else len(pixels.flatten(0, -4))
 
 
 class Encoder:

@@ -17,10 +17,11 @@ from ftkit.plan.packed import pack
 from ftkit.plan.steps import Costs, Step, between, length, positions
 from ftkit.plan.trace import cast, total, traced
 from ftkit.training.generative import GenerativeModule
-from ftkit.vlm.dpo import VLMDPO, answer_log_probs
+from ftkit.vlm.dpo import VLMDPO
 from ftkit.vlm.model import VLMModule
+from ftkit.vlm.pair_log_probs import answer_log_probs
 from ftkit.vlm.reference import as_reference
-from ftkit.vlm.vision import is_frozen, with_features
+from ftkit.vlm.vision import can_cache, with_features
 
 _READ = 200  # batches of a split; they stand for those behind them
 Timed = list[tuple[float, Step]]
@@ -99,7 +100,7 @@ class _Tuning:
         for name in ("log", "log_dict"):
             setattr(model, name, lambda *_, **__: None)
         self.compares = isinstance(model, VLMDPO)
-        self.sees = isinstance(model, VLMModule) and model.cache_vision and is_frozen(model.net)
+        self.sees = isinstance(model, VLMModule) and model.cache_vision is not False and can_cache(model.net)
 
     def costs(self, train: _Batches, val: _Batches, test: _Batches) -> Costs:
         """Return the costs of a training on batches."""

@@ -48,18 +48,11 @@ def images_counted(subject: Probe) -> Finding:
         return Finding("images", None, "the model has no image token")
     if pixels is None or not pixels.any():
         return Finding("images", False, f"no image for {places} image tokens an example")
-    each = subject.vectors_a_tile()
-    if each is None:
-        return Finding("images", None, "the model does not tell what it makes of an image")
-    alike = 2 if subject.pairs else 1  # chosen and rejected answers share their images
-    if pixels.dim() == 5:  # (B, tiles, 3, H, W), filled up with tiles of zeros
-        tiles = pixels.flatten(2).any(2).sum(1).tolist()
-        present, fits = sum(tiles), places == [each * count for count in tiles] * alike
-    else:  # (images, 3, H, W): which example an image belongs to is told by its places alone
-        present, first = len(pixels), places[: subject.size]
-        fits = sum(first) == each * present and not any(count % each for count in first) and places == first * alike
-    seen = f"{present} images or tiles of {each} tokens each for {places} image tokens an example"
-    return Finding("images", fits, seen)
+    try:
+        made = subject.image_vectors() * (2 if subject.pairs else 1)  # chosen and rejected answers share their images
+    except ValueError as error:
+        return Finding("images", False, str(error))
+    return Finding("images", places == made, f"images of {made} vectors for {places} image tokens an example")
 
 
 def end_supervised(subject: Probe) -> Finding:

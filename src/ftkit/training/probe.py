@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ftkit.errors import InputError
-from ftkit.models.base_model import hidden_states_and_head, plain_model
+from ftkit.models.base_model import hidden_states_and_head
+from ftkit.models.image_layouts import Images
+from ftkit.models.vision_families import FAMILIES, image_features
 from ftkit.training.checkpoint import trainable_parameters
-
-_IMAGES = ("pixel_values", "pixel_attention_mask")
 
 
 class Probe:
@@ -51,11 +51,8 @@ class Probe:
 
     @property
     def separable(self) -> bool:
-        """Return whether the first dimension of every tensor counts examples, so that some can be picked."""
-        pixels = self.inputs.get("pixel_values")
-        if pixels is not None and pixels.dim() == 4 and len(set(self.image_places() or [])) > 1:
-            return False  # images in a tensor of their own, and the examples have other numbers of them
-        tensors = (value for value in self.inputs.values() if isinstance(value, Tensor) and value.dim())
+        """Return whether the first dimension of every tensor but images counts examples, so that some can be picked."""
+        tensors = (value for value in self._of_examples(self.inputs).values() if isinstance(value, Tensor))
         return all(len(value) in (self.size, 2 * self.size if self.pairs else self.size) for value in tensors)
 
     @property
@@ -73,29 +70,36 @@ class Probe:
         image_id = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
         return None if image_id is None else (self.inputs["input_ids"] == image_id).sum(1).tolist()
 
-    def vectors_a_tile(self) -> int | None:
-        """Return how many vectors the model makes of one image or tile of the batch; None if it does not tell."""
-        model = plain_model(self.module.net)
-        if not hasattr(model, "get_image_features"):
-            return None
-        images = {name: value for name, value in self.inputs.items() if name in _IMAGES}
-        pixels = images["pixel_values"]
-        if pixels.dim() == 5:  # one image of one tile that is no filling
-            image, tile = pixels.flatten(2).any(2).nonzero()[0].tolist()
-            images = {name: value[image : image + 1, tile : tile + 1] for name, value in images.items()}
-        else:
-            images = {name: value[:1] for name, value in images.items()}
-        with torch.no_grad():
-            found = model.get_image_features(**images, return_dict=True).pooler_output
-        return sum(part.numel() // part.shape[-1] for part in found)
+    def image_vectors(self) -> list[int]:
+        """Return how many vectors the model makes of the images of each example, each run by itself."""
+        found = []
+        for example in range(self.size):
+            with torch.no_grad():
+                features = image_features(self.module.net, self.examples([example])["inputs"])
+            found.append(0 if features is None else len(features))
+        return found
 
     def examples(self, indices: Sequence[int]) -> dict[str, Any]:
         """Return the batch of some of the examples."""
-        batch = _picked(self.batch, list(indices), self.size)
-        pixels = batch["inputs"].get("pixel_values") if self.generative else None
-        if pixels is not None and not pixels.any():  # filling alone: these examples have no images
-            batch["inputs"] = {name: value for name, value in batch["inputs"].items() if name not in _IMAGES}
+        if not self.generative:
+            return _picked(self.batch, list(indices), self.size)
+        batch = _picked({**self.batch, "inputs": self._of_examples(self.inputs)}, list(indices), self.size)
+        images = self._images
+        if images is not None and "pixel_values" in self.inputs:
+            places = (self.image_places() or [])[: self.size]
+            batch["inputs"] |= images.examples(self.inputs, places, indices)
         return batch
+
+    @property
+    def _images(self) -> Images | None:
+        """Return how images are laid out in a batch; None for a model of text."""
+        family = FAMILIES.get(getattr(getattr(self.module.net, "config", None), "model_type", ""))
+        return None if family is None else family.images
+
+    def _of_examples(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the inputs without the tensors of images."""
+        gone = () if self._images is None else self._images.tensors
+        return {name: value for name, value in inputs.items() if name not in gone}
 
     def outputs(self, batch: dict[str, Any]) -> Tensor:
         """Return logits (B, 2) of a classifier, log-probabilities (N,) of tokens, or losses (B,) of pairs."""

@@ -38,9 +38,9 @@ class RunRecorder(L.Callback):
     and ``prediction``: texts (lists of str), or classes (B,) int64 that the module's ``class_names`` name. There may be
     ``probability``, of two classes float32 (B,) of the positive one, of more float32 (B, C) of each, or ``score`` (B,)
     float32 of the kind that the module's ``score_name`` says; and ``columns``, more lists of str by name. Of a step
-    that returns no dict, or one without
-    ``id``, no prediction is kept; what a ``test`` or ``validate`` logs is kept of every module, as ``metrics``. A data
-    module may name what ``test`` runs over (``evaluate_splits``) and describe itself (``report``); loaders beyond the
+    that returns no dict, or one without ``id``, no prediction is kept; what a ``test`` or ``validate`` logs is kept of
+    every module, as ``metrics``. A data module may name what ``test`` and ``predict`` run over (``evaluate_splits``,
+    ``predicted_split``) and describe itself (``report``); loaders beyond the
     names are numbered: ``test``, ``test-1``.
     """
 
@@ -138,7 +138,7 @@ class RunRecorder(L.Callback):
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the predictions of a ``predict`` run, which is over the test split, and the figures."""
-        self._keep(trainer, pl_module, ("test",))
+        self._keep(trainer, pl_module, (getattr(_datamodule(trainer), "predicted_split", "test"),))
 
     def _keep(self, trainer: L.Trainer, pl_module: L.LightningModule, splits: Sequence[str]) -> None:
         """Write what was collected; each loader's split has its place in ``splits``."""

@@ -76,14 +76,14 @@ class TensorTable:
             (self._known.add if value else self._known.discard)(key)
         return [load(value)["value"] if value else None for value in found]
 
-    def add(self, keys: Sequence[bytes], values: Tensor) -> None:
-        """Keep tensors (N, ...), one for each key, that are not kept yet.
+    def add(self, keys: Sequence[bytes], values: Tensor | Sequence[Tensor]) -> None:
+        """Keep tensors, one for each key, that are not kept yet.
 
         If they cannot be kept, that is said once and nothing more is tried.
         """
         if self._full:
             return
-        saved = {key: save({"value": one}) for key, one in zip(keys, values.detach().cpu().contiguous(), strict=True)}
+        saved = {key: save({"value": one.detach().cpu().contiguous()}) for key, one in zip(keys, values, strict=True)}
         try:
             self.store.folder.mkdir(parents=True, exist_ok=True)
             try:

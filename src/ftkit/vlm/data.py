@@ -1,7 +1,8 @@
 """Examples with images as a Lightning data module: read, split, sampled, measured and batched."""
 
 import hashlib
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path, PurePath
 from typing import Any
@@ -18,6 +19,7 @@ from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.example_data import ExampleDataModule
 from ftkit.training.samplers import seeded_order
 from ftkit.training.source_data import SourceDataModule
+from ftkit.vlm.controls import with_other_images
 from ftkit.vlm.dataset import ExampleDataset, leave_out_unusable
 from ftkit.vlm.encoder import ChatEncoder
 from ftkit.vlm.sampling import OUTCOMES, YES_NO, outcomes_of_examples, read_outcomes, sample_examples
@@ -50,12 +52,14 @@ class VLMDataModule(SourceDataModule, ExampleDataModule):
             it by their id or by the path of their image.
         keep: The outcomes to sample from: tp, tn, fp, fn, neither.
         question: The prompt of examples that have an image and an answer, and no question of their own.
+        image_options: Options of the model's own image processor, such as ``{size: {longest_edge: 512}}`` or
+            ``{do_image_splitting: false}``, in place of its settings; null leaves them. Evaluation uses them too.
         evaluation_batch_size: Examples in a batch of evaluation; null takes ``batch_size``.
         **options: See :class:`ftkit.training.source_data.SourceDataModule` and
             :class:`ftkit.training.example_data.ExampleDataModule`.
     """
 
-    step_options = (*ExampleDataModule.step_options, "sample", "ratio", "keep")
+    step_options = (*ExampleDataModule.step_options, "sample", "ratio", "keep", "image_options")
 
     def __init__(
         self,
@@ -66,15 +70,17 @@ class VLMDataModule(SourceDataModule, ExampleDataModule):
         outcomes: str | None = None,
         keep: list[str] | None = None,
         question: str | None = None,
+        image_options: dict[str, Any] | None = None,
         evaluation_batch_size: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(*given, **options)
         self.images = images
         self.sample, self.ratio, self.outcomes = sample, ratio, outcomes
-        self.question = question
+        self.question, self.image_options = question, image_options
         self.keep = sorted(OUTCOMES if keep is None else set(keep))
         self.evaluation_batch_size = self.batch_size if evaluation_batch_size is None else evaluation_batch_size
+        self.predicted_split = "test"  # what RunRecorder names the predictions of ``predict`` after
         self._check_arguments()
         self._prepared_for: tuple[Any, ...] | None = None  # a next stage need not measure the examples again
 
@@ -164,7 +170,7 @@ class VLMDataModule(SourceDataModule, ExampleDataModule):
             if name == "train":
                 examples = self._sampled(examples, classes or YES_NO)
             length = rule if name == "train" else whole
-            encoder = ChatEncoder(processor, length, self.chat, preference, self.supervise)
+            encoder = ChatEncoder(processor, length, self.chat, preference, self.supervise, self.image_options)
             kept, counts = leave_out_unusable(examples, encoder, name)
             self._count(name, kept, **counts)
             self.datasets[name] = ExampleDataset(kept, encoder)
@@ -172,6 +178,21 @@ class VLMDataModule(SourceDataModule, ExampleDataModule):
                 rank_zero_warn(f"of {len(examples):,} {name} examples: {changed}")
         self.note_duplicates({name: self._labeled(self.datasets[name].examples) for name in SPLITS})
         self._prepared_for = wanted
+
+    @contextmanager
+    def controlled(self, control: str) -> Iterator[None]:
+        """Let ``predict`` run over the test examples with other images, see :func:`ftkit.vlm.controls.image_controls`.
+
+        Args:
+            control: ``blank`` or ``swapped``.
+        """
+        own = self.datasets["test"]
+        others = with_other_images(own.examples, control, self._image_sha256)
+        self.datasets["test"], self.predicted_split = ExampleDataset(others, own.encoder), f"test-{control}"
+        try:
+            yield
+        finally:
+            self.datasets["test"], self.predicted_split = own, "test"
 
     def _collate(self, split: SplitName, evaluation: bool) -> Callable[[Any], Any]:
         return partial(self.datasets[split].batch, evaluation=evaluation)

@@ -53,9 +53,8 @@ class ExampleDataset(Dataset[Any]):
         return batch
 
     def remember(self, encoded: EncodedExample, tile_keys: list[bytes]) -> None:
-        """Let an example come without its images from now on."""
-        empty: dict[str, Any] = {}
-        kept = (encoded.prompt, encoded.answers, encoded.tokens, empty, encoded.cut, tile_keys, encoded.turns)
+        """Let an example come from now on with its ``images`` as they are here, without pixels."""
+        kept = (encoded.prompt, encoded.answers, encoded.tokens, encoded.images, encoded.cut, tile_keys, encoded.turns)
         # Packed, an example takes little more than its text: most of a prompt are image tokens, all alike.
         self._remembered[id(encoded.example)] = zlib.compress(pickle.dumps(kept), level=1)
 
@@ -76,8 +75,12 @@ class BatchOrigin:
 
     def __init__(self, dataset: ExampleDataset, encoded: Sequence[EncodedExample], evaluation: bool) -> None:
         self.dataset, self._evaluation = dataset, evaluation
-        self._tiles = [one.tiles for one in encoded]
-        self._encoded = [replace(one, images={}) for one in encoded]  # pixels are in the batch alone
+        images = dataset.encoder.family.images
+        self._tiles = [len(images.tiles(one.images)) for one in encoded]
+        self._encoded = [  # pixels are in the batch alone
+            replace(one, images={name: one.images[name] for name in images.beside if name in one.images})
+            for one in encoded
+        ]
 
     def tile_keys(self, of_pixels: Sequence[bytes]) -> list[list[bytes]]:
         """Return the keys of each example's tiles, given those of the tiles whose pixels are in the batch, in order."""
@@ -86,6 +89,11 @@ class BatchOrigin:
             list(islice(found, tiles)) if one.tile_keys is None else one.tile_keys
             for one, tiles in zip(self._encoded, self._tiles, strict=True)
         ]
+
+    def with_own_images(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the batch's inputs with the image tensors of those examples only whose pixels are in it."""
+        own = self.dataset.encoder.family.images.batch([one.images for one in self._encoded if one.tile_keys is None])
+        return {**inputs, **own}
 
     def remember(self, tile_keys: Sequence[list[bytes] | None]) -> None:
         """Let examples come without their images from now on, given their tiles' keys; None leaves one as it is."""

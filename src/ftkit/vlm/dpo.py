@@ -1,22 +1,32 @@
 """Direct preference optimization of a vision-language model, as a Lightning module."""
 
+import hashlib
 from typing import Any
 
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from peft import PeftConfig
 from torch import Tensor, nn
 
-from ftkit.errors import InputError
+from ftkit.errors import InputError, at_least
 from ftkit.models.adapter_option import changes_base
-from ftkit.models.base_model import hidden_states_and_head, load_base
-from ftkit.models.losses import sequence_log_probs, supervised_tokens, target_log_probs
+from ftkit.models.base_model import load_base, plain_model
 from ftkit.results.preferences import CHOSEN, MEASURES, REJECTED, TIE
 from ftkit.run_folder import SplitName
 from ftkit.training.sharding import holds_whole_network
 from ftkit.vlm.model import VLMModule
-from ftkit.vlm.preference import DPOLosses, PreferenceLoss, dpo_loss, preference_metrics
+from ftkit.vlm.pair_log_probs import answer_log_probs, corrupted_log_probs
+from ftkit.vlm.preference import (
+    LOSSES,
+    DPOLosses,
+    DriftAlarm,
+    anchor_losses,
+    dpo_loss,
+    image_losses,
+    preference_metrics,
+)
 from ftkit.vlm.reference import CachedReference, as_reference
-from ftkit.vlm.shared_prompt import can_share, run_shared
-from ftkit.vlm.vision import for_pairs, is_frozen, to_model, with_features
+from ftkit.vlm.vision import is_frozen, with_features
 
 _PREDICTIONS = {0.0: REJECTED, 0.5: TIE, 1.0: CHOSEN}  # by the accuracy of a pair
 
@@ -30,8 +40,9 @@ class VLMDPO(VLMModule):
     off, or, where all weights are trained, a frozen copy of the base. Its log-probabilities are computed once and
     cached on disk for all epochs, seeds, rates and betas.
 
-    A step averages over the pairs of its whole window of micro-batches. Watch ``rewards/margin`` together with
-    ``drift/chosen``: the margin also grows while both answers become unlikely.
+    A step averages over the pairs of its whole window of micro-batches. Watch ``rewards/margins`` together with
+    ``drift/chosen``: the margin also grows while both answers become unlikely. An epoch after which the chosen answers
+    are clearly less likely than under the reference ends with a warning.
 
     In evaluation a pair is one example of the prediction file, laid out as in :mod:`ftkit.results.preferences`:
     its label is ``chosen``, its prediction the answer that has the higher reward, or ``tie``; the score is the margin
@@ -40,8 +51,17 @@ class VLMDPO(VLMModule):
 
     Args:
         beta: Weight of the log-ratios to the reference; small values let the model move further from it.
-        loss: ``sigmoid`` or ``ipo``, see :func:`ftkit.vlm.preference.dpo_loss`.
-        label_smoothing: Probability that a preference is the wrong way round, for ``sigmoid``.
+        loss: ``sigmoid``, ``hinge``, ``ipo``, ``robust``, ``sigmoid_norm`` (length-normalized), ``exo_pair``,
+            ``nca_pair``, ``sppo_hard``, ``apo_zero`` or ``apo_down``, see :func:`ftkit.vlm.preference.dpo_loss`.
+        label_smoothing: Probability that a preference is the wrong way round: ``sigmoid``, ``robust``, ``exo_pair``.
+        rpo_alpha: Weight of an SFT term, the mean cross-entropy of each chosen answer's tokens (Pang et al. 2024,
+            https://arxiv.org/abs/2404.19733); 0 is none.
+        reference_free: Whether the reference finds all answers equally likely: none is computed, and there is no drift.
+        image_weight: Weight of mDPO's conditional term, which punishes chosen answers that are as likely with a
+            corrupted image (https://arxiv.org/abs/2406.11839), in which each vector of an example's images is their
+            mean; 0 is none. It takes another pass over the chosen answers. mDPO itself has 1, and 1 as
+            ``anchor_weight``.
+        anchor_weight: Weight of mDPO's anchor, which punishes chosen answers that become less likely; 0 is none.
         cache_reference: Whether the reference's log-probabilities are cached in ``$FTKIT_CACHE/features``. The
             results stay the same.
         **options: Those of :class:`ftkit.vlm.model.VLMModule`.
@@ -54,22 +74,38 @@ class VLMDPO(VLMModule):
     def __init__(
         self,
         beta: float = 0.1,
-        loss: PreferenceLoss = "sigmoid",
+        loss: str = "sigmoid",
         label_smoothing: float = 0.0,
+        rpo_alpha: float = 0.0,
+        reference_free: bool = False,
+        image_weight: float = 0.0,
+        anchor_weight: float = 0.0,
         cache_reference: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.beta, self.loss, self.label_smoothing = beta, loss, label_smoothing
-        self.cache_reference = cache_reference
+        self.rpo_alpha, self.reference_free = rpo_alpha, reference_free
+        self.image_weight, self.anchor_weight = image_weight, anchor_weight
+        self.cache_reference = cache_reference and not reference_free
+        self._drift = DriftAlarm()
         self._base_net: list[Any] = []  # a list, so that it is neither saved nor counted
         self.kept: CachedReference | None = None
         if not 0 < beta < float("inf"):
             raise InputError("must be positive", field="beta", got=beta)
         if not 0 <= label_smoothing < 0.5:
             raise InputError("must be a probability below 0.5", field="label_smoothing", got=label_smoothing)
-        if label_smoothing and loss != "sigmoid":
-            raise InputError("applies to the sigmoid loss only", field="label_smoothing", got=label_smoothing)
+        at_least(0, rpo_alpha=rpo_alpha, image_weight=image_weight, anchor_weight=anchor_weight)
+        if loss not in LOSSES:
+            raise InputError("no such loss", field="loss", got=loss, fix=f"use {', '.join(LOSSES)}")
+        if label_smoothing and not LOSSES[loss].smoothed:
+            smoothed = ", ".join(name for name, one in LOSSES.items() if one.smoothed)
+            raise InputError(f"applies to {smoothed} only", field="label_smoothing", got=label_smoothing)
+        if loss == "exo_pair" and not label_smoothing:
+            raise InputError("must be above 0 for exo_pair", field="label_smoothing", got=label_smoothing)
+        if reference_free and (image_weight or anchor_weight):
+            problem, fix = "mDPO's terms compare with the reference", "leave them out, or reference_free"
+            raise InputError(problem, field="reference_free", got=True, fix=fix)
         if self._adapter_folder is not None:
             problem, fix = (
                 "the reference would be the base model without this adapter",
@@ -121,6 +157,8 @@ class VLMDPO(VLMModule):
             context = self.trainer.precision_plugin.forward_context
             self.kept = CachedReference(self.reference_net, context, device=self.device)
         keys = self.kept.keys(batch["inputs"])
+        if self.image_weight:  # and, of the chosen answers, with corrupted images
+            keys = keys + [hashlib.sha256(f"{key} corrupted".encode()).hexdigest() for key in keys[: len(keys) // 2]]
         found = self.kept.get(keys)
         if first and found is not None:  # an earlier run has computed it: the weights were needed to know that
             self._base_net.clear()
@@ -130,7 +168,14 @@ class VLMDPO(VLMModule):
         """Return the summed loss of a micro-batch of pairs; log means per pair of the step so far."""
         losses, metrics = self.compare(batch)
         self._log("train", losses, metrics)
+        if "drift/chosen" in metrics:
+            self._drift.add(metrics["drift/chosen"])
         return self.window_loss(losses.losses.sum(), len(losses.losses))
+
+    def on_train_epoch_end(self) -> None:
+        """Warn if the epoch's chosen answers are less likely than under the reference."""
+        if warning := self._drift.warning():
+            rank_zero_warn(warning)
 
     def evaluated(self, split: SplitName, batch: dict[str, Any]) -> dict[str, Any]:
         """Log the loss and the metrics of a batch of a split; return its predictions."""
@@ -151,31 +196,59 @@ class VLMDPO(VLMModule):
         inputs = batch["inputs"]
         if "pixel_values" in inputs and is_frozen(self.net):  # policy and reference see the same images
             inputs = with_features(self.net, inputs)
-        reference = self._reference(batch, inputs)
-        policy, tokens = answer_log_probs(self.net, inputs)
-        (chosen, rejected), (reference_chosen, reference_rejected) = policy.chunk(2), reference.chunk(2)
+        policy, tokens = self._answers(self.net, inputs)
+        pairs = len(tokens) // 2
+        reference = torch.zeros_like(policy) if self.reference_free else self._reference(batch, inputs)
+        (chosen, rejected, *corrupted), of_reference = policy.split(pairs), reference.split(pairs)
         losses = dpo_loss(
             chosen,
             rejected,
-            reference_chosen,
-            reference_rejected,
+            of_reference[0],
+            of_reference[1],
             beta=self.beta,
             label_smoothing=self.label_smoothing,
             loss=self.loss,
-            chosen_tokens=tokens.chunk(2)[0],
-            rejected_tokens=tokens.chunk(2)[1],
+            chosen_tokens=tokens[:pairs],
+            rejected_tokens=tokens[pairs:],
         )
-        return losses, preference_metrics(losses, policy, reference)
+        own, total = chosen - of_reference[0], losses.losses
+        if self.rpo_alpha:
+            total = total - self.rpo_alpha * chosen / tokens[:pairs]
+        if self.anchor_weight:
+            total = total + self.anchor_weight * anchor_losses(own, self.beta)
+        if corrupted:
+            seen = image_losses(own, corrupted[0] - of_reference[2], self.beta)
+            total = total + self.image_weight * seen * self._with_images(inputs)[:pairs]
+        metrics = preference_metrics(
+            losses, policy[: 2 * pairs], None if self.reference_free else reference[: 2 * pairs]
+        )
+        if corrupted:
+            metrics["image/margins"] = self.beta * (own - corrupted[0] + of_reference[2]).detach()
+        return losses._replace(losses=total), metrics
+
+    def _answers(self, net: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return the log-probabilities of the answers of B pairs and their tokens, (2B,) each.
+
+        With ``image_weight``, those of the chosen answers with corrupted images are behind them, (3B,).
+        """
+        log_probs, tokens = answer_log_probs(net, inputs)
+        if not self.image_weight:
+            return log_probs, tokens
+        return torch.cat([log_probs, corrupted_log_probs(net, inputs)]), tokens
+
+    def _with_images(self, inputs: dict[str, Any]) -> Tensor:
+        """Return whether each example has an image, bool (2B,)."""
+        return (inputs["input_ids"] == plain_model(self.net).config.image_token_id).any(1)
 
     def _reference(self, batch: dict[str, Any], inputs: dict[str, Any]) -> Tensor:
-        """Return the log-probabilities (2B,) under the reference, cached or computed."""
+        """Return what :meth:`_answers` finds under the reference, cached or computed."""
         if "reference" in batch:
             return batch["reference"]
         reference = self.reference_net
         if reference.device != self.device:
             reference.to(self.device)
         with as_reference(reference) as net:
-            log_probs, _ = answer_log_probs(net, inputs)
+            log_probs, _ = self._answers(net, inputs)
         if self.kept is not None and "reference_keys" in batch:
             self.kept.add(batch["reference_keys"], log_probs)
         return log_probs
@@ -198,32 +271,14 @@ class VLMDPO(VLMModule):
             self.log(f"{split}/{name}", mean, prog_bar=name == "loss" and self.shows_progress, **options)
 
 
-def answer_log_probs(net: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Return the log-probabilities (2B,) of the answers of a batch of pairs, and their numbers of tokens (2B,).
-
-    A pair runs as one example or as two. They differ by rounding, as examples do in batches of other widths, so what is
-    cached of the reference serves both.
-    """
-    hidden_states, head = hidden_states_and_head(net)
-    inputs = with_features(net, inputs)
-    labels = inputs["labels"]
-    rest = {name: value for name, value in inputs.items() if name != "labels"}
-    sequence, position, target = supervised_tokens(labels)
-    if can_share(net, rest):
-        given, place = run_shared(net, rest)
-        states = hidden_states(**to_model(given))[sequence % (len(labels) // 2), place[sequence, position]]
-    else:
-        states = hidden_states(**to_model(for_pairs(rest)))[sequence, position]
-    return sequence_log_probs(target_log_probs(states, target, head), sequence, len(labels))
-
-
 def _predictions(batch: dict[str, Any], metrics: dict[str, Tensor]) -> dict[str, Any]:
-    accuracy = metrics["accuracy"].tolist()
-    columns = {name: list(map(str, metrics[name.replace("_", "/")].tolist())) for name in MEASURES}
+    accuracy = metrics["rewards/accuracies"].tolist()
+    measured = {name: metrics[name.replace("_", "/")] for name in MEASURES if name.replace("_", "/") in metrics}
+    columns = {name: list(map(str, values.tolist())) for name, values in measured.items()}
     return {
         "id": batch["id"],
         "label": [CHOSEN] * len(accuracy),
         "prediction": [_PREDICTIONS[one] for one in accuracy],
-        "score": metrics["rewards/margin"],
+        "score": metrics["rewards/margins"],
         "columns": {**batch.get("columns", {}), **columns},
     }

@@ -3,6 +3,7 @@
 The processor expands a prompt's images into tokens and pixels; the answer's tokens are put behind it.
 """
 
+import typing
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import islice
@@ -17,9 +18,9 @@ from ftkit.examples.length import LengthRule
 from ftkit.examples.padding import Spans
 from ftkit.examples.reader import Example, ImageReference, image_bytes
 from ftkit.examples.supervision import Supervise
+from ftkit.models.vision_families import family_of_processor
 from ftkit.vlm.decoding import Image
 from ftkit.vlm.images import decode_image
-from ftkit.vlm.tensors import IMAGE_TENSORS, TOKEN_VALUES, image_batch
 
 WHITE = (255, 255, 255)
 _OWN = {"input_ids", "attention_mask", "labels"}  # labels: PaliGemma's processor makes some; these are ours
@@ -28,7 +29,8 @@ _OWN = {"input_ids", "attention_mask", "labels"}  # labels: PaliGemma's processo
 class ChatEncoder(Encoder):
     """Encode examples with images, and batches of them, for one model.
 
-    With ``preference`` batches hold the rejected answers too; see :class:`ftkit.examples.encoder.Encoder` for the rest.
+    With ``preference`` batches hold the rejected answers too; ``image_options`` take the place of the image processor's
+    settings; see :class:`ftkit.examples.encoder.Encoder` for the rest.
     """
 
     def __init__(
@@ -38,10 +40,13 @@ class ChatEncoder(Encoder):
         chat: bool | None = None,
         preference: bool = False,
         supervise: Supervise = "last",
+        image_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(processor, length, chat, supervise)
-        self.processor, self.preference, name = processor, preference, type(processor).__name__
-        self.answer_values = {key: values[name] for key, values in TOKEN_VALUES.items() if name in values}
+        self.processor, self.preference, self.image_options = processor, preference, dict(image_options or {})
+        self.family = family_of_processor(processor)
+        _check_options(processor, self.image_options)
+        self.answer_values = self.family.answer_values
 
     def encode(self, example: Example) -> EncodedExample:
         """Return tokens and pixels of an example; its images are opened.
@@ -56,8 +61,8 @@ class ChatEncoder(Encoder):
             made = self._processed("".join(text for text, _ in pieces), images)
         except ValueError as error:
             raise example.error(f"{type(self.processor).__name__}: {error}") from error
-        if unknown := made.keys() - _OWN - self.answer_values.keys() - IMAGE_TENSORS.keys():
-            known = ", ".join(sorted([*self.answer_values, *IMAGE_TENSORS]))
+        if unknown := made.keys() - _OWN - self.answer_values.keys() - {*self.family.images.tensors}:
+            known = ", ".join(sorted([*self.answer_values, *self.family.images.tensors]))
             raise InputError(
                 f"it is not known how {type(self.processor).__name__} pads this tensor; known tensors are {known}",
                 field=min(unknown),
@@ -68,7 +73,7 @@ class ChatEncoder(Encoder):
         turns = self._turns(example, pieces, images, prompt)
         fitting = self.length.fit(example, len(prompt), *answers)
         tokens = {name: made[name][0].tolist()[read] for name in self.answer_values.keys() & made.keys()}
-        pixels = {name: made[name] for name in IMAGE_TENSORS.keys() & made.keys()}
+        pixels = {name: made[name] for name in self.family.images.tensors if name in made}
         cut = fitting is not None and fitting != answers
         return EncodedExample(example, prompt, fitting, tokens, pixels, cut, turns=turns)
 
@@ -93,11 +98,11 @@ class ChatEncoder(Encoder):
 
     def inputs(self, examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
         """Return the right padded batch to train on, with the tensors of the images."""
-        return super().inputs(examples) | image_batch([example.images for example in examples])
+        return super().inputs(examples) | self.family.images.batch([example.images for example in examples])
 
     def prompts(self, examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
         """Return the left padded batch to generate answers from, with the tensors of the images."""
-        return super().prompts(examples) | image_batch([example.images for example in examples])
+        return super().prompts(examples) | self.family.images.batch([example.images for example in examples])
 
     def _texts(self, example: Example) -> tuple[list[tuple[str, bool]], list[list[int]]]:
         """Return the rendered prompt in its pieces, and the token ids of the answer and of the rejected one."""
@@ -146,10 +151,20 @@ class ChatEncoder(Encoder):
         return self._processed(self.renderer.image_token, [Image.new("RGB", (1024, 1024))])["input_ids"].shape[1]
 
     def _processed(self, prompt: str, images: list[Image.Image]) -> Mapping[str, Tensor]:
-        options: dict[str, Any] = {"images": [images]} if images else {}
+        options: dict[str, Any] = {"images": [images], **self.image_options} if images else {}
         if self.renderer.chat:
             options["add_special_tokens"] = False  # the template has written them
         return self.processor(text=[prompt], return_tensors="pt", **options)
+
+
+def _check_options(processor: Any, options: Mapping[str, Any]) -> None:
+    """Refuse options that the image processor does not have: it would leave them out with a warning."""
+    known = typing.get_type_hints(processor.image_processor.valid_kwargs)
+    if unknown := options.keys() - known.keys():
+        raise InputError(
+            f"{type(processor.image_processor).__name__} has no such option",
+            field="image_options", got=min(unknown), fix=f"use some of {', '.join(sorted(known))}",
+        )  # fmt: skip
 
 
 def _opened(image: ImageReference, example: Example) -> Image.Image:

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from ftkit.models.base_model import plain_model
 from ftkit.models.peft_internals import adapter_modules
+from ftkit.models.vision_families import FEATURES, family_of, vision_parts
 from ftkit.training.feature_store import FeatureStore, digest_of
 from ftkit.training.fingerprint import Unchanged, digests, numerics, settings_of, weights_of
 from ftkit.training.tensor_table import TensorTable
-from ftkit.vlm.vision import FEATURES, evaluating, tile_keys, vision_parts
+from ftkit.vlm.vision import evaluating, tile_keys
 
-_FORMAT = 1  # increase it when the same description means other numbers
-_READ_BY_THE_MODEL = ("input_ids", "token_type_ids", "labels")
+_FORMAT = 2  # increase it when the same description means other numbers
 
 
 @contextmanager
@@ -77,7 +77,10 @@ class CachedReference:
         self._unchanged = Unchanged(chain(text, *self._vision))
         with precision():
             self._table = TensorTable(_made_of(net, text, device or next(net.parameters()).device), store)
-        self._image_token: int = plain_model(net).config.image_token_id
+        config = plain_model(net).config
+        self._image_token: int = config.image_token_id
+        self._family = family_of(config)
+        self._read = ("input_ids", *self._family.answer_values, "labels")
 
     def keys(self, inputs: dict[str, Any]) -> list[str]:
         """Return a SHA-256 of each example of a batch of pairs, whatever its padding, in hexadecimal digits.
@@ -85,21 +88,17 @@ class CachedReference:
         Args:
             inputs: The batch's ``inputs``, 2B examples and the images of the first B, on the CPU.
         """
-        images = self._image_keys(inputs)
         marks = inputs["input_ids"] == self._image_token  # (2B, T)
         pairs = len(marks) // 2
-        tokens = marks[:pairs].sum(1).cumsum(0).tolist()  # up to the end of each example
-        vectors = tokens[-1] // len(images) if images else 1  # tokens of a tile
-        ends = [0, *(count // vectors for count in tokens)]
+        images = self._image_keys(inputs, marks[:pairs].sum(1).tolist())
         keys = []
         for example in range(len(marks)):
             key = hashlib.sha256()
             real = inputs["attention_mask"][example].bool()
-            for name in _READ_BY_THE_MODEL:
+            for name in self._read:
                 if name in inputs:
                     key.update(f"{name} {digest_of([inputs[name][example][real]])}".encode())
-            for image in images[ends[example % pairs] : ends[example % pairs + 1]]:
-                key.update(image)
+            key.update(images[example % pairs])
             keys.append(key.hexdigest())
         return keys
 
@@ -115,12 +114,18 @@ class CachedReference:
         if self._unchanged():
             self._table.add(list(map(bytes.fromhex, keys)), log_probs.float())
 
-    def _image_keys(self, inputs: dict[str, Any]) -> list[bytes]:
-        """Return what decides how the text model sees each tile."""
+    def _image_keys(self, inputs: dict[str, Any], tokens: list[int]) -> list[bytes]:
+        """Return what decides how the text model sees the images of each example, given its image tokens."""
+        images = self._family.images
         if FEATURES in inputs:
-            return [digest_of([tile]).encode() for tile in inputs[FEATURES]]
-        tower = self._tower
-        return [tower + key for key in tile_keys(inputs)]
+            seen = [[part] for part in inputs[FEATURES].split(tokens)]
+            for name in images.beside:
+                for tensors, place in zip(seen, images.places(inputs, tokens), strict=True):
+                    tensors.append(inputs[name][list(place)])
+            return [digest_of(tensors).encode() if count else b"" for tensors, count in zip(seen, tokens, strict=True)]
+        keys = tile_keys(images.tiles(inputs))
+        places = images.places(inputs, tokens)
+        return [self._tower + b"".join(keys[tile] for tile in place) if place else b"" for place in places]
 
     @cached_property
     def _tower(self) -> bytes:

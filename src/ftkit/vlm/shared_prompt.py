@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from ftkit.models.base_model import plain_model
 from ftkit.models.transformers_internals import as_mask_4d, takes_mask_4d
+from ftkit.models.vision_families import family_of
 
-TOKEN_TENSORS = ("input_ids", "attention_mask", "token_type_ids")
+TOKEN_TENSORS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 _SHARED, _CHOSEN, _REJECTED, _PADDING = range(4)
 
-_FAMILIES = ("idefics3", "smolvlm", "paligemma")  # they pass positions and a mask of four dimensions on unchanged
 _TEXT_MODELS = ("llama", "gemma", "gemma2")  # positions rotate, so they may start anywhere: PaliGemma's own begin at 1
 
 
@@ -58,7 +58,7 @@ def can_share(net: nn.Module, inputs: dict[str, Any]) -> bool:
     """
     config = plain_model(net).config
     text = config.get_text_config()
-    if config.model_type not in _FAMILIES or text.model_type not in _TEXT_MODELS:
+    if not family_of(config).shares_prompts or text.model_type not in _TEXT_MODELS:
         return False
     if not takes_mask_4d(text):
         return False

@@ -1,0 +1,126 @@
+"""Whether a model looks at its images: its answers to the same questions with blank and with swapped images."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ftkit.errors import InputError
+from ftkit.results.predictions import Predictions, read_predictions
+from ftkit.results.preferences import half_points, interval_of_counts, is_preference
+from ftkit.results.statistics import Interval, clopper_pearson
+from ftkit.results.verdict import Judgement, judge
+from ftkit.run_folder import predictions_file
+
+CONTROLS = ("blank", "swapped")
+FEW = 0.05  # share of answers that change without the image, below which it is not looked at
+
+Conclusion = Literal["looks at the image", "does not look at the image", "not shown to look at the image"]
+
+
+@dataclass(frozen=True)
+class Control:
+    """Hold the answers with other images beside those with the examples' own.
+
+    Attributes:
+        accuracy: Share of right answers; a tie of a pair counts as half.
+        interval: Its 95% interval.
+        changed: How many answers differ.
+        changed_interval: The 95% interval of their share (Clopper and Pearson).
+        judgement: Whether the own images are better, see :func:`ftkit.results.verdict.judge`.
+    """
+
+    accuracy: float
+    interval: Interval
+    changed: int
+    changed_interval: Interval
+    judgement: Judgement
+
+
+@dataclass(frozen=True)
+class ImageControls:
+    """Hold what answers to the same questions with other images show.
+
+    Attributes:
+        n: Labeled examples with images.
+        accuracy: Share of right answers with the examples' own images.
+        interval: Its 95% interval.
+        controls: ``blank`` and ``swapped``.
+    """
+
+    n: int
+    accuracy: float
+    interval: Interval
+    controls: Mapping[str, Control]
+
+    @property
+    def conclusion(self) -> Conclusion:
+        """Whether the model looks at the image.
+
+        Swapped images decide, for they are like those that it was trained on; what it makes of a gray one may be
+        anything. It looks at the image if its own make it significantly more often right than those of other
+        examples. It does not if they do not, and hardly an answer changes: none, or fewer than one in twenty by the
+        upper end of the interval. All else is not shown: too few examples, or answers that change with the image
+        without being more often right.
+        """
+        swapped = self.controls["swapped"]
+        if swapped.judgement.outcome == "better":
+            return "looks at the image"
+        if swapped.changed == 0 or swapped.changed_interval[1] < FEW:
+            return "does not look at the image"
+        return "not shown to look at the image"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {**asdict(self), "conclusion": self.conclusion}
+
+
+def read_image_controls(folder: str | Path, split: str = "test") -> ImageControls:
+    """Read the predictions of a run and of its controls, see ``ftkit test --controls``.
+
+    Args:
+        folder: The run's.
+        split: Whose predictions.
+
+    Raises:
+        InputError: A file is missing or damaged, or holds other examples than that of the run.
+
+    Example:
+        >>> import tempfile
+        >>> from ftkit import write_predictions
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("test", "test-blank", "test-swapped"):
+        ...     write_predictions(folder / predictions_file(name), ["a", "b"], ["yes", "no"], ["yes", "yes"])
+        >>> read_image_controls(folder).conclusion
+        'does not look at the image'
+    """
+    real = read_predictions(Path(folder) / predictions_file(split))
+    labeled = [place for place, label in enumerate(real.labels) if label is not None]
+    if not labeled:
+        raise InputError("no example has a label", file=Path(folder) / predictions_file(split), field="label")
+    own, found = _points(real)[labeled], {}
+    for name in CONTROLS:
+        path = Path(folder) / predictions_file(f"{split}-{name}")
+        other = read_predictions(path)
+        if other.ids != real.ids:
+            problem, fix = "holds other examples than the run's own predictions", "run `ftkit test --controls` again"
+            raise InputError(problem, file=path, field="id", fix=fix)
+        points = _points(other)[labeled]
+        changed = sum(real.predictions[place] != other.predictions[place] for place in labeled)
+        accuracy, interval = _accuracy(points, real)
+        judgement = judge((own - points)[None], answers=2)
+        found[name] = Control(accuracy, interval, changed, clopper_pearson(changed, len(labeled)), judgement)
+    return ImageControls(len(labeled), *_accuracy(own, real), found)
+
+
+def _points(predictions: Predictions) -> np.ndarray:
+    score = predictions.score_names[0] if len(predictions.score_names) == 1 else None
+    return half_points(predictions.labels, predictions.predictions, predictions.scores, score)
+
+
+def _accuracy(points: np.ndarray, predictions: Predictions) -> tuple[float, Interval]:
+    right, ties = int((points == 2).sum()), int((points == 1).sum())
+    pairs = is_preference(predictions.labels, predictions.predictions)
+    return float(points.mean()) / 2, interval_of_counts(len(points), right, ties if pairs else None)

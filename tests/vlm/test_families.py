@@ -1,0 +1,257 @@
+"""Every described family, through its real processor: the numbers are those of transformers, row by row."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from peft import LoraConfig
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaNextConfig
+
+from ftkit.errors import InputError
+from ftkit.examples.reader import Example, read_examples
+from ftkit.models import vision_families
+from ftkit.models.vision_families import FAMILIES, vision_parameters
+from ftkit.results.predictions import read_predictions
+from ftkit.training.recorder import RunRecorder
+from ftkit.vlm.data import VLMDataModule
+from ftkit.vlm.dpo import VLMDPO
+from ftkit.vlm.model import VLMModule
+from ftkit.vlm.sft import VLMSFT
+from ftkit.vlm.yes_no import VLMYesNo
+from vlm_family_folders import build_llava, build_llava_onevision, build_qwen
+from vlm_folders import build_gemma3, build_idefics3, build_paligemma
+
+BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "idefics3": build_idefics3,
+    "smolvlm": partial(build_idefics3, smolvlm=True),
+    "paligemma": build_paligemma,
+    "gemma3": build_gemma3,
+    "llava": build_llava,
+    "llava_onevision": build_llava_onevision,
+    "qwen2_5_vl": build_qwen,
+    "qwen3_vl": partial(build_qwen, family="Qwen3VL"),
+}
+CACHED = [name for name, family in FAMILIES.items() if not family.not_cached]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    root = tmp_path_factory.mktemp("families")
+    return lambda family: (root / family) if (root / family).is_dir() else BUILDERS[family](root / family)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "cache"))
+
+
+def module(kind: Any, folder: Path, **options: Any) -> Any:
+    lora = LoraConfig(r=4, target_modules=r".*(language_model|text_model)\.layers.*(q_proj|v_proj)")
+    return kind(base_model=str(folder), adapter=lora, seed=1, max_new_tokens=3, **options)
+
+
+def data_of(path: Path, **options: Any) -> VLMDataModule:
+    return VLMDataModule(*[str(path)] * 3, **{"batch_size": 4, "seed": 1, **options})
+
+
+def shape_of(family: str) -> str:
+    return "prefix" if family == "paligemma" else "messages"
+
+
+def rows(processor: Any, examples: list[Example], answers: list[str]) -> list[tuple[dict[str, Tensor], int]]:
+    """What the processor makes of each whole conversation by itself, and where its answer starts."""
+    found = []
+    for example, answer in zip(examples, answers, strict=True):
+        images = [Image.open(path).convert("RGB") for path in example.images]
+        if isinstance(example.prompt, str):  # PaliGemma's
+            made = processor(text=[example.prompt], images=[images], suffix=[answer], return_tensors="pt")
+            del made["labels"]
+            found.append((dict(made), int((made["token_type_ids"] == 0).sum())))
+            continue
+        told = [*example.prompt, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+        options: dict[str, Any] = {"images": [images], "return_tensors": "pt", "add_special_tokens": False}
+        ask = processor.apply_chat_template(example.prompt, add_generation_prompt=True)
+        start = processor(text=[ask], **options)["input_ids"].shape[1]
+        found.append((dict(processor(text=[processor.apply_chat_template(told)], **options)), start))
+    return found
+
+
+@torch.no_grad()
+def own_log_probs(model: Any, processor: Any, examples: list[Example], answers: list[str]) -> list[Tensor]:
+    """The log-probabilities of each answer's tokens by transformers' forward pass of that row alone."""
+    found = []
+    for inputs, start in rows(processor, examples, answers):
+        log_probs = model(**inputs).logits.float().log_softmax(-1)[0]
+        target = inputs["input_ids"][0, start:]
+        found.append(log_probs[start - 1 : -1].gather(1, target[:, None])[:, 0])
+    return found
+
+
+def first_batch(family: str, net: VLMModule, path: Path) -> dict[str, Any]:
+    data = data_of(path)
+    data.prepare(net.processor, net.preference)
+    return next(iter(data.val_dataloader()))
+
+
+@pytest.mark.parametrize("family", BUILDERS)
+def test_sft_loss_is_that_of_transformers_row_by_row(family: str, folder: Any, vlm_examples: Any) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(folder(family)).eval()
+    examples = read_examples(vlm_examples(shape_of(family)))[:4]
+    wanted = own_log_probs(
+        model, AutoProcessor.from_pretrained(folder(family)), examples, [e.completion for e in examples]
+    )
+    net = module(VLMSFT, folder(family))
+    net.configure_model()
+    batch = first_batch(family, net.eval(), vlm_examples(shape_of(family)))
+    with torch.no_grad():
+        found = net.log_probs(batch["inputs"]).log_probs
+    torch.testing.assert_close(found, torch.cat(wanted), atol=1e-5, rtol=0)
+    pixels = batch["inputs"]["pixel_values"]
+    blind = {**batch["inputs"], "pixel_values": torch.where(pixels == 0, 0, 0.1)}  # tiles of zeros are padding
+    with torch.no_grad():
+        assert (net.log_probs(blind).log_probs - found).abs().max() > 1e-3
+
+
+def test_a_family_is_described_in_a_few_lines(
+    tmp_path: Path, vlm_examples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Qwen2-VL, as in the how-to."""
+    page = Path(__file__).parents[2] / "docs" / "howto" / "vision-families.md"
+    monkeypatch.setattr(vision_families, "FAMILIES", dict(FAMILIES))
+    exec(page.read_text(encoding="utf-8").split("qwen2_vl.py -->\n```python\n")[1].split("```")[0], {})
+    assert "qwen2_vl" in vision_families.FAMILIES
+    folder = build_qwen(tmp_path, "Qwen2VL")
+    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    examples = read_examples(vlm_examples("messages"))[:4]
+    wanted = own_log_probs(model, AutoProcessor.from_pretrained(folder), examples, [e.completion for e in examples])
+    net = module(VLMSFT, folder)
+    net.configure_model()
+    batch = first_batch("qwen2_vl", net.eval(), vlm_examples("messages"))
+    with torch.no_grad():
+        found = net.log_probs(batch["inputs"]).log_probs
+    torch.testing.assert_close(found, torch.cat(wanted), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", BUILDERS)
+def test_dpo_log_probabilities_are_those_of_transformers_row_by_row(
+    family: str, folder: Any, vlm_examples: Any, tmp_path: Path
+) -> None:
+    path = vlm_examples("preference")
+    if family == "paligemma":  # no chat template: a prompt with its image token
+        lines = [
+            f'{{"prompt": "Q{n}", "chosen": "red", "rejected": "blue", "images": ["{n}.png"]}}\n' for n in range(4)
+        ]
+        path = path.with_name("pairs.jsonl")
+        path.write_text("".join(lines), encoding="utf-8")
+    examples = read_examples(path)[:4]
+    model = AutoModelForImageTextToText.from_pretrained(folder(family)).eval()
+    processor = AutoProcessor.from_pretrained(folder(family))
+    wanted = [
+        own_log_probs(model, processor, examples, [getattr(e, side) for e in examples])
+        for side in ("completion", "rejected")
+    ]
+    net = module(VLMDPO, folder(family))
+    net.configure_model()
+    batch = first_batch(family, net.eval(), path)
+    with torch.no_grad():
+        _, metrics = net.compare(batch)
+    for name, answers in zip(("chosen", "rejected"), wanted, strict=True):
+        sums = torch.stack([answer.sum() for answer in answers])
+        torch.testing.assert_close(metrics[f"logps/{name}"], sums, atol=2e-5, rtol=0)
+
+
+def run(kind: Any, folder: Path, path: Path, where: Path, **options: Any) -> tuple[Any, dict[str, float]]:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = L.Trainer(
+        default_root_dir=where, accelerator="cpu", devices=1, logger=False, max_epochs=1, callbacks=[RunRecorder()],
+        **quiet,
+    )  # fmt: skip
+    net = module(kind, folder, optimizer=partial(torch.optim.AdamW, lr=1e-2), **options)
+    trainer.fit(net, datamodule=data_of(path))
+    trainer.test(net, datamodule=data_of(path), verbose=False)
+    return net, {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+
+@pytest.mark.parametrize("family", CACHED)
+@pytest.mark.parametrize("kind", [VLMSFT, VLMDPO])
+def test_a_cached_tower_changes_nothing(kind: Any, family: str, folder: Any, vlm_examples: Any, tmp_path: Path) -> None:
+    if family == "paligemma" and kind is VLMDPO:
+        pytest.skip("pairs are conversations here")
+    path = vlm_examples(shape_of(family) if kind is VLMSFT else "preference")
+    _, with_cache = run(kind, folder(family), path, tmp_path / "kept")
+    assert list((tmp_path / "cache" / "features").glob("*.sqlite"))
+    again, read = run(kind, folder(family), path, tmp_path / "again")
+    assert again.vision.computed == 0
+    _, without = run(kind, folder(family), path, tmp_path / "plain", cache_vision=False, gradient_checkpointing=True)
+    for found in (with_cache, read):
+        assert found == pytest.approx(without, abs=2e-5)
+    said = [read_predictions(tmp_path / name / "predictions-test.tsv").predictions for name in ("kept", "plain")]
+    assert said[0] == said[1]
+
+
+def test_features_that_depend_on_other_images_are_not_cached(folder: Any, vlm_examples: Any, tmp_path: Path) -> None:
+    path = vlm_examples("messages")
+    net, _ = run(VLMSFT, folder("llava_onevision"), path, tmp_path)
+    assert net.vision is None
+    with pytest.raises(InputError, match="cache_vision: image features of llava_onevision cannot be cached"):
+        module(VLMSFT, folder("llava_onevision"), cache_vision=True).configure_model()
+    _, pairs = run(VLMDPO, folder("llava_onevision"), vlm_examples("preference"), tmp_path / "pairs")
+    assert pairs["test/accuracy"] >= 0
+
+
+@pytest.mark.parametrize("family", ["gemma3", "llava", "llava_onevision", "qwen2_5_vl", "qwen3_vl"])
+def test_yes_or_no_in_a_batch_is_yes_or_no_alone(family: str, folder: Any, vlm_examples: Any, tmp_path: Path) -> None:
+    path = vlm_examples("messages").with_name("yesno.jsonl")
+    asked = [{"question": "Red?", "answer": "no" if n % 3 else "yes", "image": f"{n % 6}.png"} for n in range(12)]
+    path.write_text("".join(f"{json.dumps(one)}\n" for one in asked), encoding="utf-8")
+    scores = []
+    for number, size in enumerate((1, 5)):
+        net = module(VLMYesNo, folder(family))
+        options = {"accelerator": "cpu", "logger": False, "callbacks": [RunRecorder()]}
+        trainer = L.Trainer(default_root_dir=tmp_path / str(number), **options)
+        trainer.test(net, datamodule=data_of(path, evaluation_batch_size=size), verbose=False)
+        scores.append(read_predictions(tmp_path / str(number) / "predictions-test.tsv").scores)
+    assert len(set(scores[0])) >= 3  # as many as there are colours
+    assert scores[1] == pytest.approx(scores[0], abs=2e-5)
+
+
+@pytest.mark.parametrize("quantization", ["8bit", "nf4"])
+@pytest.mark.parametrize("family", ["gemma3", "llava", "llava_onevision", "qwen2_5_vl", "qwen3_vl"])
+def test_a_quantized_base_learns(
+    family: str, quantization: str, folder: Any, vlm_examples: Any, tmp_path: Path
+) -> None:
+    net = module(VLMSFT, folder(family), quantization=quantization, dtype="float32")
+    net.configure_model()
+    layers = {type(layer).__name__ for layer in net.net.get_base_model().get_decoder().modules()}
+    assert layers & {"Linear8bitLt", "Linear4bit"}
+    batch = first_batch(family, net.eval(), vlm_examples("messages"))
+    before = net.log_probs(batch["inputs"]).log_probs.mean()
+    _, after = run(
+        VLMSFT, folder(family), vlm_examples("messages"), tmp_path, quantization=quantization, dtype="float32"
+    )
+    assert after["test/loss"] < -before.item() - 0.1
+
+
+@pytest.mark.parametrize("family", BUILDERS)
+def test_full_tuning_leaves_tower_and_connector(family: str, folder: Any) -> None:
+    for frozen in (True, False):
+        net = VLMSFT(base_model=str(folder(family)), freeze_vision=frozen)
+        net.configure_model()
+        assert {parameter.requires_grad for parameter in vision_parameters(net.net)} == {not frozen}
+        assert net.net.get_input_embeddings().weight.requires_grad
+
+
+def test_a_family_that_is_not_described_is_refused_before_weights_are_loaded(tmp_path: Path) -> None:
+    LlavaNextConfig().save_pretrained(tmp_path)  # there are no weights
+    with pytest.raises(
+        InputError, match=r"base_model: .*not described; those are gemma3, .*got 'llava_next'"
+    ) as caught:
+        VLMSFT(base_model=str(tmp_path)).configure_model()
+    assert "docs/howto/vision-families.md" in str(caught.value)
