@@ -62,12 +62,12 @@ class FakeEngine:
         curve = config.get("curves", {}).get(config["model"].get("lr"), [])
         for number, stops in enumerate(pruned(pruning, curve), start=1):
             if stops:
-                left = {"format": FORMAT, "status": "pruned", "validations": curve[:number]}
+                left = {"format": FORMAT, "status": "pruned", "validations": {pruning.monitor: curve[:number]}}
                 (directory / "result.json").write_text(json.dumps(left))
                 raise Pruned(f"stopped at step {10 * number} (validation {number})")
         found = result(correct, seed)
         if pruning is not None:
-            found["validations"] = curve
+            found["validations"] = {pruning.monitor: curve}
         found["splits"] = {"val": {"n": 1000, "correct": right, "accuracy": right / 1000}}
         found["metrics"] = {"val": {"val/loss": 1 - right / 1000}}
         (directory / "result.json").write_text(json.dumps(found))

@@ -158,6 +158,22 @@ def test_the_row_as_its_file_says_is_stopped_only_where_it_is_not_shown(tmp_path
     assert other.rows()[0].choice.setting == {LR: 0.4}
 
 
+def test_what_another_metric_stopped_is_run_again_and_judges_nothing(pruned: Pruned) -> None:
+    pruned.run()
+    assert pruned.rows()[0].choice.pruned == [{LR: 0.3}]
+    seen: list[Any] = []
+
+    class Watching(FakeEngine):
+        def fit(self, configs, seed, directory, pruning=None):
+            seen.append(pruning and [values for _, values in pruning.earlier])
+            super().fit(configs, seed, directory, pruning)
+
+    pruned.run({**SEARCH, "monitor": "val/loss"}, Watching())
+    assert seen == [[[], []]]  # the third rate alone, whose forerunners were watched by their accuracy
+    assert "pruner.monitor: 'val/accuracy' -> 'val/loss'" in pruned.notices()
+    assert not pruned.rows()[0].choice.pruned
+
+
 def test_a_row_of_which_every_setting_was_stopped_is_an_error_each_time(pruned: Pruned) -> None:
     never = {"class_path": "optuna.pruners.ThresholdPruner", "init_args": {"lower": 0.8}}
     for _ in range(2):
@@ -215,7 +231,7 @@ def test_tpe_is_told_the_last_validation_of_what_was_stopped(tmp_path: Path) -> 
         ({"class_path": "optuna.pruners.MedienPruner"}, "pruner: cannot be made: AttributeError"),
         ({"class_path": "optuna.pruners.MedianPruner", "init_args": {"n": 1}}, "pruner: cannot be made: TypeError"),
         ({"class_path": "optuna.pruners.PercentilePruner", "init_args": {"percentile": 300}}, "between 0 and 100"),
-        ({"class_path": "optuna.samplers.TPESampler"}, "pruner: is none of Optuna"),
+        ({"class_path": "optuna.samplers.TPESampler"}, "pruner: is not an Optuna pruner"),
         ({"name": "median"}, "pruner: cannot be used .* fix: write {class_path: optuna.pruners.MedianPruner}"),
         (3, "pruner: cannot be used"),
     ],

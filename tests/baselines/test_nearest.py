@@ -47,3 +47,13 @@ def test_without_equals_it_is_scikit_learns() -> None:
 def test_distances_that_differ_by_rounding_are_equal() -> None:
     model = NearestExample("euclidean").fit([[0.3], [0.1 + 0.2], [9.0]], ["b", "a", "c"])
     assert model.predict([[0.0]]).tolist() == ["a"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_equal_examples_are_equally_near_whatever_the_precision(dtype: str) -> None:
+    random = np.random.default_rng(1)
+    known = random.normal(size=(250, 768)).astype(dtype)
+    given = (known + 1e-5 * random.normal(size=known.shape)).astype(dtype)
+    order = random.permutation(750)
+    model = NearestExample("euclidean").fit(np.repeat(known, 3, axis=0)[order], np.tile(["b", "a", "b"], 250)[order])
+    np.testing.assert_allclose(model.predict_proba(given), np.tile([1 / 3, 2 / 3], (250, 1)))

@@ -100,8 +100,11 @@ def test_a_rate_that_learns_nothing_is_stopped_at_its_first_validation_and_chang
     assert main([*sweep, str(tmp_path / "out")]) == 0
     stopped = tmp_path / "out/01_mean/lr-1e-09/seed-7"
     left = json.loads((stopped / "result.json").read_text())
-    assert (left["status"], left["epoch"], len(left["validations"])) == ("pruned", 0, 1)
-    assert left["reason"] == f"stopped at step {left['step']} (validation 1): val/loss {left['validations'][0]:.4g}"
+    assert (left["status"], left["epoch"], len(left["validations"]["val/loss"])) == ("pruned", 0, 1)
+    assert (
+        left["reason"]
+        == f"stopped at step {left['step']} (validation 1): val/loss {left['validations']['val/loss'][0]:.4g}"
+    )
     assert left["reason"] in capsys.readouterr().err
     assert not list(stopped.rglob("*.ckpt"))
     assert not list(stopped.glob("predictions-*"))
@@ -111,7 +114,8 @@ def test_a_rate_that_learns_nothing_is_stopped_at_its_first_validation_and_chang
         one, other = (json.loads((place / "result.json").read_text()) for place in places)
         assert one["splits"] == other["splits"]
         assert one["metrics"] == other["metrics"]
-        assert (len(one["validations"]), one["validations"][-1]) == (3, one["metrics"]["val"]["val/loss"])
+        curve = one["validations"]["val/loss"]
+        assert (len(curve), curve[-1]) == (3, one["metrics"]["val"]["val/loss"])
 
 
 def without_pruner(folder: Path) -> Path:

@@ -90,7 +90,7 @@ def new_pruner(given: Mapping[str, Any], file: Path | None = None) -> Any:
         problem = f"cannot be made: {type(error).__name__}: {error}"
         raise InputError(problem, file=file, field="pruner", got=dict(given), fix=_FIX) from None
     if not isinstance(pruner, optuna.pruners.BasePruner):
-        raise InputError("is none of Optuna", file=file, field="pruner", got=dict(given), fix=_FIX)
+        raise InputError("is not an Optuna pruner", file=file, field="pruner", got=dict(given), fix=_FIX)
     return pruner
 
 

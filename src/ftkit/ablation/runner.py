@@ -322,8 +322,10 @@ class SweepRunner:
 
 
 def _with_pruner(job: Job, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the identity of a run that was stopped early, which another pruner would not have stopped."""
-    return {**identity, **({PRUNER: dict(job.pruning.pruner)} if job.pruning else {})}
+    """Return the identity of a run that was stopped early, which another pruner, or another metric, might not have stopped."""
+    pruning = job.pruning
+    watched = {PRUNER: {**pruning.pruner, "monitor": pruning.monitor, "mode": pruning.mode}} if pruning else {}
+    return {**identity, **watched}
 
 
 Tune = Callable[[SweepRunner, Sequence[Row], Sequence[int], bool], Summary]

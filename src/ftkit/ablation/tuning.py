@@ -164,7 +164,12 @@ class _TunedRow:
         file = self.sweep.out / run.id / RESULT_FILE
         if self.sweep.ledger.is_done(run.id, "fitted", "done"):
             return self.search.value(Result.read(file, tested=False))
-        return read_result(file)["validations"][-1] if stopped and self._is_pruned(run) else None
+        return self._validations(run)[-1] if stopped and self._is_pruned(run) else None
+
+    def _validations(self, run: Run) -> list[float | None]:
+        """Return what the validations of a run came to; none where no pruner watched that metric."""
+        result = read_result(self.sweep.out / run.id / RESULT_FILE)
+        return result.get("validations", {}).get(self.search.monitor, [])
 
     def _is_pruned(self, run: Run) -> bool:
         return self.sweep.ledger.is_done(run.id, "pruned")
@@ -175,12 +180,11 @@ class _TunedRow:
             return None
         before = [Run(self.row, run.seed, setting) for setting in self.settings[: self.settings.index(run.setting)]]
         ledger = self.sweep.ledger
-        earlier = [
-            (ledger.is_done(one.id, "fitted", "done"), read_result(self.sweep.out / one.id / RESULT_FILE))
+        values = [
+            (ledger.is_done(one.id, "fitted", "done"), self._validations(one))
             for one in dict.fromkeys(before)
             if ledger.is_done(one.id, "fitted", "done", "pruned")
         ]
-        values = [(ended, result.get("validations", [])) for ended, result in earlier]
         return Pruning(self.search.pruner, self.search.monitor, self.search.mode, values)
 
     def stopped_in_vain(self) -> list[Run]:

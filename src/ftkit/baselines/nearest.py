@@ -6,7 +6,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import pairwise_distances_chunked
 
-_ROUNDING = 1e-9  # of distances that are equal
+# How far equal distances are apart, as a share of the largest one: in a small Euclidean distance large numbers cancel.
+_ROUNDING = 1e-6
 
 
 class NearestExample(ClassifierMixin, BaseEstimator):
@@ -37,7 +38,8 @@ class NearestExample(ClassifierMixin, BaseEstimator):
         """Return which part of the nearest examples has each label, float64 (B, C)."""
 
         def shares(distances: np.ndarray, start: int) -> np.ndarray:
-            near = distances <= distances.min(axis=1, keepdims=True) + _ROUNDING  # (B, N)
+            nearest, farthest = (end(axis=1, keepdims=True) for end in (distances.min, distances.max))
+            near = distances <= nearest + _ROUNDING * farthest  # (B, N)
             return near @ self.votes_ / near.sum(axis=1, keepdims=True)
 
         found = pairwise_distances_chunked(features, self.examples_, reduce_func=shares, metric=self.metric)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ftkit.errors import InputError, UnavailableError
 from ftkit.library_output import check_before_imports, quiet_lightning, say_imports
 from ftkit.report.page import to_html
-from ftkit.report.thumbnails import in_small
+from ftkit.report.thumbnails import thumbnail_of
 from ftkit.run_folder import SPLITS, SplitName
 from ftkit.storage import atomic_write
 
@@ -192,10 +192,10 @@ class _Images:
         return self.keys[image]
 
     def thumbnail(self, key: Hashable) -> str:
-        """Return an image in small, as a ``data:`` address."""
+        """Return the thumbnail of an image as a ``data:`` URL."""
         from ftkit.examples.reader import image_bytes
 
-        return in_small(_decoded(image_bytes(self.by_key[key])))
+        return thumbnail_of(_decoded(image_bytes(self.by_key[key])))
 
 
 def _decoded(data: bytes) -> Image:

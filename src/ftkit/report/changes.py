@@ -22,8 +22,8 @@ def changes_sections(parts: Sequence[tuple[str, Changes]], file: str = "") -> li
     """
     parts = [(name, one) for name, one in parts if len(one.places[0])]
     limit = _ON_PAGE // max(1, len(parts))
-    listed = [(name, one.rows(limit)) for name, one in parts]
-    rows = [{"variant": name, **row} if len(parts) > 1 else row for name, found in listed for row in found]
+    listed = [(name, one.after.path.parent, row) for name, one in parts for row in one.rows(limit)]
+    rows = [{"variant": name, **row} if len(parts) > 1 else row for name, _, row in listed]
     if not rows:
         return []
     total = sum(len(one.places[0]) for _, one in parts)
@@ -36,7 +36,7 @@ def changes_sections(parts: Sequence[tuple[str, Changes]], file: str = "") -> li
     grouped = [(name, by_group(one.rows())) for name, one in parts] if total <= _COUNTED else []
     groups = [[name, *map(str, group)] for name, found in grouped for group in found]
     by = Table(["variant", "column", "value", "right to wrong", "wrong to right"], groups, frozenset({3, 4}))
-    examples = Table(titles, cells, details=[_detail(row) for row in rows])
+    examples = Table(titles, cells, details=[_detail(row, folder) for _, folder, row in listed])
     counted = [Section("Changes by label and slice", [], by, forms=("html",))] if groups else []
     return [*counted, Section("What changed, example by example", shown, examples, forms=("html",))]
 
@@ -45,9 +45,10 @@ def _cell(name: str, value: str | None) -> str:
     return Path(value).name if name == "image" and value else excerpt(value)
 
 
-def _detail(row: Mapping[str, Any]) -> Section:
+def _detail(row: Mapping[str, Any], folder: Path) -> Section:
+    """Show a change; the path of its image starts in the folder of the prediction file."""
     said = [f"{name}: {row[name]}" for name in ("label", "before", "after", "image") if name in row]
-    small = thumbnail(Path(row["image"])) if row.get("image") else ""
+    small = thumbnail(folder / row["image"]) if row.get("image") else ""
     text = row.get("text") or ""
     title = f"{row['id']}, {row['change']}"
     return Section(title, [*said, text] if text else said, images=[small] if small else [])

@@ -27,7 +27,7 @@ def search_figures(rows: Sequence[RowSummary]) -> Iterator[Figure]:
     if curves := budgets(rows):
         caption = (
             "Band: 95%, exact and simultaneous for all budgets, if the tries were drawn at random from the settings "
-            "(Kolmogorov-Smirnov). Failed tries are left out, and rows of which tries were stopped early."
+            "(Kolmogorov-Smirnov). Failed tries and rows with pruned tries are left out."
         )
         yield Figure("budget", "Expected best validation result against tries", _budget(curves, tuned), caption)
 

@@ -1,4 +1,4 @@
-"""Show images in small on a page."""
+"""Make thumbnails of images for a page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST = 50_000_000  # pixels of an image that is decoded
 
 
 def thumbnail(file: Path) -> str:
-    """Return the image in a file in small, as a ``data:`` address; empty where none can be read, or without Pillow."""
+    """Return the thumbnail of an image file as a ``data:`` URL; empty where none can be read, or without Pillow."""
     try:
         from PIL import Image, ImageOps
 
@@ -25,13 +25,13 @@ def thumbnail(file: Path) -> str:
             if picture.width * picture.height > _MOST:
                 return ""
             picture.draft("RGB", _SIZE)
-            return in_small(ImageOps.exif_transpose(picture))
+            return thumbnail_of(ImageOps.exif_transpose(picture))
     except Exception:  # of damaged bytes Pillow raises many kinds, and a page does without a picture
         return ""
 
 
-def in_small(picture: Image) -> str:
-    """Return a picture in small, as a ``data:`` address."""
+def thumbnail_of(picture: Image) -> str:
+    """Return the thumbnail of a picture as a ``data:`` URL."""
     file, picture = io.BytesIO(), picture.convert("RGB")
     picture.thumbnail(_SIZE)
     picture.save(file, "JPEG", quality=70)

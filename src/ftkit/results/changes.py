@@ -39,19 +39,13 @@ class Changes:
         return mine[order], theirs[order], gain[order]
 
     def rows(self, limit: int | None = None) -> list[dict[str, str | None]]:
-        """Return a row for each change, at most so many: id, change, label, both answers, other columns, text.
-
-        A column ``image`` is the path of an image, which starts in the folder of the file.
-        """
+        """Return a row for each change, at most so many: id, change, label, both answers, other columns, text."""
         kept = _balanced(self.places[2], limit)
         mine, theirs, gain = (part[kept] for part in self.places)
         after, before = (
             PredictionFile(answers.path).examples(places.tolist(), self.labeled)
             for answers, places in ((self.after, mine), (self.before, theirs))
         )
-        for one in after:
-            if image := one.get("image"):
-                one["image"] = str(self.after.path.parent / image)
         texts = {} if self.known is None else self.known.text_of
         return [
             {

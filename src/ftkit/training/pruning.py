@@ -12,7 +12,7 @@ from ftkit.training.recorder import add_to_result, record_unfinished
 class PruneUnpromising(L.Callback):
     """Report each validation to an ``optuna.Trial``, and stop the training if it should be pruned.
 
-    The values are kept in ``result.json`` as ``validations``. A training that has taken its last step is not stopped.
+    The values are kept in ``result.json`` as ``validations``, by the metric's name. A training that has taken its last step is not stopped.
 
     Args:
         trial: Takes the values with the number of the validation, from 1.
@@ -42,9 +42,9 @@ class PruneUnpromising(L.Callback):
         if trainer.global_step < trainer.estimated_stepping_batches and self.trial.should_prune():
             at = f"step {trainer.global_step} (validation {len(self.values)})"
             reason = f"stopped at {at}: {self.monitor} {value:.4g}"
-            record_unfinished(trainer, "pruned", reason, validations=self.values)
+            record_unfinished(trainer, "pruned", reason, validations={self.monitor: self.values})
             raise Pruned(reason)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the values, by which later trainings are judged."""
-        add_to_result(trainer, validations=self.values)
+        add_to_result(trainer, validations={self.monitor: self.values})
