@@ -322,7 +322,7 @@ class SweepRunner:
 
 
 def _with_pruner(job: Job, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the identity of a run that was stopped early, which another pruner, or another metric, might not have stopped."""
+    """Return the identity of a run that was stopped early, which another pruner or metric might not stop."""
     pruning = job.pruning
     watched = {PRUNER: {**pruning.pruner, "monitor": pruning.monitor, "mode": pruning.mode}} if pruning else {}
     return {**identity, **watched}

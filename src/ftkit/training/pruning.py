@@ -12,7 +12,8 @@ from ftkit.training.recorder import add_to_result, record_unfinished
 class PruneUnpromising(L.Callback):
     """Report each validation to an ``optuna.Trial``, and stop the training if it should be pruned.
 
-    The values are kept in ``result.json`` as ``validations``, by the metric's name. A training that has taken its last step is not stopped.
+    The values are kept in ``result.json`` as ``validations``, by the metric's name. A training that has taken
+    its last step is not stopped.
 
     Args:
         trial: Takes the values with the number of the validation, from 1.
