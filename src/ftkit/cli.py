@@ -134,7 +134,9 @@ def _dispatch(arguments: list[str]) -> None:
         return
     arguments = [_with_underscores(argument) for argument in arguments]
     # jsonargparse appends to a list with `--overlay+`; a repeated `--overlay` says the same.
-    arguments = [re.sub(r"^(--overlay|--names|--set)(?==|$)", r"\1+", argument) for argument in arguments]
+    arguments = [
+        re.sub(r"^(--overlay|--names|--set|--allowed_hosts)(?==|$)", r"\1+", argument) for argument in arguments
+    ]
     chosen = make_parser(words).parse_args(arguments)
     command: Command | Commands = COMMANDS
     while not isinstance(command, Command):

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import openai
 
-from ftkit.serving.address import listen
+from ftkit.serving.address import hosts_of, listen
 from ftkit.serving.endpoints import Served
 from ftkit.serving.limits import Limits
 from ftkit.serving.server import make_server
@@ -17,12 +17,14 @@ from ftkit.serving.server import make_server
 class Running:
     """A server in a thread, and ways to ask it."""
 
-    def __init__(self, served: Served, limits: Limits, key: str | None = None, **behind: Any) -> None:
+    def __init__(
+        self, served: Served, limits: Limits, key: str | None = None, allowed_hosts: Any = (), **behind: Any
+    ) -> None:
         self.served = served
         self.socket = listen("127.0.0.1", 0, key)
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.server = make_server(served, limits, "127.0.0.1", key, **behind)
+        self.server = make_server(served, limits, hosts_of("127.0.0.1", allowed_hosts), key, **behind)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
         self.thread.start()
         until(lambda: self.server.started)

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from running_server import until
 
+from ftkit.cli import main
 from ftkit.commands.serve import serve
 from ftkit.errors import InputError
 from ftkit.serving.generator import BatchGenerator
@@ -212,6 +213,20 @@ def test_a_port_in_use_is_told_before_the_model_is_loaded() -> None:
 def test_a_number_that_is_no_port_is_refused(port: int) -> None:
     with pytest.raises(InputError, match=rf"port: must be from 0 to 65535 \(got {port}\)"):
         serve("/no/such/model", port=port)
+
+
+def test_names_of_a_proxy_are_given_once_or_several_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr(
+        "ftkit.serving.server.run", lambda server, listening: started.append((server, listening.close()))
+    )
+    serve_demo = ["serve", "demo", "--port", "0"]
+    assert main([*serve_demo, "--allowed_hosts", "llm.example"]) == 0
+    assert main([*serve_demo, "--allowed-hosts", "llm.example", "--allowed_hosts=a.example"]) == 0
+    own = {"localhost", "127.0.0.1", "::1", "llm.example"}
+    assert [server.config.app.hosts for server, _ in started] == [own, own | {"a.example"}]
+    assert main([*serve_demo, "--allowed_hosts", "llm.example:443"]) == 2
+    assert len(started) == 2
 
 
 def _healthy(client: httpx.Client, url: str) -> bool:

@@ -110,6 +110,7 @@ def test_without_a_key_other_machines_may_not_ask() -> None:
             listen(host, 0, "key")
     assert hosts_of("0.0.0.0") is None
     assert hosts_of("192.0.2.1") == {"192.0.2.1"}
+    assert hosts_of("LLM.example") == {"llm.example"}  # as clients' Host headers are compared
     assert "localhost" in (hosts_of("127.0.0.1") or ())
 
 
@@ -159,8 +160,17 @@ def test_behind_a_proxy_its_name_and_its_path_are_ours(start: Any) -> None:
         assert proxied.get(path, headers={**headers, "host": "other.example"}).status_code == 403
         assert proxied.get(path, headers={"host": "llm.example"}).status_code == 401
     assert proxied.get("/llm/health", headers={"host": "llm.example"}).status_code == 200
-    assert proxied.get("/health").status_code == 200
+    assert proxied.get("/health", headers={"host": "10.0.0.7"}).status_code == 200  # as a load balancer asks
     assert hosts_of("0.0.0.0", ["llm.example"]) == {"llm.example", "localhost", "127.0.0.1", "::1"}
+
+
+@pytest.mark.parametrize(
+    "name", ["llm.example:443", "https://llm.example", "*.example", "llm.example/llm", "*", "", "é"]
+)
+def test_an_allowed_host_that_no_request_could_name_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="allowed_hosts: must be a host name without port, path and wildcard"):
+        hosts_of("0.0.0.0", ["llm.example", name])
+    assert hosts_of("192.0.2.1", ["2001:DB8::1"]) == {"192.0.2.1", "2001:db8::1"}
 
 
 def test_a_compressed_body_is_refused(server: Any) -> None:

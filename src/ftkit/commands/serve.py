@@ -54,7 +54,8 @@ def serve(
             the queue gets 400.
         timeout: Seconds for one answer, including waiting.
         threshold: A file of `ftkit evaluate --save_threshold`, by which a classifier of two classes decides.
-        allowed_hosts: A host name by which clients reach the server, such as a proxy's; repeat it for several.
+        allowed_hosts: A host name by which clients reach the server, such as a proxy's, without its port; repeat it for
+            several.
         root_path: The path below which a proxy offers the server, such as /llm.
     """
     at_least(1, batch_size=batch_size, max_new_tokens=max_new_tokens, queue=queue)
@@ -66,9 +67,10 @@ def serve(
         raise InputError("must begin with / and not end with it", field="root_path", got=root_path)
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
         raise EnvironmentFault("fastapi and uvicorn are not installed", fix="pip install 'ftkit[serve]'")
-    from ftkit.serving.address import listen
+    from ftkit.serving.address import hosts_of, listen
 
     key = os.environ.get(KEY_VARIABLE) or None
+    hosts = hosts_of(host, allowed_hosts or ())
     model = str(need_newest_run()) if model is None else model
     listening = listen(host, port, key)  # before anything that takes long
     print(f"loading {model}", file=sys.stderr, flush=True)  # it may take a while
@@ -83,4 +85,4 @@ def serve(
         limits = replace(limits, body_bytes=IMAGE_BODY_BYTES)
     shown = f"[{host}]" if ":" in host else host
     print(f"serving {served.name} on http://{shown}:{listening.getsockname()[1]} (Ctrl-C ends)", flush=True)
-    run(make_server(served, limits, host, key, allowed_hosts or (), root_path), listening)
+    run(make_server(served, limits, hosts, key, root_path), listening)

@@ -2,6 +2,7 @@
 
 import errno
 import ipaddress
+import re
 import socket
 from collections.abc import Collection
 from contextlib import suppress
@@ -39,22 +40,34 @@ def listen(host: str, port: int, key: str | None) -> socket.socket:
 
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
 
 
 def hosts_of(host: str, allowed: Collection[str] = ()) -> Collection[str] | None:
     """Return the host names that clients may use, the ``allowed`` ones among them.
 
-    None stands for any: where the address is open to all interfaces and no host is named.
+    None stands for any: where the address is open to all interfaces and no host is named. The names are in lower case.
+
+    Raises:
+        InputError: An allowed one is no host name, or is one with a port, a path or a wildcard.
     """
     names = {name.lower() for name in allowed}
+    for name in names:
+        if not re.fullmatch(r"[a-z0-9._-]+", name) and _address(name) is None:
+            problem = "must be a host name without port, path and wildcard"
+            raise InputError(problem, field="allowed_hosts", got=name, fix="--allowed_hosts llm.example")
+    host = host.lower()
     if is_loopback(host):
         return {*LOOPBACK_NAMES, host, *names}
-    with suppress(ValueError):
-        if ipaddress.ip_address(host).is_unspecified:
-            return {*LOOPBACK_NAMES, *names} if names else None
+    address = _address(host)
+    if address is not None and address.is_unspecified:
+        return {*LOOPBACK_NAMES, *names} if names else None
     return {host, *names}
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address that a host is written as; None if it is a name."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host)
+    return None

@@ -21,10 +21,11 @@ class Guard:
     """Check requests before they reach the application.
 
     A foreign ``Host`` (a name that an attacker resolves to this machine) or ``Origin`` (another web page) is refused;
-    there are no CORS headers. With a key every request but ``/health`` must send it, which is checked before the body
-    is read. Bodies are counted as they come, whatever length they declare, and must come in time. Unexpected errors are
-    logged by type and place, never with their message, which may quote a prompt. The application answers below
-    ``root_path`` as well as without it: a proxy may pass that part on or not.
+    there are no CORS headers. With a key every request must send it, which is checked before the body is read.
+    ``/health`` is asked by machines, under any name and without a key. Bodies are counted as they come, whatever length
+    they declare, and must come in time. Unexpected errors are logged by type and place, never with their message, which
+    may quote a prompt. The application answers below ``root_path`` as well as without it: a proxy may pass that part on
+    or not.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Guard:
 
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            self._check_origin(headers)
-            self._check_key(scope["path"], headers)
+            health = scope["path"].removeprefix(self.root_path) == "/health"
+            self._check_origin(headers, any_host=health)
+            if not health:
+                self._check_key(headers)
             self._check_length(headers)
             body = await self._body(Request(scope, receive))
             await self.app(scope, _replaying(body, receive), watched)
@@ -66,16 +69,16 @@ class Guard:
         finally:
             self._held.pop(id(scope), None)
 
-    def _check_origin(self, headers: dict[bytes, str]) -> None:
+    def _check_origin(self, headers: dict[bytes, str], any_host: bool) -> None:
         host = headers.get(b"host", "")
-        if self.hosts is not None and _split(f"//{host}", "hostname") not in self.hosts:
+        if self.hosts is not None and not any_host and _split(f"//{host}", "hostname") not in self.hosts:
             raise ApiError(403, "the Host header is not a host name of this server", code="foreign_host")
         origin = headers.get(b"origin")
         if origin is not None and _split(origin, "netloc") != host:
             raise ApiError(403, "requests from other web pages are refused", code="foreign_origin")
 
-    def _check_key(self, path: str, headers: dict[bytes, str]) -> None:
-        if self.key is None or path.removeprefix(self.root_path) == "/health":
+    def _check_key(self, headers: dict[bytes, str]) -> None:
+        if self.key is None:
             return
         scheme, _, given = headers.get(b"authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode("latin-1"), self.key):

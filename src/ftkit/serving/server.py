@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ftkit.errors import ExitCode
-from ftkit.serving.address import MAX_CONNECTIONS, hosts_of
+from ftkit.serving.address import MAX_CONNECTIONS
 from ftkit.serving.app import make_app
 from ftkit.serving.endpoints import Served
 from ftkit.serving.limits import Limits
@@ -35,13 +35,12 @@ class Server(uvicorn.Server):
 def make_server(
     served: Served,
     limits: Limits,
-    host: str,
+    hosts: Collection[str] | None,
     key: str | None,
-    allowed_hosts: Collection[str] = (),
     root_path: str = "",
 ) -> Server:
-    """Return a server that is not yet running, see :func:`run`."""
-    guarded = Guard(make_app(served, limits), limits, hosts_of(host, allowed_hosts), key, root_path)
+    """Return a server that is not yet running, see :func:`run`; clients may call it by ``hosts``, or None for any."""
+    guarded = Guard(make_app(served, limits), limits, hosts, key, root_path)
     config = uvicorn.Config(
         guarded,
         http=_with_head_timeout(limits.body_seconds),
