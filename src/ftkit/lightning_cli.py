@@ -74,7 +74,7 @@ if find_spec("PIL"):  # the extra vlm; their classes have short names too
     import ftkit.vlm.dpo
     import ftkit.vlm.sft
     import ftkit.vlm.yes_no  # noqa: F401
-    from ftkit.vlm.controls import image_controls
+    from ftkit.vlm.controls import image_controls, refuse_limits
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 MatmulPrecision = Literal["highest", "high", "medium"]
@@ -324,6 +324,8 @@ class FtkitCLI(HookedCLI):
         if chosen.get("controls") and not hasattr(self.datamodule, "controlled"):
             got, fix = type(self.datamodule).__name__, "leave it out"
             raise InputError("these data have no images", field="controls", got=got, fix=fix)
+        if chosen.get("controls"):
+            refuse_limits(self.trainer)
         if chosen.untrained:
             refuse_trained(chosen)
         elif chosen.ckpt_path is None and isinstance(self.model, TrainedStateModule):

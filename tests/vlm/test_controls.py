@@ -1,7 +1,9 @@
 """Image controls: other images for the same questions, and what the answers to them show."""
 
+import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,13 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ftkit import VLMDPO, VLMSFT, VLMDataModule, VLMYesNo, image_controls
 from ftkit.cli import main
 from ftkit.errors import InputError
+from ftkit.examples.length import LengthRule
 from ftkit.examples.reader import Example, image_bytes, read_examples
 from ftkit.report.image_controls import control_lines
 from ftkit.results.image_controls import read_image_controls
@@ -21,7 +25,9 @@ from ftkit.results.predictions import read_predictions, write_predictions
 from ftkit.run_folder import predictions_file
 from ftkit.training.recorder import RunRecorder
 from ftkit.vlm.controls import with_other_images
-from ftkit.vlm.images import decode_image
+from ftkit.vlm.dataset import ExampleDataset
+from ftkit.vlm.encoder import ChatEncoder
+from ftkit.vlm.images import decode_image, upright_size
 
 
 @pytest.fixture(autouse=True)
@@ -46,16 +52,48 @@ def test_blank_images_are_gray_and_of_the_same_sizes(vlm_examples: Callable[[str
 def test_swapped_images_are_those_of_others_and_each_is_used_as_often(vlm_examples: Callable[[str], Path]) -> None:
     examples = read_examples(vlm_examples("messages"))
     swapped = with_other_images(examples, "swapped", by_bytes)
-    before, after = ([image_bytes(image) for one in many for image in one.images] for many in (examples, swapped))
+    before, after = ([tuple(map(image_bytes, one.images)) for one in many] for many in (examples, swapped))
     assert sorted(before) == sorted(after)
-    assert all(was != is_now for was, is_now in zip(before, after, strict=True))
+    assert all(sorted(was) != sorted(is_now) for was, is_now in zip(before, after, strict=True))
     assert [len(one.images) for one in swapped] == [len(one.images) for one in examples]
-    with pytest.raises(InputError, match=r"controls: 3 of 4 test images are the same"):
-        with_other_images(
-            [Example("a", "?", "x", images=(one,)) for one in (b"1", b"1", b"1", b"2")], "swapped", by_bytes
-        )
+    with pytest.raises(InputError, match=r"controls: 3 of 4 test examples with 1 image have the same"):
+        with_other_images(shown(b"1", b"1", b"1", b"2"), "swapped", by_bytes)
     with pytest.raises(InputError, match=r"controls: no test example has an image"):
         with_other_images([Example("a", "?", "x")], "blank", by_bytes)
+
+
+def shown(*images: bytes) -> list[Example]:
+    """Examples of images of one letter each, and some without."""
+    return [Example(str(n), "?", "x", images=tuple(bytes([one]) for one in many)) for n, many in enumerate(images)]
+
+
+def test_no_example_gets_its_own_images_in_another_order() -> None:
+    swapped = with_other_images(shown(b"ab", b"", b"ba", b"c", b"bc", b"d", b"ca"), "swapped", by_bytes)
+    found = {one.id: b"".join(one.images) for one in swapped}  # type: ignore[arg-type]
+    assert found.keys() == {"0", "2", "3", "4", "5", "6"}  # 1 has no image
+    assert {found["0"], found["2"]} == {b"bc", b"ca"}
+    assert {found["4"], found["6"]} == {b"ab", b"ba"}
+    assert (found["3"], found["5"]) == (b"d", b"c")
+    with pytest.raises(InputError, match=r"controls: 2 of 3 test examples with 2 images have the same"):
+        with_other_images(shown(b"ab", b"ba", b"cd", b"e", b"f"), "swapped", by_bytes)
+
+
+def test_sizes_of_blank_images_are_read_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turned by EXIF too; a frame of an animation may be larger than its canvas, so animations are decoded."""
+    stored, exif = {}, Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for form, options in {
+        "PNG": {}, "JPEG": {"exif": exif}, "GIF": {"save_all": True, "append_images": [Image.new("RGB", (5, 3), "red")]}
+    }.items():  # fmt: skip
+        Image.new("RGB", (5, 3)).save(buffer := io.BytesIO(), form, **options)
+        stored[form] = buffer.getvalue()
+    sizes = {form: decode_image(data, (0, 0, 0), form).image.size for form, data in stored.items()}
+    assert sizes == {"PNG": (5, 3), "JPEG": (3, 5), "GIF": (5, 3)}
+    assert {form: upright_size(data, form) for form, data in stored.items()} == sizes
+    with pytest.raises(InputError, match=r"damaged.png: the picture is damaged"):
+        upright_size(stored["PNG"][:20], "damaged.png")
+    monkeypatch.delattr("ftkit.vlm.images._decode")
+    assert upright_size(stored["JPEG"], "x") == (3, 5)
 
 
 def found_of(folder: Path, own: str, blank: str, swapped: str) -> Any:
@@ -70,7 +108,9 @@ def found_of(folder: Path, own: str, blank: str, swapped: str) -> Any:
     ("own", "swapped", "conclusion"),
     [
         ("yn" * 10, "ynny" * 5, "looks at the image"),  # 10 of 20 are lost, p = 0.002
-        ("yy" * 10, "yy" * 10, "does not look at the image"),
+        ("yy" * 36, "yy" * 36, "does not look at the image"),  # none of 72 changes: at most 4.99%
+        ("yy" * 35, "yy" * 35, "not shown to look at the image"),  # none of 70: up to 5.1%
+        ("yy", "yy", "not shown to look at the image"),
         ("yy" * 100, "yy" * 99 + "yn", "does not look at the image"),  # 1 of 200 changes: at most 2.8%
         ("yy" * 10, "yy" * 9 + "yn", "not shown to look at the image"),  # 1 of 20 changes: up to 24.9%
         ("yn" * 2, "yyyy", "not shown to look at the image"),  # 4 examples cannot show anything
@@ -81,6 +121,20 @@ def test_swapped_images_decide(own: str, swapped: str, conclusion: str, tmp_path
     found = found_of(tmp_path, own, "n" * len(own), swapped)
     assert found.conclusion == conclusion
     assert control_lines(found)[-1].startswith(f"the model {conclusion}: ")
+
+
+def test_examples_without_images_do_not_count(tmp_path: Path) -> None:
+    """80 questions that need no image, answered alike whatever is shown, beside 8 with images."""
+    ids, labels = [str(number) for number in range(88)], ["y", "n"] * 44
+    write_predictions(tmp_path / predictions_file("test"), ids, labels, labels)
+    for name in ("test-blank", "test-swapped"):
+        write_predictions(tmp_path / predictions_file(name), ids[80:], labels[80:], ["y"] * 8)
+    found = read_image_controls(tmp_path)
+    assert (found.n, found.accuracy, found.controls["swapped"].changed) == (8, 1.0, 4)
+    assert found.conclusion == "not shown to look at the image"
+    write_predictions(tmp_path / predictions_file("test-swapped"), ids[79:], labels[79:], ["y"] * 9)
+    with pytest.raises(InputError, match=r"predictions-test-swapped.tsv: id: holds other examples"):
+        read_image_controls(tmp_path)
 
 
 def test_the_figures_are_those_of_the_files(tmp_path: Path) -> None:
@@ -127,7 +181,9 @@ def test_a_model_that_sees_nothing_is_named(
     trainer.test(module, datamodule=data, verbose=False)
     before = (tmp_path / predictions_file("test")).read_bytes()
     found = image_controls(trainer, module, data)
-    assert found.conclusion == "does not look at the image"
+    assert found.n == len(read_examples(path))
+    assert found.controls["swapped"].changed == 0
+    assert found.conclusion == "not shown to look at the image"  # so few examples cannot show that it does not
     assert (tmp_path / predictions_file("test")).read_bytes() == before
     assert json.loads((tmp_path / "result.json").read_text())["image_controls"]["conclusion"] == found.conclusion
     assert data.predicted_split == "test"
@@ -145,12 +201,40 @@ def test_the_command_adds_the_controls_and_leaves_the_predictions(
     command += f" --trainer.accelerator cpu --trainer.default_root_dir {tmp_path}"
     assert main(command.split()) == 0
     said = capsys.readouterr().out
-    assert "image controls, 12 test examples: own images 0.00%" in said
+    assert "image controls, 12 test examples with images: own images 0.00%" in said
     assert "  swapped images 0.00%" in said
+    assert "; own images +0.00 points, " in said
     files = [predictions_file(name) for name in ("test", "test-blank", "test-swapped")]
     own, *others = (read_predictions(tmp_path / name) for name in files)
     assert all(other.ids == own.ids and other.predictions != own.predictions for other in others)
     result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert result["splits"].keys() == {"test", "test-blank", "test-swapped"}
+    before = (tmp_path / predictions_file("test")).read_bytes()
+    assert main([*command.split(), "--trainer.limit_test_batches", "1"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "controls: image controls need all test examples, but trainer.limit_test_batches leaves some out (got 1)"
+        in said
+    )
+    assert (tmp_path / predictions_file("test")).read_bytes() == before  # nothing was tested
     assert main(["test", "--untrained", "--controls", "--model", "GPT2Classifier", "--data", "SpamDataModule"]) == 2
     assert "controls: these data have no images (got 'SpamDataModule')" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("room", "problem"), [(0, "too long with another's images: .* only"), (1, "its answers are cut")]
+)
+def test_too_long_with_other_images_is_refused_before_a_model_is_asked(
+    room: int, problem: str, idefics3_folder: Path, vlm_examples: Callable[[str], Path]
+) -> None:
+    path, processor = str(vlm_examples("preference")), AutoProcessor.from_pretrained(idefics3_folder)
+    square, wide = read_examples(path)[:2]  # a square is cut into more tiles
+    large = replace(wide, id="large", images=square.images)
+    alone = ChatEncoder(processor, preference=True)
+    longest = len(alone.encode(large).prompt)
+    assert longest > len(alone.encode(wide).prompt) + 10
+    encoder = ChatEncoder(processor, LengthRule(longest + room, room=1), preference=True)
+    data = VLMDataModule(path, path, path)
+    data.datasets["test"] = ExampleDataset([wide, large], encoder)
+    with pytest.raises(InputError, match=f"preference.jsonl:2: controls: {problem}"), data.controlled("swapped"):
+        pytest.fail("a model would be asked")

@@ -44,8 +44,8 @@ class ImageControls:
     """Hold what answers to the same questions with other images show.
 
     Attributes:
-        n: Labeled examples with images.
-        accuracy: Share of right answers with the examples' own images.
+        n: Labeled examples that have images; no others count.
+        accuracy: Share of right answers to them with their own images.
         interval: Its 95% interval.
         controls: ``blank`` and ``swapped``.
     """
@@ -61,14 +61,14 @@ class ImageControls:
 
         Swapped images decide, for they are like those that it was trained on; what it makes of a gray one may be
         anything. It looks at the image if its own make it significantly more often right than those of other
-        examples. It does not if they do not, and hardly an answer changes: none, or fewer than one in twenty by the
-        upper end of the interval. All else is not shown: too few examples, or answers that change with the image
-        without being more often right.
+        examples. It does not if they do not, and hardly an answer changes: fewer than one in twenty by the upper end
+        of the interval, which takes 72 examples where none changes. All else is not shown: too few examples, or
+        answers that change with the image without being more often right.
         """
         swapped = self.controls["swapped"]
         if swapped.judgement.outcome == "better":
             return "looks at the image"
-        if swapped.changed == 0 or swapped.changed_interval[1] < FEW:
+        if swapped.changed_interval[1] < FEW:
             return "does not look at the image"
         return "not shown to look at the image"
 
@@ -85,34 +85,40 @@ def read_image_controls(folder: str | Path, split: str = "test") -> ImageControl
         split: Whose predictions.
 
     Raises:
-        InputError: A file is missing or damaged, or holds other examples than that of the run.
+        InputError: A file is missing or damaged, or those of the controls hold examples that the run's own does not,
+            or not the same ones.
 
     Example:
         >>> import tempfile
         >>> from ftkit import write_predictions
         >>> folder = Path(tempfile.mkdtemp())
         >>> for name in ("test", "test-blank", "test-swapped"):
-        ...     write_predictions(folder / predictions_file(name), ["a", "b"], ["yes", "no"], ["yes", "yes"])
+        ...     answers = map(str, range(80)), ["yes", "no"] * 40, ["yes"] * 80
+        ...     write_predictions(folder / predictions_file(name), *answers)
         >>> read_image_controls(folder).conclusion
         'does not look at the image'
     """
     real = read_predictions(Path(folder) / predictions_file(split))
-    labeled = [place for place, label in enumerate(real.labels) if label is not None]
-    if not labeled:
-        raise InputError("no example has a label", file=Path(folder) / predictions_file(split), field="label")
-    own, found = _points(real)[labeled], {}
+    points, places = _points(real), {one: place for place, one in enumerate(real.ids)}
+    asked: list[str] | None = None
+    found = {}
     for name in CONTROLS:
         path = Path(folder) / predictions_file(f"{split}-{name}")
         other = read_predictions(path)
-        if other.ids != real.ids:
+        asked = asked or other.ids
+        if other.ids != asked or not places.keys() >= set(asked):
             problem, fix = "holds other examples than the run's own predictions", "run `ftkit test --controls` again"
             raise InputError(problem, file=path, field="id", fix=fix)
-        points = _points(other)[labeled]
-        changed = sum(real.predictions[place] != other.predictions[place] for place in labeled)
-        accuracy, interval = _accuracy(points, real)
-        judgement = judge((own - points)[None], answers=2)
-        found[name] = Control(accuracy, interval, changed, clopper_pearson(changed, len(labeled)), judgement)
-    return ImageControls(len(labeled), *_accuracy(own, real), found)
+        labeled = [place for place, label in enumerate(other.labels) if label is not None]
+        if not labeled:
+            raise InputError("no example has a label", file=path, field="label")
+        of_own = [places[asked[place]] for place in labeled]
+        own, others = points[of_own], _points(other)[labeled]
+        changed = sum(real.predictions[a] != other.predictions[b] for a, b in zip(of_own, labeled, strict=True))
+        judgement = judge((own - others)[None], answers=2)
+        bounds = clopper_pearson(changed, len(labeled))
+        found[name] = Control(*_accuracy(others, real), changed, bounds, judgement)
+    return ImageControls(len(own), *_accuracy(own, real), found)
 
 
 def _points(predictions: Predictions) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Ask a model the same questions with blank images, and with images of other examples."""
 
 import io
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -14,13 +15,13 @@ from ftkit.examples.reader import Example, ImageReference, image_bytes
 from ftkit.results.image_controls import CONTROLS, ImageControls, read_image_controls
 from ftkit.training.recorder import add_to_result
 from ftkit.vlm.decoding import Image
-from ftkit.vlm.images import decode_image
+from ftkit.vlm.images import upright_size
 
 GRAY = (128, 128, 128)
 
 
 def image_controls(trainer: L.Trainer, module: L.LightningModule, data: Any) -> ImageControls | None:
-    """Predict the test examples with blank and with swapped images, and compare with the run's own predictions.
+    """Predict test examples with blank and with swapped images, and compare with the run's own predictions.
 
     The predictions are those of ``trainer.test``, which comes first; the others lie beside them, as
     ``predictions-test-blank.tsv`` and ``predictions-test-swapped.tsv``. What was found is in ``result.json`` as
@@ -35,9 +36,11 @@ def image_controls(trainer: L.Trainer, module: L.LightningModule, data: Any) -> 
         What was found; None on other processes than the first.
 
     Raises:
-        InputError: The examples have no images, or all have the same.
+        InputError: The examples have no images or too few different ones, an example is too long with another's
+            images, or the trainer tests a part of them only.
     """
-    for control in CONTROLS:
+    refuse_limits(trainer)
+    for control in reversed(CONTROLS):  # swapped images may be refused: before hours are spent on blank ones
         with data.controlled(control):
             trainer.predict(module, datamodule=data, return_predictions=False)
     if not trainer.is_global_zero:
@@ -47,46 +50,62 @@ def image_controls(trainer: L.Trainer, module: L.LightningModule, data: Any) -> 
     return found
 
 
+def refuse_limits(trainer: L.Trainer) -> None:
+    """Refuse a trainer that tests or predicts a part of the examples: the controls need the same ones.
+
+    Raises:
+        InputError: It has ``limit_test_batches``, ``limit_predict_batches`` or ``fast_dev_run``.
+    """
+    for name in ("limit_test_batches", "limit_predict_batches"):
+        limit = getattr(trainer, name)
+        if not (isinstance(limit, float) and limit == 1):
+            option = "fast_dev_run" if getattr(trainer, "fast_dev_run", False) else name
+            problem = f"image controls need all test examples, but trainer.{option} leaves some out"
+            raise InputError(problem, field="controls", got=limit, fix=f"leave out trainer.{option}, or controls")
+
+
 def with_other_images(
     examples: Sequence[Example], control: str, key: Callable[[ImageReference, Example], bytes]
 ) -> list[Example]:
-    """Return examples with gray images of the same sizes, or with the images of other examples.
+    """Return the examples that have images, with gray ones of the same sizes or with those of another example.
 
     Args:
-        examples: With their images.
-        control: ``blank`` or ``swapped``: every image becomes one of other content, in an order that is always the
-            same.
+        examples: With or without images.
+        control: ``blank``, or ``swapped``: an example gets all images of another one that has as many. They are not
+            the same images, in whatever order, and each is used as often as before. The choice is always the same.
         key: Returns what tells the contents of images apart.
 
     Raises:
-        InputError: No example has an image, or more than half of the images are the same.
+        InputError: No example has an image, or more than half of those with as many have the same.
     """
-    if not any(example.images for example in examples):
+    shown = [example for example in examples if example.images]
+    if not shown:
         raise InputError("no test example has an image", field="controls", fix="leave it out")
     if control == "blank":
-        return [replace(one, images=tuple(_blank(image, one) for image in one.images)) for one in examples]
-    images = [(key(image, example), image) for example in examples for image in example.images]
-    others = iter(_swapped(images))
-    return [replace(example, images=tuple(next(others) for _ in example.images)) for example in examples]
+        return [replace(one, images=tuple(_blank(image, one) for image in one.images)) for one in shown]
+    alike: dict[int, list[tuple[list[bytes], int]]] = defaultdict(list)  # by the number of images
+    for place, one in enumerate(shown):
+        alike[len(one.images)].append((sorted(key(image, one) for image in one.images), place))
+    others = dict(pair for members in alike.values() for pair in _rotated(sorted(members)))
+    return [replace(one, images=shown[others[place]].images) for place, one in enumerate(shown)]
 
 
-def _swapped(images: list[tuple[bytes, ImageReference]]) -> list[ImageReference]:
-    """Return an image of other content for each; every image is used as often as before."""
-    order = sorted(range(len(images)), key=lambda place: images[place][0])
-    keys = [images[place][0] for place in order]
-    most = max(keys.count(one) for one in set(keys))  # equal ones are neighbors: that far away there is another
-    if 2 * most > len(keys):
-        problem = f"{most:,} of {len(keys):,} test images are the same, so there are too few others to swap them for"
-        raise InputError(problem, field="controls", fix="use test examples with different images")
-    found: dict[int, ImageReference] = {}
-    for number, place in enumerate(order):
-        found[place] = images[order[(number + most) % len(order)]][1]
-    return [found[place] for place in range(len(images))]
+def _rotated(members: list[tuple[list[bytes], int]]) -> list[tuple[int, int]]:
+    """Return each example's place with that of one of other images, given the sorted images of all."""
+    images = Counter(tuple(keys) for keys, _ in members)
+    most = images.most_common(1)[0][1]  # equal ones are neighbors: that far away there are others
+    if 2 * most > len(members):
+        count = len(members[0][0])
+        problem = (
+            f"{most:,} of {len(members):,} test examples with {count} {'image' if count == 1 else 'images'} have the "
+            "same, so there are too few others to swap with"
+        )
+        raise InputError(problem, field="controls", fix="use more test examples with as many, but different images")
+    return [(place, members[(number + most) % len(members)][1]) for number, (_, place) in enumerate(members)]
 
 
 def _blank(image: ImageReference, example: Example) -> bytes:
-    name = image if isinstance(image, Path) else example.id
-    return _gray(decode_image(image_bytes(image), GRAY, name).image.size)
+    return _gray(upright_size(image_bytes(image), image if isinstance(image, Path) else example.id))
 
 
 @cache

@@ -20,7 +20,7 @@ from ftkit.training.example_data import ExampleDataModule
 from ftkit.training.samplers import seeded_order
 from ftkit.training.source_data import SourceDataModule
 from ftkit.vlm.controls import with_other_images
-from ftkit.vlm.dataset import ExampleDataset, leave_out_unusable
+from ftkit.vlm.dataset import ExampleDataset, leave_out_unusable, refuse_longer
 from ftkit.vlm.encoder import ChatEncoder
 from ftkit.vlm.sampling import OUTCOMES, YES_NO, outcomes_of_examples, read_outcomes, sample_examples
 
@@ -185,9 +185,13 @@ class VLMDataModule(SourceDataModule, ExampleDataModule):
 
         Args:
             control: ``blank`` or ``swapped``.
+
+        Raises:
+            InputError: There are no other images, or an example is too long with them.
         """
         own = self.datasets["test"]
         others = with_other_images(own.examples, control, self._image_sha256)
+        refuse_longer(own.examples, others, own.encoder)
         self.datasets["test"], self.predicted_split = ExampleDataset(others, own.encoder), f"test-{control}"
         try:
             yield

@@ -149,6 +149,28 @@ def leave_out_unusable(
     return kept, counts
 
 
+def refuse_longer(examples: Sequence[Example], others: Sequence[Example], encoder: ChatEncoder) -> None:
+    """Refuse examples that are too long with other images than their own, before a model is asked.
+
+    Args:
+        examples: As they are.
+        others: Those among them that have images, with other ones.
+        encoder: The model's.
+
+    Raises:
+        InputError: A prompt leaves no room for the answer, or answers of a pair are cut elsewhere.
+    """
+    own = {example.id: example for example in examples}
+    for other in others:
+        try:
+            answers, _ = encoder.fitted(other)
+        except InputError as error:
+            raise other.error(f"too long with another's images: {error}", field="controls") from error
+        if encoder.preference and answers != encoder.fitted(own[other.id])[0]:
+            problem, fix = "its answers are cut elsewhere with another's images", "use image_options of fewer tokens"
+            raise other.error(problem, field="controls", fix=fix)
+
+
 def _nothing_left(examples: int, counts: dict[str, int], max_length: int | None, split: str) -> InputError:
     if not counts["equal"]:
         return InputError(

@@ -88,6 +88,20 @@ def decode_image(data: bytes, background: Color, name: str | Path) -> OpenedImag
         raise InputError(str(error), file=name, field=form) from error
 
 
+def upright_size(data: bytes, name: str | Path) -> tuple[int, int]:
+    """Return width and height of the picture that :func:`decode_image` returns; of a still one, no pixel is decoded."""
+    try:
+        with decoding():
+            image = Image.open(io.BytesIO(data), formats=list(_SIGNATURES))
+            still = getattr(image, "n_frames", 1) == 1
+        check_size(*image.size)
+    except DamagedImageError as error:
+        raise InputError(str(error), file=name) from error
+    if not still:
+        return decode_image(data, (255, 255, 255), name).image.size
+    return _upright(image, Image.new("1", image.size))[0].size
+
+
 def parse_color(color: str) -> Color:
     """Return red, green and blue of a color given as a name or #RRGGBB.
 
