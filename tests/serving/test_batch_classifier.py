@@ -1,9 +1,14 @@
 """Texts of many requests are classified together."""
 
+import logging
 from typing import Any
 
+import pytest
+
+from ftkit.errors import InputError
 from ftkit.serving.classifier import BatchClassifier
 from ftkit.serving.jobs import Classification
+from ftkit.serving.replies import ApiError
 
 
 class Counting:
@@ -29,3 +34,32 @@ def test_the_texts_that_wait_are_one_batch_of_the_size_that_was_asked_for() -> N
     assert model.asked == [(11, 16)]
     assert [result["label"] for result in delivered] == [str(length) for length in range(1, 13) if length != 4]
     assert engine.room == 16
+
+
+def test_inputs_are_encoded_when_their_batch_runs_and_a_bad_one_fails_alone(caplog: pytest.LogCaptureFixture) -> None:
+    encoded: list[str] = []
+
+    def encode(text: str, image: str) -> str:
+        encoded.append(image)
+        if image == "bad":
+            raise InputError("is no image", field="image")
+        if image == "worse":
+            raise ZeroDivisionError("secret")
+        return text + image
+
+    engine = BatchClassifier(Counting(), 8, encode=encode)
+    answers: list[list[Any]] = [[] for _ in range(5)]
+    images = ["one", "bad", "left", "worse", "three"]
+    jobs = [Classification(got.append, item=("a", image)) for got, image in zip(answers, images, strict=True)]
+    engine.admit(jobs)
+    assert encoded == []
+    jobs[2].cancelled = True
+    with caplog.at_level(logging.ERROR):
+        engine.step()
+    assert encoded == ["one", "bad", "worse", "three"]
+    (one,), (bad,), left, (worse,), (three,) = answers
+    assert (one["label"], left, three["label"]) == ("4", [], "6")
+    assert isinstance(bad, ApiError)
+    assert (bad.status, str(bad)) == (400, "image: is no image")
+    assert (worse.status, "secret" in str(worse) + caplog.text) == (500, False)
+    assert "ZeroDivisionError" in caplog.text

@@ -75,6 +75,19 @@ def test_the_cache_forgets_columns_that_only_a_gone_answer_had(tiny: Any) -> Non
     assert bool(generator._mask.all())
 
 
+def test_running_answers_are_known_while_others_join(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = BatchGenerator(*tiny, batch_size=4)
+    (first, _), (second, _) = job(PROMPTS[0]), job(PROMPTS[1])
+    generator.admit([first])
+    known: list[Any] = []
+    forward = generator._forward
+    monkeypatch.setattr(generator, "_forward", lambda *ids, **how: known.append(generator.jobs) or forward(*ids, **how))
+    generator.admit([second])
+    assert known == [[first, second]]
+    run(generator)
+    assert generator.jobs == []
+
+
 def test_a_cancelled_answer_leaves_and_the_others_go_on(tiny: Any) -> None:
     net, tokenizer = tiny
     generator = BatchGenerator(net, tokenizer, 4)

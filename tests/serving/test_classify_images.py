@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ftkit.commands.serving_setup import load_served
 from ftkit.errors import InputError
 from ftkit.results.predictions import read_predictions
 from ftkit.results.threshold import Threshold
+from ftkit.run_folder import CONFIG_FILE
 from ftkit.serving.classifier import BatchClassifier
 from ftkit.serving.jobs import Classification
 from ftkit.serving.limits import Limits
@@ -97,6 +99,40 @@ def test_images_are_classified_as_in_the_prediction_file(
     assert alone["log_odds"] == pytest.approx(results[0]["log_odds"], abs=1e-4)
 
 
+def test_images_are_prepared_by_the_options_of_training(
+    run: tuple[Path, Path], tmp_path: Path, serving: Callable[..., Running]
+) -> None:
+    folder, data = run
+    options = {"image_mean": [0.9, 0.1, 0.2]}
+    module = VLMYesNo.load(folder)
+    trainer = L.Trainer(
+        accelerator="cpu", default_root_dir=tmp_path, callbacks=[RunRecorder()], logger=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    file = str(data / "approvals.jsonl")
+    trainer.test(module, datamodule=VLMDataModule(file, file, file, image_options=options), verbose=False)
+    found, plain = (read_predictions(where / "predictions-test.tsv") for where in (tmp_path, folder))
+    assert found.scores is not None
+    assert plain.scores is not None
+    assert abs(found.scores - plain.scores).max() > 1e-2  # or the options could be missing
+    again = shutil.copytree(folder, tmp_path / "run")
+    config = {"data": {"class_path": "ftkit.VLMDataModule", "init_args": {"image_options": options}}}
+    (again / CONFIG_FILE).write_text(json.dumps(config))
+    questions = [{"text": "Approved?", "image": uri(data / f"{name[1:]}.png")} for name in found.ids]
+    results = serving(again).post("/v1/classify", {"input": questions}).json()["data"]
+    assert [result["log_odds"] for result in results] == pytest.approx(found.scores.tolist(), abs=1e-4)
+
+
+def test_a_question_longer_than_any_context_is_refused(run: tuple[Path, Path], serving: Callable[..., Running]) -> None:
+    server = serving(run[0])
+    most = server.served.characters
+    assert most is not None
+    question = {"text": "x" * (most + 1), "image": uri(run[1] / "1.png")}
+    reply = server.post("/v1/classify", {"input": question})
+    assert reply.status_code == 400
+    assert reply.json()["error"]["message"].startswith(f"input.text: the prompt has {most + 1:,} characters")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -147,6 +183,23 @@ def test_a_threshold_of_other_classes_or_scores_is_refused(tmp_path: Path) -> No
         frozen = Threshold(0.5, kind, positive, negative, "accuracy", 0.9, 8, "val.tsv", "0" * 64)
         with pytest.raises(InputError, match="threshold: is "):
             BatchClassifier(Fixed(), 4, frozen)
+
+
+def test_a_threshold_is_read_and_refused_before_a_model_is_loaded(
+    run: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("it was loaded")
+
+    for name in ("load_run", "load_generator"):
+        monkeypatch.setattr(f"ftkit.commands.serving_setup.{name}", never)
+    (tmp_path / "torn.json").write_text("{")
+    for model, file, message in (
+        (str(run[0]), tmp_path / "torn.json", "not a threshold file"),
+        ("demo", threshold(tmp_path, 0.5), "threshold: is for classifiers, which have scores"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_served(model, None, None, None, Limits(), 4, threshold=file)
 
 
 def test_a_classifier_of_texts_refuses_images(start: Any) -> None:

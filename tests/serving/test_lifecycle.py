@@ -19,6 +19,8 @@ from ftkit.cli import main
 from ftkit.commands.serve import serve
 from ftkit.errors import InputError
 from ftkit.serving.generator import BatchGenerator
+from ftkit.serving.jobs import Job
+from ftkit.serving.thread import ModelThread
 
 
 class Slow(BatchGenerator):
@@ -198,6 +200,38 @@ def test_what_is_not_answered_when_the_time_to_end_is_up_ends_with_an_error(
     assert '"code": "shutting_down"' in last
     assert not server.served.thread.alive
     assert "Traceback" not in caplog.text
+
+
+def test_answers_whose_prompts_are_being_computed_end_with_the_server() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Admitting:
+        jobs: tuple[Job, ...] = ()
+        room = 1
+
+        def admit(self, jobs: Any) -> None:
+            begun.set()
+            assert go_on.wait(60)
+
+        def step(self) -> None:
+            raise AssertionError("nothing is left to do")
+
+    thread = ModelThread(Admitting(), 4)
+    thread.start()
+    ended: list[Any] = []
+    job = Job(ended.append)
+    thread.submit([job])
+    assert begun.wait(60)
+    assert (thread.running, thread.waiting) == (1, 0)
+    assert thread.oldest_seconds > 0
+    thread.stop()
+    assert job.cancelled
+    assert [error.status for error in ended] == [503]
+    go_on.set()
+    thread.close(60)
+    assert not thread.alive
+    assert thread.error is None
+    assert thread.running == 0
 
 
 def test_a_port_in_use_is_told_before_the_model_is_loaded() -> None:

@@ -143,11 +143,11 @@ def test_health_says_when_the_model_makes_no_progress_and_answers_head(start: An
     until(lambda: server.get("/health").status_code == 200)
 
 
-def test_of_a_text_to_classify_only_what_can_count_is_read(start: Any) -> None:
+def test_a_text_to_classify_is_read_whole_for_a_cut_changes_the_tokens_of_some_vocabularies(start: Any) -> None:
     class Long:
         def classify(self, texts: list[str], batch_size: int = 8) -> list[dict[str, Any]]:
             return [{"label": str(len(text)), "probability": 1.0} for text in texts]
 
     server = start(BatchClassifier(Long(), 4), classifier=True)
     reply = server.post("/v1/classify", {"input": ["a" * 9, "b" * 20_000]})
-    assert [result["label"] for result in reply.json()["data"]] == ["9", "10000"]
+    assert [result["label"] for result in reply.json()["data"]] == ["9", "20000"]

@@ -1,5 +1,6 @@
 """Log-probabilities of prompts and answers, as evaluation harnesses ask for them."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -155,3 +156,20 @@ def test_a_model_that_sees_a_window_only_scores_in_parts(
     server = start(BatchGenerator(net, tiny[1], 8))
     for prompt, choice in zip(PROMPTS, scored(server, PROMPTS), strict=True):
         assert_plain(net, tiny[1], tiny[1](prompt)["input_ids"], choice)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tokens_become_text_in_the_thread_that_tokenizes(
+    server: Any, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoding: set[str] = set()
+    decode = server.served.prompts.decode
+
+    def watched(ids: list[int]) -> str:
+        decoding.add(threading.current_thread().name)
+        return decode(ids)
+
+    monkeypatch.setattr(server.served.prompts, "decode", watched)
+    body = {"prompt": "the quick brown fox", "echo": True, "logprobs": 2, "max_tokens": 2, "stream": stream}
+    assert server.post("/v1/completions", body).status_code == 200
+    assert decoding == {"tokenizing_0"}

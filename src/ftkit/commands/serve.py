@@ -81,7 +81,7 @@ def serve(
     limits = Limits(max_new_tokens=max_new_tokens, seconds=timeout, waiting=queue)
     loading = {"quantization": quantization, "dtype": dtype, "device_map": device_map}
     served = load_served(model, name, revision, adapter, limits, batch_size, threshold, **loading)
-    if served.encode is not None:
+    if served.reads_images:
         limits = replace(limits, body_bytes=IMAGE_BODY_BYTES)
     shown = f"[{host}]" if ":" in host else host
     print(f"serving {served.name} on http://{shown}:{listening.getsockname()[1]} (Ctrl-C ends)", flush=True)

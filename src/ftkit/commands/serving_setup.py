@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ftkit.commands.runs import is_run, load_run
+from ftkit.commands.runs import class_of, is_run, load_run
 from ftkit.config_files import read_config
 from ftkit.errors import InputError
 from ftkit.hub import ADAPTER_FILE, base_of_adapter
@@ -35,6 +35,9 @@ def load_served(
         InputError: The folder holds nothing that can be served.
     """
     folder = Path(model)
+    frozen = None if threshold is None else Threshold.load(threshold)
+    if threshold is not None and not _has_scores(folder):
+        raise InputError("is for classifiers, which have scores", field="threshold", got=threshold)
     style: dict[str, Any] = {}
     name = name or (folder.resolve().name if folder.exists() else model)
     if is_run(folder):
@@ -42,15 +45,14 @@ def load_served(
             if value is not None:
                 raise InputError("comes with the run and cannot be given", field=field, got=value)
         loaded = load_run(folder, **loading)
-        frozen = None if threshold is None else Threshold.load(threshold)
         if hasattr(loaded, "classify"):
-            # Twice as much as can be needed: a cut changes no token but those right before it.
-            characters = 2 * loaded.encoding.max_length * longest_token(loaded.tokenizer)
-            return Served(name, ModelThread(BatchClassifier(loaded, batch_size, frozen), limits.waiting), characters)
+            return Served(name, ModelThread(BatchClassifier(loaded, batch_size, frozen), limits.waiting), None)
         if hasattr(loaded, "first_tokens"):
-            images = ImageClassifier(loaded, _chat_of(folder))
-            thread = ModelThread(BatchClassifier(images, batch_size, frozen), limits.waiting)
-            return Served(name, thread, loaded.context_length * longest_token(loaded.tokenizer), encode=images.encode)
+            images = ImageClassifier(loaded, **_data_options(folder))
+            thread = ModelThread(BatchClassifier(images, batch_size, frozen, images.encode), limits.waiting)
+            context = loaded.context_length
+            characters = context * longest_token(loaded.tokenizer)
+            return Served(name, thread, characters, context=context, reads_images=True)
         net, tokenizer = loaded.net, loaded.tokenizer
         style = {"chat": getattr(loaded, "chat", None), "style": getattr(loaded, "prompt_style", None)}
         style["spaced_digits"] = getattr(loaded, "spaced_digits", False)
@@ -59,16 +61,20 @@ def load_served(
             adapter = folder
             model, revision = base_of_adapter(folder)
         net, tokenizer = load_generator(model, revision, adapter, **loading)
-    if threshold is not None:
-        raise InputError("is for classifiers, which have scores", field="threshold", got=threshold)
     generator = BatchGenerator(net, tokenizer, batch_size)
     context = context_of(net)
     characters = context * longest_token(tokenizer)
     return Served(name, ModelThread(generator, limits.waiting), characters, Prompts(tokenizer, **style), context)
 
 
-def _chat_of(run: Path) -> bool | None:
-    """Return whether a run's data module was told to use the chat template, which its checkpoint does not say."""
+def _has_scores(folder: Path) -> bool:
+    """Return whether a folder holds a run that classifies; its model is not loaded."""
+    return is_run(folder) and any(hasattr(class_of(folder), name) for name in ("classify", "first_tokens"))
+
+
+def _data_options(run: Path) -> dict[str, Any]:
+    """Return what a run's config says of the chat template and of images, which its checkpoint does not."""
     file = run / CONFIG_FILE
     data = read_config(file).get("data") if file.is_file() else None
-    return ((data or {}).get("init_args") or {}).get("chat")
+    given = (data or {}).get("init_args") or {}
+    return {name: given.get(name) for name in ("chat", "image_options")}

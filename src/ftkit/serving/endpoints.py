@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.responses import Response, StreamingResponse
@@ -19,6 +19,8 @@ from ftkit.serving.replies import ApiError, Json, Kind, Reply, encoded
 from ftkit.serving.schemas import ChatRequest, ClassifyRequest, CompletionRequest, ImageQuestion
 from ftkit.serving.thread import ModelThread
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Served:
@@ -27,19 +29,20 @@ class Served:
     Args:
         name: The name that clients use.
         thread: Runs the model.
-        characters: The most characters that its context can hold, in tokens of the longest kind. A longer prompt is
-            refused before it is tokenized; of a longer text a classifier reads the beginning.
+        characters: The most characters that its context can hold, in tokens of the longest kind: a longer prompt or
+            question is refused before it is tokenized. None of a classifier of texts, which reads the first tokens of
+            any text; where these end is not known from its characters.
         prompts: How requests become prompts.
         context: The most tokens of prompt and answer together.
-        encode: What makes an input of a classifier of a text and an image, a ``data:`` URI; None if it reads texts.
+        reads_images: Whether a classifier's inputs are a text and an image, a ``data:`` URI, and not texts alone.
     """
 
     name: str
     thread: ModelThread
-    characters: int
+    characters: int | None
     prompts: Prompts | None = None
     context: int | None = None
-    encode: Callable[[str, str], Any] | None = None
+    reads_images: bool = False
     # One thread, so that a long prompt takes one processor at most, and prompts of clients that left are skipped.
     tokenizing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "tokenizing"))
 
@@ -62,7 +65,7 @@ async def generate(
     """
     check_model(served, body.model)
     for prompt in prompts:
-        _check_length(served, prompt)
+        _check_length(served, prompt, "messages" if isinstance(prompt, tuple) else "prompt")
     logprobs = body.logprobs if isinstance(body, CompletionRequest) else None
     pending = Pending(limits.seconds)
     jobs = [
@@ -82,8 +85,9 @@ async def generate(
     reply = Reply(kind, served.name, served.prompts.decode if logprobs is not None else None)
     if body.stream:
         counted = prompt_tokens if body.stream_options and body.stream_options.include_usage else None
-        return StreamingResponse(_events(pending, reply, counted), media_type="text/event-stream")
-    return Json(reply.whole(await _results(pending, request), prompt_tokens))
+        return StreamingResponse(_events(served, pending, reply, counted), media_type="text/event-stream")
+    pieces = await _results(pending, request)
+    return Json(await pending.unless_gone(request, _written(served, reply, reply.whole, pieces, prompt_tokens)))
 
 
 async def _tokenize(
@@ -119,12 +123,19 @@ async def _results(pending: Pending, request: Request) -> list[Any]:
         pending.cancel()
 
 
-async def _events(pending: Pending, reply: Reply, prompt_tokens: int | None) -> AsyncIterator[bytes]:
+async def _written(served: Served, reply: Reply, write: Callable[..., T], *content: Any) -> T:
+    """Return what ``write`` makes of content; scores, which take long, are decoded in the thread that tokenizes."""
+    if reply.decode is None:
+        return write(*content)
+    return await asyncio.get_running_loop().run_in_executor(served.tokenizing, write, *content)
+
+
+async def _events(served: Served, pending: Pending, reply: Reply, prompt_tokens: int | None) -> AsyncIterator[bytes]:
     """Yield the server-sent events of a stream; ``prompt_tokens`` is given where the client wants the usage."""
     tokens: dict[int, int] = {}
     try:
         async for index, piece in pending:
-            yield _event(reply.chunk(index, piece, first=index not in tokens))
+            yield _event(await _written(served, reply, reply.chunk, index, piece, index not in tokens))
             tokens[index] = piece.tokens
         if prompt_tokens is not None:
             yield _event(reply.usage_chunk(prompt_tokens, sum(tokens.values())))
@@ -142,32 +153,26 @@ def _event(content: Any) -> bytes:
 async def classify_texts(served: Served, limits: Limits, body: ClassifyRequest, request: Request) -> Response:
     """Classify the inputs of a request; errors are those of :func:`generate`."""
     check_model(served, body.model)
+    for item in body.inputs:
+        _check_input(served, item)
     pending = Pending(limits.seconds)
-    jobs = [Classification(pending.expect(), ready=False) for _ in body.inputs]
+    jobs = [
+        Classification(pending.expect(), item=item if isinstance(item, str) else (item.text, item.image))
+        for item in body.inputs
+    ]
     pending.jobs += jobs
-    try:
-        served.thread.submit(jobs)
-        await pending.unless_gone(request, _encode(served, body.inputs, jobs))
-    except BaseException:
-        pending.cancel()
-        raise
-    served.thread.begin(jobs)
+    served.thread.submit(jobs)
     results = await _results(pending, request)
     data = [{"index": index, **result} for index, result in enumerate(results)]
     return Json({"object": "list", "model": served.name, "data": data})
 
 
-async def _encode(served: Served, inputs: Sequence[str | ImageQuestion], jobs: Sequence[Classification]) -> None:
-    """Give the jobs of a request their inputs; images are opened one at a time, so that others get their turn."""
-    for item, job in zip(inputs, jobs, strict=True):
-        if isinstance(item, str) == (served.encode is not None):
-            needed = "texts" if served.encode is None else "objects with a text and an image"
-            raise ApiError(400, f"this model reads {needed}", param="input")
-        if isinstance(item, str):
-            job.item = item[: served.characters]
-        elif served.encode is not None:
-            run = asyncio.get_running_loop().run_in_executor
-            job.item = await run(served.tokenizing, served.encode, item.text[: served.characters], item.image)
+def _check_input(served: Served, item: str | ImageQuestion) -> None:
+    if isinstance(item, str) == served.reads_images:
+        needed = "objects with a text and an image" if served.reads_images else "texts"
+        raise ApiError(400, f"this model reads {needed}", param="input")
+    if isinstance(item, ImageQuestion):
+        _check_length(served, item.text, "input.text")
 
 
 def check_model(served: Served, name: str | None) -> None:
@@ -180,7 +185,7 @@ def check_model(served: Served, name: str | None) -> None:
         raise ApiError(404, f"this server has one model, {served.name}", param="model", code="model_not_found")
 
 
-def _check_length(served: Served, prompt: Prompt) -> None:
+def _check_length(served: Served, prompt: Prompt, field: str) -> None:
     """Refuse a prompt of more characters than the context can hold, before it is tokenized."""
     if isinstance(prompt, list):
         assert served.prompts is not None
@@ -188,12 +193,12 @@ def _check_length(served: Served, prompt: Prompt) -> None:
             raise ApiError(400, f"the model knows {served.prompts.vocabulary} tokens, from 0 on", param="prompt")
         return
     texts = [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
-    if (characters := sum(map(len, texts))) > served.characters:
+    if served.characters is not None and (characters := sum(map(len, texts))) > served.characters:
         raise ApiError(
             400,
             f"the prompt has {characters:,} characters; the context of {served.context} tokens holds at most"
             f" {served.characters:,}",
-            param="prompt" if isinstance(prompt, str) else "messages",
+            param=field,
             code="context_length_exceeded",
         )
 

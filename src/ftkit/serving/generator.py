@@ -52,14 +52,11 @@ class BatchGenerator:
         self._extra: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
         self._takes_positions = "position_ids" in known
         self._cache_name = cache_name(plain_model(model).__class__)
+        # The answers being generated, those that are joining among them; other threads read it at any time.
+        self.jobs: list[Generation] = []
         self._running: list[_Sequence] = []
         self._cache: Any = None
         self._mask = torch.zeros(0, 0, dtype=torch.long)  # (B, T)
-
-    @property
-    def jobs(self) -> list[Generation]:
-        """Return the answers being generated."""
-        return [sequence.job for sequence in self._running]
 
     @property
     def room(self) -> int:
@@ -71,12 +68,11 @@ class BatchGenerator:
     @torch.inference_mode()
     def admit(self, jobs: Sequence[Generation]) -> None:
         """Compute the prompts and first tokens of new answers, then add them to the batch."""
+        self.jobs = [*self.jobs, *jobs]
         running, cache, mask = self._running, self._cache, self._mask
         self._running = [self._started(job) for job in jobs]
-        try:
-            self._compute_prompts()
-        finally:  # whatever happens, no request is lost
-            self._running = running + self._running
+        self._compute_prompts()
+        self._running = running + self._running
         if self._cache is None:  # each answer ended with its first token
             self._cache, self._mask = cache, mask
         elif running:
@@ -193,7 +189,8 @@ class BatchGenerator:
     def _leave(self, leaving: list[_Sequence]) -> None:
         if not leaving:
             return
-        gone = set(map(id, leaving))
+        gone, left = set(map(id, leaving)), {sequence.job for sequence in leaving}
+        self.jobs = [job for job in self.jobs if job not in left]
         kept = [index for index, sequence in enumerate(self._running) if id(sequence) not in gone]
         self._running = [self._running[index] for index in kept]
         self._mask = self._mask[kept]

@@ -101,6 +101,9 @@ class Generation(Job):
 
 @dataclass(eq=False)
 class Classification(Job):
-    """Ask for the class of one input, once it is ready; delivers a dict with ``label`` and ``probability``."""
+    """Ask for the class of one input, a text or the parts of a question about an image.
+
+    Delivers a dict with ``label`` and ``probability``.
+    """
 
     item: Any = None

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ class Engine(Protocol):
 
     @property
     def jobs(self) -> Sequence[Job]:
-        """Return the running jobs."""
+        """Return the running jobs, those that are joining among them; other threads ask at any time."""
 
     @property
     def room(self) -> int:
@@ -42,6 +42,7 @@ class ModelThread:
         self.error: str | None = None
         self._stepped = time.monotonic()
         self._waiting: deque[Job] = deque()
+        self._admitted: list[Job] = []  # out of the queue, and maybe not yet among the engine's
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -54,7 +55,7 @@ class ModelThread:
     @property
     def running(self) -> int:
         """Return the number of running jobs."""
-        return len(self.engine.jobs)
+        return len(self._running)
 
     @property
     def waiting(self) -> int:
@@ -64,7 +65,7 @@ class ModelThread:
     @property
     def oldest_seconds(self) -> float:
         """Return the age of the oldest job, waiting or running; 0 if there is none."""
-        jobs = [job for job in (*tuple(self._waiting), *self.engine.jobs) if not job.cancelled]
+        jobs = [job for job in (*tuple(self._waiting), *self._running) if not job.cancelled]
         return max((time.monotonic() - job.since for job in jobs), default=0.0)
 
     @property
@@ -110,7 +111,7 @@ class ModelThread:
         """End all jobs with an error, and take no more."""
         with self._changed:
             self._closing = True
-            for job in (*self.engine.jobs, *self._waiting):
+            for job in (*self._running, *self._waiting):
                 job.deliver(self._stopped)
                 job.cancelled = True
             self._waiting.clear()
@@ -135,11 +136,15 @@ class ModelThread:
         return [job for job in self._waiting if job.ready or job.cancelled]
 
     @property
+    def _running(self) -> Collection[Job]:
+        """Return the jobs that have left the queue and are not done, each once."""
+        return dict.fromkeys((*self._admitted, *self.engine.jobs)).keys()
+
+    @property
     def _died(self) -> ApiError:
         return ApiError(503, f"the model's thread has ended ({self.error}); restart the server", code="model_died")
 
     def _run(self) -> None:
-        admitted: list[Job] = []
         try:
             while True:
                 with self._changed:
@@ -147,11 +152,12 @@ class ModelThread:
                     self._stepped = time.monotonic()
                     if self._closing and not self._ready and not self.engine.jobs:
                         return
-                    admitted = self._ready[: self.engine.room]
-                    for job in admitted:
+                    self._admitted = self._ready[: self.engine.room]
+                    for job in self._admitted:
                         self._waiting.remove(job)
-                if wanted := [job for job in admitted if not job.cancelled]:
+                if wanted := [job for job in self._admitted if not job.cancelled]:
                     self.engine.admit(wanted)
+                self._admitted = []
                 if self.engine.jobs:
                     self.engine.step()
         except Exception as error:
@@ -159,7 +165,7 @@ class ModelThread:
             self.error = described(error)
             log.exception("the model's thread has ended: %s", self.error, exc_info=False)
             with self._changed:
-                for job in (*admitted, *self.engine.jobs, *self._waiting):
+                for job in (*self._running, *self._waiting):
                     job.deliver(self._died)
                 self._waiting.clear()
 

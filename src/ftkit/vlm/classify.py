@@ -1,6 +1,6 @@
 """Classify single questions about images with a tuned model, as a server does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,14 +21,17 @@ class ImageClassifier:
     Args:
         model: A tuned model, on its device.
         chat: Whether training used the chat template; None if it did where there is one.
+        image_options: Options of the image processor in training, see :class:`ftkit.vlm.data.VLMDataModule`.
     """
 
-    def __init__(self, model: VLMYesNo, chat: bool | None = None) -> None:
+    def __init__(
+        self, model: VLMYesNo, chat: bool | None = None, image_options: Mapping[str, Any] | None = None
+    ) -> None:
         self.model = model.eval()
         negative, positive = map(normalize, model.class_names)
         self.class_names: tuple[str, ...] = (negative, positive)
         rule = LengthRule.for_evaluation(model.context_length, model.max_new_tokens)
-        self._encoder = ChatEncoder(model.processor, rule, chat)
+        self._encoder = ChatEncoder(model.processor, rule, chat, image_options=image_options)
         _ = model.first_tokens  # which refuses two words that cannot be told apart
 
     def encode(self, question: str, image: str) -> EncodedExample:
