@@ -1,4 +1,4 @@
-"""Every described family, through its real processor: the numbers are those of transformers, row by row."""
+"""Every described family, through its real processor: the numbers are those of transformers, example by example."""
 
 import json
 from collections.abc import Callable
@@ -85,7 +85,7 @@ def rows(processor: Any, examples: list[Example], answers: list[str]) -> list[tu
 
 @torch.no_grad()
 def own_log_probs(model: Any, processor: Any, examples: list[Example], answers: list[str]) -> list[Tensor]:
-    """The log-probabilities of each answer's tokens by transformers' forward pass of that row alone."""
+    """The log-probabilities of each answer's tokens by transformers' forward pass of that example alone."""
     found = []
     for inputs, start in rows(processor, examples, answers):
         log_probs = model(**inputs).logits.float().log_softmax(-1)[0]
@@ -101,7 +101,7 @@ def first_batch(family: str, net: VLMModule, path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("family", BUILDERS)
-def test_sft_loss_is_that_of_transformers_row_by_row(family: str, folder: Any, vlm_examples: Any) -> None:
+def test_sft_loss_is_that_of_transformers_by_example(family: str, folder: Any, vlm_examples: Any) -> None:
     model = AutoModelForImageTextToText.from_pretrained(folder(family)).eval()
     examples = read_examples(vlm_examples(shape_of(family)))[:4]
     wanted = own_log_probs(
@@ -140,7 +140,7 @@ def test_a_family_is_described_in_a_few_lines(
 
 
 @pytest.mark.parametrize("family", BUILDERS)
-def test_dpo_log_probabilities_are_those_of_transformers_row_by_row(
+def test_dpo_log_probabilities_are_those_of_transformers_by_example(
     family: str, folder: Any, vlm_examples: Any, tmp_path: Path
 ) -> None:
     path = vlm_examples("preference")
@@ -254,4 +254,4 @@ def test_a_family_that_is_not_described_is_refused_before_weights_are_loaded(tmp
         InputError, match=r"base_model: .*not described; those are gemma3, .*got 'llava_next'"
     ) as caught:
         VLMSFT(base_model=str(tmp_path)).configure_model()
-    assert "docs/howto/vision-families.md" in str(caught.value)
+    assert "add it to ftkit.models.vision_families.FAMILIES" in str(caught.value)

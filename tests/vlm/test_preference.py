@@ -135,5 +135,7 @@ def test_the_alarm_is_for_chosen_answers_that_clearly_fall() -> None:
             alarm.add(torch.tensor([value]))
         assert (alarm.warning() is not None) == alarmed
     alarm.add(torch.tensor([-2.0, -2.2, -1.8]))
-    assert "2 nats less likely than under the reference, on the mean of the epoch's 3 pairs" in str(alarm.warning())
+    said = str(alarm.warning())
+    assert "2 nats less likely than under the reference, on the mean of the epoch's 3 pairs" in said
+    assert "the margin can grow all the same, if the rejected ones fall further" in said  # it has not looked at them
     assert alarm.warning() is None  # a new epoch

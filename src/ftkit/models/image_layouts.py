@@ -1,4 +1,4 @@
-"""How processors lay out the images of a batch: as a row for each image, as tiles, as patches, or as crops.
+"""How processors lay out the images of a batch: as one entry for each image, as tiles, as patches, or as crops.
 
 A tile is what a vision tower sees by itself: an image, or a part of one that the processor cut out.
 """
@@ -14,7 +14,7 @@ Tile = Mapping[str, Tensor]
 
 
 class Images:
-    """A row for each image: ``pixel_values`` (images, 3, H, W), examples one behind the other."""
+    """One entry for each image: ``pixel_values`` (images, 3, H, W), examples one behind the other."""
 
     tensors: tuple[str, ...] = ("pixel_values",)  # the processor's tensors of images
     beside: tuple[str, ...] = ()  # those among them that the text model reads too
@@ -80,7 +80,7 @@ class Images:
 
 
 class Tiles(Images):
-    """A row for each example: ``pixel_values`` (B, tiles, 3, H, W), filled up with tiles of zeros, and their masks."""
+    """One entry for each example: ``pixel_values`` (B, tiles, 3, H, W), filled with tiles of zeros, and their masks."""
 
     tensors = ("pixel_values", "pixel_attention_mask")
 
@@ -136,7 +136,7 @@ class Patches(Images):
 
 
 class Crops(Images):
-    """A row of crops for each image, (images, crops, 3, H, W), its size, and the number of images of each example.
+    """The crops of each image, (images, crops, 3, H, W), its size, and the number of images of each example.
 
     A single image is cut into crops, one of several is not, so a tile depends on the images beside it.
     """

@@ -16,7 +16,6 @@ from ftkit.models.image_layouts import Crops, Images, Patches, Tiles
 from ftkit.models.transformers_internals import BaseModelOutputWithPooling
 
 FEATURES = "image_features"  # key of a batch: (N, D), a vector for each image token in their order
-_PAGE = "docs/howto/vision-families.md"
 
 
 @dataclass(frozen=True)
@@ -157,5 +156,5 @@ def _not_described(field: str, got: str) -> InputError:
         f"this family of vision-language models is not described; those are {', '.join(sorted(FAMILIES))}",
         field=field,
         got=got,
-        fix=f"use one of them, or describe it as in {_PAGE}",
+        fix="use one of them, or add it to ftkit.models.vision_families.FAMILIES: documentation, 'Describe a family'",
     )

@@ -46,8 +46,10 @@ class VLMDPO(VLMModule):
 
     In evaluation a pair is one example of the prediction file, laid out as in :mod:`ftkit.results.preferences`:
     its label is ``chosen``, its prediction the answer that has the higher reward, or ``tie``; the score is the margin
-    of the rewards, which is the model's log-odds that the chosen answer is the better one (Bradley and Terry). The
-    accuracy counts a tie as half: before training every pair is one, and the accuracy that of chance, 50%.
+    of the rewards, which are sums over tokens. ``sigmoid`` trains it as the model's log-odds that the chosen answer is
+    the better one (Bradley and Terry); for other losses it need not be that: ``ipo`` and ``sigmoid_norm`` train a
+    difference of means over tokens. The accuracy counts a tie as half: before training every pair is one, and the
+    accuracy that of chance, 50%.
 
     Args:
         beta: Weight of the log-ratios to the reference; small values let the model move further from it.

@@ -4,11 +4,11 @@ Every function works on sums of log-probabilities over an answer's tokens, (B,) 
 mean over a batch, or over several, is the caller's. :data:`LOSSES` has all losses; another one is a function there.
 """
 
+import math
 from collections.abc import Callable
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -63,7 +63,7 @@ def _robust(r: Ratios) -> Tensor:
 
 def _exo_pair(r: Ratios) -> Tensor:
     """With log(1 - e) and log(e) for the smoothed labels, e of which must be above 0."""
-    kept, swapped = (torch.tensor(share, dtype=r.margin.dtype).log() for share in (1 - r.smoothing, r.smoothing))
+    kept, swapped = math.log(1 - r.smoothing), math.log(r.smoothing)
     ahead, behind = logsigmoid(r.margin), logsigmoid(-r.margin)
     return ahead.exp() * (ahead - kept) + behind.exp() * (behind - swapped)
 
@@ -190,8 +190,8 @@ class DriftAlarm:
             return None
         return (
             f"the chosen answers are {-mean:.3g} nats less likely than under the reference, on the mean of the epoch's "
-            f"{n:,} pairs: the margin grows because the rejected ones fall further; a larger beta, rpo_alpha or "
-            "anchor_weight holds them up"
+            f"{n:,} pairs: the margin can grow all the same, if the rejected ones fall further; a larger beta, "
+            "rpo_alpha or anchor_weight holds them up"
         )
 
 
