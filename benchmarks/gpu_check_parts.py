@@ -350,10 +350,10 @@ def planned(check: Check) -> None:
     device = measured() if check.device == "cpu" else next((Device.load(one) for one in known() if one in words), None)
     if device is None:
         raise Skipped(f"no device file describes {name}; give one to ftkit plan --against")
-    found = Measured.of(json.loads((check.folder / "rows.json").read_text())["figures"])
+    found = Measured.of(name, json.loads((check.folder / "rows.json").read_text())["figures"])
     files = {label: configs for label, configs in row_files(check).items() if label in found.rows}
     beside = [found.beside(row) for row in plan_rows(files, device)]
-    kept = ("minutes_ratio", "peak_ratio", "tokens_per_second", "share_of_peak")
+    kept = ("minutes_ratio", "peak_ratio", "positions_per_second", "share_of_peak")
     check.note("rows", {row["row"]: {figure: row[figure] for figure in kept} for row in beside})
 
 

@@ -48,7 +48,7 @@ ADAPTERS = {
     "jsonargparse_internals.py",
     "models/peft_internals.py",
     "models/transformers_internals.py",
-    "plan/cost.py",
+    "plan/torch_internals.py",
     "training/lightning_internals.py",
 }
 # Private names of torch, which no file adapts, and what is public in spite of its underscore.

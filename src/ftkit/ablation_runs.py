@@ -11,16 +11,18 @@ from types import FrameType
 from typing import Any, Literal
 
 from ftkit.ablation.executor import Engine, one_by_one
-from ftkit.ablation.folder import AblationFolder
+from ftkit.ablation.folder import AblationFolder, Run
+from ftkit.ablation.ledger import Ledger
 from ftkit.ablation.planned import write_plan
 from ftkit.ablation.ray_executor import on_ray
 from ftkit.ablation.runner import ERROR_FILE, Event, Summary, run
-from ftkit.ablation.search import SEARCH_FILE, Search
+from ftkit.ablation.search import Search
+from ftkit.ablation.setting import Setting
 from ftkit.ablation.tuning import tune
 from ftkit.config_files import read_config
 from ftkit.errors import EnvironmentFault, ExitCode, TrainingFailed
 from ftkit.library_output import check_before_imports
-from ftkit.plan.device import Device
+from ftkit.plan.sweep import SweepPlanner
 from ftkit.report.sweep_progress import SweepProgress
 from ftkit.run_folder import RUNS
 
@@ -87,16 +89,13 @@ class Ablation:
             TrainingFailed: A row failed; the others were run. The message names the failed ones.
             EnvironmentFault: The output folder is taken or cannot be written, or no row could be run at all.
         """
-        own = self.folder.folder / SEARCH_FILE
-        given = search if search is not None else own if own.exists() else {} if settings else None
-        sought = None if given is None else Search.read(given, settings)
+        sought = Search.find(self.folder, search, settings)
+        planner = None if plan is None else SweepPlanner(plan, sought)
         rows = self.folder.select(self.rows)
         check_before_imports(dict.fromkeys(file for row in rows for file in self.folder.configs(row, self.overlays)))
         from ftkit.lightning_engine import LightningEngine
 
         with progress or SweepProgress() as shown, _Interruption(shown) as watched:
-            if plan is not None:
-                watched(Event("notice", self._plan(plan, sought, seeds)))
             summary = run(
                 self.folder,
                 engine or LightningEngine(watched.step),
@@ -108,22 +107,25 @@ class Ablation:
                 watched,
                 one_by_one if executor == "here" else on_ray,
                 None if sought is None else partial(tune, sought),
+                None if planner is None else partial(self._plan, planner, force),
             )
         _refuse_failures(summary)
         return summary
 
-    def _plan(self, device: str, search: Search | None, seeds: Sequence[int] | None) -> str:
+    def _plan(self, planner: SweepPlanner, force: bool, ledger: Ledger, seeds: Sequence[int]) -> str:
         """Plan the sweep, keep the plan in the output folder, and return it in a line."""
-        from ftkit.plan.here import measured
-        from ftkit.plan.plan import plan_rows, summary, verdict
+        from ftkit.plan.plan import summary, verdict
 
-        rows, described = self.folder.select(self.rows), measured() if device == "here" else Device.load(device)
-        configs = {row.label: self.folder.configs(row, self.overlays) for row in rows}
-        tries = None if search is None else {row.label: search.planned(row.number) for row in rows}
-        found = summary(plan_rows(configs, described, tries=tries, seeds=1 if seeds is None else len(seeds)), described)
-        self.out.mkdir(parents=True, exist_ok=True)
-        write_plan(self.out, found)
-        return verdict(found)
+        rows = {row.label: row for row in self.folder.select(self.rows)}
+
+        def done(label: str, setting: Setting) -> int:
+            runs = [] if force else [Run(rows[label], seed, setting) for seed in seeds]
+            return sum(ledger.is_done(run.id, "done", "fitted", "pruned") for run in runs)
+
+        configs = {label: self.folder.configs(row, self.overlays) for label, row in rows.items()}
+        found, device = planner.plan(configs, len(seeds), done)
+        write_plan(self.out, device.name, found)
+        return verdict(summary(found, device))
 
 
 def _refuse_failures(summary: Summary) -> None:

@@ -241,8 +241,6 @@ def test_a_wrong_option_is_refused_before_anything_is_run_and_leaves_nothing(tun
     assert tuned.engine.fitted == []
     assert not list(tuned.out.glob("*/*"))
     assert not (tuned.out / "ablation.json").exists()
-    with pytest.raises(InputError, match="rows: there is no such row \\(got 7\\)"):
-        tuned.run({**GRID, "rows": {7: {LR: [1]}}})
 
 
 def test_the_rank_of_lora_is_refused_for_a_row_without_it(tmp_path: Path) -> None:

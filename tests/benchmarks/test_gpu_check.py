@@ -40,7 +40,7 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     assert all(0 < row["training"] < row["minutes"] and row["peak_gb"] > 0 for row in rows)
     beside = found["planned"]["figures"]["rows"]
     assert beside.keys() == {row["row"] for row in rows}
-    assert all(0.3 < row["peak_ratio"] < 3 and row["tokens_per_second"] > 0 for row in beside.values())
+    assert all(0.3 < row["peak_ratio"] < 3 and row["positions_per_second"] > 0 for row in beside.values())
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -12,9 +12,9 @@ from peft import LoraConfig
 from fake_device import Over
 from ftkit.language.arithmetic import ArithmeticDataModule
 from ftkit.language.sft import CausalLMSFT
-from ftkit.plan.cost import OperatorCosts
 from ftkit.plan.generative import plan_generative
 from ftkit.plan.steps import Costs
+from ftkit.plan.torch_internals import OperatorCosts
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.dpo import VLMDPO
 from ftkit.vlm.sft import VLMSFT
@@ -112,3 +112,38 @@ def test_a_step_on_images_costs_without_numbers_what_it_costs(
     )
     compare(plan, real)
     assert bool(plan.shared) == options.get("cache_vision", True)
+
+
+def planned_pairs(model: Path, examples: Path, splits: tuple[Any, ...] = ("test",), **options: Any) -> Costs:
+    """The plan of two epochs of DPO on 12 pairs in three batches, which are val and test as well."""
+    data = VLMDataModule(*[str(examples)] * 3, batch_size=4, seed=1, evaluate_splits=splits)
+    trainer = L.Trainer(accelerator="cpu", devices=1, max_epochs=2, **OFF)
+    return plan_generative(VLMDPO(base_model=str(model), seed=1, **options), data, trainer)
+
+
+def runs(steps: Any) -> float:
+    return sum(times for times, _ in steps)
+
+
+@pytest.mark.parametrize("splits", [("test",), ("train", "val", "test")])
+def test_images_and_reference_run_once_over_each_split_whatever_is_tested(
+    splits: Any, idefics3_folder: Path, vlm_examples: Callable[[str], Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("FTKIT_CACHE", str(tmp_path))
+    given = idefics3_folder, vlm_examples("preference"), splits
+    plan = planned_pairs(*given, adapter=LoraConfig(r=4))
+    assert [runs(steps) for steps in plan.shared.values()] == [9, 9]
+    # Without a cache once in each epoch over train and val, and once over each split that is tested.
+    again = planned_pairs(*given, adapter=LoraConfig(r=4), cache_reference=False)
+    assert [runs(steps) for steps in again.shared.values()] == [9]
+    assert runs(again.steps) - runs(plan.steps) == 2 * 3 + 2 * 3 + 3 * len(splits)
+
+
+def test_a_reference_of_its_own_needs_memory(
+    idefics3_folder: Path, vlm_examples: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FTKIT_CACHE", str(tmp_path))
+    whole = planned_pairs(idefics3_folder, vlm_examples("preference"), freeze_vision=False)
+    assert whole.frozen == 0
+    assert whole.memory.weights >= 2 * 4 * whole.trainable

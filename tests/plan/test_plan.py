@@ -12,10 +12,10 @@ from lightning.pytorch import Trainer
 
 from ftkit.cli import main
 from ftkit.errors import InputError
-from ftkit.plan.cost import Operator, Work
 from ftkit.plan.device import Device, known
 from ftkit.plan.here import measured
 from ftkit.plan.steps import Step, between, length
+from ftkit.plan.torch_internals import Operator, Work
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_rows_are_planned_and_a_baseline_is_not(study: Path, capsys: pytest.Capt
     last, mean, every, words = found["rows"]
     assert words == {
         "row": "04_words",
-        "not_planned": "only trainings of ftkit's own modules are, and this is BaselineClassifier",
+        "not_planned": "only ftkit's own modules can be planned, not BaselineClassifier",
     }
     assert every["frozen"] == 0
     assert last["trainable"] + last["frozen"] == every["trainable"] == 48514
@@ -58,6 +58,36 @@ def test_rows_are_planned_and_a_baseline_is_not(study: Path, capsys: pytest.Capt
     assert every["gradients_gb"] == pytest.approx(4e-9 * 48514)
     assert every["optimizer_gb"] == pytest.approx(8e-9 * 48514)
     assert every["activations_gb"] > last["activations_gb"]
+
+
+def test_frozen_layers_run_once_over_every_split_whatever_is_tested(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = tmp_path / "overlay.yaml"
+
+    def shared(*splits: str) -> float:
+        overlay.write_text(yaml.safe_dump({"data": {"init_args": {"evaluate_splits": splits, "drop_last": False}}}))
+        return plan(study, capsys, "--rows", "1", "--overlay", str(overlay))["rows"][0]["shared_minutes"]
+
+    assert shared("test") == pytest.approx(shared("train", "val", "test"), rel=0.05)
+
+
+def test_operations_of_what_another_row_computed_count_once(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alone, (first, behind) = plan(study, capsys, "--rows", "2")["rows"][0], plan(study, capsys, "--rows", "1,2")["rows"]
+    assert first["shared_minutes"] > 0
+    assert behind["shared_minutes"] == 0
+    for figure in ("tflops", "moved_gb", "at_peak_minutes"):
+        assert behind[figure] < 0.8 * alone[figure]
+
+
+def test_positions_are_those_of_training_and_validation(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("data: {init_args: {padding: 16}}")
+    row = plan(study, capsys, "--rows", "3", "--overlay", str(overlay))["rows"][0]
+    # Two epochs of four batches of eight messages, for the last one is dropped, and of four messages of validation.
+    assert row["positions"] == 2 * (4 * 8 + 4) * 16
 
 
 def test_adapters_are_planned(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +182,7 @@ def test_precision_quantization_and_accumulation_are_planned(
     assert whole["weights_gb"] - nf4["weights_gb"] == pytest.approx(2e-9 * 12 * 32 * 32 * (4 - 0.516), rel=0.01)
     one, window = row(3, "{}"), row(3, "trainer: {accumulate_grad_batches: 4}")
     assert window["activations_gb"] > one["activations_gb"]  # beside the gradients of the batches before
-    assert window["tokens"] == one["tokens"]
+    assert window["positions"] == one["positions"]
 
 
 def test_tf32_is_planned_where_it_is_allowed(

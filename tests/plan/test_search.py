@@ -1,6 +1,8 @@
 """Plans of searches and of sweeps: each shape once, and beside what is measured."""
 
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,11 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 import ftkit.plan.plan as planning
-from ftkit.ablation.planned import PLAN_FILE, Planned, read_plan
+from ftkit.ablation.planned import PLAN_FILE, Planned, read_plan, write_plan
 from ftkit.ablation.search import Search
 from ftkit.cli import main
 from ftkit.errors import InputError
+from ftkit.plan.device import Device
 
 LR = "model.init_args.optimizer.init_args.lr"
 TRAINABLE = "model.init_args.trainable"
@@ -51,6 +54,22 @@ def test_settings_of_one_shape_are_traced_once(
     assert capsys.readouterr().out.rstrip().endswith("1 of 1 rows, 5 runs")
 
 
+def test_figures_are_of_the_setting_that_needs_the_most_memory_and_sums_of_the_runs_that_are_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small, large = ((TRAINABLE, "last_block"),), ((TRAINABLE, "all"),)
+    found = {
+        small: {"peak_gb": 1.0, "minutes": 6.0, "shared_minutes": 2.0},
+        large: {"peak_gb": 3.0, "minutes": 7.0, "shared_minutes": 0.0},
+    }
+    monkeypatch.setattr(planning, "_planned", lambda *given: found[given[3]])
+    given: Any = {"01_row": []}, Device.load("t4"), "ftkit", {"01_row": [small, large]}
+    (row,) = planning.plan_rows(*given)
+    assert row == {"row": "01_row", **found[large], "runs": 2, "shapes": 2, "total_minutes": 13.0}
+    (row,) = planning.plan_rows(*given, {"01_row": [3, 0]})
+    assert (row["runs"], row["total_minutes"]) == (3, 2 + 3 * 4)
+
+
 def test_all_settings_are_planned_as_tries_and_the_row_itself_besides() -> None:
     grid = Search.read({"settings": {LR: [0.1, 0.2], TRAINABLE: ["all", 1]}})
     assert len(grid.planned(1)) == 5
@@ -68,21 +87,67 @@ def test_a_sweep_says_its_plan_first_and_keeps_it_beside_what_is_measured(
     assert main(["ablation", "run", str(study), "--rows", "1,4", "--out", str(out), "--plan", "h100"]) == 0
     said = capsys.readouterr()
     lines = said.err.splitlines()
-    plan = next(place for place, line in enumerate(lines) if "every row fits; not planned: 04_words" in line)
+    plan = next(
+        place
+        for place, line in enumerate(lines)
+        if "for 1 run that is not finished; every row fits; not planned: 04_words" in line
+    )
     assert "minutes on NVIDIA H100" in lines[plan]
     assert any(line.startswith("start") for line in lines[plan:])
     assert not any(line.startswith("start") for line in lines[:plan])
-    kept = json.loads((out / PLAN_FILE).read_text())["rows"][0]
+    plan_file = json.loads((out / PLAN_FILE).read_text())
+    kept, kept_on = plan_file["rows"][0], plan_file["device"]
     found = read_plan(out)
-    assert found == {1: Planned(60 * (kept["minutes"] - kept["shared_minutes"]), 1e3 * (kept["peak_gb"] - 0.8))}
+    seconds, peak = 60 * (kept["minutes"] - kept["shared_minutes"]), 1e3 * (kept["peak_gb"] - 0.8)
+    assert found == {1: Planned(seconds, peak, kept_on)}
     assert main(["ablation", "table", str(out), "--format", "json"]) == 0
     first, words = json.loads(capsys.readouterr().out)
     assert first["planned_seconds"] == found[1].seconds
     assert "planned_seconds" not in words
     assert main(["ablation", "table", str(out)]) == 0
-    head = capsys.readouterr().out.splitlines()[0]
-    assert "plan. s" in head
-    assert "plan. MB" in head
+    printed = capsys.readouterr().out
+    assert "planned s" in printed.splitlines()[0]
+    assert "planned MB" in printed.splitlines()[0]
+    assert printed.count(f"planned s, planned MB: what a run was planned to take on {kept_on}") == 1
+    # Later rows join those that were planned for the same device; what is finished is not counted again.
+    assert main(["ablation", "run", str(study), "--rows", "1", "--out", str(out), "--plan", "h100"]) == 0
+    assert "for 0 runs that are not finished" in capsys.readouterr().err
+    assert [row["row"] for row in json.loads((out / PLAN_FILE).read_text())["rows"]] == ["01_last", "04_words"]
+    write_plan(out, "NVIDIA T4", [kept])
+    assert [row["row"] for row in json.loads((out / PLAN_FILE).read_text())["rows"]] == ["01_last"]
+    write_plan(out, "NVIDIA T4", [{**kept, "shapes": 2}])  # the setting that is chosen may be of another shape
+    assert read_plan(out) == {}
     (out / PLAN_FILE).write_text("{}")
     with pytest.raises(InputError, match=r"plan\.json: damaged"):
         read_plan(out)
+
+
+def test_a_search_is_of_a_folder_and_of_its_rows(
+    study: Path, tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "searched"
+    shutil.copytree(study, folder)
+    own = folder / "search.yaml"
+    own.write_text(yaml.safe_dump({"settings": {LR: [0.1, 0.2]}}))
+    options = ["--rows", "1", "--device", "t4"]
+    assert main(["plan", str(folder), *options]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("3 runs")  # as `ablation run`, which takes it as well
+    assert main(["plan", str(tiny_config), "--search", str(own), "--device", "t4"]) == 2
+    assert "search: a config file is not searched" in capsys.readouterr().err
+    own.write_text(yaml.safe_dump({"settings": {LR: [0.1, 0.2]}, "rows": {7: {LR: [1]}}}))
+    for command in (["plan", str(folder), *options], ["ablation", "run", str(folder), "--out", str(tmp_path / "out")]):
+        assert main(command) == 2
+        assert "search.yaml: rows: there is no such row (got 7)" in capsys.readouterr().err
+
+
+def test_an_output_folder_that_is_a_file_and_an_unknown_device_are_refused_first(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.write_text("")
+    options = ["ablation", "run", str(study), "--rows", "1", "--out", str(out), "--plan"]
+    assert main([*options, "t4"]) == 3
+    assert f"error: {out}: cannot be written" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "ftkit.lightning_engine", None)  # importing it fails
+    assert main([*options, "tpu"]) == 2
+    assert "device: no such device (got 'tpu')" in capsys.readouterr().err

@@ -90,11 +90,13 @@ def run(
     on_event: Callable[[Event], None] = lambda event: None,
     executor: Executor = one_by_one,
     tune: Tune | None = None,
+    plan: Callable[[Ledger, Sequence[int]], str] | None = None,
 ) -> Summary:
     """Make the runs that are not finished, as :class:`ftkit.ablation_runs.Ablation` describes.
 
     A run is done when the ledger says so, its ``result.json`` is unchanged, and what would be run now is
-    what was run then. Skipped, failed and unfinished runs are tried again.
+    what was run then. Skipped, failed and unfinished runs are tried again. What ``plan`` says of ledger and seeds is
+    told first.
 
     Raises:
         InputError: The selection or a config is wrong; nothing was run.
@@ -106,6 +108,8 @@ def run(
         if notice:
             on_event(Event("notice", notice))
         sweep = SweepRunner(ablation, engine, executor, out, overlays, on_event)
+        if plan is not None:
+            on_event(Event("notice", plan(sweep.ledger, seeds)))
         if tune is not None:
             return tune(sweep, chosen, seeds, force)
         return sweep.run([Run(row, seed) for row in chosen for seed in seeds], force)

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import yaml  # type: ignore[import-untyped]
 
+from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.optuna_study import ask
 from ftkit.ablation.result import Result
 from ftkit.ablation.search_space import Range, Values, read_values
@@ -75,6 +76,24 @@ class Search:
             },
             file=file,
         )
+
+    @classmethod
+    def find(
+        cls, folder: AblationFolder, given: str | Path | Mapping[str, Any] | None = None, options: Sequence[str] = ()
+    ) -> Search | None:
+        """Read the search of an ablation: the one that is given, or else the folder's own; None if there is neither.
+
+        Raises:
+            InputError: See :meth:`read`; or it names a row that the folder does not have.
+        """
+        own = folder.folder / SEARCH_FILE
+        given = given if given is not None else own if own.exists() else {} if options else None
+        if given is None:
+            return None
+        search = cls.read(given, options)
+        if unknown := search.rows.keys() - {row.number for row in folder.rows}:
+            raise InputError("there is no such row", file=search.file, field="rows", got=min(unknown))
+        return search
 
     def __post_init__(self) -> None:
         pruner = self.pruner is None or _names_class(self.pruner)

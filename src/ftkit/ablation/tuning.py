@@ -38,9 +38,6 @@ Plans = dict[Run, dict[str, Any] | str]
 
 def tune(search: Search, sweep: SweepRunner, rows: Sequence[Row], seeds: Sequence[int], force: bool) -> Summary:
     """Search, choose and test; see :func:`ftkit.ablation.runner.run`."""
-    there = {row.number for row in sweep.ablation.rows}
-    if unknown := [number for number in search.rows if number not in there]:
-        raise InputError("there is no such row", file=search.file, field="rows", got=unknown[0])
     if search.pruner is not None:
         new_pruner(search.pruner, search.file)
     sweep.begin()

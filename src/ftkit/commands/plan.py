@@ -4,13 +4,13 @@ import json as json_format
 from pathlib import Path
 from typing import Any, Literal
 
-from ftkit.ablation.folder import label_parts, row_configs
+from ftkit.ablation.folder import AblationFolder, row_configs
 from ftkit.ablation.search import Search
 from ftkit.commands.ablation import parse_seeds
-from ftkit.errors import at_least
+from ftkit.errors import InputError, at_least
 from ftkit.library_output import check_before_imports, quiet_lightning
 from ftkit.plan.against import Measured
-from ftkit.plan.device import Device
+from ftkit.plan.sweep import SweepPlanner
 
 
 def plan_command(
@@ -35,7 +35,8 @@ def plan_command(
         rows: The rows of a folder, such as 1-5,10; all of them if not given.
         procedure: ftkit's own, or that of the published GPT-2 table.
         price: What an hour of the device costs.
-        search: A file of settings to try for each row, as of `ftkit ablation run`.
+        search: A file of settings to try for each row, as of `ftkit ablation run`. By default search.yaml in a folder,
+            if it exists and --against is not given.
         seeds: The seeds to run each row or setting with, such as 1,2,3.
         against: What benchmarks/gpu_check.sh measured on the device, to be shown beside the plan.
         json: Print JSON.
@@ -45,28 +46,35 @@ def plan_command(
     """
     if price is not None:
         at_least(0, price=price)
-    known = None if device == "here" else Device.load(device)
+    if against is not None and (search is not None or procedure != "ftkit"):
+        problem, fix = "what was measured is one run of ftkit's own procedure", "leave out --search and --procedure"
+        raise InputError(problem, field="against", got=against, fix=fix)
     beside = None if against is None else Measured.read(against)
     configs = row_configs(source, overlay or [], rows)
-    tries = None if beside is None else {label: [beside.setting] for label in configs}
-    if search is not None:
-        sought = Search.read(search)
-        tries = {label: sought.planned(label_parts(label)[0]) for label in configs}
+    planner = SweepPlanner(device, None if beside is not None else _search(source, search))
     times = 1 if seeds is None else len(parse_seeds(seeds))
     check_before_imports(dict.fromkeys(file for files in configs.values() for file in files))
-    from ftkit.plan.here import measured
-    from ftkit.plan.plan import plan_rows, summary
+    from ftkit.plan.plan import summary
 
     quiet_lightning()
-    described = known or measured()
-    found = plan_rows(configs, described, procedure, tries, times)
+    setting = () if beside is None else beside.setting
+    found, described = planner.plan(configs, times, procedure=procedure, setting=setting)
     if beside is not None:
         found = [beside.beside(row) for row in found]
     plan = summary(found, described, price)
     if json:
         return json_format.dumps(plan, indent=2) + "\n"
     lines = [_HEAD, *map(_line, found)] if beside is None else [_HEAD_BESIDE, *map(_line_beside, found)]
-    return "\n".join([*lines, _sum(plan)]) + "\n"
+    measured = [] if beside is None else [f"measured on {beside.device}"]
+    return "\n".join([*lines, _sum(plan), *measured]) + "\n"
+
+
+def _search(source: Path, given: Path | None) -> Search | None:
+    if source.is_file():
+        if given is not None:
+            raise InputError("a config file is not searched", field="search", got=given, fix="name an ablation folder")
+        return None
+    return Search.find(AblationFolder.load(source), given)
 
 
 _HEAD = (
@@ -87,7 +95,7 @@ def _line(row: dict[str, Any]) -> str:
 
 _HEAD_BESIDE = (
     f"{'row':<28} {'minutes':>8} {'measured':>8} {'ratio':>6} {'peak GB':>8} {'measured':>8} {'ratio':>6} "
-    f"{'tokens/s':>9} {'of peak':>7}"
+    f"{'positions/s':>11} {'of peak':>7}"
 )
 
 
@@ -97,7 +105,7 @@ def _line_beside(row: dict[str, Any]) -> str:
     return (
         f"{row['row']:<28} {row['minutes']:>8.2f} {row['measured_minutes']:>8.2f} {row['minutes_ratio']:>6.2f} "
         f"{row['peak_gb']:>8.2f} {row['measured_peak_gb']:>8.2f} {row['peak_ratio']:>6.2f} "
-        f"{row['tokens_per_second']:>9,.0f} {row['share_of_peak']:>7.1%}"
+        f"{row['positions_per_second']:>11,.0f} {row['share_of_peak']:>7.1%}"
     )
 
 

@@ -15,10 +15,12 @@ class Measured:
     """What was measured.
 
     Args:
+        device: The name of the device.
         rows: ``minutes``, ``training`` (minutes of it without the test) and ``peak_gb`` by row.
         setting: The options that were laid over all rows.
     """
 
+    device: str
     rows: Mapping[str, Mapping[str, float]]
     setting: Setting
 
@@ -27,21 +29,27 @@ class Measured:
         """Read the file that the check wrote.
 
         Raises:
-            InputError: It is no such file, or no row was measured.
+            InputError: It is no such file, no row was measured, or the check was the small one, of other shapes.
         """
         try:
-            return cls.of(json.loads(file.read_bytes())["parts"]["rows"]["figures"])
+            check = json.loads(file.read_bytes())
+            found = cls.of(check["parts"]["prepare"]["figures"]["device"], check["parts"]["rows"]["figures"])
+            small = check["small"]
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", file=file, field="against") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             problem, fix = "has no measured rows", "give what benchmarks/gpu_check.sh wrote"
             raise InputError(problem, file=file, field="parts.rows.figures", fix=fix) from error
+        if small:
+            fix = "run benchmarks/gpu_check.sh without --small"
+            raise InputError("was measured with small shapes", file=file, field="small", got=True, fix=fix)
+        return found
 
     @classmethod
-    def of(cls, figures: Mapping[str, Any]) -> "Measured":
-        """Take the figures of the check's part ``rows``."""
+    def of(cls, device: str, figures: Mapping[str, Any]) -> "Measured":
+        """Take the figures of the check's part ``rows``, measured on a device of this name."""
         rows = {row["row"]: {name: float(row[name]) for name in _FIGURES} for row in figures["rows"]}
-        return cls(rows, tuple(figures["setting"].items()))
+        return cls(device, rows, tuple(figures["setting"].items()))
 
     def beside(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a planned row with what was measured: ratios are planned / measured.
@@ -57,7 +65,7 @@ class Measured:
             "minutes_ratio": row["minutes"] / measured["minutes"],
             "measured_peak_gb": measured["peak_gb"],
             "peak_ratio": row["measured_as_gb"] / measured["peak_gb"],
-            "tokens_per_second": row["tokens"] / measured["training"] / 60,
+            "positions_per_second": row["positions"] / measured["training"] / 60,
             "share_of_peak": row["at_peak_minutes"] / measured["minutes"],
         }
 

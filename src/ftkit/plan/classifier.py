@@ -14,9 +14,9 @@ from ftkit.models.network import SequenceClassifier
 from ftkit.models.pooling import reads_padding
 from ftkit.models.trainable import frozen_parts
 from ftkit.models.transformers_internals import drops_out
-from ftkit.plan.cost import FakeTensorMode, adaptable
 from ftkit.plan.packed import pack
 from ftkit.plan.steps import Costs, Step, between, length, positions
+from ftkit.plan.torch_internals import FakeTensorMode, adaptable
 from ftkit.plan.trace import cast, total, traced
 
 
@@ -48,10 +48,11 @@ def plan_classifier(model: TextClassifier, data: Any, trainer: Any) -> Costs:
     if not model.cache_frozen or (alone and data.batch_size > 1):
         depth, pooled = 0, False
     run = partial(_step, net, model, trainer, depth, pooled)
-    train, val = widths(net, [data.train_dataloader()]), widths(net, [data.val_dataloader()])
-    tested = widths(net, _tested(data))
+    train, val = widths(net, data.train_dataloader()), widths(net, data.val_dataloader())
+    tested = {split: widths(net, one) for split, one in zip(data.evaluate_splits, data.test_dataloader(), strict=True)}
     epochs, updates = length(trainer, train.total())
-    evaluated = Counter({shape: val[shape] * int(epochs) + tested[shape] for shape in val | tested})
+    validated = Counter({shape: times * int(epochs) for shape, times in val.items()})
+    evaluated = sum(tested.values(), validated)
     shared = {}
     with mode:
         trained = [(times * epochs, step) for times, step in between(train, partial(run, training=True))]
@@ -59,9 +60,12 @@ def plan_classifier(model: TextClassifier, data: Any, trainer: Any) -> Costs:
         if depth:
             made_of = f"{model.base_name} {quantization} {trainer.precision} {net.causal_mask} {net.masks}"
             key = f"{made_of} {depth}{' pooled' if pooled else ''} {max(train)}"
-            shared[key] = between(tested, partial(_prefix, net, trainer, depth, pooled))
-    rest = {"steps": steps, "updates": updates, "shared": shared, "batch": max(train)[0]}
-    return total(net, model.optimizer, (step for _, step in trained), tokens=epochs * positions(train), **rest)
+            every = {"train": train, "val": val, **tested}  # each split once, also one that is tested besides
+            once = sum(every.values(), Counter[tuple[int, int]]())
+            shared[key] = between(once, partial(_prefix, net, trainer, depth, pooled))
+    rest: dict[str, Any] = {"steps": steps, "updates": updates, "shared": shared, "batch": max(train)[0]}
+    rest["positions"] = epochs * positions(train) + positions(validated)
+    return total(net, model.optimizer, (step for _, step in trained), **rest)
 
 
 def frozen_depth(net: SequenceClassifier) -> tuple[int, bool]:
@@ -72,19 +76,13 @@ def frozen_depth(net: SequenceClassifier) -> tuple[int, bool]:
     return max(0, min(parts, blocks)), parts > blocks
 
 
-def widths(net: SequenceClassifier, loaders: Iterable[Any]) -> Counter[tuple[int, int]]:
-    """Count the batches of loaders by examples and by the positions that the network needs."""
+def widths(net: SequenceClassifier, loader: Iterable[Any]) -> Counter[tuple[int, int]]:
+    """Count the batches of a loader by examples and by the positions that the network needs."""
     found: Counter[tuple[int, int]] = Counter()
-    for loader in loaders:
-        for batch in loader:
-            ids = batch["input_ids"]
-            found[len(ids), int(net.needed(batch["length"], ids.shape[1]).max())] += 1
+    for batch in loader:
+        ids = batch["input_ids"]
+        found[len(ids), int(net.needed(batch["length"], ids.shape[1]).max())] += 1
     return found
-
-
-def _tested(data: Any) -> list[Any]:
-    loaders = data.test_dataloader()
-    return loaders if isinstance(loaders, list) else [loaders]
 
 
 def _step(

@@ -11,7 +11,7 @@ from ftkit.config_files import read_config
 from ftkit.errors import InputError
 
 if TYPE_CHECKING:
-    from ftkit.plan.cost import Work
+    from ftkit.plan.torch_internals import Work
 
 _KNOWN = Path(str(files("ftkit"))) / "plan" / "devices"
 

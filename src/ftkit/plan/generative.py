@@ -1,7 +1,7 @@
 """Plan the tuning of a generative model, with images or without: a step of each shape is traced on real batches."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -12,16 +12,16 @@ from ftkit.errors import InputError
 from ftkit.hub import load_pretrained
 from ftkit.models.base_model import enable_checkpointing, locate, plain_model, prepare_layers
 from ftkit.models.transformers_internals import fake_tensors_are_real
-from ftkit.plan.cost import UNKNOWN, FakeTensorMode, KnownValues, adaptable
 from ftkit.plan.packed import pack
 from ftkit.plan.steps import Costs, Step, between, length, positions
+from ftkit.plan.torch_internals import UNKNOWN, FakeTensorMode, KnownValues, adaptable
 from ftkit.plan.trace import cast, total, traced
 from ftkit.training.generative import GenerativeModule
 from ftkit.vlm.dpo import VLMDPO
 from ftkit.vlm.model import VLMModule
 from ftkit.vlm.pair_log_probs import answer_log_probs
 from ftkit.vlm.reference import as_reference
-from ftkit.vlm.vision import can_cache, with_features
+from ftkit.vlm.vision import can_cache, is_frozen, with_features
 
 _READ = 200  # batches of a split; they stand for those behind them
 Timed = list[tuple[float, Step]]
@@ -34,14 +34,13 @@ class _Batches(NamedTuple):
     first: dict[tuple[int, int], Any]
 
     @classmethod
-    def read(cls, loaders: Iterable[Any]) -> "_Batches":
+    def read(cls, loader: Any) -> "_Batches":
         widths, first = Counter[tuple[int, int]](), dict[tuple[int, int], Any]()
-        for loader in loaders:
-            found = list(islice(loader, _READ))
-            for batch in found:
-                shape = tuple(batch["inputs"]["input_ids"].shape)
-                widths[shape] += len(loader) / len(found)  # type: ignore[assignment]
-                first.setdefault(shape, batch)
+        found = list(islice(loader, _READ))
+        for batch in found:
+            shape = tuple(batch["inputs"]["input_ids"].shape)
+            widths[shape] += len(loader) / len(found)  # type: ignore[assignment]
+            first.setdefault(shape, batch)
         return cls(widths, first)
 
     def steps(self, trace: Callable[[Any], Step]) -> Timed:
@@ -64,13 +63,13 @@ def plan_generative(model: GenerativeModule, data: Any, trainer: Any) -> Costs:
     model.trainer = data.trainer = trainer
     data.prepare_data()
     data.setup("fit")
-    train = _Batches.read([data.train_dataloader()])
-    val, test = _Batches.read([data.val_dataloader()]), _Batches.read(data.test_dataloader())
+    train, val = _Batches.read(data.train_dataloader()), _Batches.read(data.val_dataloader())
+    tested = dict(zip(data.evaluate_splits, map(_Batches.read, data.test_dataloader()), strict=True))
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
         _build(model, trainer)
         try:
-            return _Tuning(model, trainer, KnownValues(mode)).costs(train, val, test)
+            return _Tuning(model, trainer, KnownValues(mode)).costs(train, val, tested)
         except UNKNOWN as error:
             raise InputError(f"a step reads a number that weights decide ({error.func})", field="model") from error
 
@@ -102,26 +101,25 @@ class _Tuning:
         self.compares = isinstance(model, VLMDPO)
         self.sees = isinstance(model, VLMModule) and model.cache_vision is not False and can_cache(model.net)
 
-    def costs(self, train: _Batches, val: _Batches, test: _Batches) -> Costs:
-        """Return the costs of a training on batches."""
+    def costs(self, train: _Batches, val: _Batches, tested: Mapping[str, _Batches]) -> Costs:
+        """Return the costs of a training, with a validation after each epoch and a test of splits by name."""
         epochs, updates = length(self.trainer, round(train.widths.total()))
-        trained = [(times * epochs, step) for times, step in train.steps(self.training)]
+        trained = _repeated([(epochs, train)], self.training)
         steps, shared = list(trained), {}
-        for batches, times in ((val, int(epochs)), (test, 1)):
-            for run in (self.evaluation, self.answers_begun, self.answers_continued):
-                steps += [(times * often, step) for often, step in batches.steps(run)]
+        evaluated = [(int(epochs), val), *((1, batches) for batches in tested.values())]
+        for run in (self.evaluation, self.answers_begun, self.answers_continued):
+            steps += _repeated(evaluated, run)
         name = f"{self.model.base_model} {self.trainer.precision} {max(train.widths)}"
-        every = (train, val, test)
+        once = [(1, batches) for batches in {"train": train, "val": val, **tested}.values()]  # each split
         if self.sees:
-            shared[f"images {name}"] = [step for one in every for step in one.steps(self.tower)]
-        if self.compares:
-            once = [step for one in every for step in one.steps(self.reference)]
-            if self.model.cache_reference:
-                shared[f"reference {name} {self.model.quantization}"] = once
-            else:
-                steps += [(times * epochs, step) for times, step in once]
-        rest = {"steps": steps, "updates": updates, "shared": shared, "batch": max(train.widths)[0]}
-        rest["tokens"] = epochs * positions(train.widths)
+            shared[f"images {name}"] = _repeated(once, self.tower)
+        if self.compares and self.model.cache_reference:
+            shared[f"reference {name} {self.model.quantization}"] = _repeated(once, self.reference)
+        elif self.compares:
+            steps += _repeated([(epochs, train), *evaluated], self.reference)
+        rest: dict[str, Any] = {"steps": steps, "updates": updates, "shared": shared, "batch": max(train.widths)[0]}
+        rest["positions"] = epochs * positions(train.widths) + int(epochs) * positions(val.widths)
+        rest["copies"] = 1 + (self.compares and self.model.adapter is None)  # the reference is a model of its own
         return total(self.model.net, self.model.optimizer, (step for _, step in trained), **rest)
 
     def training(self, batch: Any) -> Step:
@@ -148,7 +146,7 @@ class _Tuning:
 
     def tower(self, batch: Any) -> Step:
         """The images of a batch."""
-        return self._traced(batch, lambda given: with_features(self.model.net, given["inputs"]), cached=False)
+        return self._traced(batch, lambda given: with_features(self.model.net, given["inputs"]), seen=False)
 
     def reference(self, batch: Any) -> Step:
         """The reference of a batch of pairs."""
@@ -157,7 +155,7 @@ class _Tuning:
             with as_reference(self.model.net) as net:
                 return answer_log_probs(net, given["inputs"])
 
-        return self._traced(batch, run)
+        return self._traced(batch, run, seen=is_frozen(self.model.net))  # with the features that the policy gets
 
     def _begun(self, given: Any) -> Any:
         inputs = self.model.model_inputs(given["prompts"])
@@ -171,17 +169,23 @@ class _Tuning:
         batch: Any,
         run: Callable[..., Any],
         training: bool = False,
-        cached: bool = True,
+        seen: bool | None = None,
     ) -> Step:
+        """Trace a pass; ``seen``: whether features of the images are there before, by default if they are cached."""
         tensors = {name: batch[name] for name in ("inputs", "prompts") if name in batch}
         with fake_tensors_are_real(), self.numbers:
             given = {"id": batch["id"], **self.numbers.known(tensors)}
             with torch.no_grad():
-                if cached and self.sees:
+                if self.sees if seen is None else seen:
                     given |= {name: with_features(self.model.net, given[name]) for name in tensors}
                 if self.compares:
                     given["reference"] = torch.zeros(len(given["inputs"]["labels"]))
             return traced(self.model.net, lambda: run(given), self.trainer, training)
+
+
+def _repeated(batches: Iterable[tuple[float, _Batches]], trace: Callable[[Any], Step]) -> Timed:
+    """Return the steps of batches, each as often as it says."""
+    return [(often * times, step) for often, one in batches for times, step in one.steps(trace)]
 
 
 _NOTHING = Step(Counter(), 0)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ftkit.errors import InputError
-from ftkit.plan.cost import OperatorCosts
 from ftkit.plan.device import Device
+from ftkit.plan.torch_internals import OperatorCosts
 from ftkit.training.peak_memory import peak_memory_mb, reset_peak_memory
 
 _ROWS, _WIDTH, _INNER = 960, 768, 3072  # of GPT-2 small: 8 messages of 120 tokens through an MLP

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,7 @@ def plan_rows(
     device: Device,
     procedure: Procedure = "ftkit",
     tries: Mapping[str, Sequence[Setting]] | None = None,
-    seeds: int = 1,
+    left: Mapping[str, Sequence[int]] | None = None,
 ) -> list[dict[str, Any]]:
     """Plan each row.
 
@@ -42,43 +43,47 @@ def plan_rows(
         device: The device.
         procedure: ftkit's own, or that of the published GPT-2 table.
         tries: The settings to run each row with; None runs it as its files say.
-        seeds: How often each of them is run.
+        left: How many runs of each of them are to be made; None is one.
 
     Returns:
-        For each row ``row``, ``trainable``, ``frozen``, ``tokens``, ``tflops``, ``moved_gb``, ``minutes``,
+        For each row ``row``, ``trainable``, ``frozen``, ``positions``, ``tflops``, ``moved_gb``, ``minutes``,
         ``at_peak_minutes`` (of its products at the device's peak), ``shared_minutes`` (what other rows share),
         ``peak_gb`` and its parts, ``measured_as_gb`` (the peak as a run measures it), ``fits`` and ``largest_batch``
-        of one run; ``runs``, ``shapes`` (how many settings were planned) and ``total_minutes`` of all of them. Or
-        ``row`` and the reason, ``not_planned``.
+        of one run, with the setting that needs the most memory; ``runs``, ``shapes`` (how many settings were planned)
+        and ``total_minutes`` of all of them. Or ``row`` and the reason, ``not_planned``.
 
     Raises:
         InputError: A config cannot be used.
     """
     known: set[str] = set()
-    return [
-        {"row": name, **_runs(files, device, procedure, [()] if tries is None else tries[name], seeds, known)}
-        for name, files in configs.items()
-    ]
+    found = []
+    for name, files in configs.items():
+        settings = [()] if tries is None else tries[name]
+        times = [1] * len(settings) if left is None else left[name]
+        found.append({"row": name, **_runs(files, device, procedure, settings, times, known)})
+    return found
 
 
 def _runs(
-    configs: list[Path], device: Device, procedure: Procedure, tries: Sequence[Setting], seeds: int, known: set[str]
+    configs: list[Path],
+    device: Device,
+    procedure: Procedure,
+    tries: Sequence[Setting],
+    left: Sequence[int],
+    known: set[str],
 ) -> dict[str, Any]:
-    shapes = Counter(
-        tuple((path, value) for path, value in setting if path.rpartition(".")[2] not in _SAME_COST)
-        for setting in tries
-    )
+    shapes = Counter[Setting]()
+    for setting, times in zip(tries, left, strict=True):
+        shapes[tuple(one for one in setting if one[0].rpartition(".")[2] not in _SAME_COST)] += times
     found, total = [], 0.0
     for setting, times in shapes.items():
         one = _planned(configs, device, procedure, setting, known)
         if "not_planned" in one:
             return one
-        total += one["shared_minutes"] + times * seeds * (one["minutes"] - one["shared_minutes"])
+        total += (one["shared_minutes"] if times else 0) + times * (one["minutes"] - one["shared_minutes"])
         found.append(one)
-    largest = max(found, key=lambda one: one["peak_gb"])
-    memory = {name: largest[name] for name in ("fits", "largest_batch")} if len(found) > 1 else {}
-    runs = {"runs": shapes.total() * seeds, "shapes": len(shapes), "total_minutes": total}
-    return {**found[0], **memory, **runs}
+    runs = {"runs": shapes.total(), "shapes": len(shapes), "total_minutes": total}
+    return {**max(found, key=lambda one: one["peak_gb"]), **runs}
 
 
 def _planned(
@@ -95,7 +100,7 @@ def _planned(
     kinds: Any = {TextClassifier: plan_classifier, GenerativeModule: plan_generative}
     plan = next((kinds[kind] for kind in kinds if isinstance(model, kind)), None)
     if plan is None:
-        return {"not_planned": f"only trainings of ftkit's own modules are, and this is {type(model).__name__}"}
+        return {"not_planned": f"only ftkit's own modules can be planned, not {type(model).__name__}"}
     try:
         costs = (plan_published if procedure == "published" else plan)(model, data, cli.trainer)
         return as_figures(costs, device, known)
@@ -117,15 +122,17 @@ def verdict(plan: Mapping[str, Any]) -> str:
         plan: What :func:`summary` returned.
 
     Example:
-        >>> rows = [{"row": "01_small", "fits": True}, {"row": "02_xl", "fits": False}, {"row": "20_words"}]
+        >>> rows = [{"row": "01", "runs": 4, "fits": True}, {"row": "02_xl", "runs": 2, "fits": False}, {"row": "20"}]
         >>> verdict({"device": "NVIDIA T4", "minutes": 13.8, "rows": rows})
-        'about 14 minutes on NVIDIA T4; 02_xl does not fit; not planned: 20_words'
+        'about 14 minutes on NVIDIA T4 for 6 runs that are not finished; 02_xl does not fit; not planned: 20'
     """
     too_large = [row["row"] for row in plan["rows"] if row.get("fits") is False]
     unplanned = [row["row"] for row in plan["rows"] if "fits" not in row]
     fits = f"{', '.join(too_large)} do{'es' * (len(too_large) == 1)} not fit" if too_large else "every row fits"
     others = f"; not planned: {', '.join(unplanned)}" if unplanned else ""
-    return f"about {plan['minutes']:.2g} minutes on {plan['device']}; {fits}{others}"
+    runs = sum(row.get("runs", 0) for row in plan["rows"])
+    left = f"{runs:,} run{'s' * (runs != 1)} that {'is' if runs == 1 else 'are'} not finished"
+    return f"about {plan['minutes']:.2g} minutes on {plan['device']} for {left}; {fits}{others}"
 
 
 def as_figures(costs: Costs, device: Device, known: set[str]) -> dict[str, Any]:
@@ -136,13 +143,14 @@ def as_figures(costs: Costs, device: Device, known: set[str]) -> dict[str, Any]:
         device: The device.
         known: What earlier rows have computed; what this one computes is added.
     """
-    shared = sum(seconds(steps, device) for name, steps in costs.shared.items() if name not in known)
+    costs = replace(costs, shared={name: steps for name, steps in costs.shared.items() if name not in known})
     known.update(costs.shared)
+    shared = sum(seconds(steps, device) for steps in costs.shared.values())
     memory, total = costs.memory, costs.memory.total / 1e9 + device.reserved_gb
     return {
         "trainable": costs.trainable,
         "frozen": costs.frozen,
-        "tokens": round(costs.tokens),
+        "positions": round(costs.positions),
         "tflops": costs.products.total() / 1e12,
         "moved_gb": costs.moved / 1e9,
         "minutes": (costs.seconds(device) + shared) / 60,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
-from ftkit.plan.cost import FakeTensorMode
 from ftkit.plan.steps import Costs, Step, between, length, positions
+from ftkit.plan.torch_internals import FakeTensorMode
 from ftkit.plan.trace import total, traced
 
 _EVERY = 50  # steps between two evaluations, which begin with the first step
@@ -125,11 +125,12 @@ def plan_published(model: GPT2Classifier, data: Any, trainer: Any) -> Costs:
             return traced(net, lambda: F.cross_entropy(net(ids), labels), trainer, training)
 
         trained = [(times * epochs, one) for times, one in between(train, lambda size, width: step(size, width, True))]
-        steps = list(trained)
+        steps, seen = list(trained), epochs * positions(train)
         for split in (train, val):
-            evaluated = between(split, lambda size, width: step(size, width, False))
-            steps += [(times / split.total() * _BATCHES * evaluations, one) for times, one in evaluated]
-    rest = {"steps": steps, "updates": updates, "batch": max(train)[0], "tokens": epochs * positions(train)}
+            evaluated, often = between(split, lambda size, width: step(size, width, False)), _BATCHES * evaluations
+            steps += [(times / split.total() * often, one) for times, one in evaluated]
+            seen += positions(split) / split.total() * often
+    rest: dict[str, Any] = {"steps": steps, "updates": updates, "batch": max(train)[0], "positions": seen}
     return total(net, torch.optim.AdamW, (one for _, one in trained), **rest)
 
 

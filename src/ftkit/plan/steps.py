@@ -8,8 +8,8 @@ from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 from ftkit.errors import InputError
-from ftkit.plan.cost import Operator, Work
 from ftkit.plan.device import Device
+from ftkit.plan.torch_internals import Operator, Work
 
 _ANCHORS = 3  # widths that are traced; what lies between two of them costs a mean of both
 
@@ -61,7 +61,8 @@ class Costs:
         update: What one of its steps costs.
         shared: What is computed once for all runs that name the same, by name: cached outputs of frozen layers.
         batch: Examples in a batch.
-        tokens: Positions of all training batches, padding among them.
+        positions: Those that the network needs of the batches of training and validation, padding and cached ones
+            among them; answers are left out.
     """
 
     trainable: int
@@ -72,7 +73,7 @@ class Costs:
     update: Work
     shared: dict[str, list[tuple[float, Step]]] = field(default_factory=dict)
     batch: int = 1
-    tokens: float = 0
+    positions: float = 0
 
     def seconds(self, device: Device) -> float:
         """Return the time of the training and its evaluations, without what is shared."""
@@ -89,8 +90,9 @@ class Costs:
 
     @property
     def moved(self) -> float:
-        """Return the bytes read and written in all steps."""
-        return sum(times * sum(one.size * n for one, n in step.work.items()) for times, step in self.steps)
+        """Return the bytes read and written in all steps, those that are shared too."""
+        steps = chain(self.steps, *self.shared.values())
+        return sum(times * sum(one.size * n for one, n in step.work.items()) for times, step in steps)
 
     def largest_batch(self, device: Device) -> int:
         """Return the largest number of examples in a batch that fits; 0 if not even one does."""

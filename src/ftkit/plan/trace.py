@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ftkit.plan.cost import OperatorCosts
 from ftkit.plan.packed import COUNTED
 from ftkit.plan.steps import Costs, Memory, Step, update_of
+from ftkit.plan.torch_internals import OperatorCosts
 
 
 def cast(net: nn.Module, trainer: Any) -> None:
@@ -52,19 +52,22 @@ def traced(net: nn.Module, run: Callable[[], Tensor], trainer: Any, training: bo
     return Step(costs.work, costs.peak + held)
 
 
-def total(net: nn.Module, optimizer: Callable[[Any], Any], trained: Iterable[Step], **rest: Any) -> Costs:
+def total(
+    net: nn.Module, optimizer: Callable[[Any], Any], trained: Iterable[Step], copies: int = 1, **rest: Any
+) -> Costs:
     """Return the costs of a training.
 
     Args:
         net: The network.
         optimizer: Makes the optimizer.
         trained: Its training steps; the largest decides the memory.
+        copies: How many networks of its size are on the device, all but one of them frozen.
         **rest: Those of :class:`ftkit.plan.steps.Costs` that are known.
     """
     sizes = [one.numel() * one.itemsize for one in net.parameters() if one.requires_grad]
     made = optimizer([nn.Parameter(torch.zeros(1))])
     update, state = update_of(type(made).__name__, sizes, bool(made.defaults.get("fused")))
-    weights = sum(one.numel() * one.itemsize for one in [*net.parameters(), *net.buffers()])
+    weights = copies * sum(one.numel() * one.itemsize for one in [*net.parameters(), *net.buffers()])
     largest = max(step.peak for step in trained)
     memory = Memory(weights, sum(sizes), state, max(0, largest - sum(sizes)))
     trainable = sum(one.numel() for one in net.parameters() if one.requires_grad)

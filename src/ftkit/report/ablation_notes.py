@@ -155,6 +155,8 @@ def _costs(analysis: Analysis) -> Iterator[str]:
         )
     if any(row.peak_memory_mb is not None for row in analysis.rows):
         yield _memory(on_cpu=any(machine.startswith("cpu") for machine in analysis.machines))
+    for device in sorted({row.planned.device for row in analysis.rows if row.planned}):
+        yield f"planned s, planned MB: what a run was planned to take on {device}, before it was made."
     if len(analysis.machines) > 1:
         yield f"Costs do not compare: the rows ran on different machines ({' | '.join(analysis.machines)})."
     else:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ftkit.plan.cost import FakeTensorMode, Operator, OperatorCosts
+from ftkit.plan.torch_internals import FakeTensorMode, Operator, OperatorCosts
 
 
 def test_a_product_and_its_gradients() -> None:
