@@ -86,6 +86,73 @@ BUGS: dict[str, tuple[Edits, str]] = {
           "name: place for place, name in enumerate(reversed(names))}")],
         "tests/classifier/test_spam.py::test_batch_holds_the_messages_it_names",
     ),
+    "server: prompts are tokenized before their length is looked at": (
+        [("serving/endpoints.py", "        _check_length(served, prompt, ", "        (served, prompt, ")],
+        "tests/serving/test_limits_before_work.py"
+        "::test_a_prompt_longer_than_any_context_is_refused_before_it_is_tokenized",
+    ),
+    "server: a prompt that is tokenized has no place in the queue": (
+        [("serving/thread.py", "if len(self._waiting) + len(jobs) > self.max_waiting:",
+          "if sum(job.ready for job in self._waiting) + len(jobs) > self.max_waiting:")],
+        "tests/serving/test_limits_before_work.py::test_a_prompt_that_is_being_tokenized_has_a_place_in_the_queue",
+    ),
+    "server: prompts of clients that left are tokenized": (
+        [("serving/pending.py", "            working.cancel()\n", "")],
+        "tests/serving/test_limits_before_work.py::test_the_prompts_of_clients_that_left_are_not_tokenized",
+    ),
+    "server: bodies are counted one by one": (
+        [("serving/security.py", "sum(self._held.values()) > self.limits", "len(body) > self.limits")],
+        "tests/serving/test_limits_before_work.py::test_the_bodies_of_all_requests_together_are_bounded",
+    ),
+    "server: false is taken for 0": (
+        [("serving/schemas.py", "return bool(given == value) and isinstance(given, bool) == isinstance(value, bool)",
+          "return bool(given == value)")],
+        "tests/serving/test_neutral_fields.py"
+        "::test_a_neutral_value_changes_nothing_and_any_other_is_refused_by_name[parallel_tool_calls]",
+    ),
+    "server: all choices have the seed of the first": (
+        [("serving/schemas.py", "(self.seed + choice) % 2**64", "self.seed % 2**64")],
+        "tests/serving/test_neutral_fields.py::test_a_seed_has_64_bits",
+    ),
+    "server: scores of a prompt are off by one": (
+        [("serving/generator.py", "tokens = input_ids[index, begin + 1 : end + 1]",
+          "tokens = input_ids[index, begin:end]")],
+        "tests/serving/test_scores.py::test_the_scores_of_a_batch_are_those_of_a_plain_forward_pass",
+    ),
+    "server: scores of a part of a prompt are lost": (
+        [("serving/generator.py", "min(start + logits.shape[1], width - 1)",
+          "min(start + logits.shape[1] - 1, width - 1)")],
+        "tests/serving/test_scores.py::test_the_scores_of_a_batch_are_those_of_a_plain_forward_pass",
+    ),
+    "server: padding counts in the scores": (
+        [("serving/generator.py", "first = width - len(sequence.job.prompt)", "first = 0")],
+        "tests/serving/test_scores.py::test_the_scores_of_a_batch_are_those_of_a_plain_forward_pass",
+    ),
+    "server: the threshold decides the other way": (
+        [("serving/classifier.py", "if score >= threshold.value", "if score < threshold.value")],
+        "tests/serving/test_classify_images.py::test_the_threshold_decides_whatever_the_label",
+    ),
+    "server: streams are cut without an error": (
+        [("serving/server.py", "self.drain_seconds, self.thread.stop)", "self.drain_seconds, print)")],
+        "tests/serving/test_lifecycle.py::test_what_is_not_answered_when_the_time_to_end_is_up_ends_with_an_error",
+    ),
+    "server: any host is allowed behind a proxy": (
+        [("serving/security.py", "if self.hosts is not None and not any_host and _split", "if False and _split")],
+        "tests/serving/test_security.py::test_behind_a_proxy_its_name_and_its_path_are_ours",
+    ),
+    "reader: an impossible date is a traceback": (
+        [("config_files.py", "except (ValueError, RecursionError) as error:  # such",
+          "except RecursionError as error:  # such")],
+        "tests/faults/test_own_files.py::test_hostile_files_are_read_or_refused_by_name",
+    ),
+    "ledger: links are followed": (
+        [("ablation/ledger.py", 'open(self.path, "ab", opener=unlinked)', 'open(self.path, "ab")')],
+        "tests/faults/test_own_files.py::test_a_link_in_an_output_folder_is_never_followed_for_writing",
+    ),
+    "checkpoint: any shape of options is taken": (
+        [("training/checkpoint.py", 'for name in ("state_dict", "hyper_parameters"):', "for name in ():")],
+        "tests/faults/test_own_files.py::test_a_checkpoint_of_any_shape_is_refused_by_name",
+    ),
 }  # fmt: skip
 
 

@@ -253,7 +253,7 @@ def test_a_rule_holds_for_the_processors_that_it_names(idefics3: Any, monkeypatc
         return {**made, "token_type_ids": (made["input_ids"] == self.image_token_id).long()}
 
     monkeypatch.setattr(type(idefics3), "__call__", with_types)
-    with pytest.raises(InputError, match="token_type_ids: no rule says how Idefics3Processor pads"):
+    with pytest.raises(InputError, match="token_type_ids: it is not known how Idefics3Processor pads"):
         ChatEncoder(idefics3).encode(Example("a", "What?", "red"))
 
 
