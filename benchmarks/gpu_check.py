@@ -7,6 +7,7 @@ Each part runs in a process of its own under a time limit, and what fails does n
 
 The network is not used. Weights are random; without --messages the built-in ones stand in for the real messages.
 ``--small`` makes everything small: models of the demo, two rows, and the parts that time large shapes are left out.
+The exit code is 1 if a part failed or took too long.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=585, help="limit of all parts together")
     parser.add_argument("--patience", type=float, default=1, help="factor on all limits, for a slow machine")
     given = parser.parse_args()
+    given.out.parent.mkdir(parents=True, exist_ok=True)
     ends = time.monotonic() + given.seconds * given.patience
     record: dict[str, Any] = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "small": given.small, "parts": {}}
     with tempfile.TemporaryDirectory() as folder:
@@ -46,6 +48,8 @@ def main() -> None:
             print(f"{name:<12} {found['seconds']:>6.1f} s  {found['status']}", flush=True)
             given.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     write_record(given.out, record)
+    if any(part["status"].startswith(("failed", "over")) for part in record["parts"].values()):
+        raise SystemExit(1)
 
 
 def run_part(name: str, given: argparse.Namespace, left: float) -> dict[str, Any]:
@@ -80,6 +84,7 @@ def run_here(name: str, given: argparse.Namespace, kept: Path) -> None:
     with (given.folder / f"{name}.log").open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    parts.allow_tf32(False)
     check = parts.Check(given.folder, given.small, given.messages, given.tokenizer, kept)
     try:
         parts.PARTS[name].run(check)

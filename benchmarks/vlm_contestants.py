@@ -114,6 +114,13 @@ def _write_rows(folder: Path, side: int, rows: int) -> None:
             file.write(json.dumps(row) + "\n")
 
 
+def now() -> float:
+    """The seconds of the clock once the device has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 class Clock:
     """When each step ended and what its loss was, with the seconds spent in the parts of the model's forward pass."""
 
@@ -134,7 +141,7 @@ class Clock:
 
     def start(self) -> None:
         """Training begins."""
-        self.ends.append(time.perf_counter())
+        self.ends.append(now())
         self.processor.append(time.process_time())
 
     def step(self, loss: float) -> None:
@@ -148,9 +155,9 @@ class Clock:
         forward = module.forward
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            started = time.perf_counter()
+            started = now()
             out = forward(*args, **kwargs)
-            self._spent[part] += time.perf_counter() - started
+            self._spent[part] += now() - started
             return out
 
         module.forward = timed

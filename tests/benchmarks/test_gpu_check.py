@@ -75,6 +75,39 @@ def test_a_part_that_fails_or_takes_long_keeps_its_figures_and_does_not_stop_the
     assert gpu_check.run_part("mixed", given, 0.5)["status"] == "skipped: no time is left"
 
 
+def test_a_failed_part_is_in_the_exit_code_and_relative_paths_are_those_of_the_caller(tmp_path: Path) -> None:
+    script, env = SCRIPT.with_suffix(".sh"), {**os.environ, "PYTHON": sys.executable}
+
+    def checked(*options: str) -> int:
+        command = ["sh", str(script), "--small", "--parts", "ddp", "--out", "new/folder/gpu.json", *options]
+        return subprocess.run(command, capture_output=True, cwd=tmp_path, env=env).returncode
+
+    assert checked("--seconds", "0") == 0
+    kept = tmp_path / "new/folder/gpu.json"
+    assert {part["status"] for part in json.loads(kept.read_text())["parts"].values()} == {"skipped: no time is left"}
+    assert checked("--seconds", "3", "--messages", "missing.tsv") == 1
+
+
+def test_float32_is_computed_without_tf32_unless_it_is_allowed() -> None:
+    def state() -> tuple[bool, str]:
+        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+    try:
+        parts.allow_tf32(True)
+        assert state() == (True, "high")
+        parts.allow_tf32(False)
+        assert state() == (False, "highest")
+    finally:
+        torch.backends.cudnn.allow_tf32 = True
+
+
+def test_a_small_check_builds_no_large_model(tmp_path: Path) -> None:
+    check = parts.Check(tmp_path, True, None, None, tmp_path / "kept.json")
+    check.device = "cuda"
+    with pytest.raises(parts.Skipped, match="one shape, which is large"):
+        parts.paligemma(check)
+
+
 def test_trainings_that_drift_apart_are_named() -> None:
     one = parts.Trained(torch.tensor([1.0, 2.0]), [3.0, 2.0])
     other = parts.Trained(torch.tensor([1.0, 2.5]), [3.0, 2.25])
