@@ -82,7 +82,8 @@ def test_ray_leaves_what_one_process_leaves_and_redoes_the_cell_of_a_dead_worker
 
 
 @pytest.mark.usefixtures("local_cluster")
-@pytest.mark.parametrize("pruner", [None, pytest.param(MEDIAN, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("pruner", [None, MEDIAN])
 def test_a_search_on_ray_leaves_the_table_that_one_process_leaves(
     pruner: dict[str, Any] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def test_a_part_that_fails_or_takes_long_keeps_its_figures_and_does_not_stop_the
     assert gpu_check.run_part("mixed", given, 0.5)["status"] == "skipped: no time is left"
 
 
+@pytest.mark.slow
 def test_a_failed_part_is_in_the_exit_code_and_relative_paths_are_those_of_the_caller(tmp_path: Path) -> None:
     script, env = SCRIPT.with_suffix(".sh"), {**os.environ, "PYTHON": sys.executable}
 

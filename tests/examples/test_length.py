@@ -27,7 +27,9 @@ def test_no_example_is_left_out_of_an_evaluation() -> None:
     assert rule.fit(example, 6, [1, 2, 9]) == [[1, 2]]
     with pytest.raises(InputError, match=r"examples\.jsonl:7: the prompt has 7 tokens, but only 6 fit"):
         rule.fit(example, 7, [9])
-    with pytest.raises(InputError, match=r"max_new_tokens: leaves no room for a prompt in the model's 8 tokens"):
+    with pytest.raises(
+        InputError, match=r"max_new_tokens: leaves no room for a prompt in the model's context of 8 tokens"
+    ):
         LengthRule.for_evaluation(8, max_new_tokens=8)
 
 

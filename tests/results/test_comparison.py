@@ -116,7 +116,8 @@ def test_files_about_other_examples_or_labels_are_refused(tmp_path):
     with pytest.raises(InputError) as caught:
         compare(a, b)
     assert str(caught.value) == (
-        f"{a.path}: id: no id in common with {b.path} (got '1'); fix: compare predictions for the same examples"
+        f"{a.path}: id: no id in common with {b.path} (got '1'); fix: compare predictions for the same examples; "
+        "runs that draw a split of their own cannot be paired"
     )
     with pytest.raises(InputError) as caught:
         compare(a, c)

@@ -210,10 +210,10 @@ def test_the_command_adds_the_controls_and_leaves_the_predictions(
     result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert result["splits"].keys() == {"test", "test-blank", "test-swapped"}
     before = (tmp_path / predictions_file("test")).read_bytes()
-    assert main([*command.split(), "--trainer.limit_test_batches", "1"]) == 2
+    assert main([*command.split(), "--trainer.limit_test_batches", "0.5"]) == 2
     said = capsys.readouterr().err
     assert (
-        "controls: image controls need all test examples, but trainer.limit_test_batches leaves some out (got 1)"
+        "controls: image controls need all test examples, but trainer.limit_test_batches leaves some out (got 0.5)"
         in said
     )
     assert (tmp_path / predictions_file("test")).read_bytes() == before  # nothing was tested

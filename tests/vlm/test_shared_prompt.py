@@ -9,7 +9,7 @@ from random_vlm import IMAGE, SHARING, frozen, pairs
 from torch import Tensor, nn
 
 from ftkit.models.vision_families import to_model
-from ftkit.vlm import dpo
+from ftkit.vlm import pair_log_probs
 from ftkit.vlm.pair_log_probs import answer_log_probs
 from ftkit.vlm.shared_prompt import can_share, shared_examples
 from ftkit.vlm.vision import for_pairs, with_features
@@ -220,6 +220,6 @@ def test_a_vision_tower_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None
     net, inputs = model("smolvlm").requires_grad_(True), pairs("smolvlm")
     got = gradients(net, answer_log_probs(net, inputs)[0])
     assert net.model.vision_model.embeddings.patch_embedding.weight.grad.abs().max() > 1e-4
-    monkeypatch.setattr(dpo, "can_share", lambda net, inputs: False)
+    monkeypatch.setattr(pair_log_probs, "can_share", lambda net, inputs: False)
     wanted = gradients(net, answer_log_probs(net, inputs)[0])
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)

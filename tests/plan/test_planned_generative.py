@@ -125,6 +125,7 @@ def runs(steps: Any) -> float:
     return sum(times for times, _ in steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("splits", [("test",), ("train", "val", "test")])
 def test_images_and_reference_run_once_over_each_split_whatever_is_tested(
     splits: Any, idefics3_folder: Path, vlm_examples: Callable[[str], Path], tmp_path: Path,
