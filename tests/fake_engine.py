@@ -8,16 +8,40 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import pytest
 import yaml
 
 from ftkit.ablation.folder import AblationFolder
+from ftkit.ablation.ledger import Ledger
 from ftkit.ablation.optuna_study import Pruning
 from ftkit.ablation.runner import run
 from ftkit.errors import InputError, Pruned, UnavailableError
 from ftkit.run_folder import FORMAT
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@contextmanager
+def killed_before(line: int) -> Iterator[None]:
+    """Kill what is run before it writes so many lines to its ledger and one more; it has to come to that."""
+    append, written = Ledger.append, 0
+
+    def kill(self: Ledger, entry: Any) -> None:
+        nonlocal written
+        if written == line:
+            raise Killed
+        written += 1
+        append(self, entry)
+
+    with patch.object(Ledger, "append", kill), pytest.raises(Killed):
+        yield
 
 
 def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:

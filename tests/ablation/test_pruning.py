@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fake_engine import FakeEngine, make_folder
+from fake_engine import FakeEngine, killed_before, make_folder
 from ftkit.ablation.analysis import analyse
 from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ledger import Ledger
@@ -92,27 +92,10 @@ def test_a_second_call_does_nothing_and_one_without_the_pruner_runs_what_was_sto
     assert pruned.engine.fitted == []  # what ran to its end stays
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("line", range(LINES))
-def test_killed_between_any_two_lines_of_the_ledger_it_goes_on_and_chooses_the_same(
-    line: int, pruned: Pruned, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    append, written = Ledger.append, 0
-
-    def kill(self: Ledger, entry: Any) -> None:
-        nonlocal written
-        if written == line:
-            raise Killed
-        written += 1
-        append(self, entry)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Ledger, "append", kill)
-        with pytest.raises(Killed):
-            pruned.run()
+def test_killed_between_any_two_lines_of_the_ledger_it_goes_on_and_chooses_the_same(line: int, pruned: Pruned) -> None:
+    with killed_before(line):
+        pruned.run()
     pruned.run()
     ledger = Ledger(pruned.out)
     assert [entry.status for entry in ledger.entries.values() if "lr-0.3" in entry.cell] == ["pruned"]

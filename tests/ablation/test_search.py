@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fake_engine import FakeEngine, make_folder
+from fake_engine import FakeEngine, killed_before, make_folder
 from ftkit.ablation.analysis import analyse
 from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ledger import Ledger
@@ -108,10 +108,6 @@ def test_a_second_call_does_nothing(tuned: Tuned) -> None:
     assert {path: path.stat().st_mtime_ns for path in files} == files
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     """A search that nobody killed."""
@@ -123,21 +119,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
 
 @pytest.mark.parametrize("line", range(LINES))
 def test_killed_between_any_two_lines_of_the_ledger_it_goes_on_and_chooses_the_same(
-    line: int, tuned: Tuned, whole: Tuned, monkeypatch: pytest.MonkeyPatch
+    line: int, tuned: Tuned, whole: Tuned
 ) -> None:
-    append, written = Ledger.append, 0
-
-    def kill(self: Ledger, entry: Any) -> None:
-        nonlocal written
-        if written == line:
-            raise Killed
-        written += 1
-        append(self, entry)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Ledger, "append", kill)
-        with pytest.raises(Killed):
-            tuned.run()
+    with killed_before(line):
+        tuned.run()
     ledger = Ledger(tuned.out)
     kept = {cell for cell in ledger.entries if ledger.is_done(cell, "fitted", "done")}
     tuned.run()

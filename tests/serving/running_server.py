@@ -10,8 +10,22 @@ import openai
 
 from ftkit.serving.address import hosts_of, listen
 from ftkit.serving.endpoints import Served
+from ftkit.serving.generator import BatchGenerator
 from ftkit.serving.limits import Limits
 from ftkit.serving.server import make_server
+
+
+class HeldGenerator(BatchGenerator):
+    """A generator whose first step waits until it may go on."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def step(self) -> None:
+        self.begun.set()
+        assert self.go_on.wait(60)
+        super().step()
 
 
 class Running:

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from running_server import until
+from running_server import HeldGenerator, until
 
 from ftkit.cli import main
 from ftkit.commands.serve import serve
@@ -102,22 +102,14 @@ def test_a_client_that_leaves_frees_its_slot(start: Any, slow: Slow, stream: boo
 
 
 def test_health_and_refusals_do_not_wait_for_the_model(start: Any, tiny: Any) -> None:
-    begun, go_on = threading.Event(), threading.Event()
-
-    class Held(BatchGenerator):
-        def step(self) -> None:
-            begun.set()
-            assert go_on.wait(60)
-            super().step()
-
-    server = start(Held(*tiny, batch_size=1))
+    server = start(held := HeldGenerator(*tiny, batch_size=1))
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(asked, server, 2)
-        assert begun.wait(60)
+        assert held.begun.wait(60)
         assert server.get("/health").json()["running"] == 1
         assert asked(server, 2, temperature=-1).status_code == 400
         assert not answer.done()
-        go_on.set()
+        held.go_on.set()
         assert answer.result().status_code == 200
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
-from running_server import until
+from running_server import HeldGenerator, until
 
 from ftkit.serving.classifier import BatchClassifier
-from ftkit.serving.generator import BatchGenerator
 from ftkit.serving.prompts import longest_token
 
 
@@ -119,26 +118,18 @@ def test_the_bodies_of_all_requests_together_are_bounded(start: Any, monkeypatch
 
 
 def test_health_says_when_the_model_makes_no_progress_and_answers_head(start: Any, tiny: Any) -> None:
-    begun, go_on = threading.Event(), threading.Event()
-
-    class Held(BatchGenerator):
-        def step(self) -> None:
-            begun.set()
-            assert go_on.wait(60)
-            super().step()
-
-    server = start(Held(*tiny, batch_size=1), seconds=0.5)
+    server = start(held := HeldGenerator(*tiny, batch_size=1), seconds=0.5)
     head = httpx.head(f"{server.url}/health", trust_env=False)
     assert (head.status_code, head.content) == (200, b"")
     assert server.get("/health").json()["status"] == "ok"
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(asked, server, "ab")
-        assert begun.wait(60)
+        assert held.begun.wait(60)
         until(lambda: server.get("/health").status_code == 503)
         report = server.get("/health").json()
         assert report["status"] == "the model's thread makes no progress"
         assert report["last_step_seconds"] > 0.5
-        go_on.set()
+        held.go_on.set()
         assert answer.result().status_code == 504
     until(lambda: server.get("/health").status_code == 200)
 

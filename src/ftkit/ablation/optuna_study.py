@@ -43,7 +43,7 @@ def _short(value: Any, values: Values) -> Any:
 
 @dataclass(frozen=True)
 class Pruning:
-    """What decides whether a training is stopped early: a pruner, and the trainings that this one is compared with.
+    """Hold what decides whether a training is stopped early: a pruner, and the trainings to compare it with.
 
     A pruner counts validations, from 1, so that trainings with batches of different sizes can be compared.
     """

@@ -15,7 +15,7 @@ PLAN_FILE = "plan.json"  # in the output folder
 
 @dataclass(frozen=True)
 class Planned:
-    """What was planned for a run of a row."""
+    """Hold what was planned for a run of a row."""
 
     seconds: float  # as measured ones, without what frozen layers make of the data
     peak_memory_mb: float

@@ -12,7 +12,7 @@ from ftkit.errors import InputError
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured.
+    """Hold what a check of a device measured.
 
     Args:
         device: The name of the device.

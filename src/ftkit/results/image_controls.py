@@ -1,4 +1,4 @@
-"""Whether a model looks at its images: its answers to the same questions with blank and with swapped images."""
+"""Judge whether a model looks at its images, by its answers when they are blank or swapped."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -57,13 +57,13 @@ class ImageControls:
 
     @property
     def conclusion(self) -> Conclusion:
-        """Whether the model looks at the image.
+        """Return whether the model looks at the image.
 
-        Swapped images decide, for they are like those that it was trained on; what it makes of a gray one may be
-        anything. It looks at the image if its own make it significantly more often right than those of other
-        examples. It does not if they do not, and hardly an answer changes: fewer than one in twenty by the upper end
-        of the interval, which takes 72 examples where none changes. All else is not shown: too few examples, or
-        answers that change with the image without being more often right.
+        Swapped images decide, because they resemble the training images; answers to a gray image may be anything. The
+        model looks at the image if it is significantly more often right with an example's own image than with
+        another's. It does not if it is not, and fewer than one answer in twenty changes, by the upper end of the
+        interval (72 examples are needed where none changes). Otherwise nothing is shown: there are too few examples, or
+        answers change with the image without being right more often.
         """
         swapped = self.controls["swapped"]
         if swapped.judgement.outcome == "better":

@@ -29,8 +29,8 @@ class BatchClassifier:
     """Classify the waiting inputs in batches of at most ``batch_size``.
 
     With a ``threshold`` results also hold ``decision``, the class that it decides for, whatever the label.
-    With ``encode`` the model reads what this makes of the parts of an input. It is called for the batch that runs only:
-    decoded images take far more memory than what waits in the queue.
+    With ``encode`` the model reads what it returns for the parts of an input. It is called only when a batch runs,
+    because decoded images take far more memory than the queued requests.
 
     Raises:
         InputError: The threshold is for other classes or another kind of score.

@@ -124,7 +124,7 @@ async def _results(pending: Pending, request: Request) -> list[Any]:
 
 
 async def _written(served: Served, reply: Reply, write: Callable[..., T], *content: Any) -> T:
-    """Return what ``write`` makes of content; scores, which take long, are decoded in the thread that tokenizes."""
+    """Apply ``write`` to content. Scores take long to decode, so the tokenizing thread does it."""
     if reply.decode is None:
         return write(*content)
     return await asyncio.get_running_loop().run_in_executor(served.tokenizing, write, *content)

@@ -34,12 +34,12 @@ class Ratios(NamedTuple):
 
     @property
     def margin(self) -> Tensor:
-        """The margin of the rewards."""
+        """Return the margin of the rewards, (B,)."""
         return self.beta * (self.chosen - self.rejected)
 
     @property
     def token_margin(self) -> Tensor:
-        """The difference of the log-ratios averaged over an answer's tokens."""
+        """Return the difference of the log-ratios averaged over an answer's tokens, (B,)."""
         if self.chosen_tokens is None or self.rejected_tokens is None:
             raise ValueError("the loss averages over the tokens of an answer: give chosen_tokens and rejected_tokens")
         return self.chosen / self.chosen_tokens - self.rejected / self.rejected_tokens
