@@ -20,8 +20,10 @@ from ftkit.models import vision_families
 from ftkit.models.vision_families import FAMILIES, vision_parameters
 from ftkit.results.predictions import read_predictions
 from ftkit.training.recorder import RunRecorder
+from ftkit.vlm import encoder as encoders
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.dpo import VLMDPO
+from ftkit.vlm.encoder import ChatEncoder
 from ftkit.vlm.model import VLMModule
 from ftkit.vlm.sft import VLMSFT
 from ftkit.vlm.yes_no import VLMYesNo
@@ -165,6 +167,42 @@ def test_dpo_log_probabilities_are_those_of_transformers_by_example(
     for name, answers in zip(("chosen", "rejected"), wanted, strict=True):
         sums = torch.stack([answer.sum() for answer in answers])
         torch.testing.assert_close(metrics[f"logps/{name}"], sums, atol=2e-5, rtol=0)
+
+
+SIZES = ((16, 16), (1024, 1024), (300, 40), (40, 300), (33, 50), (7, 200), (97, 31), (401, 399))
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "idefics3": [{"size": {"longest_edge": 128}}, {"size": {"longest_edge": 100}}, {"do_image_splitting": False}],
+    "smolvlm": [{"size": {"longest_edge": 160}}, {"size": {"longest_edge": 101}}],
+    "gemma3": [{"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 16}],
+    "qwen2_5_vl": [{"size": {"shortest_edge": 1024, "longest_edge": 90000}}],
+    "qwen3_vl": [{"size": {"shortest_edge": 4096, "longest_edge": 40000}}],
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "options"), [(name, one) for name in BUILDERS for one in [{}, *OPTIONS.get(name, [])]]
+)
+def test_tokens_of_pictures_are_counted_by_their_sizes(
+    family: str, options: dict[str, Any], folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures of odd shapes, alone and several of an example: as many tokens as the processor makes of them."""
+    paths = [tmp_path / f"{number}.png" for number in range(len(SIZES))]
+    for path, size in zip(paths, SIZES, strict=True):
+        Image.new("RGB", size, (1, 2, 3)).save(path)
+    processor = AutoProcessor.from_pretrained(folder(family))
+    encoder = ChatEncoder(processor, image_options=options)
+    token = encoder.renderer.image_token
+    shown = [[path] for path in paths] + [paths[3:5]]
+    with monkeypatch.context() as patched:
+        patched.setattr(encoders, "decode_image", lambda *args: pytest.fail("a picture was opened"))
+        counted = [encoder.image_tokens(Example("a", "", "", images=tuple(images))) for images in shown]
+    for images, count in zip(shown, counted, strict=True):
+        pixels = [Image.open(path) for path in images]
+        made = encoder._processed(token * len(images), pixels)["input_ids"].shape[1]
+        around = 2 * (len(images) - 1) * (family == "paligemma")  # it puts two tokens around a prompt
+        assert count == made + around
+    fixed = {"paligemma": True, "llava": True, "gemma3": not options, "idefics3": "do_image_splitting" in options}
+    assert (len(set(counted[:-1])) == 1) == fixed.get(family, False)
 
 
 def run(kind: Any, folder: Path, path: Path, where: Path, **options: Any) -> tuple[Any, dict[str, float]]:

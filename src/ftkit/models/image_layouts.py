@@ -3,8 +3,9 @@
 A tile is what a vision tower sees by itself: an image, or a part of one that the processor cut out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,6 +44,17 @@ class Images:
     def arguments(self, tiles: Sequence[Tile]) -> dict[str, Tensor]:
         """Return tiles as the arguments of ``get_image_features``."""
         return {name: torch.stack([tile[name] for tile in tiles]) for name in tiles[0]}
+
+    def token_key(self, image_processor: Any, width: int, height: int, alone: bool) -> Hashable:
+        """Return what decides how many tokens an image takes: images with the same take as many.
+
+        Args:
+            image_processor: The model's, with the settings that are used.
+            width: Of the image, in pixels.
+            height: Of the image, in pixels.
+            alone: Whether it is the only one of its example.
+        """
+        return (width, height) if getattr(image_processor, "do_pan_and_scan", False) else ()  # crops: Gemma 3
 
     def sizes(self, inputs: Mapping[str, Tensor], tokens: int) -> list[int] | None:
         """Return how many of all image ``tokens`` are each tile's, found in ``beside``; None where all have as many."""
@@ -84,6 +96,11 @@ class Tiles(Images):
 
     tensors = ("pixel_values", "pixel_attention_mask")
 
+    def token_key(self, image_processor: Any, width: int, height: int, alone: bool) -> Hashable:  # noqa: D102
+        if image_processor.size["longest_edge"] % image_processor.max_image_size["longest_edge"]:
+            return width, height  # the image processor's own count is wrong there
+        return image_processor.get_number_of_image_patches(height, width)
+
     def absent(self, inputs: Mapping[str, Tensor]) -> bool:  # noqa: D102
         return super().absent(inputs) or not bool(inputs["pixel_values"].any())
 
@@ -115,6 +132,9 @@ class Patches(Images):
     tensors = ("pixel_values", "image_grid_thw")
     beside = ("image_grid_thw",)  # it decides the positions of the image's tokens
 
+    def token_key(self, image_processor: Any, width: int, height: int, alone: bool) -> Hashable:  # noqa: D102
+        return image_processor.get_number_of_image_patches(height, width)
+
     def tiles(self, inputs: Mapping[str, Tensor]) -> list[Tile]:  # noqa: D102
         if "pixel_values" not in inputs:
             return []
@@ -142,6 +162,9 @@ class Crops(Images):
     """
 
     tensors = ("pixel_values", "image_sizes", "batch_num_images")
+
+    def token_key(self, image_processor: Any, width: int, height: int, alone: bool) -> Hashable:  # noqa: D102
+        return (width, height) if alone else ()
 
     def tiles(self, inputs: Mapping[str, Tensor]) -> list[Tile]:  # noqa: D102
         return super().tiles({name: inputs[name] for name in self.tensors[:2] if name in inputs})

@@ -4,7 +4,8 @@ The processor expands a prompt's images into tokens and pixels; the answer's tok
 """
 
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,7 @@ from ftkit.examples.reader import Example, ImageReference, image_bytes
 from ftkit.examples.supervision import Supervise
 from ftkit.models.vision_families import family_of_processor
 from ftkit.vlm.decoding import Image
-from ftkit.vlm.images import decode_image
+from ftkit.vlm.images import decode_image, upright_size
 
 WHITE = (255, 255, 255)
 _OWN = {"input_ids", "attention_mask", "labels"}  # labels: PaliGemma's processor makes some; these are ours
@@ -47,6 +48,7 @@ class ChatEncoder(Encoder):
         self.family = family_of_processor(processor)
         _check_options(processor, self.image_options)
         self.answer_values = self.family.answer_values
+        self._tokens: dict[Hashable, int] = {}  # by what decides how many an image takes
 
     def encode(self, example: Example) -> EncodedExample:
         """Return tokens and pixels of an example; its images are opened.
@@ -80,7 +82,7 @@ class ChatEncoder(Encoder):
     def fitted(self, example: Example) -> tuple[list[list[int]] | None, bool]:
         """Return the answers' token ids as they are trained on, and whether one was cut; see :class:`EncodedExample`.
 
-        The images are opened only if the example may be too long with the most tokens that an image can take.
+        Of its images only the sizes are read, unless the example may be too long.
 
         Raises:
             InputError: See :meth:`encode`.
@@ -90,7 +92,7 @@ class ChatEncoder(Encoder):
             return ids, False
         if example.images:
             text = "".join(text for text, _ in pieces)
-            most = len(self.renderer.prompt_ids(text)) + len(example.images) * self._most_tokens
+            most = len(self.renderer.prompt_ids(text)) + self.image_tokens(example)
             if self.length.leaves_whole(most, *ids):
                 return ids, False
         encoded = self.encode(example)
@@ -144,11 +146,34 @@ class ChatEncoder(Encoder):
             start += len(ids)
         return turns
 
+    def image_tokens(self, example: Example) -> int:
+        """Return how many tokens an example's images take, by their sizes alone.
+
+        Where the processor puts tokens of its own around a prompt, they count with each image.
+
+        Raises:
+            InputError: An image cannot be opened.
+        """
+        alone = len(example.images) == 1
+        return sum(self._tokens_of_size(_upright_size(image, example), alone) for image in example.images)
+
+    def _tokens_of_size(self, size: tuple[int, int], alone: bool) -> int:
+        """Return the tokens that the processor makes of an image (width, height), alone or among several."""
+        processor = self._image_processor
+        key = self.family.images.token_key(processor, *size, alone) if processor.do_resize else size
+        if key not in self._tokens:
+            count = 1 if alone else 2
+            blank, token = Image.new("RGB", size), self.renderer.image_token
+            assert token is not None, "the renderer refuses images otherwise"
+            total = self._processed(token * count, [blank] * count)["input_ids"].shape[1]
+            self._tokens[key] = -(-total // count)
+        return self._tokens[key]
+
     @cached_property
-    def _most_tokens(self) -> int:
-        """Return the tokens of a square prompt: cut into tiles, a square fills more of them than any other shape."""
-        assert self.renderer.image_token is not None, "the renderer refuses images otherwise"
-        return self._processed(self.renderer.image_token, [Image.new("RGB", (1024, 1024))])["input_ids"].shape[1]
+    def _image_processor(self) -> Any:
+        """Return the image processor with ``image_options`` as its settings."""
+        own = self.processor.image_processor
+        return type(own).from_dict({**own.to_dict(), **self.image_options})
 
     def _processed(self, prompt: str, images: list[Image.Image]) -> Mapping[str, Tensor]:
         options: dict[str, Any] = {"images": [images], **self.image_options} if images else {}
@@ -168,7 +193,23 @@ def _check_options(processor: Any, options: Mapping[str, Any]) -> None:
 
 
 def _opened(image: ImageReference, example: Example) -> Image.Image:
+    with _naming(example):
+        return decode_image(image_bytes(image), WHITE, _name(image, example)).image
+
+
+def _upright_size(image: ImageReference, example: Example) -> tuple[int, int]:
+    with _naming(example):
+        return upright_size(image_bytes(image), _name(image, example))
+
+
+def _name(image: ImageReference, example: Example) -> str | Path:
+    return image if isinstance(image, Path) else example.id
+
+
+@contextmanager
+def _naming(example: Example) -> Iterator[None]:
+    """Have an error of one of its images name the example."""
     try:
-        return decode_image(image_bytes(image), WHITE, image if isinstance(image, Path) else example.id).image
+        yield
     except InputError as error:
         raise example.error(f"an image cannot be used: {error}", field="images") from error
