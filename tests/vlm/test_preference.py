@@ -1,12 +1,13 @@
 """The losses of preference learning against numbers worked out by hand and against torch's own formulas."""
 
 import math
+from statistics import stdev
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from ftkit.vlm.preference import DriftAlarm, anchor_losses, dpo_loss, image_losses, preference_metrics
+from ftkit.vlm.preference import Drift, anchor_losses, dpo_loss, drift_warning, image_losses, preference_metrics
 
 
 def drawn(seed: int = 0, pairs: int = 6) -> list[torch.Tensor]:
@@ -122,20 +123,35 @@ def test_terms_of_mdpo_by_hand() -> None:
     torch.testing.assert_close(anchor_losses(own, 0.5), torch.tensor([math.log1p(math.exp(-1)), math.log(2)]))
 
 
-def test_the_alarm_is_for_chosen_answers_that_clearly_fall() -> None:
-    alarm = DriftAlarm()
-    assert alarm.warning() is None
-    for drift, alarmed in (
+def test_the_warning_is_of_chosen_answers_that_clearly_fall() -> None:
+    drift = Drift()
+    assert drift_warning(*drift.moments()) is None
+    for values, warned in (
         ([-2.0, -2.2, -1.9], True),
-        ([0.5, -0.6, 0.2], False),
+        ([-0.5, -0.6, 0.2], False),
         ([2.0, 2.1, 1.9], False),
         ([-9.0], False),
     ):
-        for value in drift:
-            alarm.add(torch.tensor([value]))
-        assert (alarm.warning() is not None) == alarmed
-    alarm.add(torch.tensor([-2.0, -2.2, -1.8]))
-    said = str(alarm.warning())
+        for value in values:
+            drift.add(torch.tensor([value]))
+        assert (drift_warning(*drift.moments()) is not None) == warned
+    drift.add(torch.tensor([-2.0, -2.2, -1.8]))
+    pairs, total, squares = drift.moments()
+    assert (pairs, total, squares) == (3, pytest.approx(-6), pytest.approx(4 + 4.84 + 3.24))
+    said = str(drift_warning(pairs, total, squares))
     assert "2 nats less likely than under the reference, on the mean of the epoch's 3 pairs" in said
     assert "the margin can grow all the same, if the rejected ones fall further" in said  # it has not looked at them
-    assert alarm.warning() is None  # a new epoch
+    assert drift.moments() == (0, 0, 0)  # a new epoch
+
+
+@pytest.mark.parametrize("values", [[-2.0, -1.5, -0.2, -0.9], [-2.0, -1.5, 0.9, -0.9]])
+def test_the_warning_is_at_three_standard_errors(values: list[float]) -> None:
+    drift = Drift()
+    drift.add(torch.tensor(values, dtype=torch.float64))
+    pairs, total, squares = drift.moments()
+    errors = stdev(values) / len(values) ** 0.5
+    shift = -3 * errors - total / pairs  # to where the mean lies exactly there
+    for more, warned in ((-1e-6, True), (1e-6, False)):
+        by = shift + more
+        moved = (pairs, total + pairs * by, squares + 2 * by * total + pairs * by**2)
+        assert (drift_warning(*moved) is not None) == warned

@@ -159,8 +159,11 @@ def test_trl_computes_the_same(tmp_path: Path, fixture: str, vlm_examples: Any, 
     for loss, kind in LOSSES.items():
         net.loss, net.label_smoothing = loss, 0.2 * (kind.smoothed and loss != "sigmoid")  # TRL's sigmoid reads none
         with torch.no_grad():
-            got = net.compare({"inputs": mine})[0].losses.mean().item()
+            losses, found = net.compare({"inputs": mine})
+        got = losses.losses.mean().item()
         assert got == pytest.approx(of_trl(theirs, [loss], [1.0], net.label_smoothing), abs=2e-5), loss
+        for name in ("rewards/margins", "rewards/accuracies"):  # sums over tokens, whatever the loss
+            assert found[name].mean().item() == pytest.approx(peer._metrics["eval"][name][-1], abs=1e-5), loss
     net.loss, net.label_smoothing, net.rpo_alpha = "sigmoid", 0.0, 0.3
     alone = encoder.inputs([encoder.encode(examples[3])])  # TRL's SFT term is a mean over all tokens of a batch
     with torch.no_grad():
@@ -501,6 +504,38 @@ def test_without_a_reference_there_is_no_drift(tmp_path: Path, folder: Any) -> N
     torch.testing.assert_close(losses.losses, -torch.nn.functional.logsigmoid(margin), atol=1e-5, rtol=0)
     trainer(tmp_path, callbacks=[RunRecorder()]).test(net, DataLoader([data], batch_size=None), verbose=False)
     assert "drift_chosen" not in pandas.read_csv(tmp_path / "predictions-test.tsv", sep="\t").columns
+
+
+@pytest.mark.parametrize("family", ["idefics3", "qwen2_5_vl", "llava_onevision"])
+def test_with_the_image_term_a_tower_that_learns_runs_once_a_model(tmp_path: Path, folder: Any, family: str) -> None:
+    net = module(folder(family), adapter=None, freeze_vision=False, image_weight=1.0, cache_reference=False)
+    net.configure_model()
+    towers = [getattr(one.model, VISION_FAMILIES[family].parts[0]) for one in (net.net, net.reference_net)]
+    runs = [Counted(tower) for tower in towers]
+    steps = fit(tmp_path, net, batches(family), max_epochs=2)
+    assert [one.runs for one in runs] == [4, 4]  # two batches twice, of the policy and of the reference
+    assert steps[-1]["train/image/margins"] != 0
+
+
+def test_margins_of_images_are_those_of_pairs_with_images(tmp_path: Path, folder: Any) -> None:
+    first, second = batches("smolvlm")
+    shown, blind = (singles(batch)[0] for batch in (first, second))
+    text = {name: value for name, value in blind["inputs"].items() if name in TEXT}
+    text["input_ids"] = text["input_ids"].masked_fill(text["input_ids"] == IMAGE, 9)
+    options = {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=1e-12), "image_weight": 1.0}
+    data = [shown, {**blind, "inputs": text}]
+    net = module(folder("smolvlm"), **options)
+    net.configure_model()
+    for parameter in trainable_parameters(net).values():
+        torch.nn.init.normal_(parameter, std=0.1)
+    with torch.no_grad():
+        (wanted,), (none,) = (net.compare(one)[1]["image/margins"].tolist() for one in data)
+    assert abs(wanted) > 1e-3
+    assert math.isnan(none)
+    window = fit(tmp_path, net, data, max_epochs=1, accumulate_grad_batches=2)[-1]
+    assert window["train/image/margins"] == pytest.approx(wanted, abs=1e-5)
+    (figures,) = trainer(tmp_path).test(net, DataLoader(data, batch_size=None), verbose=False)
+    assert figures["test/image/margins"] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_falling_chosen_answers_are_told_of(tmp_path: Path, folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:

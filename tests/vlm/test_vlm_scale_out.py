@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig
 
 from ftkit.results.predictions import read_predictions
+from ftkit.vlm import dpo
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.dpo import VLMDPO
 from ftkit.vlm.model import VLMModule
@@ -66,7 +67,22 @@ def test_preferences_are_learnt_on_two_processes_as_on_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "cache"))
+    said, compare = tmp_path / "said.txt", VLMDPO.compare
+
+    def falling(self: VLMDPO, batch: dict[str, Any]) -> Any:
+        losses, metrics = compare(self, batch)
+        return losses, {**metrics, "drift/chosen": metrics["drift/chosen"] - 30}
+
+    def warn(text: str) -> None:
+        with said.open("a") as file:
+            file.write(f"{text}\n")
+
+    monkeypatch.setattr(VLMDPO, "compare", falling)
+    monkeypatch.setattr(dpo, "rank_zero_warn", warn)
     make = maker(idefics3_folder, vlm_examples("preference"), VLMDPO, **options)
     run(tmp_path, make, 4)
     run_in_two(tmp_path / "two", make, 2, "ddp")
+    one, two = said.read_text().splitlines()[:2], said.read_text().splitlines()[2:]
+    assert sorted(two) == sorted(one * 2)  # each process has counted all of them
+    assert all("the epoch's 7 pairs" in line for line in one)
     assert_same_run(tmp_path, tmp_path / "two", 1e-5)  # log-probabilities are near 50

@@ -13,21 +13,24 @@ from ftkit.models.adapter_option import changes_base
 from ftkit.models.base_model import load_base, plain_model
 from ftkit.results.preferences import CHOSEN, MEASURES, REJECTED, TIE
 from ftkit.run_folder import SplitName
+from ftkit.training.distributed import summed
 from ftkit.training.sharding import holds_whole_network
 from ftkit.vlm.model import VLMModule
 from ftkit.vlm.pair_log_probs import answer_log_probs, corrupted_log_probs
 from ftkit.vlm.preference import (
     LOSSES,
     DPOLosses,
-    DriftAlarm,
+    Drift,
     anchor_losses,
     dpo_loss,
+    drift_warning,
     image_losses,
     preference_metrics,
 )
 from ftkit.vlm.reference import CachedReference, as_reference
 from ftkit.vlm.vision import is_frozen, with_features
 
+_IMAGE_MARGINS = "image/margins"
 _PREDICTIONS = {0.0: REJECTED, 0.5: TIE, 1.0: CHOSEN}  # by the accuracy of a pair
 
 
@@ -46,10 +49,10 @@ class VLMDPO(VLMModule):
 
     In evaluation a pair is one example of the prediction file, laid out as in :mod:`ftkit.results.preferences`:
     its label is ``chosen``, its prediction the answer that has the higher reward, or ``tie``; the score is the margin
-    of the rewards, which are sums over tokens. ``sigmoid`` trains it as the model's log-odds that the chosen answer is
-    the better one (Bradley and Terry); for other losses it need not be that: ``ipo`` and ``sigmoid_norm`` train a
-    difference of means over tokens. The accuracy counts a tie as half: before training every pair is one, and the
-    accuracy that of chance, 50%.
+    of the rewards, which are sums over tokens for every loss, as in TRL. ``sigmoid`` trains it as the model's log-odds
+    that the chosen answer is the better one (Bradley and Terry); for other losses it need not be that: ``ipo`` and
+    ``sigmoid_norm`` train a difference of means over tokens. The accuracy counts a tie as half: before training every
+    pair is one, and the accuracy that of chance, 50%.
 
     Args:
         beta: Weight of the log-ratios to the reference; small values let the model move further from it.
@@ -90,7 +93,7 @@ class VLMDPO(VLMModule):
         self.rpo_alpha, self.reference_free = rpo_alpha, reference_free
         self.image_weight, self.anchor_weight = image_weight, anchor_weight
         self.cache_reference = cache_reference and not reference_free
-        self._drift = DriftAlarm()
+        self._drift = Drift()
         self._base_net: list[Any] = []  # a list, so that it is neither saved nor counted
         self.kept: CachedReference | None = None
         if not 0 < beta < float("inf"):
@@ -175,8 +178,8 @@ class VLMDPO(VLMModule):
         return self.window_loss(losses.losses.sum(), len(losses.losses))
 
     def on_train_epoch_end(self) -> None:
-        """Warn if the epoch's chosen answers are less likely than under the reference."""
-        if warning := self._drift.warning():
+        """Warn if the epoch's chosen answers, on all processes, are less likely than under the reference."""
+        if warning := drift_warning(*summed(self.trainer, *self._drift.moments()).tolist()):
             rank_zero_warn(warning)
 
     def evaluated(self, split: SplitName, batch: dict[str, Any]) -> dict[str, Any]:
@@ -193,7 +196,8 @@ class VLMDPO(VLMModule):
         """Return loss and metrics of each pair of a batch.
 
         Returns:
-            What :func:`ftkit.vlm.preference.dpo_loss` and :func:`ftkit.vlm.preference.preference_metrics` return.
+            What :func:`ftkit.vlm.preference.dpo_loss` and :func:`ftkit.vlm.preference.preference_metrics` return; with
+            ``image_weight`` also ``image/margins``, (B,) float, NaN for a pair without images.
         """
         inputs = batch["inputs"]
         if "pixel_values" in inputs and is_frozen(self.net):  # policy and reference see the same images
@@ -220,12 +224,14 @@ class VLMDPO(VLMModule):
             total = total + self.anchor_weight * anchor_losses(own, self.beta)
         if corrupted:
             seen = image_losses(own, corrupted[0] - of_reference[2], self.beta)
-            total = total + self.image_weight * seen * self._with_images(inputs)[:pairs]
+            shown = self._with_images(inputs)[:pairs]
+            total = total + self.image_weight * seen * shown
         metrics = preference_metrics(
             losses, policy[: 2 * pairs], None if self.reference_free else reference[: 2 * pairs]
         )
         if corrupted:
-            metrics["image/margins"] = self.beta * (own - corrupted[0] + of_reference[2]).detach()
+            margins = self.beta * (own - corrupted[0] + of_reference[2]).detach()
+            metrics[_IMAGE_MARGINS] = margins.masked_fill(~shown, torch.nan)
         return losses._replace(losses=total), metrics
 
     def _answers(self, net: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -233,9 +239,10 @@ class VLMDPO(VLMModule):
 
         With ``image_weight``, those of the chosen answers with corrupted images are behind them, (3B,).
         """
-        log_probs, tokens = answer_log_probs(net, inputs)
         if not self.image_weight:
-            return log_probs, tokens
+            return answer_log_probs(net, inputs)
+        inputs = with_features(net, inputs)  # once for both
+        log_probs, tokens = answer_log_probs(net, inputs)
         return torch.cat([log_probs, corrupted_log_probs(net, inputs)]), tokens
 
     def _with_images(self, inputs: dict[str, Any]) -> Tensor:
@@ -261,16 +268,24 @@ class VLMDPO(VLMModule):
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if split != "train" or (every and (self.trainer.global_step + 1) % every == 0):
             figures |= metrics
-        pairs = len(losses.losses)
-        options: dict[str, Any] = {}
+        parts = [_total_and_count(name, values) for name, values in figures.items()]
+        sizes: list[int] | None = None
         if split == "train":  # a step averages over its whole window on all processes, and so do its figures
-            *sums, everywhere = self.over_window(*(values.sum() for values in figures.values()), pairs)
-            means = [total / everywhere for total in sums]
+            totals, counts = self.over_window(*(part for kind in zip(*parts, strict=True) for part in kind)).chunk(2)
+            means = list(totals / counts)
         else:
-            means = [values.mean() for values in figures.values()]
-            options = {"batch_size": pairs, "sync_dist": True}
-        for name, mean in zip(figures, means, strict=True):
+            sizes = [int(count) for _, count in parts]
+            means = [total / max(size, 1) for (total, _), size in zip(parts, sizes, strict=True)]
+        for place, (name, mean) in enumerate(zip(figures, means, strict=True)):
+            options: dict[str, Any] = {} if sizes is None else {"batch_size": sizes[place], "sync_dist": True}
             self.log(f"{split}/{name}", mean, prog_bar=name == "loss" and self.shows_progress, **options)
+
+
+def _total_and_count(name: str, values: Tensor) -> tuple[Tensor, Tensor | int]:
+    """Return the sum of a figure of B pairs, (B,), and of how many of them it is."""
+    if name != _IMAGE_MARGINS:
+        return values.sum(), len(values)
+    return values.nansum(), (~values.isnan()).sum()
 
 
 def _predictions(batch: dict[str, Any], metrics: dict[str, Tensor]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ mean over a batch, or over several, is the caller's. :data:`LOSSES` has all loss
 
 import math
 from collections.abc import Callable
-from statistics import fmean, stdev
 from typing import NamedTuple
 
 from torch import Tensor
@@ -169,8 +168,8 @@ def anchor_losses(own: Tensor, beta: float) -> Tensor:
     return -logsigmoid(beta * own)
 
 
-class DriftAlarm:
-    """Tell when chosen answers have become less likely than under the reference, on the mean of an epoch."""
+class Drift:
+    """Collect how far the chosen answers of an epoch's pairs have moved from the reference."""
 
     def __init__(self) -> None:
         self._drifts: list[Tensor] = []  # on the device, which is read once an epoch
@@ -179,27 +178,44 @@ class DriftAlarm:
         """Add the drifts of some pairs' chosen answers, (B,)."""
         self._drifts.append(drift.detach())
 
-    def warning(self) -> str | None:
-        """Return the warning, if the mean lies below 0 by three standard errors; begin anew."""
+    def moments(self) -> tuple[int, float, float]:
+        """Return the number of pairs, the sum of their drifts and that of the squares; begin anew."""
         values = [value for drift in self._drifts for value in drift.tolist()]
         self._drifts.clear()
-        if len(values) < 2:
-            return None
-        n, mean = len(values), fmean(values)
-        if mean + 3 * stdev(values) / n**0.5 >= 0:
-            return None
-        return (
-            f"the chosen answers are {-mean:.3g} nats less likely than under the reference, on the mean of the epoch's "
-            f"{n:,} pairs: the margin can grow all the same, if the rejected ones fall further; a larger beta, "
-            "rpo_alpha or anchor_weight holds them up"
-        )
+        return len(values), math.fsum(values), math.fsum(value**2 for value in values)
+
+
+def drift_warning(pairs: float, total: float, squares: float) -> str | None:
+    """Return the warning of falling chosen answers, if their mean drift lies below 0 by three standard errors.
+
+    Args:
+        pairs: The number of pairs of an epoch, on all processes.
+        total: The sum of their drifts, in nats.
+        squares: The sum of the squares of their drifts.
+
+    Example:
+        >>> print(drift_warning(3, 0.3, 0.2))
+        None
+    """
+    if pairs < 2:
+        return None
+    mean = total / pairs
+    variance = max(squares - pairs * mean**2, 0) / (pairs - 1)
+    if mean + 3 * (variance / pairs) ** 0.5 >= 0:
+        return None
+    return (
+        f"the chosen answers are {-mean:.3g} nats less likely than under the reference, on the mean of the epoch's "
+        f"{pairs:,.0f} pairs: the margin can grow all the same, if the rejected ones fall further; a larger beta, "
+        "rpo_alpha or anchor_weight holds them up"
+    )
 
 
 def preference_metrics(losses: DPOLosses, policy: Tensor, reference: Tensor | None) -> dict[str, Tensor]:
     """Return what to monitor in preference tuning, by metric name, one value a pair; the names are TRL's, and drift.
 
     ``drift/chosen`` is how far the chosen answers' log-probability has moved from the reference, ``drift/rejected`` how
-    far that of the rejected ones. A margin can grow while both fall, the rejected one faster.
+    far that of the rejected ones. A margin can grow while both fall, the rejected one faster. Rewards are sums over
+    tokens for every loss, also for those that train means over tokens, as in TRL.
 
     Args:
         losses: Of :func:`dpo_loss`.
