@@ -1,6 +1,7 @@
 """Plans of rows: counted steps and memory, what is shared, and what is not planned."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,20 @@ def test_operations_of_what_another_row_computed_count_once(study: Path, capsys:
     assert behind["shared_minutes"] == 0
     for figure in ("tflops", "moved_gb", "at_peak_minutes"):
         assert behind[figure] < 0.8 * alone[figure]
+
+
+def test_rows_of_other_data_compute_their_own_outputs_of_frozen_layers(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(study, tmp_path / "study")
+    for row, size in (("01_last", 60), ("02_mean", 100)):  # as long as each other
+        texts = tmp_path / f"{row}.tsv"
+        texts.write_text("".join(f"{'spam' if n % 2 else 'ham'}\ttext {n:03d} of other data\n" for n in range(size)))
+        data = {"model": {}, "data": {"init_args": {"source": str(texts)}}}
+        (tmp_path / f"study/rows/{row}.yaml").write_text(yaml.safe_dump(data))
+    first, second = plan(tmp_path / "study", capsys, "--rows", "1,2")["rows"]
+    assert first["shared_minutes"] > 0
+    assert second["shared_minutes"] > 0
 
 
 def test_positions_are_those_of_training_and_validation(

@@ -70,6 +70,20 @@ def test_figures_are_of_the_setting_that_needs_the_most_memory_and_sums_of_the_r
     assert (row["runs"], row["total_minutes"]) == (3, 2 + 3 * 4)
 
 
+def test_a_row_that_cannot_be_planned_computes_nothing_for_those_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[str]] = []
+
+    def planned(configs: Any, device: Any, procedure: Any, setting: Any, known: set[str]) -> dict[str, Any]:
+        seen.append(set(known))
+        known.add("frozen layers")
+        return {"not_planned": "no"} if setting else {"peak_gb": 1.0, "minutes": 6.0, "shared_minutes": 2.0}
+
+    monkeypatch.setattr(planning, "_planned", planned)
+    tries = {"01_row": [(), ((TRAINABLE, "all"),)], "02_row": [()]}
+    planning.plan_rows({"01_row": [], "02_row": []}, Device.load("t4"), "ftkit", tries)
+    assert seen == [set(), {"frozen layers"}, set()]
+
+
 def test_all_settings_are_planned_as_tries_and_the_row_itself_besides() -> None:
     grid = Search.read({"settings": {LR: [0.1, 0.2], TRAINABLE: ["all", 1]}})
     assert len(grid.planned(1)) == 5

@@ -59,9 +59,9 @@ def plan_classifier(model: TextClassifier, data: Any, trainer: Any) -> Costs:
         steps = trained + between(evaluated, partial(run, training=False))
         if depth:
             made_of = f"{model.base_name} {quantization} {trainer.precision} {net.causal_mask} {net.masks}"
-            key = f"{made_of} {depth}{' pooled' if pooled else ''} {max(train)}"
             every = {"train": train, "val": val, **tested}  # each split once, also one that is tested besides
             once = sum(every.values(), Counter[tuple[int, int]]())
+            key = f"{made_of} {depth}{' pooled' if pooled else ''} {sorted(once.items())}"  # the data by their lengths
             shared[key] = between(once, partial(_prefix, net, trainer, depth, pooled))
     rest: dict[str, Any] = {"steps": steps, "updates": updates, "shared": shared, "batch": max(train)[0]}
     rest["positions"] = epochs * positions(train) + positions(validated)

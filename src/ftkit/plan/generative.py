@@ -109,8 +109,10 @@ class _Tuning:
         evaluated = [(int(epochs), val), *((1, batches) for batches in tested.values())]
         for run in (self.evaluation, self.answers_begun, self.answers_continued):
             steps += _repeated(evaluated, run)
-        name = f"{self.model.base_model} {self.trainer.precision} {max(train.widths)}"
-        once = [(1, batches) for batches in {"train": train, "val": val, **tested}.values()]  # each split
+        every = {"train": train, "val": val, **tested}  # each split once, also one that is tested besides
+        once = [(1, batches) for batches in every.values()]
+        lengths = [sorted(batches.widths.items()) for batches in every.values()]  # tell data apart
+        name = f"{self.model.base_model} {self.trainer.precision} {lengths}"
         if self.sees:
             shared[f"images {name}"] = _repeated(once, self.tower)
         if self.compares and self.model.cache_reference:

@@ -75,13 +75,14 @@ def _runs(
     shapes = Counter[Setting]()
     for setting, times in zip(tries, left, strict=True):
         shapes[tuple(one for one in setting if one[0].rpartition(".")[2] not in _SAME_COST)] += times
-    found, total = [], 0.0
+    found, total, seen = [], 0.0, set(known)
     for setting, times in shapes.items():
-        one = _planned(configs, device, procedure, setting, known)
+        one = _planned(configs, device, procedure, setting, seen)
         if "not_planned" in one:
             return one
         total += (one["shared_minutes"] if times else 0) + times * (one["minutes"] - one["shared_minutes"])
         found.append(one)
+    known.update(seen)  # not where a setting cannot be planned, whose row is not run
     runs = {"runs": shapes.total(), "shapes": len(shapes), "total_minutes": total}
     return {**max(found, key=lambda one: one["peak_gb"]), **runs}
 
