@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any
 
 
 def flipped(data: bytes, chance: random.Random) -> bytes:
@@ -56,3 +58,45 @@ def mutations(data: bytes, count: int, seed: int = 0) -> Iterator[tuple[str, byt
         kind = names[number % len(names)]
         chance = random.Random(f"{seed} {number}")
         yield f"{kind} {number} (seed {seed})", KINDS[kind](data, chance)
+
+
+OTHERS: tuple[Any, ...] = (
+    [], {}, "", "bogus", "7", -1, 0, 1.5, True, None, 10**30, float("nan"), ["a", 1], {"a": {"b": 1}},
+    {"class_path": "os.system"}, {"class_path": "no.such.Class"}, {"class_path": 5},
+)  # fmt: skip
+
+
+def other_values(tree: dict[str, Any], count: int, seed: int = 0) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield ``count`` copies of a tree of plain values in which one value is of another kind, missing, or too many.
+
+    Args:
+        tree: Mappings in mappings; a value of another type is a leaf.
+        count: How many copies.
+        seed: Other seeds give other damage.
+
+    Yields:
+        The names that lead to the place, and the copy.
+    """
+    places = list(_places(tree))
+    for number in range(count):
+        chance = random.Random(f"{seed} {number}")
+        *parents, name = place = places[number % len(places)]
+        copy = deepcopy(tree)
+        inner = copy
+        for parent in parents:
+            inner = inner[parent]
+        match chance.randrange(8):
+            case 0:
+                del inner[name]
+            case 1:
+                inner["bogus"] = chance.choice(OTHERS)
+            case _:
+                inner[name] = deepcopy(chance.choice(OTHERS))
+        yield place, copy
+
+
+def _places(tree: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, value in tree.items():
+        yield (*above, name)
+        if isinstance(value, dict):
+            yield from _places(value, (*above, name))

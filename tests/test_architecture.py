@@ -17,7 +17,7 @@ ALLOWED = {
     "results": set(),
     "models": {"hub"},
     "examples": {"models", "results", "hub"},
-    "training": {"models", "examples", "results", "hub"},
+    "training": {"class_paths", "examples", "hub", "jsonargparse_internals", "models", "parsing", "results"},
     "classifier": {"training", "models", "examples", "results", "hub"},
     "baselines": {"training", "models", "examples", "results", "hub"},
     "vlm": {"training", "models", "examples", "results", "hub"},
@@ -38,7 +38,7 @@ SINGLE_FILES: dict[str, set[str]] = {
     "lock": {"errors", "storage"},
     "hub": {"errors", "storage"},
     "jsonargparse_internals": set(),
-    "class_paths": {"errors"},
+    "class_paths": {"errors", "jsonargparse_internals"},
     "parsing": {"class_paths", "config_files", "errors", "jsonargparse_internals"},
 }
 

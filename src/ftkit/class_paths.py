@@ -3,12 +3,14 @@
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import ftkit
 from ftkit.errors import InputError
+from ftkit.jsonargparse_internals import class_paths
 
 _UNKNOWN_NAME = re.compile(r"Expected a dot import path string: (?P<given>\S+)")
 _OR_A_NUMBER = re.compile(r"Expected an? <class '(?:int|float)'>")
@@ -17,6 +19,7 @@ _SEVERAL = re.compile(r"Multiple subclasses with name (?P<given>\S+)\. Give the 
 _NOT_IN_MODULE = re.compile(r"module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'")
 _NO_IMPORT = re.compile(r"Problem with given class_path '(?P<given>[^']+)':\s+(?P<said>[^\n]+)")
 _NO_MODULE = re.compile(r"No module named '(?P<module>[^']+)'")
+_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+")
 _ANOTHER_KIND = re.compile(r"Import path (?P<given>\S+ )?does not correspond to a subclass of (?P<base>\w+)")
 _GIVEN = re.compile(r"Given value: (?P<given>[\w.]+)$", re.MULTILINE)
 
@@ -66,6 +69,31 @@ def check_classes(config: Mapping[str, Any], file: Path) -> None:
         module, _, name = given.rpartition(".") if isinstance(given, str) else ("", "", "")
         if name and module in ("", "ftkit") and f"ftkit.{name}" not in own and (fix := _nearest(name, own, "")):
             raise InputError("no such class", file=file, field=field, got=given, fix=fix)
+
+
+def refuse_imports(stored: Any, field: str) -> None:
+    """Refuse a class with its arguments, from a file that may come from anywhere, for which a module would be imported.
+
+    Args:
+        stored: ``class_path`` and ``init_args``, or a name; another value is left to who uses it.
+        field: Where it is stored.
+
+    Raises:
+        InputError: A class, also of an argument, is of a module that is not imported.
+    """
+    path = stored.get("class_path") if isinstance(stored, Mapping) else stored
+    if not isinstance(path, str) or (path is stored and not _DOTTED.fullmatch(path)):
+        return
+    module, _, name = path.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    if found is None:
+        raise InputError("no such class among those that are imported", field=field, got=path)
+    arguments = stored.get("init_args") if isinstance(stored, Mapping) else None
+    hints = get_type_hints(found) if isinstance(found, type) else {}
+    for name, value in arguments.items() if isinstance(arguments, Mapping) else ():
+        hint = hints.get(name)
+        if class_paths(hint) or any(map(is_dataclass, get_args(hint))):
+            refuse_imports(value, f"{field}.{name}")
 
 
 def _own_classes() -> list[str]:

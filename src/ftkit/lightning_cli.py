@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import resolve_name
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
@@ -67,6 +68,7 @@ from ftkit.training.recorder import RunRecorder
 from ftkit.training.resume import ExactResume, compare_settings, settings, stored_settings
 from ftkit.training.run_names import with_run_names
 from ftkit.training.safe_stop import SafeStop
+from ftkit.training.stored_options import read_options
 from ftkit.training.trained_state import DEFAULT_EPOCHS, TrainedStateModule, commit_trained_on
 
 if find_spec("PIL"):  # the extra vlm; their classes have short names too
@@ -189,10 +191,13 @@ class FtkitCLI(HookedCLI):
         path = chosen and chosen.get("ckpt_path")
         if path and path not in LIGHTNINGS_OWN_CHECKPOINTS:
             checkpoint = read_checkpoint(path)
-            stored = checkpoint.get("hyper_parameters", {})
+            stored = checkpoint.get("hyper_parameters") or {}
             trained = stored.get("_class_path")
             if trained not in (None, chosen.model.class_path):
                 raise InputError("is a checkpoint of another class", file=path, field="model.class_path", got=trained)
+            kind = resolve_name(chosen.model.class_path)
+            if isinstance(kind, type) and issubclass(kind, TrainedStateModule):
+                read_options(kind, stored, path, "hyper_parameters")
             given = given_options(self.parser, self._arguments)
             options = (given.get(f"{self.config.subcommand}.model.init_args") or Namespace()).as_dict()
             commit = commit_trained_on(checkpoint)

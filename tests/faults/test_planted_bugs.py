@@ -150,8 +150,16 @@ BUGS: dict[str, tuple[Edits, str]] = {
         "tests/faults/test_own_files.py::test_a_link_in_an_output_folder_is_never_followed_for_writing",
     ),
     "checkpoint: any shape of options is taken": (
-        [("training/checkpoint.py", 'for name in ("state_dict", "hyper_parameters"):', "for name in ():")],
+        [("training/stored_options.py", "    _check_types(checkpoint, _OF_LIGHTNING, file)\n", "")],
         "tests/faults/test_own_files.py::test_a_checkpoint_of_any_shape_is_refused_by_name",
+    ),
+    "checkpoint: options are not checked against the constructor": (
+        [("training/stored_options.py", "if name in known}, defaults", "if False}, defaults")],
+        "tests/faults/test_stored_options.py::test_file_and_field_are_named",
+    ),
+    "checkpoint: what it names is imported": (
+        [("training/stored_options.py", "refuse_imports(given[name], name)", "print(name)")],
+        "tests/faults/test_stored_options.py::test_nothing_is_imported_because_a_checkpoint_names_it",
     ),
 }  # fmt: skip
 

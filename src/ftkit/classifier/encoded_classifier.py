@@ -12,6 +12,7 @@ from ftkit.models.network import SequenceClassifier
 from ftkit.models.pooling import Pooling, unpadded
 from ftkit.training.encoding import Encoding
 from ftkit.training.pretrained import PretrainedClassifier
+from ftkit.training.stored_options import read_options
 
 
 class EncodedClassifier(PretrainedClassifier):
@@ -91,12 +92,11 @@ class EncodedClassifier(PretrainedClassifier):
     def pin_base(self, checkpoint: Mapping[str, Any]) -> None:
         """Take over the classes of a checkpoint, too, before the network is built."""
         super().pin_base(checkpoint)
-        if checkpoint.get("encoding"):
-            self.encoding = Encoding(**checkpoint["encoding"])
+        self.encoding = self._stored_encoding(checkpoint) or self.encoding
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, base or set of classes."""
-        stored = Encoding(**checkpoint["encoding"]) if checkpoint.get("encoding") else None
+        stored = self._stored_encoding(checkpoint)
         if stored is not None and self.encoding is not None:
             self.refuse_other_classes(stored.labels, self.encoding.labels, self._file_of(checkpoint))
         super().on_load_checkpoint(checkpoint)
@@ -104,6 +104,10 @@ class EncodedClassifier(PretrainedClassifier):
             self.encoding = stored
         if self.balanced and checkpoint.get("class_weights"):
             self.class_weights = torch.tensor(checkpoint["class_weights"])
+
+    def _stored_encoding(self, checkpoint: Mapping[str, Any]) -> Encoding | None:
+        stored = checkpoint.get("encoding")
+        return Encoding(**read_options(Encoding, stored, self._file_of(checkpoint), "encoding")) if stored else None
 
     def _check_classes(self, classes: int) -> None:
         """Refuse options that do not fit a number of classes, and a head of another size."""

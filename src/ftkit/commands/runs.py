@@ -26,7 +26,8 @@ def class_of(folder: Path) -> Any:
     from ftkit.training.trained_state import TrainedStateModule
 
     stored = _stored(folder)
-    path = str(stored.get("hyper_parameters", {}).get("_class_path") or stored.get("class_path", ""))
+    file = stored["file"]
+    path = str((stored.get("hyper_parameters") or {}).get("_class_path") or stored.get("class_path", ""))
     module, _, name = path.rpartition(".")
     try:
         kind = getattr(import_module(module), name, None) if module.split(".")[0] == "ftkit" else None
@@ -34,10 +35,10 @@ def class_of(folder: Path) -> Any:
         if not str(error.name).startswith("ftkit"):
             raise
         problem, fix = "was made by another version of ftkit", "use the one that its result.json names"
-        raise InputError(problem, file=folder, field="class_path", got=path, fix=fix) from error
+        raise InputError(problem, file=file, field="class_path", got=path, fix=fix) from error
     if not (isinstance(kind, type) and issubclass(kind, TrainedStateModule)):
         problem, fix = "was made by a class that is not ftkit's", "load it in Python"
-        raise InputError(problem, file=folder, field="class_path", got=path, fix=fix)
+        raise InputError(problem, file=file, field="class_path", got=path, fix=fix)
     if issubclass(kind, Baseline):
         fix = f"use `ftkit predict`, or {kind.__name__}.load in Python"
         raise InputError("is a baseline, which is neither served nor pushed", file=folder, fix=fix)

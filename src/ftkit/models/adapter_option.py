@@ -1,6 +1,7 @@
 """Read the option ``adapter``: a peft method, or the folder of an adapter to go on from."""
 
 import json
+from argparse import ArgumentError
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -37,7 +38,10 @@ def read_adapter(given: Adapter | Mapping[str, Any] | None) -> PeftConfig | None
     elif isinstance(given, Mapping):
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--adapter", type=PeftConfig)
-        given = parser.instantiate(parser.parse_object({"adapter": dict(given)})).adapter
+        try:
+            given = parser.instantiate(parser.parse_object({"adapter": dict(given)})).adapter
+        except (ArgumentError, TypeError, ValueError) as error:
+            raise InputError(f"is no method of peft: {' '.join(str(error).split())}", field="adapter") from error
     _refuse_unsupported(given)
     return given
 
@@ -115,6 +119,8 @@ def _refuse_unsupported(adapter: PeftConfig) -> None:
     for name in _WITH_A_LOSS:
         if getattr(adapter, name, None) is not None:
             raise InputError("ftkit does not add this method's own term to the loss", field=f"adapter.{name}", got=got)
+    if getattr(adapter, "megatron_config", None) is not None:  # peft imports whatever module it names
+        raise InputError("Megatron's layers are not supported", field="adapter.megatron_config", got=got)
     start = getattr(adapter, "init_lora_weights", None)
     if isinstance(start, str) and start.startswith(_STARTS):
         fix = "use true, gaussian, orthogonal, pissa or olora"

@@ -114,4 +114,7 @@ class AdaptedModule(TrainedStateModule):
 
     @classmethod
     def _built(cls, checkpoint: dict[str, Any], device: torch.device | str, **changes: Any) -> Any:
-        return super()._built(checkpoint, device, **{"adapter": checkpoint.get("adapter"), **changes})
+        stored = checkpoint.get("hyper_parameters")
+        if stored is not None and "adapter" in checkpoint:  # the method itself, whatever became of its folder
+            checkpoint = {**checkpoint, "hyper_parameters": {**stored, "adapter": checkpoint["adapter"]}}
+        return super()._built(checkpoint, device, **changes)

@@ -10,8 +10,9 @@ from torch import nn
 
 from ftkit.config_files import read_config
 from ftkit.errors import InputError
-from ftkit.run_folder import BEST_CHECKPOINT, CONFIG_FILE, refuse_other_format
+from ftkit.run_folder import BEST_CHECKPOINT, CONFIG_FILE
 from ftkit.storage import CHECKSUM_SUFFIX, atomic_write, verify_checksum
+from ftkit.training.stored_options import check_fields
 
 INTERRUPTED = "interrupted.ckpt"  # what a training that was told to stop leaves, see SafeStop
 
@@ -99,11 +100,7 @@ def load_checkpoint(path: Path, map_location: Any) -> dict[str, Any]:
         raise InputError(f"cannot be read as a checkpoint: {error}", file=path, fix=_newest_other(path)) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError("is not a Lightning checkpoint", file=path)
-    for name in ("state_dict", "hyper_parameters"):
-        if not isinstance(checkpoint.get(name, {}), dict):
-            raise InputError("is not a Lightning checkpoint: must hold values by name", file=path, field=name)
-    if "base" in checkpoint:  # of a module of ftkit's
-        refuse_other_format(checkpoint.get("format"), path)
+    check_fields(checkpoint, path)
     return {**checkpoint, "file": str(path)}
 
 

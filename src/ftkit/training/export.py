@@ -11,6 +11,7 @@ from ftkit.errors import InputError
 from ftkit.run_folder import refuse_other_format
 from ftkit.storage import atomic_write, sha256_of
 from ftkit.training.checkpoint import read_checkpoint
+from ftkit.training.stored_options import check_fields
 
 DESCRIPTION = "ftkit.json"
 STATE = "trained.safetensors"
@@ -45,8 +46,10 @@ def read_export(folder: Path) -> dict[str, Any]:
         found = sha256_of(folder / STATE)
         if found != checkpoint.pop("sha256"):
             raise InputError("the checksum does not match: the file was changed or damaged", file=folder / STATE)
-        return {**checkpoint, "state_dict": load_file(folder / STATE), "file": str(folder / STATE)}
+        checkpoint |= {"state_dict": load_file(folder / STATE), "file": str(folder / DESCRIPTION)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"cannot be read: {error}", file=folder, fix="use a complete copy") from error
+    check_fields(checkpoint, folder / DESCRIPTION)
+    return checkpoint

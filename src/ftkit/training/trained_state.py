@@ -18,6 +18,7 @@ from ftkit.training.checkpoint import find_checkpoint, load_checkpoint, read_che
 from ftkit.training.lightning_internals import attached_trainer
 from ftkit.training.optimizer import Interval, Scheduler, configured_optimizers
 from ftkit.training.schedule import check_schedules
+from ftkit.training.stored_options import named, read_options
 
 DEFAULT_EPOCHS = 3  # of the commands, where nothing says how long to train
 
@@ -141,15 +142,13 @@ class TrainedStateModule(L.LightningModule):
 
     @classmethod
     def _built(cls, checkpoint: dict[str, Any], device: torch.device | str, **changes: Any) -> Self:
-        options = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
-        try:
+        file = checkpoint.get("file")
+        options = read_options(cls, checkpoint.get("hyper_parameters"), file, "hyper_parameters", changes)
+        with named(file, cls):
             module = cls(**{**options, **changes}).to(device)
-        except (TypeError, AttributeError) as error:
-            problem = f"holds options that do not fit {cls.__name__}: {error}"
-            raise InputError(problem, file=checkpoint.get("file")) from error
-        module.pin_base(checkpoint)
-        module.configure_model()
-        module.on_load_checkpoint(checkpoint)
+            module.pin_base(checkpoint)
+            module.configure_model()
+            module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"], strict=False)
         return module.to(device)
 
@@ -215,7 +214,7 @@ class TrainedStateModule(L.LightningModule):
                 + ", or train again",
             )
 
-    def _file_of(self, checkpoint: dict[str, Any]) -> str | Path | None:
+    def _file_of(self, checkpoint: Mapping[str, Any]) -> str | Path | None:
         trainer = attached_trainer(self)
         return checkpoint.get("file", trainer and trainer.ckpt_path)
 
