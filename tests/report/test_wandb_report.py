@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,6 +66,20 @@ def test_an_offline_summary_run_holds_table_plots_and_files_and_is_made_once(
     run(AblationFolder.load(study.parent / "study"), FakeEngine("v2"), study, "2")
     assert main(["ablation", "report", str(study), "--wandb", "--png", "false"]) == ExitCode.DONE
     assert len(runs(study)) == 2
+
+
+def test_rows_that_have_not_run_have_fewer_figures(study: Path) -> None:
+    columns = _table(read_results(study), study).columns
+    results = read_results(study)
+    ran, *_, skipped = results.analysis.rows
+    ran = replace(ran, macro_f1=0.9)  # known of what ran alone
+    assert skipped.macro_f1 is None
+    for rows in ([ran, skipped], [skipped, ran]):
+        results.analysis.rows[:] = rows
+        table = _table(results, study)
+        assert set(table.columns) == {*columns, "test_macro_f1"}
+        figures = dict(zip(table.get_column("row"), table.get_column("test_macro_f1"), strict=True))
+        assert figures == {ran.number: 0.9, skipped.number: None}
 
 
 def test_a_folder_may_be_called_what_no_artifact_may(study: Path, tmp_path: Path) -> None:

@@ -89,8 +89,9 @@ def _table(report: Report, plots: Path) -> Any:
         | {"answers": wandb.Image(str(picture)) if (picture := pictures[row.number]).exists() else None}
         for row in report.analysis.rows
     ]
-    data = [[None if value == "" else value for value in line.values()] for line in records]
-    return wandb.Table(columns=list(records[0]), data=data, allow_mixed_types=True)
+    names = list(dict.fromkeys(chain.from_iterable(records)))  # a row that has not run has fewer
+    data = [[None if line.get(name) == "" else line.get(name) for name in names] for line in records]
+    return wandb.Table(columns=names, data=data, allow_mixed_types=True)
 
 
 def _artifact(report: Report, out: Path) -> Any:
