@@ -7,7 +7,7 @@ from typing import Any
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.result import Result
-from ftkit.ablation.summary import RowSummary, seeds_text
+from ftkit.ablation.summary import NOT_RUN, RowSummary, seeds_text
 from ftkit.report.ablation_baselines import baseline_lines
 from ftkit.report.duplicates import dependences
 from ftkit.report.forgetting import forgetting_notes
@@ -142,7 +142,7 @@ def _published(analysis: Analysis) -> Iterator[str]:
         rows = [row for row in analysis.rows if row.unjudged == reason]
         yield f"in: not comparable with the published figures: {rows_text(rows)} ({reason})."
     for row in analysis.rows:
-        if row.published and row.published.note:
+        if row.status != NOT_RUN and row.published and row.published.note:
             yield f"{row.label}, published: {row.published.note}"
 
 
