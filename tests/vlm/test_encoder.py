@@ -75,10 +75,10 @@ def test_a_batch_gives_what_each_example_gives_alone(family: Any) -> None:
     for index, example in enumerate(encoded):
         alone = encoder.inputs([example])
         length = alone["input_ids"].shape[1]
-        torch.testing.assert_close(together[index, :length], logits(model, alone)[0], atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(together[index, :length], logits(model, alone)[0], atol=1e-5, rtol=1e-5)
         prompt = encoder.prompts([example])
         torch.testing.assert_close(
-            from_left[index, -len(example.prompt) :], logits(model, prompt)[0], atol=2e-5, rtol=1e-5
+            from_left[index, -len(example.prompt) :], logits(model, prompt)[0], atol=1e-5, rtol=1e-5
         )
         once = model.generate(**prompt, max_new_tokens=5, do_sample=False)[0, len(example.prompt) :]
         assert generated[index, : len(once)].tolist() == once.tolist()
