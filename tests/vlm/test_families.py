@@ -67,6 +67,16 @@ def shape_of(family: str) -> str:
     return "prefix" if family == "paligemma" else "messages"
 
 
+def path_of_pairs(family: str, vlm_examples: Any) -> Path:
+    path: Path = vlm_examples("preference")
+    if family != "paligemma":
+        return path
+    lines = [f'{{"prompt": "Q{n}", "chosen": "red", "rejected": "blue", "images": ["{n}.png"]}}\n' for n in range(4)]
+    pairs = path.with_name("pairs.jsonl")  # there is no chat template: a prompt is a text
+    pairs.write_text("".join(lines), encoding="utf-8")
+    return pairs
+
+
 def rows(processor: Any, examples: list[Example], answers: list[str]) -> list[tuple[dict[str, Tensor], int]]:
     """What the processor makes of each whole conversation by itself, and where its answer starts."""
     found = []
@@ -145,13 +155,7 @@ def test_a_family_is_described_in_a_few_lines(
 def test_dpo_log_probabilities_are_those_of_transformers_by_example(
     family: str, folder: Any, vlm_examples: Any, tmp_path: Path
 ) -> None:
-    path = vlm_examples("preference")
-    if family == "paligemma":  # no chat template: a prompt with its image token
-        lines = [
-            f'{{"prompt": "Q{n}", "chosen": "red", "rejected": "blue", "images": ["{n}.png"]}}\n' for n in range(4)
-        ]
-        path = path.with_name("pairs.jsonl")
-        path.write_text("".join(lines), encoding="utf-8")
+    path = path_of_pairs(family, vlm_examples)
     examples = read_examples(path)[:4]
     model = AutoModelForImageTextToText.from_pretrained(folder(family)).eval()
     processor = AutoProcessor.from_pretrained(folder(family))
@@ -220,9 +224,7 @@ def run(kind: Any, folder: Path, path: Path, where: Path, **options: Any) -> tup
 @pytest.mark.parametrize("family", CACHED)
 @pytest.mark.parametrize("kind", [VLMSFT, VLMDPO])
 def test_a_cached_tower_changes_nothing(kind: Any, family: str, folder: Any, vlm_examples: Any, tmp_path: Path) -> None:
-    if family == "paligemma" and kind is VLMDPO:
-        pytest.skip("pairs are conversations here")
-    path = vlm_examples(shape_of(family) if kind is VLMSFT else "preference")
+    path = vlm_examples(shape_of(family)) if kind is VLMSFT else path_of_pairs(family, vlm_examples)
     _, with_cache = run(kind, folder(family), path, tmp_path / "kept")
     assert list((tmp_path / "cache" / "features").glob("*.sqlite"))
     again, read = run(kind, folder(family), path, tmp_path / "again")
@@ -244,10 +246,12 @@ def test_features_that_depend_on_other_images_are_not_cached(folder: Any, vlm_ex
     assert pairs["test/rewards/accuracies"] >= 0
 
 
-@pytest.mark.parametrize("family", ["gemma3", "llava", "llava_onevision", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", BUILDERS)
 def test_yes_or_no_in_a_batch_is_yes_or_no_alone(family: str, folder: Any, vlm_examples: Any, tmp_path: Path) -> None:
     path = vlm_examples("messages").with_name("yesno.jsonl")
-    asked = [{"question": "Red?", "answer": "no" if n % 3 else "yes", "image": f"{n % 6}.png"} for n in range(12)]
+    names = ("prefix", "suffix") if family == "paligemma" else ("question", "answer")
+    texts = (dict(zip(names, ("Red?", "no" if n % 3 else "yes"), strict=True)) for n in range(12))
+    asked = [{**text, "image": f"{n % 6}.png"} for n, text in enumerate(texts)]
     path.write_text("".join(f"{json.dumps(one)}\n" for one in asked), encoding="utf-8")
     scores = []
     for number, size in enumerate((1, 5)):
@@ -261,20 +265,43 @@ def test_yes_or_no_in_a_batch_is_yes_or_no_alone(family: str, folder: Any, vlm_e
 
 
 @pytest.mark.parametrize("quantization", ["8bit", "nf4"])
-@pytest.mark.parametrize("family", ["gemma3", "llava", "llava_onevision", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", BUILDERS)
 def test_a_quantized_base_learns(
     family: str, quantization: str, folder: Any, vlm_examples: Any, tmp_path: Path
 ) -> None:
+    path = vlm_examples(shape_of(family))
     net = module(VLMSFT, folder(family), quantization=quantization, dtype="float32")
     net.configure_model()
     layers = {type(layer).__name__ for layer in net.net.get_base_model().get_decoder().modules()}
     assert layers & {"Linear8bitLt", "Linear4bit"}
-    batch = first_batch(family, net.eval(), vlm_examples("messages"))
+    batch = first_batch(family, net.eval(), path)
     before = net.log_probs(batch["inputs"]).log_probs.mean()
-    _, after = run(
-        VLMSFT, folder(family), vlm_examples("messages"), tmp_path, quantization=quantization, dtype="float32"
-    )
+    _, after = run(VLMSFT, folder(family), path, tmp_path, quantization=quantization, dtype="float32")
     assert after["test/loss"] < -before.item() - 0.1
+
+
+@pytest.mark.parametrize("kind", [VLMSFT, VLMDPO])
+@pytest.mark.parametrize("family", BUILDERS)
+def test_checkpointing_runs_layers_again_with_the_same_gradients(
+    family: str, kind: Any, folder: Any, vlm_examples: Any
+) -> None:
+    path = vlm_examples(shape_of(family)) if kind is VLMSFT else path_of_pairs(family, vlm_examples)
+    found, runs = [], []
+    for checkpointed in (False, True):
+        net = module(kind, folder(family), gradient_checkpointing=checkpointed)
+        net.configure_model()
+        batch, counted = first_batch(family, net.train(), path), []
+        net.net.get_base_model().get_decoder().layers[0].mlp.register_forward_pre_hook(
+            lambda *_, n=counted: n.append(1)
+        )
+        loss = net.compare(batch)[0].losses if kind is VLMDPO else net.log_probs(batch["inputs"]).log_probs
+        counted.clear()  # of DPO, the reference's
+        loss.sum().backward()
+        runs.append(len(counted))
+        found.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
+    assert runs == [0, 1]
+    assert found[0].abs().max() > 1e-4
+    torch.testing.assert_close(found[1], found[0], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", BUILDERS)
@@ -293,3 +320,21 @@ def test_a_family_that_is_not_described_is_refused_before_weights_are_loaded(tmp
     ) as caught:
         VLMSFT(base_model=str(tmp_path)).configure_model()
     assert "add it to ftkit.models.vision_families.FAMILIES" in str(caught.value)
+
+
+def test_the_page_says_what_is_tested() -> None:
+    """Each cell of the table of families is what the test that stands in its row runs with."""
+    page = Path(__file__).parents[2] / "docs" / "howto" / "vision-families.md"
+    lines = page.read_text(encoding="utf-8").splitlines()
+    table = [
+        [cell.strip(" `") for cell in line.split("|")[1:-1]]
+        for line in lines
+        if line.endswith("| test |") or "`test_" in line
+    ]
+    (_, *families, _), *found = [row for row in table if len(row) > 2]
+    assert set(families) == set(BUILDERS) == set(FAMILIES)
+    assert len(found) == 7
+    for what, *cells, test in found:
+        (mark,) = [m for m in globals()[test].pytestmark if m.name == "parametrize" and "family" in m.args[0]]
+        ran = {one if isinstance(one, str) else one[0] for one in mark.args[1]}
+        assert {name for name, cell in zip(families, cells, strict=True) if cell == "yes"} == ran, what
