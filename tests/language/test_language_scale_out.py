@@ -97,7 +97,7 @@ def test_weights_in_parts_are_whole_weights(
     assert max(parts) < 0.51 * whole
 
 
-@pytest.mark.parametrize("first", ["one process", "fsdp2"])
+@pytest.mark.parametrize("first", [pytest.param("one process", marks=pytest.mark.slow), "fsdp2"])
 def test_a_run_goes_on_with_another_number_of_processes(
     first: str, still_folder: Path, files: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -124,7 +124,7 @@ class Told(L.Callback):
             signal.raise_signal(signal.SIGTERM)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
 def test_one_of_two_processes_is_told_to_end(
     strategy: str, still_folder: Path, files: dict[str, Path], tmp_path: Path
 ) -> None:

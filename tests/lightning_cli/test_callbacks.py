@@ -125,7 +125,7 @@ def rates(folder: Path) -> list[float]:
         return [float(row["lr-AdamW"]) for row in csv.DictReader(file) if row["lr-AdamW"]]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [*TASKS[:2], *(pytest.param(task, marks=pytest.mark.slow) for task in TASKS[2:])])
 def test_a_learning_rate_that_is_found_is_that_of_every_step(task: str, of_task: Any, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert main(["fit", "--config", str(of_task(task)), "--trainer.default_root_dir", str(folder)]) == 0

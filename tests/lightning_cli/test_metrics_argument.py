@@ -101,7 +101,13 @@ def test_metrics_of_a_config_choose_the_checkpoint_and_the_end(configured: Any, 
     assert set(tested) == {"test/loss", "test/accuracy", "test/f1", "test/auroc"}
 
 
-@pytest.mark.parametrize("metrics", [None, {"class_path": "BinaryEvaluator"}], ids=["default", "by its short name"])
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        pytest.param(None, id="default", marks=pytest.mark.slow),
+        pytest.param({"class_path": "BinaryEvaluator"}, id="by its short name"),
+    ],
+)
 def test_the_evaluator_logs_what_ftkit_evaluate_finds(
     metrics: Any, configured: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,7 +72,7 @@ def assert_same_weights(folder: Path, other: Path) -> None:
             2,
             marks=pytest.mark.slow,
         ),
-        (["--model.trainable", "lora", "--trainer.precision", "bf16-mixed"], 3),
+        pytest.param(["--model.trainable", "lora", "--trainer.precision", "bf16-mixed"], 3, marks=pytest.mark.slow),
     ],
 )
 def test_what_is_left_is_the_same(

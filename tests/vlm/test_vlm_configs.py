@@ -82,7 +82,9 @@ def run_offline(
     return run
 
 
-@pytest.mark.parametrize("name", SHAPE_OF)
+@pytest.mark.parametrize(
+    "name", ["smolvlm_sft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("smolvlm_dpo", "moderation"))]
+)
 def test_a_config_runs_without_a_network(name: str, run_offline: Callable[[str], Path]) -> None:
     run = run_offline(name)
     for split in ("val", "test"):

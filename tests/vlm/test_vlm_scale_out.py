@@ -37,7 +37,13 @@ def maker(folder: Path, examples: Path, kind: type[VLMModule] = VLMSFT, **option
 @pytest.mark.parametrize(
     ("strategy", "tolerance"), [("ddp", 1e-6), pytest.param("fsdp2", 1e-5, marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("options", [{"adapter": LoraConfig()}, {"freeze_vision": False}], ids=["lora", "all"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"adapter": LoraConfig()}, id="lora"),
+        pytest.param({"freeze_vision": False}, id="all", marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_are_one_with_twice_the_batch(
     strategy: str,
     tolerance: float,
