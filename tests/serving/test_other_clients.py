@@ -1,6 +1,8 @@
 """Clients and evaluation harnesses of others against the server; each is skipped where its package is not installed."""
 
 import json
+import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,42 @@ def test_llm(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert answer.text() == expected.choices[0].message.content
     answer = llm.get_model("text").prompt("1+1", max_tokens=8, key="unused")
     assert answer.text() == server.client.completions.create(model="tiny", prompt="1+1", max_tokens=8).choices[0].text
+
+
+NODE = """
+const OpenAI = require("openai");
+const client = new OpenAI({baseURL: process.argv[1] + "/v1", apiKey: "unused", maxRetries: 0});
+const messages = [{role: "user", content: "1+1"}];
+(async () => {
+  const text = await client.completions.create({model: "tiny", prompt: "12+7=", max_tokens: 8});
+  const chat = await client.chat.completions.create({model: "tiny", messages, max_tokens: 8});
+  let pieces = "";
+  const stream = await client.chat.completions.create({model: "tiny", messages, max_tokens: 8, stream: true});
+  for await (const chunk of stream)
+    pieces += chunk.choices[0]?.delta?.content ?? "";
+  const refused = await client.completions.create({model: "tiny", prompt: ""}).catch(error => error.status);
+  const models = [];
+  for await (const model of client.models.list()) models.push(model.id);
+  console.log(JSON.stringify([text.choices[0].text, chat.choices[0].message.content, pieces, refused, models]));
+})();
+"""
+
+
+def test_the_client_of_node(server: Any) -> None:
+    """Found where Node.js looks for packages, NODE_PATH among these (`npm install openai`)."""
+    if (
+        shutil.which("node") is None
+        or subprocess.run(["node", "-e", 'require("openai")'], capture_output=True).returncode
+    ):
+        pytest.skip("Node.js with the package openai is not installed")
+    ended = subprocess.run(["node", "-e", NODE, server.url], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    chat = server.client.chat.completions.create(
+        model="tiny", messages=[{"role": "user", "content": "1+1"}], max_tokens=8
+    )
+    text = server.client.completions.create(model="tiny", prompt="12+7=", max_tokens=8).choices[0].text
+    content = chat.choices[0].message.content
+    assert json.loads(ended.stdout) == [text, content, content, 400, ["tiny"]]
 
 
 def task(folder: Path, name: str, examples: list[dict[str, Any]], **options: Any) -> None:
