@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from ftkit.ablation.executor import Engine, one_by_one
+from ftkit.ablation.executor import Engine, Executor, Job, Outcome, one_by_one
 from ftkit.ablation.folder import AblationFolder, Run
 from ftkit.ablation.ledger import Ledger
 from ftkit.ablation.planned import write_plan
@@ -105,7 +106,7 @@ class Ablation:
                 seeds,
                 force,
                 watched,
-                one_by_one if executor == "here" else on_ray,
+                watched.around(one_by_one if executor == "here" else on_ray),
                 None if sought is None else partial(tune, sought),
                 None if planner is None else partial(self._plan, planner, force),
             )
@@ -141,23 +142,28 @@ def _refuse_failures(summary: Summary) -> None:
 
 
 class _Interruption:
-    """Stop a sweep on Ctrl-C, also where Python drops the exception, as it does in destructors.
+    """Stop a sweep at once on Ctrl-C or SIGTERM, also where Python drops the exception, as it does in destructors.
+
+    Nothing is lost: a run that has not ended leaves nothing, and is made by the next call.
 
     Args:
-        progress: Takes events and steps; a Ctrl-C that was dropped is raised at the next step or run.
+        progress: Takes events and steps; a signal whose exception was dropped is raised at the next step or run.
     """
 
     def __init__(self, progress: SweepProgress) -> None:
-        self._progress, self._received = progress, False
+        self._progress = progress
+        self._received: int | None = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _Interruption:
-        self._listens = threading.current_thread() is threading.main_thread()
-        self._before = signal.signal(signal.SIGINT, self._receive) if self._listens else None
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._listens:
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def __call__(self, event: Event) -> None:
         if event.kind == "start":
@@ -168,10 +174,26 @@ class _Interruption:
         self._check()
         self._progress.step(completed, total)
 
+    def around(self, executor: Executor) -> Executor:
+        """Return an executor that does not take a signal for a failure of the run, whatever a library made of it."""
+
+        def execute(
+            engine: Engine, jobs: Sequence[Job], on_start: Callable[[Job], None]
+        ) -> Iterator[tuple[Job, Outcome]]:
+            for job, outcome in executor(engine, jobs, on_start):
+                if outcome.status == "failed" and self._received is not None:
+                    shutil.rmtree(job.directory, ignore_errors=True)
+                    self._check()
+                yield job, outcome
+
+        return execute
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._received = True
-        raise KeyboardInterrupt
+        self._received = number
+        self._check()
 
     def _check(self) -> None:
-        if self._received:
+        if self._received == signal.SIGTERM:
+            raise SystemExit(ExitCode.TERMINATED)
+        if self._received is not None:
             raise KeyboardInterrupt

@@ -85,6 +85,13 @@ def _mid_second_epoch(strike: Callable[[], None]) -> None:
     _after(GenerativeModule, "window_loss", 9, strike)
 
 
+def _second_batch(strike: Callable[[], None]) -> None:
+    """In the second batch of the training, whatever the task: within a window of two."""
+    from lightning.pytorch.strategies import Strategy
+
+    _after(Strategy, "training_step", 2, strike)
+
+
 def _after_a_checkpoint(strike: Callable[[], None]) -> None:
     """The third checkpoint has its name, and nothing of what follows it is done."""
     from ftkit.training.checkpoint import AtomicCheckpointIO
@@ -117,6 +124,35 @@ def _during_save(strike: Callable[[], None]) -> None:
         real(checkpoint, file)
 
     torch.save = save  # type: ignore[assignment]
+
+
+def _inside_a_save(strike: Callable[[], None]) -> None:
+    """torch writes a part of the first checkpoint, from C++."""
+    import torch
+
+    real, left = torch.save, [2]
+
+    class Striking:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def write(self, part: Any) -> int:
+            left[0] -= 1
+            if left[0] == 0:
+                strike()
+            return int(self.file.write(part))
+
+        def flush(self) -> None:
+            self.file.flush()
+
+    torch.save = lambda checkpoint, file: real(checkpoint, Striking(file))  # type: ignore[assignment]
+
+
+def _inside_features(strike: Callable[[], None]) -> None:
+    """The outputs of frozen layers are being computed and written."""
+    from ftkit.models.network import SequenceClassifier
+
+    _after(SequenceClassifier, "run", 1, strike)
 
 
 def _between_save_and_checksum(strike: Callable[[], None]) -> None:
@@ -161,9 +197,12 @@ PLACES: dict[str, Callable[[Callable[[], None]], None]] = {
     "before step 1": _before_step_1,
     "mid-epoch": _mid_epoch,
     "generative, mid-epoch": _mid_second_epoch,
+    "second batch": _second_batch,
     "after a checkpoint": _after_a_checkpoint,
     "during save": _during_save,
     "between save and checksum": _between_save_and_checksum,
+    "inside a save": _inside_a_save,
+    "inside features": _inside_features,
     "during validation": _during_validation,
     "during test": _during_test,
     "between rows": _between_rows,

@@ -30,7 +30,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             try:
                 torch.save(checkpoint, file)
             except RuntimeError as error:  # its writer notices that it could not finish the file, and says only that
-                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+                why = error.__context__
+                raise why if isinstance(why, (OSError, KeyboardInterrupt, SystemExit)) else error from None
 
     def load_checkpoint(
         self, path: Any, map_location: Any | None = lambda storage, loc: storage, weights_only: bool | None = None
