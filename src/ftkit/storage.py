@@ -124,6 +124,21 @@ def make_folder(path: str | Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[None]:
+    """Explain what goes wrong while a folder is filled that was not there or empty, and leave no half of it.
+
+    Raises:
+        EnvironmentFault: The disk is full, or it cannot be written.
+    """
+    try:
+        with disk_faults(path):
+            yield
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
 def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:

@@ -1,6 +1,8 @@
 """Damaged and hostile files of ftkit's own formats: read, or refused with exit code 2 or 3 and the file's name."""
 
 import json
+import os
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,21 +13,28 @@ import torch
 import yaml  # type: ignore[import-untyped]
 from transformers import AutoConfig, AutoTokenizer
 
+from fake_engine import FakeEngine, make_folder
 from ftkit.ablation.convergence import read_curves
 from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ledger import Entry, Ledger
+from ftkit.ablation.planned import write_plan
 from ftkit.ablation.published import read_published
 from ftkit.ablation.result import Result
-from ftkit.ablation.sweep import read_sweep
+from ftkit.ablation.runner import run
+from ftkit.ablation.sweep import read_sweep, write_description
 from ftkit.commands.runs import load_run
 from ftkit.config_files import read_config
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.hub import base_of_adapter, load_pretrained
 from ftkit.lock import exclusive
+from ftkit.results.predictions import write_predictions
 from ftkit.results.threshold import Threshold
 from ftkit.run_folder import FORMAT, read_result
+from ftkit.storage import key_of
+from ftkit.training.checkpoint import AtomicCheckpointIO
 from ftkit.training.curves_logger import CurvesLogger
 from ftkit.training.export import export_trained, read_export
+from ftkit.training.feature_store import FeatureStore
 from mutations import mutations
 
 COUNT = 40  # damaged copies of each kind; the slow run reads ten times as many, damaged otherwise
@@ -224,19 +233,54 @@ def test_a_checkpoint_of_any_shape_is_refused_by_name(shape: str, tmp_path: Path
         load_run(tmp_path / "run")
 
 
-@pytest.mark.parametrize("name", [".lock", ".running", "ledger.jsonl", "metrics.csv", "result.json"])
+def features(file: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that nothing can be kept
+        FeatureStore(file.parent).build({"a": 1}, [1], 1, lambda examples: torch.ones(1, 1, 1))
+
+
+def described(file: Path) -> None:
+    write_description(file.parent, AblationFolder.load(make_folder(file.parents[1] / "ablation", {"01_a": {}})))
+
+
+def answers(file: Path) -> None:
+    write_predictions(file, ["a", "b"], ["x", "y"], ["x", "x"])
+
+
+PARTIAL = f"{key_of({'a': 1})}.{os.getpid()}.partial"  # of an entry of the feature store
+LINKED: dict[str, Callable[[Path], object]] = {
+    ".lock": locked,
+    ".running": locked,
+    "ledger.jsonl": lambda file: Ledger(file.parent).append(Entry("01_a/seed-1", 1, 1, "started")),
+    "metrics.csv": lambda file: CurvesLogger(file.parent).log_metrics({"loss": 1.0}, 0),
+    "hparams.yaml": lambda file: CurvesLogger(file.parent).log_hyperparams({"rate": 1.0}),
+    "result.json": lambda file: Threshold(0.2, "probability", "a", "b", "accuracy", 1, 1, "", "").save(file),
+    "predictions-test.tsv": answers,
+    "last.ckpt": lambda file: AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, file),
+    "last.ckpt.sha256": lambda file: AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, file.with_suffix("")),
+    "ablation.json": described,
+    "plan.json": lambda file: write_plan(file.parent, "cpu", []),
+    PARTIAL: features,
+}
+
+
+@pytest.mark.parametrize("name", LINKED)
 def test_a_link_in_an_output_folder_is_never_followed_for_writing(name: str, tmp_path: Path) -> None:
     folder, target = tmp_path / "run", tmp_path / "precious"
     folder.mkdir()
     target.write_text("precious\n")
     (folder / name).symlink_to(target)
-    writers: dict[str, Callable[[], object]] = {
-        ".lock": lambda: locked(folder / name),
-        ".running": lambda: locked(folder / name),
-        "ledger.jsonl": lambda: Ledger(folder).append(Entry("01_a/seed-1", 1, 1, "started")),
-        "metrics.csv": lambda: CurvesLogger(folder).log_metrics({"loss": 1.0}, 0),
-        "result.json": lambda: Threshold(0.2, "probability", "a", "b", "accuracy", 1, 1, "", "").save(folder / name),
-    }
-    with suppress(EnvironmentFault):  # or the link itself was replaced
-        writers[name]()
+    with suppress(EnvironmentFault, InputError):  # or the link itself was replaced
+        LINKED[name](folder / name)
     assert target.read_text() == "precious\n"
+
+
+def test_a_linked_folder_in_a_sweep_is_not_emptied_and_not_filled(tmp_path: Path) -> None:
+    precious, link = tmp_path / "precious", tmp_path / "out" / "01_a" / ".seed-123.partial"
+    link.parent.mkdir(parents=True)
+    precious.mkdir()
+    (precious / "file").write_text("precious\n")
+    link.symlink_to(precious)
+    run(AblationFolder.load(make_folder(tmp_path / "ablation", {"01_a": {}})), FakeEngine(), tmp_path / "out")
+    assert {file.name for file in precious.iterdir()} == {"file"}
+    assert (link.parent / "seed-123" / "result.json").exists()

@@ -322,7 +322,10 @@ class SweepRunner:
     def _remove_leftovers(self) -> None:
         """Remove what a killed sweep left; the lock is ours, so nobody works in it."""
         for leftover in (*self.out.glob(f"*/.seed-*{_PARTIAL}"), *self.out.glob(f"*/*/.seed-*{_PARTIAL}")):
-            shutil.rmtree(leftover)
+            if leftover.is_symlink():
+                leftover.unlink()
+            else:
+                shutil.rmtree(leftover)
 
 
 def _with_pruner(job: Job, identity: Mapping[str, Any]) -> dict[str, Any]:

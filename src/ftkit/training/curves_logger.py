@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightning.pytorch.core.saving import save_hparams_to_yaml
@@ -49,8 +50,10 @@ class CurvesLogger(Logger):
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Write the hyperparameters."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        save_hparams_to_yaml(self.file.with_name("hparams.yaml"), params)
+        with TemporaryDirectory() as folder:  # Lightning would follow a link, and leave half a file on a full disk
+            save_hparams_to_yaml(written := Path(folder) / "hparams.yaml", params)
+            with atomic_write(self.file.with_name(written.name), "wb") as file:
+                file.write(written.read_bytes())
 
     @rank_zero_only
     def go_on(self, rows: int, to_come: Iterable[tuple[int, Mapping[str, float]]]) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ftkit.errors import EnvironmentFault, InputError
-from ftkit.storage import PARTIAL_SUFFIX, cache_folder, key_of
+from ftkit.storage import PARTIAL_SUFFIX, cache_folder, key_of, unlinked
 
 DEFAULT_MAX_GB = 20.0
 MAX_GB_VARIABLE = "FTKIT_FEATURES_GB"
@@ -172,7 +172,7 @@ class FeatureStore:
     ) -> None:
         """Write an entry as it is computed, the vectors in order of length and a batch at a time."""
         checksum, order = 0, torch.tensor(lengths).argsort(stable=True).tolist()
-        with path.open("wb") as file:
+        with open(path, "wb", opener=unlinked) as file:
             for start in range(0, len(order), batch_size):
                 examples = order[start : start + batch_size]
                 vectors = compute(examples).detach().cpu()

@@ -4,6 +4,7 @@ Lightning restores weights, optimizer and loops; shuffling, dropout, half-counte
 nothing had been before. :class:`ExactResume` adds what is missing, for any LightningModule on one process.
 """
 
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -248,16 +249,17 @@ def compare_settings(stored: Mapping[str, Any], now: Mapping[str, Any], allow_ch
 
 
 def resumable(folder: Path) -> tuple[Path | None, list[str]]:
-    """Return the newest checkpoint of a run that training can resume from, if any; and what was wrong with newer ones.
+    """Return a run's checkpoint of most steps that training can resume from, if any; and what was wrong with others.
 
-    The best one is taken only if there is no other.
+    The best one is taken only if there is no other; of equal steps the newer one. Clocks are set back, steps are not.
 
     Raises:
         FormatError: A checkpoint was written in another format.
     """
     notices: list[str] = []
     files = (folder / "checkpoints").glob("*.ckpt")
-    for file in sorted(files, key=lambda file: (file.name != BEST_CHECKPOINT, file.stat().st_mtime_ns), reverse=True):
+    ranks = {file: (file.name != BEST_CHECKPOINT, _steps(file), file.stat().st_mtime_ns) for file in files}
+    for file in sorted(ranks, key=ranks.__getitem__, reverse=True):
         try:
             if "optimizer_states" in read_checkpoint(file):
                 return file, notices
@@ -267,6 +269,14 @@ def resumable(folder: Path) -> tuple[Path | None, list[str]]:
         except InputError as error:
             notices.append(str(error))
     return None, notices
+
+
+def _steps(file: Path) -> float:
+    """Return the steps of a checkpoint without reading its tensors; infinite if that is not to be known."""
+    try:
+        return int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except Exception:  # whatever it is, it is told when the file is read
+        return math.inf
 
 
 def stored_settings(path: Path) -> dict[str, Any]:
