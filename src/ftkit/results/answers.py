@@ -76,17 +76,10 @@ class ClassAnswers(AnswerFile):
 
 @dataclass(frozen=True, kw_only=True)
 class Answers(ClassAnswers):
-    """A file of answers to yes/no questions, in numbers; ``target`` is 1 for a positive, 0 for a negative.
-
-    Attributes:
-        classes: The two classes.
-        answer: int8 ``(n,)``: 1, 0, or -1 for an answer that names neither class.
-        score: float64 ``(n,)``: higher means more positive; None when the file has none.
-        kind: ``probability`` or ``log_odds``; empty without scores.
-    """
+    """A file of answers to yes/no questions, in numbers: 1 for a positive, 0 for a negative; ``score`` is ``(n,)``."""
 
     classes: Classes
-    kind: str = ""
+    kind: str = ""  # of the scores, of which higher ones are more positive: probability or log_odds; empty without any
 
     compared: ClassVar = ("f_measure", "balanced_accuracy", "mcc")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from ftkit.results.metrics import Counts, Figure, figure_values, figures_of
+from ftkit.results.metrics import Counts, Figure, figure_values, figures_of, missing_class
 from ftkit.results.statistics import is_significant, mcnemar_exact
 
 _EXACT_N = 2_000
@@ -68,8 +68,8 @@ def _guessing(counts: Counts) -> dict[str, Figure]:
     rate = counts.positives / counts.n
     shares = np.array([[rate, 1 - rate, 0], [1 - rate, rate, 0]])
     values = figure_values(np.array([[counts.positives], [counts.negatives]]) * shares)
-    none = Figure(None, "no positives" if counts.positives == 0 else "no negatives")
-    figures = {name: none if np.isnan(value) else Figure(float(value)) for name, value in values.items()}
+    missing = missing_class(counts.positives, counts.negatives)
+    figures = {name: Figure.of(value, missing) for name, value in values.items()}
     return figures if figures["mcc"].value is None else {**figures, "mcc": Figure(0.0)}  # without what rounding left
 
 

@@ -69,7 +69,7 @@ def class_figures(table: np.ndarray, level: float, seed: int) -> tuple[dict[str,
     if not table[:, -1].any():
         limits["micro_f1"] = limits["accuracy"]
     why = "every label is the same" if np.count_nonzero(table.sum(axis=1)) == 1 else "every answer is the same"
-    figures = {name: Figure(None, why) if np.isnan(value) else Figure(float(value)) for name, value in values.items()}
+    figures = {name: Figure.of(value, why) for name, value in values.items()}
     return figures, {name: limits[name] for name, figure in figures.items() if figure.value is not None}
 
 

@@ -20,29 +20,17 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class DuplicatesCheck:
-    """A comparison where examples have duplicates: without those of train, and with duplicates as clusters.
+    """A comparison where examples have duplicates: without those of train, and with duplicates as clusters."""
 
-    Attributes:
-        n: Shared examples without a duplicate in train.
-        difference: Model minus reference in accuracy on these; NaN without any.
-        interval: Of that difference, see :func:`ftkit.results.paired.paired_interval`.
-        p: Of the exact test on these.
-        p_holm: After Holm's correction over all comparisons made together.
-        clusters: How many clusters all shared examples make.
-        clusters_interval: Of the difference on all, see :func:`ftkit.results.clusters.cluster_interval`.
-        clusters_p: Of the exact test on all, see :func:`ftkit.results.clusters.cluster_sign_flip_test`.
-        clusters_p_holm: After Holm's correction.
-    """
-
-    n: int
-    difference: float
-    interval: Interval
-    p: float
-    p_holm: float
-    clusters: int
-    clusters_interval: Interval
-    clusters_p: float
-    clusters_p_holm: float
+    n: int  # shared examples without a duplicate in train
+    difference: float  # model minus reference in accuracy on these; NaN without any
+    interval: Interval  # of that difference, see paired_interval
+    p: float  # of the exact test on these
+    p_holm: float  # after Holm's correction over all comparisons made together
+    clusters: int  # how many clusters all shared examples make
+    clusters_interval: Interval  # of the difference on all, see cluster_interval
+    clusters_p: float  # of the exact test on all, see cluster_sign_flip_test
+    clusters_p_holm: float  # after Holm's correction
 
 
 @dataclass(frozen=True)
@@ -219,10 +207,8 @@ def shared_examples(a: AnswerFile, b: AnswerFile) -> tuple[np.ndarray, np.ndarra
     if (differing := a.target[mine] != b.target[theirs]).any():
         file, examples = PredictionFile(a.path), mine[differing]
         (first,) = file.examples([int(examples[0])])
-        problem, fix = (
-            f"{len(examples)} labels differ from those in {b.path}",
-            "compare predictions for the same labels",
-        )
+        problem = f"{len(examples)} labels differ from those in {b.path}"
+        fix = "compare predictions for the same labels"
         raise file.error(first[ROW], problem, field="label", got=first["id"], fix=fix)
     return mine, theirs
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from ftkit.results.metrics import Figure
+from ftkit.results.metrics import Figure, missing_class
 
 BINS = 15
 
@@ -55,16 +55,16 @@ class Curve:
 
     def auroc(self) -> Figure:
         """Return the area under the ROC curve: P(a positive scores above a negative) + P(a tie) / 2."""
-        if missing := _missing_class(self):
-            return missing
+        if missing := missing_class(self.positives, self.negatives):
+            return Figure(None, missing)
         # Twice the area in units of one positive times one negative: a sum of integers.
         double_area = sum(int(np.dot(fp - fp_before, tp + tp_before)) for tp_before, tp, fp_before, fp in self._steps())
         return Figure(double_area / (2 * self.positives * self.negatives))
 
     def average_precision(self) -> Figure:
         """Return the mean precision over the steps of recall, without interpolation."""
-        if missing := _missing_class(self):
-            return missing
+        if missing := missing_class(self.positives, self.negatives):
+            return Figure(None, missing)
         total = sum(float(np.dot(tp - tp_before, tp / (tp + fp))) for tp_before, tp, _, fp in self._steps())
         return Figure(total / self.positives)
 
@@ -133,11 +133,3 @@ def brier(target: np.ndarray, probability: np.ndarray) -> Figure:
 def probability_of(score: np.ndarray, kind: str) -> np.ndarray:
     """Return P(positive) from scores of either kind, ``probability`` or ``log_odds``."""
     return score if kind == "probability" else expit(score)
-
-
-def _missing_class(curve: Curve) -> Figure | None:
-    if curve.positives + curve.negatives == 0:
-        return Figure(None, "no examples")
-    if curve.positives == 0 or curve.negatives == 0:
-        return Figure(None, "no positives" if curve.positives == 0 else "no negatives")
-    return None

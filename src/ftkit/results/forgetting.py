@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from ftkit.errors import InputError
 from ftkit.results.statistics import Interval, mean_interval, seed_spread
@@ -98,5 +97,4 @@ def _interval(shares: np.ndarray) -> Interval | None:
     if len(shares) == 1 or shares.shape[1] == 1:
         return mean_interval(shares.ravel())[1]
     spread = seed_spread(shares)
-    half = float(stats.t.isf(0.025, spread.degrees_of_freedom)) * spread.standard_error
-    return (spread.mean - half, spread.mean + half) if half else None
+    return spread.interval() if spread.standard_error else None

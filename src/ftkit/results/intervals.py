@@ -54,9 +54,9 @@ def at_prevalence(counts: Counts, prevalences: Sequence[float]) -> list[dict[str
     results = []
     for place, prevalence in enumerate(prevalences):
         missing = (counts.positives == 0 and prevalence > 0) or (counts.negatives == 0 and prevalence < 1)
-        undefined = Figure(None, "recall or specificity is undefined" if missing else "nothing is answered so")
-        here = {name: values[place, name] for name in _AT_PREVALENCE}
-        results.append({name: undefined if missing or np.isnan(v) else Figure(float(v)) for name, v in here.items()})
+        why = "recall or specificity is undefined" if missing else "nothing is answered so"
+        here = {name: np.nan if missing else values[place, name] for name in _AT_PREVALENCE}
+        results.append({name: Figure.of(value, why) for name, value in here.items()})
     return results
 
 

@@ -56,20 +56,19 @@ class Layout(Scored):
             >>> layout_of_names(["id", "label", "prediction"], Path("a.tsv")).describe()
             'id = "id", label = "label", prediction = "prediction"'
         """
-        parts = [f"id = {self._name(self.id)}" if self.id is not None else "id = the example's number"]
+        names = self.names
         meant = f" (True: {self.words[0]}, False: {self.words[1]})" if self.words and self.truth else ""
-        parts.append(f"label = {self._name(self.label)}{meant}")
-        parts.append(f"prediction = {self._name(self.prediction)}")
+        parts = [
+            f"id = {names[self.id]}" if self.id is not None else "id = the example's number",
+            f"label = {names[self.label]}{meant}",
+            f"prediction = {names[self.prediction]}",
+        ]
         if self.scores:
-            parts.append(f"score{'s' * (len(self.scores) > 1)} = {', '.join(map(self._name, self.scores))}")
+            shown = ", ".join(names[place] for place in self.scores)
+            parts.append(f"score{'s' * (len(self.scores) > 1)} = {shown}")
         if self.words and "image" in self.extra:
-            parts.append(f"image = {self._name(self.extra['image'])}")
-        parts += [f"{self._name(place)} agrees" for place in self.agreeing]
-        return ", ".join(parts)
-
-    def _name(self, column: int | None) -> str:
-        assert column is not None
-        return self.names[column]
+            parts.append(f"image = {names[self.extra['image']]}")
+        return ", ".join([*parts, *(f"{names[place]} agrees" for place in self.agreeing)])
 
 
 def layout_of_names(names: list[str], path: Path, line: int | None = 1) -> Layout:
@@ -79,8 +78,9 @@ def layout_of_names(names: list[str], path: Path, line: int | None = 1) -> Layou
         InputError: A needed name is missing or comes twice, or there are two score columns, or several that are not
             all probabilities.
     """
-    places = {kind: _first(names, wanted) for kind, wanted in NAMES.items()}
-    missing = [kind for kind in ("label", "prediction") if places[kind] is None]
+    there = {kind: [name for name in wanted if name in names] for kind, wanted in NAMES.items()}
+    places = {kind: names.index(found[0]) for kind, found in there.items() if found}
+    missing = [kind for kind in ("label", "prediction") if kind not in places]
     if missing:
         problem, got = f"no column named {' or '.join(missing)}", ", ".join(names)
         fix = "name the columns id, label, prediction, or leave the header out and end each row with the answer"
@@ -99,12 +99,10 @@ def layout_of_names(names: list[str], path: Path, line: int | None = 1) -> Layou
         for name in names
         if not scores and name.casefold() in _NAMELESS_SCORES
     ]
-    assert places["prediction"] is not None
-    assert places["label"] is not None
     return Layout(
         prediction=places["prediction"],
         label=places["label"],
-        id=places["id"],
+        id=places.get("id"),
         scores=tuple(scores),
         score_names=tuple(names[place] for place in scores),
         extra={name: place for place, name in enumerate(names) if place not in taken},
@@ -123,7 +121,3 @@ def would_be_lost(key: str, keys: list[str]) -> bool:
     if SCORE_NAME.fullmatch(key):
         return not any(map(SCORE_NAME.fullmatch, keys))
     return key in NAMES["id"] and not set(NAMES["id"]) & set(keys)
-
-
-def _first(names: list[str], wanted: tuple[str, ...]) -> int | None:
-    return next((names.index(name) for name in wanted if name in names), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,11 @@ class Figure(NamedTuple):
 
     value: float | None  # the figure; None when it is undefined
     reason: str = ""  # why it is undefined; empty otherwise
+
+    @classmethod
+    def of(cls, value: Any, reason: str) -> Figure:
+        """Return a figure from a number; of NaN that it is undefined for this reason."""
+        return cls(None, reason) if np.isnan(value) else cls(float(value))
 
     def text(self, digits: int | None = 4) -> str:
         """Return the figure in words, with so many decimals or, for None, all that it has.
@@ -141,10 +146,7 @@ def figures_of(counts: Counts, beta: float = 1.0) -> dict[str, Figure]:
         'undefined (every answer is the same)'
     """
     values = figure_values(counts.table(), beta)
-    return {
-        name: Figure(None, _reason(name, counts)) if np.isnan(value) else Figure(float(value))
-        for name, value in values.items()
-    }
+    return {name: Figure.of(value, _reason(name, counts)) for name, value in values.items()}
 
 
 def figure_values(tables: np.ndarray, beta: float = 1.0) -> dict[str, np.ndarray]:
@@ -191,11 +193,18 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
         return np.where(denominator == 0, np.nan, np.true_divide(numerator, denominator))
 
 
+def missing_class(positives: int, negatives: int) -> str:
+    """Return why a figure that needs both classes is undefined; empty if there are both."""
+    if positives and negatives:
+        return ""
+    return "no negatives" if positives else "no positives" if negatives else "no examples"
+
+
 def _reason(name: str, counts: Counts) -> str:
     """Return why a figure that came out as NaN has no value."""
+    one_class = missing_class(counts.positives, counts.negatives)
     if counts.n == 0:
-        return "no examples"
-    one_class = "no positives" if counts.positives == 0 else "no negatives" if counts.negatives == 0 else ""
+        return one_class
     if name in ("f_measure", "f_beta") and counts.positives:
         return "precision and recall are 0" if counts.tp + counts.fp else _NOTHING_POSITIVE
     said = {"precision": _NOTHING_POSITIVE, "npv": "nothing was answered with the negative class"}

@@ -184,14 +184,14 @@ class Scan(Scored):
 
     def counted(self, clean: Callable[[str], str] = str) -> tuple[Counter[str], Counter[str]]:
         """Return how often each label and each prediction that has a code comes, as ``clean`` spells them."""
-        counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
-        for found, texts, codes in zip(
-            counts, (self.labels, self.predictions), (self.label, self.prediction), strict=True
-        ):
-            for text, count in zip(texts, np.bincount(codes[codes >= 0], minlength=len(texts)).tolist(), strict=True):
-                if count:
-                    found[clean(text)] += count
-        return counts
+        return _counted(self.labels, self.label, clean), _counted(self.predictions, self.prediction, clean)
+
+
+def _counted(texts: list[str], codes: np.ndarray, clean: Callable[[str], str]) -> Counter[str]:
+    counts = Counter[str]()
+    for text, count in zip(texts, np.bincount(codes[codes >= 0], minlength=len(texts)).tolist(), strict=True):
+        counts[clean(text)] += count
+    return +counts  # without those of no example
 
 
 def scan(

@@ -203,6 +203,11 @@ class SeedSpread:
     standard_error: float  # of mean, with both sources: for new seeds and new test examples
     degrees_of_freedom: float  # of standard_error: few where a few seeds that lie far apart make most of it
 
+    def interval(self, alpha: float = ALPHA) -> Interval:
+        """Return the ``1 - alpha`` interval of the mean by Student's t, for new seeds and new test examples."""
+        half = float(stats.t.isf(alpha / 2, self.degrees_of_freedom)) * self.standard_error
+        return self.mean - half, self.mean + half
+
 
 def seed_spread(correct: np.ndarray) -> SeedSpread:
     """Separate the spread between seeds from the noise of the test set.

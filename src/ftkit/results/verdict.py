@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from ftkit.results.anytime import confidence_sequence, e_value
 from ftkit.results.paired import paired_interval, sign_flip_test
@@ -91,11 +90,8 @@ def judge(
     between = seed_spread(gains / answers) if min(seeds, n) > 1 else None
 
     def intervals(alpha: float) -> list[Interval]:
-        found = [(confidence_sequence if growing else paired_interval)(total, most, level=1 - alpha)]
-        if between is not None:
-            half = float(stats.t.isf(alpha / 2, between.degrees_of_freedom)) * between.standard_error
-            found.append((between.mean - half, between.mean + half))
-        return found
+        of_examples = (confidence_sequence if growing else paired_interval)(total, most, level=1 - alpha)
+        return [of_examples] if between is None else [of_examples, between.interval(alpha)]
 
     alpha = ALPHA / comparisons
     both = intervals(alpha)
