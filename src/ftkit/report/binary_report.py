@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from ftkit.report.document import Card, Figure, Section, Table
 from ftkit.report.evaluation import BETTER, TESTED, Evaluated
-from ftkit.report.words import interval_text, number_text, p_text
+from ftkit.report.words import interval_text, majority_verdict, number_text, p_text
 from ftkit.results.assessment import BinaryReport
 from ftkit.results.intervals import at_prevalence, prevalence_intervals
 from ftkit.results.statistics import is_significant
@@ -131,15 +131,13 @@ class Evaluation(Evaluated[BinaryReport]):
 def verdicts(report: BinaryReport) -> Iterator[str]:
     """Say what the figures of one file mean."""
     counts, baselines = report.counts, report.baselines
-    verdict = "is not significantly different from that baseline"
-    if is_significant(baselines.p_majority):
-        verdict = f"is significantly {'better' if baselines.better > baselines.worse else 'worse'} than that baseline"
     always = baselines.majority
     tie = ", which is as frequent as the other class," if counts.positives == counts.negatives else ""
     yield (
         f"Always answering {report.always}{tie} scores accuracy {always['accuracy'].text()}, F-measure "
         f"{always['f_measure'].text()}. Against it the model has {baselines.better} more right and "
-        f"{baselines.worse} more wrong (exact McNemar {p_text(baselines.p_majority)}): it {verdict}."
+        f"{baselines.worse} more wrong (exact McNemar {p_text(baselines.p_majority)}): it "
+        f"{majority_verdict(baselines)} baseline."
     )
     yield (
         f"Guessing {report.positive} at the rate of the labels gets {baselines.prior['accuracy'].text()} right on "

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from ftkit.report.document import Section, Table
+from ftkit.report.words import significance
 from ftkit.results.comparison import Comparison
 from ftkit.results.known_examples import DuplicatesEffect
-from ftkit.results.statistics import is_significant, rounded_p
+from ftkit.results.statistics import rounded_p
 
 Part = tuple[str, DuplicatesEffect, Comparison | None]  # a name, its accuracies, and how it compares
 
@@ -56,9 +57,7 @@ def depends(one: Comparison) -> str:
 
 
 def _verdict(difference: float, p: float) -> str:
-    if not is_significant(p):
-        return f"not significant (p = {rounded_p(p)})"
-    return f"significantly {'better' if difference > 0 else 'worse'} (p = {rounded_p(p)})"
+    return f"{significance(difference, p)} (p = {rounded_p(p)})"
 
 
 def _compared(one: Comparison | None) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from ftkit.report.changes import changes_sections
 from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown, to_text
 from ftkit.report.duplicates import duplicates_section
-from ftkit.report.words import interval_text, number_text, p_text, short, short_names
+from ftkit.report.words import interval_text, majority_verdict, number_text, p_text, short, short_names, significance
 from ftkit.results.changes import Changes
 from ftkit.results.comparison import Comparison
 from ftkit.results.exact_match import RightOrWrong, Share
@@ -265,10 +265,10 @@ class Evaluated(ABC, Generic[R]):
 
 def _verdicts(one: Comparison) -> Iterable[str]:
     if is_significant(one.p_holm):
-        yield f"significantly {'better' if one.only_model > one.only_reference else 'worse'} ({p_text(one.p_holm)})."
-    elif not one.reach.possible:
-        total = one.only_model + one.only_reference
-        yield f"the two differ on {total} of {one.n} examples; fewer than {one.reach.needed} can never be significant."
+        yield f"{significance(one.only_model - one.only_reference, one.p_holm)} ({p_text(one.p_holm)})."
+    elif one.hopeless:
+        shown = f"the two differ on {one.disagreements} of {one.n} examples"
+        yield f"{shown}; fewer than {one.reach.needed} can never be significant."
     else:
         found = f" A difference of {one.detectable:.1%} or more would be found with 80% power."
         yield f"no significant difference ({p_text(one.p_holm)}).{'' if math.isnan(one.detectable) else found}"
@@ -279,14 +279,11 @@ def _verdicts(one: Comparison) -> Iterable[str]:
 
 def skill(report: RightOrWrong) -> str:
     """Compare a model with always answering the most frequent label, in a sentence."""
-    verdict, n = "is not significantly different from that", report.share.n
-    if is_significant(report.p_majority):
-        verdict = f"is significantly {'better' if report.better > report.worse else 'worse'} than that"
-    rank = "the most frequent label"
+    n, rank = report.share.n, "the most frequent label"
     if report.tied > 1:
         rank = f"the first in alphabetical order of {report.tied:,} labels that are equally frequent"
     return (
         f"Always answering {short(report.majority)!r}, {rank}, would be right on {report.majority_count} of {n} "
-        f"({report.majority_count / n:.1%}); the model {verdict} ({report.better} more right, {report.worse} more "
-        f"wrong, exact McNemar {p_text(report.p_majority)})."
+        f"({report.majority_count / n:.1%}); the model {majority_verdict(report)} ({report.better} more right, "
+        f"{report.worse} more wrong, exact McNemar {p_text(report.p_majority)})."
     )

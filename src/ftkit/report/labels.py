@@ -1,16 +1,27 @@
 """Labels that may be wrong, and whether the order of an ablation's variants depends on them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ftkit.ablation.analysis import Analysis
 from ftkit.report.document import Section, Table, excerpt
+from ftkit.report.words import significance
 from ftkit.results.label_check import NEARLY_ALL, LabelCheck, check_labels
 from ftkit.results.paired import sign_flip_test
 from ftkit.results.predictions import read_predictions
-from ftkit.results.statistics import holm, is_significant
+from ftkit.results.statistics import holm
+
+
+class Standing(NamedTuple):
+    """How a row comes out with some labels."""
+
+    row: int  # its number
+    accuracy: float
+    rank: int
+    verdict: str  # how it differs from the reference
 
 
 @dataclass(frozen=True)
@@ -23,21 +34,16 @@ class Labels:
     reference: int  # the number of the reference row
     names: Mapping[int, str]  # the names of the rows
 
-    def outcome(self, label: np.ndarray) -> list[tuple[int, float, int, str]]:
-        """Return of each row number, accuracy, rank and how it differs from the reference, with such labels."""
+    def outcome(self, label: np.ndarray) -> list[Standing]:
+        """Return how the rows come out with such labels."""
         right = self.check.answers == label
-        numbers = list(self.names)
-        accuracy = [float(right[self.rows == number].mean()) for number in numbers]
-        others = [number for number in numbers if number != self.reference]
-        gains = [self._gained(right, number) for number in others]
-        p = dict(zip(others, holm([sign_flip_test(gain) for gain in gains]), strict=True))
-        signs = {
-            number: np.sign(gain.sum()) * is_significant(p[number]) for number, gain in zip(others, gains, strict=True)
-        }
-        words = {0: "not significant", 1: "significantly better", -1: "significantly worse"}
+        accuracy = {row: float(right[self.rows == row].mean()) for row in self.names}
+        gains = {row: self._gained(right, row) for row in self.names if row != self.reference}
+        p_values = holm([sign_flip_test(gain) for gain in gains.values()])
+        verdicts = {row: significance(gain.sum(), p) for (row, gain), p in zip(gains.items(), p_values, strict=True)}
         return [
-            (number, one, 1 + sum(other > one for other in accuracy), words[signs[number]] if number in signs else "")
-            for number, one in zip(numbers, accuracy, strict=True)
+            Standing(row, one, 1 + sum(other > one for other in accuracy.values()), verdicts.get(row, ""))
+            for row, one in accuracy.items()
         ]
 
     def _gained(self, right: np.ndarray, number: int) -> np.ndarray:
@@ -64,76 +70,59 @@ def label_sections(found: Labels | None, texts: Mapping[str, str]) -> list[Secti
     """Return the sections on labels that may be wrong; none where nothing is known, or no label is suspicious."""
     if found is None or not found.check.suspicious.any():
         return []
-    check, n = found.check, int(found.check.suspicious.sum())
-    before, after = (
-        found.outcome(label) for label in (check.label, np.where(check.suspicious, check.likely, check.label))
-    )
-    head = [
-        "row",
-        "variant",
-        "test accuracy, %",
-        "if they are wrong, %",
-        "rank",
-        "rank then",
-        "difference",
-        "difference then",
+    check = found.check
+    before, after = map(found.outcome, (check.label, np.where(check.suspicious, check.likely, check.label)))
+    sentences = [
+        f"{int(check.suspicious.sum()):,} of {len(check.ids):,} test labels may be wrong: at least {NEARLY_ALL:.0%} of "
+        f"{len(check.answers):,} runs answer otherwise, and are together confident of another class (confident "
+        "learning). labels.tsv ranks all examples.",
+        f"If all of them were wrong, {'; '.join(_consequences(found.names, before, after))}.",
     ]
+    return [
+        Section("Labels that may be wrong", sentences, _suspicious(check, texts), forms=("html",)),
+        Section("Labels that may be wrong", sentences, forms=("markdown",)),
+        Section("Variants if these labels were wrong", table=_standings(found.names, before, after)),
+    ]
+
+
+def _consequences(names: Mapping[int, str], before: Sequence[Standing], after: Sequence[Standing]) -> list[str]:
+    """Say what becomes of the order of the rows, of the best one and of the differences from the reference."""
+    pairs = list(zip(before, after, strict=True))
+    moved = sum(one.rank != two.rank for one, two in pairs)
+    best, then = (", ".join(names[one.row] for one in found if one.rank == 1) for found in (before, after))
+    turned = [f"row {a.row} {b.verdict} instead of {a.verdict}" for a, b in pairs if a.verdict != b.verdict]
+    return [
+        f"{moved} of {len(pairs)} variants would change their rank" if moved else "no variant would change its rank",
+        "the best would stay the best" if best == then else f"the best would be {then}, not {best}",
+        ", ".join(turned) or "no difference from the reference would become or cease to be significant",
+    ]
+
+
+def _standings(names: Mapping[int, str], before: Sequence[Standing], after: Sequence[Standing]) -> Table:
+    head = [
+        "row", "variant", "test accuracy, %", "if they are wrong, %", "rank", "rank then", "difference",
+        "difference then",
+    ]  # fmt: skip
     rows = [
         [
-            str(number),
-            found.names[number],
-            f"{100 * one:.2f}",
-            f"{100 * two:.2f}",
-            str(rank),
-            str(then),
-            said,
-            said_then,
+            str(one.row), names[one.row], f"{100 * one.accuracy:.2f}", f"{100 * two.accuracy:.2f}",
+            str(one.rank), str(two.rank), one.verdict, two.verdict,
         ]
-        for (number, one, rank, said), (_, two, then, said_then) in zip(before, after, strict=True)
-    ]
-    best = [[found.names[number] for number, _, rank, _ in outcome if rank == 1] for outcome in (before, after)]
-    moved = [row for row in rows if row[4] != row[5]]
-    turned = [row for row in rows if row[6] != row[7]]
-    order = (
-        f"{len(moved)} of {len(rows)} variants would change their rank" if moved else "no variant would change its rank"
-    )
-    first = (
-        f"the best would be {', '.join(best[1])}, not {', '.join(best[0])}"
-        if best[0] != best[1]
-        else "the best would stay the best"
-    )
-    verdicts = (
-        ", ".join(f"row {row[0]} {row[7]} instead of {row[6]}" for row in turned)
-        or "no difference from the reference would become or cease to be significant"
-    )
-    sentences = [
-        f"{n:,} of {len(check.ids):,} test labels may be wrong: at least {NEARLY_ALL:.0%} of {len(check.answers):,} "
-        "runs answer otherwise, and are together confident of another class (confident learning). labels.tsv ranks "
-        "all examples.",
-        f"If all of them were wrong, {order}; {first}; {verdicts}.",
-    ]
-    listed = check.rows(texts, suspicious=True)
-    cells = [
+        for one, two in zip(before, after, strict=True)
+    ]  # fmt: skip
+    return Table(head, rows, frozenset({0, 2, 3, 4, 5}))
+
+
+def _suspicious(check: LabelCheck, texts: Mapping[str, str]) -> Table:
+    """Return the examples whose labels may be wrong; each opens its text."""
+    found = check.rows(texts, suspicious=True)
+    head = ["rank", "example", "label", "likely label", "runs that are wrong", "confidence in the label", "text"]
+    rows = [
         [
-            str(place),
-            one["id"],
-            one["label"],
-            one["likely"],
-            f"{one['wrong_runs']:.0%}",
-            f"{one['label_confidence']:.3f}",
-            excerpt(one["text"]),
+            str(place), one["id"], one["label"], one["likely"], f"{one['wrong_runs']:.0%}",
+            f"{one['label_confidence']:.3f}", excerpt(one["text"]),
         ]
-        for place, one in enumerate(listed, start=1)
-    ]
-    details = [Section(one["id"], [one["text"] or "The text is not known."]) for one in listed]
-    titles = ["rank", "example", "label", "likely label", "runs that are wrong", "confidence in the label", "text"]
-    return [
-        Section(
-            "Labels that may be wrong",
-            sentences,
-            Table(titles, cells, frozenset({0, 4, 5}), details=details),
-            forms=("html",),
-        ),
-        Section("Labels that may be wrong", sentences, forms=("markdown",)),
-        Section("Variants if these labels were wrong", table=Table(head, rows, frozenset({0, 2, 3, 4, 5}))),
-    ]
+        for place, one in enumerate(found, start=1)
+    ]  # fmt: skip
+    details = [Section(one["id"], [one["text"] or "The text is not known."]) for one in found]
+    return Table(head, rows, frozenset({0, 4, 5}), details=details)

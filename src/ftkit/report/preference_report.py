@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from ftkit.report.document import Card, Figure, Section, Table
 from ftkit.report.evaluation import Evaluated
-from ftkit.report.words import p_text
+from ftkit.report.words import p_text, significance
 from ftkit.results.preferences import Outcomes, PreferenceReport
 from ftkit.results.statistics import can_be_significant, is_significant, rounded_p
 
@@ -83,7 +83,7 @@ def _against_chance(outcomes: Outcomes) -> str:
         return "Every pair is a tie, as for a model that is its own reference: before training it prefers nothing."
     found = f"{outcomes.won} of {untied} pairs are won (exact binomial test against 50%, {p_text(outcomes.p)})"
     if is_significant(outcomes.p):
-        verdict = f"significantly {'better' if outcomes.won > outcomes.lost else 'worse'} than chance"
+        verdict = f"{significance(outcomes.won - outcomes.lost, outcomes.p)} than chance"
     elif not can_be_significant(untied).possible:
         verdict = f"too few pairs to be told from chance; {can_be_significant(untied).needed} alike are needed"
     else:

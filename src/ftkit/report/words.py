@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
+from ftkit.results.baselines import AgainstMajority
 from ftkit.results.intervals import Interval
-from ftkit.results.statistics import rounded_p
+from ftkit.results.statistics import is_significant, rounded_p
 
 LETTERS = 80  # of a text that are shown
 
@@ -24,6 +25,23 @@ def p_text(p: float) -> str:
         ('p = 0.58', 'p < 1e-300', 'p = 1')
     """
     return "p < 1e-300" if p < 1e-300 else f"p = {rounded_p(p)}"
+
+
+def significance(difference: float, p: float) -> str:
+    """Return ``significantly better`` or ``significantly worse``, or else ``not significant``.
+
+    Example:
+        >>> significance(0.1, 0.01), significance(-0.1, 0.01), significance(0.1, 0.06)
+        ('significantly better', 'significantly worse', 'not significant')
+    """
+    return f"significantly {'better' if difference > 0 else 'worse'}" if is_significant(p) else "not significant"
+
+
+def majority_verdict(found: AgainstMajority) -> str:
+    """Say how a model differs from always answering with the most frequent label, which ``that`` stands for."""
+    if not is_significant(found.p_majority):
+        return "is not significantly different from that"
+    return f"is {significance(found.better - found.worse, found.p_majority)} than that"
 
 
 def interval_text(interval: Interval | None, digits: int | None) -> str:

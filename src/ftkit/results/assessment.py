@@ -65,11 +65,7 @@ class BinaryReport:
             "baselines": {
                 "majority": {"answer": self.always, **{name: f.value for name, f in baselines.majority.items()}},
                 "prior": {name: f.value for name, f in baselines.prior.items()},
-                "better_than_majority": baselines.better,
-                "worse_than_majority": baselines.worse,
-                "p_majority": baselines.p_majority,
-                "p_majority_holm": baselines.p_holm,
-                "beats_majority": baselines.beats_majority(),
+                **baselines.majority_record(),
                 "p_prior": baselines.p_prior,
                 "p_related": None if np.isnan(baselines.p_related) else baselines.p_related,
             },

@@ -1,6 +1,7 @@
 """Compute the scores of models without skill, and test whether a model is significantly better."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -11,24 +12,46 @@ from ftkit.results.statistics import is_significant, mcnemar_exact
 _EXACT_N = 2_000
 
 
-@dataclass(frozen=True)
-class Baselines:
+@dataclass(frozen=True, kw_only=True)
+class AgainstMajority:
+    """A model beside one that always answers with the most frequent label, on the same examples."""
+
+    better: int  # examples that the model gets right and the majority model does not
+    worse: int  # examples that the majority model gets right and the model does not
+    p_majority: float  # exact McNemar test of the two, two-sided
+    p_holm: float  # the same after Holm's correction over the slices of a file; p_majority of a whole file
+
+    def beats_majority(self) -> bool:
+        """Return whether the model is right more often than the majority model, beyond chance."""
+        return self.better > self.worse and is_significant(self.p_holm)
+
+    def majority_record(self) -> dict[str, Any]:
+        """Return the comparison for JSON."""
+        return {
+            "better_than_majority": self.better,
+            "worse_than_majority": self.worse,
+            "p_majority": self.p_majority,
+            "p_majority_holm": self.p_holm,
+            "beats_majority": self.beats_majority(),
+        }
+
+
+def against_majority(better: int, worse: int) -> dict[str, Any]:
+    """Return the fields of :class:`AgainstMajority` of a whole file."""
+    p = mcnemar_exact(better, worse)
+    return {"better": better, "worse": worse, "p_majority": p, "p_holm": p}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baselines(AgainstMajority):
     """Two models without skill, on the same examples, and tests against them."""
 
     majority_is_positive: bool  # whether the majority model always answers with the positive class
     majority: dict[str, Figure]  # figures of always answering with the more frequent label
     prior: dict[str, Figure]  # expected figures of guessing the positive class as often as the labels hold it
-    better: int  # examples that the model gets right and the majority model does not
-    worse: int  # examples that the majority model gets right and the model does not
-    p_majority: float  # exact McNemar test of the model against the majority model, two-sided
-    p_holm: float  # the same after Holm's correction over the slices of a file; p_majority of a whole file
     p_prior: float  # probability that guessing at the prior gets as many right as the model
     # Fisher's exact test, one-sided, that positive answers go with positive labels; NaN if a class is absent.
     p_related: float
-
-    def beats_majority(self) -> bool:
-        """Return whether the model is right more often than the majority model, beyond chance."""
-        return self.better > self.worse and is_significant(self.p_holm)
 
 
 def baselines_of(counts: Counts) -> Baselines:
@@ -52,10 +75,7 @@ def baselines_of(counts: Counts) -> Baselines:
         majority_is_positive=positive,
         majority=figures_of(always),
         prior=_guessing(counts),
-        better=better,
-        worse=worse,
-        p_majority=(p := mcnemar_exact(better, worse)),
-        p_holm=p,
+        **against_majority(better, worse),
         p_prior=_p_guessing(counts),
         p_related=_p_related(counts),
     )

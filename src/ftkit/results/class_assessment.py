@@ -9,12 +9,13 @@ import numpy as np
 
 from ftkit.results.answers import ClassAnswers
 from ftkit.results.assessment import Settings, figures_record
+from ftkit.results.baselines import against_majority
 from ftkit.results.class_metrics import class_figures, one_class, probability_figures
 from ftkit.results.exact_match import RightOrWrong, Share
 from ftkit.results.intervals import Interval
 from ftkit.results.metrics import Figure
 from ftkit.results.prediction_file import PredictionFile
-from ftkit.results.statistics import holm, is_significant, mcnemar_exact
+from ftkit.results.statistics import holm
 
 _ERRORS = 10
 
@@ -52,7 +53,6 @@ class ClassReport(RightOrWrong):
     table: np.ndarray  # int64 (k, k + 1): counts, labels in rows and answers in columns, those that name no class last
     figures: dict[str, Figure]  # the figures by name, undefined ones with the reason
     intervals: dict[str, Interval]  # (low, high) by figure, where there is one
-    p_holm: float  # p_majority after Holm's correction over the slices of a file; the same of a whole file
     by_class: list[ClassFigures] = field(default_factory=list)  # the figures of each class of a whole file
     errors: list[Confused] = field(default_factory=list)  # the most frequent errors of a whole file
     slices: dict[str, ClassReport] = field(default_factory=dict)  # reports of groups of examples
@@ -64,10 +64,6 @@ class ClassReport(RightOrWrong):
         """How many answers name no class."""
         return int(self.table[:, -1].sum())
 
-    def beats_majority(self) -> bool:
-        """Return whether the model is right more often than the most frequent label, beyond chance."""
-        return self.better > self.worse and is_significant(self.p_holm)
-
     def to_dict(self) -> dict[str, Any]:
         """Return the report for JSON: unrounded, ``null`` for what is undefined and the reasons beside."""
         return {
@@ -78,14 +74,7 @@ class ClassReport(RightOrWrong):
             "table": {name: row.tolist() for name, row in zip(self.classes, self.table, strict=True)},
             **figures_record(self.figures, self.intervals),
             **({"by_class": {one.name: one.to_dict() for one in self.by_class}} if self.by_class else {}),
-            "baselines": {
-                "majority": self.majority_dict,
-                "better_than_majority": self.better,
-                "worse_than_majority": self.worse,
-                "p_majority": self.p_majority,
-                "p_majority_holm": self.p_holm,
-                "beats_majority": self.beats_majority(),
-            },
+            "baselines": {"majority": self.majority_dict, **self.majority_record()},
             "errors": [vars(error) for error in self.errors],
             "slices": {name: report.to_dict() for name, report in self.slices.items()},
             "unparsed_answers": self.unparsed,
@@ -131,14 +120,11 @@ def _assessed(model: ClassAnswers, name: str, rows: Any, settings: Settings) -> 
         majority=classes[most],
         tied=labeled.count(labeled[most]),
         majority_count=labeled[most],
-        better=better,
-        worse=worse,
-        p_majority=(p := mcnemar_exact(better, worse)),
+        **against_majority(better, worse),
         classes=classes,
         table=table,
         figures=figures,
         intervals=intervals,
-        p_holm=p,
     )
 
 

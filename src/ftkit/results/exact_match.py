@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ftkit.normalize import normalize
+from ftkit.results.baselines import AgainstMajority, against_majority
 from ftkit.results.intervals import Interval
 from ftkit.results.misses import Misses
 from ftkit.results.prediction_file import PredictionFile
 from ftkit.results.scan import AnswerFile, gather
-from ftkit.results.statistics import mcnemar_exact, wilson_interval
+from ftkit.results.statistics import wilson_interval
 
 _SHOWN = 5
 
@@ -58,7 +59,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class RightOrWrong:
+class RightOrWrong(AgainstMajority):
     """How many answers are right, and how many would be without skill."""
 
     name: str  # what is reported, for example the file
@@ -66,9 +67,6 @@ class RightOrWrong:
     majority: str  # the most frequent label; the first in alphabetical order where several are
     tied: int  # how many labels are equally frequent
     majority_count: int  # how many examples have it: so many would always answering it get right
-    better: int  # examples that the model gets right and always answering the most frequent label does not
-    worse: int  # the opposite
-    p_majority: float  # exact McNemar test of the model against that answer, two-sided
 
     @property
     def majority_dict(self) -> dict[str, Any]:
@@ -151,9 +149,7 @@ def assess_exact(answers: FreeAnswers, level: float = 0.95) -> ExactReport:
         majority=answers.majority,
         tied=answers.tied,
         majority_count=int(np.count_nonzero(answers.is_majority)),
-        better=better,
-        worse=worse,
-        p_majority=mcnemar_exact(better, worse),
+        **against_majority(better, worse),
         answers=answers,
         slices={name: Share.of(answers.correct[rows], level) for name, rows in answers.by_slice().items()},
     )
