@@ -45,14 +45,10 @@ class Analysis:
 
 
 def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
-    """Read an output folder and compare its rows.
+    """Read the output folder of ``ftkit ablation run`` and compare its rows with one, the first if none is given.
 
     Each row is compared with the reference, and one whose question names another row ("can LoRA stand in for row 5?")
     with that one too. All p-values are corrected together, so that a table and a report say the same of a row.
-
-    Args:
-        directory: The output folder of ``ftkit ablation run``.
-        reference: The number of the row to compare with; the first row if not given.
 
     Raises:
         InputError: ``directory`` is not such a folder, a file in it is damaged, or there is no such row.

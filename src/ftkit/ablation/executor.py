@@ -74,11 +74,7 @@ def one_by_one(engine: Engine, jobs: Sequence[Job], on_start: Callable[[Job], No
 
 
 def run_job(engine: Engine, job: Job) -> Outcome:
-    """Run one job in an empty folder.
-
-    Returns:
-        What became of it. An interrupted job leaves nothing, and the interruption goes on.
-    """
+    """Run one job in an empty folder; one that is interrupted leaves nothing, and the interruption goes on."""
     began = time.monotonic()
     try:
         shutil.rmtree(job.directory, ignore_errors=True)

@@ -94,10 +94,7 @@ class AblationFolder:
         return cls(folder, tuple(rows), read_published(folder / "published.csv", there), claim)
 
     def select(self, rows: str | None) -> tuple[Row, ...]:
-        """Return the rows that a selection such as ``"1-5,10"`` names, in the order of their numbers.
-
-        Args:
-            rows: Numbers and ranges (both ends included), separated by commas. None selects all rows.
+        """Return the rows that a selection such as ``"1-5,10"`` names, in the order of their numbers; None is all.
 
         Raises:
             InputError: The text is no selection, or it names a row that is not there.
@@ -146,12 +143,7 @@ class AblationFolder:
 
 
 def row_configs(source: Path, overlays: Sequence[Path] = (), rows: str | None = None) -> dict[str, list[Path]]:
-    """Return the config files of each row by its label; of a config file those that it is run with, by its name.
-
-    Args:
-        source: An ablation folder, or a config file.
-        overlays: Config files laid between the base and each row.
-        rows: The rows of a folder, such as ``1-5,10``; all of them if not given.
+    """Return the config files of selected rows of an ablation folder, by their labels; of a config file, by its name.
 
     Raises:
         InputError: The folder is no ablation, or there is no such row; a config file has none.

@@ -23,12 +23,7 @@ class Planned:
 
 
 def write_plan(out: Path, device: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the plans of rows, with those that the file has of other rows on the same device.
-
-    Args:
-        out: The output folder, which exists.
-        device: The name of the device.
-        rows: What ``ftkit plan --json`` prints as ``rows``.
+    """Write the plans of rows, as ``ftkit plan --json`` prints them, with those of other rows on the same device.
 
     Raises:
         InputError: The file is damaged.

@@ -181,14 +181,10 @@ class SweepRunner:
         check: Callable[[Result], object] = lambda result: None,
         pruning: Callable[[Run], Pruning | None] = lambda run: None,
     ) -> None:
-        """Make the runs that are not finished.
+        """Make the runs of :meth:`plan` that are not finished, or all of them.
 
-        Args:
-            plans: What :meth:`plan` returned.
-            force: Repeat finished ones.
-            stages: What is done for each.
-            check: Called with the result of each that is made; what it raises ends the sweep.
-            pruning: Tells what may stop the training of a run early.
+        ``check`` is called with the result of each that is made, and what it raises ends the sweep; ``pruning`` tells
+        what may stop the training of a run early.
         """
         waiting: list[Job] = []
         for run, identity in plans.items():

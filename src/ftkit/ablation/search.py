@@ -137,9 +137,7 @@ class Search:
     def propose(self, row: int, values: Sequence[float | None]) -> list[Setting]:
         """Return the settings of a row to try next; none once it has had its tries, or if there is nothing to try.
 
-        Args:
-            row: The number of the row.
-            values: What the tries before came to, in their order; None for a try that failed.
+        ``values`` is what the tries before came to, in their order; None for a try that failed.
 
         Raises:
             EnvironmentFault: Optuna is not installed.

@@ -150,12 +150,7 @@ def cost(analysis: Analysis) -> Chart | None:
 
 
 def forgotten(analysis: Analysis, name: str) -> Chart | None:
-    """Draw test accuracy against what was forgotten of held-out texts; None with fewer than two rows.
-
-    Args:
-        analysis: What was compared.
-        name: The name of the texts.
-    """
+    """Draw test accuracy against what was forgotten of held-out texts of a name; None with fewer than two rows."""
     rows = [row for row in analysis.rows if row.test is not None and row.interval and name in row.forgetting]
     if len(rows) < 2:
         return None

@@ -238,15 +238,10 @@ def read_results(directory: str | Path, reference: int | None = None) -> Report:
 
 
 def write(report: Report, out: Path, png: bool = True) -> list[Path]:
-    """Write a report: ``report.md``, ``report.csv``, ``report.html``, ``plots/*.svg`` and ``plots/*.png``.
+    """Write ``report.md``, ``report.csv``, ``report.html``, ``plots/*.svg`` and perhaps ``plots/*.png`` into a folder.
 
     ``changes.tsv`` has a row for each test example that a row gets right and the reference wrong, or the reverse;
-    ``labels.tsv`` has the test examples, those whose label may be wrong first.
-
-    Args:
-        report: What to write.
-        out: The folder. It is created; the files of an earlier report are replaced.
-        png: Draw the charts as PNGs too.
+    ``labels.tsv`` has the test examples, those whose label may be wrong first. Those of an earlier report are replaced.
 
     Raises:
         EnvironmentFault: A file cannot be written.

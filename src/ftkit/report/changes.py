@@ -16,9 +16,7 @@ _FIRST = ("change", "id", "variant", "label", "before", "after")
 def changes_sections(parts: Sequence[tuple[str, Changes]], file: str = "") -> list[Section]:
     """Return sections for a page: the changes by label and slice, and the examples; none without changes.
 
-    Args:
-        parts: Models by name, each against its reference.
-        file: The name of a file with all of them.
+    Each part has the name of a model; ``file`` is the name of a file with all changes.
     """
     parts = [(name, one) for name, one in parts if len(one.places[0])]
     limit = _ON_PAGE // max(1, len(parts))

@@ -115,11 +115,7 @@ def to_markdown(document: Document) -> str:
 
 
 def table_lines(table: Table, pipes: bool = False) -> list[str]:
-    """Pad every column to its widest cell.
-
-    Args:
-        table: The table.
-        pipes: Write it as Markdown, not as plain text.
+    """Pad every column to its widest cell, in plain text or, with ``pipes``, in Markdown.
 
     Example:
         >>> table_lines(Table(["name", "n"], [["a", "10"], ["long name", "9"]], frozenset({1})), pipes=True)

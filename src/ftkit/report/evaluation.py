@@ -186,27 +186,14 @@ class Evaluated(ABC, Generic[R]):
         return Table(["file", *head], [[name, *row] for name, report in self.named for row in rows(report)])
 
     def sliced(self, head: Sequence[str], cells: Callable[[Any], Sequence[str]], *sentences: str) -> list[Section]:
-        """Return the section on slices; none without any.
-
-        Args:
-            head: The columns behind a slice's name.
-            cells: Returns them from the report on a slice.
-            *sentences: What to say of it.
-        """
+        """Return the section on slices, with ``cells`` of each behind its name; none without any."""
         table = self.table(
             ["slice", *head], lambda report: [[value, *cells(part)] for value, part in report.slices.items()]
         )
         return [Section("Slices", sentences, table)] if table.rows else []
 
     def accuracies(self, parts: Iterable[Part], axis: str, caption: str, at: float | None = None) -> Figure:
-        """Draw the accuracy of files and of parts of them, each with its interval.
-
-        Args:
-            parts: From above.
-            axis: What is shown.
-            caption: What to say of it.
-            at: Where to draw a dashed line.
-        """
+        """Draw the accuracy of files and of parts of them, each with its interval, and a dashed line at one."""
         from ftkit.report import charts  # with Altair, which only pages need
 
         records = [

@@ -38,11 +38,9 @@ FORMS = ("svg", "png", "pdf")
 
 
 def specification(chart: Chart, colors: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the Vega-Lite specification of a chart.
+    """Return the Vega-Lite specification of a chart, with ``colors`` in place of their names.
 
-    Args:
-        chart: From :mod:`ftkit.report.charts`.
-        colors: What to put for the names of colors; if not given they stay, for a page whose style sheet knows them.
+    If there are none the names stay, for a page whose style sheet knows them.
     """
     spec = chart.to_dict(validate=False) | {"config": CONFIG}
     if colors is None:

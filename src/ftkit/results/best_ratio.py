@@ -42,15 +42,12 @@ def best_within(tried: Scores) -> np.ndarray:
 
 
 def best_ratio(ours: Scores, theirs: Scores, level: float = 0.95) -> BestRatio:
-    """Return the ratio of the best values with an interval over seeds that is no finer than what was tried.
+    """Return the best value of one search over that of another with the same seeds, and an interval.
+
+    It is one over seeds, and no finer than what was tried.
 
     Each seed bounds the ratio from below and from above. The interval reaches from the lower limit of the mean lower
     bound to the upper limit of the mean upper bound, in logarithms, by Student's t over the seeds.
-
-    Args:
-        ours: The search for the numerator.
-        theirs: The search for the denominator, with the same seeds.
-        level: Confidence of the interval.
 
     Example:
         >>> rates, scores = np.array([1.0, 4.0, 16.0]), np.array([[0.7, 0.9, 0.8]] * 2)

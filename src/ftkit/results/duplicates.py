@@ -101,10 +101,7 @@ def count_duplicates(unit: np.ndarray, split: np.ndarray, label: np.ndarray, edg
 
 
 def duplicates_line(counts: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say how many val and test examples are in train as well.
-
-    Args:
-        counts: By split ``total``, ``in_train`` and ``other_label``.
+    """Say how many val and test examples are in train as well, from what :meth:`Duplicates.counts` says by split.
 
     Example:
         >>> duplicates_line({"test": {"total": 300, "in_train": 40, "other_label": 0}})

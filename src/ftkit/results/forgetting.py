@@ -66,13 +66,10 @@ def read_losses(path: Path) -> np.ndarray:
 
 
 def forgetting(runs: Sequence[np.ndarray]) -> Forgetting | None:
-    """Sum up the losses of a row's runs, one a seed.
+    """Sum up the losses of a row's runs, what :func:`read_losses` returned of each seed.
 
     The mean weighs each token alike. It is a ratio of sums over texts, whose interval is that of its linearization: of
     what each text adds to the difference above its share of the tokens.
-
-    Args:
-        runs: What :func:`read_losses` returned of each seed.
 
     Returns:
         The figures; None without runs, or if the seeds were measured on different texts.

@@ -38,12 +38,9 @@ class KnownExamples:
 
     @classmethod
     def of(cls, examples: Sequence[LabeledText], found: Mapping[str, Duplicates], split: str) -> KnownExamples:
-        """Return what is known of a split of examples whose duplicates were counted.
+        """Return what is known of a split, from the examples of all splits in their order.
 
-        Args:
-            examples: Those of all splits, in their order.
-            found: Their duplicates by kind, each of which holds the one before.
-            split: The split.
+        Of the kinds of duplicates that were counted, each holds the one before.
         """
         widest, kind = list(found.values())[-1], np.full(len(examples), "", object)
         for name in reversed(list(found)):
@@ -124,10 +121,8 @@ def _columns(table: pa.Table, path: Path) -> list[Any]:
 def known_examples(files: Iterable[Path]) -> KnownExamples | None:
     """Read what several files know of examples: together, for their runs may have had other train data.
 
-    An example has a duplicate in train if one of them says so, and clusters that share an example are one.
-
-    Args:
-        files: Files that :meth:`KnownExamples.write` wrote; those that do not exist are left out.
+    An example has a duplicate in train if one of them says so, and clusters that share an example are one. Files that
+    do not exist are left out.
 
     Returns:
         The examples in the order in which they come; None without a file.

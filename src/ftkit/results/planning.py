@@ -1,4 +1,9 @@
-"""The power of paired comparisons, and how many examples or seeds it takes to see a difference."""
+"""The power of paired comparisons, and how many examples or seeds it takes to see a difference.
+
+Two models answer the same ``n`` examples. ``disagreement`` is the share that only one of the two gets right, in (0, 1];
+``difference`` the true difference in accuracy, above 0 and at most the disagreement; ``power`` the probability of
+finding it; and ``comparisons`` how many are made together (Bonferroni, the first step of Holm).
+"""
 
 import math
 from collections.abc import Callable
@@ -15,14 +20,7 @@ _MOST_EXAMPLES, _MOST_SEEDS = 10**8, 10**4
 def examples_needed(
     difference: float, disagreement: float, power: float = 0.8, comparisons: int = 1, growing: bool = False
 ) -> int | None:
-    """Return how many examples both models must answer for a true difference in accuracy to be found.
-
-    Args:
-        difference: The difference, above 0 and at most ``disagreement``.
-        disagreement: Share of examples that only one of the two gets right, in (0, 1].
-        power: Probability of finding the difference.
-        comparisons: Comparisons made together (Bonferroni).
-        growing: By one look of the test for growing data; by the exact McNemar test otherwise.
+    """Return how many examples it takes by the exact McNemar test, or by one look of the test for growing data.
 
     Returns:
         A number that has the power where one less has not; None above a hundred million.
@@ -39,15 +37,10 @@ def examples_needed(
 def seeds_needed(
     difference: float, sd: float, power: float = 0.8, comparisons: int = 1, shared_variance: float = 0.0, n: int = 2
 ) -> int | None:
-    """Return how many seeds both models must be trained with for a t test to find a true difference in accuracy.
+    """Return how many seeds both models must be trained with for a t test to find the difference.
 
-    Args:
-        difference: The difference, above 0.
-        sd: Standard deviation between seeds of the difference on the test set.
-        power: Probability of finding it.
-        comparisons: Comparisons made together (Bonferroni).
-        shared_variance: The part of the squared standard error that is of the test set, which more seeds do not lower.
-        n: The test examples that it was estimated from.
+    ``sd`` is the standard deviation of the difference between seeds. ``shared_variance``, estimated from ``n`` test
+    examples, is the part of the squared standard error that more seeds do not lower.
 
     Returns:
         The number, at least 2; None if ten thousand would not do.
@@ -70,13 +63,7 @@ def seeds_needed(
 
 
 def minimum_detectable_difference(n: int, disagreement: float, power: float = 0.8, comparisons: int = 1) -> float:
-    """Return the smallest true difference in accuracy that the exact McNemar test finds with the given power.
-
-    Args:
-        n: Examples that both models answer.
-        disagreement: Share of examples that only one of the two gets right, in (0, 1].
-        power: Probability of finding the difference.
-        comparisons: Comparisons made together (Bonferroni, the first step of Holm).
+    """Return the smallest difference that the exact McNemar test finds with the given power.
 
     Returns:
         The difference in accuracy, or NaN when not even one-sided disagreement would suffice.
@@ -110,15 +97,10 @@ def mcnemar_power(
     alpha: float = ALPHA,
     fewest_wins: Callable[[np.ndarray, float], np.ndarray] = _fewest_wins,
 ) -> float:
-    """Return the probability that a paired test finds a true difference in accuracy.
+    """Return the probability that a paired test at the level ``alpha`` finds the difference.
 
-    Args:
-        n: Examples that both models answer.
-        disagreement: Share of examples that only one of the two gets right, in (0, 1].
-        difference: The difference, at most ``disagreement``.
-        alpha: The level of the test.
-        fewest_wins: Returns the most wins of the worse model with which the test finds a difference, from numbers of
-            disagreements, ``(k,)``, and the level; if not given, those of the exact McNemar test.
+    The test is given by the most wins of the worse model with which it finds one, from numbers of disagreements,
+    ``(k,)``, and the level; that of McNemar by default.
     """
     least, most = stats.binom.ppf([1e-9, 1 - 1e-9], n, disagreement)
     counts = np.arange(least, most + 1)

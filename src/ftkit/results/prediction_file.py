@@ -52,13 +52,10 @@ class PredictionFile:
         self._header = int(names is None and not headerless)
 
     def batches(self, labeled: bool = True) -> Iterator[pa.RecordBatch]:
-        """Read the file in order.
+        """Read the file in order, without the examples that have no label if ``labeled``.
 
         A missing or blank label says that nobody has judged the example yet. A class may be called ``none`` all the
         same.
-
-        Args:
-            labeled: Leave out the examples that have no label.
 
         Yields:
             Some rows: ``id`` (the examples' numbers in a file without ids), ``label`` and ``prediction``, string, null
@@ -106,11 +103,7 @@ class PredictionFile:
         return [found[number] for number in numbers]
 
     def check_unique(self, identity: np.ndarray, labeled: bool = True) -> None:
-        """Refuse a file in which an id comes twice.
-
-        Args:
-            identity: int64 ``(n,)``: what :func:`identities` returns for all ids.
-            labeled: Whether these are those of the labelled examples only.
+        """Refuse a file in which an id comes twice: what :func:`identities` returns for all or all labelled examples.
 
         Raises:
             InputError: Two rows share an id; both lines are named.
@@ -127,15 +120,7 @@ class PredictionFile:
     def numbers(
         self, cells: pa.Array, rows: pa.Array, problem: str, field: str, low: float = -math.inf, high: float = math.inf
     ) -> np.ndarray:
-        """Return texts as numbers: float64 ``(rows,)``, rounded as Python's ``float`` does.
-
-        Args:
-            cells: The texts.
-            rows: Their rows in the file.
-            problem: What to say of one that is missing or no number.
-            field: The column's name.
-            low: The lowest allowed number.
-            high: The highest.
+        """Return texts of a column as numbers: float64 ``(rows,)``, rounded as Python's ``float`` does.
 
         Raises:
             InputError: A text is no number, or not within the bounds; the first such row is named.

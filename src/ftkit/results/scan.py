@@ -62,12 +62,7 @@ class AnswerFile:
 
 
 class NotBinaryError(InputError):
-    """The labels are free texts or many classes, and nothing says which one is positive.
-
-    Args:
-        labels: What the labels are instead, in words.
-        path: The file.
-    """
+    """Nothing says which label is positive, and ``labels`` says in words what they are instead of yes and no."""
 
     def __init__(self, labels: str, path: Path) -> None:
         fix = "a yes/no evaluation needs two: is this the right column?"
@@ -118,12 +113,7 @@ class Vocabulary:
 def gather(
     path: str | Path, slice_by: str | None, keep: Callable[[PredictionFile, pa.RecordBatch], Mapping[str, np.ndarray]]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Read the labelled examples of one prediction file batch by batch.
-
-    Args:
-        path: The file.
-        slice_by: A column that tells groups of examples apart.
-        keep: From the file and a batch to what is kept of it, ``(rows,)`` each, by name.
+    """Read the labelled examples of one prediction file, of which ``keep`` says by name what is kept of each batch.
 
     Returns:
         The attributes of :class:`AnswerFile` that need no look at the answers, and what was kept, ``(n,)`` each.

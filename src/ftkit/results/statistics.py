@@ -45,12 +45,9 @@ def wilson_interval(correct: int, n: int, level: float = 0.95) -> Interval:
 
 
 def wilson_limits(share: Any, n: Any, z: float) -> tuple[Any, Any]:
-    """Return Wilson's score interval of shares of effective, not always whole, numbers of trials.
+    """Return Wilson's score interval of shares, float or float ``(k,)``, of trials of which ``n`` need not be whole.
 
-    Args:
-        share: Observed share or shares, float or float ``(k,)``.
-        n: Number of trials of each.
-        z: Half the width in standard errors.
+    Half its width is ``z`` standard errors.
 
     Example:
         >>> low, high = wilson_limits(0.95, 300, 1.959964)
@@ -68,12 +65,7 @@ def is_significant(p: float) -> bool:
 
 
 def clopper_pearson(correct: float, n: float, level: float = 0.95) -> Interval:
-    """Return the exact interval of a proportion: the inversion of the exact binomial test.
-
-    Args:
-        correct: Number of successes, 0 to ``n``.
-        n: Number of trials; of none, nothing is known: the interval is 0 to 1.
-        level: Confidence, between 0 and 1.
+    """Return the exact interval of a proportion: the inversion of the exact binomial test. Without trials it is 0 to 1.
 
     Example:
         >>> low, high = clopper_pearson(79, 100)
@@ -90,14 +82,9 @@ def clopper_pearson(correct: float, n: float, level: float = 0.95) -> Interval:
 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:
-    """Return the exact McNemar test's p-value, two-sided, that two models are right equally often on the same examples.
+    """Return the exact McNemar test's p-value, two-sided, of examples that one of two models alone gets right.
 
-    Args:
-        only_a: Examples that only the first model gets right.
-        only_b: Examples that only the second model gets right.
-
-    Returns:
-        The p-value; 1 when the models never disagree about an example.
+    It is 1 when the models never disagree about an example.
 
     Example:
         >>> mcnemar_exact(5, 0), mcnemar_exact(6, 0)

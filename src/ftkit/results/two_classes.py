@@ -14,12 +14,7 @@ from ftkit.results.several_classes import SLIPS, usual_share, why_no_classes
 
 
 class UnknownPositiveError(InputError):
-    """Nothing says which of the classes is the positive one.
-
-    Args:
-        names: The most frequent labels.
-        path: The file.
-    """
+    """Nothing says which of the most frequent labels is the positive class."""
 
     def __init__(self, names: Sequence[str], path: Path) -> None:
         fix = f"give {' or '.join(f'--positive {name}' for name in names)}"
