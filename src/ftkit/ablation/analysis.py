@@ -39,6 +39,11 @@ class Analysis:
     claim: JudgedClaim | None = None  # what was found of the claim about the rows, if there is one
 
     @property
+    def compared(self) -> list[tuple[RowSummary, Comparison]]:
+        """Return the rows that were compared with the reference, and how."""
+        return [(row, row.comparison) for row in self.rows if row.comparison is not None]
+
+    @property
     def comparisons(self) -> int:
         """Count the comparisons that were made, and corrected together."""
         return sum(found is not None for row in self.rows for found in (row.comparison, row.named))
@@ -56,15 +61,15 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     sweep = read_sweep(directory)
     origin = _reference(sweep, reference)
     summaries = {row.number: summarize(row, sweep.published) for row in sweep.rows}
-    known = known_examples(beside(run.test_predictions) for row in sweep.rows for run in row.done)
-    answers = {run.directory: _marked(known, run.answers) for row in sweep.rows for run in row.done}
+    known = known_examples(beside(run.test_predictions) for run in sweep.done)
+    answers = {run.directory: _marked(known, run.answers) for run in sweep.done}
     converged = {number for number, row in summaries.items() if row.converged}
     baselines = {number for number, row in summaries.items() if row.baseline}
     apart = set() if origin.number in baselines else baselines
     against, named = _comparisons([row for row in sweep.rows if row.number not in apart], origin, converged, answers)
     summaries |= _compared_untuned(sweep, origin, summaries, apart)
     planned = read_plan(Path(directory))
-    machines = sorted({run.result.machine for row in sweep.rows for run in row.runs if run.result is not None})
+    machines = sorted({result.machine for result in sweep.results})
     rows = [
         replace(
             summaries[row.number],

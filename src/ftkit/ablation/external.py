@@ -40,7 +40,7 @@ def add_external_run(
     stated = {} if costs is None else _read_costs(costs)
     sweep, found = read_sweep(directory), read_predictions(predictions)
     _refuse_other_examples(sweep, found, predictions)
-    seed = next((run.seed for one in sweep.rows for run in one.done), 123) if seed is None else seed
+    seed = next((run.seed for run in sweep.done), 123) if seed is None else seed
     folder = directory / row / f"seed-{seed}"
     identity = {EXTERNAL: {"predictions": predictions.name, "sha256": sha256_of(predictions), "costs": stated}}
     with exclusive(directory):
@@ -91,7 +91,7 @@ def _refuse_other_examples(sweep: Sweep, found: Predictions, source: Path) -> No
     """Compare examples and labels with those of the first run that has some: rows are compared example by example."""
     if None in found.labels:
         raise InputError("an example has no label", file=source, field=found.ids[found.labels.index(None)])
-    theirs = next((run.answers for row in sweep.rows for run in row.done if run.answers is not None), None)
+    theirs = next((run.answers for run in sweep.done if run.answers is not None), None)
     ours = read_run_answers(source, None)
     if theirs is not None and over_seeds([ours, theirs]) is None:
         problem = f"its {len(ours):,} examples or their labels are not the {len(theirs):,} of {theirs.path}"

@@ -11,6 +11,7 @@ from typing import TypeVar
 from scipy import stats
 
 from ftkit.ablation.convergence import not_converged
+from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.identity import EXTERNAL, SEEDS, changes
 from ftkit.ablation.planned import Planned
 from ftkit.ablation.published import Published, PublishedTable
@@ -105,9 +106,15 @@ def seeds_text(seeds: Sequence[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
+def rows_text(rows: Iterable[RowSummary]) -> str:
+    """Return the numbers of rows, such as ``rows 1-3,5``."""
+    numbers = [row.number for row in rows]
+    return f"row{'s' if len(numbers) > 1 else ''} {format_numbers(numbers)}"
+
+
 def summarize(row: SweepRow, published: PublishedTable) -> RowSummary:
     """Sum up the runs of a row by themselves; ``published`` knows what the published figures were made with."""
-    done = [run.result for run in row.runs if run.result is not None]
+    done = row.results
     tests = [result.splits["test"] for result in done if "test" in result.splits]
     trouble = {run.seed: reason for run in row.done if (reason := not_converged(run))}
 

@@ -132,6 +132,11 @@ class SweepRow:
         """Return the runs that have figures."""
         return [run for run in self.runs if run.result is not None]
 
+    @property
+    def results(self) -> list[Result]:
+        """Return these figures."""
+        return [run.result for run in self.runs if run.result is not None]
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -142,6 +147,16 @@ class Sweep:
     published: PublishedTable
     ledger: Ledger
     claim: Claim | None = None  # what is claimed about the rows, if anything is
+
+    @property
+    def done(self) -> list[RunState]:
+        """Return the runs of all rows that have figures."""
+        return [run for row in self.rows for run in row.done]
+
+    @property
+    def results(self) -> list[Result]:
+        """Return these figures."""
+        return [result for row in self.rows for result in row.results]
 
 
 def write_description(out: Path, ablation: AblationFolder) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.summary import RowSummary
+from ftkit.report.words import plural
 from ftkit.results.statistics import ALPHA
 
 
@@ -16,7 +17,7 @@ def baseline_lines(analysis: Analysis, timing: bool = True) -> Iterator[str]:
     cost = f", {best.seconds:,.1f} s" if timing and best.seconds is not None else ""
     count = sum(row.baseline and row.test is not None for row in analysis.rows)
     yield (
-        f"Best of {count} baseline{'s' if count > 1 else ''} on validation: row {best.number} ({best.name}), "
+        f"Best of {plural(count, 'baseline')} on validation: row {best.number} ({best.name}), "
         f"validation {best.val:.2%}, test {best.test:.2%}{cost}."
     )
     compared = [row for row in analysis.rows if row.number in over]
@@ -26,13 +27,11 @@ def baseline_lines(analysis: Analysis, timing: bool = True) -> Iterator[str]:
         [row for row in compared if over[row.number].significant and sign * over[row.number].difference > 0]
         for sign in (1, -1)
     )
-    many = len(compared) > 1
-    exact = f"exact test on the same examples, p < {ALPHA} after Holm's correction for {len(compared)} comparison"
-    beat = "beats" if len(better) == 1 or not many else "beat"
+    n = len(compared)
     yield (
-        f"{len(better) or 'None'} of {len(compared)} trained variant{'s' if many else ''} "
-        f"{beat} it significantly ({exact}{'s' if many else ''})"
-        f"{_listed(analysis, better, timing)}."
+        f"{len(better) or 'None'} of {plural(n, 'trained variant')} {'beats' if 1 in (len(better), n) else 'beat'} it "
+        f"significantly (exact test on the same examples, p < {ALPHA} after Holm's correction for "
+        f"{plural(n, 'comparison')}){_listed(analysis, better, timing)}."
     )
     if worse:
         verb = "is" if len(worse) == 1 else "are"

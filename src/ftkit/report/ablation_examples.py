@@ -6,7 +6,6 @@ from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.sweep import SweepRow
 from ftkit.report.document import Section, Table
 from ftkit.results.predictions import Predictions, read_predictions
-from ftkit.run_folder import predictions_file
 
 _WRONG, _RIGHT = 20, 10  # examples of each row that are shown
 _TEXT = 200  # letters of an answer that are shown
@@ -25,7 +24,7 @@ def examples(analysis: Analysis) -> Mapping[int, Section]:
 
 
 def _first_predictions(row: SweepRow) -> Predictions | None:
-    paths = (cell.directory / predictions_file("test") for cell in row.done)
+    paths = (run.test_predictions for run in row.done)
     return next((read_predictions(path) for path in paths if path.exists()), None)
 
 

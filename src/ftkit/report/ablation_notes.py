@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ftkit.ablation.analysis import Analysis
-from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.result import Result
-from ftkit.ablation.summary import NOT_RUN, RowSummary, seeds_text
+from ftkit.ablation.summary import NOT_RUN, RowSummary, rows_text, seeds_text
 from ftkit.report.ablation_baselines import baseline_lines
 from ftkit.report.duplicates import dependences
 from ftkit.report.forgetting import forgetting_notes
 from ftkit.report.search import search_notes
+from ftkit.report.words import plural
 from ftkit.results.duplicates import duplicates_line
 from ftkit.results.statistics import ALPHA
 
@@ -34,8 +34,8 @@ def notes(analysis: Analysis, timing: bool = True) -> list[str]:
 
 
 def _duplicates(analysis: Analysis) -> Iterator[str]:
-    results = [cell.result.raw for row in analysis.sweep.rows for cell in row.runs if cell.result is not None]
-    found = (duplicates_line(counts) for raw in results if (counts := (raw.get("data") or {}).get("duplicates")))
+    data = (result.raw.get("data") or {} for result in analysis.sweep.results)
+    found = (duplicates_line(counts) for one in data if (counts := one.get("duplicates")))
     yield from (f"{line}." for line in dict.fromkeys(found))
     effects = [row.duplicates for row in analysis.rows if row.duplicates is not None and row.duplicates.n_in_train]
     if effects:
@@ -46,7 +46,7 @@ def _duplicates(analysis: Analysis) -> Iterator[str]:
 
 def _figures(analysis: Analysis) -> Iterator[str]:
     rows = [row for row in analysis.rows if row.test is not None]
-    results = [cell.result for row in analysis.sweep.rows for cell in row.runs if cell.result is not None]
+    results = analysis.sweep.results
     several = any(row.spread is not None for row in rows)
     yield (
         f"Accuracies in %; test: n = {_list(row.n for row in rows)}, 95% interval ({_method(results)}), "
@@ -72,8 +72,7 @@ def _noise(analysis: Analysis) -> Iterator[str]:
         return
     seeds = len(reference.seeds)
     means = floor / math.sqrt(seeds)
-    differences = [(row, row.comparison.difference) for row in analysis.rows if row.comparison is not None]
-    within = [row for row, difference in differences if abs(difference) <= means]
+    within = [row for row, comparison in analysis.compared if abs(comparison.difference) <= means]
     yield (
         f"Noise floor: two runs of row {reference.number} with different seeds are up to {100 * floor:.2f} points "
         f"apart, two means over {seeds} seeds up to {100 * means:.2f} (95%, by the spread of {seeds} seeds)"
@@ -89,33 +88,32 @@ def _method(results: Sequence[Result]) -> str:
 
 
 def _comparisons(analysis: Analysis) -> Iterator[str]:
-    compared = [row for row in analysis.rows if row.comparison is not None]
-    others = [row for row in analysis.rows if row.test is not None and row.number != analysis.reference.number]
-    others = [row for row in others if analysis.reference.baseline or not row.baseline]  # those have their own
-    name = f"row {analysis.reference.number}"
-    made = [row.comparison for row in compared if row.comparison is not None]
+    compared, reference = analysis.compared, analysis.reference
+    others = [row for row in analysis.rows if row.test is not None and row.number != reference.number]
+    others = [row for row in others if reference.baseline or not row.baseline]  # those have their own
+    name = f"row {reference.number}"
     if compared:
-        common = len({tuple(row.seeds) for row in (analysis.reference, *compared)}) > 1
-        test = "sign-flip test, seeds as they are," if any(len(one.seeds) > 1 for one in made) else "McNemar test"
-        count, named = analysis.comparisons, [row for row in analysis.rows if row.named is not None]
+        common = len({tuple(row.seeds) for row in (reference, *(row for row, _ in compared))}) > 1
+        several = any(len(comparison.seeds) > 1 for _, comparison in compared)
+        test = "sign-flip test, seeds as they are," if several else "McNemar test"
+        named = sum(row.named is not None for row in analysis.rows)
         yield (
-            f"vs {analysis.reference.number}: test accuracy minus that of {name} ({analysis.reference.name})"
+            f"vs {reference.number}: test accuracy minus that of {name} ({reference.name})"
             f"{', over the seeds that both have' if common else ''}; "
-            f"* p < {ALPHA} in an exact {test} on the same examples, after Holm's correction for {count} "
-            f"comparison{'s' if count > 1 else ''}"
-            + (f", {len(named)} of them with rows that a question names." if named else ".")
+            f"* p < {ALPHA} in an exact {test} on the same examples, after Holm's correction for "
+            f"{plural(analysis.comparisons, 'comparison')}"
+            f"{f', {named} of them with rows that a question names' if named else ''}."
         )
-    if unsure := [row for row in compared if row.comparison and not row.comparison.converged]:
+    if unsure := [row for row, comparison in compared if not comparison.converged]:
         culprits = [row for row in analysis.rows if row.test is not None and not row.converged]
         yield f"No significance is claimed of {rows_text(unsure)}: {rows_text(culprits)} did not converge, see below."
-    hopeless = [row for row in compared if row.comparison and row.comparison.hopeless]
-    if hopeless:
+    if hopeless := [row for row, comparison in compared if comparison.hopeless]:
         yield f"Predictions too similar to {name}'s for any test to be significant: {rows_text(hopeless)}."
     if bare := [row for row in analysis.rows if row.test is None and row.metrics]:
         yield f"Without predictions (test_step returns none), so without accuracy and comparison: {rows_text(bare)}."
     if missing := [row for row in others if row.comparison is None]:
         shared = "no seed, test examples or prediction files in common"
-        reason = "which has no results" if analysis.reference.test is None else shared
+        reason = "which has no results" if reference.test is None else shared
         yield f"Not compared with {name} ({reason}): {rows_text(missing)}."
 
 
@@ -188,12 +186,6 @@ def changed_settings(row: RowSummary) -> str:
         (name.removeprefix("config.").replace(".init_args.", "."), words) for name, words in (row.differs or {}).items()
     )
     return "; ".join(f"{name}: {words}" for name, words in named)
-
-
-def rows_text(rows: Iterable[RowSummary]) -> str:
-    """Return the numbers of rows, such as ``rows 1-3,5``."""
-    numbers = [row.number for row in rows]
-    return f"row{'s' if len(numbers) > 1 else ''} {format_numbers(numbers)}"
 
 
 def _list(values: Iterable[Any]) -> str:

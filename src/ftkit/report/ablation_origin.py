@@ -10,11 +10,9 @@ from ftkit.storage import key_of
 def made_with(analysis: Analysis) -> Mapping[str, str]:
     """Return data, base models, machines and versions, each with all the values that occur in the runs."""
     found: dict[str, dict[str, None]] = {}
-    for row in analysis.sweep.rows:
-        for cell in row.done:
-            assert cell.result is not None
-            for name, value in _origin(cell.result.raw, cell.result.machine).items():
-                found.setdefault(name, {})[value] = None
+    for result in analysis.sweep.results:
+        for name, value in _origin(result.raw, result.machine).items():
+            found.setdefault(name, {})[value] = None
     return {name: "; ".join(values) for name, values in found.items()}
 
 

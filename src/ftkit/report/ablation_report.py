@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftkit.ablation.analysis import Analysis, analyse
-from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.run_answers import Confusion, confusion_of
-from ftkit.ablation.summary import RowSummary, seeds_text
+from ftkit.ablation.summary import RowSummary, rows_text, seeds_text
 from ftkit.report.ablation_answers import answers, recalls
 from ftkit.report.ablation_baselines import baseline_lines
-from ftkit.report.ablation_charts import Plots, figures, verdict
+from ftkit.report.ablation_charts import Plots, figures
 from ftkit.report.ablation_examples import examples
 from ftkit.report.ablation_notes import changed_settings, changes, notes
 from ftkit.report.ablation_origin import collected, made_with
@@ -29,6 +28,7 @@ from ftkit.report.labels import Labels, label_sections, labels_of
 from ftkit.report.page import fragment, to_html
 from ftkit.report.search_charts import budget_sentences
 from ftkit.report.theme import image
+from ftkit.report.words import plural
 from ftkit.results.changes import Changes, write_rows
 from ftkit.storage import atomic_write
 
@@ -79,8 +79,8 @@ class Report:
         analysis = self.analysis
         runs = {row.number: {run.seed: run.answers for run in row.done} for row in analysis.sweep.rows}
         before, found = runs[analysis.reference.number], []
-        for row in analysis.rows:
-            for seed in row.comparison.seeds if row.comparison is not None else ():
+        for row, comparison in analysis.compared:
+            for seed in comparison.seeds:
                 name = f"{row.number} {row.name}" + (f", seed {seed}" if len(before) > 1 else "")
                 ours, theirs = runs[row.number][seed], before[seed]
                 assert ours is not None
@@ -110,30 +110,30 @@ class Report:
         sentence = f"{len(self.done)} of {len(rows)} rows have figures."
         missing = [row for row in rows if row.test is None and not row.metrics]
         for kind in dict.fromkeys(row.status for row in missing):
-            sentence += _list(kind, [row.number for row in missing if row.status == kind])
-        sentence += _list("without predictions", [row.number for row in rows if row.test is None and row.metrics])
-        return sentence + _list("not converged", [row.number for row in self.done if not row.converged])
+            sentence += _list(kind, [row for row in missing if row.status == kind])
+        sentence += _list("without predictions", [row for row in rows if row.test is None and row.metrics])
+        return sentence + _list("not converged", [row for row in self.done if not row.converged])
 
     @property
     def answer(self) -> str:
         """Which variants differ significantly from the reference, in a sentence; empty if none was compared."""
         reference = self.analysis.reference
-        compared = [row for row in self.analysis.rows if row.comparison is not None]
+        compared = self.analysis.compared
         if not compared:
             return ""
-        several = len(compared) > 1
-        name = f"row {reference.number} ({reference.name})"
-        better, worse = (
-            [row for row in compared if verdict(self.analysis, row) == f"significantly {word}"]
-            for word in ("better", "worse")
+        found = [(row, 100 * one.difference) for row, one in compared if one.significant]
+        found.sort(key=lambda pair: -abs(pair[1]))
+        parts = []
+        for word, sign in (("better", 1), ("worse", -1)):
+            rows = [
+                f"row {row.number} ({row.name}, {points:+.1f} points)" for row, points in found if sign * points > 0
+            ]
+            parts += [f"{word}: {', '.join(rows)}"] if rows else []
+        return (
+            f"{len(found) or 'None'} of {plural(len(compared), 'variant')} "
+            f"{'differs' if len(found) == 1 else 'differ'} significantly from row {reference.number} "
+            f"({reference.name}){': ' + '; '.join(parts) if parts else ''}."
         )
-        found = len(better) + len(worse)
-        sentence = (
-            f"{found or 'None'} of {len(compared)} variant{'s' if several else ''} "
-            f"{'differs' if found == 1 else 'differ'} significantly from {name}"
-        )
-        parts = [f"{word}: {_differences(rows)}" for word, rows in (("better", better), ("worse", worse)) if rows]
-        return f"{sentence}{': ' + '; '.join(parts) if parts else ''}."
 
     def document(self) -> Document:
         """Return the report as a document."""
@@ -170,12 +170,10 @@ class Report:
 
     def _facts(self) -> list[tuple[str, str]]:
         rows = [row for row in self.analysis.rows if row.test is not None]
-        times = sorted(cell.time[:10] for row in self.analysis.sweep.rows for cell in row.done if cell.time)
+        times = sorted(run.time[:10] for run in self.analysis.sweep.done if run.time)
         facts = {
             "data": self.made_with.get("data", ""),
-            "base models": collected(
-                [cell.result.base for row in self.analysis.sweep.rows for cell in row.done if cell.result]
-            ),
+            "base models": collected([result.base for result in self.analysis.sweep.results]),
             "test examples": ", ".join(f"{n:,}" for n in sorted({row.n for row in rows if row.n})),
             "classes": "; ".join(
                 dict.fromkeys(f"{len(one.labels)}: {', '.join(one.labels)}" for _, one in self._of_classes())
@@ -276,21 +274,9 @@ def _tsv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return buffer.getvalue().encode()
 
 
-def _list(status: str, numbers: Sequence[int]) -> str:
+def _list(status: str, rows: Sequence[RowSummary]) -> str:
     """A sentence that names the rows of a status; nothing without any."""
-    if not numbers:
-        return ""
-    rows_are = "rows" if len(numbers) > 1 else "row"
-    return f" {status.capitalize()}: {rows_are} {format_numbers(numbers).replace(',', ', ')}."
-
-
-def _differences(rows: Sequence[RowSummary]) -> str:
-    """Rows with their differences from the reference in points, the largest first."""
-    found = [(100 * row.comparison.difference, row) for row in rows if row.comparison is not None]
-    return ", ".join(
-        f"row {row.number} ({row.name}, {difference:+.1f} points)"
-        for difference, row in sorted(found, key=lambda pair: -abs(pair[0]))
-    )
+    return f" {status.capitalize()}: {rows_text(rows).replace(',', ', ')}." if rows else ""
 
 
 def _uncompared(analysis: Analysis) -> list[str]:

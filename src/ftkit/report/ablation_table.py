@@ -11,8 +11,8 @@ from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.claim_findings import JudgedClaim
 from ftkit.ablation.folder import Format
 from ftkit.ablation.setting import short_setting
-from ftkit.ablation.summary import NOT_RUN, RowSummary
-from ftkit.report.ablation_notes import changes, notes, rows_text
+from ftkit.ablation.summary import NOT_RUN, RowSummary, rows_text
+from ftkit.report.ablation_notes import changes, notes
 from ftkit.report.claims import claim_lines, claimed
 from ftkit.report.document import Table, table_lines
 from ftkit.report.forgetting import forgetting_record, forgotten, text_names

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ftkit.ablation.analysis import Analysis
-from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.setting import short_setting
-from ftkit.ablation.summary import RowSummary, seeds_text
+from ftkit.ablation.summary import RowSummary, rows_text, seeds_text
 from ftkit.results.comparison import Comparison
 
 
@@ -28,29 +27,26 @@ def searched(row: RowSummary) -> dict[str, Any]:
 
 def search_notes(analysis: Analysis) -> Iterator[str]:
     """Yield what was searched, and what a reader has to mind of it."""
-    tuned = {row.number: row.choice for row in analysis.rows if row.choice is not None}
+    tuned = [(row, row.choice) for row in analysis.rows if row.choice is not None]
     if not tuned:
         return
-    how = {f"{'lowest' if one.mode == 'min' else 'highest'} {one.monitor}" for one in tuned.values()}
-    seeds = {seeds_text(one.seeds) for one in tuned.values()}
-    counts = {number: len(one.tries) for number, one in tuned.items()}
+    how = {f"{'lowest' if one.mode == 'min' else 'highest'} {one.monitor}" for _, one in tuned}
+    seeds = {seeds_text(one.seeds) for _, one in tuned}
     yield (
         f"setting: chosen on validation, by the {' or '.join(sorted(how))}, mean over {' or '.join(sorted(seeds))}; "
         "all figures are of that setting, and settings that were not chosen were not tested. "
         "untuned: the row as its file says."
     )
-    if len(set(counts.values())) > 1:
-        shown = "; ".join(
-            f"row{'s' if len(rows) > 1 else ''} {format_numbers(rows)} had {tries}"
-            for tries in sorted(set(counts.values()))
-            if (rows := [number for number, one in counts.items() if one == tries])
-        )
+    by_tries: dict[int, list[RowSummary]] = {}
+    for row, one in tuned:
+        by_tries.setdefault(len(one.tries), []).append(row)
+    if len(by_tries) > 1:
+        shown = "; ".join(f"{rows_text(rows)} had {tries}" for tries, rows in sorted(by_tries.items()))
         yield f"Not the same chance for all: {shown} tries."
-    if stopped := [f"{len(one.pruned)} of row {number}" for number, one in tuned.items() if one.pruned]:
+    if stopped := [f"{len(one.pruned)} of row {row.number}" for row, one in tuned if one.pruned]:
         yield f"Tries that were stopped early by their validation, and so were not chosen: {', '.join(stopped)}."
-    own = [row for row in analysis.rows if row.test is not None and not row.baseline]
-    if missing := [row.number for row in own if row.number not in tuned]:
-        yield f"Not tuned: row{'s' if len(missing) > 1 else ''} {format_numbers(missing)}."
+    if missing := [row for row in analysis.rows if row.test is not None and not row.baseline and row.choice is None]:
+        yield f"Not tuned: {rows_text(missing)}."
     for row in analysis.rows:
         yield from _of_row(row, analysis)
 

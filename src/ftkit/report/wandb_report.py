@@ -15,7 +15,6 @@ from ftkit.report.ablation_table import record, table
 from ftkit.report.document import to_markdown
 from ftkit.report.search_charts import spans_decades
 from ftkit.report.theme import LIGHT, specification
-from ftkit.run_folder import predictions_file
 from ftkit.storage import atomic_write
 from ftkit.wandb_settings import mode, start_run
 
@@ -102,11 +101,9 @@ def _artifact(report: Report, out: Path) -> Any:
     artifact = wandb.Artifact(f"{name}-report", type="report")
     for file in [*out.glob("report.*"), *(out / "plots").glob("*.*")]:
         artifact.add_file(str(file), str(file.relative_to(out)))
-    for row in report.analysis.sweep.rows:
-        for cell in row.done:
-            file = cell.directory / predictions_file("test")
-            if file.exists():
-                artifact.add_file(str(file), f"{file.parent.parent.name}/{file.parent.name}/{file.name}")
+    for run in report.analysis.sweep.done:
+        if (file := run.test_predictions).exists():
+            artifact.add_file(str(file), f"{file.parent.parent.name}/{file.parent.name}/{file.name}")
     return artifact
 
 

@@ -17,6 +17,11 @@ def short(text: str, most: int = LETTERS) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def plural(n: int, noun: str) -> str:
+    """Return a number with its noun, such as ``1 row`` and ``2 rows``."""
+    return f"{n} {noun}{'s' if n > 1 else ''}"
+
+
 def p_text(p: float) -> str:
     """Return a p-value in words.
 
