@@ -16,10 +16,11 @@ from ftkit.ablation.summary import RowSummary, rows_text, seeds_text
 from ftkit.report.ablation_answers import answers, recalls
 from ftkit.report.ablation_baselines import baseline_lines
 from ftkit.report.ablation_charts import Plots, figures
+from ftkit.report.ablation_columns import STATUS, Column, columns, status
 from ftkit.report.ablation_examples import examples
 from ftkit.report.ablation_notes import changed_settings, changes, notes
 from ftkit.report.ablation_origin import collected, made_with
-from ftkit.report.ablation_table import STATUS, Column, columns, compact, record, status, table
+from ftkit.report.ablation_table import compact, record, table
 from ftkit.report.changes import changes_sections
 from ftkit.report.claims import claim_lines
 from ftkit.report.document import Card, Document, Figure, Section, Table, to_markdown

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ftkit.ablation.runner import Event
+from ftkit.ablation.progress import Event
 
 _STYLES = {
     "done": "green",
