@@ -15,8 +15,9 @@ from ftkit.ablation.executor import Engine, Executor, Job, Outcome, one_by_one
 from ftkit.ablation.folder import AblationFolder, Run
 from ftkit.ablation.ledger import Ledger
 from ftkit.ablation.planned import write_plan
+from ftkit.ablation.progress import Event, Summary
 from ftkit.ablation.ray_executor import on_ray
-from ftkit.ablation.runner import ERROR_FILE, Event, Summary, run
+from ftkit.ablation.runner import ERROR_FILE, run
 from ftkit.ablation.search import Search
 from ftkit.ablation.setting import Setting
 from ftkit.ablation.tuning import tune

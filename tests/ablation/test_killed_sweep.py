@@ -13,7 +13,8 @@ import pytest
 import fake_engine
 from fake_engine import FakeEngine, make_folder
 from ftkit.ablation.folder import AblationFolder
-from ftkit.ablation.runner import Event, run
+from ftkit.ablation.progress import Event
+from ftkit.ablation.runner import run
 from ftkit.commands.ablation import ablation_table as table
 from ftkit.errors import EnvironmentFault
 

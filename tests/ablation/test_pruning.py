@@ -12,7 +12,8 @@ from ftkit.ablation.analysis import analyse
 from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ledger import Ledger
 from ftkit.ablation.optuna_study import Pruning
-from ftkit.ablation.runner import Event, Summary, run
+from ftkit.ablation.progress import Event, Summary
+from ftkit.ablation.runner import run
 from ftkit.ablation.search import Search
 from ftkit.ablation.sweep import SweepRow, read_sweep
 from ftkit.ablation.tuning import tune

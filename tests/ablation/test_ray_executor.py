@@ -14,8 +14,9 @@ from fake_engine import FakeEngine, make_folder
 from ftkit.ablation.executor import one_by_one
 from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ledger import Ledger
+from ftkit.ablation.progress import Event
 from ftkit.ablation.ray_executor import ATTEMPTS, on_ray
-from ftkit.ablation.runner import Event, run
+from ftkit.ablation.runner import run
 from ftkit.ablation.search import Search
 from ftkit.ablation.sweep import read_sweep
 from ftkit.ablation.tuning import tune

@@ -6,7 +6,8 @@ from fake_engine import FakeEngine, make_folder
 from ftkit.ablation.executor import Engine
 from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ledger import Ledger
-from ftkit.ablation.runner import Event, Summary, run
+from ftkit.ablation.progress import Event, Summary
+from ftkit.ablation.runner import run
 from ftkit.errors import EnvironmentFault, ExitCode, InputError
 
 ROWS = {f"{number:02}_row": {"correct": 270 + number} for number in range(1, 5)}

@@ -15,7 +15,8 @@ from fake_engine import FakeEngine, killed_before, make_folder
 from ftkit.ablation.analysis import analyse
 from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ledger import Ledger
-from ftkit.ablation.runner import Event, Summary, run
+from ftkit.ablation.progress import Event, Summary
+from ftkit.ablation.runner import run
 from ftkit.ablation.search import Search
 from ftkit.ablation.sides import read_side
 from ftkit.ablation.sweep import SweepRow, read_sweep

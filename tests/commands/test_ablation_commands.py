@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fake_engine import FakeEngine, make_folder
 from ftkit.ablation.folder import AblationFolder, Row, Run
-from ftkit.ablation.runner import Event
+from ftkit.ablation.progress import Event
 from ftkit.ablation.sweep import read_sweep
 from ftkit.ablation_runs import Ablation
 from ftkit.commands.ablation import ablation_run, ablation_table

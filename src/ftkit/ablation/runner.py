@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
@@ -20,10 +19,11 @@ from ftkit.ablation.folder import AblationFolder, Row, Run
 from ftkit.ablation.identity import PRUNER, changes
 from ftkit.ablation.ledger import Entry, Ledger, Status
 from ftkit.ablation.optuna_study import Pruning
+from ftkit.ablation.progress import Event, Summary
 from ftkit.ablation.result import Result
 from ftkit.ablation.setting import nested
 from ftkit.ablation.sweep import write_description
-from ftkit.errors import EnvironmentFault, ExitCode, InputError, UnavailableError
+from ftkit.errors import EnvironmentFault, InputError, UnavailableError
 from ftkit.lock import exclusive
 from ftkit.run_folder import RESULT_FILE
 from ftkit.storage import atomic_write, disk_faults, key_of, sha256_of
@@ -31,52 +31,6 @@ from ftkit.storage import atomic_write, disk_faults, key_of, sha256_of
 ERROR_FILE = "error.txt"
 SETTING_FILE = "setting.yaml"  # in the folder of a setting: what is laid over the row's file
 _PARTIAL = ".partial"
-
-
-@dataclass(frozen=True)
-class Event:
-    """An event of a sweep, for progress displays."""
-
-    # plan and end frame the sweep, stopped ends it early; reused, start, done, pruned, skipped and failed are about a
-    # run; notice is a remark.
-    kind: Literal["plan", "reused", "start", "done", "pruned", "skipped", "failed", "notice", "stopped", "end"]
-    message: str = ""  # the remark, the reason, or the figure
-    run: Run | None = None  # the run, if the event is about one
-    index: int = 0  # the runs that are behind us
-    total: int = 0  # the runs of the sweep
-    seconds: float = 0.0  # how long the run took
-
-
-@dataclass
-class Summary:
-    """The status of the runs that were asked for; of pruned, skipped and failed ones with reasons."""
-
-    directory: Path
-    done: list[Run] = field(default_factory=list)
-    reused: list[Run] = field(default_factory=list)
-    pruned: dict[Run, str] = field(default_factory=dict)  # stopped early
-    skipped: dict[Run, str] = field(default_factory=dict)
-    failed: dict[Run, str] = field(default_factory=dict)
-
-    @property
-    def total(self) -> int:
-        """Return how many runs there are."""
-        return sum(map(len, (self.done, self.reused, self.pruned, self.skipped, self.failed)))
-
-    def fail(self, run: Run, reason: str) -> None:
-        """Count a run that was stopped early, now or before, as failed."""
-        self.reused = [one for one in self.reused if one != run]
-        self.pruned.pop(run, None)
-        self.failed[run] = reason
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """Return 4 if a run failed, 3 if all runs were skipped, else 0."""
-        if self.failed:
-            return ExitCode.TRAINING
-        if self.skipped and not self.done and not self.reused:
-            return ExitCode.ENVIRONMENT
-        return ExitCode.DONE
 
 
 def run(
@@ -226,13 +180,14 @@ class SweepRunner:
         if entry.status == "pruned":
             identity = _with_pruner(job, identity)
         if entry.key != key_of(identity):
-            different = "; ".join(f"{name}: {words}" for name, words in changes(entry.identity, identity).items())
-            self._notice(run, f"is run again because it changed: {different}")
-            return False
-        if not self.ledger.is_done(run.id, *enough):
-            self._notice(run, f"is run again because its {RESULT_FILE} is missing or was changed")
-            return False
-        return True
+            different = changes(entry.identity, identity)
+            why = f"it changed: {'; '.join(f'{name}: {words}' for name, words in different.items())}"
+        elif not self.ledger.is_done(run.id, *enough):
+            why = f"its {RESULT_FILE} is missing or was changed"
+        else:
+            return True
+        self.on_event(Event("notice", f"{run} is run again because {why}", run))
+        return False
 
     def _execute(self, jobs: Sequence[Job], plans: Mapping[Run, Any], check: Callable[[Result], object]) -> None:
         def started(job: Job) -> None:
@@ -242,10 +197,14 @@ class SweepRunner:
 
         for job, outcome in self.executor(self.engine, jobs, started):
             if outcome.status == "done":
-                self._finish(job, outcome, plans[job.run])
+                self._keep(job, "fitted" if job.stages[-1] == "fit" else "done", plans[job.run])
+                self.summary.done.append(job.run)
+                self.tell("done", job.run, outcome.message, outcome.seconds)
                 check(Result.read(self.out / job.run.id / RESULT_FILE, tested=False))
             elif outcome.status == "pruned":
-                self._prune(job, outcome, _with_pruner(job, plans[job.run]))
+                self._keep(job, "pruned", _with_pruner(job, plans[job.run]), reason=outcome.message)
+                self.summary.pruned[job.run] = outcome.message
+                self.tell("pruned", job.run, outcome.message, outcome.seconds)
             elif outcome.status == "skipped":
                 self._skip(job.run, outcome.message)
             else:
@@ -259,16 +218,6 @@ class SweepRunner:
             stages, source = (stages, final) if has_checkpoint else (("fit", "test"), None)
         partial = final.with_name(f".{final.name}{_PARTIAL}")
         return Job(run, tuple(self._configs(run)), partial, stages, source, pruning)
-
-    def _finish(self, job: Job, outcome: Outcome, identity: Mapping[str, Any]) -> None:
-        self._keep(job, "fitted" if job.stages[-1] == "fit" else "done", identity)
-        self.summary.done.append(job.run)
-        self.tell("done", job.run, outcome.message, outcome.seconds)
-
-    def _prune(self, job: Job, outcome: Outcome, identity: Mapping[str, Any]) -> None:
-        self._keep(job, "pruned", identity, reason=outcome.message)
-        self.summary.pruned[job.run] = outcome.message
-        self.tell("pruned", job.run, outcome.message, outcome.seconds)
 
     def _keep(self, job: Job, status: Status, identity: Mapping[str, Any], **more: str) -> None:
         """Put what a run left into its place, and write it to the ledger."""
@@ -301,9 +250,6 @@ class SweepRunner:
 
     def _record(self, run: Run, status: Any, **more: Any) -> None:
         self.ledger.append(Entry(cell=run.id, row=run.row.number, seed=run.seed, status=status, **more))
-
-    def _notice(self, run: Run, message: str) -> None:
-        self.on_event(Event("notice", f"{run} {message}", run))
 
     def _move_into_place(self, job: Job) -> None:
         """Replace the run's folder; killed in between, the run is unfinished according to the ledger."""

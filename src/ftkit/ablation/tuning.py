@@ -24,8 +24,9 @@ from ftkit.ablation.folder import Row, Run
 from ftkit.ablation.identity import flatten
 from ftkit.ablation.ledger import Entry, Ledger
 from ftkit.ablation.optuna_study import Pruning, new_pruner
+from ftkit.ablation.progress import Summary
 from ftkit.ablation.result import Result
-from ftkit.ablation.runner import Summary, SweepRunner
+from ftkit.ablation.runner import SweepRunner
 from ftkit.ablation.search import Search
 from ftkit.ablation.setting import Setting, short_setting
 from ftkit.ablation.sweep import choices, write_description
