@@ -1,12 +1,9 @@
 """Evaluate prediction files, whatever kind of answers they hold, and compare them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-
-import numpy as np
 
 from ftkit.errors import InputError, at_least
 from ftkit.report.binary_report import Evaluation
@@ -15,8 +12,8 @@ from ftkit.report.evaluation import Evaluated
 from ftkit.report.exact_report import ExactEvaluation
 from ftkit.report.preference_report import PreferenceEvaluation
 from ftkit.results import comparison
-from ftkit.results.answers import Answers, binary_answers, class_answers, read_scans
-from ftkit.results.assessment import BinaryReport, Settings, assess
+from ftkit.results.answers import binary_answers, class_answers, read_scans
+from ftkit.results.assessment import Settings, assess_answers, assess_binary
 from ftkit.results.changes import Changes
 from ftkit.results.class_assessment import assess_classes
 from ftkit.results.comparison import Comparison, corrected
@@ -25,7 +22,6 @@ from ftkit.results.known_examples import beside, known_examples
 from ftkit.results.preferences import assess_preferences, is_preference_file, read_preferences
 from ftkit.results.scan import AnswerFile, NotBinaryError
 from ftkit.results.several_classes import against_rest, find_classes
-from ftkit.results.statistics import holm
 from ftkit.results.threshold import Costs, Threshold, freeze_threshold
 
 Criterion = Literal[
@@ -122,9 +118,10 @@ def evaluate(
         threshold = freeze_threshold(answers[-1], criterion) if validation else None
         if threshold is None and threshold_from is not None:
             threshold = Threshold.load(threshold_from)
-        at = [] if threshold is None else [_at_threshold(one, threshold, settings) for one in answers[: len(paths)]]
+        decided = [] if threshold is None else [(one, threshold.apply(one)) for one in answers[: len(paths)]]
+        at = [assess_answers(one, answer, f"{one.path} at the threshold", settings) for one, answer in decided]
         compared = answers[: len(paths) + len(references)]
-        report = partial(_reported, settings=settings)
+        report = partial(assess_binary, settings=settings)
         return evaluated(Evaluation, compared, report, threshold=threshold, at_threshold=at)
     except NotBinaryError as reason:
         if positive is not None:
@@ -187,33 +184,6 @@ def _compared(models: Sequence[AnswerFile], reference: AnswerFile | None, settin
     rivals = [model for model in models if model.path.resolve() != reference.path.resolve()]
     made = corrected([comparison.compare(rival, reference, settings.level, settings.seed) for rival in rivals])
     return found | {"comparisons": made, "changes": [Changes(rival, reference, known) for rival in rivals]}
-
-
-def _reported(model: Answers, settings: Settings) -> BinaryReport:
-    whole = _assessed(model, model.answer, str(model.path), settings, score=model.score)
-    parts = [_assessed(model, model.answer, name, settings, rows) for name, rows in model.by_slice().items()]
-    adjusted = holm([part.baselines.p_majority for part in parts])
-    slices = {
-        part.name: replace(part, baselines=replace(part.baselines, p_holm=p))
-        for part, p in zip(parts, adjusted, strict=True)
-    }
-    return replace(whole, slices=slices, unparsed=model.unparsed)
-
-
-def _at_threshold(model: Answers, threshold: Threshold, settings: Settings) -> BinaryReport:
-    return _assessed(model, threshold.apply(model), f"{model.path} at the threshold", settings)
-
-
-def _assessed(
-    model: Answers,
-    answer: np.ndarray,
-    name: str,
-    settings: Settings,
-    rows: Any = slice(None),
-    score: np.ndarray | None = None,
-) -> BinaryReport:
-    positive, negative = model.classes.positive, model.classes.negative
-    return assess(model.target[rows], answer[rows], positive, negative, name, score, model.kind, settings)
 
 
 def _refuse_without_classes(found: str, fix: str = "leave it out", **options: object) -> None:

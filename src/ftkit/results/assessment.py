@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from ftkit.results.answers import Answers
 from ftkit.results.baselines import Baselines, baselines_of
 from ftkit.results.curves import Calibration, Curve, brier, probability_of
 from ftkit.results.intervals import Interval, count_intervals, score_intervals
 from ftkit.results.known_examples import KnownExamples
 from ftkit.results.metrics import Counts, Figure, figures_of
+from ftkit.results.statistics import holm
 
 
 @dataclass(frozen=True)
@@ -141,3 +143,28 @@ def assess(
         calibration=calibration,
         kind=kind,
     )
+
+
+def assess_binary(model: Answers, settings: Settings) -> BinaryReport:
+    """Report on a file of answers to yes/no questions, with its slices."""
+    whole = assess_answers(model, model.answer, str(model.path), settings, score=model.score)
+    parts = [assess_answers(model, model.answer, name, settings, rows) for name, rows in model.by_slice().items()]
+    adjusted = holm([part.baselines.p_majority for part in parts])
+    slices = {
+        part.name: replace(part, baselines=replace(part.baselines, p_holm=p))
+        for part, p in zip(parts, adjusted, strict=True)
+    }
+    return replace(whole, slices=slices, unparsed=model.unparsed)
+
+
+def assess_answers(
+    model: Answers,
+    answer: np.ndarray,
+    name: str,
+    settings: Settings,
+    rows: Any = slice(None),
+    score: np.ndarray | None = None,
+) -> BinaryReport:
+    """Report on other answers, int ``(n,)``, to the examples of a file, or to some of them."""
+    positive, negative = model.classes.positive, model.classes.negative
+    return assess(model.target[rows], answer[rows], positive, negative, name, score, model.kind, settings)
