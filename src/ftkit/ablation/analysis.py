@@ -62,7 +62,7 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     origin = _reference(sweep, reference)
     summaries = {row.number: summarize(row, sweep.published) for row in sweep.rows}
     known = known_examples(beside(run.test_predictions) for run in sweep.done)
-    answers = {run.directory: _marked(known, run.answers) for run in sweep.done}
+    answers = {run.directory: known.mark(one) if known and (one := run.answers) else run.answers for run in sweep.done}
     converged = {number for number, row in summaries.items() if row.converged}
     baselines = {number for number, row in summaries.items() if row.baseline}
     apart = set() if origin.number in baselines else baselines
@@ -83,7 +83,8 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     ]
     if len(machines) == 1:
         rows = _with_front(rows)
-    best = _best_baseline(rows)
+    validated = [(row.val, -row.number, row) for row in rows if row.baseline and row.val is not None]
+    best = max(validated)[2] if validated else None
     trained = [row for row in sweep.rows if row.number not in baselines]
     pairs = [] if best is None else [(row, sweep.rows[rows.index(best)]) for row in trained]
     over = {row: found for (row, _), found in _judged(pairs, converged, answers).items()}
@@ -98,12 +99,6 @@ def _reference(sweep: Sweep, number: int | None) -> SweepRow:
             return row
     there = format_numbers([row.number for row in sweep.rows])
     raise InputError(f"there is no row {number}; the rows are {there}", field="reference")
-
-
-def _best_baseline(rows: Sequence[RowSummary]) -> RowSummary | None:
-    """Return the baseline that is best on validation, or None."""
-    known = [(row.val, -row.number, row) for row in rows if row.baseline and row.val is not None]
-    return max(known)[2] if known else None
 
 
 def _comparisons(
@@ -156,10 +151,6 @@ def _compared(row: SweepRow, other: SweepRow, answers: Answers) -> Comparison | 
 
 def _over_seeds(runs: Sequence[RunState], answers: Answers) -> AnswerFile | None:
     return over_seeds([answers[run.directory] for run in runs])
-
-
-def _marked(known: KnownExamples | None, answers: RunAnswers | None) -> RunAnswers | None:
-    return answers if known is None or answers is None else known.mark(answers)
 
 
 def _names(row: SweepRow, other: SweepRow) -> bool:

@@ -56,16 +56,18 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     }
     different = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     classes = tuple(name.removesuffix("class_path") for name in different if _last(name) == "class_path")
+    # What an option of another class has or lacks says no more than that the class is another.
+    implied = {name for name, (one, two) in different.items() if two is _ABSENT or (one is _ABSENT and not two)}
     return {
         name: f"{_word(first)} -> {_word(second)}"
         for name, (first, second) in different.items()
-        if _last(name) == "class_path" or not name.startswith(classes) or not _of_its_class(first, second)
+        if _last(name) == "class_path" or not name.startswith(classes) or name not in implied
     }
 
 
-def _of_its_class(old: Any, new: Any) -> bool:
-    """Return whether an option's values say no more than that its class is another."""
-    return new is _ABSENT or (old is _ABSENT and not new)
+def in_words(found: Mapping[str, str]) -> str:
+    """Return what :func:`changes` found as a text."""
+    return "; ".join(f"{name}: {words}" for name, words in found.items())
 
 
 def _last(name: str) -> str:

@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 
 from ftkit.ablation.executor import Engine, Executor, Job, Outcome, Stage, one_by_one
 from ftkit.ablation.folder import AblationFolder, Row, Run
-from ftkit.ablation.identity import PRUNER, changes
+from ftkit.ablation.identity import PRUNER, changes, in_words
 from ftkit.ablation.ledger import Entry, Ledger, Status
 from ftkit.ablation.optuna_study import Pruning
 from ftkit.ablation.progress import Event, Summary
@@ -180,8 +180,7 @@ class SweepRunner:
         if entry.status == "pruned":
             identity = _with_pruner(job, identity)
         if entry.key != key_of(identity):
-            different = changes(entry.identity, identity)
-            why = f"it changed: {'; '.join(f'{name}: {words}' for name, words in different.items())}"
+            why = f"it changed: {in_words(changes(entry.identity, identity))}"
         elif not self.ledger.is_done(run.id, *enough):
             why = f"its {RESULT_FILE} is missing or was changed"
         else:

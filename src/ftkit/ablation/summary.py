@@ -12,7 +12,7 @@ from scipy import stats
 
 from ftkit.ablation.convergence import not_converged
 from ftkit.ablation.folder import format_numbers
-from ftkit.ablation.identity import EXTERNAL, SEEDS, changes
+from ftkit.ablation.identity import EXTERNAL, SEEDS, changes, in_words
 from ftkit.ablation.planned import Planned
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.run_answers import over_seeds
@@ -236,5 +236,5 @@ def _notes(row: SweepRow, trouble: Mapping[int, str]) -> list[str]:
 
 def _differing(one: RunState, other: RunState) -> str:
     """Return the settings besides the seed in which two runs of a row differ: their mean mixes two variants."""
-    found = changes(one.identity, other.identity)
-    return "; ".join(f"{name}: {words}" for name, words in found.items() if name.rpartition(".")[2] not in SEEDS)
+    found = changes(one.identity, other.identity).items()
+    return in_words({name: words for name, words in found if name.rpartition(".")[2] not in SEEDS})

@@ -150,12 +150,11 @@ class _TunedRow:
         """Return the runs of settings."""
         return [Run(self.row, seed, setting) for setting in dict.fromkeys(settings) for seed in self.seeds]
 
-    def value(self, setting: Setting) -> float | None:
-        """Return the mean over the seeds of what decides; None where a seed failed, was stopped or is not finite."""
-        return _mean(self._values(setting))
-
     def _values(self, setting: Setting, stopped: bool = False) -> list[float | None]:
-        """Return what decides, by seed; of a run that was stopped early its last validation, if that is asked for."""
+        """Return what decides, by seed; None where one failed or is not finite.
+
+        Of a run that was stopped early it is the last validation, if that is asked for, or else None.
+        """
         return [self._value(run, stopped) for run in self.runs([setting])]
 
     def _value(self, run: Run, stopped: bool) -> float | None:
@@ -191,7 +190,7 @@ class _TunedRow:
 
     def choose(self) -> list[Run]:
         """Choose, write it down, remove the checkpoints of the others, and return the runs that are to be tested."""
-        values = {setting: self.value(setting) for setting in self.settings}
+        values = {setting: _mean(self._values(setting)) for setting in self.settings}
         self.chosen = self.search.best(values)
         if self.chosen is None:
             return []
@@ -199,15 +198,13 @@ class _TunedRow:
         also = [()] if self.search.untuned and () in values else []
         tests = self.runs([self.chosen, *also])
         kept = {run.id for run in tests}
-        for entry in [*_tries(self.sweep.ledger, self.row), *self._own()]:
+        entries = self.sweep.ledger.entries
+        own = [entries[run.id] for run in self.runs([()]) if run.id in entries]
+        for entry in [*_tries(self.sweep.ledger, self.row), *own]:
             if entry.status == "fitted" and entry.cell not in kept:
                 with suppress(FileNotFoundError):
                     shutil.rmtree(self.sweep.out / entry.cell / "checkpoints")
         return tests
-
-    def _own(self) -> list[Entry]:
-        entries = self.sweep.ledger.entries
-        return [entries[run.id] for run in self.runs([()]) if run.id in entries]
 
     def _record(self, chosen: Setting, values: Mapping[Setting, float | None]) -> None:
         """Write the choice to the ledger, unless its last word on the row is the same."""

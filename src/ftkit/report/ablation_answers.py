@@ -27,7 +27,9 @@ def _sentences(analysis: Analysis, row: RowSummary, confusion: Confusion | None)
         sentences.insert(0, "The reference.")
     elif row.comparison is not None:
         sentences.append(compared(row, analysis.reference, row.comparison))
-        sentences += _ahead(row.comparison)
+        if row.comparison.ahead is not None and len(row.comparison.seeds) > 1 and row.comparison.converged:
+            ahead = f"{row.comparison.ahead:.0%} of cases"
+            sentences.append(f"With a new seed and as many new test examples it would be ahead in {ahead}.")
     elif not row.baseline:
         sentences.append(f"It cannot be compared with row {analysis.reference.number} on the same examples.")
     if row.named is not None:
@@ -90,13 +92,6 @@ def compared(row: RowSummary, other: RowSummary, comparison: Comparison) -> str:
         return sentence
     least = f"{comparison.detectable * 100:.1f} points"
     return f"{sentence} A true difference of {least} would be found in 4 of 5 such tables."
-
-
-def _ahead(comparison: Comparison) -> list[str]:
-    """Return how often another run would be ahead; nothing of a single seed, or where nothing is claimed."""
-    if comparison.ahead is None or len(comparison.seeds) < 2 or not comparison.converged:
-        return []
-    return [f"With a new seed and as many new test examples it would be ahead in {comparison.ahead:.0%} of cases."]
 
 
 def _accuracy(row: RowSummary, confusion: Confusion | None) -> str:

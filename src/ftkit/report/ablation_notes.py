@@ -1,11 +1,10 @@
 """The lines below the table: what its figures are, what its marks mean, and what is special about single rows."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ftkit.ablation.analysis import Analysis
-from ftkit.ablation.result import Result
 from ftkit.ablation.summary import NOT_RUN, RowSummary, rows_text, seeds_text
 from ftkit.report.ablation_baselines import baseline_lines
 from ftkit.report.duplicates import dependences
@@ -48,8 +47,10 @@ def _figures(analysis: Analysis) -> Iterator[str]:
     rows = [row for row in analysis.rows if row.test is not None]
     results = analysis.sweep.results
     several = any(row.spread is not None for row in rows)
+    of_pairs = any(result.splits["test"].ties is not None for result in results if "test" in result.splits)
+    method = "of pairs exact against a coin, a tie counting as half" if of_pairs else "Wilson"
     yield (
-        f"Accuracies in %; test: n = {_list(row.n for row in rows)}, 95% interval ({_method(results)}), "
+        f"Accuracies in %; test: n = {_list(row.n for row in rows)}, 95% interval ({method}), "
         f"{seeds_text(sorted({seed for row in rows for seed in row.seeds}))}; "
         f"data: {_list(result.data_source for result in results)}; "
         f"device: {_list(result.device for result in results)}."
@@ -78,13 +79,6 @@ def _noise(analysis: Analysis) -> Iterator[str]:
         f"apart, two means over {seeds} seeds up to {100 * means:.2f} (95%, by the spread of {seeds} seeds)"
         + (f"; no farther from it: {rows_text(within)}." if within else ".")
     )
-
-
-def _method(results: Sequence[Result]) -> str:
-    """Say how the intervals were computed."""
-    if any(result.splits["test"].ties is not None for result in results if "test" in result.splits):
-        return "of pairs exact against a coin, a tie counting as half"
-    return "Wilson"
 
 
 def _comparisons(analysis: Analysis) -> Iterator[str]:

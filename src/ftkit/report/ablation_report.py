@@ -143,8 +143,10 @@ class Report:
         searched = [name for name in self.plots if name == "budget" or name.startswith("search-")]
         forgotten = [name for name in self.plots if name.startswith("forgetting-")]
         made_with = [f"{name}: {values}" for name, values in self.made_with.items()]
+        apart = "Cost is not drawn: the rows ran on different machines, so their times do not compare."
+        no_cost = [apart] if len(analysis.machines) > 1 else []
         sections = [
-            Section("Accuracy and cost", _uncompared(analysis), figures=self._figures("accuracy", "cost", *forgotten)),
+            Section("Accuracy and cost", no_cost, figures=self._figures("accuracy", "cost", *forgotten)),
             Section("Is fine-tuning worth it?", [*baseline_lines(analysis)]),
             Section("Variants", table=self._variants(), forms=("html",)),
             Section("Search over settings", budget_sentences(analysis.rows), figures=self._figures(*searched)),
@@ -278,10 +280,3 @@ def _tsv(rows: Sequence[Mapping[str, Any]]) -> bytes:
 def _list(status: str, rows: Sequence[RowSummary]) -> str:
     """A sentence that names the rows of a status; nothing without any."""
     return f" {status.capitalize()}: {rows_text(rows).replace(',', ', ')}." if rows else ""
-
-
-def _uncompared(analysis: Analysis) -> list[str]:
-    """What the charts of accuracy and cost leave out."""
-    if len(analysis.machines) < 2:
-        return []
-    return ["Cost is not drawn: the rows ran on different machines, so their times do not compare."]

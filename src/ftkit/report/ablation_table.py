@@ -10,6 +10,7 @@ from typing import Any
 from ftkit.ablation.analysis import Analysis
 from ftkit.ablation.claim_findings import JudgedClaim
 from ftkit.ablation.folder import Format
+from ftkit.ablation.identity import in_words
 from ftkit.ablation.summary import NOT_RUN, RowSummary, rows_text
 from ftkit.report.ablation_columns import STATUS, columns, cut
 from ftkit.report.ablation_notes import changes, notes
@@ -96,7 +97,7 @@ def record(row: RowSummary, timing: bool = True, claim: JudgedClaim | None = Non
         "status": row.status,
         "converged": row.converged if row.test is not None else None,
         "notes": " / ".join(row.notes),
-        "differs": "; ".join(f"{name}: {words}" for name, words in (row.differs or {}).items()),
+        "differs": in_words(row.differs or {}),
     }
 
 

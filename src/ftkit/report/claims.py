@@ -31,7 +31,8 @@ def claim_lines(analysis: Analysis) -> Iterator[str]:
     source = f" ({judged.claim.source})" if judged.claim.source else ""
     yield f"Claim: {judged.outcome}: {judged.claim.claim}{source}"
     for one in judged.findings:
-        yield f"Row {one.row} against row {judged.claim.against}: {one.outcome}{_figure(judged, one)}{_why(one)}."
+        reason = f"; {one.reason}" if one.reason else ""
+        yield f"Row {one.row} against row {judged.claim.against}: {one.outcome}{_figure(judged, one)}{reason}."
 
 
 def _figure(judged: JudgedClaim, one: Finding) -> str:
@@ -44,7 +45,3 @@ def _figure(judged: JudgedClaim, one: Finding) -> str:
     else:
         figure, ends = f"{option.rpartition('.')[2]} {one.figure:.3g} times", f"{low:.3g} to {high:.3g}"
     return f": {figure} ({share:.4g}% interval {ends})"
-
-
-def _why(one: Finding) -> str:
-    return f"; {one.reason}" if one.reason else ""

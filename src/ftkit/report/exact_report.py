@@ -1,6 +1,5 @@
 """Report on the evaluation of free texts."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -49,7 +48,8 @@ class ExactEvaluation(Evaluated[ExactReport]):
         found += self.sliced(head, self.share)
         if any(report.answers.wrong for report in self.reports):
             rows = self.table(["id", "expected", "answer"], lambda one: [[*map(short, w)] for w in one.answers.wrong])
-            found.append(Section("The first wrong answers", self.each(_empty), rows))
+            empty = self.each(lambda one: [f"{n} answers are empty or null."] if (n := one.answers.empty) else [])
+            found.append(Section("The first wrong answers", empty, rows))
         return found
 
     def figures(self) -> list[Figure]:  # noqa: D102
@@ -60,8 +60,3 @@ class ExactEvaluation(Evaluated[ExactReport]):
         ]
         shown = ((part, file, s.accuracy, s.interval, f"{s.right:,} of {s.n:,} right") for part, file, s in parts)
         return [self.accuracies(shown, "share that is right", "")]
-
-
-def _empty(report: ExactReport) -> Iterator[str]:
-    if report.answers.empty:
-        yield f"{report.answers.empty} answers are empty or null."

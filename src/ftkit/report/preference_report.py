@@ -64,15 +64,13 @@ class PreferenceEvaluation(Evaluated[PreferenceReport]):
         return [*counts, self.text(outcomes.accuracy, outcomes.interval)]
 
     def _means(self) -> Table:
+        means = [report.means for report in self.reports]
         rows = [
-            [title, *(self._mean(report, name) for report in self.reports)]
+            [title, *(self.text(*one[name]) if name in one else "not in the file" for one in means)]
             for name, title in NAMES.items()
-            if any(name in report.means for report in self.reports)
+            if any(name in one for one in means)
         ]
         return Table(["mean a pair", *self.names], rows)
-
-    def _mean(self, report: PreferenceReport, name: str) -> str:
-        return self.text(*report.means[name]) if name in report.means else "not in the file"
 
 
 def _against_chance(outcomes: Outcomes) -> str:

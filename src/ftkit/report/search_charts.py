@@ -18,7 +18,7 @@ _NAMED = (1, 5, 20)
 
 def search_figures(rows: Sequence[RowSummary]) -> Iterator[Figure]:
     """Draw what a search found, all rows in one plot."""
-    tuned = {f"{row.number} {row.name}": row.choice for row in rows if row.choice is not None}
+    tuned = _choices(rows)
     for path in dict.fromkeys(path for choice in tuned.values() for path in choice.setting):
         if records := _records(tuned, path):
             caption = "Line and dot: mean over the seeds; bar: lowest to highest seed; filled: chosen."
@@ -34,7 +34,7 @@ def search_figures(rows: Sequence[RowSummary]) -> Iterator[Figure]:
 
 def budgets(rows: Sequence[RowSummary]) -> dict[str, TuningCurve]:
     """Return the tuning curves of rows with two tries or more, none of them stopped early, by number and name."""
-    tuned = {f"{row.number} {row.name}": row.choice for row in rows if row.choice is not None}
+    tuned = _choices(rows)
     most = max((len(choice.tries) for choice in tuned.values()), default=0)
     known = {name: (choice, [fmean(values) for _, values in choice.results]) for name, choice in tuned.items()}
     return {
@@ -46,7 +46,7 @@ def budgets(rows: Sequence[RowSummary]) -> dict[str, TuningCurve]:
 
 def budget_sentences(rows: Sequence[RowSummary]) -> list[str]:
     """Say which row is expected to be the best on validation with 1, 5 and 20 tries."""
-    curves, choices = budgets(rows), [row.choice for row in rows if row.choice is not None]
+    curves, choices = budgets(rows), list(_choices(rows).values())
     if len(curves) < 2 or len({(choice.monitor, choice.mode) for choice in choices}) > 1:
         return []
     best = min if choices[0].mode == "min" else max
@@ -56,6 +56,10 @@ def budget_sentences(rows: Sequence[RowSummary]) -> list[str]:
         name = best(expected, key=expected.__getitem__)
         parts.append(f"with {tries} row {name} ({expected[name]:.4g})")
     return [f"Expected to be the best on validation by {choices[0].monitor}: {', '.join(parts)} tries."]
+
+
+def _choices(rows: Sequence[RowSummary]) -> dict[str, Choice]:
+    return {f"{row.number} {row.name}": row.choice for row in rows if row.choice is not None}
 
 
 def _ends(choice: Choice, values: Sequence[float]) -> tuple[float, float]:

@@ -148,13 +148,14 @@ def build_workspace_report(
     if choices := [row.choice for row in report.analysis.rows if row.choice is not None]:
         single = wr.Runset(project=project, entity=entity, name=f"{group}, each run", filters=filters)
         grids.append(wr.PanelGrid([single], panels=[_coordinates(wr, choices)]))
+    text = to_markdown(report.document()).splitlines()  # its local pictures are not where it goes
     pages = [wr.WeavePanelSummaryTable(table_name="table"), *(wr.CustomChart(chart_name=chart) for chart in charts)]
     return wr.Report(
         project=project,
         entity=entity,
         title=f"{report.analysis.sweep.name}: report",
         blocks=[
-            wr.MarkdownBlock(text=_without_pictures(to_markdown(report.document()))),
+            wr.MarkdownBlock(text="\n".join(line for line in text if not line.startswith("!["))),
             wr.PanelGrid([summary], panels=pages),
             *grids,
         ],
@@ -176,8 +177,3 @@ def _coordinates(wr: Any, choices: Sequence[Choice]) -> Any:
     logged = wr.SummaryMetric("final/val/accuracy" if monitor == "val/accuracy" else monitor)
     axes.append(wr.ParallelCoordinatesPlotColumn(metric=logged, display_name=monitor))
     return wr.ParallelCoordinatesPlot(title="Search over settings", columns=axes)
-
-
-def _without_pictures(markdown: str) -> str:
-    """The local pictures are not where the text goes."""
-    return "\n".join(line for line in markdown.splitlines() if not line.startswith("!["))

@@ -47,7 +47,8 @@ class Misses:
         ((before, after), count), *_ = [*self.around.most_common(1), (("", ""), 0)]
         if count > 1 and count >= self.total / 2:
             sides = ((before, "before"), (after, "behind"))
-            said = " and ".join(f"{_shortened(text)!r} {side} it" for text, side in sides if text)
+            shown = ((text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...", side) for text, side in sides if text)
+            said = " and ".join(f"{text!r} {side} it" for text, side in shown)
             found.append(f"{count:,} of {self.total:,} wrong answers hold the expected text, each with {said}.")
         return found
 
@@ -58,7 +59,3 @@ def _around(label: str, answer: str) -> tuple[str, str] | None:
     if not found or len(before) + len(after) < _SHORTEST or before[-1:].isalnum() or after[:1].isalnum():
         return None
     return before, after
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
