@@ -11,10 +11,7 @@ _LONGEST = 40  # letters of a value
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Flatten nested settings to one level of dotted names.
-
-    Returns:
-        The leaves by dotted name. An empty mapping or list is a leaf.
+    """Flatten nested settings to one level of dotted names; an empty mapping or list is a leaf.
 
     Example:
         >>> flatten({"data": {"batch_size": 8, "sizes": [70, 10]}})
@@ -34,13 +31,10 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """Return the settings in which two identities or configs differ.
+    """Return the settings in which two identities or configs differ: ``old -> new`` in words, sorted by dotted name.
 
     Where another base model was chosen, its contents are left out: the configuration says so. Where another class was
     chosen, so are the options that only the old one has, and those of the new one that are empty or false.
-
-    Returns:
-        By dotted name, ``old -> new`` in words, sorted by name.
 
     Example:
         >>> changes({"model": {"pooling": "last"}}, {"model": {"pooling": "first"}, "seed": 1})

@@ -5,8 +5,6 @@ trained, and perhaps ``training_params.json``: what differs from ``default_train
 ``results``.
 """
 
-import csv
-import io
 import json
 import math
 import re
@@ -34,14 +32,9 @@ _SOURCE = """\
 
 
 def import_experiments(folder: Path, out: Path) -> str:
-    """Write an ablation folder of peft's experiments; the user's own data are still to be named in it.
+    """Write a new ablation folder of the experiments of a task of peft's ``method_comparison``.
 
-    Args:
-        folder: A task of peft's ``method_comparison``, with ``experiments``.
-        out: Where to; a new folder.
-
-    Returns:
-        What was written, and which experiments were left out.
+    The user's own data are still to be named in it. Returned is what was written, and which experiments were left out.
 
     Raises:
         InputError: There are no experiments, or one cannot be read.
@@ -160,12 +153,10 @@ def _results(folder: Path) -> dict[str, list[float]]:
 
 
 def _write_published(file: Path, task: str, figures: list[list[float]]) -> None:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["row", "val", "test", "minutes"])
+    lines = ["row,val,test,minutes"]
     for number, *values in figures:
-        rows.writerow([number, *("" if math.isnan(value) else f"{value:.2f}" for value in values)])
-    _write(file, _SOURCE.format(folder=task) + text.getvalue())
+        lines.append(",".join([str(number), *("" if math.isnan(value) else f"{value:.2f}" for value in values)]))
+    _write(file, _SOURCE.format(folder=task) + "\n".join(lines) + "\n")
 
 
 def _write(file: Path, text: str) -> None:

@@ -94,11 +94,9 @@ def _table(pairs: Counter[tuple[str, str]], labels: Sequence[str]) -> tuple[list
 
 
 def over_seeds(runs: Sequence[RunAnswers | None]) -> AnswerFile | None:
-    """Put the answers of several seeds together.
+    """Return the examples of several seeds, sorted, with ``correct``, int ``(seeds, n)``, in halves.
 
-    Returns:
-        The examples, sorted, with ``correct``, int ``(seeds, n)``, in halves; None if there are no runs, a file is
-        missing, or the seeds had different examples or labels.
+    It is None if there are no runs, a file is missing, or the seeds had different examples or labels.
     """
     known = [run for run in runs if run is not None]
     if not known or len(known) < len(runs):
@@ -128,8 +126,7 @@ def same_examples(ours: AnswerFile, theirs: AnswerFile) -> bool:
 def compare(ours: AnswerFile | None, theirs: AnswerFile | None, seeds: Sequence[int]) -> Comparison | None:
     """Compare what two rows answered with the same seeds: ours minus theirs.
 
-    Returns:
-        The comparison, or None if one of them has no answers or they were tested on different examples or labels.
+    It is None if one of them has no answers or they were tested on different examples or labels.
     """
     if ours is None or theirs is None or not same_examples(ours, theirs):
         return None

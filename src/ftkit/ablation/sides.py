@@ -36,9 +36,8 @@ class Side:
 def read_side(given: str | Path) -> Side:
     """Find the prediction files of a side.
 
-    Args:
-        given: A prediction file, also one in a run folder; a run folder; or the folder of a row, such as
-            ``OUT/05_lora``, which is all its finished seeds.
+    It is a prediction file, also one in a run folder; a run folder; or the folder of a row, such as ``OUT/05_lora``,
+    which is all its finished seeds.
 
     Raises:
         InputError: It is none of these, or not finished, or has no predictions.

@@ -142,7 +142,7 @@ def _csv(records: Sequence[dict[str, Any]]) -> str:
 def compact(analysis: Analysis, timing: bool = True, most: int | None = None) -> Table:
     """Return the table with short headers, without the rows that were not run.
 
-    If it may have so many letters a line at ``most``, the status gives way.
+    Where a line may have ``most`` letters only, the status gives way.
     """
     ran = [row for row in analysis.rows if row.status != NOT_RUN]
     shown = columns(replace(analysis, rows=ran), timing)

@@ -51,13 +51,7 @@ class ClassNames:
 
 
 class Classes(ClassNames):
-    """Two classes.
-
-    Args:
-        positive: The class whose recall, precision and F-measure are reported.
-        negative: The other one.
-        normalize: Whether texts are compared as :func:`ftkit.normalize.normalize` spells them.
-    """
+    """Two classes, of which recall, precision and F-measure of the positive one are reported."""
 
     def __init__(self, positive: str, negative: str, normalize: bool = False) -> None:
         super().__init__((negative, positive), normalize)

@@ -69,10 +69,8 @@ def forgetting(runs: Sequence[np.ndarray]) -> Forgetting | None:
     """Sum up the losses of a row's runs, what :func:`read_losses` returned of each seed.
 
     The mean weighs each token alike. It is a ratio of sums over texts, whose interval is that of its linearization: of
-    what each text adds to the difference above its share of the tokens.
-
-    Returns:
-        The figures; None without runs, or if the seeds were measured on different texts.
+    what each text adds to the difference above its share of the tokens. It is None without runs, or if the seeds were
+    measured on different texts.
 
     Example:
         >>> one = np.array([[10.0, 30.0], [20.0, 60.0], [22.0, 63.0]])

@@ -20,12 +20,9 @@ _AT_PREVALENCE = ("accuracy", "precision", "npv", "f_measure")
 
 
 def count_intervals(counts: Counts, beta: float = 1.0, level: float = 0.95, seed: int = 0) -> dict[str, Interval]:
-    """Return intervals of the figures that follow from the counts.
+    """Return ``(low, high)`` of the figures that follow from the counts, by name; an undefined figure has none.
 
     Shares get Wilson's interval, the others :func:`table_limits`; their cost does not depend on the number of examples.
-
-    Returns:
-        ``(low, high)`` by figure; an undefined figure has none.
 
     Example:
         >>> intervals = count_intervals(Counts(tp=854, tn=17, fp=155, fn=13))
@@ -41,8 +38,7 @@ def count_intervals(counts: Counts, beta: float = 1.0, level: float = 0.95, seed
 def at_prevalence(counts: Counts, prevalences: Sequence[float]) -> list[dict[str, Figure]]:
     """Return the figures to expect at other shares of positives, with the recall and specificity found here.
 
-    Returns:
-        ``accuracy``, ``precision``, ``npv`` and ``f_measure`` for each share.
+    They are ``accuracy``, ``precision``, ``npv`` and ``f_measure`` for each share.
 
     Example:
         Of 100 positives 90 are found and of 100 negatives 80; where 1% is positive, few alarms are right:
@@ -63,10 +59,7 @@ def at_prevalence(counts: Counts, prevalences: Sequence[float]) -> list[dict[str
 def prevalence_intervals(
     counts: Counts, prevalences: Sequence[float], level: float = 0.95, seed: int = 0
 ) -> list[dict[str, Interval]]:
-    """Return the intervals of what :func:`at_prevalence` returns, by :func:`table_limits`.
-
-    Returns:
-        ``(low, high)`` by figure for each share; a figure that is undefined there has none.
+    """Return ``(low, high)`` of what :func:`at_prevalence` returns and is defined, by :func:`table_limits`.
 
     Example:
         Six positives and six negatives, all answered right, do not make a precision of 1 where 1% is positive:

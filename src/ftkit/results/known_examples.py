@@ -122,10 +122,7 @@ def known_examples(files: Iterable[Path]) -> KnownExamples | None:
     """Read what several files know of examples: together, for their runs may have had other train data.
 
     An example has a duplicate in train if one of them says so, and clusters that share an example are one. Files that
-    do not exist are left out.
-
-    Returns:
-        The examples in the order in which they come; None without a file.
+    do not exist are left out; without any it is None.
     """
     different = {sha256_of(file): file for file in files if file.is_file()}
     parts = [KnownExamples.read(file) for file in different.values()]

@@ -61,12 +61,8 @@ def check_labels(runs: Sequence[Predictions]) -> LabelCheck | None:
     A class is one that the runs are confident of where its probability is at least the mean probability of that class
     among the examples labelled so; the most probable such class is the likely one. A run without probabilities counts
     as certain of its answers. The ranking is by the mean probability of the label ("self-confidence").
-
-    Args:
-        runs: Their predictions of the same examples, on which none of them was trained.
-
-    Returns:
-        What was found; None with fewer than 3 runs, other examples, or labels that are no 2 to 50 classes.
+    None of the runs was trained on these examples. Nothing is found, None, with fewer than 3 of them, with other
+    examples, or if the labels are no 2 to 50 classes.
 
     Source: C. Northcutt, L. Jiang and I. Chuang, Confident learning: estimating uncertainty in dataset labels, J. of
     Artificial Intelligence Research 70 (2021), as in ``cleanlab.filter.find_label_issues`` with the filter

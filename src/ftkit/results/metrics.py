@@ -130,13 +130,10 @@ def figures_of(counts: Counts, beta: float = 1.0) -> dict[str, Figure]:
     An answer that names neither class is an error: it lowers accuracy and the recall of its class, and it is no
     prediction of either class. The Matthews coefficient takes it as a third answer (Gorodkin's R_K).
 
-    Args:
-        counts: The outcomes.
-        beta: Weight of recall over precision in ``f_beta``.
-
     Returns:
         ``accuracy``, ``precision``, ``recall``, ``f_measure``, ``specificity``, ``npv``, ``balanced_accuracy``,
-        ``mcc``, ``prevalence``, ``predicted_positive_rate``, and ``f_beta`` when ``beta`` is not 1.
+        ``mcc``, ``prevalence``, ``predicted_positive_rate``, and ``f_beta`` when ``beta``, the weight of recall over
+        precision, is not 1.
 
     Example:
         >>> figures = figures_of(Counts(tp=867, tn=0, fp=172, fn=0))

@@ -13,11 +13,8 @@ from ftkit.results.statistics import seed_spread
 def noise_floor(accuracies: Sequence[float], level: float = 0.95) -> float:
     """Return within which difference two runs that differ in the seed alone lie.
 
-    That of two new seeds on the same examples, by Student's t, since a few seeds say little of their spread.
-
-    Args:
-        accuracies: One a seed, two or more.
-        level: In how many cases.
+    That of two new seeds on the same examples, by Student's t, since a few seeds say little of their spread. It takes
+    the accuracies of two seeds or more.
 
     Example:
         >>> round(noise_floor([0.90, 0.91, 0.92]), 4)

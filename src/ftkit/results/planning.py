@@ -22,8 +22,7 @@ def examples_needed(
 ) -> int | None:
     """Return how many examples it takes by the exact McNemar test, or by one look of the test for growing data.
 
-    Returns:
-        A number that has the power where one less has not; None above a hundred million.
+    The number has the power where one less has not; it is None above a hundred million.
 
     Example:
         >>> examples_needed(0.03, 0.1), examples_needed(0.03, 0.1, growing=True)
@@ -40,10 +39,8 @@ def seeds_needed(
     """Return how many seeds both models must be trained with for a t test to find the difference.
 
     ``sd`` is the standard deviation of the difference between seeds. ``shared_variance``, estimated from ``n`` test
-    examples, is the part of the squared standard error that more seeds do not lower.
-
-    Returns:
-        The number, at least 2; None if ten thousand would not do.
+    examples, is the part of the squared standard error that more seeds do not lower. The number is at least 2, and None
+    if ten thousand would not do.
 
     Example:
         >>> seeds_needed(0.01, 0.01), seeds_needed(0.01, 0.01, shared_variance=0.01**2)
@@ -65,8 +62,7 @@ def seeds_needed(
 def minimum_detectable_difference(n: int, disagreement: float, power: float = 0.8, comparisons: int = 1) -> float:
     """Return the smallest difference that the exact McNemar test finds with the given power.
 
-    Returns:
-        The difference in accuracy, or NaN when not even one-sided disagreement would suffice.
+    It is NaN when not even one-sided disagreement would suffice.
 
     Example:
         >>> f"{minimum_detectable_difference(300, 0.05):.4f}"

@@ -103,7 +103,7 @@ class PredictionFile:
         return [found[number] for number in numbers]
 
     def check_unique(self, identity: np.ndarray, labeled: bool = True) -> None:
-        """Refuse a file in which an id comes twice: what :func:`identities` returns for all or all labelled examples.
+        """Refuse a file in which an id comes twice, by the :func:`identities` of all or of all labelled examples.
 
         Raises:
             InputError: Two rows share an id; both lines are named.

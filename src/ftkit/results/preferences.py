@@ -182,10 +182,7 @@ class PreferenceReport:
         return {
             "name": self.name,
             **self.outcomes.to_dict(),
-            "means": {
-                name: {"mean": mean, "interval": None if interval is None else list(interval)}
-                for name, (mean, interval) in self.means.items()
-            },
+            "means": {name: {"mean": mean, "interval": ends} for name, (mean, ends) in self.means.items()},
             "slices": {name: outcomes.to_dict() for name, outcomes in self.slices.items()},
         }
 
@@ -212,14 +209,7 @@ def preference_interval(won: int, lost: int, tied: int, level: float = 0.95) -> 
 
 
 def interval_of_counts(n: int, correct: int, ties: int | None = None, level: float = 0.95) -> Interval:
-    """Return the interval of an accuracy: Wilson's, or :func:`preference_interval` where ties were counted.
-
-    Args:
-        n: Examples.
-        correct: Right answers, ties apart.
-        ties: Ties of pairs; None where the examples are no pairs.
-        level: Confidence.
-    """
+    """Return the interval of an accuracy: Wilson's, or :func:`preference_interval` of pairs, whose ties are apart."""
     if ties is None:
         return wilson_interval(correct, n, level)
     return preference_interval(correct, n - correct - ties, ties, level)

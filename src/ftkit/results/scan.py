@@ -51,12 +51,7 @@ class AnswerFile:
     def differences(self, other: Any, mine: np.ndarray, theirs: np.ndarray, level: float, seed: int) -> Differences:
         """Return this file's figures besides the accuracy minus those of another file of its kind.
 
-        Args:
-            other: The other file.
-            mine: int64 ``(shared,)``: the shared examples in this file.
-            theirs: The same examples in the other file.
-            level: Confidence of the intervals.
-            seed: Seed of the draws that they are made of.
+        The shared examples are ``mine`` in this file and ``theirs`` in the other one, int64 ``(shared,)``.
         """
         return {}, {}
 

@@ -13,15 +13,7 @@ ALPHA = 0.05  # the level of significance of every verdict
 
 
 def wilson_interval(correct: int, n: int, level: float = 0.95) -> Interval:
-    """Return Wilson's score interval of a proportion.
-
-    Args:
-        correct: Number of successes, 0 to ``n``.
-        n: Number of trials.
-        level: Confidence, between 0 and 1.
-
-    Returns:
-        Lower and upper bound in [0, 1]; ``(nan, nan)`` when there are no trials.
+    """Return Wilson's score interval of a proportion of ``n`` trials, within [0, 1]; ``(nan, nan)`` without any.
 
     Raises:
         ValueError: ``correct`` is not within 0 to ``n``, or ``level`` not within 0 to 1.

@@ -27,14 +27,8 @@ def tuning_curve(
     """Estimate the best validation result that a number of tries is expected to give.
 
     The estimate resamples the tries with replacement. The band is that of Kolmogorov and Smirnov for the distribution
-    of the results: exact, and for all budgets at once, if the tries were drawn independently; wider with ties.
-
-    Args:
-        values: One result a try.
-        budget: The most tries.
-        mode: Whether the lowest (``min``) or highest value is the best.
-        ends: What the results are bounded by.
-        level: Confidence of the band.
+    of the results: exact, and for all budgets at once, if the tries were drawn independently; wider with ties. It needs
+    the ends that bound the results.
 
     Source: J. Dodge and others, Show Your Work: Improved Reporting of Experimental Results (2019); N. Lourie, K. Cho
     and H. He, Show Your Work with Confidence (arXiv 2311.09480), whose package ``opda`` computes the same.

@@ -25,11 +25,8 @@ class UnknownPositiveError(InputError):
 def resolve_classes(scans: Sequence[Scan], positive: str | None = None, normalize_labels: bool = False) -> Classes:
     """Find the two classes that the labels of all files hold.
 
-    Args:
-        scans: The files that are reported together.
-        positive: The positive class; by default the one that the score columns name, else the usual one of the pair,
-            such as ``yes``, ``spam``, ``true``, ``1`` or ``positive``.
-        normalize_labels: Whether texts are compared as :func:`ftkit.normalize.normalize` spells them.
+    The positive one, if not given, is the one that the score columns name, else the usual one of the pair, such as
+    ``yes``, ``spam``, ``true``, ``1`` or ``positive``.
 
     Raises:
         NotBinaryError: Nothing says which class is positive, and the labels do not look like yes and no.
