@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from fake_engine import make_folder
+from ftkit.ablation.description import write_description
 from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ledger import Entry, Ledger
 from ftkit.ablation.peft_experiments import import_experiments
 from ftkit.ablation.planned import write_plan
-from ftkit.ablation.sweep import write_description
 from ftkit.commands.images import write_manifest
 from ftkit.commands.init import init
 from ftkit.errors import EnvironmentFault

@@ -15,13 +15,14 @@ from transformers import AutoConfig, AutoTokenizer
 
 from fake_engine import FakeEngine, make_folder
 from ftkit.ablation.convergence import read_curves
+from ftkit.ablation.description import write_description
 from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ledger import Entry, Ledger
 from ftkit.ablation.planned import write_plan
 from ftkit.ablation.published import read_published
 from ftkit.ablation.result import Result
 from ftkit.ablation.runner import run
-from ftkit.ablation.sweep import read_sweep, write_description
+from ftkit.ablation.sweep import read_sweep
 from ftkit.commands.runs import load_run
 from ftkit.config_files import read_config
 from ftkit.errors import EnvironmentFault, InputError

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from ftkit.ablation.description import add_row
 from ftkit.ablation.folder import label_parts
 from ftkit.ablation.identity import EXTERNAL
 from ftkit.ablation.ledger import Entry, Ledger
 from ftkit.ablation.run_answers import over_seeds, read_run_answers
-from ftkit.ablation.sweep import Sweep, add_row, read_sweep
+from ftkit.ablation.sweep import Sweep, read_sweep
 from ftkit.config_files import read_config
 from ftkit.errors import InputError
 from ftkit.lock import exclusive

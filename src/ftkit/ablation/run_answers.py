@@ -42,8 +42,7 @@ class RunAnswers(AnswerFile):
         """The mean F1 of three and more classes, see :func:`ftkit.results.class_metrics.class_values`."""
         if not self.classes:
             return None
-        counts, missed = _table(self.pairs, self.classes)
-        table = np.column_stack([counts, missed])
+        table = _table(self.pairs, self.classes)
         return float(class_values(present(table), table)["macro_f1"])
 
 
@@ -84,13 +83,14 @@ def _classes(found: Predictions, labels: Sequence[str], answers: Sequence[str]) 
     )
 
 
-def _table(pairs: Counter[tuple[str, str]], labels: Sequence[str]) -> tuple[list[list[int]], list[int]]:
-    """Return counts by label and answer, and how many answers of each label are no label."""
-    counts = [[pairs[label, answer] for answer in labels] for label in labels]
-    totals = Counter[str]()
-    for (label, _), count in pairs.items():
-        totals[label] += count
-    return counts, [totals[label] - sum(row) for label, row in zip(labels, counts, strict=True)]
+def _table(pairs: Counter[tuple[str, str]], labels: Sequence[str]) -> np.ndarray:
+    """Return counts by label and answer, those that are no label last: int64 ``(k, k + 1)``."""
+    place = {label: number for number, label in enumerate(labels)}
+    table = np.zeros((len(labels), len(labels) + 1), np.int64)
+    for (label, answer), count in pairs.items():
+        if label in place:
+            table[place[label], place.get(answer, -1)] += count
+    return table
 
 
 def over_seeds(runs: Sequence[RunAnswers | None]) -> AnswerFile | None:
@@ -177,13 +177,10 @@ def confusion_of(runs: Sequence[RunAnswers | None]) -> Confusion | None:
     if len(classes) == 1:  # of one label alone nobody knows what the other would be called
         classes |= {answer for _, answer in pairs}
     labels = list(several) or sorted(classes, key=lambda label: (label != positive, label))
-    counts, others = _table(pairs, labels)
-    totals = [sum(row) + other for row, other in zip(counts, others, strict=True)]
-    baseline = _baseline(files, labels[totals.index(max(totals))])
-    if any(others):
-        counts = [[*row, other] for row, other in zip(counts, others, strict=True)]
-        return Confusion(labels, [*labels, NEITHER], counts, baseline)
-    return Confusion(labels, labels, counts, baseline)
+    table = _table(pairs, labels)
+    answers = [*labels, NEITHER] if table[:, -1].any() else labels
+    baseline = _baseline(files, labels[int(table.sum(axis=1).argmax())])
+    return Confusion(labels, answers, table[:, : len(answers)].tolist(), baseline)
 
 
 def _baseline(files: Sequence[RunAnswers], majority: str | None) -> Baseline:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from ftkit.ablation.description import write_description
 from ftkit.ablation.executor import Engine, Executor, Job, Outcome, Stage, one_by_one
 from ftkit.ablation.folder import AblationFolder, Row, Run
 from ftkit.ablation.identity import PRUNER, changes, in_words
@@ -22,7 +23,6 @@ from ftkit.ablation.optuna_study import Pruning
 from ftkit.ablation.progress import Event, Summary
 from ftkit.ablation.result import Result
 from ftkit.ablation.setting import nested
-from ftkit.ablation.sweep import write_description
 from ftkit.errors import EnvironmentFault, InputError, UnavailableError
 from ftkit.lock import exclusive
 from ftkit.run_folder import RESULT_FILE

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftkit.ablation.convergence import not_converged
+from ftkit.ablation.description import DESCRIPTION_FILE
 from ftkit.ablation.ledger import LEDGER_FILE
 from ftkit.ablation.result import Result
 from ftkit.ablation.summary import summarize
-from ftkit.ablation.sweep import DESCRIPTION_FILE, RunState, read_sweep
+from ftkit.ablation.sweep import RunState, read_sweep
 from ftkit.config_files import read_config
 from ftkit.errors import InputError
 from ftkit.run_folder import CONFIG_FILE, RESULT_FILE, predictions_file

@@ -20,6 +20,7 @@ from contextlib import suppress
 from statistics import fmean
 from typing import Any
 
+from ftkit.ablation.description import write_description
 from ftkit.ablation.folder import Row, Run
 from ftkit.ablation.identity import flatten
 from ftkit.ablation.ledger import Entry, Ledger
@@ -29,7 +30,7 @@ from ftkit.ablation.result import Result
 from ftkit.ablation.runner import SweepRunner
 from ftkit.ablation.search import Search
 from ftkit.ablation.setting import Setting, short_setting
-from ftkit.ablation.sweep import choices, write_description
+from ftkit.ablation.sweep import choices
 from ftkit.errors import InputError
 from ftkit.run_folder import RESULT_FILE, read_result
 from ftkit.storage import key_of
