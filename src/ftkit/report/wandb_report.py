@@ -21,7 +21,7 @@ from ftkit.wandb_settings import mode, start_run
 MARKER_FILE = "wandb.json"  # what was logged, so that the same report is logged once
 
 
-def log_report(report: Report, directory: Path, out: Path, project: str = "ftkit") -> str:
+def log_report(report: Report, directory: Path, out: Path) -> str:
     """Log table, plots and files of a report as one run; a report that was logged before is not logged again.
 
     Without ``WANDB_API_KEY`` the run is kept offline in ``out``; ``wandb sync`` uploads it.
@@ -29,7 +29,7 @@ def log_report(report: Report, directory: Path, out: Path, project: str = "ftkit
     Raises:
         EnvironmentFault: Weights & Biases is missing or failed; the local report is complete.
     """
-    wanted = {"id": report_id(report), "mode": mode(), "project": project}
+    wanted = {"id": report_id(report), "mode": mode(), "project": "ftkit"}
     marker = out / MARKER_FILE
     logged = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else {}
     if {name: logged.get(name) for name in wanted} != wanted:

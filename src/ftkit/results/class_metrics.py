@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from ftkit.results.curves import Calibration, Curve
-from ftkit.results.intervals import table_limits
+from ftkit.results.intervals import RIGHT, WRONG, table_limits
 from ftkit.results.metrics import Counts, Figure, ratio
 from ftkit.results.statistics import Interval, mean_interval, wilson_interval
 
@@ -80,7 +80,7 @@ def one_class(table: np.ndarray, place: int, level: float, seed: int) -> tuple[d
     """
     labeled, answered, tp = int(table[place].sum()), int(table[:, place].sum()), int(table[place, place])
     counts = Counts(tp, int(table.sum()) - labeled - answered + tp, answered - tp, labeled - tp)
-    limits = table_limits(counts.table(), *_ONE_ERROR, _one_f1, level, seed)
+    limits = table_limits(counts.table(), WRONG, RIGHT, _one_f1, level, seed)
     found = {
         "precision": (tp, answered, "never answered", wilson_interval(tp, answered, level)),
         "recall": (tp, labeled, "no examples", wilson_interval(tp, labeled, level)),
@@ -88,9 +88,6 @@ def one_class(table: np.ndarray, place: int, level: float, seed: int) -> tuple[d
     }
     figures = {name: Figure(a / b) if b else Figure(None, why) for name, (a, b, why, _) in found.items()}
     return figures, {name: interval for name, (_, whole, _, interval) in found.items() if whole}
-
-
-_ONE_ERROR = np.array([[0, 1, 0]] * 2), np.array([[1, 0, 0]] * 2)
 
 
 def _one_f1(tables: np.ndarray) -> Mapping[str, np.ndarray]:

@@ -15,6 +15,7 @@ from scipy.special import expit
 from ftkit.results.metrics import Figure, missing_class
 
 BINS = 15
+_PART = 1 << 20  # points
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,12 @@ class Curve:
         total = sum(float(np.dot(tp - tp_before, tp / (tp + fp))) for tp_before, tp, _, fp in self._steps())
         return Figure(total / self.positives)
 
-    def _steps(self, size: int = 1 << 20) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    def _steps(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
         """Yield ``tp`` and ``fp`` before and after each point, in parts that need little memory."""
-        for start in range(0, len(self.tp), size):
+        for start in range(0, len(self.tp), _PART):
             part = []
             for counts in (self.tp, self.fp):
-                after = counts[start : start + size]
+                after = counts[start : start + _PART]
                 part += [np.append(counts[start - 1] if start else 0, after[:-1]), after]
             yield part[0], part[1], part[2], part[3]
 

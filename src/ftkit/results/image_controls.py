@@ -77,12 +77,8 @@ class ImageControls:
         return {**asdict(self), "conclusion": self.conclusion}
 
 
-def read_image_controls(folder: str | Path, split: str = "test") -> ImageControls:
-    """Read the predictions of a run and of its controls, see ``ftkit test --controls``.
-
-    Args:
-        folder: The run's.
-        split: Whose predictions.
+def read_image_controls(folder: str | Path) -> ImageControls:
+    """Read the test predictions of the run in a folder and of its controls, see ``ftkit test --controls``.
 
     Raises:
         InputError: A file is missing or damaged, or those of the controls hold examples that the run's own does not,
@@ -98,12 +94,12 @@ def read_image_controls(folder: str | Path, split: str = "test") -> ImageControl
         >>> read_image_controls(folder).conclusion
         'does not look at the image'
     """
-    real = read_predictions(Path(folder) / predictions_file(split))
+    real = read_predictions(Path(folder) / predictions_file("test"))
     points, places = _points(real), {one: place for place, one in enumerate(real.ids)}
     asked: list[str] | None = None
     found = {}
     for name in CONTROLS:
-        path = Path(folder) / predictions_file(f"{split}-{name}")
+        path = Path(folder) / predictions_file(f"test-{name}")
         other = read_predictions(path)
         asked = asked or other.ids
         if other.ids != asked or not places.keys() >= set(asked):

@@ -15,7 +15,7 @@ MAX_EXAMPLES = 100_000  # above, the intervals of the score figures are a matter
 _MAX_DRAWS = 20_000_000
 _TABLES, _LEAST_TABLES = 10_000, 1_000
 _CELLS = 2_000_000  # drawn of all tables together, and a tenth of them at once
-_WRONG, _RIGHT = np.array([[0, 1, 0]] * 2), np.array([[1, 0, 0]] * 2)
+WRONG, RIGHT = np.array([[0, 1, 0]] * 2), np.array([[1, 0, 0]] * 2)
 _AT_PREVALENCE = ("accuracy", "precision", "npv", "f_measure")
 
 
@@ -31,7 +31,7 @@ def count_intervals(counts: Counts, beta: float = 1.0, level: float = 0.95, seed
     """
     intervals = {name: wilson_interval(*share(counts), level) for name, share in PROPORTIONS.items()}
     found = {name for name, value in figure_values(counts.table(), beta).items() if not np.isnan(value)}
-    drawn = table_limits(counts.table(), _WRONG, _RIGHT, lambda tables: figure_values(tables, beta), level, seed)
+    drawn = table_limits(counts.table(), WRONG, RIGHT, lambda tables: figure_values(tables, beta), level, seed)
     return _defined({name: intervals.get(name, limits) for name, limits in drawn.items() if name in found})
 
 
@@ -68,7 +68,7 @@ def prevalence_intervals(
         >>> f"{low:.3f} {high:.3f}"
         '0.017 1.000'
     """
-    limits = table_limits(counts.table(), _WRONG, _RIGHT, partial(_at_prevalence, prevalences), level, seed)
+    limits = table_limits(counts.table(), WRONG, RIGHT, partial(_at_prevalence, prevalences), level, seed)
     return [
         {name: limits[place, name] for name, figure in figures.items() if figure.value is not None}
         for place, figures in enumerate(at_prevalence(counts, prevalences))

@@ -10,8 +10,8 @@ from scipy import stats
 from ftkit.results.statistics import seed_spread
 
 
-def noise_floor(accuracies: Sequence[float], level: float = 0.95) -> float:
-    """Return within which difference two runs that differ in the seed alone lie.
+def noise_floor(accuracies: Sequence[float]) -> float:
+    """Return within which difference two runs that differ in the seed alone lie in 95% of cases.
 
     That of two new seeds on the same examples, by Student's t, since a few seeds say little of their spread. It takes
     the accuracies of two seeds or more.
@@ -20,7 +20,7 @@ def noise_floor(accuracies: Sequence[float], level: float = 0.95) -> float:
         >>> round(noise_floor([0.90, 0.91, 0.92]), 4)
         0.0608
     """
-    quantile = float(stats.t.isf((1 - level) / 2, len(accuracies) - 1))
+    quantile = float(stats.t.isf((1 - 0.95) / 2, len(accuracies) - 1))
     return quantile * math.sqrt(2) * stdev(accuracies)
 
 

@@ -208,11 +208,9 @@ def preference_interval(won: int, lost: int, tied: int, level: float = 0.95) -> 
     return (1 + low) / 2, (1 + high) / 2
 
 
-def interval_of_counts(n: int, correct: int, ties: int | None = None, level: float = 0.95) -> Interval:
+def interval_of_counts(n: int, correct: int, ties: int | None = None) -> Interval:
     """Return the interval of an accuracy: Wilson's, or :func:`preference_interval` of pairs, whose ties are apart."""
-    if ties is None:
-        return wilson_interval(correct, n, level)
-    return preference_interval(correct, n - correct - ties, ties, level)
+    return wilson_interval(correct, n) if ties is None else preference_interval(correct, n - correct - ties, ties)
 
 
 def assess_preferences(preferences: Preferences, level: float = 0.95) -> PreferenceReport:

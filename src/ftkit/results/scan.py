@@ -66,15 +66,9 @@ class NotBinaryError(InputError):
 
 
 class Vocabulary:
-    """Numbers the distinct texts of a column in the order in which they appear.
+    """Numbers the distinct texts of a column in the order in which they appear, those that are known before all others.
 
-    Args:
-        known: Texts that get the first codes.
-        limit: No more than so many distinct texts get a code of their own; the others share the code -1.
-
-    Attributes:
-        texts: The distinct texts by code.
-        overflowed: Whether some text has the code -1.
+    Of more than ``limit`` the rest share the code -1; then it is ``overflowed``.
 
     Example:
         >>> vocabulary = Vocabulary()

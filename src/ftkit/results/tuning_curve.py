@@ -18,11 +18,7 @@ class TuningCurve(NamedTuple):
 
 
 def tuning_curve(
-    values: Sequence[float],
-    budget: int,
-    mode: Mode = "max",
-    ends: tuple[float, float] = (0.0, 1.0),
-    level: float = 0.95,
+    values: Sequence[float], budget: int, mode: Mode = "max", ends: tuple[float, float] = (0.0, 1.0)
 ) -> TuningCurve:
     """Estimate the best validation result that a number of tries is expected to give.
 
@@ -42,7 +38,7 @@ def tuning_curve(
     low, high = sorted(sign * end for end in ends)
     points = np.concatenate([[low], found, [high]])  # with what lies outside of all that was seen
     counted = np.arange(n + 1) / n  # the distribution at each but the last of these points
-    apart = stats.kstwo(n).ppf(level)
+    apart = stats.kstwo(n).ppf(0.95)
     curves = [
         _expected_best(points, np.append(np.clip(counted + shift, 0.0, 1.0), 1.0), budget)
         for shift in (0, apart, -apart)
