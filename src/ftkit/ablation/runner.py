@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,23 +70,20 @@ def run(
         return sweep.run([Run(row, seed) for row in chosen for seed in seeds], force)
 
 
+@dataclass(eq=False)
 class SweepRunner:
     """The state of one call of :func:`run` while it holds the lock."""
 
-    def __init__(
-        self,
-        ablation: AblationFolder,
-        engine: Engine,
-        executor: Executor,
-        out: Path,
-        overlays: Sequence[Path],
-        on_event: Callable[[Event], None],
-    ) -> None:
-        self.ablation, self.engine, self.executor, self.out, self.overlays = ablation, engine, executor, out, overlays
-        self.on_event = on_event
-        self.ledger = Ledger(out)
-        self.summary = Summary(out)
-        self.total = 0
+    ablation: AblationFolder
+    engine: Engine
+    executor: Executor
+    out: Path
+    overlays: Sequence[Path]
+    on_event: Callable[[Event], None]
+    total: int = 0  # runs of the sweep
+
+    def __post_init__(self) -> None:
+        self.ledger, self.summary = Ledger(self.out), Summary(self.out)
 
     def run(self, runs: Sequence[Run], force: bool) -> Summary:
         """Make the runs."""

@@ -169,21 +169,21 @@ def _evaluated(
     **more: Any,
 ) -> E:
     """Return the evaluation of the first ``files``; the next one, if there is one, is the reference."""
-    models, reference = answers[:files], answers[files] if len(answers) > files else None
-    reports, compared = list(map(assess, models)), _compared(models, reference, settings)
-    return kind(reports=reports, **compared, digits=digits, level=settings.level, seed=settings.seed, **more)
-
-
-def _compared(models: Sequence[AnswerFile], reference: AnswerFile | None, settings: Settings) -> dict[str, Any]:
-    """Compare files with a reference, which does not compete with itself, nor count in Holm's correction."""
-    known = settings.known
-    models = models if known is None else [known.mark(model) for model in models]
-    found: dict[str, Any] = {"models": models}
-    if reference is None:
-        return found
-    rivals = [model for model in models if model.path.resolve() != reference.path.resolve()]
-    made = corrected([comparison.compare(rival, reference, settings.level, settings.seed) for rival in rivals])
-    return found | {"comparisons": made, "changes": [Changes(rival, reference, known) for rival in rivals]}
+    level, seed, known = settings.level, settings.seed, settings.known
+    reports = list(map(assess, answers[:files]))
+    models = answers[:files] if known is None else [known.mark(model) for model in answers[:files]]
+    # The reference does not compete with itself, nor count in Holm's correction.
+    pairs = [(one, other) for other in answers[files:] for one in models if one.path.resolve() != other.path.resolve()]
+    return kind(
+        reports=reports,
+        models=models,
+        comparisons=corrected([comparison.compare(one, other, level, seed) for one, other in pairs]),
+        changes=[Changes(one, other, known) for one, other in pairs],
+        digits=digits,
+        level=level,
+        seed=seed,
+        **more,
+    )
 
 
 def _refuse_without_classes(found: str, fix: str = "leave it out", **options: object) -> None:

@@ -97,15 +97,8 @@ def assess(
 ) -> BinaryReport:
     """Report on answers to yes/no questions.
 
-    Args:
-        target: int ``(n,)``: 1 for a positive, 0 for a negative.
-        answer: int ``(n,)``: 1, 0, or -1 for an answer that names neither class.
-        positive: Name of the positive class.
-        negative: Name of the other class.
-        name: What is reported.
-        score: float64 ``(n,)``, or None: higher means more positive.
-        kind: What the scores are, ``probability`` or ``log_odds``.
-        settings: How the report is made.
+    ``target`` is 1 for a positive, 0 for a negative, int ``(n,)``; ``answer`` the same, or -1 for an answer that names
+    neither class; ``score`` higher for more positive, float64 ``(n,)``, of the kind ``probability`` or ``log_odds``.
 
     Example:
         A model that always answers yes, where 84 of 100 are yes:
