@@ -78,31 +78,33 @@ class Evaluation(Evaluated[BinaryReport]):
         return [*found, self._shifted()]
 
     def figures(self) -> Iterator[Figure]:  # noqa: D102
-        from ftkit.report import charts  # with Altair, which only pages need
+        # With Altair, which only pages need.
+        from ftkit.report.binary_charts import calibration, precision_recall, prevalence, roc, thresholds
+        from ftkit.report.charts import HEIGHT, confusion
 
         named, level, shaded = self.named, self.level, f"shaded: {self.level:.0%}"
         for name, report in named:
             rows, columns = _outcomes(report)
-            chart = charts.confusion(rows, [f"is {report.positive}", f"is {report.negative}"], columns, charts.HEIGHT)
+            chart = confusion(rows, [f"is {report.positive}", f"is {report.negative}"], columns, HEIGHT)
             yield Figure("confusion", f"Answers: {name}", chart, "Rows are the labels; the share is of the row.")
         complete = [(name, one) for name, one in named if one.counts.positives and one.counts.negatives]
         scored, both = ([(name, one) for name, one in some if one.curve is not None] for some in (named, complete))
         if both:
             caption = f"The dot is what the file answers, the dashed line guessing; {shaded} for each threshold."
-            yield Figure("roc", "ROC", charts.roc(both, level), caption)
+            yield Figure("roc", "ROC", roc(both, level), caption)
             caption = f"The dashed line is the prevalence: precision without skill; {shaded} for each threshold."
-            yield Figure("precision-recall", "Precision and recall", charts.precision_recall(both, level), caption)
+            yield Figure("precision-recall", "Precision and recall", precision_recall(both, level), caption)
         if scored:
             caption = "Above the dashed line the probability is too low, below too high; larger dots are more examples."
-            yield Figure("calibration", "Calibration", charts.calibration(scored), caption)
+            yield Figure("calibration", "Calibration", calibration(scored), caption)
         for name, report in both:
-            chart = charts.thresholds(report, {name: NAMES[name] for name in _CURVES}, self.threshold)
+            chart = thresholds(report, {name: NAMES[name] for name in _CURVES}, self.threshold)
             yield Figure("thresholds", f"Thresholds: {name}", chart, "What every threshold would give.")
         if complete:
             caption = (
                 f"If recall and specificity of the file's answers stay and only the mix changes; {shaded} interval."
             )
-            yield Figure("prevalence", "Precision at another prevalence", charts.prevalence(complete, level), caption)
+            yield Figure("prevalence", "Precision at another prevalence", prevalence(complete, level), caption)
 
     def _usual(self) -> Table:
         def row(report: BinaryReport) -> list[list[str]]:

@@ -116,7 +116,7 @@ def verdict(
     """
     at_least(0, minimal_effect=minimal_effect, **{} if margin is None else {"margin": margin})
     at_least(1, comparisons=comparisons, **{"tries": min(tries)} if tries else {})
-    sides, (seeds, gains, answers), warnings = _read(a, b, normalize_labels)
+    sides, seeds, gains, answers, warnings = _read(a, b, normalize_labels)
     k, n = gains.shape
     for name, planned, there in (("planned_seeds", planned_seeds, k), ("planned_n", planned_n, n)):
         if planned not in (None, there):
@@ -175,7 +175,7 @@ def plan(
     at_least(1, comparisons=comparisons)
     shared_variance, n = 0.0, 2
     if a is not None and b is not None:
-        _, (_, gains, answers), _ = _read(a, b, normalize_labels)
+        _, _, gains, answers, _ = _read(a, b, normalize_labels)
         seeds, n = gains.shape
         disagreement = float((gains != 0).mean())
         if min(seeds, n) > 1:
@@ -198,9 +198,10 @@ def plan(
     return found
 
 
-def _read(
-    a: Path | str, b: Path | str, normalize_labels: bool
-) -> tuple[list[Side], tuple[list[int], np.ndarray, int], list[str]]:
+Read = tuple[list[Side], list[int], np.ndarray, int, list[str]]
+
+
+def _read(a: Path | str, b: Path | str, normalize_labels: bool) -> Read:
     """Return the sides; their seeds, gains ``(seeds, n)`` and what a right answer counts; and warnings."""
     sides = [read_side(a), read_side(b)]
     warnings = [f"{key}: {note}" for key, side in zip("AB", sides, strict=True) for note in side.notes]
@@ -218,7 +219,7 @@ def _read(
     warnings += dict.fromkeys(f"{one.path}: {said}" for one in read for said in one.warnings)
     if not gains.any():
         warnings.append("the two are right on the same examples: are these two models?")
-    return sides, (seeds, gains, read[0].answers), warnings
+    return sides, seeds, gains, read[0].answers, warnings
 
 
 def _matched(sides: Sequence[Side], warnings: list[str]) -> tuple[list[int], list[tuple[Path, Path]]]:
