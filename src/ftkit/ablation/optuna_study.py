@@ -34,11 +34,9 @@ def ask(
         failed = optuna.trial.TrialState.FAIL if value is None else None
         study.tell(study.ask(kinds), value, state=failed)
     found = study.ask(kinds).params
-    return [tuple((path, _short(found[path], values)) for path, values in space.items())]
-
-
-def _short(value: Any, values: Values) -> Any:
-    return values.short(value) if isinstance(values, Range) and not values.whole else value
+    return [
+        tuple((path, one.short(found[path]) if isinstance(one, Range) else found[path]) for path, one in space.items())
+    ]
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,12 @@ class Range:
         low, high = (math.log(end) if self.log else end for end in (self.low, self.high))
         value = low + share * (high - low)
         value = math.exp(value) if self.log else value
-        return round(value) if self.whole else self.short(value)
+        return self.short(round(value) if self.whole else value)
 
     def short(self, value: float) -> float:
-        """Return a number of the range to three digits, as tables and folders show it."""
+        """Return a number of the range to three digits, as tables and folders show it; whole ones have all digits."""
+        if self.whole:
+            return value
         return min(max(float(f"{value:.3g}"), self.low), self.high)
 
     @property

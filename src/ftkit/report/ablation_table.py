@@ -92,7 +92,7 @@ def record(row: RowSummary, timing: bool = True, claim: JudgedClaim | None = Non
         "published_inside": row.published_inside,
         **(measured if timing else {}),
         "trainable_parameters": row.trainable,
-        **(searched(row) if row.choice else {}),
+        **searched(row),
         **claimed(claim, row.number),
         "status": row.status,
         "converged": row.converged if row.test is not None else None,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from ftkit.errors import InputError, at_least
 from ftkit.report.binary_report import Evaluation
@@ -22,11 +22,8 @@ from ftkit.results.known_examples import beside, known_examples
 from ftkit.results.preferences import assess_preferences, is_preference_file, read_preferences
 from ftkit.results.scan import AnswerFile, NotBinaryError
 from ftkit.results.several_classes import against_rest, find_classes
-from ftkit.results.threshold import Costs, Threshold, freeze_threshold
+from ftkit.results.threshold import Costs, Criterion, Threshold, freeze_threshold
 
-Criterion = Literal[
-    "accuracy", "f_measure", "balanced_accuracy", "mcc", "precision", "recall", "specificity", "npv"
-]  # fmt: skip
 DEFAULT_CRITERION: Criterion = "balanced_accuracy"
 E = TypeVar("E", bound=Evaluated[Any])
 

@@ -10,9 +10,10 @@ from ftkit.results.comparison import Comparison
 
 
 def searched(row: RowSummary) -> dict[str, Any]:
-    """Return what a search chose for a row, unrounded and flat."""
+    """Return what a search chose for a row, if there was one, unrounded and flat."""
     choice, untuned = row.choice, row.untuned
-    assert choice is not None
+    if choice is None:
+        return {}
     return {
         "setting": "; ".join(f"{path}={value!r}" for path, value in choice.setting.items()),
         "tries": len(choice.tries),

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from ftkit.results.curves import Curve
 from ftkit.results.metrics import figure_values
 from ftkit.storage import atomic_write, sha256_of
 
-CRITERIA = ("accuracy", "f_measure", "balanced_accuracy", "mcc", "precision", "recall", "specificity", "npv")
+Criterion = Literal["accuracy", "f_measure", "balanced_accuracy", "mcc", "precision", "recall", "specificity", "npv"]
+CRITERIA = get_args(Criterion)
 
 
 @dataclass(frozen=True)
