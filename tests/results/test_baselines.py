@@ -5,11 +5,12 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
-from ftkit.results.assessment import Settings, assess
+from ftkit.results.assessment import assess
 from ftkit.results.baselines import baselines_of
 from ftkit.results.curves import Curve
 from ftkit.results.intervals import MAX_EXAMPLES, count_intervals, score_intervals
 from ftkit.results.metrics import Counts, figure_values, figures_of
+from ftkit.results.settings import Settings
 from ftkit.results.statistics import wilson_interval
 
 

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from ftkit.commands.evaluate import evaluate_command as evaluate
 from ftkit.errors import InputError
-from ftkit.results.answers import binary_answers, read_scans
+from ftkit.results.answers import binary_answers
 from ftkit.results.curves import Curve
 from ftkit.results.metrics import Counts, figures_of
 from ftkit.results.predictions import write_predictions
+from ftkit.results.scan import scan
 from ftkit.results.threshold import Costs, Threshold, choose_threshold, freeze_threshold
 
 
@@ -27,7 +28,7 @@ def scored_file(tmp_path):
 
 
 def read_answers(paths, positive=None):
-    return binary_answers(read_scans(paths, None, False), positive, False)
+    return binary_answers([scan(path) for path in paths], positive, False)
 
 
 ROWS = st.lists(st.tuples(st.booleans(), st.sampled_from([0.1, 0.3, 0.5, 0.7, 0.9])), min_size=2, max_size=25)

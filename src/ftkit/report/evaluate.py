@@ -12,15 +12,16 @@ from ftkit.report.evaluation import Evaluated
 from ftkit.report.exact_report import ExactEvaluation
 from ftkit.report.preference_report import PreferenceEvaluation
 from ftkit.results import comparison
-from ftkit.results.answers import binary_answers, class_answers, read_scans
-from ftkit.results.assessment import Settings, assess_answers, assess_binary
+from ftkit.results.answers import binary_answers, class_answers
+from ftkit.results.assessment import assess_answers, assess_binary
 from ftkit.results.changes import Changes
 from ftkit.results.class_assessment import assess_classes
 from ftkit.results.comparison import Comparison, corrected
 from ftkit.results.exact_match import assess_exact, read_free_answers
 from ftkit.results.known_examples import beside, known_examples
 from ftkit.results.preferences import assess_preferences, is_preference_file, read_preferences
-from ftkit.results.scan import AnswerFile, NotBinaryError
+from ftkit.results.scan import AnswerFile, NotBinaryError, scan
+from ftkit.results.settings import Settings
 from ftkit.results.several_classes import against_rest, find_classes
 from ftkit.results.threshold import Costs, Criterion, Threshold, freeze_threshold
 
@@ -85,30 +86,30 @@ def evaluate(
         0.5
     """
     paths = [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
-    against = None if against is None else Path(against)
     threshold_from = None if threshold_from is None else Path(threshold_from)
     at_least(0, seed=seed)
     _check_options(paths, beta, level, threshold_from, threshold_metric, costs)
     if examples is not None and not Path(examples).is_file():
         raise InputError("there is no such file", file=examples, fix="write it with ftkit data audit --examples")
     known = known_examples([*map(beside, paths)] if examples is None else [Path(examples)])
-    settings, references = Settings(beta, level, seed, known=known), [] if against is None else [against]
+    settings = Settings(beta, level, seed, known=known)
     evaluated = partial(_evaluated, files=len(paths), settings=settings, digits=digits)
+    reference = [] if against is None else [(Path(against), None)]
+    read = [*((path, slice) for path in paths), *reference]
     if any(map(is_preference_file, paths)):
         pairs = "pairs of a chosen and a rejected answer"
         _refuse_without_classes(pairs, positive=positive, threshold_from=threshold_from)
-        preferences = [*(read_preferences(path, slice) for path in paths), *map(read_preferences, references)]
-        return evaluated(PreferenceEvaluation, preferences, partial(assess_preferences, level=level))
+        return evaluated(PreferenceEvaluation, [read_preferences(*one) for one in read], assess_preferences)
     criterion = Costs(*costs) if costs else threshold_metric or DEFAULT_CRITERION
     # The classes are the same in all files, so all are read before any is judged.
-    validation = [threshold_from] if threshold_from is not None and not is_saved(threshold_from) else []
+    validation = [(threshold_from, None)] if threshold_from is not None and not is_saved(threshold_from) else []
     try:
-        scans = read_scans(paths, slice, normalize_labels, references + validation)
+        scans = [scan(path, by, normalize_labels) for path, by in (*read, *validation)]
         classes = find_classes(scans, normalize_labels)
         if classes is not None and positive is None:
             found, fix = f"{len(classes.names)} classes", "name one to set against the rest with --positive"
             _refuse_without_classes(found, fix, threshold_from=threshold_from, beta=None if beta == 1 else beta)
-            return evaluated(ClassEvaluation, class_answers(scans, classes), partial(assess_classes, settings=settings))
+            return evaluated(ClassEvaluation, class_answers(scans, classes), assess_classes)
         if classes is not None and positive is not None:
             scans = [against_rest(one, classes, positive) for one in scans]
         answers = binary_answers(scans, positive, normalize_labels)
@@ -117,16 +118,13 @@ def evaluate(
             threshold = Threshold.load(threshold_from)
         decided = [] if threshold is None else [(one, threshold.apply(one)) for one in answers[: len(paths)]]
         at = [assess_answers(one, answer, f"{one.path} at the threshold", settings) for one, answer in decided]
-        compared = answers[: len(paths) + len(references)]
-        report = partial(assess_binary, settings=settings)
-        return evaluated(Evaluation, compared, report, threshold=threshold, at_threshold=at)
+        return evaluated(Evaluation, answers[: len(read)], assess_binary, threshold=threshold, at_threshold=at)
     except NotBinaryError as reason:
         if positive is not None:
             raise
         _refuse_without_classes(reason.labels, threshold_from=threshold_from)
-        free = [read_free_answers(path, slice, normalize_labels) for path in paths]
-        free += [read_free_answers(path, None, normalize_labels) for path in references]
-        return evaluated(ExactEvaluation, free, partial(assess_exact, level=level), why=reason.labels)
+        free = [read_free_answers(*one, normalize_labels) for one in read]
+        return evaluated(ExactEvaluation, free, assess_exact, why=reason.labels)
 
 
 def compare(a: Path | str, b: Path | str, **options: Any) -> Comparison:
@@ -159,7 +157,7 @@ def compare(a: Path | str, b: Path | str, **options: Any) -> Comparison:
 def _evaluated(
     kind: type[E],
     answers: Sequence[AnswerFile],
-    assess: Callable[[Any], Any],
+    assess: Callable[[Any, Settings], Any],
     files: int,
     settings: Settings,
     digits: int | None,
@@ -167,7 +165,7 @@ def _evaluated(
 ) -> E:
     """Return the evaluation of the first ``files``; the next one, if there is one, is the reference."""
     level, seed, known = settings.level, settings.seed, settings.known
-    reports = list(map(assess, answers[:files]))
+    reports = [assess(one, settings) for one in answers[:files]]
     models = answers[:files] if known is None else [known.mark(model) for model in answers[:files]]
     # The reference does not compete with itself, nor count in Holm's correction.
     pairs = [(one, other) for other in answers[files:] for one in models if one.path.resolve() != other.path.resolve()]

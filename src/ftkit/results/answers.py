@@ -92,19 +92,6 @@ class Answers(ClassAnswers):
         return lambda tables: figure_values(_by_outcome(tables))
 
 
-def read_scans(
-    paths: Sequence[str | Path], slice_by: str | None, normalize_labels: bool, also: Sequence[str | Path] = ()
-) -> list[Scan]:
-    """Read prediction files of few different labels that are reported together, those of ``also`` without slices.
-
-    Raises:
-        NotBinaryError: There are too many different labels.
-        InputError: A file cannot be read, or an id comes twice.
-    """
-    scans = [scan(path, slice_by, normalize_labels) for path in paths]
-    return scans + [scan(path, None, normalize_labels) for path in also]
-
-
 def binary_answers(scans: Sequence[Scan], positive: str | None, normalize_labels: bool) -> list[Answers]:
     """Return the answers of files that were read and hold yes/no questions.
 
@@ -139,7 +126,7 @@ def any_answers(paths: Sequence[str | Path], normalize_labels: bool = False) -> 
     if any(map(is_preference_file, paths)):
         return [read_preferences(path) for path in paths]
     try:
-        scans = read_scans(paths, None, normalize_labels)
+        scans = [scan(path, None, normalize_labels) for path in paths]
         classes = find_classes(scans, normalize_labels)
         return class_answers(scans, classes) if classes is not None else binary_answers(scans, None, normalize_labels)
     except UnknownPositiveError as error:  # with either, the same answers are right

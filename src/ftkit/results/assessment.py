@@ -12,23 +12,9 @@ from ftkit.results.answers import Answers
 from ftkit.results.baselines import Baselines, baselines_of
 from ftkit.results.curves import Calibration, Curve, brier, probability_of
 from ftkit.results.intervals import Interval, count_intervals, score_intervals
-from ftkit.results.known_examples import KnownExamples
 from ftkit.results.metrics import Counts, Figure, figures_of
+from ftkit.results.settings import DEFAULTS, Settings
 from ftkit.results.statistics import holm
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a report is made."""
-
-    beta: float = 1.0  # weight of recall over precision in f_beta
-    level: float = 0.95  # confidence of the intervals
-    seed: int = 0  # seed of the bootstrap
-    intervals: bool = True  # whether intervals are computed at all
-    known: KnownExamples | None = None  # what is known of the examples besides the answers
-
-
-DEFAULTS = Settings()
 
 
 @dataclass(frozen=True)

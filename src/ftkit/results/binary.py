@@ -13,8 +13,9 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ftkit.errors import InputError
-from ftkit.results.assessment import BinaryReport, Settings, assess
+from ftkit.results.assessment import BinaryReport, assess
 from ftkit.results.metrics import UNPARSED
+from ftkit.results.settings import Settings
 
 _STATES = {
     "target": torch.int8,

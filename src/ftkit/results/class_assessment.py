@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from ftkit.results.answers import ClassAnswers
-from ftkit.results.assessment import Settings, figures_record
+from ftkit.results.assessment import figures_record
 from ftkit.results.baselines import against_majority
 from ftkit.results.class_metrics import class_figures, one_class, probability_figures
 from ftkit.results.exact_match import RightOrWrong, Share
 from ftkit.results.intervals import Interval
 from ftkit.results.metrics import Figure
 from ftkit.results.prediction_file import PredictionFile
+from ftkit.results.settings import Settings
 from ftkit.results.statistics import holm
 
 _ERRORS = 10

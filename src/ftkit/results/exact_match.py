@@ -17,6 +17,7 @@ from ftkit.results.intervals import Interval
 from ftkit.results.misses import Misses
 from ftkit.results.prediction_file import PredictionFile
 from ftkit.results.scan import AnswerFile, gather
+from ftkit.results.settings import Settings
 from ftkit.results.statistics import wilson_interval
 
 _SHOWN = 5
@@ -139,8 +140,9 @@ def read_free_answers(path: str | Path, slice_by: str | None = None, normalize_l
     )
 
 
-def assess_exact(answers: FreeAnswers, level: float = 0.95) -> ExactReport:
-    """Report on free texts."""
+def assess_exact(answers: FreeAnswers, settings: Settings) -> ExactReport:
+    """Report on a file of free texts, with its slices."""
+    level = settings.level
     better = int(np.count_nonzero(answers.correct & ~answers.is_majority))
     worse = int(np.count_nonzero(answers.is_majority & ~answers.correct))
     return ExactReport(

@@ -21,6 +21,7 @@ from ftkit.errors import InputError
 from ftkit.results.paired import paired_interval
 from ftkit.results.prediction_file import ROW, SCORE, PredictionFile
 from ftkit.results.scan import AnswerFile, Differences, gather
+from ftkit.results.settings import Settings
 from ftkit.results.statistics import Interval, clopper_pearson, holm, mcnemar_exact, mean_interval, wilson_interval
 
 CHOSEN, REJECTED, TIE = "chosen", "rejected", "tie"
@@ -213,8 +214,9 @@ def interval_of_counts(n: int, correct: int, ties: int | None = None) -> Interva
     return wilson_interval(correct, n) if ties is None else preference_interval(correct, n - correct - ties, ties)
 
 
-def assess_preferences(preferences: Preferences, level: float = 0.95) -> PreferenceReport:
-    """Report on a preference file."""
+def assess_preferences(preferences: Preferences, settings: Settings) -> PreferenceReport:
+    """Report on a preference file, with its slices."""
+    level = settings.level
     slices = {name: Outcomes.of(preferences.correct[rows], level) for name, rows in preferences.by_slice().items()}
     adjusted = dict(zip(slices, holm([outcomes.p for outcomes in slices.values()]), strict=True))
     return PreferenceReport(
