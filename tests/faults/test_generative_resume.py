@@ -56,7 +56,7 @@ def config(path: Path, module: str, model: Path, data: str, rows: Path, options:
     return path
 
 
-@pytest.mark.parametrize("wing", ["language", "vlm", "preferences"])
+@pytest.mark.parametrize("wing", ["language", pytest.param("vlm", marks=pytest.mark.slow), "preferences"])
 def test_ended_in_the_middle_of_an_epoch(wing: str, of_wing: Any, tmp_path: Path) -> None:
     path = config(tmp_path / "config.yaml", *of_wing[wing])
     log, (whole, broken) = tmp_path / "log", (tmp_path / "whole", tmp_path / "broken")

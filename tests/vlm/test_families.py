@@ -222,7 +222,7 @@ def run(kind: Any, folder: Path, path: Path, where: Path, **options: Any) -> tup
 
 
 @pytest.mark.parametrize("family", CACHED)
-@pytest.mark.parametrize("kind", [VLMSFT, VLMDPO])
+@pytest.mark.parametrize("kind", [pytest.param(VLMSFT, marks=pytest.mark.slow), VLMDPO])
 def test_a_cached_tower_changes_nothing(kind: Any, family: str, folder: Any, vlm_examples: Any, tmp_path: Path) -> None:
     path = vlm_examples(shape_of(family)) if kind is VLMSFT else path_of_pairs(family, vlm_examples)
     _, with_cache = run(kind, folder(family), path, tmp_path / "kept")
