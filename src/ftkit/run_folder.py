@@ -18,6 +18,7 @@ FORMAT = 2  # of result.json, of an ablation's files and of checkpoints
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+Form = Literal["ftkit", "peft", "transformers"]  # which library loads what `ftkit push` writes
 
 
 def predictions_file(split: str) -> str:

@@ -79,8 +79,8 @@ def test_mistakes_are_told_before_anything_is_written(
         push(run, "not a name/x/y", dry_run=tmp_path / "out")
     with pytest.raises(InputError, match=r"result\.json: the run has no result"):
         push(tmp_path, "me/spam", dry_run=tmp_path / "out")
-    with pytest.raises(InputError, match="only generative models are merged"):
-        push(run, "me/spam", dry_run=tmp_path / "out", merge=True)
+    with pytest.raises(InputError, match="format: the run has no adapter of peft"):
+        push(run, "me/spam", dry_run=tmp_path / "out", format="peft")
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     with pytest.raises(EnvironmentFault, match=r"there is no access token .*HF_TOKEN"):
         push(run, "me/spam")

@@ -94,7 +94,7 @@ def test_the_best_checkpoint_is_the_runs_model(
     served = load_run(moved)
     names = dict(served.named_parameters())
     assert all(torch.equal(names[name], value) for name, value in best["state_dict"].items())
-    written = write_repository(moved, "me/it", tmp_path / "pushed", merge=False)
+    written = write_repository(moved, "me/it", tmp_path / "pushed")
     from safetensors.torch import load_file
 
     pushed = load_file(tmp_path / "pushed" / "trained.safetensors")

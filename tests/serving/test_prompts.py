@@ -1,6 +1,5 @@
 """Prompt styles as chat templates."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from ftkit.serving.prompts import Prompts, template_of, template_to_push
 
 @pytest.mark.parametrize("style", ["{question} =", "Q: '{question}'\nA:", '"{question}" \\ {{ 1 }}'])
 def test_a_style_as_a_template_renders_the_same_and_leaves_answers_alone(style: str) -> None:
-    template = SandboxedEnvironment().from_string(template_of(style, SimpleNamespace(bos_token=None)))
+    template = SandboxedEnvironment().from_string(template_of(style))
     question = [{"role": "user", "content": "1 {+} 1"}]
     before, _, after = style.partition("{question}")
     assert template.render(messages=question) == f"{before}1 {{+}} 1{after}"
@@ -25,14 +24,14 @@ def test_a_style_as_a_template_renders_the_same_and_leaves_answers_alone(style: 
 
 @pytest.mark.parametrize("question", ["47 + -5", "1", "", "120-٣٤ a²3"])
 def test_digits_stand_apart_in_a_template_as_in_training(question: str) -> None:
-    made = template_of("{question} =", SimpleNamespace(bos_token=None), spaced_digits=True)
+    made = template_of("{question} =", spaced_digits=True)
     template = SandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(made)
     rendered = template.render(messages=[{"role": "user", "content": question}])
     assert rendered == asked(question, "{question} =", spaced_digits=True)
 
 
 def test_what_the_tokenizer_puts_before_a_text_the_template_puts_there() -> None:
-    template = template_of("{question}", SimpleNamespace(bos_token="<s>", add_bos_token=True))
+    template = template_of("{question}", "<s>")
     text = (
         SandboxedEnvironment()
         .from_string(template)

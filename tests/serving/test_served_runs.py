@@ -126,7 +126,7 @@ def test_a_tuned_model_is_asked_as_in_training_and_answers_the_same(
     assert answers(serving(sums)) == expected
     for merge in (False, True):
         pushed = tmp_path / f"merge-{merge}"
-        write_repository(sums, "me/sums", pushed, merge)
+        write_repository(sums, "me/sums", pushed, "transformers" if merge else None)
         assert (pushed / "adapter_config.json").is_file() != merge
         assert (pushed / "model.safetensors").is_file() == merge
         assert answers(serving(pushed)) == expected
@@ -146,7 +146,7 @@ def test_a_model_of_spaced_digits_is_served_and_pushed_with_them(
     tmp_path: Path, serving: Callable[..., Running]
 ) -> None:
     run = tuned_on_sums(tmp_path / "run", "--data.spaced_digits", "true")
-    write_repository(run, "me/sums", tmp_path / "pushed", merge=False)
+    write_repository(run, "me/sums", tmp_path / "pushed")
     data = ArithmeticDataModule(train_size=40, spaced_digits=True)
     question, example = next(
         (problem.question, example)
@@ -168,7 +168,7 @@ def test_a_model_with_a_chat_template_is_pushed_with_its_way_of_asking(
     tokenizer.chat_template = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
     tokenizer.save_pretrained(tmp_path / "base")
     run = tuned_on_sums(tmp_path / "run", "--model.base_model", str(tmp_path / "base"), "--data.chat", chat)
-    write_repository(run, "me/sums", tmp_path / "pushed", merge=True)
+    write_repository(run, "me/sums", tmp_path / "pushed", "transformers")
     for folder in (run, tmp_path / "pushed"):
         prompts = serving(folder).served.prompts
         assert prompts is not None

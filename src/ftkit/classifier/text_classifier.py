@@ -55,6 +55,8 @@ class TextClassifier(AdaptedModule, EncodedClassifier):
             an encoder's first.
         causal_mask: Whether a token attends only to itself and earlier ones. Not every decoder works without it, and no
             encoder has one.
+        head_bias: Whether the head has a bias. That of transformers' Llama, Qwen and their kin has none, so without one
+            a run can be pushed as a model of theirs.
         mask_padding: Whether attention ignores padding. The published table never masks it; an encoder's always does.
         lora_rank: Rank of the published table's adapters.
         lora_alpha: Their scale: alpha itself, where peft's ``LoraConfig`` scales by alpha / rank.
@@ -91,6 +93,7 @@ class TextClassifier(AdaptedModule, EncodedClassifier):
         pooling: Pooling | None = None,
         causal_mask: bool = True,
         mask_padding: bool = False,
+        head_bias: bool = True,
         lora_rank: int = 16,
         lora_alpha: float = 16.0,
         ignore_index: int = -100,
@@ -112,6 +115,7 @@ class TextClassifier(AdaptedModule, EncodedClassifier):
         # Those of the subclass too.
         self.save_hyperparameters(ignore=["optimizer", "scheduler", "scheduler_interval", "warmup", "metrics"])
         self.base_model, self.weights, self.revision, self.dropout = base_model, weights, revision, dropout
+        self.head_bias = head_bias
         self.trainable, self.lora_rank, self.lora_alpha = trainable, lora_rank, lora_alpha
         self.take_adapter(adapter)
         self.ignore_index = ignore_index
@@ -146,7 +150,7 @@ class TextClassifier(AdaptedModule, EncodedClassifier):
         torch.manual_seed(self.seed)
         backbone = self.build_backbone()
         torch.manual_seed(self.seed)
-        net = SequenceClassifier(backbone, self._pooling, self.mask_padding, len(self.class_names))
+        net = SequenceClassifier(backbone, self._pooling, self.mask_padding, len(self.class_names), self.head_bias)
         if self.adapter is not None:
             backbone.add_adapter(self.adapter)
         elif self.trainable == "lora":

@@ -7,7 +7,7 @@ from typing import Any
 
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.library_output import say_imports
-from ftkit.run_folder import CONFIG_FILE, RESULT_FILE, need_newest_run, read_result
+from ftkit.run_folder import CONFIG_FILE, RESULT_FILE, Form, need_newest_run, read_result
 
 _LOCAL_PATH = re.compile(r"(?<![\w.:/])~?/(?:[\w.@+-]+/)+([\w.@+-]+)")
 _READABLE = ("*.json", "*.yaml", "*.md")
@@ -17,7 +17,7 @@ def push(
     run: Path,
     repo: str,
     dry_run: Path | None = None,
-    merge: bool = False,
+    format: Form | None = None,
     private: bool = False,
     license: str | None = None,
 ) -> str:
@@ -29,7 +29,10 @@ def push(
         run: The run's folder; the newest run in runs/ if left out.
         repo: The repository, as USER/NAME; it is created if it does not exist.
         dry_run: Write the repository into this folder instead of uploading it.
-        merge: Upload a generative model with its adapter merged into its weights; otherwise the adapter alone.
+        format: The library that loads the repository. transformers: the whole model, adapters merged; a classifier
+            for AutoModelForSequenceClassification, where that gives the same logits. peft: the adapter alone, a
+            classifier's with its head. ftkit: what a classifier trained, for `ftkit serve` and Python. By default a
+            classifier's is ftkit, an adapter's peft, and any other transformers.
         private: Create the repository as private.
         license: The hub's identifier of the result's license, such as apache-2.0.
 
@@ -48,47 +51,35 @@ def push(
     if dry_run is not None:
         if dry_run.exists() and not (dry_run.is_dir() and not any(dry_run.iterdir())):
             raise InputError("is not an empty folder", file=dry_run, field="dry_run", fix="name a new one")
-        files = write_repository(run, repo, dry_run, merge, license)
+        files = write_repository(run, repo, dry_run, format, license)
         return f"wrote {dry_run}: {', '.join(files)}; nothing was uploaded\n"
     _need_token()
     with TemporaryDirectory() as temporary:
-        files = write_repository(run, repo, Path(temporary), merge, license)
+        files = write_repository(run, repo, Path(temporary), format, license)
         url = upload(Path(temporary), repo, private)
     return f"uploaded {', '.join(files)} to {url}\n"
 
 
-def write_repository(run: Path, repo: str, folder: Path, merge: bool, license: str | None = None) -> list[str]:
+def write_repository(
+    run: Path, repo: str, folder: Path, form: Form | None = None, license: str | None = None
+) -> list[str]:
     """Write the files of a run's repository, without absolute paths of this machine, and return their names.
 
     Raises:
-        InputError: The run is not complete.
+        InputError: The run is not complete, or cannot take this form.
     """
     result = _result(run)
     say_imports()
+    from ftkit.commands.exports import export_of
     from ftkit.commands.runs import class_of
-    from ftkit.serving.prompts import template_to_push
-    from ftkit.storage import atomic_write, make_folder
-    from ftkit.training.export import export_trained
-    from ftkit.training.generative import GenerativeModule
+    from ftkit.storage import atomic_write
     from ftkit.training.model_card import model_card
 
     kind = class_of(run)
-    generative = issubclass(kind, GenerativeModule)
-    if merge and not generative:
-        raise InputError("only generative models are merged; a classifier's repository holds what it trained")
     config = _config(run)
-    module = kind.load(run)
-    card = model_card(_card_facts(module, repo, generative, merge, license), result, config is not None)
-    make_folder(folder)  # only now: what is wrong with a run leaves no half of a repository
-    if generative:
-        module.export(folder, merge=merge)
-        if hasattr(module, "prompt_style"):  # or the repository would not know how to ask
-            asking = (module.chat, module.prompt_style, module.spaced_digits)
-            module.tokenizer.chat_template = template_to_push(module.tokenizer, *asking)
-            module.tokenizer.save_pretrained(folder)
-    else:
-        export_trained(run, folder, f"{kind.__module__}.{kind.__name__}")
-        module.load_tokenizer().save_pretrained(folder)
+    export = export_of(run, kind.load(run), repo, form, license)
+    card = model_card(export.facts, result, config is not None)
+    export.write(folder)  # only now: what is wrong with a run leaves no half of a repository
     if config is not None:
         (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
     with atomic_write(folder / "README.md") as file:
@@ -169,45 +160,3 @@ def _config(run: Path) -> str | None:
         return file.read_text(encoding="utf-8") if file.is_file() else None
     except UnicodeDecodeError as error:
         raise InputError("is not UTF-8", file=file, fix="restore it, or move it away") from error
-
-
-def _card_facts(module: Any, repo: str, generative: bool, merge: bool, license: str | None) -> Any:
-    from peft import LoraConfig
-    from transformers import AutoModelForImageTextToText
-
-    from ftkit.hub import commit_of
-    from ftkit.training.model_card import CardFacts
-
-    name, revision = _base(module.base)
-    if name is not None and "/" in name:
-        revision = commit_of(name, revision) or revision
-    adapter = getattr(module, "adapter", None)
-    lora = ("lora",) if isinstance(adapter, LoraConfig) or getattr(module, "trainable", None) == "lora" else ()
-    if not generative:
-        contents = (
-            "the parameters that were trained (`trained.safetensors`), without the base model's. The classes are "
-            f"{', '.join(module.class_names)}"
-        )
-        return CardFacts(repo, "text-classification", name, revision, contents, "ftkit", lora, license)
-    task = "image-text-to-text" if module.auto_class is AutoModelForImageTextToText else "text-generation"
-    alone = adapter is not None and not merge
-    method = type(adapter).__name__.removesuffix("Config")
-    contents = (
-        f"an adapter ({method}) for peft, without the base model's weights"
-        if alone
-        else "the whole model for transformers"
-    )
-    library = "peft" if alone else "transformers"
-    return CardFacts(repo, task, name, revision, contents, library, lora, license, module.accuracy_name)
-
-
-def _base(base: dict[str, Any]) -> tuple[str | None, str | None]:
-    """Return the base model's name that others can use, and its revision; no name for a folder or file."""
-    from ftkit.hub import is_local
-
-    name, revision = base.get("model") or base.get("source"), base.get("revision")
-    if "size" in base and name in ("hub", "demo"):
-        from ftkit.models.gpt2 import SIZES
-
-        name = SIZES[base["size"]].hub_id if base["source"] == "hub" else f"demo-{base['size']}"
-    return (None if name is None or is_local(name) else str(name)), revision

@@ -23,9 +23,10 @@ def class_of(folder: Path) -> Any:
         InputError: It names no class of ftkit's, or one of another version, or a baseline.
     """
     from ftkit.baselines.module import Baseline
+    from ftkit.training.export import read_trained
     from ftkit.training.trained_state import TrainedStateModule
 
-    stored = _stored(folder)
+    stored = read_trained(folder)
     file = stored["file"]
     path = str((stored.get("hyper_parameters") or {}).get("_class_path") or stored.get("class_path", ""))
     module, _, name = path.rpartition(".")
@@ -61,6 +62,7 @@ def load_run(folder: Path, **loading: Any) -> Any:
 
     from ftkit.models.adapters import merge
     from ftkit.serving.loading import chosen_device
+    from ftkit.training.export import read_trained
     from ftkit.training.generative import GenerativeModule
     from ftkit.vlm.yes_no import VLMYesNo
 
@@ -69,7 +71,7 @@ def load_run(folder: Path, **loading: Any) -> Any:
     if issubclass(kind, GenerativeModule):
         if kind.auto_class is AutoModelForImageTextToText and not issubclass(kind, VLMYesNo):
             problem = "is a vision-language model, of which only VLMYesNo is served"
-            raise InputError(problem, file=folder, fix="push it with --merge, and serve it with vLLM")
+            raise InputError(problem, file=folder, fix="push it with --format transformers, and serve it with vLLM")
         changes: dict[str, Any] = {}
         if loading.get("quantization"):
             changes["quantization"] = loading["quantization"]
@@ -77,7 +79,7 @@ def load_run(folder: Path, **loading: Any) -> Any:
             changes["dtype"] = loading["dtype"]
         elif device == "cpu":  # half precision is slow there
             changes["dtype"] = "float32"
-        module = kind.restored(_stored(folder), device, **changes)
+        module = kind.restored(read_trained(folder), device, **changes)
         if module.virtual_tokens:
             raise InputError("virtual tokens are not served", file=folder, field="adapter")
         if module.adapter is not None and module.quantization is None:
@@ -86,13 +88,5 @@ def load_run(folder: Path, **loading: Any) -> Any:
         for field in ("quantization", "dtype"):
             if loading.get(field) not in (None, "auto"):
                 raise InputError("does not apply to a classifier", field=field, got=loading[field])
-        module = kind.restored(_stored(folder), device)
+        module = kind.restored(read_trained(folder), device)
     return module
-
-
-def _stored(folder: Path) -> dict[str, Any]:
-    """Read the checkpoint of a run, or of what `ftkit push` exported."""
-    from ftkit.training.checkpoint import read_checkpoint
-    from ftkit.training.export import DESCRIPTION, read_export
-
-    return read_export(folder) if (folder / DESCRIPTION).is_file() else read_checkpoint(folder)

@@ -85,6 +85,11 @@ class Renderer(ChatTemplate):
         ended = bool(after) and ids[-len(after) :] == after
         return slice(len(before) * twice, len(ids) - len(after) * ended)
 
+    @property
+    def beginning(self) -> str:
+        """Return the special tokens that the tokenizer puts before every text, as text."""
+        return "".join(self.tokenizer.convert_ids_to_tokens(self._added[0]))
+
     @cached_property
     def _added(self) -> tuple[list[int], list[int]]:
         """Return the special tokens that the tokenizer adds before and after every text."""

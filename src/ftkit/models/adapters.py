@@ -54,7 +54,7 @@ def add_adapter(model: PreTrainedModel, adapter: PeftConfig, task: Task, exclude
     for name in getattr(config, "modules_to_save", None) or ():  # peft would leave it out without a word
         if not any(place.rpartition(".")[2] == name for place, _ in model.named_modules()):
             raise InputError("names no part of the model", field="adapter.modules_to_save", got=name)
-    with _refusals(adapter):
+    with refusals(adapter):
         if hasattr(config, "target_modules"):
             _choose_layers(model, config, exclude)
             _untie_head(model, config)
@@ -132,16 +132,17 @@ def merge(model: PeftModel) -> Any:
     config = model.active_peft_config
     if config.is_prompt_learning:
         raise InputError("virtual tokens cannot be merged into weights", field="adapter", got=type(config).__name__)
-    with _refusals(config):
+    with refusals(config):
         return model.merge_and_unload(safe_merge=True).eval()
 
 
 @contextmanager
-def _refusals(adapter: PeftConfig) -> Iterator[None]:
+def refusals(adapter: PeftConfig) -> Iterator[None]:
     """Turn what peft raises into what to tell the user; leave out what it says of its own repairs."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft finds the layout of each layer itself
         warnings.filterwarnings("ignore", message="You have passed exclude_modules")
+        warnings.filterwarnings("ignore", message="The following rank_pattern keys")  # AdaLoRA's, which are no patterns
         warnings.filterwarnings("ignore", message="Unsupported layer type")  # norms, for LN tuning
         try:
             yield

@@ -52,6 +52,11 @@ def locate(model: str, field: str = "base_model") -> str:
     return path
 
 
+def is_demo(model: str) -> bool:
+    """Return whether a model's name is that of one that ftkit carries."""
+    return _DEMO.fullmatch(model) is not None
+
+
 def load_base(
     auto_class: Any,
     model: str,

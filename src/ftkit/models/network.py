@@ -27,15 +27,18 @@ class SequenceClassifier(nn.Module):
         pooling: Which hidden state is classified.
         mask_padding: Whether attention ignores padding; that of an encoder always does.
         classes: How many classes the head tells apart.
+        head_bias: Whether the head has a bias.
 
     Attributes:
         bf16_blocks: How many of the first blocks run under bf16 autocast, whatever the precision of the rest.
     """
 
-    def __init__(self, backbone: Backbone, pooling: Pooling, mask_padding: bool, classes: int = 2) -> None:
+    def __init__(
+        self, backbone: Backbone, pooling: Pooling, mask_padding: bool, classes: int = 2, head_bias: bool = True
+    ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(backbone.hidden_size, classes)
+        self.head = nn.Linear(backbone.hidden_size, classes, bias=head_bias)
         self.pooling, self.classes = pooling, classes
         self.causal_mask = backbone.causal
         self.mask_padding = mask_padding or backbone.encoder

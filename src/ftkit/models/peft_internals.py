@@ -53,6 +53,20 @@ def adapter_modules(module: nn.Module) -> Iterator[nn.Module]:
             yield from (attrgetter(name)(layer) for name in layer.adapter_layer_names)
 
 
+def adapted_layers(module: nn.Module) -> list[str]:
+    """Return the names of the layers inside a module that have an adapter."""
+    return [name for name, layer in module.named_modules() if isinstance(layer, BaseTunerLayer)]
+
+
+def merge_layers(module: nn.Module) -> None:
+    """Merge adapters that were put into the layers of a module, without a wrapper around it, in place."""
+    for name in adapted_layers(module):
+        layer: Any = module.get_submodule(name)
+        layer.merge(safe_merge=True)
+        parent, _, own = name.rpartition(".")
+        setattr(module.get_submodule(parent), own, layer.get_base_layer())
+
+
 def orthogonality_gradients(model: PeftModel) -> list[tuple[nn.Parameter, Tensor]]:
     """Return the gradient of AdaLoRA's regularization at each parameter that has one.
 

@@ -11,8 +11,8 @@ from torch import nn
 from ftkit.errors import InputError
 from ftkit.models.adapters import is_linear
 from ftkit.models.backbone import Backbone
-from ftkit.models.peft_internals import lora_inputs
-from ftkit.models.transformers_internals import split_fused_projections
+from ftkit.models.peft_internals import lora_inputs, merge_layers
+from ftkit.models.transformers_internals import fuse_projections, split_fused_projections
 
 Trainable = Literal["last_layer", "last_block", "last_two_blocks", "all", "lora"]
 _BLOCKS = {"last_layer": 0, "last_block": 1, "last_two_blocks": 2}
@@ -104,6 +104,12 @@ def add_published_lora(net: Any, rank: int, alpha: float) -> None:
     torch.set_rng_state(drawn_so_far)  # peft drew its own initial values in between
     _draw_published_adapters(net)
     net.head.base_layer.requires_grad_(True)
+
+
+def merge_published_lora(net: Any) -> None:
+    """Merge what :func:`add_published_lora` added into the weights, in place; do nothing where there is none."""
+    merge_layers(net)
+    fuse_projections(net.backbone.blocks)
 
 
 def _linear_layers(net: nn.Module) -> list[str]:

@@ -204,6 +204,16 @@ def split_fused_projections(blocks: nn.ModuleList) -> None:
             block.attn.c_attn = SplitProjection(block.attn.c_attn)
 
 
+def fuse_projections(blocks: nn.ModuleList) -> None:
+    """Undo :func:`split_fused_projections`: the three layers become one again, with their weights of now."""
+    for block in blocks:
+        if isinstance(block, GPT2Block) and isinstance(split := block.attn.c_attn, SplitProjection):
+            layers = (split.query, split.key, split.value)
+            block.attn.c_attn = fused = Conv1D(3 * split.query.in_features, split.query.in_features)
+            fused.weight.data = torch.cat([layer.weight.detach().T for layer in layers], dim=1).contiguous()
+            fused.bias.data = torch.cat([layer.bias.detach() for layer in layers])
+
+
 class _Recorder(nn.Module):
     """Stand in for a block in its model's forward pass: keep the arguments and pass the hidden states through."""
 

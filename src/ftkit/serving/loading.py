@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from peft import PeftConfig, PeftModel, TaskType
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.hub import load_pretrained
@@ -13,6 +13,9 @@ from ftkit.models.adapters import merge
 from ftkit.models.base_files import refuse_other_base
 from ftkit.models.base_model import Dtype, Quantization, base_files_of, load_base, load_processor, locate
 from ftkit.models.virtual_tokens import has_virtual_tokens
+
+_CLASSIFIES = "classifies in the form of transformers or peft, which is not served"
+_SERVED = "serve the run, or what `ftkit push` makes of it without --format"
 
 
 def load_generator(
@@ -42,6 +45,7 @@ def load_generator(
         EnvironmentFault: There is no such device.
     """
     place = chosen_device(device_map)
+    _refuse_classifier(model, revision)
     if adapter is not None:
         refuse_other_base(adapter, base_files_of(model, revision))
     if dtype == "auto" and place == "cpu":
@@ -66,12 +70,23 @@ def with_adapter(net: Any, adapter: Path, merged: bool) -> Any:
     if not (adapter / "adapter_config.json").is_file():
         raise InputError("contains no adapter_config.json", file=adapter, fix="name the folder of a peft adapter")
     try:
+        if PeftConfig.from_pretrained(str(adapter)).task_type == TaskType.SEQ_CLS:
+            raise InputError(_CLASSIFIES, file=adapter, fix=_SERVED)
         adapted = PeftModel.from_pretrained(net, str(adapter))
+    except InputError:
+        raise
     except (ValueError, RuntimeError, OSError) as error:
         raise InputError(f"does not fit the model: {str(error).splitlines()[0]}", file=adapter) from error
     if has_virtual_tokens(adapted):
         raise InputError("virtual tokens are not served", file=adapter)
     return merge(adapted) if merged else adapted
+
+
+def _refuse_classifier(model: str, revision: str | None) -> None:
+    """Refuse a classifier, whose body would be taken for that of a language model, before weights are loaded."""
+    kinds = load_pretrained(AutoConfig, locate(model), revision=revision).architectures or ()
+    if any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        raise InputError(_CLASSIFIES, file=model, fix=_SERVED)
 
 
 def context_of(net: Any) -> int:

@@ -85,7 +85,7 @@ def template_to_push(tokenizer: Any, chat: bool | None, style: str | None, space
     if renderer.chat and renderer.template and style:
         return styled(renderer.template, style, spaced_digits)
     if style or (renderer.template and not renderer.chat):
-        return template_of(style or "{question}", tokenizer, spaced_digits)
+        return template_of(style or "{question}", renderer.beginning, spaced_digits)
     return tokenizer.chat_template
 
 
@@ -102,13 +102,13 @@ def styled(template: str, style: str, spaced_digits: bool = False) -> str:
     )
 
 
-def template_of(style: str, tokenizer: Any, spaced_digits: bool = False) -> str:
+def template_of(style: str, beginning: str = "", spaced_digits: bool = False) -> str:
     """Return a chat template that writes one question in a prompt style, for libraries without prompt styles.
 
-    What the tokenizer puts before a text, the template puts there, too.
+    What the tokenizer puts before a text, the ``beginning``, the template puts there, too.
     """
     before, _, after = style.partition("{question}")
-    begin = "{{ bos_token }}" if getattr(tokenizer, "add_bos_token", False) and tokenizer.bos_token else ""
+    begin = f"{{{{ {beginning!r} }}}}" if beginning else ""
     before, after = (f"{{{{ {text!r} if message.role == 'user' else '' }}}}" for text in (before, after))
     content = _SPACED if spaced_digits else "{{ message.content }}"
     return f"{begin}{{% for message in messages %}}{before}{content}{after}{{% endfor %}}"

@@ -34,6 +34,16 @@ def export_trained(run: Path, folder: Path, class_path: str) -> None:
         json.dump(description, file, indent=1, default=list)
 
 
+def read_trained(path: str | Path) -> dict[str, Any]:
+    """Read what was trained: the checkpoint that a path means, or what :func:`export_trained` wrote into a folder.
+
+    Raises:
+        InputError: See :func:`ftkit.training.checkpoint.read_checkpoint` and :func:`read_export`.
+    """
+    folder = Path(path)
+    return read_export(folder) if (folder / DESCRIPTION).is_file() else read_checkpoint(folder)
+
+
 def read_export(folder: Path) -> dict[str, Any]:
     """Read what :func:`export_trained` wrote, in the form of a checkpoint.
 

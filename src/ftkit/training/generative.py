@@ -32,6 +32,7 @@ from ftkit.models.base_model import (
 from ftkit.models.generation import Answers, end_tokens, greedy_answers
 from ftkit.models.losses import SupervisedLogProbs, supervised_log_probs, token_loss
 from ftkit.run_folder import SplitName
+from ftkit.storage import make_folder
 from ftkit.training.adapted_module import AdaptedModule
 from ftkit.training.optimizer import Interval, Scheduler
 from ftkit.training.sharding import gathered, shard
@@ -299,6 +300,7 @@ class GenerativeModule(AdaptedModule, WindowedModule):
             config.base_model_name_or_path = self.base_model
             config.revision = self.fingerprint.get("commit", self.revision)
             write_fingerprint(self.fingerprint, Path(folder))
+        make_folder(folder)
         net.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 

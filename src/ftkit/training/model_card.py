@@ -1,7 +1,7 @@
 """Write the model card of a run: figures with intervals, data, base model, and how to repeat it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
@@ -22,6 +22,7 @@ class CardFacts:
         library: The hub's word for what loads it: ``ftkit``, ``peft`` or ``transformers``.
         license: The hub's word for the license; None says nothing.
         metric: What is counted as right, in words.
+        use: What the example of its use fills in, by name.
     """
 
     repo: str
@@ -33,6 +34,7 @@ class CardFacts:
     tags: tuple[str, ...] = ()
     license: str | None = None
     metric: str = "accuracy"
+    use: Mapping[str, Any] = field(default_factory=dict)
 
 
 def model_card(facts: CardFacts, result: Mapping[str, Any], configured: bool) -> str:
@@ -65,7 +67,8 @@ def model_card(facts: CardFacts, result: Mapping[str, Any], configured: bool) ->
         pipeline_tag=facts.task,
         tags=["ftkit", *facts.tags],
     )
-    told: dict[str, Any] = {"facts": facts, "name": name, "result": result, "data": data, "configured": configured}
+    told: dict[str, Any] = {"facts": facts, "use": facts.use, "name": name, "result": result, "data": data}
+    told["configured"] = configured
     told["evaluated"] = [(which, split["n"], *_share(split)) for which, split in splits.items() if "correct" in split]
     template = resources.files("ftkit").joinpath("assets", "model_card.md.j2").read_text(encoding="utf-8")
     return str(ModelCard.from_template(header, template_str=template, **told))

@@ -14,7 +14,8 @@ from ftkit.errors import InputError
 from ftkit.models.base_files import BaseFiles, differing_files
 from ftkit.run_folder import FORMAT
 from ftkit.training.callback_checks import refuse_callbacks
-from ftkit.training.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint, trainable_parameters
+from ftkit.training.checkpoint import find_checkpoint, load_checkpoint, trainable_parameters
+from ftkit.training.export import read_trained
 from ftkit.training.lightning_internals import attached_trainer
 from ftkit.training.optimizer import Interval, Scheduler, configured_optimizers
 from ftkit.training.schedule import check_schedules
@@ -109,7 +110,7 @@ class TrainedStateModule(L.LightningModule):
         """Load a tuned model from a ``.ckpt`` file, or from the run folder that holds it, in evaluation mode.
 
         Args:
-            path: See :func:`find_checkpoint`.
+            path: See :func:`find_checkpoint`; or the folder of a classifier that ``ftkit push`` wrote.
             device: Where the model goes.
             **changes: Constructor arguments that differ from those of training, such as ``quantization``.
 
@@ -117,7 +118,7 @@ class TrainedStateModule(L.LightningModule):
             InputError: There is no checkpoint, it is damaged, or it does not fit its base model.
             UnavailableError: The base model cannot be had.
         """
-        return cls.restored(read_checkpoint(path), device, **changes)
+        return cls.restored(read_trained(path), device, **changes)
 
     @classmethod
     def load_from_checkpoint(

@@ -114,7 +114,7 @@ class VLMDPO(VLMModule):
         if self._adapter_folder is not None:
             problem, fix = (
                 "the reference would be the base model without this adapter",
-                "merge it into the base model first, with ftkit push --merge true",
+                "merge it into the base model first, with ftkit push --format transformers",
             )
             raise InputError(problem, field="adapter", got=self._adapter_folder, fix=fix)
 
