@@ -1,4 +1,4 @@
-"""Measure the CPU at hand: products, memory, and what an operator and a step cost besides."""
+"""Measure the CPU at hand: products, memory, simple operators, and what an operator and a step cost besides."""
 
 import os
 import time
@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader
 
 from ftkit.errors import InputError
 from ftkit.plan.device import Device
-from ftkit.plan.torch_internals import OperatorCosts
+from ftkit.plan.torch_internals import OperatorCosts, Work
 from ftkit.training.peak_memory import peak_memory_mb, reset_peak_memory
 
-_ROWS, _WIDTH, _INNER = 960, 768, 3072  # of GPT-2 small: 8 messages of 120 tokens through an MLP
+_ROWS, _WIDTH, _INNER, _LAYERS = 960, 768, 3072, 6  # of GPT-2 small: 8 messages of 120 tokens through some MLPs
 _COPIED = 1 << 24  # float32 numbers, 64 MB: more than caches hold
 _REPEATS, _STEPS = 7, 50
 
@@ -35,13 +35,14 @@ def measured() -> Device:
     tflops = {name: _products(getattr(torch, name)) for name in ("float32", "bfloat16")}
     dispatch = _dispatch()
     reset_peak_memory()
+    bandwidth = _bandwidth()
     return Device(
         name=f"this CPU, {threads} thread{'s' * (threads > 1)}",
         memory_gb=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9,
-        bandwidth_gb_s=_bandwidth(),
+        bandwidth_gb_s=bandwidth,
         tflops=tflops,
         matmul_share=1.0,
-        bandwidth_share=1.0,
+        bandwidth_share=min(1.0, _simple_operators(dispatch) / bandwidth),
         gap_us=0.0,
         dispatch_us=1e6 * dispatch,
         step_us=1e6 * _loop(dispatch),
@@ -63,8 +64,10 @@ def _fastest(run: Callable[[], Any]) -> float:
 
 
 def _products(dtype: torch.dtype) -> float:
-    hidden, weight = torch.ones(_ROWS, _WIDTH, dtype=dtype), torch.ones(_WIDTH, _INNER, dtype=dtype)
-    return 2 * _ROWS * _WIDTH * _INNER / _fastest(lambda: hidden @ weight) / 1e12
+    """Return how many 10^12 operations a second matrix products reach, among weights that caches do not hold."""
+    mlp = [nn.Sequential(nn.Linear(_WIDTH, _INNER), nn.Linear(_INNER, _WIDTH)) for _ in range(_LAYERS)]
+    run, work = _counted(nn.Sequential(*mlp).to(dtype), torch.ones(_ROWS, _WIDTH, dtype=dtype))
+    return sum(one.operations * times for one, times in work.items()) / _fastest(run) / 1e12
 
 
 def _bandwidth() -> float:
@@ -74,11 +77,28 @@ def _bandwidth() -> float:
 
 def _dispatch() -> float:
     """Return the seconds of an operator on next to nothing, forwards and back."""
-    net = nn.Sequential(*(nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8), nn.GELU()) for _ in range(20)))
-    hidden = torch.ones(1, 8)
-    with OperatorCosts() as costs:
+    layers = [nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8), nn.GELU()) for _ in range(20)]
+    run, work = _counted(nn.Sequential(*layers), torch.ones(1, 8))
+    return _fastest(run) / work.total()
+
+
+def _simple_operators(dispatch: float) -> float:
+    """Return how many 10^9 bytes a second are read and written where a little is computed with each number."""
+    layers = [nn.Sequential(nn.LayerNorm(_WIDTH), nn.GELU()) for _ in range(_LAYERS)]
+    run, work = _counted(nn.Sequential(*layers), torch.ones(_ROWS, _WIDTH))
+    return sum(one.size * times for one, times in work.items()) / (_fastest(run) - work.total() * dispatch) / 1e9
+
+
+def _counted(net: nn.Module, hidden: Tensor) -> tuple[Callable[[], Any], Work]:
+    """Return a run of a network, forwards and back, and its operators."""
+
+    def run() -> None:
         net(hidden).sum().backward()
-    return _fastest(lambda: net(hidden).sum().backward()) / costs.work.total()
+        net.zero_grad()
+
+    with OperatorCosts() as costs:
+        run()
+    return run, costs.work
 
 
 class _Nothing(L.LightningModule):
