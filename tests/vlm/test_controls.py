@@ -109,12 +109,12 @@ def found_of(folder: Path, own: str, blank: str, swapped: str) -> Any:
     [
         ("yn" * 10, "ynny" * 5, "looks at the image"),  # 10 of 20 are lost, p = 0.002
         ("yy" * 36, "yy" * 36, "does not look at the image"),  # none of 72 changes: at most 4.99%
-        ("yy" * 35, "yy" * 35, "not shown to look at the image"),  # none of 70: up to 5.1%
-        ("yy", "yy", "not shown to look at the image"),
+        ("yy" * 35, "yy" * 35, "is not shown to look at the image"),  # none of 70: up to 5.1%
+        ("yy", "yy", "is not shown to look at the image"),
         ("yy" * 100, "yy" * 99 + "yn", "does not look at the image"),  # 1 of 200 changes: at most 2.8%
-        ("yy" * 10, "yy" * 9 + "yn", "not shown to look at the image"),  # 1 of 20 changes: up to 24.9%
-        ("yn" * 2, "yyyy", "not shown to look at the image"),  # 4 examples cannot show anything
-        ("yynn" * 25, "nnyy" * 25, "not shown to look at the image"),  # all change, and none for the better
+        ("yy" * 10, "yy" * 9 + "yn", "is not shown to look at the image"),  # 1 of 20 changes: up to 24.9%
+        ("yn" * 2, "yyyy", "is not shown to look at the image"),  # 4 examples cannot show anything
+        ("yynn" * 25, "nnyy" * 25, "is not shown to look at the image"),  # all change, and none for the better
     ],
 )
 def test_swapped_images_decide(own: str, swapped: str, conclusion: str, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_examples_without_images_do_not_count(tmp_path: Path) -> None:
         write_predictions(tmp_path / predictions_file(name), ids[80:], labels[80:], ["y"] * 8)
     found = read_image_controls(tmp_path)
     assert (found.n, found.accuracy, found.controls["swapped"].changed) == (8, 1.0, 4)
-    assert found.conclusion == "not shown to look at the image"
+    assert found.conclusion == "is not shown to look at the image"
     write_predictions(tmp_path / predictions_file("test-swapped"), ids[79:], labels[79:], ["y"] * 9)
     with pytest.raises(InputError, match=r"predictions-test-swapped.tsv: id: holds other examples"):
         read_image_controls(tmp_path)
@@ -183,7 +183,7 @@ def test_a_model_that_sees_nothing_is_named(
     found = image_controls(trainer, module, data)
     assert found.n == len(read_examples(path))
     assert found.controls["swapped"].changed == 0
-    assert found.conclusion == "not shown to look at the image"  # so few examples cannot show that it does not
+    assert found.conclusion == "is not shown to look at the image"  # so few examples cannot show that it does not
     assert (tmp_path / predictions_file("test")).read_bytes() == before
     assert json.loads((tmp_path / "result.json").read_text())["image_controls"]["conclusion"] == found.conclusion
     assert data.predicted_split == "test"

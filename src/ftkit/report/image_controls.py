@@ -21,7 +21,7 @@ def _conclusion(found: ImageControls) -> str:
     because = {
         "looks at the image": "it is significantly more often right with an example's own image than with another's",
         "does not look at the image": f"with another's image at most {most:.1%} of its answers change (97.5% bound)",
-        "not shown to look at the image": "an example's own image does not make it significantly more often right",
+        "is not shown to look at the image": "an example's own image does not make it significantly more often right",
     }
     return f"the model {found.conclusion}: {because[found.conclusion]}"
 

@@ -17,7 +17,7 @@ from ftkit.run_folder import predictions_file
 CONTROLS = ("blank", "swapped")
 FEW = 0.05  # share of answers that change without the image, below which it is not looked at
 
-Conclusion = Literal["looks at the image", "does not look at the image", "not shown to look at the image"]
+Conclusion = Literal["looks at the image", "does not look at the image", "is not shown to look at the image"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class ImageControls:
             return "looks at the image"
         if swapped.changed_interval[1] < FEW:
             return "does not look at the image"
-        return "not shown to look at the image"
+        return "is not shown to look at the image"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""
