@@ -15,7 +15,7 @@ from ftkit.plan.device import Device
 from ftkit.plan.torch_internals import OperatorCosts, Work
 from ftkit.training.peak_memory import peak_memory_mb, reset_peak_memory
 
-_ROWS, _WIDTH, _INNER, _LAYERS = 960, 768, 3072, 6  # of GPT-2 small: 8 messages of 120 tokens through some MLPs
+_ROWS, _WIDTH, _INNER, _LAYERS = 960, 768, 3072, 2  # of GPT-2 small: 8 messages of 120 tokens through two MLPs
 _COPIED = 1 << 24  # float32 numbers, 64 MB: more than caches hold
 _REPEATS, _STEPS = 7, 50
 
