@@ -1,6 +1,7 @@
 """Bugs that cost people their results, planted one by one in a copy of the package: each turns a named test red."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -186,6 +187,32 @@ BUGS: dict[str, tuple[Edits, str]] = {
         [("training/samplers.py", "seeded_order(self.n, self.seed, self.epoch)", "seeded_order(self.n, self.seed, 0)")],
         "tests/classifier/test_epoch_sampler.py::test_sampler_depends_on_seed_and_epoch_alone",
     ),
+    "resume: from the checkpoint of fewest steps": (
+        [("training/resume.py", "sorted(ranks, key=ranks.__getitem__, reverse=True)",
+          "sorted(ranks, key=ranks.__getitem__)")],
+        "tests/faults/test_clock.py::test_training_goes_on_from_the_most_steps",
+    ),
+    "cache: other texts get the outputs of the first": (
+        [("training/frozen_prefix.py", '"texts": digest_of(texts),', '"texts": "",')],
+        "tests/classifier/test_frozen_prefix.py::test_a_change_never_hits_a_stale_entry",
+    ),
+    "search: the best seed decides": (
+        [("ablation/tuning.py", "return fmean(known) if", "return max(known) if")],
+        "tests/ablation/test_search.py::test_the_choice_is_by_the_mean_over_the_seeds_and_the_first_of_equal_ones",
+    ),
+    "audit: case makes a text another": (
+        [("examples/duplicates.py", '" ".join(text.lower().split())', '" ".join(text.split())')],
+        "tests/examples/test_duplicates.py::test_normalized_texts",
+    ),
+    "ledger: a result that was changed is done": (
+        [("ablation/ledger.py", "and sha256_of(result) == entry.result", "and bool(sha256_of(result))")],
+        "tests/ablation/test_ledger.py::test_a_cell_is_done_only_with_the_result_that_was_recorded",
+    ),
+    "dpo: the rejected answer is preferred": (
+        [("vlm/preference.py", "return self.beta * (self.chosen - self.rejected)",
+          "return self.beta * (self.rejected - self.chosen)")],
+        "tests/vlm/test_preference.py::test_by_hand",
+    ),
 }  # fmt: skip
 
 
@@ -196,6 +223,13 @@ def test_the_place_is_still_there(bug: str) -> None:
         assert (package / file).read_text().count(present) >= 1
     file, _, name = BUGS[bug][1].partition("::")
     assert f"def {name.partition('[')[0]}(" in (ROOT / file).read_text()
+
+
+def test_the_table_of_faults_lists_each() -> None:
+    table = (ROOT / "tests/FAULTS.md").read_text().split("## Planted bugs")[1]
+    rows = re.findall(r"^\| (.+) \| `(.+)` \|$", table, re.MULTILINE)
+    assert dict(rows) == {bug: test.partition("[")[0] for bug, (_, test) in BUGS.items()}
+    assert f"each of these {len(BUGS)} " in table
 
 
 @pytest.mark.slow
