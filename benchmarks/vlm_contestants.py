@@ -12,8 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vlm_families import FAMILIES
+
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 RANK, ALPHA, BETA, RATE = 8, 16, 0.1, {True: 1e-3, False: 1e-5}  # rates of LoRA and of full fine-tuning
+PARTS = {"vision_model": "vision", "visual": "vision", "vision_tower": "vision"}
+PARTS |= {"text_model": "text", "language_model": "text"}
 TEMPLATE = (
     "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
     "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
@@ -35,7 +39,9 @@ class Shape(NamedTuple):
     scale_factor: int
 
 
-SHAPES = {
+SIDE = 64  # of the pictures of other families
+SHAPES: dict[str, Shape | str] = {
+    **{family: family for family in FAMILIES},
     "tiny": Shape(
         {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4},
         {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
@@ -59,13 +65,23 @@ SHAPES = {
 }
 
 
-def prepare(folder: Path, shape: Shape, rows: int) -> None:
+def prepare(folder: Path, shape: Shape | str, rows: int) -> None:
     """Write model, processor and rows for all contestants: random weights, random pictures, one tile each."""
+    from transformers import AutoModelForImageTextToText
+
+    side = SIDE if isinstance(shape, str) else shape.vision["image_size"]
+    config, processor = FAMILIES[shape](side) if isinstance(shape, str) else _idefics3(shape)
+    processor.save_pretrained(folder / "model")
+    torch.manual_seed(0)
+    AutoModelForImageTextToText.from_config(config).save_pretrained(folder / "model")
+    _write_rows(folder, side, rows)
+
+
+def _idefics3(shape: Shape) -> tuple[Any, Any]:
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
     from transformers import (
         Idefics3Config,
-        Idefics3ForConditionalGeneration,
         Idefics3ImageProcessorPil,
         Idefics3Processor,
         PreTrainedTokenizerFast,
@@ -80,15 +96,14 @@ def prepare(folder: Path, shape: Shape, rows: int) -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, **named, additional_special_tokens=others)
     side = shape.vision["image_size"]
     size = {"size": {"longest_edge": side}, "max_image_size": {"longest_edge": side}, "do_image_splitting": False}
-    Idefics3Processor(
+    processor = Idefics3Processor(
         image_processor=Idefics3ImageProcessorPil(**size),
         tokenizer=tokenizer,
         image_seq_len=(side // shape.vision["patch_size"] // shape.scale_factor) ** 2,
         chat_template=TEMPLATE,
-    ).save_pretrained(folder / "model")
+    )
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
     text = {"model_type": "llama", "vocab_size": len(tokenizer), "max_position_embeddings": 2048, **shape.text, **ids}
-    torch.manual_seed(0)
     config = Idefics3Config(
         text_config={**text, "tie_word_embeddings": False},
         vision_config=shape.vision,
@@ -97,8 +112,7 @@ def prepare(folder: Path, shape: Shape, rows: int) -> None:
         tie_word_embeddings=False,
         **ids,
     )
-    Idefics3ForConditionalGeneration(config).save_pretrained(folder / "model")
-    _write_rows(folder, side, rows)
+    return config, processor
 
 
 def _write_rows(folder: Path, side: int, rows: int) -> None:
@@ -135,7 +149,7 @@ class Clock:
     def watch(self, model: torch.nn.Module) -> None:
         """Time the parts of a model."""
         for name, module in model.named_modules():
-            part = {"vision_model": "vision", "text_model": "text"}.get(name.rpartition(".")[2])
+            part = PARTS.get(name.rpartition(".")[2])
             if part:
                 self._time(module, part)
 
@@ -283,7 +297,10 @@ def trl(task: Task) -> tuple[Clock, Callable[[], Any]]:
             clocks[0].step(latest[0])
 
     lora = LoraConfig(
-        r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules=rf".*text_model.*({'|'.join(PROJECTIONS)})"
+        r=RANK,
+        lora_alpha=ALPHA,
+        lora_dropout=0.0,
+        target_modules=rf".*(text_model|language_model).*({'|'.join(PROJECTIONS)})",
     )
     trainer = Watched(
         model=model,

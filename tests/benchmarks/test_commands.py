@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from animal_wheel import animal_wheel
 
 from demo_corpus import as_tsv, demo_messages
 
@@ -21,6 +22,7 @@ COMMANDS = re.findall(r"`(\w+\.py(?: [^`]+)?)`", PAGE)
 WRITERS = {"demo_corpus.py", "make_init_folders.py", "plan_published.py", "gpu_check.py"}
 # What makes the commands of a script short; the last value of an option is the one that counts.
 SHORT = {
+    "animal_questions.py": "--train 9 --test 9 --epochs 1 --results {out}",
     "bench_ablation.py": "--size tiny --epochs 1 --out {out}/record.json",
     "bench_audit.py": "--texts 2000 --results {out}",
     "bench_duplicates.py": "--results {out}",
@@ -76,6 +78,7 @@ def made_short(command: str, folder: Path) -> list[str]:
     """The arguments of a command with small files for those that it names, and the options that make it short."""
     script, *arguments = command.split()
     files = {
+        "ANIMALS": animal_wheel,
         "SMSSpamCollection": messages,
         "EIGHTH": messages,
         "GPT2": gpt2,
