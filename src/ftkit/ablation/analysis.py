@@ -62,7 +62,9 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     origin = _reference(sweep, reference)
     summaries = {row.number: summarize(row, sweep.published) for row in sweep.rows}
     known = known_examples(beside(run.test_predictions) for run in sweep.done)
-    answers = {run.directory: known.mark(one) if known and (one := run.answers) else run.answers for run in sweep.done}
+    answers = {run.directory: run.answers for run in sweep.done}
+    if known is not None:
+        answers = {folder: None if one is None else known.mark(one) for folder, one in answers.items()}
     converged = {number for number, row in summaries.items() if row.converged}
     baselines = {number for number, row in summaries.items() if row.baseline}
     apart = set() if origin.number in baselines else baselines

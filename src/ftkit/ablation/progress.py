@@ -1,4 +1,4 @@
-"""What a sweep tells while it is made, and what became of its runs in the end."""
+"""Describe the progress of a sweep: its events, and a summary of its runs at the end."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

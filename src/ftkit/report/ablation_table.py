@@ -130,10 +130,14 @@ def spreadsheet_cell(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
+def figure_names(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the names of all figures that rows have; one without classes, or that has not run, has fewer."""
+    return list(dict.fromkeys(name for one in records for name in one))
+
+
 def _csv(records: Sequence[dict[str, Any]]) -> str:
     buffer = io.StringIO()
-    names = list(dict.fromkeys(name for one in records for name in one))  # a row without classes has fewer
-    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer = csv.DictWriter(buffer, figure_names(records), lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
     return buffer.getvalue()

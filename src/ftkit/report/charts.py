@@ -1,4 +1,4 @@
-"""What the charts of all reports share, made with Altair: figures with intervals, tables of counts, data and colors."""
+"""Draw the charts that all reports share, with Altair: figures with intervals, tables of counts, data and colors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -11,7 +11,7 @@ from typing import Any
 from ftkit.ablation.sweep import Choice, only_numbers
 from ftkit.errors import EnvironmentFault
 from ftkit.report.ablation_report import Report
-from ftkit.report.ablation_table import record, table
+from ftkit.report.ablation_table import figure_names, record, table
 from ftkit.report.document import to_markdown
 from ftkit.report.search_charts import spans_decades
 from ftkit.report.theme import LIGHT, specification
@@ -88,7 +88,7 @@ def _table(report: Report, plots: Path) -> Any:
         | {"answers": wandb.Image(str(picture)) if (picture := pictures[row.number]).exists() else None}
         for row in report.analysis.rows
     ]
-    names = list(dict.fromkeys(chain.from_iterable(records)))  # a row that has not run has fewer
+    names = figure_names(records)
     data = [[None if line.get(name) == "" else line.get(name) for name in names] for line in records]
     return wandb.Table(columns=names, data=data, allow_mixed_types=True)
 

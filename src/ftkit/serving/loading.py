@@ -15,7 +15,7 @@ from ftkit.models.base_model import Dtype, Quantization, base_files_of, load_bas
 from ftkit.models.virtual_tokens import has_virtual_tokens
 
 _CLASSIFIES = "classifies in the form of transformers or peft, which is not served"
-_SERVED = "serve the run, or what `ftkit push` makes of it without --format"
+_SERVED = "serve the run itself, or push it without --format and serve that"
 
 
 def load_generator(
