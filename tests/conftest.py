@@ -33,6 +33,17 @@ class NetworkUsed(BaseException):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def forks_can_train() -> None:
+    """Have autograd count this machine's devices before ``torch.compile`` makes up some in a test's process.
+
+    It starts threads for devices, and in a process that has them it refuses to run in forks.
+    """
+    import torch
+
+    torch.zeros((), requires_grad=True).backward()
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_network() -> Iterator[None]:
     """Refuse every connection and look-up beyond this machine."""
 

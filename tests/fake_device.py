@@ -17,12 +17,13 @@ from unittest.mock import patch
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 from torchmetrics import Metric
 
 import ftkit
+from ftkit.plan.torch_internals import fake_tensors
 
 aten = torch.ops.aten
 LAZY, CUDA = torch.device("lazy:0"), torch.device("cuda:0")
@@ -130,7 +131,7 @@ def line() -> str:
 def on_fake_device(module: Any, device: torch.device, found: Found) -> Iterator[Watching]:
     """Put a module and its trainer on a fake device, for good."""
     # What is made within the mode stays fake; the parameters of tied layers stay the same.
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with fake_tensors():
         memo: dict[int, Tensor] = {}
 
         def moved(tensor: Tensor) -> Tensor:

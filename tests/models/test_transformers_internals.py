@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModel, DynamicCache, GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
 from ftkit.models import one_position
 from ftkit.models import transformers_internals as internals
+from ftkit.plan.torch_internals import fake_tensors
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 50, "pad_token_id": None,
          "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
@@ -193,7 +193,7 @@ def test_generation_asks_a_model_whether_it_is_sharded() -> None:
 def test_transformers_asks_in_one_place_whether_tensors_are_fake() -> None:
     from transformers.masking_utils import is_tracing
 
-    with FakeTensorMode():
+    with fake_tensors():
         tensor = torch.ones(1)
     assert is_tracing(tensor)
     with internals.fake_tensors_are_real():

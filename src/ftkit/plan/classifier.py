@@ -16,7 +16,7 @@ from ftkit.models.trainable import frozen_parts
 from ftkit.models.transformers_internals import drops_out
 from ftkit.plan.packed import pack
 from ftkit.plan.steps import Costs, Step, between, length, positions
-from ftkit.plan.torch_internals import FakeTensorMode, adaptable
+from ftkit.plan.torch_internals import adaptable, fake_tensors
 from ftkit.plan.trace import cast, total, traced
 
 
@@ -36,7 +36,7 @@ def plan_classifier(model: TextClassifier, data: Any, trainer: Any) -> Costs:
     model.encoding = data.encoding
     if model.steps_join:
         data.join_steps(trainer)
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = fake_tensors()
     with mode, adaptable():
         net = model.build_network()
     with mode:

@@ -14,7 +14,7 @@ from ftkit.models.base_model import enable_checkpointing, locate, plain_model, p
 from ftkit.models.transformers_internals import fake_tensors_are_real
 from ftkit.plan.packed import pack
 from ftkit.plan.steps import Costs, Step, between, length, positions
-from ftkit.plan.torch_internals import UNKNOWN, FakeTensorMode, KnownValues, adaptable
+from ftkit.plan.torch_internals import UNKNOWN, KnownValues, adaptable, fake_tensors
 from ftkit.plan.trace import cast, total, traced
 from ftkit.training.generative import GenerativeModule
 from ftkit.vlm.dpo import VLMDPO
@@ -65,7 +65,7 @@ def plan_generative(model: GenerativeModule, data: Any, trainer: Any) -> Costs:
     data.setup("fit")
     train, val = _Batches.read(data.train_dataloader()), _Batches.read(data.val_dataloader())
     tested = dict(zip(data.evaluate_splits, map(_Batches.read, data.test_dataloader()), strict=True))
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = fake_tensors()
     with mode:
         _build(model, trainer)
         try:

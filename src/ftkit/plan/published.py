@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ftkit.classifier.gpt2_classifier import GPT2Classifier
 from ftkit.plan.steps import Costs, Step, between, length, positions
-from ftkit.plan.torch_internals import FakeTensorMode
+from ftkit.plan.torch_internals import fake_tensors
 from ftkit.plan.trace import total, traced
 
 _EVERY = 50  # steps between two evaluations, which begin with the first step
@@ -117,7 +117,7 @@ def plan_published(model: GPT2Classifier, data: Any, trainer: Any) -> Costs:
     train, val = (_widths(loader) for loader in (data.train_dataloader(), data.val_dataloader()))
     epochs, updates = length(trainer, train.total())
     evaluations = math.ceil(epochs * train.total() / _EVERY) + int(epochs)
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with fake_tensors():
         net = PublishedGPT(model)
 
         def step(size: int, width: int, training: bool) -> Step:

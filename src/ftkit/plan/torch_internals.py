@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
-from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
@@ -32,6 +31,14 @@ _FORMULAS = {
 _PICKS = {_aten.embedding, _aten.index, _aten.index_select, _aten.gather}  # they read as much as they write
 _RANGES = {_aten.arange, _aten.zeros, _aten.ones, _aten.full, _aten.scalar_tensor}  # of what masks are made
 _NOTHING = {_aten.detach, _aten._unsafe_view, _aten.empty, _aten.empty_like, _aten.empty_strided, _aten.lift_fresh}
+
+
+def fake_tensors() -> FakeTensorMode:
+    """Return the mode in which tensors have shapes and no values."""
+    # Autograd counts the devices in its first backward pass of a process. The mode makes up devices of CUDA, and where
+    # they are counted, autograd refuses to run in any process that is forked later.
+    torch.zeros((), requires_grad=True).backward()
+    return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 class Operator(NamedTuple):
