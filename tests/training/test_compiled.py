@@ -88,6 +88,7 @@ def test_what_is_left_is_the_same(
     assert graphs() == 2 * first
 
 
+@pytest.mark.filterwarnings("error:Dynamo detected")
 def test_blocks_of_another_family_too(
     captured: None, cache: Path, tiny_config: Path, llama_folder: Path, tmp_path: Path
 ) -> None:

@@ -161,10 +161,10 @@ class PromptClassifier(Baseline):
         columns = zip(begin[:-1], *(prompt[:-1] for prompt in prompts), strict=False)  # the last may join what follows
         tokens = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
         body = self.net.base_model  # type: ignore[union-attr]
-        kind: Any = type(body)
-        name = cache_name(kind)
+        parameters = forward_parameters(body.__class__)
+        name = cache_name(parameters)
         cache = DynamicCache(config=body.config)
-        if not tokens or name not in forward_parameters(kind) or not keeps_every_position(cache):
+        if not tokens or name not in parameters or not keeps_every_position(cache):
             return 0, {}
         key = tokens, self.device, torch.is_autocast_enabled(self.device.type)
         if self._read[0] != key:

@@ -54,7 +54,7 @@ def run_block_at(block: Any, hidden: Tensor, arguments: Mapping[str, Any], posit
     mask = there["attention_mask"]
     hides = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
     there["attention_mask"] = nn.functional.pad(mask, (0, 1), value=hides)
-    there[internals.cache_name(block.__class__)] = known
+    there[internals.cache_name(arguments)] = known
     return internals.run_block(block, hidden[rows, position][:, None], there)[:, 0]
 
 

@@ -6,7 +6,7 @@ assumption, so that a release which breaks one turns a named test red.
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
@@ -169,10 +169,9 @@ def forward_parameters(block: Any) -> tuple[str, ...]:
     return tuple(inspect.signature(block.forward).parameters)[1:]
 
 
-@cache
-def cache_name(kind: Any) -> str:
-    """Return what the forward of a model or a block calls its cache: ``cache`` since transformers 5.24."""
-    return "cache" if "cache" in forward_parameters(kind) else "past_key_values"
+def cache_name(parameters: Container[str]) -> str:
+    """Return which parameter of a model's or a block's forward is the cache: ``cache`` since transformers 5.24."""
+    return "cache" if "cache" in parameters else "past_key_values"
 
 
 def keeps_every_position(cache: Any) -> bool:

@@ -6,7 +6,7 @@ import torch
 from peft import PeftConfig, PeftModel, PeftType
 from torch import Tensor, nn
 
-from ftkit.models.transformers_internals import cache_name
+from ftkit.models.transformers_internals import cache_name, forward_parameters
 
 
 def virtual_tokens(adapter: PeftConfig | None) -> int:
@@ -43,7 +43,8 @@ def with_virtual_tokens(model: PeftModel, inputs: dict[str, Any]) -> dict[str, A
         rest["attention_mask"] = torch.cat((ahead, rest["attention_mask"]), dim=1)
     prompt = model.get_prompt(len(ids))
     if model.active_peft_config.peft_type in (PeftType.PREFIX_TUNING, PeftType.CARTRIDGE):
-        return {**rest, "input_ids": ids, cache_name(model.get_base_model().__class__): prompt}
+        name = cache_name(forward_parameters(model.get_base_model().__class__))
+        return {**rest, "input_ids": ids, name: prompt}
     embedded = model.word_embeddings(ids)
     return {**rest, "inputs_embeds": torch.cat((prompt.to(embedded.dtype), embedded), dim=1)}
 

@@ -51,7 +51,7 @@ class BatchGenerator:
         known = inspect.signature(plain_model(model).forward).parameters
         self._extra: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
         self._takes_positions = "position_ids" in known
-        self._cache_name = cache_name(plain_model(model).__class__)
+        self._cache_name = cache_name(known)
         # The answers being generated, those that are joining among them; other threads read it at any time.
         self.jobs: list[Generation] = []
         self._running: list[_Sequence] = []
