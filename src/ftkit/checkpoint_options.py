@@ -1,27 +1,21 @@
-"""Which folder and checkpoint a command starts from, and what it refuses to start from."""
+"""Which checkpoint a command starts from, and what it refuses to start from."""
 
-import os
-import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from datetime import datetime
-from itertools import count
+from collections.abc import Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal
 
 from jsonargparse import Namespace
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ftkit.errors import InputError
-from ftkit.lock import LOCK_FILE
-from ftkit.run_folder import CONFIG_FILE, RUNS, need_newest_run
-from ftkit.storage import disk_faults
+from ftkit.training.checkpoint import find_checkpoint, read_checkpoint
 from ftkit.training.model_selection import Mode
 from ftkit.training.resume import resumable
+from ftkit.training.stored_options import read_options
+from ftkit.training.trained_state import TrainedStateModule, commit_trained_on
 
-_CHOSEN = "FTKIT_RUN_FOLDER"  # by the process that starts those of the other ranks, for them
-LIGHTNINGS_OWN_CHECKPOINTS = ("best", "last", "hpc", "registry")  # words that it takes for a path
+_LIGHTNINGS_OWN = ("best", "last", "hpc", "registry")  # words that it takes for the path of a checkpoint
 RESUME_OPTIONS = {
     "resume": "Resume from the newest checkpoint of the run folder, if there is one.",
     "allow_changed": "Resume although seed, batch size, accumulation or data have changed; the changes are recorded.",
@@ -35,77 +29,6 @@ SELECTION_OPTIONS: dict[str, tuple[Any, str | None, str]] = {  # type, default, 
     "monitor": (str, "val/loss", "The metric that decides what is best, and when to stop early."),
     "monitor_mode": (Mode | None, None, "Better is lower or higher; null: lower of a loss, perplexity or error."),
 }
-
-
-def with_newest_config(arguments: Sequence[str]) -> list[str]:
-    """Add the newest run's ``config.yaml`` where an evaluation or a resumed training names neither config nor model."""
-    meant = {"--resume", "--resume=true"} & set(arguments) or arguments[:1] not in ([], ["fit"])
-    named = (
-        "--config",
-        "-c",
-        "--model",
-        "--trainer.default_root_dir",
-        "--ckpt_path",
-        "--untrained",
-        "--help",
-        "--print_",
-    )
-    if not meant or any(argument.startswith(named) for argument in arguments):
-        return [*arguments]
-    run = need_newest_run()
-    return [arguments[0], "--config", str(run / CONFIG_FILE), "--trainer.default_root_dir", str(run), *arguments[1:]]
-
-
-def make_new_folder(name: str) -> Path:
-    """Make the folder of a run, ``runs/DATE-TIME-NAME``, with a counter behind where that is taken.
-
-    Raises:
-        InputError: This is one of several processes that were started each for itself, as by SLURM or torchrun.
-        EnvironmentFault: It cannot be made.
-    """
-    if rank_zero_only.rank:  # type: ignore[attr-defined]
-        if _CHOSEN not in os.environ:
-            fix = "name one with --trainer.default_root_dir"
-            raise InputError("several processes cannot agree on the name of a new folder", file=RUNS, fix=fix)
-        return Path(os.environ[_CHOSEN])
-    stem = f"{datetime.now():%Y-%m-%d-%H%M}-{name}"
-    with disk_faults(RUNS):
-        RUNS.mkdir(exist_ok=True)
-        for number in count(1):
-            folder = RUNS / (stem if number == 1 else f"{stem}-{number}")
-            with suppress(FileExistsError):
-                folder.mkdir()
-                break
-    os.environ[_CHOSEN] = str(folder)
-    return folder
-
-
-def remove_unused(folder: Path) -> None:
-    """Remove the folder of a run that left nothing in it."""
-    if folder.is_dir() and not {file.name for file in folder.iterdir()} - {LOCK_FILE}:
-        shutil.rmtree(folder)
-
-
-def name_of_run(configs: Sequence[Path], class_path: str) -> str:
-    """Return the name of the last config file, or of the module's class where that says nothing of the run.
-
-    Example:
-        >>> name_of_run([Path("ch06/base.yaml"), Path("ch06/rows/02_first_token.yaml")], "ftkit.GPT2Classifier")
-        '02_first_token'
-        >>> name_of_run([Path("runs/mine/config.yaml")], "ftkit.GPT2Classifier")
-        'GPT2Classifier'
-    """
-    name = configs[-1].stem if configs else "config"
-    return class_path.rpartition(".")[2] if name in ("base", "config") else name
-
-
-def folder_of_run(configs: Sequence[Path]) -> Path | None:
-    """Return the folder of the last config file that a run wrote, with a notice; None if there is none."""
-    own = [file.parent for file in configs if file.name == CONFIG_FILE]
-    if not own:
-        return None
-    print(f"notice: using the run folder {own[-1]}, which holds this {CONFIG_FILE}", file=sys.stderr)
-    return own[-1]
 
 
 def choose_resumable(chosen: Namespace) -> None:
@@ -125,7 +48,42 @@ def choose_resumable(chosen: Namespace) -> None:
     chosen.ckpt_path = None if found is None else str(found)
 
 
-def refuse_other_options(given: Mapping[str, Any], stored: Mapping[str, Any], path: str) -> None:
+def named_checkpoint(chosen: Namespace) -> str | None:
+    """Return the path of the checkpoint that is named; None without one, or for a word of Lightning's own."""
+    path = chosen.get("ckpt_path")
+    return path if path and path not in _LIGHTNINGS_OWN else None
+
+
+def check_checkpoint(chosen: Namespace, path: str, given: Mapping[str, Any]) -> str | None:
+    """Read a checkpoint safely, refuse a wrong one and name its file, before Lightning takes hyperparameters from it.
+
+    Args:
+        chosen: The options of the subcommand.
+        path: The checkpoint, or the folder of a run.
+        given: The arguments of the model that the user gave.
+
+    Returns:
+        The base model's commit if ``given`` names it as its revision, and the checkpoint was trained on it.
+
+    Raises:
+        InputError: It is that of another class, or was trained with other options.
+    """
+    checkpoint = read_checkpoint(path)
+    stored = checkpoint.get("hyper_parameters") or {}
+    trained = stored.get("_class_path")
+    if trained not in (None, chosen.model.class_path):
+        raise InputError("is a checkpoint of another class", file=path, field="model.class_path", got=trained)
+    kind = resolve_name(chosen.model.class_path)
+    if isinstance(kind, type) and issubclass(kind, TrainedStateModule):
+        read_options(kind, stored, path, "hyper_parameters")
+    commit = commit_trained_on(checkpoint)
+    same = commit is not None and given.get("revision") == commit
+    _refuse_other_options(given, {**stored, "revision": commit} if same else stored, path)
+    chosen.ckpt_path = str(find_checkpoint(path))
+    return commit if same else None
+
+
+def _refuse_other_options(given: Mapping[str, Any], stored: Mapping[str, Any], path: str) -> None:
     """Refuse options that the checkpoint's would silently replace.
 
     Raises:

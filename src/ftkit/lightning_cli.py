@@ -7,9 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
-from pkgutil import resolve_name
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
@@ -24,22 +22,16 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from ftkit.checkpoint_options import (
     CONTROLS_OPTION,
     EVALUATION_OPTIONS,
-    LIGHTNINGS_OWN_CHECKPOINTS,
     RESUME_OPTIONS,
     SELECTION_OPTIONS,
+    check_checkpoint,
     choose_resumable,
-    folder_of_run,
-    make_new_folder,
-    name_of_run,
-    refuse_other_options,
+    named_checkpoint,
     refuse_trained,
-    remove_unused,
-    with_newest_config,
 )
-from ftkit.classifier import gpt2_classifier, spam, text_classifier  # noqa: F401  their classes have short names
 from ftkit.errors import ExitCode, InputError
+from ftkit.folder_choice import choose_folder, remove_unused, with_newest_config
 from ftkit.jsonargparse_internals import given_options
-from ftkit.language import arithmetic, sft  # noqa: F401  the same
 from ftkit.library_output import quiet_libraries
 from ftkit.lightning_errors import (
     constructor_error,
@@ -50,10 +42,11 @@ from ftkit.lightning_errors import (
     trainer_error,
 )
 from ftkit.lock import exclusive
+from ftkit.named_classes import find_own_modules
 from ftkit.parsing import ErrorMixin
 from ftkit.report.image_controls import control_lines
 from ftkit.run_config import RunConfig
-from ftkit.run_folder import RUNS, newest_run
+from ftkit.run_folder import RUNS
 from ftkit.run_summary import summary
 from ftkit.storage import make_folder
 from ftkit.trainer_setup import check_optimizer, check_options, check_seed, check_trainer, trainer_options
@@ -68,15 +61,7 @@ from ftkit.training.recorder import RunRecorder
 from ftkit.training.resume import ExactResume, compare_settings, settings, stored_settings
 from ftkit.training.run_names import with_run_names
 from ftkit.training.safe_stop import SafeStop
-from ftkit.training.stored_options import read_options
-from ftkit.training.trained_state import DEFAULT_EPOCHS, TrainedStateModule, commit_trained_on
-
-if find_spec("PIL"):  # the extra vlm; their classes have short names too
-    import ftkit.vlm.data
-    import ftkit.vlm.dpo
-    import ftkit.vlm.sft
-    import ftkit.vlm.yes_no  # noqa: F401
-    from ftkit.vlm.controls import image_controls, refuse_limits
+from ftkit.training.trained_state import DEFAULT_EPOCHS, TrainedStateModule
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 MatmulPrecision = Literal["highest", "high", "medium"]
@@ -154,25 +139,9 @@ class FtkitCLI(HookedCLI):
         chosen = self.config.get(subcommand or "", self.config)
         check_seed(chosen.seed_everything)
         if chosen.trainer.default_root_dir is None:
-            chosen.trainer.default_root_dir = str(self._choose_folder(subcommand, chosen))
-
-    def _choose_folder(self, subcommand: str | None, chosen: Namespace) -> Path:
-        """Return the folder of the run that is meant, or a new one."""
-        if subcommand is None:
-            return RUNS
-        configs = [Path(file.absolute) for file in chosen.config or []]
-        name = name_of_run(configs, chosen.model.class_path)
-        if chosen.get("resume", subcommand != "fit"):
-            if folder := folder_of_run(configs):
-                return folder
-            named = chosen.get("untrained") or chosen.ckpt_path not in (None, *LIGHTNINGS_OWN_CHECKPOINTS)
-            if not named and (folder := newest_run(name)):
-                print(f"notice: using the newest run of {name}, {folder}", file=sys.stderr)
-                if subcommand != "fit" and chosen.ckpt_path is None:
-                    chosen.ckpt_path = str(folder)  # so that options other than those of its training are refused
-                return folder
-        self._new_folder = make_new_folder(name)
-        return self._new_folder
+            folder, is_new = choose_folder(subcommand, chosen) if subcommand else (RUNS, False)
+            chosen.trainer.default_root_dir = str(folder)
+            self._new_folder = folder if is_new else None
 
     @contextmanager
     def _unused_folder_removed(self) -> Iterator[None]:
@@ -188,23 +157,10 @@ class FtkitCLI(HookedCLI):
         chosen = self.config.get(self.config.get("subcommand") or "")
         if chosen and chosen.get("resume"):
             choose_resumable(chosen)
-        path = chosen and chosen.get("ckpt_path")
-        if path and path not in LIGHTNINGS_OWN_CHECKPOINTS:
-            checkpoint = read_checkpoint(path)
-            stored = checkpoint.get("hyper_parameters") or {}
-            trained = stored.get("_class_path")
-            if trained not in (None, chosen.model.class_path):
-                raise InputError("is a checkpoint of another class", file=path, field="model.class_path", got=trained)
-            kind = resolve_name(chosen.model.class_path)
-            if isinstance(kind, type) and issubclass(kind, TrainedStateModule):
-                read_options(kind, stored, path, "hyper_parameters")
+        if chosen and (path := named_checkpoint(chosen)):
             given = given_options(self.parser, self._arguments)
-            options = (given.get(f"{self.config.subcommand}.model.init_args") or Namespace()).as_dict()
-            commit = commit_trained_on(checkpoint)
-            if commit is not None and options.get("revision") == commit:
-                self._revision = stored["revision"] = commit
-            refuse_other_options(options, stored, path)
-            chosen.ckpt_path = str(find_checkpoint(path))
+            options = given.get(f"{self.config.subcommand}.model.init_args") or Namespace()
+            self._revision = check_checkpoint(chosen, path, options.as_dict())
 
     def chosen(self, config: Namespace) -> Namespace:
         """Return the options of the subcommand that is run, or all of them where none is."""
@@ -305,19 +261,19 @@ class FtkitCLI(HookedCLI):
 
     def _pin_base(self) -> None:
         """Let the base model be the commit on the hub that the run was trained on, unless a revision is given."""
-        path = self.config_init[self.subcommand].ckpt_path
-        if path and path not in LIGHTNINGS_OWN_CHECKPOINTS and isinstance(self.model, TrainedStateModule):
+        path = named_checkpoint(self.config_init[self.subcommand])
+        if path and isinstance(self.model, TrainedStateModule):
             self.model.pin_base(read_checkpoint(path))
 
     def _check_resumed(self) -> None:
         """Refuse to resume with other settings before anything is written."""
         chosen = self.config_init.fit
         self.exact_resume.allow_changed = chosen.allow_changed
-        if chosen.ckpt_path and chosen.ckpt_path not in LIGHTNINGS_OWN_CHECKPOINTS:
+        if path := named_checkpoint(chosen):
             if isinstance(self.model, TrainedStateModule):
-                self.model.refuse_other_base(read_checkpoint(chosen.ckpt_path))
+                self.model.refuse_other_base(read_checkpoint(path))
             now = settings(self.trainer, self.datamodule)
-            compare_settings(stored_settings(chosen.ckpt_path), now, chosen.allow_changed)
+            compare_settings(stored_settings(Path(path)), now, chosen.allow_changed)
 
     def before_test(self) -> None:
         """Take the weights that ``fit`` left in the run folder unless a checkpoint is named.
@@ -326,11 +282,8 @@ class FtkitCLI(HookedCLI):
             InputError: There are none, and ``--untrained`` is not given.
         """
         chosen = self.config_init[self.subcommand]
-        if chosen.get("controls") and not hasattr(self.datamodule, "controlled"):
-            got, fix = type(self.datamodule).__name__, "leave it out"
-            raise InputError("these data have no images", field="controls", got=got, fix=fix)
         if chosen.get("controls"):
-            refuse_limits(self.trainer)
+            self._check_controls()
         if chosen.untrained:
             refuse_trained(chosen)
         elif chosen.ckpt_path is None and isinstance(self.model, TrainedStateModule):
@@ -343,6 +296,15 @@ class FtkitCLI(HookedCLI):
             make_folder(chosen.trainer.default_root_dir)
 
     before_validate = before_predict = before_test
+
+    def _check_controls(self) -> None:
+        """Refuse ``--controls`` of data without images, or of a part of them."""
+        if not hasattr(self.datamodule, "controlled"):
+            got, fix = type(self.datamodule).__name__, "leave it out"
+            raise InputError("these data have no images", field="controls", got=got, fix=fix)
+        from ftkit.vlm.controls import refuse_limits  # needs the extra vlm
+
+        refuse_limits(self.trainer)
 
     def after_fit(self) -> None:
         """Report a signal that came too late to stop at.
@@ -366,17 +328,12 @@ class FtkitCLI(HookedCLI):
         """
         if self.trainer.received_sigterm:
             raise SystemExit(ExitCode.TERMINATED)
-        controlled = self.subcommand == "test" and self.config_init.test.controls
         if self.subcommand and not self._scratch and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             print(summary(self.trainer))
-        if controlled and (found := image_controls(self.trainer, self.model, self.datamodule)):
-            print("\n".join(control_lines(found)))
+        if self.subcommand == "test" and self.config_init.test.controls:
+            from ftkit.vlm.controls import image_controls  # needs the extra vlm
+
+            if found := image_controls(self.trainer, self.model, self.datamodule):
+                print("\n".join(control_lines(found)))
 
     after_validate = after_predict = after_test
-
-
-def find_own_modules() -> None:
-    """Look for the modules of class paths in the current folder too, behind the packages, as ``python -m`` does."""
-    # An empty entry, as in a notebook, will not do: the folder changes while a config file is parsed.
-    if not sys.flags.safe_path and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ftkit
-from ftkit import checkpoint_options
+from ftkit import folder_choice
 from ftkit.ablation import ledger
 from ftkit.ablation.ledger import Entry, Ledger
 from ftkit.training.resume import resumable
@@ -72,9 +72,9 @@ def test_the_last_line_of_a_ledger_decides_whatever_its_time(tmp_path: Path, mon
 def test_a_new_run_never_gets_the_folder_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FTKIT_RUN_FOLDER", "")
-    monkeypatch.setattr(checkpoint_options, "datetime", Backwards)
+    monkeypatch.setattr(folder_choice, "datetime", Backwards)
     made = []
     for day in (28, 27, 28, 27):
         monkeypatch.setattr(Backwards, "day", day)
-        made.append(checkpoint_options.make_new_folder("mine").name)
+        made.append(folder_choice.make_new_folder("mine").name)
     assert made == ["2026-02-27-1200-mine", "2026-02-26-1200-mine", "2026-02-27-1200-mine-2", "2026-02-26-1200-mine-2"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from run_files import FILES, Ftkit, contents, files_in
 
-from ftkit import checkpoint_options
+from ftkit import folder_choice
 from ftkit.cli import main
 from ftkit.errors import ExitCode, InputError
 from ftkit.lock import exclusive
@@ -74,7 +74,7 @@ def test_a_new_run_has_a_folder_of_its_own_and_ends_with_what_comes_next(
     tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(checkpoint_options, "datetime", Noon)
+    monkeypatch.setattr(folder_choice, "datetime", Noon)
     fit = ["fit", "--config", str(tiny_config)]
     assert main(fit) == 0
     first = Path("runs/2026-11-29-1203-tiny")
@@ -152,12 +152,12 @@ def test_processes_that_were_started_each_for_itself_are_told_to_name_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(checkpoint_options, "rank_zero_only", SimpleNamespace(rank=1))
+    monkeypatch.setattr(folder_choice, "rank_zero_only", SimpleNamespace(rank=1))
     monkeypatch.delenv("FTKIT_RUN_FOLDER", raising=False)
     with pytest.raises(InputError, match=r"fix: name one with --trainer\.default_root_dir"):
-        checkpoint_options.make_new_folder("x")
+        folder_choice.make_new_folder("x")
     monkeypatch.setenv("FTKIT_RUN_FOLDER", "runs/of-rank-0")  # Lightning hands it to the processes that it starts
-    assert checkpoint_options.make_new_folder("x") == Path("runs/of-rank-0")
+    assert folder_choice.make_new_folder("x") == Path("runs/of-rank-0")
     assert not RUNS.exists()
 
 
