@@ -42,14 +42,16 @@ SINGLE_FILES: dict[str, set[str]] = {
     "parsing": {"class_paths", "config_files", "errors", "jsonargparse_internals"},
 }
 
-# Libraries whose private attributes are used in one file each, and those files.
+# Libraries whose private attributes are used in these files alone.
 ADAPTED = ("lightning", "pytorch_lightning", "torchmetrics", "jsonargparse")
 ADAPTERS = {
     "jsonargparse_internals.py",
+    "lightning_cli_internals.py",
     "models/peft_internals.py",
     "models/transformers_internals.py",
     "plan/torch_internals.py",
     "training/lightning_internals.py",
+    "training/logged_values_internals.py",
 }
 # Private names of torch, which no file adapts, and what is public in spite of its underscore.
 OTHERS = {

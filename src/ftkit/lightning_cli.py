@@ -33,6 +33,7 @@ from ftkit.errors import ExitCode, InputError
 from ftkit.folder_choice import choose_folder, remove_unused, with_newest_config
 from ftkit.jsonargparse_internals import given_options
 from ftkit.library_output import quiet_libraries
+from ftkit.lightning_cli_internals import HookedCLI
 from ftkit.lightning_errors import (
     constructor_error,
     exit_on_termination,
@@ -53,7 +54,6 @@ from ftkit.trainer_setup import check_optimizer, check_options, check_seed, chec
 from ftkit.training.callback_checks import refuse_callbacks
 from ftkit.training.checkpoint import find_checkpoint, read_checkpoint
 from ftkit.training.guards import DivergenceGuard, FiniteGuard
-from ftkit.training.lightning_internals import HookedCLI
 from ftkit.training.log_interval import LogInterval
 from ftkit.training.model_selection import EarlyStop
 from ftkit.training.monitor_check import MonitorCheck

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics import CatMetric, MeanMetric
 
+from ftkit.lightning_cli_internals import HookedCLI
 from ftkit.training import lightning_internals as internals
+from ftkit.training import logged_values_internals as values
 from ftkit.training.curves_logger import CurvesLogger
-from ftkit.training.lightning_internals import HookedCLI
 
 BATCHES = 4
 
@@ -128,22 +129,22 @@ def test_an_epoch_can_have_fewer_batches() -> None:
 
 def test_what_is_logged_is_summed_up_and_can_be_added_to() -> None:
     def look(trainer: L.Trainer, module: Module, batch_idx: int) -> None:
-        assert internals.logged_in_training(trainer) == {"now", "mean", "sum", "max"}
-        assert internals.logged_in_step(trainer, "now") == batch_idx
-        assert internals.logged_in_step(trainer, "other") is None
+        assert values.logged_in_training(trainer) == {"now", "mean", "sum", "max"}
+        assert values.logged_in_step(trainer, "now") == batch_idx
+        assert values.logged_in_step(trainer, "other") is None
         if batch_idx == 2:
-            sums = internals.epoch_sums(trainer)
+            sums = values.epoch_sums(trainer)
             assert sums["training_step.mean"] == {"value": torch.tensor(3.0), "cumulated_batch_size": torch.tensor(3)}
             assert sums["training_step.sum"] == {"value": torch.tensor(3.0)}
             assert "training_step.now" not in sums
-            values, logged = internals.epoch_values(trainer)
-            assert {name: value.item() for name, value in values.items()} == {"mean": 1, "sum": 3, "max": 2}
+            found, logged = values.epoch_values(trainer)
+            assert {name: value.item() for name, value in found.items()} == {"mean": 1, "sum": 3, "max": 2}
             assert logged == {"mean", "sum", "max"}
             sums["other"] = {}
-            internals.add_epoch_sums(trainer, sums)
+            values.add_epoch_sums(trainer, sums)
             assert list(sums) == ["other"]
-            values, _ = internals.epoch_values(trainer)
-            assert {name: value.item() for name, value in values.items()} == {"mean": 1, "sum": 6, "max": 2}
+            found, _ = values.epoch_values(trainer)
+            assert {name: value.item() for name, value in found.items()} == {"mean": 1, "sum": 6, "max": 2}
 
     module = fit(Hooks(on_train_batch_end=look))
     found = {name: module.trainer.callback_metrics[name].item() for name in ("mean", "sum", "max")}
@@ -154,8 +155,8 @@ def test_what_will_be_logged_is_known_when_a_checkpoint_is_saved(tmp_path: Path)
     logger, foretold = CurvesLogger(tmp_path), list[Any]()
 
     def look(trainer: L.Trainer, module: Module, *args: Any) -> None:
-        rows = internals.rows_to_come(trainer)
-        foretold.append((logger.rows, [(step, dict(values)) for step, values in rows]))
+        rows = values.rows_to_come(trainer)
+        foretold.append((logger.rows, [(step, dict(row)) for step, row in rows]))
         assert trainer.loggers == [logger]
 
     hooks = Hooks(on_train_batch_end=look, on_validation_end=look, on_train_epoch_end=look)
@@ -168,7 +169,7 @@ def test_what_will_be_logged_is_known_when_a_checkpoint_is_saved(tmp_path: Path)
 
 def test_what_callbacks_monitor_can_be_put_back() -> None:
     def restore(trainer: L.Trainer, module: Module) -> None:
-        internals.restore_callback_metrics(trainer, {"before": torch.tensor(7.0)})
+        values.restore_callback_metrics(trainer, {"before": torch.tensor(7.0)})
 
     assert fit(Hooks(on_train_start=restore)).trainer.callback_metrics["before"] == 7
 
@@ -180,7 +181,7 @@ def test_metrics_can_be_put_back() -> None:
         counted["cat"].update(value)
     with pytest.warns(UserWarning, match="before the ``update``"):
         empty["mean"].compute()
-    internals.restore_metric_states(empty, internals.metric_states(counted))
+    values.restore_metric_states(empty, values.metric_states(counted))
     assert (empty["mean"].compute(), empty["cat"].compute().tolist()) == (2.5, [1, 4])
     assert empty["mean"].update_count == 2
 

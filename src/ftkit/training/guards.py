@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ftkit.errors import TrainingFailed, at_least
-from ftkit.training.lightning_internals import logged_in_step
+from ftkit.training.logged_values_internals import logged_in_step
 from ftkit.training.recorder import record_unfinished
 
 NAMED = 5  # examples of a batch

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from ftkit.errors import InputError
-from ftkit.training.lightning_internals import logged_in_training
+from ftkit.training.logged_values_internals import logged_in_training
 from ftkit.training.model_selection import BestCheckpoint, EarlyStop
 
 _COUNTED = {"epoch", "step"}  # a checkpoint callback knows them without a log

@@ -19,6 +19,7 @@ from torch import Tensor
 from ftkit.errors import FormatError, InputError
 from ftkit.run_folder import BEST_CHECKPOINT
 from ftkit.training import lightning_internals as internals
+from ftkit.training import logged_values_internals as values
 from ftkit.training.checkpoint import read_checkpoint
 from ftkit.training.curves_logger import CurvesLogger
 from ftkit.training.environment import data_sha256
@@ -77,7 +78,7 @@ class ExactResume(L.Callback):
         """Wrap the loaders, and restore the state of the checkpoint."""
         if self._stored is not None:
             self._seed = int(self._stored["settings"]["seed"])
-            internals.restore_callback_metrics(trainer, self._stored["metrics"]["callback"])
+            values.restore_callback_metrics(trainer, self._stored["metrics"]["callback"])
             if self._stored["ended"]:
                 _step_plateaus(trainer, self._stored["epoch"])
             # Lightning cannot know that the loaders are.
@@ -101,10 +102,10 @@ class ExactResume(L.Callback):
         if stored is not None and trainer.current_epoch == stored["epoch"]:
             if batch_idx != stored["batches"]:
                 raise RuntimeError(f"resumed at batch {batch_idx}, but batch {stored['batches']} was next")
-            internals.restore_metric_states(pl_module, stored["metrics"]["modules"])
+            values.restore_metric_states(pl_module, stored["metrics"]["modules"])
             self._sums = stored["metrics"]["sums"]
         self._epoch = trainer.current_epoch
-        internals.add_epoch_sums(trainer, self._sums)
+        values.add_epoch_sums(trainer, self._sums)
         reseed(self._seed, trainer.current_epoch, batch_idx)
 
     def on_train_batch_end(
@@ -112,11 +113,11 @@ class ExactResume(L.Callback):
     ) -> None:
         """Count the batch."""
         self._batches = batch_idx + 1
-        internals.add_epoch_sums(trainer, self._sums)  # once there is a place for them: after the first batch
+        values.add_epoch_sums(trainer, self._sums)  # once there is a place for them: after the first batch
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Complete the figures of the epoch, also where no batch of it was left."""
-        internals.add_epoch_sums(trainer, self._sums)
+        values.add_epoch_sums(trainer, self._sums)
         self._sums = {}
         stored, self._stored = self._stored, None
         if stored is not None and stored["epoch"] == trainer.current_epoch:
@@ -143,8 +144,8 @@ class ExactResume(L.Callback):
             return {}
         under_way = internals.epoch_is_under_way(trainer)
         over = under_way and (internals.epoch_is_over(trainer) or trainer.should_stop)
-        epoch, logged = internals.epoch_values(trainer) if over else ({}, set())
-        done = internals.metrics_of_validation(trainer) if self._hook == "on_validation_end" else []
+        epoch, logged = values.epoch_values(trainer) if over else ({}, set())
+        done = values.metrics_of_validation(trainer) if self._hook == "on_validation_end" else []
         return {
             "settings": {**self.settings, "seed": self._seed},
             "epoch": self._epoch,
@@ -156,16 +157,14 @@ class ExactResume(L.Callback):
             "validates": self._hook == "on_validation_end" or (under_way and internals.validation_is_due(trainer)),
             "generators": [state for loader in self._loaders for state in loader.generator_states],
             "metrics": {
-                "modules": internals.metric_states(trainer.lightning_module, apart_from=done),
-                "sums": internals.epoch_sums(trainer),
+                "modules": values.metric_states(trainer.lightning_module, apart_from=done),
+                "sums": values.epoch_sums(trainer),
                 "epoch": epoch,
                 "logged": sorted(logged),
                 "callback": {name: value.cpu() for name, value in trainer.callback_metrics.items()},
             },
             "checkpoints": internals.checkpoint_flags(trainer),
-            "curves": [
-                {"rows": logger.rows, "to_come": internals.rows_to_come(trainer)} for logger in _curves(trainer)
-            ],
+            "curves": [{"rows": logger.rows, "to_come": values.rows_to_come(trainer)} for logger in _curves(trainer)],
         }
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
