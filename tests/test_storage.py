@@ -204,5 +204,7 @@ def test_temporary_files_of_the_dead_are_removed_and_others_left(tmp_path: Path)
     living, others = tmp_path / f".a.ckpt.{os.getppid()}.0123abcd.partial", tmp_path / ".download.partial"
     for file in (dead, own, living, others):
         file.write_text("half")
+    folder = tmp_path / f".out.{gone.pid}.0123abcd.partial"
+    (folder / "rows").mkdir(parents=True)
     remove_partials(tmp_path)
     assert set(tmp_path.iterdir()) == {living, others}

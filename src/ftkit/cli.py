@@ -8,6 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
@@ -20,6 +21,7 @@ from ftkit.errors import EnvironmentFault, ExitCode, FtkitError
 from ftkit.jsonargparse_internals import PlainHelp, accept_shell_style
 from ftkit.library_output import check_before_imports, quiet_libraries
 from ftkit.parsing import FtkitParser
+from ftkit.storage import FULL_DISK
 
 LIGHTNING_COMMANDS = {
     "fit": "train a model on a data set, both described by config files",
@@ -108,6 +110,7 @@ def main(args: Sequence[str] | None = None) -> int:
             problem, fix = "ftkit runs on Linux and macOS, not on Windows", "use the Windows Subsystem for Linux"
             raise EnvironmentFault(problem, fix=fix)
         _dispatch(arguments)
+        sys.stdout.flush()  # what cannot be written shows here, and not after the exit code
     except FtkitError as error:
         if debug:
             traceback.print_exc()
@@ -120,8 +123,21 @@ def main(args: Sequence[str] | None = None) -> int:
             return ExitCode.INTERRUPTED
         return end.code if isinstance(end.code, int) else ExitCode.DONE if end.code is None else ExitCode.BUG
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end_output()
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        place = error.filename or "the output, or a temporary file"
+        print(f"error: {place}: the disk is full; fix: free some space, then run it again", file=sys.stderr)
+        _end_output()
+        return ExitCode.ENVIRONMENT
     return ExitCode.DONE
+
+
+def _end_output() -> None:
+    """Let nothing more be written to the standard output, not even by Python when it ends."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(arguments: list[str]) -> None:

@@ -12,10 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from ftkit.errors import EnvironmentFault, InputError
+from ftkit.errors import EnvironmentFault, FtkitError, InputError
 
 PARTIAL_SUFFIX = ".partial"
 CHECKSUM_SUFFIX = ".sha256"
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_IN_WORDS = re.compile(r"(?:Errno|os error) (\d+)")  # how shutil and libraries in Rust name the error of the system
 _PARTIAL = re.compile(rf"\..+\.(?P<pid>[0-9]+)\.[0-9a-f]{{8}}{re.escape(PARTIAL_SUFFIX)}")
 
 
@@ -53,7 +55,7 @@ def atomic_write(path: str | Path, mode: str = "w", checksum: bool = False) -> I
         '{}'
     """
     target = Path(path)
-    partial = target.parent / f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
+    partial = _partial(target, target.parent)
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -84,8 +86,12 @@ def disk_faults(path: str | Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        raise _fault(error, Path(path), Path(path)) from error
+    except FtkitError:
+        raise
+    except Exception as error:
+        if (known := _of_the_system(error)) is None:
+            raise
+        raise _fault(known, Path(path), Path(path)) from error
 
 
 def unlinked(path: str | Path, flags: int) -> int:
@@ -94,10 +100,13 @@ def unlinked(path: str | Path, flags: int) -> int:
 
 
 def remove_partials(folder: str | Path) -> None:
-    """Remove temporary files of :func:`atomic_write` in ``folder`` whose process is gone."""
+    """Remove what :func:`atomic_write` and :func:`new_folder` began in ``folder`` if its process is gone."""
     for partial in Path(folder).glob(f".*{PARTIAL_SUFFIX}"):
         if (match := _PARTIAL.fullmatch(partial.name)) and _is_abandoned(int(match["pid"])):
-            partial.unlink(missing_ok=True)
+            if partial.is_dir() and not partial.is_symlink():
+                shutil.rmtree(partial)
+            else:
+                partial.unlink(missing_ok=True)
 
 
 def is_alive(process: int) -> bool:
@@ -125,18 +134,30 @@ def make_folder(path: str | Path) -> None:
 
 
 @contextmanager
-def new_folder(path: str | Path) -> Iterator[None]:
-    """Explain what goes wrong while a folder is filled that was not there or empty, and leave no half of it.
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """Fill a folder with files of whatever library: all of them appear in it once they are whole, or none.
+
+    Yields:
+        A hidden folder to write into. It is renamed to ``path``; where that is there, its files are moved into it.
 
     Raises:
-        EnvironmentFault: The disk is full, or it cannot be written.
+        EnvironmentFault: The disk is full, or the folder cannot be written.
     """
+    target = Path(path)
+    partial = _partial(target, target if target.is_dir() else target.parent)
     try:
-        with disk_faults(path):
-            yield
-    except BaseException:
-        shutil.rmtree(path, ignore_errors=True)
-        raise
+        with disk_faults(partial):
+            partial.mkdir(parents=True)
+            yield partial
+            if not target.is_dir():
+                partial.rename(target)
+            else:
+                for file in partial.iterdir():
+                    file.replace(target / file.name)
+    except EnvironmentFault as error:
+        raise EnvironmentFault(str(error).replace(str(partial), str(target))) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def sha256_of(path: str | Path) -> str:
@@ -204,17 +225,31 @@ def _write_digests(target: Path, digests: list[str]) -> None:
         file.writelines(f"{digest}  {target.name}\n" for digest in dict.fromkeys(digests))
 
 
+def _partial(target: Path, folder: Path) -> Path:
+    return folder / f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
+
+
 def _is_abandoned(process: int) -> bool:
     """Return whether nobody writes what a process of this number began; this process no longer does when it asks."""
     return process == os.getpid() or not is_alive(process)
 
 
+def _of_the_system(error: Exception) -> OSError | None:
+    """Return the error of the system that an exception is, or that it tells of in words."""
+    if isinstance(error, OSError) and error.errno:
+        return error
+    if said := _IN_WORDS.search(str(error)):
+        return OSError(int(said[1]), os.strerror(int(said[1])))
+    return error if isinstance(error, OSError) else None
+
+
 def _fault(error: OSError, target: Path, partial: Path) -> EnvironmentFault:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL_DISK:
         there = next(folder for folder in target.absolute().parents if folder.exists())  # it may be what was not made
         free = shutil.disk_usage(there).free
         needed = partial.stat().st_size if partial.exists() else 0
-        problem = f"the disk is full: {needed:,} bytes were written of a file that needs more, {free:,} are free"
+        written = "" if partial.is_dir() else f"{needed:,} bytes were written of a file that needs more, "
+        problem = f"the disk is full: {written}{free:,} are free"
         return EnvironmentFault(problem, file=target, fix="free some space, then run the same command again")
     problem = f"cannot be written: {error.strerror or error}"
     return EnvironmentFault(problem, file=target, fix="choose a folder that can be written")

@@ -2,35 +2,53 @@
 
 import builtins
 import errno
+import hashlib
 import io
 import json
 import os
+import re
+import shutil
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 
-from fake_engine import make_folder
+import ftkit
+from fake_engine import FakeEngine, make_folder
 from ftkit.ablation.description import write_description
-from ftkit.ablation.folder import AblationFolder
+from ftkit.ablation.folder import AblationFolder, Run
 from ftkit.ablation.ledger import Entry, Ledger
 from ftkit.ablation.peft_experiments import import_experiments
 from ftkit.ablation.planned import write_plan
+from ftkit.ablation.runner import SweepRunner
+from ftkit.classifier import download
+from ftkit.cli import main
+from ftkit.commands import audit, evaluate
 from ftkit.commands.images import write_manifest
 from ftkit.commands.init import init
 from ftkit.errors import EnvironmentFault
 from ftkit.lock import exclusive
-from ftkit.report import ablation_report
+from ftkit.models import file_hash
+from ftkit.models.base_files import write_fingerprint
+from ftkit.report import ablation_report, document, wandb_report
 from ftkit.results.forgetting import write_losses
 from ftkit.results.predictions import write_predictions
 from ftkit.results.threshold import Threshold
+from ftkit.run_config import RunConfig
 from ftkit.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from ftkit.training.curves_logger import CurvesLogger
 from ftkit.training.export import export_trained
+from ftkit.training.feature_store import FeatureStore
+from ftkit.training.recorder import record_unfinished
+from ftkit.vlm.preparing import Settings, prepare_one
 
 
 class SmallDisk:
@@ -175,6 +193,72 @@ def _imported(folder: Path, version: int) -> None:
     import_experiments(source, folder / "imported")
 
 
+def _result(folder: Path, version: int) -> None:
+    trainer = SimpleNamespace(is_global_zero=True, default_root_dir=folder, current_epoch=0, global_step=version)
+    record_unfinished(trainer, "interrupted", "SIGTERM")  # type: ignore[arg-type]
+
+
+def _config(folder: Path, version: int) -> None:
+    parser = ArgumentParser()
+    parser.add_argument("--trainer.default_root_dir", default="runs/a")
+    parser.add_argument("--seed_everything", default=version)
+    trainer: Any = SimpleNamespace(default_root_dir=folder)
+    RunConfig(parser, parser.parse_args([])).save_config(trainer, None, "fit")  # type: ignore[arg-type]
+
+
+def _download(folder: Path, version: int) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr(download.MEMBER, "ham\tOk\n" * 999)
+    send = lambda url, file, _: file.write(archive.getvalue())  # noqa: E731
+    wanted = hashlib.sha256(b"ham\tOk\n" * 999).hexdigest()
+    with patch.object(download, "HTTPDownloader", lambda **_: send), patch.object(download, "MEMBER_SHA256", wanted):
+        download.fetch_sms_spam(folder)
+
+
+def _audit(folder: Path, version: int) -> None:
+    train = [{"text": "Call me now", "label": "ham"}, {"text": "See you", "label": "ham"}][:version]
+    audit.audit_command([], html=folder / "a.html", examples=folder / "a.tsv", train=train)
+
+
+def _evaluation(folder: Path, version: int) -> None:
+    for name in ("before", "after"):
+        if not (file := folder.parents[1] / f"{name}-{version}.tsv").exists():
+            answers = ["ham", "spam", "ham"] if name == "after" else ["spam"] * 3
+            write_predictions(file, [f"{version}-{row}" for row in range(3)], ["ham", "spam", "ham"], answers)
+    files = [folder.parents[1] / f"{name}-{version}.tsv" for name in ("after", "before")]
+    pages = {"html": folder / "a.html", "changes": folder / "a.tsv"}
+    evaluate.evaluate_command(files[:1], against=files[1], positive="spam", **pages)
+
+
+def _figure(folder: Path, version: int) -> None:
+    with patch.object(document, "image", lambda *_: bytes(version)):
+        document.Figure("a", "A", None).save(folder / "a.svg")  # type: ignore[arg-type]
+
+
+def _image(folder: Path, version: int) -> None:
+    source = folder.parent / "pictures"
+    if not source.exists():
+        source.mkdir()
+        pytest.importorskip("PIL.Image").new("RGB", (4, 3)).save(source / "a.png")
+    prepare_one("a.png", Settings(source, folder, 8 * version, (255, 255, 255)))
+
+
+def _logged(folder: Path, version: int) -> None:
+    with patch.object(wandb_report, "report_id", lambda _: str(version)), patch.object(wandb_report, "_log", _nowhere):
+        wandb_report.log_report(None, folder, folder)  # type: ignore[arg-type]
+
+
+def _nowhere(*_: object) -> dict[str, str]:
+    return {"where": "nowhere"}
+
+
+def _setting(folder: Path, version: int) -> None:
+    sweep = _sweep(folder, version)
+    runner = SweepRunner(sweep, FakeEngine(), None, folder, [], lambda event: None)  # type: ignore[arg-type]
+    runner.plan([Run(sweep.rows[0], 1, (("lr", version),))])
+
+
 WRITERS: dict[str, Callable[[Path, int], object]] = {
     "predictions": _predictions,
     "ledger": lambda folder, version: Ledger(folder).append(Entry("01_a/seed-1", version, 1, "started")),
@@ -190,8 +274,18 @@ WRITERS: dict[str, Callable[[Path, int], object]] = {
     "report": _report,
     "init": lambda folder, version: init(folder / "new"),
     "import": _imported,
+    "result": _result,
+    "config": _config,
+    "download": _download,
+    "audit": _audit,
+    "evaluation": _evaluation,
+    "figure": _figure,
+    "prepared image": _image,
+    "W&B's marker": _logged,
+    "setting": _setting,
+    "fingerprint": lambda folder, version: write_fingerprint({"a": str(version)}, folder),
 }
-ANEW = ("init", "import")  # write a folder that must not be there
+ANEW = ("init", "import", "download")  # write what must not be there
 # What is not compared: the end may be half a line, which the next one removes; weights come before what says of them.
 SPARED = ("ledger", "curves", "export")
 
@@ -206,6 +300,8 @@ def test_a_disk_that_is_full_at_any_write(kind: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr(ablation_report, "to_markdown", str)
     monkeypatch.setattr(ablation_report, "to_html", str)
     monkeypatch.setattr(ablation_report, "table", lambda *_: "variant\n")
+    for page in (audit, evaluate):
+        monkeypatch.setattr(page, "to_html", lambda document: str(document)[:9999])
     write = WRITERS[kind]
     whole = tmp_path / "whole" / "out"
     whole.mkdir(parents=True)
@@ -227,7 +323,7 @@ def test_a_disk_that_is_full_at_any_write(kind: str, tmp_path: Path, monkeypatch
         assert not [name for name in left if "partial" in name]
         if kind in ANEW:
             assert left in ({}, second)
-            assert not any(out.iterdir()) or left
+            assert left or not [place for place in out.iterdir() if place.name != "sms"]
         for name, content in left.items():
             assert kind in SPARED or name.endswith(".sha256") or content in (first.get(name), second.get(name)), name
         for file in out.glob("*.ckpt"):
@@ -236,6 +332,97 @@ def test_a_disk_that_is_full_at_any_write(kind: str, tmp_path: Path, monkeypatch
         write(out, 2)  # there is room again
         assert contents(out).keys() == second.keys()
     assert refused == disk.writes
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_a_cache_on_a_full_disk_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(file_hash, "_LARGE", 0)
+    (large := tmp_path / "large").write_bytes(b"large")
+    made_of, ones = {"weights": "5f3a"}, lambda examples: torch.ones(len(examples), 2, 2)
+
+    def use() -> None:
+        built = FeatureStore().build(made_of, [1, 2], 1, ones)
+        assert built is None or built.read([0, 1]).sum() == 6
+        assert file_hash.file_sha256(large) == hashlib.sha256(b"large").hexdigest()
+
+    for room in range(30):
+        disk = SmallDisk(tmp_path / "cache", room)
+        with disk.mounted(), warnings.catch_warnings(record=True) as told:
+            use()
+        assert bool(told) == (disk.writes > room)
+        assert all("full" in str(one.message) or "No space left" in str(one.message) for one in told)
+        assert not [file for file in (tmp_path / "cache").rglob("*") if "partial" in file.name]
+        if not told:
+            break
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+    assert 10 < room < 29
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here is always full")
+@pytest.mark.parametrize("room", [1, 1 << 20])  # what is printed is written at once, or at the end
+def test_what_is_printed_does_not_fit(room: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    with io.TextIOWrapper(io.BufferedWriter(io.FileIO("/dev/full", "w"), room)) as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert main(["completion", "bash"]) == 3
+        full.flush()  # as Python does when it ends: what is left has no place to go, and that is no news
+    said = capsys.readouterr().err
+    assert said.startswith("error: the output, or a temporary file: the disk is full; fix: ")
+    assert said.count("\n") == 1
+
+
+# Ways to write a file, and the files of the package that use one: each is tried here, or in the test that is named.
+WAYS = re.compile(
+    r"\b(atomic_write|new_folder|disk_faults)\(|\.write_(text|bytes)\(|\b(torch|np|picture|figure)\.save\("
+    r"|\bopen\([^)]*[\"'](w|a|x|ab|wb)[\"']|\.save_pretrained\(|\.to_(csv|parquet)\("
+)
+PUSHED = "tests/faults/test_full_disk.py::test_a_push"
+TRIED = {
+    "ablation/description.py": "description of a sweep",
+    "ablation/external.py": "tests/ablation/test_external.py",
+    "ablation/ledger.py": "ledger",
+    "ablation/peft_experiments.py": "import",
+    "ablation/planned.py": "plan",
+    "ablation/runner.py": "setting",
+    "baselines/estimator_state.py": "into memory",
+    "classifier/download.py": "download",
+    "commands/audit.py": "audit",
+    "commands/evaluate.py": "evaluation",
+    "commands/exports.py": PUSHED,
+    "commands/images.py": "manifest of images",
+    "commands/init.py": "init",
+    "commands/push.py": PUSHED,
+    "examples/image_files.py": "into memory",
+    "folder_choice.py": "tests/lightning_cli/test_run_folder.py",
+    "lock.py": "lock",
+    "models/base_files.py": "fingerprint",
+    "models/file_hash.py": "test_a_cache_on_a_full_disk_is_done_without",
+    "report/ablation_report.py": "report",
+    "report/document.py": "figure",
+    "report/thumbnails.py": "into memory",
+    "report/wandb_report.py": "W&B's marker",
+    "results/forgetting.py": "forgetting",
+    "results/known_examples.py": "audit",
+    "results/predictions.py": "predictions",
+    "results/threshold.py": "threshold",
+    "run_config.py": "config",
+    "storage.py": "tests/test_storage.py",
+    "training/checkpoint.py": "checkpoint",
+    "training/curves_logger.py": "curves",
+    "training/export.py": "export",
+    "training/feature_store.py": "test_a_cache_on_a_full_disk_is_done_without",
+    "training/generative.py": PUSHED,
+    "training/peak_memory.py": "a file of the kernel",
+    "training/recorder.py": "result",
+    "vlm/preparing.py": "prepared image",
+}
+
+
+def test_every_file_that_writes_is_tried() -> None:
+    src = Path(ftkit.__file__).parent
+    lines = {file: re.sub(r"(?m)^ *(>>>|\.\.\.) .*", "", file.read_text()) for file in src.rglob("*.py")}
+    assert {str(file.relative_to(src)) for file, text in lines.items() if WAYS.search(text)} == TRIED.keys()
+    assert WRITERS.keys() - set(TRIED.values()) == set()
 
 
 class _Refused(Exception):

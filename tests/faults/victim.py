@@ -183,14 +183,14 @@ def _during_test(strike: Callable[[], None]) -> None:
 def _between_rows(strike: Callable[[], None]) -> None:
     from ftkit.ablation import runner
 
-    real = runner._Sweep._record
+    real = runner.SweepRunner._record
 
-    def record(self: Any, cell: Any, status: str, **more: Any) -> None:
-        real(self, cell, status, **more)
+    def record(self: Any, run: Any, status: str, **more: Any) -> None:
+        real(self, run, status, **more)
         if status == "done":
             strike()
 
-    runner._Sweep._record = record  # type: ignore[method-assign]
+    runner.SweepRunner._record = record  # type: ignore[method-assign]
 
 
 PLACES: dict[str, Callable[[Callable[[], None]], None]] = {

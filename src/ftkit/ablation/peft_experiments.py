@@ -17,7 +17,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from ftkit.errors import InputError
-from ftkit.storage import atomic_write, make_folder, new_folder
+from ftkit.storage import new_folder
 
 _METHOD, _TRAINING, _DEFAULTS = "adapter_config.json", "training_params.json", "default_training_params.json"
 _SAID_BY_US = ("peft_type", "task_type", "peft_version", "auto_mapping", "base_model_name_or_path", "inference_mode")
@@ -47,8 +47,8 @@ def import_experiments(folder: Path, out: Path) -> str:
         raise InputError("is there already", file=out, field="out", fix="name a new folder")
     defaults = _read(folder / _DEFAULTS) if (folder / _DEFAULTS).is_file() else {}
     results, figures, left_out = _results(folder / "results"), [], []
-    with new_folder(out):
-        make_folder(out / "rows")
+    with new_folder(out) as new:
+        (new / "rows").mkdir()
         number = 0
         for experiment in experiments:
             name = experiment.relative_to(folder / "experiments").as_posix()
@@ -60,12 +60,13 @@ def import_experiments(folder: Path, out: Path) -> str:
             number += 1
             label = f"{number:02}_{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}"
             text = yaml.safe_dump(row, sort_keys=False, default_flow_style=None, width=10_000)
-            _write(out / "rows" / f"{label}.yaml", f"# How good is peft's {name}?\n{text}")
+            text = f"# How good is peft's {name}?\n{text}"
+            (new / "rows" / f"{label}.yaml").write_text(text, encoding="utf-8")
             if name in results:
                 figures.append([number, *results[name]])
-        _write(out / "base.yaml", _base(defaults))
+        (new / "base.yaml").write_text(_base(defaults), encoding="utf-8")
         if figures:
-            _write_published(out / "published.csv", folder.name, figures)
+            (new / "published.csv").write_text(_published(folder.name, figures), encoding="utf-8")
     said = f"{number} rows and {len(figures)} published figures in {out}, which have no interval: one seed each"
     next_step = f"next: name your data in {out / 'base.yaml'}"
     return "\n".join([said, *(f"left out: {reason}" for reason in left_out), next_step])
@@ -152,16 +153,11 @@ def _results(folder: Path) -> dict[str, list[float]]:
     return found
 
 
-def _write_published(file: Path, task: str, figures: list[list[float]]) -> None:
+def _published(task: str, figures: list[list[float]]) -> str:
     lines = ["row,val,test,minutes"]
     for number, *values in figures:
         lines.append(",".join([str(number), *("" if math.isnan(value) else f"{value:.2f}" for value in values)]))
-    _write(file, _SOURCE.format(folder=task) + "\n".join(lines) + "\n")
-
-
-def _write(file: Path, text: str) -> None:
-    with atomic_write(file) as stream:
-        stream.write(text)
+    return _SOURCE.format(folder=task) + "\n".join(lines) + "\n"
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from ftkit.ablation.setting import nested
 from ftkit.errors import EnvironmentFault, InputError, UnavailableError
 from ftkit.lock import exclusive
 from ftkit.run_folder import RESULT_FILE
-from ftkit.storage import atomic_write, disk_faults, key_of, sha256_of
+from ftkit.storage import atomic_write, key_of, sha256_of
 
 ERROR_FILE = "error.txt"
 SETTING_FILE = "setting.yaml"  # in the folder of a setting: what is laid over the row's file
@@ -231,10 +231,8 @@ class SweepRunner:
 
     def _fail(self, job: Job, outcome: Outcome) -> None:
         """Keep what the run left, and the traceback, where a finished run would be."""
-        file = job.directory / ERROR_FILE
-        with disk_faults(file):
-            job.directory.mkdir(parents=True, exist_ok=True)
-            file.write_text(outcome.details, encoding="utf-8")
+        with atomic_write(job.directory / ERROR_FILE) as file:
+            file.write(outcome.details)
         self._move_into_place(job)
         reason = outcome.message.replace(str(job.directory), str(self.out / job.run.id))  # where the files are now
         self._record(job.run, "failed", reason=reason)

@@ -15,7 +15,6 @@ from ftkit.models.base_model import is_demo
 from ftkit.models.gpt2 import SIZES
 from ftkit.run_folder import Form
 from ftkit.serving.prompts import template_to_push
-from ftkit.storage import make_folder
 from ftkit.training.export import export_trained
 from ftkit.training.generative import GenerativeModule
 from ftkit.training.model_card import CardFacts
@@ -83,7 +82,6 @@ def _own_form(run: Path, module: Any) -> Prepared:
     kind = type(module)
 
     def write(folder: Path) -> None:
-        make_folder(folder)
         export_trained(run, folder, f"{kind.__module__}.{kind.__name__}")
         module.load_tokenizer().save_pretrained(folder)
 
@@ -103,7 +101,6 @@ def _sequence_classifier(module: Any, form: Literal["transformers", "peft"]) -> 
         use["base"] = _in_python(name, revision, **own)
 
     def write(folder: Path) -> None:
-        make_folder(folder)
         net.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 
 from ftkit.errors import InputError
-from ftkit.storage import atomic_write, new_folder
+from ftkit.storage import new_folder
 
 
 def init(folder: Path, from_: str = "classifier") -> str:
@@ -30,19 +30,14 @@ def init(folder: Path, from_: str = "classifier") -> str:
     starts = {"configs": shipped, **{start.name: start for start in (shipped / "init").iterdir()}}
     if from_ not in starts:
         raise InputError("no such template", field="from", got=from_, fix=f"use one of {', '.join(sorted(starts))}")
-    with as_file(starts[from_]) as source, new_folder(folder):
-        shutil.copytree(source, folder, ignore=shutil.ignore_patterns("init"), dirs_exist_ok=True, copy_function=_copy)
-        if from_ == "configs":
-            ch06 = quote(str(folder / "ch06"))
-            return f"wrote {folder}\nnext: ftkit ablation run {ch06} --overlay {ch06}/demo.yaml --rows 1-3\n"
-        base, escaped = folder / "base.yaml", json.dumps(str(folder))[1:-1]
-        text = base.read_text(encoding="utf-8").replace("{folder}", escaped)
-        with atomic_write(base) as file:
-            file.write(text)
+    with as_file(starts[from_]) as source, new_folder(folder) as new:
+        ignore = shutil.ignore_patterns("init")
+        shutil.copytree(source, new, ignore=ignore, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        if (base := new / "base.yaml").exists():
+            text = base.read_text(encoding="utf-8").replace("{folder}", json.dumps(str(folder))[1:-1])
+            base.write_text(text, encoding="utf-8")
+    if from_ == "configs":
+        ch06 = quote(str(folder / "ch06"))
+        return f"wrote {folder}\nnext: ftkit ablation run {ch06} --overlay {ch06}/demo.yaml --rows 1-3\n"
     rows = len([*folder.glob("rows/*.yaml")])
     return f"wrote {folder}: base.yaml and {rows} rows\nnext: ftkit ablation run {quote(str(folder))}\n"
-
-
-def _copy(source: str, target: str) -> None:
-    with atomic_write(target, "wb") as file:
-        file.write(Path(source).read_bytes())

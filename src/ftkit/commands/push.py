@@ -67,27 +67,28 @@ def write_repository(
 
     Raises:
         InputError: The run is not complete, or cannot take this form.
+        EnvironmentFault: The disk is full, or the folder cannot be written.
     """
     result = _result(run)
     say_imports()
     from ftkit.commands.exports import export_of
     from ftkit.commands.runs import class_of
-    from ftkit.storage import atomic_write
+    from ftkit.storage import new_folder
     from ftkit.training.model_card import model_card
 
     kind = class_of(run)
     config = _config(run)
     export = export_of(run, kind.load(run), repo, form, license)
     card = model_card(export.facts, result, config is not None)
-    export.write(folder)  # only now: what is wrong with a run leaves no half of a repository
-    if config is not None:
-        (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
-    with atomic_write(folder / "README.md") as file:
-        file.write(card)
-    for pattern in _READABLE:
-        for path in folder.glob(pattern):
-            if path.name != "tokenizer.json":
-                path.write_text(without_local_paths(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with new_folder(folder) as new:  # only now: what is wrong with a run leaves no half of a repository
+        export.write(new)
+        if config is not None:
+            (new / CONFIG_FILE).write_text(config, encoding="utf-8")
+        (new / "README.md").write_text(card, encoding="utf-8")
+        for pattern in _READABLE:
+            for path in new.glob(pattern):
+                if path.name != "tokenizer.json":
+                    path.write_text(without_local_paths(path.read_text(encoding="utf-8")), encoding="utf-8")
     return sorted(path.name for path in folder.iterdir())
 
 

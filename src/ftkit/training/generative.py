@@ -32,7 +32,7 @@ from ftkit.models.base_model import (
 from ftkit.models.generation import Answers, end_tokens, greedy_answers
 from ftkit.models.losses import SupervisedLogProbs, supervised_log_probs, token_loss
 from ftkit.run_folder import SplitName
-from ftkit.storage import make_folder
+from ftkit.storage import new_folder
 from ftkit.training.adapted_module import AdaptedModule
 from ftkit.training.optimizer import Interval, Scheduler
 from ftkit.training.sharding import gathered, shard
@@ -290,6 +290,7 @@ class GenerativeModule(AdaptedModule, WindowedModule):
 
         Raises:
             InputError: The adapter cannot be merged.
+            EnvironmentFault: The disk is full, or the folder cannot be written.
         """
         self.configure_model()
         net = self.net
@@ -299,10 +300,11 @@ class GenerativeModule(AdaptedModule, WindowedModule):
             config = net.peft_config[net.active_adapter]
             config.base_model_name_or_path = self.base_model
             config.revision = self.fingerprint.get("commit", self.revision)
-            write_fingerprint(self.fingerprint, Path(folder))
-        make_folder(folder)
-        net.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+        with new_folder(folder) as new:
+            if self.adapter is not None and not merge:
+                write_fingerprint(self.fingerprint, new)
+            net.save_pretrained(new)
+            self.processor.save_pretrained(new)
 
     def _log_loss(self, name: str, batch: dict[str, Any]) -> None:
         total, count = token_loss(self.log_probs(batch["inputs"]).log_probs)
