@@ -1,6 +1,9 @@
 """What is pushed: the card's figures, whole files, no paths of this machine; and the upload over HTTP."""
 
 import json
+import re
+from dataclasses import fields
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import yaml
 from ftkit.errors import InputError
 from ftkit.training.checkpoint import AtomicCheckpointIO
 from ftkit.training.export import DESCRIPTION, STATE, export_trained, read_export
-from ftkit.training.model_card import CardFacts, model_card
+from ftkit.training.model_card import CardFacts, Use, model_card
 
 RESULT = {
     "seed": 123,
@@ -94,6 +97,11 @@ def test_a_run_that_was_not_evaluated_claims_nothing() -> None:
     assert "ftkit fit" not in card
     assert "model-index" not in card
     assert "license" not in card
+
+
+def test_the_template_fills_in_all_that_an_example_of_use_holds_and_nothing_else() -> None:
+    template = resources.files("ftkit").joinpath("assets", "model_card.md.j2").read_text(encoding="utf-8")
+    assert set(re.findall(r"\buse\.(\w+)", template)) == {field.name for field in fields(Use)}
 
 
 def test_the_hub_reads_the_header() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -17,7 +18,7 @@ from ftkit.run_folder import Form
 from ftkit.serving.prompts import template_to_push
 from ftkit.training.export import export_trained
 from ftkit.training.generative import GenerativeModule
-from ftkit.training.model_card import CardFacts
+from ftkit.training.model_card import CardFacts, Use
 
 _ENCODER_NOTE = (
     "The head stands for a linear layer: its activation is passed where it is linear. So use it in float32 or "
@@ -86,19 +87,23 @@ def _own_form(run: Path, module: Any) -> Prepared:
         module.load_tokenizer().save_pretrained(folder)
 
     contents = "the parameters that were trained (`trained.safetensors`), without the base model's"
-    return {"contents": contents, "use": {"kind": kind.__name__}}, write
+    return {"contents": contents, "use": Use(kind=kind.__name__)}, write
 
 
 def _sequence_classifier(module: Any, form: Literal["transformers", "peft"]) -> Prepared:
     net, tokenizer = sequence_classifier(module, form), exported_tokenizer(module)
-    use = {"auto_class": "AutoModelForSequenceClassification", "encoder": module.encoder}
-    use["note"] = _ENCODER_NOTE if module.encoder else _DECODER_NOTE.format(tokenizer.pad_token)
-    use |= {"max_length": tokenizer.model_max_length, "labels": list(module.class_names)}
+    use = Use(
+        auto_class="AutoModelForSequenceClassification",
+        encoder=module.encoder,
+        max_length=tokenizer.model_max_length,
+        labels=list(module.class_names),
+        note=_ENCODER_NOTE if module.encoder else _DECODER_NOTE.format(tokenizer.pad_token),
+    )
     if form == "peft":
         name, revision = base_name(module)
         net.active_peft_config.base_model_name_or_path, net.active_peft_config.revision = name, revision
         own = {"num_labels": len(module.class_names), "pad_token_id": tokenizer.pad_token_id, "dtype": "float32"}
-        use["base"] = _in_python(name, revision, **own)
+        use = replace(use, base=_in_python(name, revision, **own))
 
     def write(folder: Path) -> None:
         net.save_pretrained(folder)
@@ -114,11 +119,15 @@ def _generative(run: Path, module: Any, form: Form | None) -> Prepared:
     if hasattr(module, "prompt_style"):  # or the repository would not know how to ask
         asking = (module.chat, module.prompt_style, module.spaced_digits)
         module.tokenizer.chat_template = template_to_push(module.tokenizer, *asking)
-    use = {"auto_class": module.auto_class.__name__, "max_new_tokens": module.max_new_tokens}
-    use |= {"chat": bool(module.processor.chat_template), "virtual": module.virtual_tokens}
+    use = Use(
+        auto_class=module.auto_class.__name__,
+        max_new_tokens=module.max_new_tokens,
+        chat=bool(module.processor.chat_template),
+        virtual=module.virtual_tokens,
+    )
     if form == "peft":
         own = {} if module.dtype_name == "auto" else {"dtype": module.dtype_name}
-        use["base"] = _in_python(*base_name(module), **own)
+        use = replace(use, base=_in_python(*base_name(module), **own))
     images = module.auto_class is AutoModelForImageTextToText
     facts = {"task": "image-text-to-text" if images else "text-generation", "library": form, "use": use}
     facts |= {"contents": _adapter(module) if form == "peft" else _WHOLE, "metric": module.accuracy_name}

@@ -1,13 +1,42 @@
 """Write the model card of a run: figures with intervals, data, base model, and how to repeat it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ftkit.results.preferences import interval_of_counts
+
+
+@dataclass(frozen=True)
+class Use:
+    """Hold what the example of a model's use fills in, as far as its form needs it.
+
+    Attributes:
+        kind: The class of ftkit that loads a classifier in ftkit's own form.
+        auto_class: The class of transformers that loads the model, or its base.
+        base: The arguments that load the base, as Python text; None where the repository holds the whole model.
+        encoder: Whether a classifier is an encoder, whose tokenizer adds special tokens.
+        max_length: Largest number of tokens of a text to classify.
+        labels: The classes in their order.
+        max_new_tokens: Longest answer of a generative model.
+        chat: Whether its prompts are written by a chat template.
+        virtual: The number of its virtual tokens.
+        note: What else a user has to know, in sentences.
+    """
+
+    kind: str = ""
+    auto_class: str = ""
+    base: str | None = None
+    encoder: bool = False
+    max_length: int = 0
+    labels: Sequence[str] = ()
+    max_new_tokens: int = 0
+    chat: bool = False
+    virtual: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -22,7 +51,7 @@ class CardFacts:
         library: The hub's word for what loads it: ``ftkit``, ``peft`` or ``transformers``.
         license: The hub's word for the license; None says nothing.
         metric: What is counted as right, in words.
-        use: What the example of its use fills in, by name.
+        use: What the example of its use fills in.
     """
 
     repo: str
@@ -34,7 +63,7 @@ class CardFacts:
     tags: tuple[str, ...] = ()
     license: str | None = None
     metric: str = "accuracy"
-    use: Mapping[str, Any] = field(default_factory=dict)
+    use: Use = Use()
 
 
 def model_card(facts: CardFacts, result: Mapping[str, Any], configured: bool) -> str:
