@@ -3,18 +3,18 @@
 import hashlib
 import math
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import lightning as L
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from ftkit.classifier.joined_steps import TOGETHER, count_together, joinable
+from ftkit.classifier.labelled_examples import Example, example_counts, labeled, labels_of, token_lengths
 from ftkit.classifier.labels import ClassName, class_names, codes_of
 from ftkit.classifier.records import Messages, labelled, messages_of
 from ftkit.classifier.samplers import EpochSampler, Order
@@ -31,17 +31,7 @@ from ftkit.training.split_data import ImageKey
 from ftkit.training.splits import hold_out
 
 _UNCUT = 2**31
-_TOGETHER = 8  # largest batch that replaces batches of 1
 _TEXTS_TOGETHER = 256  # evaluated, where texts are no tokens
-
-
-class Example(NamedTuple):
-    """A labelled text: the place of its class among the classes, and its other columns by name."""
-
-    id: str
-    text: str
-    label: int
-    columns: dict[str, str | None]
 
 
 class TextClassificationDataModule(SourceDataModule):
@@ -159,14 +149,14 @@ class TextClassificationDataModule(SourceDataModule):
         # Where no padding is needed, or none is read, the model computes each batch to its longest message only.
         self._by_length = not (reads_padding if self.encoding.pad_to_max else self.encoding.single)
         if self.padding == "none" and not sees_padding and self.batch_size == 1:
-            self.evaluation_batch_size = _TOGETHER
+            self.evaluation_batch_size = TOGETHER
         width = min(max(map(len, encoded["train"])), self.encoding.max_length)
         for name in SPLITS:
             ids, label = [example.id for example in splits[name]], [example.label for example in splits[name]]
             cut = [self.encoding.cut(tokens) for tokens in encoded[name]]
             columns = [example.columns for example in splits[name]]
             self.datasets[name] = MessageDataset(ids, label, cut, self.encoding, name, width, columns)
-        self.report = {"max_length": self.encoding.max_length, **_lengths(encoded, self.encoding.max_length)}
+        self.report = {"max_length": self.encoding.max_length, **token_lengths(encoded, self.encoding.max_length)}
         self._report(classes, splits)
         if empty := sum(self.report["empty"].values()):
             left = "special tokens alone" if ends else "one token"
@@ -186,13 +176,13 @@ class TextClassificationDataModule(SourceDataModule):
         """Add to :attr:`report` what does not depend on the model, and decide the order of the training examples."""
         self.report |= {"source": self.source, "sha256": self.data_sha256}
         self.report |= {"held_out": self.held_out} if self.held_out else {}
-        self.report |= _counts(classes, splits)
-        self.note_duplicates(self._labeled(classes, splits))
+        self.report |= example_counts(classes, splits)
+        self.note_duplicates(labeled(classes, splits))
         self.note_seed()
 
     def labeled_texts(self, image_key: ImageKey | None = None) -> Mapping[SplitName, Iterable[LabeledText]]:
         """Return the texts of each split with their labels."""
-        return self._labeled(*self.examples())
+        return labeled(*self.examples())
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return batches of the train split, in the order of the epoch."""
@@ -206,22 +196,13 @@ class TextClassificationDataModule(SourceDataModule):
         return self._loader("train", self.batch_size * self._joined, sampler, evaluation=False, drop_last=drop_last)
 
     def join_steps(self, trainer: L.Trainer) -> None:
-        """Replace batches of 1 with accumulated gradients by larger batches that make the same steps.
+        """Replace batches of 1 by larger ones that make the same steps, see :mod:`ftkit.classifier.joined_steps`.
 
-        The trainer accumulates that much less. Where padding would be attended to, nothing is changed; nor where
-        processes share the steps, or where the trainer was told to count batches that would not come out even.
+        Where padding would be attended to, nothing is changed.
         """
         assert self.encoding is not None, "setup comes first"
-        scheduled = any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-        alone = self.batch_size == 1 and not (self.encoding.pad_to_max or self.encoding.single)
-        if not alone or scheduled or trainer.limit_train_batches != 1.0 or trainer.world_size > 1:
-            return
-        counts = [trainer.accumulate_grad_batches]
-        if trainer.val_check_interval != 1.0:
-            if not isinstance(trainer.val_check_interval, int) or trainer.check_val_every_n_epoch is None:
-                return
-            counts.append(trainer.val_check_interval)
-        self._join(trainer, max(n for n in range(1, _TOGETHER + 1) if not any(count % n for count in counts)))
+        if self.batch_size == 1 and not (self.encoding.pad_to_max or self.encoding.single):
+            self._join(trainer, joinable(trainer))
 
     def teardown(self, stage: str) -> None:
         """Let the trainer count single messages again."""
@@ -234,9 +215,7 @@ class TextClassificationDataModule(SourceDataModule):
 
     def _join(self, trainer: L.Trainer, messages: int) -> None:
         """Have batches of so many messages, and the trainer count them."""
-        trainer.accumulate_grad_batches = trainer.accumulate_grad_batches * self._joined // messages
-        if isinstance(trainer.val_check_interval, int):
-            trainer.val_check_interval = trainer.val_check_interval * self._joined // messages
+        count_together(trainer, self._joined, messages)
         self._joined = messages
 
     def _evaluation_order(self, split: SplitName) -> Sequence[int]:
@@ -261,7 +240,7 @@ class TextClassificationDataModule(SourceDataModule):
             codes = codes_of(messages, classes, self.normalize_labels, training=name == "train")
             given[name] = list(map(Example, messages.ids, messages.texts, codes, messages.columns))
         if self.split == "balanced":
-            given["train"] = [given["train"][place] for place in draw_down(_labels(given["train"]), self.split_seed)]
+            given["train"] = [given["train"][place] for place in draw_down(labels_of(given["train"]), self.split_seed)]
         splits, self.held_out = hold_out(given, self.fractions, self.split_seed, self.divide)
         if self.split == "grouped" and not self.held_out:
             fix = "use split: all; ftkit data audit shows the duplicates between splits that are given"
@@ -284,15 +263,10 @@ class TextClassificationDataModule(SourceDataModule):
         """Divide examples into parts of such sizes, each with the classes in the same proportions."""
         if self.split == "grouped":
             texts = tuple(example.text for example in examples)
-            places = _grouped(texts, tuple(_labels(examples)), tuple(parts.items()), seed)
+            places = _grouped(texts, tuple(labels_of(examples)), tuple(parts.items()), seed)
         else:
-            places = divide_stratified(_labels(examples), parts, seed)
+            places = divide_stratified(labels_of(examples), parts, seed)
         return {name: [examples[place] for place in chosen] for name, chosen in places.items()}
-
-    def _labeled(
-        self, classes: Sequence[str], splits: Mapping[str, Sequence[Example]]
-    ) -> dict[SplitName, Iterable[LabeledText]]:
-        return {name: (LabeledText(one.id, one.text, classes[one.label]) for one in splits[name]) for name in SPLITS}
 
     def _max_length(self, train: list[list[int]], context_length: int) -> int:
         if self.padding == "longest":
@@ -324,32 +298,3 @@ def _grouped(texts: tuple[str, ...], labels: tuple[int, ...], parts: tuple[tuple
     """Divide texts with their duplicates, see :func:`ftkit.classifier.splits.divide_grouped`."""
     groups = find_duplicates({"train": [LabeledText("", text) for text in texts]}).examples["near"].cluster
     return divide_grouped(labels, groups.tolist(), dict(parts), seed)
-
-
-def _labels(examples: list[Example]) -> list[int]:
-    return [example.label for example in examples]
-
-
-def _counts(classes: Sequence[str], splits: Mapping[str, list[Example]]) -> dict[str, Any]:
-    """Return by split: texts, those of each class, texts empty."""
-    counted = {name: Counter(_labels(splits[name])) for name in SPLITS}
-    counts = {name: [counted[name][code] for code in range(len(classes))] for name in SPLITS}
-    if len(classes) == 2:
-        by_class: dict[str, Any] = {"positive": {name: count[1] for name, count in counts.items()}}
-    else:
-        by_class = {"classes": {name: dict(zip(classes, counts[name], strict=True)) for name in SPLITS}}
-    return {
-        "sizes": {name: len(splits[name]) for name in SPLITS},
-        **by_class,
-        "empty": {name: sum(not example.text.strip() for example in splits[name]) for name in SPLITS},
-    }
-
-
-def _lengths(encoded: Mapping[SplitName, list[list[int]]], max_length: int) -> dict[str, Any]:
-    """Return by split: lengths in tokens before cutting, texts cut."""
-    lengths = {name: [len(ids) for ids in encoded[name]] for name in SPLITS}
-    return {
-        "longest": {name: max(lengths[name], default=0) for name in SPLITS},
-        "mean_length": {name: round(sum(lengths[name]) / max(len(lengths[name]), 1), 2) for name in SPLITS},
-        "truncated": {name: sum(length > max_length for length in lengths[name]) for name in SPLITS},
-    }

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ftkit.classifier import download
-from ftkit.classifier.data import Example, TextClassificationDataModule
+from ftkit.classifier.data import TextClassificationDataModule
+from ftkit.classifier.labelled_examples import Example, labels_of
 from ftkit.classifier.labels import ClassName
 from ftkit.classifier.messages import content_sha256, read_messages
 from ftkit.classifier.records import Messages, labelled, messages_of
@@ -119,7 +120,7 @@ class SpamDataModule(TextClassificationDataModule):
         if self.split == "grouped":
             return super().divide(examples, parts, seed)
         division = stratified_split if self.split == "all" else balanced_split
-        places = division([example.label for example in examples], self.fractions, seed)
+        places = division(labels_of(examples), self.fractions, seed)
         return {name: [examples[place] for place in chosen] for name, chosen in places.items()}
 
     @property
