@@ -134,30 +134,41 @@ def make_folder(path: str | Path) -> None:
 
 
 @contextmanager
-def new_folder(path: str | Path) -> Iterator[Path]:
+def new_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     """Fill a folder with files of whatever library: all of them appear in it once they are whole, or none.
 
+    Args:
+        path: The folder.
+        replace: Remove what is there. Otherwise the files are moved into it.
+
     Yields:
-        A hidden folder to write into. It is renamed to ``path``; where that is there, its files are moved into it.
+        A hidden folder to write into, which is renamed to ``path``.
 
     Raises:
         EnvironmentFault: The disk is full, or the folder cannot be written.
     """
     target = Path(path)
-    partial = _partial(target, target if target.is_dir() else target.parent)
+    merged = target.is_dir() and not replace
+    partial, former = _partial(target, target if merged else target.parent), _partial(target, target.parent)
     try:
         with disk_faults(partial):
             partial.mkdir(parents=True)
             yield partial
-            if not target.is_dir():
-                partial.rename(target)
-            else:
+            if merged:
                 for file in partial.iterdir():
                     file.replace(target / file.name)
+                return
+            if replace and target.exists():
+                target.rename(former)
+            partial.rename(target)
     except EnvironmentFault as error:
         raise EnvironmentFault(str(error).replace(str(partial), str(target))) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if former.exists() and not target.exists():
+            with suppress(OSError):
+                former.rename(target)
+        for folder in (partial, former) if target.exists() else (partial,):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def sha256_of(path: str | Path) -> str:

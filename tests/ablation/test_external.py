@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,56 @@ def test_it_stays_when_the_ablation_goes_on_and_is_replaced_when_added_again(stu
     rows = analyse(study).rows
     assert [(row.number, row.test, row.question) for row in rows if row.number == 20] == [(20, 0.8, "New?")]
     assert not list(study.glob("20_trainer/.*"))
+
+
+# Adds a run and dies, as by SIGKILL: before the line of the ledger (0), or before the folders change places (1, 2).
+KILLED = """
+import os, sys
+from pathlib import Path
+from ftkit.ablation import external
+
+left = int(sys.argv[1])
+
+def die(real):
+    def call(*arguments):
+        global left
+        left -= 1
+        return os._exit(9) if left < 0 else real(*arguments)
+    return call
+
+external.Ledger.append = die(external.Ledger.append)
+Path.rename = die(Path.rename)
+external.add_external_run(Path(sys.argv[2]), "20_trainer", Path(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_killed_anywhere_a_result_never_lies_beside_the_predictions_of_another(place: int, study: Path) -> None:
+    """Both files have 270 right answers of 300, so that no count tells them apart."""
+    one, two = frame(30), frame(30)
+    two["prediction"] = two["prediction"].to_list()[::-1]
+    files = {name: study.parent / name for name in ("one.csv", "two.csv")}
+    for table, file in zip((one, two), files.values(), strict=True):
+        table.to_csv(file, index=False)
+
+    def state() -> tuple[str, list[str]]:
+        """The status, and whose the result and the predictions are."""
+        run = next(row for row in read_sweep(study).rows if row.number == 20).runs[0]
+        if not run.directory.exists():
+            return run.status, []
+        first = "one.csv" if "sms-0\tham\tspam\n" in run.test_predictions.read_text() else "two.csv"
+        return run.status, [json.loads((run.directory / "result.json").read_text())["data"]["source"], first]
+
+    assert add(study, "20_trainer", str(files["one.csv"])) == 0
+    assert state() == ("done", ["one.csv"] * 2)
+    command = [sys.executable, "-c", KILLED, str(place), str(study), str(files["two.csv"])]
+    assert subprocess.run(command, check=False).returncode == 9
+    assert state() == {
+        0: ("done", ["one.csv"] * 2), 1: ("unfinished", ["one.csv"] * 2), 2: ("unfinished", []),
+    }[place]  # fmt: skip
+    assert add(study, "20_trainer", str(files["two.csv"])) == 0
+    assert state() == ("done", ["two.csv"] * 2)
+    assert [file.name for file in (study / "20_trainer").iterdir()] == ["seed-123"]
 
 
 def test_two_seeds_are_two_runs(study: Path) -> None:
