@@ -12,7 +12,7 @@ from ftkit.commands.evaluate import evaluate_command as evaluate
 from ftkit.errors import ExitCode, InputError
 from ftkit.report.preference_report import PreferenceEvaluation
 from ftkit.results.paired import paired_interval, sign_flip_test
-from ftkit.results.predictions import write_predictions
+from ftkit.results.predictions import read_predictions, write_predictions
 from ftkit.results.preferences import (
     Outcomes,
     half_points,
@@ -186,8 +186,18 @@ def test_drift_must_be_numbers_and_scores_those_of_the_chosen_answer(tmp_path):
 def test_other_files_are_no_preferences(tmp_path):
     write_predictions(tmp_path / "a.tsv", ["a", "b"], ["yes", "no"], ["yes", "yes"])
     assert not is_preference_file(tmp_path / "a.tsv")
-    assert half_points(["yes", "no"], ["yes", "yes"]).tolist() == [2, 0]
-    assert half_points(["chosen", "chosen"], ["tie", "chosen"]).tolist() == [1, 2]
+    assert half_points(read_predictions(tmp_path / "a.tsv")).tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(("score", "values"), [("log_odds", [0.0, -0.5, 0.0]), ("probability", [0.5, 0.25, 0.5])])
+def test_a_pair_whose_score_favors_neither_answer_is_a_tie(tmp_path, score, values):
+    """In the table of an ablation as in ``ftkit evaluate``."""
+    columns = "abc", ["chosen"] * 3, ["tie", "rejected", "chosen"]
+    write_predictions(tmp_path / "a.tsv", *columns)
+    assert half_points(read_predictions(tmp_path / "a.tsv")).tolist() == [1, 0, 2]
+    write_predictions(tmp_path / "a.tsv", *columns, values, f"{score}:chosen")
+    assert half_points(read_predictions(tmp_path / "a.tsv")).tolist() == [1, 0, 1]
+    assert read_preferences(tmp_path / "a.tsv").correct.tolist() == [1, 0, 1]
 
 
 def test_a_mean_without_spread_claims_nothing():

@@ -47,8 +47,7 @@ def add_external_run(
     with exclusive(directory):
         remove_partials(folder.parent)
         with new_folder(folder, replace=True) as new:
-            names = found.score_names[0] if len(found.score_names) == 1 else found.score_names
-            columns = (found.ids, found.labels, found.predictions, found.scores, names or None, found.extra)
+            columns = (found.ids, found.labels, found.predictions, found.scores, found.score_names, found.extra)
             write_predictions(new / predictions_file("test"), *columns)
             result = json.dumps({**_result(found, stated, predictions.name), "seed": seed}, indent=1)
             (new / RESULT_FILE).write_text(result, encoding="utf-8")
@@ -73,7 +72,7 @@ def _read_costs(path: Path) -> dict[str, Any]:
 
 def _result(found: Predictions, stated: dict[str, Any], source: str) -> dict[str, Any]:
     """Return what a run of ftkit's leaves as ``result.json``."""
-    points = half_points(found.labels, found.predictions, found.scores, found.score_name)
+    points = half_points(found)
     counts = {"n": len(points), "correct": int((points == WON).sum())}
     ties, device = int((points == TIED).sum()), stated.get("device", "unknown")
     return {

@@ -13,6 +13,7 @@ from ftkit.errors import InputError
 from ftkit.results import comparison
 from ftkit.results.class_metrics import class_values, present
 from ftkit.results.comparison import Comparison
+from ftkit.results.layout import score_parts
 from ftkit.results.noise import probability_ahead
 from ftkit.results.paired import sign_flip_test
 from ftkit.results.prediction_file import identities
@@ -54,7 +55,7 @@ def read_run_answers(path: Path, counted: Split | None) -> RunAnswers:
     """
     found = read_predictions(path)
     labels, answers = ([text or "" for text in column] for column in (found.labels, found.predictions))
-    points = half_points(labels, answers, found.scores, found.score_name)
+    points = half_points(found)
     right = int(np.count_nonzero(points == WON))
     if counted is not None and (len(points), right) != (counted.n, counted.correct):
         problem = f"{right} of {len(points)} right, but result.json says {counted.correct} of {counted.n}"
@@ -67,14 +68,14 @@ def read_run_answers(path: Path, counted: Split | None) -> RunAnswers:
         correct=points,
         pairs=Counter(zip(labels, answers, strict=True) if classes or len(set(labels)) <= _MOST_CLASSES else ()),
         classes=classes,
-        positive=(found.score_name or "").partition(":")[2],
+        positive=score_parts(found.score_name)[1] if found.score_name else "",
         preferences=is_preference(labels, answers),
     )
 
 
 def _classes(found: Predictions, labels: Sequence[str], answers: Sequence[str]) -> tuple[str, ...]:
     """Return the classes that a file is about if there are three and more, as ``ftkit evaluate`` finds them."""
-    scored = tuple(name.partition(":")[2] for name in found.score_names)
+    scored = found.scored_classes
     if len(scored) > 1:
         return scored if set(labels) <= set(scored) and len(scored) <= MAX_LABELS else ()
     counted = Counter(labels)

@@ -12,9 +12,10 @@ import numpy as np
 
 from ftkit.errors import InputError
 from ftkit.results.class_metrics import class_values, present
-from ftkit.results.classes import Classes, ClassNames, merged_labels, score_parts
+from ftkit.results.classes import Classes, ClassNames, merged_labels
 from ftkit.results.exact_match import read_free_answers
 from ftkit.results.intervals import table_limits
+from ftkit.results.layout import NEUTRAL, score_parts
 from ftkit.results.metrics import UNPARSED, Counts, figure_values
 from ftkit.results.prediction_file import ROW, PredictionFile
 from ftkit.results.preferences import is_preference_file, read_preferences
@@ -23,7 +24,6 @@ from ftkit.results.several_classes import find_classes
 from ftkit.results.two_classes import UnknownPositiveError, resolve_classes
 
 _SHOWN = 5
-NEUTRAL = {"probability": 0.5, "log_odds": 0.0}  # where a score favours neither class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,8 +183,7 @@ def _oriented(one: Scan, classes: Classes) -> tuple[np.ndarray | None, str]:
     if one.score is None:
         return None, ""
     if one.score_name is None:
-        names = [classes.answer_code(score_parts(name)[1]) for name in one.score_names]
-        return one.score[:, names.index(1)], "probability"
+        return one.score[:, [*map(classes.answer_code, one.scored_classes)].index(1)], "probability"
     kind, scored = score_parts(one.score_name)
     code = classes.answer_code(scored)
     if code == UNPARSED:
@@ -197,7 +196,7 @@ def _oriented(one: Scan, classes: Classes) -> tuple[np.ndarray | None, str]:
 
 def _ordered(one: Scan, classes: ClassNames) -> np.ndarray | None:
     """Return the probabilities in the order of the classes."""
-    places = [classes.code(score_parts(name)[1]) for name in one.score_names]
+    places = [*map(classes.code, one.scored_classes)]
     return one.score if one.score is None or places == sorted(places) else one.score[:, np.argsort(places)]
 
 

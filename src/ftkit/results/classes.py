@@ -11,7 +11,6 @@ import numpy as np
 
 from ftkit.errors import InputError
 from ftkit.normalize import normalize
-from ftkit.results.layout import SCORE_NAME
 from ftkit.results.metrics import UNPARSED
 from ftkit.results.pairs import MEANING
 from ftkit.results.prediction_file import ROW, PredictionFile
@@ -89,18 +88,6 @@ class Classes(ClassNames):
 
     def __str__(self) -> str:
         return f"neither {self.positive} nor {self.negative}"
-
-
-def score_parts(name: str) -> tuple[str, str]:
-    """Return the kind and the class that a score column is named after.
-
-    Example:
-        >>> score_parts("log_odds:yes")
-        ('log_odds', 'yes')
-    """
-    match = SCORE_NAME.fullmatch(name)
-    assert match is not None
-    return match[1], match[2]
 
 
 def counted(scans: Iterable[Scan], clean: Callable[[str], str]) -> tuple[Counter[str], Counter[str]]:

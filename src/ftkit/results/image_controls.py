@@ -95,7 +95,7 @@ def read_image_controls(folder: str | Path) -> ImageControls:
         'does not look at the image'
     """
     real = read_predictions(Path(folder) / predictions_file("test"))
-    points, places = _points(real), {one: place for place, one in enumerate(real.ids)}
+    points, places = half_points(real), {one: place for place, one in enumerate(real.ids)}
     asked: list[str] | None = None
     found = {}
     for name in CONTROLS:
@@ -109,17 +109,12 @@ def read_image_controls(folder: str | Path) -> ImageControls:
         if not labeled:
             raise InputError("no example has a label", file=path, field="label")
         of_own = [places[asked[place]] for place in labeled]
-        own, others = points[of_own], _points(other)[labeled]
+        own, others = points[of_own], half_points(other)[labeled]
         changed = sum(real.predictions[a] != other.predictions[b] for a, b in zip(of_own, labeled, strict=True))
         judgement = judge((own - others)[None], answers=2)
         bounds = clopper_pearson(changed, len(labeled))
         found[name] = Control(*_accuracy(others, real), changed, bounds, judgement)
     return ImageControls(len(own), *_accuracy(own, real), found)
-
-
-def _points(predictions: Predictions) -> np.ndarray:
-    score = predictions.score_names[0] if len(predictions.score_names) == 1 else None
-    return half_points(predictions.labels, predictions.predictions, predictions.scores, score)
 
 
 def _accuracy(points: np.ndarray, predictions: Predictions) -> tuple[float, Interval]:

@@ -93,7 +93,7 @@ def check_labels(runs: Sequence[Predictions]) -> LabelCheck | None:
 
 def _probabilities(run: Predictions, classes: Sequence[str], code: Mapping[str, int]) -> np.ndarray:
     """Return the probability of each class, ``(n, k)``; of scores of other classes 1 for the answer."""
-    named = [name.partition(":")[2] for name in run.score_names]
+    named = run.scored_classes
     found = np.zeros((len(run.ids), len(classes)))
     if run.scores is not None and run.scores.ndim == 1 and len(classes) == 2 and named[0] in code:
         of_class = run.scores if run.score_names[0].startswith("probability:") else expit(run.scores)

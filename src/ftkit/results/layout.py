@@ -15,9 +15,22 @@ NAMES = {
 }
 REQUIRED = frozenset(name for names in NAMES.values() for name in names)
 NULLABLE = REQUIRED - {*NAMES["id"]}  # nobody has judged the example, or the model gave no answer
+NEUTRAL = {"probability": 0.5, "log_odds": 0.0}  # where a score favours neither class
 # Makes the error for a row of a batch, counted from 0, whose line it finds out: error(row, problem, field=...).
 RowError = Callable[..., InputError]
 _NAMELESS_SCORES = ("score", "probability", "prob", "log_odds", "logit", "margin")
+
+
+def score_parts(name: str) -> tuple[str, str]:
+    """Return the kind and the class that a score column is named after.
+
+    Example:
+        >>> score_parts("log_odds:yes")
+        ('log_odds', 'yes')
+    """
+    match = SCORE_NAME.fullmatch(name)
+    assert match is not None
+    return match[1], match[2]
 
 
 class Scored:
@@ -29,6 +42,11 @@ class Scored:
     def score_name(self) -> str | None:
         """The name of the score column, if there is one and no more."""
         return self.score_names[0] if len(self.score_names) == 1 else None
+
+    @property
+    def scored_classes(self) -> tuple[str, ...]:
+        """The class that each score column is named after."""
+        return tuple(score_parts(name)[1] for name in self.score_names)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ one's; ``logps_chosen`` and ``logps_rejected`` are the answers' log-probabilitie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ftkit.errors import InputError
+from ftkit.results.layout import NEUTRAL, score_parts
 from ftkit.results.paired import paired_interval
 from ftkit.results.prediction_file import ROW, SCORE, PredictionFile
+from ftkit.results.predictions import Predictions
 from ftkit.results.scan import AnswerFile, Differences, gather
 from ftkit.results.settings import Settings
 from ftkit.results.statistics import Interval, clopper_pearson, holm, mcnemar_exact, mean_interval, wilson_interval
@@ -62,21 +64,16 @@ def is_preference_file(path: str | Path) -> bool:
     return is_preference(batch["label"].unique().to_pylist(), batch["prediction"].unique().to_pylist())
 
 
-def half_points(
-    labels: Sequence[str | None],
-    predictions: Sequence[str | None],
-    scores: np.ndarray | None = None,
-    score_name: str | None = None,
-) -> np.ndarray:
+def half_points(found: Predictions) -> np.ndarray:
     """Return how right each answer is, in halves, int8 ``(n,)``: 2 if it is right, 0 if it is wrong, 1 for a tie.
 
-    A pair whose margin is 0 is a tie, whatever the prediction says.
+    A pair whose score favors neither answer is a tie, whatever the prediction says.
     """
-    pairs = is_preference(labels, predictions)
-    both = zip(labels, predictions, strict=True)
+    pairs = is_preference(found.labels, found.predictions)
+    both = zip(found.labels, found.predictions, strict=True)
     points = np.array([_OUTCOMES[answer or ""] if pairs else WON * (label == answer) for label, answer in both])
-    if pairs and scores is not None and score_name == f"log_odds:{CHOSEN}":
-        points[scores == 0] = TIED
+    if pairs and found.score_name is not None:
+        points[found.scores == NEUTRAL[score_parts(found.score_name)[0]]] = TIED
     return points.astype(np.int8)
 
 
@@ -123,7 +120,7 @@ def _measures(file: PredictionFile, batch: pa.RecordBatch) -> dict[str, np.ndarr
     found = {name: file.numbers(batch[name], batch[ROW], "is not a number", name) for name in names}
     if (score := file.layout.score_name) is None:
         return found
-    kind, _, of = score.partition(":")
+    kind, of = score_parts(score)
     if of != CHOSEN:
         fix = f"turn its sign and name it log_odds:{CHOSEN}"
         raise InputError("the score of a pair is that of the chosen answer", file=file.path, field=score, fix=fix)

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from ftkit.errors import InputError
 from ftkit.normalize import normalize
-from ftkit.results.classes import FREQUENT, ClassNames, counted, no_positive, score_parts, unknown_label
+from ftkit.results.classes import FREQUENT, ClassNames, counted, no_positive, unknown_label
 from ftkit.results.metrics import UNPARSED
 from ftkit.results.pairs import is_paired, positive_of
 from ftkit.results.scan import MAX_LABELS, Scan
@@ -35,9 +35,9 @@ def find_classes(scans: Sequence[Scan], normalize_labels: bool = False) -> Class
         several = not scored and not why_no_classes(totals, answers, sum(len(one.label) for one in scans))
         return ClassNames(tuple(sorted(totals, key=in_order)), normalize_labels) if several else None
     first = max(scored, key=lambda one: len(one.score_names) > 1)
-    names = [clean(score_parts(name)[1]) for name in first.score_names]
+    names = [*map(clean, first.scored_classes)]
     for one in scored:
-        own = {clean(score_parts(name)[1]) for name in one.score_names}
+        own = {*map(clean, one.scored_classes)}
         if odd := sorted(own ^ set(names)) or [name for name in names if names.count(name) > 1]:
             problem, got = f"the score columns are not those of {first.path}", ", ".join(odd)
             raise InputError(problem, file=one.path, field="header", got=got, fix="give each class one column")

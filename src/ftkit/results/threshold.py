@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ftkit.errors import InputError
-from ftkit.results.answers import NEUTRAL, Answers
+from ftkit.results.answers import Answers
 from ftkit.results.curves import Curve
+from ftkit.results.layout import NEUTRAL
 from ftkit.results.metrics import figure_values
 from ftkit.storage import atomic_write, sha256_of
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ftkit.errors import InputError
 from ftkit.normalize import normalize
-from ftkit.results.classes import FREQUENT, Classes, counted, no_positive, score_parts, unknown_label
+from ftkit.results.classes import FREQUENT, Classes, counted, no_positive, unknown_label
+from ftkit.results.layout import score_parts
 from ftkit.results.pairs import is_paired, opposite, positive_of
 from ftkit.results.scan import NotBinaryError, Scan
 from ftkit.results.several_classes import SLIPS, usual_share, why_no_classes
