@@ -6,13 +6,13 @@ import socket
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from ftkit.errors import EnvironmentFault, ExitCode
-from ftkit.lock import HOLDER_FILE, LOCK_FILE, exclusive, running_since
+from ftkit.lock import HOLDER_FILE, LOCK_FILE, exclusive, holder_mark
 
 HOLD = """
 import sys, time
@@ -50,35 +50,38 @@ def test_the_second_is_told_who_holds_the_folder(tmp_path: Path, holder: subproc
         pass
     assert time.monotonic() - began < 1
     assert caught.value.exit_code == ExitCode.ENVIRONMENT == 3
-    assert running_since(tmp_path) is not None
+    assert holder_mark(tmp_path) is not None
     assert json.loads((tmp_path / HOLDER_FILE).read_text())["pid"] == holder.pid  # the first is unharmed
 
 
 def test_the_lock_of_a_killed_process_is_taken_over_with_a_notice(tmp_path: Path, holder: subprocess.Popen) -> None:
     holder.kill()
     holder.wait()
-    assert running_since(tmp_path) is None
+    assert holder_mark(tmp_path) is None
     with exclusive(tmp_path) as notice:
         assert notice is not None
         assert f"process {holder.pid} on {socket.gethostname()}" in notice
-        assert running_since(tmp_path) is not None
+        assert holder_mark(tmp_path) is not None
 
 
 def test_an_orderly_end_even_by_an_exception_leaves_no_notice(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), exclusive(tmp_path):
         raise KeyboardInterrupt
-    assert running_since(tmp_path) is None
+    assert holder_mark(tmp_path) is None
     with exclusive(tmp_path) as notice:
         assert notice is None
 
 
-def test_it_is_known_since_when_the_folder_is_held(tmp_path: Path) -> None:
-    before = datetime.now(UTC)
-    with exclusive(tmp_path):
-        since = running_since(tmp_path)
-    assert since is not None
-    assert before <= datetime.fromisoformat(since) <= datetime.now(UTC)
-    assert running_since(tmp_path / "elsewhere") is None
+def test_each_holder_has_a_mark_of_its_own(tmp_path: Path) -> None:
+    marks = []
+    for _ in range(2):
+        with exclusive(tmp_path):
+            marks.append(holder_mark(tmp_path))
+            now = datetime.fromisoformat(json.loads((tmp_path / HOLDER_FILE).read_text())["since"])
+            assert abs(datetime.now(UTC) - now) < timedelta(minutes=1)
+    assert None not in marks
+    assert len(set(marks)) == 2
+    assert holder_mark(tmp_path / "elsewhere") is None
 
 
 def test_the_name_of_another_host_is_believed(tmp_path: Path) -> None:
@@ -86,7 +89,7 @@ def test_the_name_of_another_host_is_believed(tmp_path: Path) -> None:
     message = r"process 7 on elsewhere .* if it is gone, delete"
     with pytest.raises(EnvironmentFault, match=message), exclusive(tmp_path):
         pass
-    assert running_since(tmp_path) is not None
+    assert holder_mark(tmp_path) is not None
 
 
 def test_a_forked_worker_that_outlives_its_killed_parent_does_not_hold_the_folder(tmp_path: Path) -> None:

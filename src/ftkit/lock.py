@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ class _Holder(NamedTuple):
 
     process: int | None = None
     host: str | None = None
-    since: str = ""
+    mark: str = ""
 
 
 @contextmanager
@@ -30,8 +31,8 @@ def exclusive(directory: Path) -> Iterator[str | None]:
     """Create ``directory`` if need be and hold it for this process.
 
     The kernel's lock of one file decides, so that a killed holder lets go at once; another file, which says process,
-    host and time, is for people. The one exception: the name of another host is believed, because some network file
-    systems keep locks to each host.
+    host and time, is for people, and has a mark of its own for each holder. The one exception: the name of another host
+    is believed, because some network file systems keep locks to each host.
 
     Yields:
         A notice if the lock was left behind by a process that is gone, else None.
@@ -53,7 +54,7 @@ def exclusive(directory: Path) -> Iterator[str | None]:
             raise _taken(signature)
         now = datetime.now(UTC).isoformat(timespec="microseconds")
         with atomic_write(signature) as file:
-            json.dump({"pid": os.getpid(), "host": here, "since": now}, file)
+            json.dump({"pid": os.getpid(), "host": here, "since": now, "mark": secrets.token_hex(8)}, file)
         try:
             yield f"took over the lock of process {before.process} on {here}, which is gone" if before.process else None
         finally:
@@ -62,22 +63,22 @@ def exclusive(directory: Path) -> Iterator[str | None]:
         lock.release()
 
 
-def running_since(directory: Path) -> str | None:
-    """Return when the process that seems to be at work in ``directory`` took it, without touching the lock.
+def holder_mark(directory: Path) -> str | None:
+    """Return the mark of the process that seems to be at work in ``directory``, without touching the lock.
 
     Returns:
-        The time in UTC, as ISO 8601 to the microsecond; None if nobody is at work there.
+        The mark, which no clock decides; None if nobody is at work there.
     """
     holder = _read(directory / HOLDER_FILE)
     if holder.process is None or (holder.host == socket.gethostname() and not is_alive(holder.process)):
         return None
-    return holder.since
+    return holder.mark
 
 
 def _read(path: Path) -> _Holder:
     try:
         signed = json.loads(path.read_bytes())
-        return _Holder(int(signed["pid"]), str(signed["host"]), str(signed.get("since", "")))
+        return _Holder(int(signed["pid"]), str(signed["host"]), str(signed.get("mark", "")))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return _Holder()
 

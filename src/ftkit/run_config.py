@@ -8,19 +8,26 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import SaveConfigCallback
 
 from ftkit.checkpoint_options import EVALUATION_OPTIONS, RESUME_OPTIONS
-from ftkit.run_folder import CONFIG_FILE
-from ftkit.storage import atomic_write
+from ftkit.run_folder import CONFIG_FILE, ORDER_FILE, RUNS
+from ftkit.storage import atomic_write, disk_faults, unlinked
 
 
 class RunConfig(SaveConfigCallback):
     """Write the resolved ``config.yaml`` into the run folder; a ``test`` leaves that of its ``fit``.
+
+    That a training begins is noted for :func:`ftkit.run_folder.newest_run`.
 
     The folder's own path is left out: folders are moved, and a second run should choose its own.
     """
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Write the file, whole or not at all."""
-        target = Path(trainer.default_root_dir) / CONFIG_FILE
+        folder = Path(trainer.default_root_dir)
+        target = folder / CONFIG_FILE
+        if stage == "fit" and folder.absolute().parent == RUNS.absolute():
+            order = RUNS / ORDER_FILE
+            with disk_faults(order), open(order, "a", encoding="utf-8", opener=unlinked) as file:
+                file.write(f"{folder.name}\n")
         if stage == "fit" or not target.exists():
             with atomic_write(target) as file:
                 file.write(self.parser.dump(without_folder(self.config), skip_unset=False))

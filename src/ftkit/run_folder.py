@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from ftkit.errors import FormatError, InputError
 
 RUNS = Path("runs")  # in the current folder; what is trained goes into a new folder below it
+ORDER_FILE = ".order"  # in RUNS: the names of the folders, a line for each training, in the order of their beginnings
 RESULT_FILE = "result.json"
 CONFIG_FILE = "config.yaml"
 CURVES_FILE = "metrics.csv"
@@ -42,7 +43,9 @@ def losses_file(name: str) -> str:
 
 
 def newest_run(name: str | None = None) -> Path | None:
-    """Return the folder below ``runs`` in the current folder that was trained last; None without one.
+    """Return the folder below ``runs`` in the current folder whose training began last; None without one.
+
+    Clocks are set back, so the order of the trainings is kept in ``runs/.order``; times decide among other folders.
 
     Args:
         name: Only folders that were named by date and this name, as ``ftkit fit`` does.
@@ -51,7 +54,15 @@ def newest_run(name: str | None = None) -> Path | None:
     saved = [file for file in RUNS.glob("*/checkpoints/*.ckpt") if name is None or dated.fullmatch(file.parts[1])]
     if not saved:
         return None
-    return max(saved, key=lambda file: (file.stat().st_mtime_ns, file)).parents[1]
+    order = {name: number for number, name in enumerate(_trained_names())}
+    return max(saved, key=lambda file: (order.get(file.parts[1], -1), file.stat().st_mtime_ns, file)).parents[1]
+
+
+def _trained_names() -> list[str]:
+    try:
+        return (RUNS / ORDER_FILE).read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return []
 
 
 def need_newest_run() -> Path:

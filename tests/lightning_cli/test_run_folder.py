@@ -17,7 +17,7 @@ from ftkit import folder_choice
 from ftkit.cli import main
 from ftkit.errors import ExitCode, InputError
 from ftkit.lock import exclusive
-from ftkit.run_folder import FORMAT, RUNS
+from ftkit.run_folder import FORMAT, ORDER_FILE, RUNS
 from ftkit.storage import sha256_of, verify_checksum
 from ftkit.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 
@@ -63,7 +63,7 @@ def test_the_resolved_config_repeats_the_run_as_it_stands(
     assert "dropout: 0.0" in config.read_text()  # resolved: it holds what the command line left out
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--config", str(config)]) == 0
-    (made,) = RUNS.iterdir()
+    (made,) = RUNS.glob("2*")
     assert main(["test"]) == 0
     for split in ("train", "val", "test"):
         name = f"predictions-{split}.tsv"
@@ -131,7 +131,7 @@ def test_a_command_without_a_folder_takes_the_newest_run_and_says_which(
     assert main(["push", "me/it", "--dry_run", "out"]) == 0
     assert f"notice: using the newest run, {RUNS / names[1]}\n" in capfd.readouterr().err
     assert Path("out/README.md").is_file()
-    assert {run.name for run in RUNS.iterdir()} == {*names, evaluated.name}
+    assert {run.name for run in RUNS.iterdir()} == {*names, evaluated.name, ORDER_FILE}
 
 
 def test_what_does_not_run_leaves_no_folder(
@@ -144,7 +144,7 @@ def test_what_does_not_run_leaves_no_folder(
     assert main([*fit, "--trainer.fast_dev_run", "true"]) == 0
     assert list(RUNS.iterdir()) == []
     assert main(["test", "--config", str(tiny_config), "--untrained"]) == 0
-    (made,) = RUNS.iterdir()
+    (made,) = RUNS.glob("2*")
     assert (made / "predictions-test.tsv").is_file()
 
 

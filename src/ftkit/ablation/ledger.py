@@ -7,13 +7,14 @@ last whole line of a run decides, so a run that was killed, or whose last line w
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ftkit.ablation.identity import EXTERNAL, PRUNER, SEEDS, flatten
 from ftkit.errors import EnvironmentFault
+from ftkit.lock import holder_mark
 from ftkit.run_folder import FORMAT, RESULT_FILE, refuse_other_format
 from ftkit.storage import disk_faults, key_of, sha256_of, unlinked
 
@@ -38,6 +39,7 @@ class Entry:
     result: str = ""  # the SHA-256 of the run's result.json, if it is done, fitted or pruned
     reason: str = ""  # why the run was skipped, failed or stopped early
     time: str = ""  # when the line was written, in UTC, as ISO 8601
+    holder: str = ""  # the mark of the process that wrote it, see holder_mark
     format: int = FORMAT  # the format number of the line
 
 
@@ -72,7 +74,8 @@ class Ledger:
         Raises:
             EnvironmentFault: The disk is full, or the file cannot be written.
         """
-        entry = Entry(**{**asdict(entry), "time": datetime.now(UTC).isoformat(timespec="microseconds")})
+        now, holder = datetime.now(UTC).isoformat(timespec="microseconds"), holder_mark(self.directory) or ""
+        entry = replace(entry, time=now, holder=holder)
         line = (json.dumps(asdict(entry)) + "\n").encode()
         with disk_faults(self.path), open(self.path, "ab", opener=unlinked) as file:
             file.truncate(self._whole_bytes)
@@ -134,7 +137,7 @@ class Ledger:
             entry = Entry(**content)
         except TypeError:
             return None
-        texts = (entry.cell, entry.key, entry.result, entry.reason, entry.time)
+        texts = (entry.cell, entry.key, entry.result, entry.reason, entry.time, entry.holder)
         whole = all(isinstance(text, str) for text in texts) and isinstance(entry.identity, dict)
         numbers = isinstance(entry.row, int) and isinstance(entry.seed, int)
         return entry if whole and numbers and entry.status in get_args(Status) else None

@@ -16,7 +16,7 @@ from ftkit.ablation.ledger import Entry, Ledger
 from ftkit.ablation.published import Published, PublishedTable
 from ftkit.ablation.result import Result
 from ftkit.errors import FormatError, InputError
-from ftkit.lock import running_since
+from ftkit.lock import holder_mark
 from ftkit.results.metrics import Mode
 from ftkit.run_folder import RESULT_FILE, losses_file, predictions_file, refuse_other_format
 
@@ -218,13 +218,13 @@ def _parse_description(description: Mapping[str, Any]) -> tuple[str, PublishedTa
 
 def _run_states(directory: Path, ledger: Ledger) -> Mapping[str, list[RunState]]:
     """Return the runs by the label of their row, sorted by seed."""
-    since = running_since(directory)
+    holder = holder_mark(directory)
     states: dict[str, list[RunState]] = {}
     for entry in sorted(ledger.entries.values(), key=lambda entry: entry.seed):
         folder = directory / entry.cell
         status, reason, result = str(entry.status), entry.reason, None
         if status == "started":
-            at_work = since is not None and entry.time >= since  # what is older was left by a killed run
+            at_work = holder and entry.holder == holder  # any other was killed, whatever the clock says
             status, reason = ("running", "") if at_work else ("unfinished", "it was interrupted")
         elif status == "chosen":  # which is of no run
             continue
