@@ -16,7 +16,8 @@ from ftkit.classifier.spam import SpamDataModule
 from ftkit.classifier.text_classifier import TextClassifier
 from ftkit.models.backbone import Backbone
 from ftkit.models.network import SequenceClassifier
-from ftkit.training.feature_store import Features, FeatureStore
+from ftkit.training.feature_file import Features
+from ftkit.training.feature_store import FeatureStore
 from ftkit.training.frozen_prefix import FrozenPrefix
 from memory_held import Held
 

@@ -442,7 +442,7 @@ TRIED = {
     "training/checkpoint.py": "checkpoint",
     "training/curves_logger.py": "curves",
     "training/export.py": "export",
-    "training/feature_store.py": "test_a_cache_on_a_full_disk_is_done_without",
+    "training/feature_file.py": "test_a_cache_on_a_full_disk_is_done_without",
     "training/generative.py": PUSHED,
     "training/peak_memory.py": "a file of the kernel",
     "training/recorder.py": "result",

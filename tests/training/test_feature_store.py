@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ftkit.errors import InputError
 from ftkit.storage import key_of
-from ftkit.training.feature_store import Features, FeatureStore, pinned_for
+from ftkit.training.feature_file import Features
+from ftkit.training.feature_store import FeatureStore, pinned_for
 from memory_held import Held
 from mutations import mutations
 

@@ -1,92 +1,33 @@
 """Cache outputs of frozen layers on disk: computed once, shared by every run and process that would compute the same.
 
-An entry is a safetensors file named by the SHA-256 of what made its numbers, so another weight, text or precision is
-another entry and nothing has to be invalidated. It is written beside its place and renamed: it is whole or not there.
+An entry (:mod:`ftkit.training.feature_file`) is named by the SHA-256 of what made its numbers, so another weight, text
+or precision is another entry and nothing has to be invalidated. It is written beside its place and renamed: it is whole
+or not there.
 """
 
-import hashlib
-import json
 import logging
 import math
-import mmap
 import os
 import shutil
 import time
 import warnings
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from ftkit.errors import EnvironmentFault, InputError
-from ftkit.storage import PARTIAL_SUFFIX, cache_folder, key_of, unlinked
+from ftkit.storage import PARTIAL_SUFFIX, cache_folder, key_of
+from ftkit.training.feature_file import Features, write_features
 
 DEFAULT_MAX_GB = 20.0
 MAX_GB_VARIABLE = "FTKIT_FEATURES_GB"
 
-_CHUNK = 1 << 24  # bytes read at a time for a checksum
-_CRC_BYTES = 4
-_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}  # of safetensors
 _log = logging.getLogger(__name__)
-
-
-class Features:
-    """One entry of a store: for each example some vectors, read through a memory map.
-
-    Args:
-        path: The entry's file. Its tensors are ``lengths``, ``rows``, which holds the vectors of all examples in order
-            of length, and ``crc32``, the checksum of all bytes before its own.
-
-    Attributes:
-        lengths: How many vectors each example has, (N,) int64.
-
-    Raises:
-        ValueError: The file is missing, cut short, damaged, or that of another entry.
-    """
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._file = path.open("rb")  # so that the entry can be read even if it is deleted meanwhile
-            if not _is_intact(self._file):
-                raise ValueError("it is not what was written")
-            with safe_open(path, "pt") as content:
-                made_of = json.loads(content.metadata()["made_of"])
-                self.lengths: Tensor = content.get_tensor("lengths").clone()
-                rows = content.get_slice("rows")
-                self._shape, self._dtype = rows.get_shape(), rows[:1].dtype
-        except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
-            raise ValueError(f"{path} cannot be read: {error}") from error
-        if key_of(made_of) != path.stem:
-            raise ValueError(f"{path} is another entry")
-        self._offset = self._file.tell() - _CRC_BYTES - math.prod(self._shape) * self._dtype.itemsize
-        order = self.lengths.argsort(stable=True)
-        ordered = self.lengths[order]
-        self._starts = torch.empty_like(self.lengths)
-        self._starts[order] = ordered.cumsum(0) - ordered
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def read(self, examples: Sequence[int], lengths: Sequence[int] | None = None) -> Tensor:
-        """Read a batch: of each example its first ``lengths`` vectors, or all of them.
-
-        Returns:
-            A copy of the vectors, (B, longest, D), filled up with zeros.
-        """
-        wanted = self.lengths[list(examples)].tolist() if lengths is None else lengths
-        # Mapped for this batch only: pages that stay mapped would count as this process's memory.
-        mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY)
-        values = torch.frombuffer(mapped, dtype=self._dtype, offset=self._offset, count=math.prod(self._shape))
-        rows, starts = values.view(self._shape), self._starts[list(examples)].tolist()
-        taken = [rows[start : start + length] for start, length in zip(starts, wanted, strict=True)]
-        return pad_sequence(taken, batch_first=True)
 
 
 class FeatureStore:
@@ -150,7 +91,7 @@ class FeatureStore:
                     return found
                 self._remove_leftovers(path)
                 try:
-                    self._write(partial, made_of, lengths, batch_size, compute)
+                    write_features(partial, made_of, lengths, batch_size, compute, self.check_room)
                     partial.rename(path)
                 finally:
                     partial.unlink(missing_ok=True)
@@ -161,37 +102,6 @@ class FeatureStore:
 
     def _path(self, made_of: Mapping[str, Any]) -> Path:
         return self.folder / f"{key_of(made_of)}.safetensors"
-
-    def _write(
-        self,
-        path: Path,
-        made_of: Mapping[str, Any],
-        lengths: Sequence[int],
-        batch_size: int,
-        compute: Callable[[list[int]], Tensor],
-    ) -> None:
-        """Write an entry as it is computed, the vectors in order of length and a batch at a time."""
-        checksum, order = 0, torch.tensor(lengths).argsort(stable=True).tolist()
-        with open(path, "wb", opener=unlinked) as file:
-            for start in range(0, len(order), batch_size):
-                examples = order[start : start + batch_size]
-                vectors = compute(examples).detach().cpu()
-                parts = [row[: lengths[example]] for row, example in zip(vectors, examples, strict=True)]
-                written: list[bytes | memoryview] = [_bytes_of(part) for part in parts]
-                if not start:
-                    written.insert(0, _header(made_of, lengths, vectors))
-                    size = len(written[0]) + sum(lengths) * vectors[0, 0].nbytes + _CRC_BYTES
-                    self.check_room(size)
-                    if hasattr(os, "posix_fallocate"):  # a full disk shows now, and not after the work
-                        os.posix_fallocate(file.fileno(), 0, size)
-                for part in written:
-                    file.write(part)
-                    checksum = zlib.crc32(part, checksum)
-            file.write(checksum.to_bytes(_CRC_BYTES))
-            if file.tell() != size:
-                raise ValueError(f"{file.tell():,} bytes were computed instead of {size:,}")
-            file.flush()
-            os.fsync(file.fileno())
 
     def check_room(self, needed: int) -> int:
         """Return how many bytes there is room for, ``needed`` and more.
@@ -256,45 +166,9 @@ def _max_gb() -> float:
     return found
 
 
-def digest_of(tensors: Iterable[Tensor]) -> str:
-    """Return the SHA-256 of tensors, in order: types, shapes and bytes."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(_bytes_of(tensor.detach().cpu()))
-    return digest.hexdigest()
-
-
 def pinned_for(features: Tensor, device: torch.device) -> Tensor:
     """Pin features in memory if they go to a GPU: what a loader pinned did not have them yet."""
     return features.pin_memory() if device.type == "cuda" else features
-
-
-def _header(made_of: Mapping[str, Any], lengths: Sequence[int], vectors: Tensor) -> bytes:
-    """Return what stands before the rows in an entry, in the format of safetensors: the header and the lengths."""
-    size, width = sum(lengths), vectors.shape[2]
-    places = [0, 8 * len(lengths), 8 * len(lengths) + size * vectors[0, 0].nbytes]
-    places.append(places[2] + _CRC_BYTES)
-    tensors = {
-        "lengths": {"dtype": "I64", "shape": [len(lengths)], "data_offsets": places[:2]},
-        "rows": {"dtype": _DTYPES[vectors.dtype], "shape": [size, width], "data_offsets": places[1:3]},
-        "crc32": {"dtype": "U8", "shape": [_CRC_BYTES], "data_offsets": places[2:]},
-    }
-    text = json.dumps({"__metadata__": {"made_of": json.dumps(made_of)}, **tensors}).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + bytes(_bytes_of(torch.tensor(lengths, dtype=torch.int64)))
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    return tensor.contiguous().flatten().view(torch.uint8).numpy().data
-
-
-def _is_intact(file: IO[bytes]) -> bool:
-    """Compare the last bytes of a file with the checksum of all before them."""
-    checksum, left = 0, os.fstat(file.fileno()).st_size - _CRC_BYTES
-    while left > 0 and (chunk := file.read(min(_CHUNK, left))):
-        checksum, left = zlib.crc32(chunk, checksum), left - len(chunk)
-    return left == 0 and file.read() == checksum.to_bytes(_CRC_BYTES)
 
 
 def _size(path: Path) -> int:

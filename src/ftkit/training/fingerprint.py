@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from ftkit.models.transformers_internals import attention_implementation
-from ftkit.training.feature_store import digest_of
+from ftkit.training.feature_file import bytes_of
 
 _MANY_BYTES = 1 << 23  # they take longer to hash than threads take to start
 T = TypeVar("T")
@@ -47,6 +47,15 @@ def digests(parts: Iterable[Iterable[Tensor]]) -> list[str]:
     size = sum(tensor.nbytes for tensor in together)
     found = iter(each_hashed(lambda tensor: digest_of([tensor]), together, size))
     return [hashlib.sha256("".join(islice(found, len(part))).encode()).hexdigest() for part in tensors]
+
+
+def digest_of(tensors: Iterable[Tensor]) -> str:
+    """Return the SHA-256 of tensors, in order: types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(bytes_of(tensor.detach().cpu()))
+    return digest.hexdigest()
 
 
 def each_hashed(hashed: Callable[[T], D], things: Iterable[T], size: int) -> list[D]:

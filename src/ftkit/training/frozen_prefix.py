@@ -20,8 +20,9 @@ from ftkit.models.pooling import reads_padding
 from ftkit.models.trainable import frozen_parts
 from ftkit.models.transformers_internals import drops_out
 from ftkit.training.dataset import Batch, MessageDataset
-from ftkit.training.feature_store import Features, FeatureStore, digest_of, pinned_for
-from ftkit.training.fingerprint import Unchanged, digests, numerics, settings_of, weights_of
+from ftkit.training.feature_file import Features
+from ftkit.training.feature_store import FeatureStore, pinned_for
+from ftkit.training.fingerprint import Unchanged, digest_of, digests, numerics, settings_of, weights_of
 
 _FORMAT = 2  # raise it when the same description comes to mean other numbers
 _SMALLEST_BATCH = 8  # messages of one length each cost no padding, and a batch of one wastes the processor

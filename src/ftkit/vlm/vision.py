@@ -30,8 +30,8 @@ from ftkit.models.vision_families import (
     vision_parts,
     without_pixels,
 )
-from ftkit.training.feature_store import FeatureStore, digest_of, pinned_for
-from ftkit.training.fingerprint import Unchanged, digests, each_hashed, numerics, settings_of, weights_of
+from ftkit.training.feature_store import FeatureStore, pinned_for
+from ftkit.training.fingerprint import Unchanged, digest_of, digests, each_hashed, numerics, settings_of, weights_of
 from ftkit.training.tensor_table import TensorTable
 from ftkit.vlm.dataset import ORIGIN
 
