@@ -18,10 +18,10 @@ from ftkit.training.sharding import holds_whole_network
 from ftkit.vlm.model import VLMModule
 from ftkit.vlm.pair_log_probs import answer_log_probs, corrupted_log_probs
 from ftkit.vlm.preference import (
-    LOSSES,
     DPOLosses,
     Drift,
     anchor_losses,
+    check_loss,
     dpo_loss,
     drift_warning,
     image_losses,
@@ -96,18 +96,8 @@ class VLMDPO(VLMModule):
         self._drift = Drift()
         self._base_net: list[Any] = []  # a list, so that it is neither saved nor counted
         self.kept: CachedReference | None = None
-        if not 0 < beta < float("inf"):
-            raise InputError("must be positive", field="beta", got=beta)
-        if not 0 <= label_smoothing < 0.5:
-            raise InputError("must be a probability below 0.5", field="label_smoothing", got=label_smoothing)
+        check_loss(loss, beta, label_smoothing)
         at_least(0, rpo_alpha=rpo_alpha, image_weight=image_weight, anchor_weight=anchor_weight)
-        if loss not in LOSSES:
-            raise InputError("no such loss", field="loss", got=loss, fix=f"use {', '.join(LOSSES)}")
-        if label_smoothing and not LOSSES[loss].smoothed:
-            smoothed = ", ".join(name for name, one in LOSSES.items() if one.smoothed)
-            raise InputError(f"applies to {smoothed} only", field="label_smoothing", got=label_smoothing)
-        if loss == "exo_pair" and not label_smoothing:
-            raise InputError("must be above 0 for exo_pair", field="label_smoothing", got=label_smoothing)
         if reference_free and (image_weight or anchor_weight):
             problem, fix = "mDPO's terms compare with the reference", "leave them out, or reference_free"
             raise InputError(problem, field="reference_free", got=True, fix=fix)
@@ -222,16 +212,13 @@ class VLMDPO(VLMModule):
             total = total - self.rpo_alpha * chosen / tokens[:pairs]
         if self.anchor_weight:
             total = total + self.anchor_weight * anchor_losses(own, self.beta)
-        if corrupted:
-            seen = image_losses(own, corrupted[0] - of_reference[2], self.beta)
-            shown = self._with_images(inputs)[:pairs]
-            total = total + self.image_weight * seen * shown
         metrics = preference_metrics(
             losses, policy[: 2 * pairs], None if self.reference_free else reference[: 2 * pairs]
         )
         if corrupted:
-            margins = self.beta * (own - corrupted[0] + of_reference[2]).detach()
-            metrics[_IMAGE_MARGINS] = margins.masked_fill(~shown, torch.nan)
+            others, shown = corrupted[0] - of_reference[2], self._with_images(inputs)[:pairs]
+            total = total + self.image_weight * image_losses(own, others, self.beta) * shown
+            metrics[_IMAGE_MARGINS] = (self.beta * (own - others)).detach().masked_fill(~shown, torch.nan)
         return losses._replace(losses=total), metrics
 
     def _answers(self, net: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from ftkit.errors import InputError
+
 
 class Ratios(NamedTuple):
     """Hold what losses are made of, for B pairs.
@@ -84,6 +86,25 @@ LOSSES: dict[str, PairLoss] = {  # by the names of TRL
     "apo_zero": PairLoss(lambda r: (-r.beta * r.chosen).sigmoid() + (r.beta * r.rejected).sigmoid()),
     "apo_down": PairLoss(lambda r: (r.beta * r.chosen).sigmoid() + (-r.margin).sigmoid()),
 }
+
+
+def check_loss(loss: str, beta: float, label_smoothing: float) -> None:
+    """Refuse a loss that does not exist, and settings that it does not take.
+
+    Raises:
+        InputError: One of them cannot be used.
+    """
+    if not 0 < beta < float("inf"):
+        raise InputError("must be positive", field="beta", got=beta)
+    if not 0 <= label_smoothing < 0.5:
+        raise InputError("must be a probability below 0.5", field="label_smoothing", got=label_smoothing)
+    if loss not in LOSSES:
+        raise InputError("no such loss", field="loss", got=loss, fix=f"use {', '.join(LOSSES)}")
+    if label_smoothing and not LOSSES[loss].smoothed:
+        smoothed = ", ".join(name for name, one in LOSSES.items() if one.smoothed)
+        raise InputError(f"applies to {smoothed} only", field="label_smoothing", got=label_smoothing)
+    if loss == "exo_pair" and not label_smoothing:
+        raise InputError("must be above 0 for exo_pair", field="label_smoothing", got=label_smoothing)
 
 
 class DPOLosses(NamedTuple):
