@@ -19,9 +19,9 @@ from ftkit.cli import main
 from ftkit.commands.images import prepare
 from ftkit.errors import ExitCode, InputError
 from ftkit.storage import sha256_of
-from ftkit.vlm.images import open_image
 from ftkit.vlm.preparing import Prepared, Settings, prepare_one
 from handmade_gif import Frame, gif
+from opened_image import open_image
 
 BLANK, BUSY = Frame("WWWW WWWW"), Frame("RGBY CKRG")
 

@@ -157,7 +157,7 @@ def pictures() -> dict[str, bytes]:
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF"])
 def test_pictures(form: str, seed: int, tmp_path: Path) -> None:
     good = pictures()[form]
-    from ftkit.vlm.images import open_image
+    from opened_image import open_image
 
     assert survives(tmp_path / f"picture.{form.lower()}", open_image, good, form, seed) > 1 / 4
 

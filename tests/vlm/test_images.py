@@ -14,10 +14,12 @@ import pytest
 from PIL import Image, ImageFile
 
 from ftkit.errors import EnvironmentFault, InputError
+from ftkit.examples.image_files import image_path
 from ftkit.vlm.frames import most_varied
-from ftkit.vlm.images import at_size, decode_image, image_path, open_image, parse_color, read_image
+from ftkit.vlm.images import at_size, decode_image, parse_color
 from handmade_gif import Frame, gif, picture
 from mutations import mutations
+from opened_image import open_image
 
 WHITE = (255, 255, 255)
 
@@ -369,10 +371,8 @@ class TestDamage:
             open_image(path)
         assert str(caught.value).startswith(f"{path}: ")
 
-    def test_the_bytes_say_the_format_not_the_name(self, tmp_path: Path) -> None:
-        path = tmp_path / "photo.jpg"
-        path.write_bytes(FORMATS["png"])
-        assert read_image(path).format == "PNG"
+    def test_the_bytes_say_the_format_not_the_name(self) -> None:
+        assert decode_image(FORMATS["png"], WHITE, "photo.jpg").format == "PNG"
 
     def test_pillows_leniency_stays_off(self) -> None:
         assert ImageFile.LOAD_TRUNCATED_IMAGES is False

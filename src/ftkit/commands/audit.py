@@ -179,15 +179,13 @@ class _Images:
 
     def key(self, image: ImageReference, example: Example) -> tuple[bytes, int]:
         """Return the key of an image; an error names its example."""
-        from ftkit.examples.reader import image_bytes
+        from ftkit.examples.reader import image_bytes, naming
         from ftkit.examples.similarity import image_key
 
         if image not in self.keys:
-            try:
+            with naming(example):
                 data = image_bytes(image)
                 self.keys[image] = image_key(data, _decoded(data))
-            except InputError as error:
-                raise example.error(f"an image cannot be used: {error}", field="images") from error
             self.by_key[self.keys[image]] = image
         return self.keys[image]
 
@@ -199,6 +197,6 @@ class _Images:
 
 
 def _decoded(data: bytes) -> Image:
-    from ftkit.vlm.images import decode_image
+    from ftkit.vlm.images import WHITE, decode_image
 
-    return decode_image(data, (255, 255, 255), "image").image
+    return decode_image(data, WHITE, "image").image

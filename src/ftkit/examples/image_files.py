@@ -49,9 +49,14 @@ def find_image(value: Any, root: str | Path | None = None) -> Path | bytes:
 
 
 def image_path(path: str | Path, root: str | Path | None = None) -> Path:
-    """Find an image's file, links resolved, without leaving the data folder, see :func:`ftkit.vlm.images.open_image`.
+    """Find an image's file, links resolved, without leaving the data folder.
 
     In a folder written by ``ftkit images prepare`` an image is also found by its original name.
+
+    Args:
+        path: The file; never an address on the web.
+        root: The folder that the file has to lie in, links resolved; a relative path starts there. Without it any
+            file is found, which is for paths that the user types, not for those that data contain.
 
     Raises:
         InputError: It is a URL, lies outside ``root``, or does not exist.

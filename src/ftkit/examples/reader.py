@@ -9,7 +9,8 @@ a message or by ``<image>`` in a text; images of an example that says it nowhere
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,15 @@ def image_bytes(image: ImageReference) -> bytes:
     if isinstance(image, bytes):
         return image
     return read_bytes(image) if isinstance(image, Path) else image.read()
+
+
+@contextmanager
+def naming(example: Example) -> Iterator[None]:
+    """Have an error of one of its images name the example."""
+    try:
+        yield
+    except InputError as error:
+        raise example.error(f"an image cannot be used: {error}", field="images") from error
 
 
 def _holds_images(value: Any) -> bool:

@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 
 from torch.utils.data import DataLoader, Sampler
 
-from ftkit.errors import InputError
 from ftkit.examples.duplicates import labeled_text
 from ftkit.examples.length import LengthRule, TooLong
-from ftkit.examples.reader import Example, ImageReference, image_bytes
+from ftkit.examples.reader import Example, ImageReference, image_bytes, naming
 from ftkit.examples.supervision import Supervise, turn_counts
 from ftkit.results.duplicates import LabeledText
 from ftkit.run_folder import SPLITS, SplitName
@@ -110,8 +109,6 @@ class ExampleDataModule(SplitDataModule):
 
     def _image_sha256(self, image: ImageReference, example: Example) -> bytes:
         if image not in self._image_digests:
-            try:
+            with naming(example):
                 self._image_digests[image] = hashlib.sha256(image_bytes(image)).digest()
-            except InputError as error:
-                raise example.error(f"an image cannot be used: {error}", field="images") from error
         return self._image_digests[image]

@@ -5,17 +5,16 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 
 from ftkit.errors import InputError
-from ftkit.examples.reader import Example, ImageReference, image_bytes
+from ftkit.examples.reader import Example, ImageReference
 from ftkit.results.image_controls import CONTROLS, ImageControls, read_image_controls
 from ftkit.training.recorder import add_to_result
 from ftkit.vlm.decoding import Image
-from ftkit.vlm.images import upright_size
+from ftkit.vlm.images import size_of
 
 GRAY = (128, 128, 128)
 
@@ -82,7 +81,7 @@ def with_other_images(
     if not shown:
         raise InputError("no test example has an image", field="controls", fix="leave it out")
     if control == "blank":
-        return [replace(one, images=tuple(_blank(image, one) for image in one.images)) for one in shown]
+        return [replace(one, images=tuple(_gray(size_of(image, one)) for image in one.images)) for one in shown]
     alike: dict[int, list[tuple[list[bytes], int]]] = defaultdict(list)  # by the number of images
     for place, one in enumerate(shown):
         alike[len(one.images)].append((sorted(key(image, one) for image in one.images), place))
@@ -102,10 +101,6 @@ def _rotated(members: list[tuple[list[bytes], int]]) -> list[tuple[int, int]]:
         )
         raise InputError(problem, field="controls", fix="use more test examples with as many, but different images")
     return [(place, members[(number + most) % len(members)][1]) for number, (_, place) in enumerate(members)]
-
-
-def _blank(image: ImageReference, example: Example) -> bytes:
-    return _gray(upright_size(image_bytes(image), image if isinstance(image, Path) else example.id))
 
 
 @cache

@@ -4,11 +4,9 @@ The processor expands a prompt's images into tokens and pixels; the answer's tok
 """
 
 import typing
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -17,13 +15,12 @@ from ftkit.errors import InputError
 from ftkit.examples.encoder import EncodedExample, Encoder
 from ftkit.examples.length import LengthRule
 from ftkit.examples.padding import Spans
-from ftkit.examples.reader import Example, ImageReference, image_bytes
+from ftkit.examples.reader import Example
 from ftkit.examples.supervision import Supervise
 from ftkit.models.vision_families import family_of_processor
 from ftkit.vlm.decoding import Image
-from ftkit.vlm.images import decode_image, upright_size
+from ftkit.vlm.images import image_of, size_of
 
-WHITE = (255, 255, 255)
 _OWN = {"input_ids", "attention_mask", "labels"}  # labels: PaliGemma's processor makes some; these are ours
 
 
@@ -58,7 +55,7 @@ class ChatEncoder(Encoder):
                 tensor that has no rule.
         """
         pieces, answers = self._texts(example)
-        images = [_opened(image, example) for image in example.images]
+        images = [image_of(image, example) for image in example.images]
         try:
             made = self._processed("".join(text for text, _ in pieces), images)
         except ValueError as error:
@@ -155,7 +152,7 @@ class ChatEncoder(Encoder):
             InputError: An image cannot be opened.
         """
         alone = len(example.images) == 1
-        return sum(self._tokens_of_size(_upright_size(image, example), alone) for image in example.images)
+        return sum(self._tokens_of_size(size_of(image, example), alone) for image in example.images)
 
     def _tokens_of_size(self, size: tuple[int, int], alone: bool) -> int:
         """Return the tokens that the processor makes of an image (width, height), alone or among several."""
@@ -190,26 +187,3 @@ def _check_options(processor: Any, options: Mapping[str, Any]) -> None:
             f"{type(processor.image_processor).__name__} has no such option",
             field="image_options", got=min(unknown), fix=f"use some of {', '.join(sorted(known))}",
         )  # fmt: skip
-
-
-def _opened(image: ImageReference, example: Example) -> Image.Image:
-    with _naming(example):
-        return decode_image(image_bytes(image), WHITE, _name(image, example)).image
-
-
-def _upright_size(image: ImageReference, example: Example) -> tuple[int, int]:
-    with _naming(example):
-        return upright_size(image_bytes(image), _name(image, example))
-
-
-def _name(image: ImageReference, example: Example) -> str | Path:
-    return image if isinstance(image, Path) else example.id
-
-
-@contextmanager
-def _naming(example: Example) -> Iterator[None]:
-    """Have an error of one of its images name the example."""
-    try:
-        yield
-    except InputError as error:
-        raise example.error(f"an image cannot be used: {error}", field="images") from error

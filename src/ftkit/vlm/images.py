@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from ftkit.errors import InputError
-from ftkit.examples.image_files import image_path, read_bytes
+from ftkit.examples.reader import Example, ImageReference, image_bytes, naming
 from ftkit.vlm.decoding import DamagedImageError, ExifTags, Image, ImageColor, ImageOps, check_size, decoding, features
 from ftkit.vlm.frames import FRAME_PIXELS, MAX_FRAMES, most_varied
 
 Color = tuple[int, int, int]
+WHITE = (255, 255, 255)
 _SIGNATURES = {
     "JPEG": re.compile(rb"\xff\xd8\xff"),
     "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
@@ -46,8 +47,8 @@ class OpenedImage:
     note: str = ""
 
 
-def open_image(path: str | Path, root: str | Path | None = None, background: str = "white") -> Image.Image:
-    """Open a picture from an untrusted file as upright RGB in its own size.
+def decode_image(data: bytes, background: Color, name: str | Path) -> OpenedImage:
+    """Decode the bytes of a whole, untrusted file as upright RGB in its own size.
 
     Read are JPEG, PNG, GIF, WEBP, BMP, TIFF and AVIF of at most 50 million pixels, which the header is asked for before
     anything is decoded. EXIF rotation is applied, transparency laid on the background, an animation represented by its
@@ -55,27 +56,13 @@ def open_image(path: str | Path, root: str | Path | None = None, background: str
     color profiles are ignored.
 
     Args:
-        path: The file; never an address on the web.
-        root: The folder that the file has to lie in, links resolved; a relative path starts there. Without it any
-            file may be opened, which is for paths that the user types, not for those that data contain.
-        background: The color behind transparency: a name or #RRGGBB.
-
-    Returns:
-        An RGB image.
+        data: The bytes.
+        background: Red, green and blue of the color behind transparency.
+        name: What messages call the file.
 
     Raises:
-        InputError: The file is missing, outside ``root``, damaged, cut off, too large, or of another format.
+        InputError: The file is damaged, cut off, too large, or of another format.
     """
-    return read_image(image_path(path, root), parse_color(background)).image
-
-
-def read_image(path: Path, background: Color = (255, 255, 255)) -> OpenedImage:
-    """Open one file, see :func:`open_image`, and tell what was decided."""
-    return decode_image(read_bytes(path), background, path)
-
-
-def decode_image(data: bytes, background: Color, name: str | Path) -> OpenedImage:
-    """Decode the bytes of a whole file, see :func:`open_image`; ``name`` is for messages only."""
     form = next((form for form, signature in _SIGNATURES.items() if signature.match(data[:64])), None)
     if form is None and _HEIF.match(data):
         fix = "convert it to JPEG, for example with heif-convert"
@@ -98,8 +85,24 @@ def upright_size(data: bytes, name: str | Path) -> tuple[int, int]:
     except DamagedImageError as error:
         raise InputError(str(error), file=name) from error
     if not still:
-        return decode_image(data, (255, 255, 255), name).image.size
+        return decode_image(data, WHITE, name).image.size
     return _upright(image, Image.new("1", image.size))[0].size
+
+
+def image_of(image: ImageReference, example: Example) -> Image.Image:
+    """Open an image of an example, which an error names."""
+    with naming(example):
+        return decode_image(image_bytes(image), WHITE, _name(image, example)).image
+
+
+def size_of(image: ImageReference, example: Example) -> tuple[int, int]:
+    """Return width and height of an image of an example, which an error names."""
+    with naming(example):
+        return upright_size(image_bytes(image), _name(image, example))
+
+
+def _name(image: ImageReference, example: Example) -> str | Path:
+    return image if isinstance(image, Path) else example.id
 
 
 def parse_color(color: str) -> Color:
