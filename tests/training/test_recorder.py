@@ -115,6 +115,17 @@ def test_accuracy_is_the_hand_count_and_predictions_are_by_name(tmp_path: Path) 
     assert len(rows(tmp_path / "predictions-train.tsv")) == 3
 
 
+class Unreadable(Threshold):
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:  # type: ignore[override]
+        return {"id": batch["id"], "label": torch.empty(len(batch["id"]), device="meta")}  # to read it is an error
+
+
+def test_a_validation_in_training_does_not_wait_for_predictions(tmp_path: Path) -> None:
+    trainer(tmp_path).fit(Unreadable(), Data())
+    with pytest.raises(NotImplementedError, match="meta"):
+        trainer(tmp_path).validate(Unreadable(), Data(), verbose=False)
+
+
 def test_result_of_fit_and_test_are_merged_also_by_another_process(tmp_path: Path) -> None:
     model = Threshold()
     trainer(tmp_path, max_epochs=2).fit(model, Data())

@@ -48,6 +48,9 @@ Which run: the newest one of the config, or the newest one where no config is gi
   --ckpt_path FILE|FOLDER            a checkpoint, or the folder of its run
   --untrained                        evaluate the model before any training
 """
+_CONTROLS = """\
+  --controls                         predict with blank and with swapped images too
+"""
 _MACHINE = """\
 
 Machine and output
@@ -65,5 +68,6 @@ Everything else: ftkit {command} --help_all
 def short_help(command: str, help: str) -> str:
     """Return the help of a command of Lightning's."""
     fit = command == "fit"
-    parts = [_ALL, _FIT if fit else "", _DATA, _TRAINING if fit else _EVALUATION, _MACHINE]
+    of_stage = [_TRAINING] if fit else [_EVALUATION, _CONTROLS if command == "test" else ""]
+    parts = [_ALL, _FIT if fit else "", _DATA, *of_stage, _MACHINE]
     return "".join(parts).format(command=command, help=help, folder=" (a new one, runs/DATE-TIME-NAME)" if fit else "")

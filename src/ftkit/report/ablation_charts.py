@@ -131,7 +131,7 @@ def accuracy(analysis: Analysis) -> Chart:
     tips |= dict.fromkeys(published, "published, %") | {"settings": "differs in"}
     reference = analysis.reference.test
     at = None if reference is None else 100 * reference
-    domain = _padded(ends, 0, 100)
+    domain = _padded(ends)
     return intervals(records, "test accuracy, %", tips, at, domain, verdicts, published, seeds)
 
 
@@ -167,7 +167,7 @@ def _fronts(records: Sequence[dict[str, Any]], front: Sequence[bool], x: alt.X, 
         {**record, "label": record["name"].split()[0], "front": kinds[not on]}
         for record, on in zip(records, front, strict=True)
     ]
-    limits = _padded([record[end] for record in records for end in ("low", "high")], 0, 100)
+    limits = _padded([record[end] for record in records for end in ("low", "high")])
     up = alt.Scale(domain=list(limits), nice=False)
     base = alt.Chart(data(named)).encode(
         x=x,
@@ -264,8 +264,8 @@ def _name(row: RowSummary) -> str:
     return f"{row.number} {row.name}{'*' if row.comparison and row.comparison.significant else ''}"
 
 
-def _padded(values: Sequence[float], least: float, most: float) -> tuple[float, float]:
+def _padded(percents: Sequence[float]) -> tuple[float, float]:
     """The limits of an axis: the range of the values with a little room, within what is possible."""
-    low, high = min(values), max(values)
+    low, high = min(percents), max(percents)
     room = 0.06 * (high - low) or 1.0
-    return max(least, low - room), min(most, high + room)
+    return max(0, low - room), min(100, high + room)

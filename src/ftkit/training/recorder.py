@@ -40,8 +40,7 @@ class RunRecorder(L.Callback):
     float32 of the kind that the module's ``score_name`` says; and ``columns``, more lists of str by name. Of a step
     that returns no dict, or one without ``id``, no prediction is kept; what a ``test`` or ``validate`` logs is kept of
     every module, as ``metrics``. A data module may name what ``test`` and ``predict`` run over (``evaluate_splits``,
-    ``predicted_split``) and describe itself (``report``); loaders beyond the
-    names are numbered: ``test``, ``test-1``.
+    ``predicted_split``) and describe itself (``report``); loaders beyond the names are numbered: ``test``, ``test-1``.
     """
 
     def __init__(self) -> None:
@@ -116,7 +115,9 @@ class RunRecorder(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Collect a batch of predictions."""
+        """Collect a batch of predictions; of a validation during training nothing is read."""
+        if trainer.state.fn == "fit":
+            return
         batches = self._collected.setdefault(dataloader_idx, [])
         if isinstance(outputs, Mapping) and "id" in outputs:
             batches.append(_flat(outputs))
