@@ -146,11 +146,13 @@ def test_an_answer_that_goes_on_is_wrong_and_one_that_never_stops_is_seen(monkey
 
 
 def test_a_configuration_without_a_context_is_told(tmp_path: Path) -> None:
-    from transformers import BloomConfig
+    from transformers import BloomConfig, MptConfig
 
     BloomConfig().save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="model: the configuration does not say how long the context is"):
+    with pytest.raises(InputError, match="model_type: does not give its context length"):
         _ = CausalLMSFT(str(tmp_path)).context_length
+    MptConfig(max_seq_len=64).save_pretrained(tmp_path)
+    assert CausalLMSFT(str(tmp_path)).context_length == 64
 
 
 def test_a_question_is_asked_in_the_spelling_of_training(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from running_server import Running
 
+from ftkit.models.loading import context_length
 from ftkit.serving.endpoints import Served
 from ftkit.serving.generator import BatchGenerator
 from ftkit.serving.limits import Limits
-from ftkit.serving.loading import context_of, load_generator
+from ftkit.serving.loading import load_generator
 from ftkit.serving.prompts import Prompts
 from ftkit.serving.thread import ModelThread
 
@@ -41,7 +42,7 @@ def start(tiny: tuple[Any, Any]) -> Iterator[Callable[..., Running]]:
         bounds = Limits(**{"drain_seconds": 5.0, **options})
         engine = engine or BatchGenerator(net, tokenizer, batch_size)
         prompts = None if classifier else Prompts(tokenizer)
-        served = Served("tiny", ModelThread(engine, bounds.waiting), 10_000, prompts, context_of(net))
+        served = Served("tiny", ModelThread(engine, bounds.waiting), 10_000, prompts, context_length(net.config))
         running.append(Running(served, bounds, key, **behind))
         return running[-1]
 
@@ -54,9 +55,8 @@ def start(tiny: tuple[Any, Any]) -> Iterator[Callable[..., Running]]:
 def server(tiny: tuple[Any, Any]) -> Iterator[Running]:
     """A server of the tiny model that the tests of a file share."""
     net, tokenizer = tiny
-    served = Served(
-        "tiny", ModelThread(BatchGenerator(net, tokenizer, 16), 256), 10_000, Prompts(tokenizer), context_of(net)
-    )
+    thread = ModelThread(BatchGenerator(net, tokenizer, 16), 256)
+    served = Served("tiny", thread, 10_000, Prompts(tokenizer), context_length(net.config))
     running = Running(served, Limits(drain_seconds=5.0, body_bytes=10_000, body_seconds=0.5))
     yield running
     running.stop()

@@ -7,13 +7,14 @@ from ftkit.commands.runs import class_of, is_run, load_run
 from ftkit.config_files import read_config
 from ftkit.errors import InputError
 from ftkit.hub import ADAPTER_FILE, base_of_adapter
+from ftkit.models.loading import context_length
 from ftkit.results.threshold import Threshold
 from ftkit.run_folder import CONFIG_FILE
 from ftkit.serving.classifier import BatchClassifier
 from ftkit.serving.endpoints import Served
 from ftkit.serving.generator import BatchGenerator
 from ftkit.serving.limits import Limits
-from ftkit.serving.loading import context_of, load_generator
+from ftkit.serving.loading import load_generator
 from ftkit.serving.prompts import Prompts, longest_token
 from ftkit.serving.thread import ModelThread
 from ftkit.vlm.classify import ImageClassifier
@@ -62,7 +63,7 @@ def load_served(
             model, revision = base_of_adapter(folder)
         net, tokenizer = load_generator(model, revision, adapter, **loading)
     generator = BatchGenerator(net, tokenizer, batch_size)
-    context = context_of(net)
+    context = context_length(net.config.get_text_config())
     characters = context * longest_token(tokenizer)
     return Served(name, ModelThread(generator, limits.waiting), characters, Prompts(tokenizer, **style), context)
 

@@ -89,18 +89,6 @@ def _refuse_classifier(model: str, revision: str | None) -> None:
         raise InputError(_CLASSIFIES, file=model, fix=_SERVED)
 
 
-def context_of(net: Any) -> int:
-    """Return the most tokens of prompt and answer together.
-
-    Raises:
-        InputError: The configuration does not say.
-    """
-    context = getattr(net.config.get_text_config(), "max_position_embeddings", None)
-    if not context:
-        raise InputError("does not give its context length", field="max_position_embeddings")
-    return int(context)
-
-
 def chosen_device(device_map: str | None) -> str:
     """Return the device map to load with: ``auto`` means the CPU where there is no GPU.
 

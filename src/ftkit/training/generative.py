@@ -30,6 +30,7 @@ from ftkit.models.base_model import (
     plain_model,
 )
 from ftkit.models.generation import Answers, end_tokens, greedy_answers
+from ftkit.models.loading import context_length
 from ftkit.models.losses import SupervisedLogProbs, supervised_log_probs, token_loss
 from ftkit.run_folder import SplitName
 from ftkit.storage import new_folder
@@ -124,13 +125,7 @@ class GenerativeModule(AdaptedModule, WindowedModule):
             InputError: It does not.
         """
         config = load_pretrained(AutoConfig, locate(self.base_model), revision=self.revision).get_text_config()
-        if (length := getattr(config, "max_position_embeddings", None)) is None:
-            raise InputError(
-                "the configuration does not say how long the context is (max_position_embeddings)",
-                field="base_model",
-                got=config.model_type,
-            )
-        return length - self.virtual_tokens
+        return context_length(config) - self.virtual_tokens
 
     @cached_property
     def processor(self) -> Any:
