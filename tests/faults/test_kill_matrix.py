@@ -77,6 +77,33 @@ def test_a_training(name: str, place: str, config: Path, clean: Path, tmp_path: 
     assert_same(folder, clean)
 
 
+@pytest.fixture(scope="module")
+def frozen(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without dropout, so that outputs of frozen layers are computed, those of train before the first step."""
+    chosen = yaml.safe_load(config.read_text())
+    chosen["model"]["init_args"] |= {"dropout": 0.0, "trainable": 1}
+    chosen["trainer"] |= {"num_sanity_val_steps": 0}
+    path = tmp_path_factory.mktemp("frozen") / "config.yaml"
+    path.write_text(yaml.safe_dump(chosen))
+    return path
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT"])
+def test_a_training_while_outputs_of_frozen_layers_are_computed(name: str, frozen: Path, tmp_path: Path) -> None:
+    """It ends there and then: nothing is trained yet, and what is computed is not finished first."""
+    folder, log, cache = tmp_path / "run", tmp_path / "log", tmp_path / "cache"
+    fit = arguments("fit", frozen, folder)
+    assert victim.run(fit, "inside features", SIGNALS[name], log, FTKIT_CACHE=str(cache)) == CODES[name]
+    assert "Traceback" not in log.read_text()
+    assert {file.suffix for file in cache.rglob("*") if file.is_file()} <= {".lock"}
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["status"], result["reason"], result["step"]) == ("interrupted", f"SIG{name}", 0)
+    assert not list(folder.rglob("*.ckpt"))
+    assert victim.run([*fit, "--resume", "true"], log=log, FTKIT_CACHE=str(cache)) == 0
+    assert list(cache.rglob("*.safetensors"))
+    assert json.loads((folder / "result.json").read_text())["steps"] == 3 * 4
+
+
 @pytest.mark.parametrize(("name", "place"), cases(["during test"]))
 def test_an_evaluation(name: str, place: str, config: Path, clean: Path, tmp_path: Path) -> None:
     folder, log = tmp_path / "run", tmp_path / "log"

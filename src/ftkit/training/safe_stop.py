@@ -20,8 +20,9 @@ from ftkit.training.recorder import record_unfinished
 class SafeStop(L.Callback):
     """Save ``checkpoints/interrupted.ckpt`` and stop when the process is told to end, by SIGTERM or Ctrl-C.
 
-    The safe point is the next batch after an optimizer step: a validation that runs is finished first. A second signal
-    ends the process at once; the files on the disk stay whole. ``result.json`` says ``"status": "interrupted"``. When a
+    The safe point is the next batch after an optimizer step: a validation that runs is finished first. Before the first
+    batch, as while outputs of frozen layers are computed, there is nothing to save, and one process ends at once. So it
+    does at a second signal; the files on the disk stay whole. ``result.json`` says ``"status": "interrupted"``. When a
     training ends, its ``interrupted.ckpt`` is removed. Of several processes each stops if any of them is told to; they
     agree on it once a step.
     """
@@ -30,6 +31,7 @@ class SafeStop(L.Callback):
         self.received: int | None = None
         self._handlers: dict[int, Any] = {}
         self._saving = False
+        self._begun = False  # whether there may be something to save
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remove temporary files that a killed run left."""
@@ -40,6 +42,7 @@ class SafeStop(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen to signals."""
         self.received = None
+        self._begun = trainer.world_size > 1  # several stop together, at a batch
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._handlers[number] = signal.signal(number, self._receive)
@@ -53,6 +56,7 @@ class SafeStop(L.Callback):
             SIGTERMException: The process was terminated.
             KeyboardInterrupt: It was interrupted.
         """
+        self._begun = True
         if batch_idx % trainer.accumulate_grad_batches:
             return
         self.received = _received_by_any(trainer, self.received)
@@ -81,6 +85,8 @@ class SafeStop(L.Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Stop listening."""
         self._restore_handlers()
+        if self.received is not None and not self._begun:
+            record_unfinished(trainer, "interrupted", signal.Signals(self.received).name)
 
     def _restore_handlers(self) -> None:
         for number, handler in self._handlers.items():
@@ -88,10 +94,11 @@ class SafeStop(L.Callback):
         self._handlers = {}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:  # a second one: at once
+        at_once = self.received is not None or not self._begun
+        self.received = number
+        if at_once:
             self._restore_handlers()
             raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException
-        self.received = number
         rank_zero_info("Stopping after this step; a second signal stops at once, without saving")
 
 
