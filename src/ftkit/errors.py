@@ -12,6 +12,7 @@ from typing import Any
 _NOT_GIVEN = object()
 _BASE64 = re.compile(r"[A-Za-z0-9+/=]{200,}")  # an image as text, of which a message shows the beginning
 _BASE64_SHOWN = 60
+_SHOWN = 80  # characters of a value
 
 
 class ExitCode(IntEnum):
@@ -131,7 +132,7 @@ def below_one(**values: float) -> None:
             raise InputError("is a probability below 1", field=field, got=value)
 
 
-def _short(value: Any, limit: int = 80) -> str:
+def _short(value: Any) -> str:
     text = repr(str(value) if isinstance(value, Path) else value)
-    limit = _BASE64_SHOWN if _BASE64.search(text) else limit
+    limit = _BASE64_SHOWN if _BASE64.search(text) else _SHOWN
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

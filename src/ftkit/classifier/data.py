@@ -180,7 +180,7 @@ class TextClassificationDataModule(SourceDataModule):
         self.note_duplicates(labeled(classes, splits))
         self.note_seed()
 
-    def labeled_texts(self, image_key: ImageKey | None = None) -> Mapping[SplitName, Iterable[LabeledText]]:
+    def labeled_texts(self, image_key: ImageKey) -> Mapping[SplitName, Iterable[LabeledText]]:
         """Return the texts of each split with their labels."""
         return labeled(*self.examples())
 

@@ -18,6 +18,7 @@ NGRAM = 5
 SAMPLE = 3_000  # texts that are compared with all others, to measure the recall
 _BLOCK = 2_000_000  # grams, or pairs, that are held at once
 _RECALL = 0.98  # of pairs at the very threshold
+_BITS = 4  # of 64, in which hashes of similar images differ at most
 _WINDOW = 30  # in a larger bucket each text is compared with the first one and so many before it
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -64,7 +65,7 @@ def similar_texts(texts: Sequence[str], threshold: float, few: np.ndarray | None
             yield Pairs(np.minimum(one, other)[kept], np.maximum(one, other)[kept], jaccard[kept])
 
 
-def likely_similar_texts(texts: Sequence[str], threshold: float, seed: int = 0) -> Iterator[Pairs]:
+def likely_similar_texts(texts: Sequence[str], threshold: float) -> Iterator[Pairs]:
     """Yield most of the pairs of :func:`similar_texts`, by MinHash in time that grows with the number of texts.
 
     Texts with the same smallest hashes in one of several bands are compared by their grams, so no pair is wrong. Of
@@ -76,7 +77,7 @@ def likely_similar_texts(texts: Sequence[str], threshold: float, seed: int = 0) 
     threshold_of_bands = min(threshold, 0.99)
     rows = min(6, max(1, round(math.log(0.13) / math.log(threshold_of_bands))))
     bands = math.ceil(math.log(1 - _RECALL) / math.log(1 - threshold_of_bands**rows))
-    keys = _band_keys(texts, bands, rows, seed)
+    keys = _band_keys(texts, bands, rows)
     for band in range(bands):
         first, second = _same(keys[band])
         new = np.ones(len(first), bool)
@@ -101,8 +102,8 @@ def image_key(data: bytes, image: Image) -> tuple[bytes, int]:
     return hashlib.sha256(data).digest(), int.from_bytes(bits.tobytes())
 
 
-def similar_hashes(hashes: Sequence[int], distance: int = 4) -> Iterator[Pairs]:
-    """Yield pairs of hashes that differ in at most ``distance`` of 64 bits; ``similarity`` is the share of equal ones.
+def similar_hashes(hashes: Sequence[int]) -> Iterator[Pairs]:
+    """Yield pairs of hashes that differ in at most 4 of 64 bits; ``similarity`` is the share of equal ones.
 
     Example:
         >>> [pairs] = similar_hashes([0b1011, 0b1111, 2**63 - 1])
@@ -112,7 +113,7 @@ def similar_hashes(hashes: Sequence[int], distance: int = 4) -> Iterator[Pairs]:
     bits, step = np.array(hashes, np.uint64), max(1, _BLOCK // max(1, len(hashes)))
     for start in range(0, len(bits), step):
         differing = np.bitwise_count(bits[start : start + step, None] ^ bits)
-        first, second = np.nonzero(np.triu(differing <= distance, start + 1))
+        first, second = np.nonzero(np.triu(differing <= _BITS, start + 1))
         yield Pairs(first + start, second, 1 - differing[first, second] / 64)
 
 
@@ -164,9 +165,9 @@ def _blocks(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
         yield start, texts[start : start + step]
 
 
-def _band_keys(texts: Sequence[str], bands: int, rows: int, seed: int) -> np.ndarray:
+def _band_keys(texts: Sequence[str], bands: int, rows: int) -> np.ndarray:
     """Return a key of the smallest hashes of each band: uint32 ``(bands, texts)``."""
-    factors = np.random.default_rng(seed).integers(2**63, size=(bands, rows), dtype=np.uint64) * np.uint64(2) + 1
+    factors = np.random.default_rng(0).integers(2**63, size=(bands, rows), dtype=np.uint64) * np.uint64(2) + 1
     keys = np.zeros((bands, len(texts)), np.uint32)
     for start, block in _blocks(texts):
         codes, counts = _codes(block)

@@ -89,7 +89,7 @@ def load_base(
 
 
 def quantization_options(
-    kind: Quantization, device: torch.device | None = None, unquantized: Sequence[str] = ()
+    kind: Quantization, device: torch.device | None, unquantized: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return the options of ``from_pretrained`` that quantize a model.
 
@@ -144,7 +144,7 @@ def locate_processor(model: str) -> str:
     return str(beside) if alone and beside.is_dir() else name
 
 
-def base_files_of(model: str, revision: str | None = None) -> BaseFiles:
+def base_files_of(model: str, revision: str | None) -> BaseFiles:
     """Return where a model of that name, see :func:`locate`, and its tokenizer or processor lie."""
     return BaseFiles(Location(locate(model), revision), Location(locate_processor(model), revision))
 

@@ -19,7 +19,7 @@ _NUMBERS = 10  # more different ones are results, not classes
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
-def find_classes(scans: Sequence[Scan], normalize_labels: bool = False) -> ClassNames | None:
+def find_classes(scans: Sequence[Scan], normalize_labels: bool) -> ClassNames | None:
     """Return the classes of files that are about three and more; None of yes/no questions and of free texts.
 
     The classes are those of the score columns, in their order, if a file has several, and else the labels, sorted, if

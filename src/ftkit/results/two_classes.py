@@ -23,7 +23,7 @@ class UnknownPositiveError(InputError):
         self.names = names
 
 
-def resolve_classes(scans: Sequence[Scan], positive: str | None = None, normalize_labels: bool = False) -> Classes:
+def resolve_classes(scans: Sequence[Scan], positive: str | None, normalize_labels: bool) -> Classes:
     """Find the two classes that the labels of all files hold.
 
     The positive one, if not given, is the one that the score columns name, else the usual one of the pair, such as

@@ -89,7 +89,7 @@ def template_to_push(tokenizer: Any, chat: bool | None, style: str | None, space
     return tokenizer.chat_template
 
 
-def styled(template: str, style: str, spaced_digits: bool = False) -> str:
+def styled(template: str, style: str, spaced_digits: bool) -> str:
     """Return a chat template that puts each question into a prompt style and then continues as another template."""
     before, _, after = (repr(part) for part in style.partition("{question}"))
     content = _SPACED if spaced_digits else "{{ message.content }}"

@@ -63,7 +63,7 @@ class ExampleDataModule(SplitDataModule):
     def examples(self, split: SplitName) -> list[Example]:
         """Return the examples of a split, as read; none if there is no such split."""
 
-    def labeled_texts(self, image_key: ImageKey | None = None) -> Mapping[SplitName, Iterable[LabeledText]]:
+    def labeled_texts(self, image_key: ImageKey) -> Mapping[SplitName, Iterable[LabeledText]]:
         """Return prompts with answers as labels, by split, as they are asked for."""
         return {split: self._labeled(self.examples(split), image_key) for split in SPLITS}
 

@@ -66,10 +66,10 @@ class SplitDataModule(L.LightningDataModule):
         """Decide the seed of the order; before a model that is built draws from, or seeds, the global generator."""
         self._order_seed = torch.initial_seed() if self.seed is None else self.seed
 
-    def labeled_texts(self, image_key: ImageKey | None = None) -> Mapping[SplitName, Iterable[LabeledText]]:
+    def labeled_texts(self, image_key: ImageKey) -> Mapping[SplitName, Iterable[LabeledText]]:
         """Return the examples of all splits, as far as duplicates go; none where a subclass does not say.
 
-        The key of an image, by default a hash of its file, is equal for equal images.
+        The key of an image is equal for equal images.
         """
         return {}
 

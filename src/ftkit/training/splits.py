@@ -17,15 +17,15 @@ _USUAL = {"train": ("train",), "val": ("validation", "val", "valid", "dev"), "te
 
 
 def open_splits(
-    given: Mapping[str, Any], dataset: Any = None, columns: Mapping[str, str | int] | None = None
+    given: Mapping[str, Any], dataset: Any, columns: Mapping[str, str | int] | None
 ) -> dict[str, RecordSource]:
     """Open the sources of train and of the other splits that there are.
 
     Args:
         given: For train, val and test a source or None; with ``dataset`` the name of one of its splits, and None takes
             the one that has a usual name, if there is one.
-        dataset: A data set with splits, see :func:`ftkit.examples.data_sets.splits_of`.
-        columns: Our name of a column and the one in the sources.
+        dataset: A data set with splits, see :func:`ftkit.examples.data_sets.splits_of`; or None.
+        columns: Our name of a column and the one in the sources; None takes the usual names.
 
     Raises:
         InputError: There is no train split, or a source cannot be used.
