@@ -71,6 +71,12 @@ def _arguments(one: type) -> list[str]:
     return [name for name, one in inspect.signature(one.__init__).parameters.items() if one.kind in kinds][1:]
 
 
+def test_every_entry_of_the_glossary_is_a_definition(site: Path) -> None:
+    entries = (ROOT / "docs/glossary.md").read_text(encoding="utf-8").strip().split("\n\n")[1:]
+    assert len(entries) > 20
+    assert (site / "glossary.html").read_text(encoding="utf-8").count("<dt>") == len(entries)
+
+
 def test_nothing_is_fetched_from_the_network(site: Path) -> None:
     pages = [*site.rglob("*.html"), *site.rglob("*.css")]
     assert len(pages) > 30

@@ -35,8 +35,8 @@ def ablation_run(
             FOLDER, if it exists.
         set: Values to try for one option, such as model.init_args.optimizer.init_args.lr=1e-4,3e-4,1e-3; repeat it for
             several options.
-        plan: Plan the sweep first, on a device of `ftkit plan` or here: a line before the first run, and what was
-            planned beside what is measured.
+        plan: Plan the sweep first, for a device of `ftkit plan`, such as a100, or here: a line before the first run,
+            and what was planned beside what is measured.
 
     Raises:
         InputError: A file or option is wrong; nothing was run.

@@ -26,7 +26,7 @@ def evaluate_command(
     changes: Path | None = None,
     **options: Any,
 ) -> Evaluation | ClassEvaluation | ExactEvaluation | PreferenceEvaluation:
-    """Report on prediction files and print the report.
+    """Print a report on prediction files.
 
     Labels such as yes and no get the report of a yes/no question; three to 50 classes one of classes; free texts get
     exact match; pairs of a chosen and a rejected answer get a report of preferences.

@@ -29,9 +29,9 @@ def plan_command(
 
     Args:
         source: An ablation folder, or a config file.
-        device: a100, h100, h200, l4, t4, rtx4090, cpu, or a file like theirs; the CPU at hand is measured first if not
-            given.
-        overlay: Config files laid between the base and each row.
+        device: a100, h100, h200, l4, t4, rtx4090, cpu, or a file like theirs; here is the CPU at hand, which is
+            measured first.
+        overlay: Config files applied between the base and each row; repeat it for several.
         rows: The rows of a folder, such as 1-5,10; all of them if not given.
         procedure: ftkit's own, or that of the published GPT-2 table.
         price: What an hour of the device costs.
