@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, BloomConfig, MptConfig, RobertaConfig
 
 from ftkit.errors import InputError
 from ftkit.models.adapters import add_adapter
@@ -83,6 +83,17 @@ def test_a_family_of_its_own_parts(tmp_path: Path, options: dict[str, Any], part
     assert facts.tied == ("head" not in parts)
     assert facts.cache_bytes_per_token == 2 * 2 * 1 * 8 * 4  # keys and values, layers, heads, head size, bytes
     assert facts.lora_targets[0] == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def test_the_context_is_what_a_text_may_have(tmp_path: Path, demo: ModelFacts) -> None:
+    """RoBERTa's positions begin behind the id of its padding; MPT calls their number otherwise."""
+    assert demo.context == demo.config.n_positions
+    config = RobertaConfig(max_position_embeddings=66, pad_token_id=1, num_hidden_layers=1, vocab_size=50)
+    config.architectures = ["RobertaForMaskedLM"]
+    config.save_pretrained(tmp_path)
+    assert model_facts(str(tmp_path)).context == 64
+    assert ModelFacts(**{**demo.__dict__, "config": MptConfig(max_seq_len=32)}).context == 32
+    assert ModelFacts(**{**demo.__dict__, "config": BloomConfig()}).context is None
 
 
 def test_the_adapters_are_those_that_would_be_added(demo: ModelFacts) -> None:

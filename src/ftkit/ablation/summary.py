@@ -73,7 +73,6 @@ class RowSummary:
     duplicates: DuplicatesEffect | None = None
     # The losses of held-out texts before and after, by the name of the texts, where they were measured.
     forgetting: Mapping[str, Forgetting] = field(default_factory=dict)
-
     # What was planned for a run before it was made, if anything was.
     planned: Planned | None = None
 

@@ -16,6 +16,7 @@ from ftkit.errors import FtkitError, InputError
 from ftkit.hub import commit_of, is_gguf, load_pretrained, repository_cache
 from ftkit.models.adapters import is_linear, linear_layers
 from ftkit.models.base_model import load_processor, locate
+from ftkit.models.loading import known_context
 from ftkit.models.transformers_internals import is_encoder
 
 SAMPLE = [{"role": "user", "content": "What is 12 + 7?"}, {"role": "assistant", "content": "19"}]
@@ -71,7 +72,7 @@ class ModelFacts:
     @property
     def context(self) -> int | None:
         """Return the largest number of tokens, if the configuration has one."""
-        return getattr(self.config, "max_position_embeddings", None)
+        return known_context(self.config)
 
     @property
     def cache_bytes_per_token(self) -> int:

@@ -46,15 +46,23 @@ def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
 def context_length(config: PretrainedConfig) -> int:
     """Return the largest number of tokens that a configuration leaves room for.
 
-    RoBERTa and its kin count positions from behind the id of their padding.
-
     Raises:
         InputError: It names none.
+    """
+    if (known := known_context(config)) is None:
+        raise InputError("does not give its context length", field="model_type", got=config.model_type)
+    return known
+
+
+def known_context(config: PretrainedConfig) -> int | None:
+    """Return the same; None where a configuration names none.
+
+    RoBERTa and its kin count positions from behind the id of their padding.
     """
     for name in _CONTEXTS:
         if isinstance(positions := getattr(config, name, None), int):
             return positions - _first_position(config)
-    raise InputError("does not give its context length", field="model_type", got=config.model_type)
+    return None
 
 
 def load_body(

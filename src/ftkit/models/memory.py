@@ -5,8 +5,6 @@ from typing import NamedTuple
 from ftkit.models.facts import ModelFacts
 
 NF4_BYTES = 0.5 + (1 / 64) + 4 / (64 * 256)  # 4 bits, an 8-bit scale for 64 of them, a float32 for 256 scales
-
-
 _QUANTIZED = (("8-bit", 1.0), ("nf4", NF4_BYTES))  # bytes for one weight
 
 

@@ -21,8 +21,6 @@ from ftkit.run_config import config_arguments
 from ftkit.training.generative import GenerativeModule
 
 Procedure = Literal["ftkit", "published"]
-
-
 # What changes no shape and no operator: settings that differ in these alone share a plan.
 _SAME_COST = {"lr", "weight_decay", "betas", "eps", "lora_alpha", "alpha", "label_smoothing", "beta", "seed", "warmup"}
 
