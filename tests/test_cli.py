@@ -273,15 +273,16 @@ def test_a_stopped_training_says_so(
     assert not list(out.rglob("predictions-*"))
 
 
+@pytest.mark.parametrize("said", ["CUDA out of memory. Tried to allocate\nmore", ""])
 def test_gpu_memory_that_ran_out_is_the_environments_fault(
-    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    said: str, tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import torch
 
     from ftkit import lightning_cli
 
     def exhausted(arguments: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmore")
+        raise torch.OutOfMemoryError(said)
 
     monkeypatch.setattr(lightning_cli, "FtkitCLI", exhausted)
     assert cli.main(["fit", "--config", str(tiny_config)]) == ExitCode.ENVIRONMENT

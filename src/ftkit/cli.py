@@ -17,7 +17,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from ftkit.commands.short_help import short_help
-from ftkit.errors import EnvironmentFault, ExitCode, FtkitError
+from ftkit.errors import EnvironmentFault, ExitCode, FtkitError, first_line
 from ftkit.jsonargparse_internals import PlainHelp, accept_shell_style
 from ftkit.library_output import check_before_imports, quiet_libraries
 from ftkit.parsing import FtkitParser
@@ -178,7 +178,7 @@ def _run_lightning(arguments: list[str]) -> None:
         FtkitCLI(arguments)
     except OutOfMemoryError as error:
         raise EnvironmentFault(
-            f"out of memory: {str(error).splitlines()[0]}",
+            f"out of memory: {first_line(error)}",
             fix="use a smaller --data.batch_size with a larger --trainer.accumulate_grad_batches, or the callback "
             "ftkit.training.fit_batch.FitBatch, which finds them; in evaluation a smaller --data.batch_size, or "
             "--data.evaluation_batch_size where there is one",

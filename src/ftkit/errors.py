@@ -132,6 +132,16 @@ def below_one(**values: float) -> None:
             raise InputError("is a probability below 1", field=field, got=value)
 
 
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of what an exception says; its class where it says nothing.
+
+    Example:
+        >>> first_line(ValueError("wrong shape\nat ...")), first_line(MemoryError())
+        ('wrong shape', 'MemoryError')
+    """
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def _short(value: Any) -> str:
     text = repr(str(value) if isinstance(value, Path) else value)
     limit = _BASE64_SHOWN if _BASE64.search(text) else _SHOWN

@@ -19,7 +19,7 @@ from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntry
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
 
-from ftkit.errors import InputError, UnavailableError
+from ftkit.errors import InputError, UnavailableError, first_line
 from ftkit.storage import FileStamp, file_stamp
 
 ADAPTER_FILE = "adapter_config.json"  # of peft
@@ -234,7 +234,7 @@ def _explained(error: Exception, name: str, local: bool, cached_only: bool) -> E
         return InputError(problem, file=name, fix="use a model whose architecture is part of transformers")
     if local:
         fix = "use a complete folder in transformers format"
-        return InputError(f"cannot be loaded: {_first_line(error)}", file=name, fix=fix)
+        return InputError(f"cannot be loaded: {first_line(error)}", file=name, fix=fix)
     if isinstance(error, HFValidationError) or isinstance(error.__cause__, HFValidationError):
         return InputError("neither a folder nor the name of a model on the hub", got=name, fix="check the path")
     if isinstance(error, GatedRepoError) or isinstance(error.__cause__, GatedRepoError):
@@ -244,13 +244,9 @@ def _explained(error: Exception, name: str, local: bool, cached_only: bool) -> E
         return not_cached(name)
     if isinstance(error, OSError):
         fix = "check the name and the revision; a private model needs a valid HF_TOKEN"
-        return UnavailableError(f"{name} cannot be loaded: {_first_line(error)}", fix=fix)
+        return UnavailableError(f"{name} cannot be loaded: {first_line(error)}", fix=fix)
     if isinstance(error, (SafetensorError, RuntimeError, KeyError)) or _UNKNOWN_KIND.search(str(error)):
         damaged = f"`hf cache rm model/{name}` and try again"
         fix = f"name a model of another kind; or, if its files are damaged, {damaged}"
-        return InputError(f"cannot be loaded: {_first_line(error)}", file=name, fix=fix)
+        return InputError(f"cannot be loaded: {first_line(error)}", file=name, fix=fix)
     return error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]

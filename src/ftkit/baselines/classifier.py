@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ftkit.baselines.estimator_state import packed, unpacked
 from ftkit.baselines.module import Baseline
-from ftkit.errors import InputError
+from ftkit.errors import InputError, first_line
 from ftkit.training.evaluation_metrics import Metrics
 
 _AT_ONCE = 256  # examples
@@ -126,7 +126,7 @@ class BaselineClassifier(Baseline):
             accuracy = float(estimator.score(of_val, held_out[1])) if self.search else 0.0
             return Pipeline([("features", features), ("estimator", estimator)]), accuracy
         except (ValueError, TypeError) as error:
-            said = f"scikit-learn refuses it: {str(error).partition(chr(10))[0]}"
+            said = f"scikit-learn refuses it: {first_line(error)}"
             got = settings or type(self.pipeline["estimator"]).__name__
             raise InputError(said, field="model", got=got) from None
 

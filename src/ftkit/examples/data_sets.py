@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ftkit.errors import EnvironmentFault, InputError, UnavailableError
+from ftkit.errors import EnvironmentFault, InputError, UnavailableError, first_line
 from ftkit.examples.records import Records, RecordSource, StoredImage
 from ftkit.results.table_files import FORMATS
 
@@ -79,7 +79,7 @@ def loaded(name: str) -> Any:
         if isinstance(error, ConnectionError) or not reachable:
             problem = f"{name} is not in the cache {datasets.config.HF_DATASETS_CACHE} and the hub cannot be reached"
             fix = "load it and save_to_disk where there is a network, and name that folder"
-        raise UnavailableError(f"{problem}: {str(error).strip().partition(chr(10))[0]}", fix=fix) from error
+        raise UnavailableError(f"{problem}: {first_line(error)}", fix=fix) from error
 
 
 def source_of(given: Any, title: str, folder: Path | None = None) -> RecordSource:

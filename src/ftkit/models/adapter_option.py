@@ -10,7 +10,7 @@ import peft
 from jsonargparse import ArgumentParser
 from peft import PeftConfig, PeftModel, PeftType, load_peft_weights, set_peft_model_state_dict
 
-from ftkit.errors import InputError
+from ftkit.errors import InputError, first_line
 from ftkit.hub import ADAPTER_FILE
 from ftkit.models.peft_internals import runs_by_layer
 
@@ -77,7 +77,7 @@ def load_weights(model: PeftModel, folder: str) -> None:
     try:
         found = set_peft_model_state_dict(model, load_peft_weights(folder, device=str(model.device)))
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InputError(f"does not fit the model: {str(error).partition(chr(10))[0]}", file=folder) from error
+        raise InputError(f"does not fit the model: {first_line(error)}", file=folder) from error
     if unexpected := found.unexpected_keys:
         raise InputError(f"has weights of layers that the model lacks: {unexpected[0]}", file=folder)
     missing, named = set(found.missing_keys), list(model.named_parameters(remove_duplicate=False))

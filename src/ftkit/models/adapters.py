@@ -20,7 +20,7 @@ from peft import (
 from torch import nn
 from transformers import PreTrainedModel
 
-from ftkit.errors import InputError
+from ftkit.errors import InputError, first_line
 from ftkit.models.base_model import plain_model
 from ftkit.models.peft_internals import adapts, has_default_layers
 from ftkit.models.transformers_internals import Conv1D, block_parts
@@ -149,7 +149,7 @@ def refusals(adapter: PeftConfig) -> Iterator[None]:
         except _REFUSALS as error:
             if isinstance(error, InputError):
                 raise
-            problem = f"peft refuses it for this model: {str(error).strip().partition(chr(10))[0]}"
+            problem = f"peft refuses it for this model: {first_line(error)}"
             raise InputError(problem, field="adapter", got=type(adapter).__name__) from error
 
 

@@ -9,7 +9,7 @@ from peft import PeftConfig
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ftkit.errors import InputError
+from ftkit.errors import InputError, first_line
 from ftkit.models import one_position
 from ftkit.models import transformers_internals as internals
 from ftkit.models.adapters import add_adapter
@@ -91,7 +91,7 @@ class Backbone(nn.Module):
                     texts = torch.tensor(_PROBE, device=self.plain.device)
                     self(texts, torch.ones_like(texts))
             except _FAILURES as error:
-                problem = f"{self._family} does not run with it: {_first_line(error)}"
+                problem = f"{self._family} does not run with it: {first_line(error)}"
                 raise InputError(problem, field="adapter", got=got) from error
             for parameter, value in zip(trained, first, strict=True):
                 parameter.copy_(value)
@@ -212,7 +212,7 @@ class Backbone(nn.Module):
         except _FAILURES as error:
             if self._makes_mask:
                 raise
-            raise self._always_causal(_first_line(error)) from error
+            raise self._always_causal(first_line(error)) from error
         one, other = states[0, 0], states[1, 0]  # of a batch, which may be rounded apart
         sees_ahead = bool((one - other).abs().max() > _ROUNDING * one.abs().max())
         if self.encoder and not sees_ahead:
@@ -240,7 +240,7 @@ class Backbone(nn.Module):
             before = self.run_blocks(hidden, arguments, stop=-1)
             behind = self.run_blocks(before, arguments, len(self.blocks) - 1)
         except _FAILURES as error:
-            return _first_line(error)
+            return first_line(error)
         self.splits = _same(self.norm(behind), wanted)
         self.one_position = self.splits and self._runs_one_position(before, arguments, behind)
         return "" if self.splits else "its blocks called one by one give another result"
@@ -273,7 +273,3 @@ class Backbone(nn.Module):
 
 def _same(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and bool((one - other).abs().max() <= _TOLERANCE * other.abs().max())
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
-from ftkit.errors import InputError
+from ftkit.errors import InputError, first_line
 from ftkit.results.layout import NULLABLE, REQUIRED, would_be_lost
 from ftkit.results.text_files import (
     MAX_ROW_BYTES,
@@ -137,7 +137,7 @@ def _delimited_batches(table: TableFile) -> Iterator[pa.RecordBatch]:
         if not checked and _is_suspicious(table.path):
             _check_rows(table)
     except (pa.ArrowInvalid, OSError) as error:
-        raise _fault(table, str(error).partition("\n")[0]) from None
+        raise _fault(table, first_line(error)) from None
 
 
 def _holds_rows(column: pa.Array, separator: str) -> bool:

@@ -7,7 +7,7 @@ import torch
 from peft import PeftConfig, PeftModel, TaskType
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from ftkit.errors import EnvironmentFault, InputError
+from ftkit.errors import EnvironmentFault, InputError, first_line
 from ftkit.hub import load_pretrained
 from ftkit.models.adapters import merge
 from ftkit.models.base_files import refuse_other_base
@@ -76,7 +76,7 @@ def with_adapter(net: Any, adapter: Path, merged: bool) -> Any:
     except InputError:
         raise
     except (ValueError, RuntimeError, OSError) as error:
-        raise InputError(f"does not fit the model: {str(error).splitlines()[0]}", file=adapter) from error
+        raise InputError(f"does not fit the model: {first_line(error)}", file=adapter) from error
     if has_virtual_tokens(adapted):
         raise InputError("virtual tokens are not served", file=adapter)
     return merge(adapted) if merged else adapted

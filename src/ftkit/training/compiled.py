@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
-from ftkit.errors import EnvironmentFault, InputError
+from ftkit.errors import EnvironmentFault, InputError, first_line
 from ftkit.models.transformers_internals import is_block
 from ftkit.training.recorder import add_to_result
 from ftkit.training.sharding import holds_whole_network
@@ -83,7 +83,7 @@ class CompiledTraining(L.Callback):
                 return compiled(*args, **kwargs)
             except (TorchDynamoException, FailOnRecompileLimitHit) as error:
                 raise InputError(
-                    f"{type(part).__name__} cannot be compiled: {_first_line(error)}",
+                    f"{type(part).__name__} cannot be compiled: {first_line(error.__cause__ or error)}",
                     field="trainer.callbacks",
                     fix=FIX,
                 ) from error
@@ -121,11 +121,7 @@ def need_compiler(device: str) -> None:
         compiled(torch.zeros(2, device=device))
     except TorchDynamoException as error:
         raise EnvironmentFault(
-            f"torch.compile does not work here: {_first_line(error)}",
+            f"torch.compile does not work here: {first_line(error.__cause__ or error)}",
             field="trainer.callbacks",
             fix="install g++ and Python's headers (on a GPU Triton too), or name the compiler in CXX, or " + FIX,
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error.__cause__ or error).strip().partition("\n")[0]
