@@ -113,6 +113,14 @@ def test_a_checkpoint_gives_the_same_classifier(arguments: Any, trained: Any) ->
     assert dict(loaded.hparams) == dict(model.hparams)
 
 
+def test_to_classify_leaves_the_mode_of_each_part(trained: Any) -> None:
+    model, _ = trained()
+    model.train()
+    model.net.head.eval()
+    model.classify(TEXTS)
+    assert (model.training, model.net.backbone.training, model.net.head.training) == (True, True, False)
+
+
 def test_a_checkpoint_of_another_base_is_refused(trained: Any) -> None:
     _, checkpoint = trained(weights="random")
     stored = torch.load(checkpoint, weights_only=True)

@@ -43,6 +43,13 @@ class LogsLater(Module):
         self.log("own", 1.0)
 
 
+class LogsNothing(Module):
+    def on_train_epoch_end(self) -> None:
+        """As that of a module of ours does."""
+
+    on_train_epoch_end.__module__ = "ftkit.vlm.dpo"
+
+
 class LogsForIt(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         pl_module.log("own", 1.0)
@@ -78,6 +85,12 @@ def test_a_misspelt_metric_of_validation_is_refused_before_training(
         fit(module := Module(), tmp_path, callback)
     assert str(caught.value).startswith(message)
     assert str(caught.value).endswith("(got 'val_loss'); fix: did you mean val/loss? Logged are val/loss")
+    assert module.steps == 0
+
+
+def test_a_module_of_ours_logs_nothing_at_the_end_of_an_epoch(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="did you mean val/loss"):
+        fit(module := LogsNothing(), tmp_path, EarlyStopping("val_loss"))
     assert module.steps == 0
 
 

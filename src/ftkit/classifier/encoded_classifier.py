@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ftkit.errors import InputError, at_least
+from ftkit.models.evaluation_mode import evaluating
 from ftkit.models.network import SequenceClassifier
 from ftkit.models.pooling import Pooling, unpadded
 from ftkit.training.encoding import Encoding
@@ -68,20 +69,23 @@ class EncodedClassifier(PretrainedClassifier):
             raise InputError("how texts are encoded is unknown before training", fix="train it, or load a checkpoint")
         self.configure_model()
         assert self.net is not None
-        was_training = self.training
-        self.eval()
         encoded = self.encoding.encode(self.tokenizer, texts)
         results: list[dict[str, Any]] = []
-        for batch in map(self.net.trim, self.encoding.batches(encoded, batch_size)):
-            logits = self({key: value.to(self.device) for key, value in batch.items()})
-            for probability, index in zip(*(column.tolist() for column in logits.softmax(-1).max(-1)), strict=True):
-                results.append({"label": self.encoding.labels[index], "probability": probability})
-            if logits.shape[1] == 2:
-                odds = (logits[:, 1] - logits[:, 0]).tolist()
-                for result, value in zip(results[-len(odds) :], odds, strict=True):
-                    result["log_odds"] = value
-        self.train(was_training)
+        with evaluating([self]):
+            for batch in map(self.net.trim, self.encoding.batches(encoded, batch_size)):
+                logits = self({key: value.to(self.device) for key, value in batch.items()})
+                results += self._results(logits)
         return results
+
+    def _results(self, logits: Tensor) -> list[dict[str, Any]]:
+        """Return what :meth:`classify` does of each text, for logits (B, C)."""
+        assert self.encoding is not None
+        probable = zip(*(column.tolist() for column in logits.softmax(-1).max(-1)), strict=True)
+        found = [{"label": self.encoding.labels[index], "probability": probability} for probability, index in probable]
+        if logits.shape[1] == 2:
+            odds = (logits[:, 1] - logits[:, 0]).tolist()
+            found = [{**result, "log_odds": value} for result, value in zip(found, odds, strict=True)]
+        return found
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was trained, the base's identity and how texts are encoded."""

@@ -8,6 +8,7 @@ from ftkit.examples.padding import prompt_batch
 from ftkit.examples.prompt_style import asked
 from ftkit.examples.reader import Example
 from ftkit.examples.renderer import Renderer
+from ftkit.models.evaluation_mode import evaluating
 from ftkit.training.generative import GenerativeModule
 
 
@@ -51,14 +52,11 @@ class CausalLMSFT(GenerativeModule):
             [render.encode(example).prompt for example in examples],
             [render.affixes(example) for example in examples],
         )
-        was_training, answers = self.training, []
-        self.eval()
-        try:
+        answers: list[str] = []
+        with evaluating([self]):
             for start in range(0, len(encoded), batch_size):
                 batch = prompt_batch(encoded[start : start + batch_size], self.tokenizer.pad_token_id)
                 answers += self.generate({name: value.to(self.device) for name, value in batch.items()}).texts
-        finally:
-            self.train(was_training)
         return self.bare(answers, affixes)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

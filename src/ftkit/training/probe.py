@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ftkit.errors import InputError
 from ftkit.models.base_model import hidden_states_and_head
+from ftkit.models.evaluation_mode import evaluating
 from ftkit.models.image_layouts import Images
 from ftkit.models.vision_families import FAMILIES, image_features
 from ftkit.training.checkpoint import trainable_parameters
@@ -156,13 +157,8 @@ def silenced(module: Any) -> Iterator[None]:
 @contextmanager
 def deterministic(module: Any) -> Iterator[None]:
     """Run a module without dropout, and without anything logged."""
-    was_training = module.training
-    module.eval()
-    try:
-        with silenced(module):
-            yield
-    finally:
-        module.train(was_training)
+    with evaluating([module]), silenced(module):
+        yield
 
 
 def _picked(value: Any, indices: list[int], size: int) -> Any:

@@ -16,12 +16,13 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from ftkit.models.base_model import plain_model
+from ftkit.models.evaluation_mode import evaluating
 from ftkit.models.peft_internals import adapter_modules
 from ftkit.models.vision_families import FEATURES, family_of, vision_parts
 from ftkit.training.feature_store import FeatureStore
 from ftkit.training.fingerprint import Unchanged, digest_of, digests, numerics, settings_of, weights_of
 from ftkit.training.tensor_table import TensorTable
-from ftkit.vlm.vision import evaluating, tile_keys
+from ftkit.vlm.vision import tile_keys
 
 _FORMAT = 2  # increase it when the same description means other numbers
 

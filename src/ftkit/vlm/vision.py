@@ -10,8 +10,8 @@ tiles. Families whose features depend on more than their tile are not cached, se
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any
 from weakref import WeakSet
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ftkit.models.base_model import plain_model
+from ftkit.models.evaluation_mode import evaluating
 from ftkit.models.image_layouts import Tile
 from ftkit.models.vision_families import (
     FAMILIES,
@@ -157,19 +158,6 @@ class FrozenVision:
         assert found is not None, "there are tiles"
         sizes = self._images.sizes(arguments, len(found)) or [len(found) // len(tiles)] * len(tiles)
         return list(found.cpu().split(sizes))
-
-
-@contextmanager
-def evaluating(parts: Iterable[nn.Module]) -> Iterator[None]:
-    """Run modules without dropout, whose random draws could not be cached; their modes are restored afterwards."""
-    training = [module for part in parts for module in part.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _made_of(net: nn.Module) -> dict[str, Any]:
