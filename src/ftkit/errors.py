@@ -4,6 +4,7 @@ Every message has one form: ``FILE:LINE: FIELD: what is wrong (got X); fix: Y``,
 command line prints it behind ``error: `` without a traceback.
 """
 
+import math
 import re
 from enum import IntEnum
 from pathlib import Path
@@ -101,10 +102,10 @@ class Pruned(FtkitError):
 
 
 def at_least(smallest: float, **values: float) -> None:
-    """Refuse options, given by name, below a bound.
+    """Refuse options, given by name, below a bound, or infinite.
 
     Raises:
-        InputError: A value is smaller; the first one is named.
+        InputError: A value is smaller, or no finite number; the first one is named.
 
     Example:
         >>> at_least(1, batch_size=8, num_workers=0)
@@ -114,6 +115,8 @@ def at_least(smallest: float, **values: float) -> None:
     for field, value in values.items():
         if not value >= smallest:
             raise InputError(f"must be at least {smallest}", field=field, got=value)
+        if value == math.inf:
+            raise InputError("must be finite", field=field, got=value)
 
 
 def below_one(**values: float) -> None:

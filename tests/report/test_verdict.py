@@ -205,6 +205,12 @@ def test_impossible_options_are_refused(options: dict[str, Any], files: tuple[Pa
         ftkit.verdict(*files, **options)
 
 
+@pytest.mark.parametrize("name", ["margin", "minimal_effect"])
+def test_infinite_options_are_refused(name: str, files: tuple[Path, Path]) -> None:
+    with pytest.raises(InputError, match=f"{name}: must be finite"):
+        ftkit.verdict(*files, **{name: float("inf")})
+
+
 # Runs and rows
 
 

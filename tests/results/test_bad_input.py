@@ -1,6 +1,7 @@
 """Every file that cannot be used is refused with the place, the value found and the way out."""
 
 import errno
+import math
 import os
 from pathlib import Path
 
@@ -287,6 +288,8 @@ def test_options_that_do_not_fit(count_file):
     for options, message in (
         ({"level": 95}, "level: must lie between 0 and 1 (got 95)"),
         ({"beta": 0}, "beta: must be positive (got 0)"),
+        ({"beta": math.nan}, "beta: must be positive (got nan)"),
+        ({"beta": math.inf}, "beta: must be positive (got inf)"),
         ({"json": True, "markdown": True}, "choose one of --json and --markdown"),
         ({"seed": -1}, "seed: must be at least 0 (got -1)"),
         (

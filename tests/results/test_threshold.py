@@ -176,7 +176,7 @@ def test_a_threshold_file_must_hold_what_was_saved(scored_file, tmp_path, change
         Threshold.load(tmp_path / "t.json")
 
 
-@pytest.mark.parametrize("costs", [(-1, 1), (0, 0)])
+@pytest.mark.parametrize("costs", [(-1, 1), (0, 0), (np.nan, 1), (1, np.nan), (np.inf, 1)])
 def test_costs_must_cost(costs):
-    with pytest.raises(InputError, match="costs must not be negative, and not all 0"):
+    with pytest.raises(InputError, match="costs: must be finite, not negative, and not all 0"):
         Costs(*costs)

@@ -1,5 +1,6 @@
 """Evaluate prediction files, whatever kind of answers they hold, and compare them."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -200,7 +201,7 @@ def _check_options(
         raise InputError("no prediction file given", field="files", fix="give one or more files")
     if not 0 < level < 1:
         raise InputError("must lie between 0 and 1", field="level", got=level)
-    if beta <= 0:
+    if not 0 < beta < math.inf:
         raise InputError("must be positive", field="beta", got=beta)
     choosing = {"costs": costs, "threshold_metric": threshold_metric}
     given = [name for name, value in choosing.items() if value is not None]

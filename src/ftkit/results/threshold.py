@@ -29,8 +29,9 @@ class Costs:
     fn: float  # cost of answering negative to a positive
 
     def __post_init__(self) -> None:
-        if min(self.fp, self.fn) < 0 or self.fp + self.fn == 0:
-            raise InputError("costs must not be negative, and not all 0", field="costs", got=(self.fp, self.fn))
+        if not (min(self.fp, self.fn) >= 0 and 0 < self.fp + self.fn < math.inf):
+            problem = "must be finite, not negative, and not all 0"
+            raise InputError(problem, field="costs", got=(self.fp, self.fn))
 
     def __str__(self) -> str:
         return f"mean cost at fp={self.fp:g}, fn={self.fn:g}"
