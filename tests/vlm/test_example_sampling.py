@@ -9,7 +9,9 @@ import pytest
 from ftkit.errors import InputError
 from ftkit.results.classes import Classes
 from ftkit.results.predictions import write_predictions
-from ftkit.vlm.sampling import FALSE_ANSWERS, OUTCOMES, outcome, outcomes_of_examples, read_outcomes, sample_examples
+from ftkit.vlm.sampling import OUTCOMES, outcome, outcomes_of_examples, read_outcomes, sample_examples
+
+FALSE_ANSWERS = OUTCOMES - {"tp", "tn"}
 
 # 84.4% yes, as in the practitioner's data; outcomes of an untuned model on 1,039 examples.
 COUNTS = {"tp": 652, "tn": 57, "fp": 115, "fn": 215}

@@ -1,11 +1,11 @@
 """Choose training examples for a yes/no question: by the ratio of yes to no, and by an earlier model's outcomes.
 
 With a few dozen examples, tuning mostly moves the threshold at which a model says yes, and the choice decides how far.
-A practitioner's recipes, of 64 examples each, are::
+A practitioner's recipes, of 64 examples each, are these options of the data module::
 
-    sample_examples(labels, 64, seed, ratio=(1, 1))  # or (2, 1), (1, 2)
-    sample_examples(labels, 64, seed, outcomes=outcomes, keep=FALSE_ANSWERS)
-    sample_examples(labels, 64, seed, outcomes=outcomes, keep=OUTCOMES - {"tp"})  # no true positives
+    {sample: 64, ratio: [1, 1]}  # or [2, 1], [1, 2]
+    {sample: 64, outcomes: FILE, keep: [fp, fn, neither]}  # false answers
+    {sample: 64, outcomes: FILE, keep: [fp, fn, neither, tn]}  # no true positives
 """
 
 import random
@@ -19,7 +19,6 @@ from ftkit.results.predictions import read_predictions
 
 YES_NO = Classes("yes", "no", normalize=True)
 OUTCOMES = frozenset(("tp", "tn", "fp", "fn", "neither"))
-FALSE_ANSWERS = OUTCOMES - {"tp", "tn"}
 _SHOWN = 5
 
 
