@@ -87,6 +87,21 @@ def test_one_that_cannot_be_read_is_named(gguf_file: Path, tmp_path: Path) -> No
             load_base(AutoModelForCausalLM, str(broken))
 
 
+@pytest.mark.parametrize("damage", ["block_count", "embedding_length", "renamed"])
+def test_a_header_that_describes_a_larger_model_is_refused_before_memory_is_taken(
+    gguf_file: Path, tmp_path: Path, damage: str
+) -> None:
+    whole, damaged = gguf_file.read_bytes(), tmp_path / "damaged.gguf"
+    if damage == "renamed":  # so that the width of Llama 7B is assumed
+        damaged.write_bytes(whole.replace(b"llama.embedding_length", b"llama.embedding_lenght"))
+    else:
+        place = whole.index(f"llama.{damage}".encode()) + len(f"llama.{damage}") + 4  # behind the type of the value
+        damaged.write_bytes(whole[: place + 2] + b"\1" + whole[place + 3 :])  # 65,536 more
+    for kind in (AutoConfig, AutoModelForCausalLM):
+        with pytest.raises(InputError, match=r"damaged\.gguf: is damaged: .* does not fit into it \(got .*layers"):
+            load_pretrained(kind, str(damaged))
+
+
 def test_it_is_described_once_until_it_changes(
     gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

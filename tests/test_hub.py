@@ -235,6 +235,13 @@ def test_a_damaged_download_and_a_model_of_another_kind_are_named(cache: Path) -
         load_pretrained(AutoConfig, "org/tiny", cache_dir=cache)
 
 
+def test_sizes_that_do_not_go_together_are_told_with_the_folder(llama_folder: Path, tmp_path: Path) -> None:
+    config = json.loads((llama_folder / "config.json").read_text()) | {"num_attention_heads": 5}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=f"^{tmp_path}: cannot be loaded: The hidden size .* is not a multiple of"):
+        load_pretrained(AutoConfig, str(tmp_path))
+
+
 def test_code_of_a_repository_is_never_run(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     auto_map = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}

@@ -15,7 +15,7 @@ from urllib.request import getproxies
 import torch
 from huggingface_hub import file_download
 from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE, HF_HUB_OFFLINE
-from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
 
@@ -64,7 +64,7 @@ def _load(kind: Any, name: str, revision: str | None, options: dict[str, Any]) -
         options |= {"revision": revision, "local_files_only": cached_only}
     try:
         loaded = kind.from_pretrained(name, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         refuse_adapter(Path(name) / ADAPTER_FILE if local else _adapter_on_hub(name, revision, cached_only), name)
         raise _explained(error, name, local, cached_only) from error
     except (TypeError, AttributeError) as error:  # where transformers looks into JSON of another shape
@@ -160,13 +160,25 @@ def _switch_bar_like_others() -> None:
 @lru_cache(maxsize=4)
 def _described_by_gguf(kind: Any, path: Path, stamp: FileStamp) -> Any:
     """Read a configuration or tokenizer once: it takes seconds, and every run of a sweep asks for both repeatedly."""
-    return _read_gguf(kind, path, {})
+    found = _read_gguf(kind, path, {})
+    if kind is AutoConfig:
+        _refuse_larger_model(found.get_text_config(), path)
+    return found
+
+
+def _refuse_larger_model(config: Any, path: Path) -> None:
+    """Refuse a header that describes a model of more weights than its file has bits, which would take all memory."""
+    names = ("num_hidden_layers", "hidden_size", "vocab_size")
+    layers, width, words = sizes = [getattr(config, name, 0) for name in names]
+    if (layers * width + words) * width > 8 * path.stat().st_size:
+        problem = "is damaged: its header describes a model that does not fit into it"
+        raise InputError(problem, file=path, got=dict(zip(names, sizes, strict=True)), fix="use an intact copy")
 
 
 def _read_gguf(kind: Any, path: Path, options: dict[str, Any]) -> Any:
     try:
         return _load(kind, str(path.parent), None, {"gguf_file": path.name, **options})
-    except (InputError, struct.error, IndexError) as error:  # the last two: the file ends too early
+    except (InputError, struct.error, IndexError, OverflowError) as error:  # but the first: a length leads past the end
         cause = error.__cause__ or error
         fix = "use a complete GGUF file of a kind that transformers reads"
         raise InputError(f"cannot be loaded: {cause}", file=path, fix=fix) from error
@@ -229,12 +241,14 @@ def _explained(error: Exception, name: str, local: bool, cached_only: bool) -> E
     """Return the error to show: damaged weights are the user's input, unreachable hub ids the environment's fault."""
     if isinstance(error, torch.OutOfMemoryError):
         return error  # nothing is wrong with the model
+    reason = error.__cause__ if isinstance(error, StrictDataclassError) else None  # which itself begins with a heading
+    said = first_line(reason or error)
     if "trust_remote_code" in str(error) or "custom code" in str(error):
         problem = "needs code that its repository brings along, which ftkit never runs"
         return InputError(problem, file=name, fix="use a model whose architecture is part of transformers")
     if local:
         fix = "use a complete folder in transformers format"
-        return InputError(f"cannot be loaded: {first_line(error)}", file=name, fix=fix)
+        return InputError(f"cannot be loaded: {said}", file=name, fix=fix)
     if isinstance(error, HFValidationError) or isinstance(error.__cause__, HFValidationError):
         return InputError("neither a folder nor the name of a model on the hub", got=name, fix="check the path")
     if isinstance(error, GatedRepoError) or isinstance(error.__cause__, GatedRepoError):
@@ -244,9 +258,10 @@ def _explained(error: Exception, name: str, local: bool, cached_only: bool) -> E
         return not_cached(name)
     if isinstance(error, OSError):
         fix = "check the name and the revision; a private model needs a valid HF_TOKEN"
-        return UnavailableError(f"{name} cannot be loaded: {first_line(error)}", fix=fix)
-    if isinstance(error, (SafetensorError, RuntimeError, KeyError)) or _UNKNOWN_KIND.search(str(error)):
+        return UnavailableError(f"{name} cannot be loaded: {said}", fix=fix)
+    damage = isinstance(error, (SafetensorError, RuntimeError, KeyError, StrictDataclassError))
+    if damage or _UNKNOWN_KIND.search(str(error)):
         damaged = f"`hf cache rm model/{name}` and try again"
         fix = f"name a model of another kind; or, if its files are damaged, {damaged}"
-        return InputError(f"cannot be loaded: {first_line(error)}", file=name, fix=fix)
+        return InputError(f"cannot be loaded: {said}", file=name, fix=fix)
     return error

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2Model
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Model
 
 from checksum_file import write_checksum
 from ftkit.classifier import download
@@ -24,6 +24,8 @@ from ftkit.classifier.records import messages_of
 from ftkit.errors import EnvironmentFault, InputError
 from ftkit.examples.reader import read_examples
 from ftkit.hub import load_pretrained
+from ftkit.models.base_model import load_base
+from ftkit.models.facts import model_facts
 from ftkit.results.predictions import read_predictions
 from ftkit.training.checkpoint import read_checkpoint
 from ftkit.training.export import export_trained, read_export
@@ -32,7 +34,7 @@ from mutations import mutations
 # How many of each kind are read in the fast run; a slow run reads ten times as many, damaged otherwise.
 COUNTS = {
     "TSV": 60, "predictions": 60, "JSONL": 60, "JPEG": 60, "PNG": 60, "GIF": 60, "ckpt": 60, "ckpt, checksum": 60,
-    "safetensors": 60, "base safetensors": 12, "zip": 60,
+    "safetensors": 60, "base safetensors": 12, "zip": 60, "GGUF": 20, "GGUF, header": 40,
 }  # fmt: skip
 LIMIT = 10.0  # seconds for one file
 Read = Callable[[Path], object]
@@ -137,6 +139,25 @@ def test_base_weights(seed: int, gpt2_folder: Path, tmp_path: Path) -> None:
     good = path.read_bytes()
     load = lambda path: load_pretrained(GPT2Model, str(path.parent))  # noqa: E731
     assert survives(path, load, good, "base safetensors", seed, named=folder.name) == 1
+
+
+def test_gguf(seed: int, gguf_file: Path, tmp_path: Path) -> None:
+    """It has no checksum: what its header says is checked against its length, a flipped weight is not seen."""
+
+    def read(path: Path) -> None:
+        load_base(AutoModelForCausalLM, str(path))
+        load_pretrained(AutoTokenizer, str(path))
+
+    whole = gguf_file.read_bytes()
+    assert survives(tmp_path / "tiny.gguf", read, whole, "GGUF", seed) > 1 / 4
+    header = pytest.importorskip("gguf").GGUFReader(gguf_file).data_offset
+
+    def read_behind(path: Path) -> None:
+        path.write_bytes(path.read_bytes() + whole[header:])
+        model_facts(str(path))
+        load_pretrained(AutoTokenizer, str(path))
+
+    assert survives(tmp_path / "tiny.gguf", read_behind, whole[:header], "GGUF, header", seed) > 3 / 4
 
 
 def pictures() -> dict[str, bytes]:
