@@ -45,8 +45,8 @@ BUGS: dict[str, tuple[Edits, str]] = {
         "tests/vlm/test_encoder.py::test_prompts_and_pixels_are_those_of_the_processor",
     ),
     "image blank": (
-        [("vlm/encoder.py", "images = [_opened(image, example) for image in example.images]",
-          "images = [Image.new('RGB', _opened(image, example).size) for image in example.images]")],
+        [("vlm/encoder.py", "images = [image_of(image, example) for image in example.images]",
+          "images = [Image.new('RGB', image_of(image, example).size) for image in example.images]")],
         "tests/vlm/test_encoder.py::test_prompts_and_pixels_are_those_of_the_processor",
     ),
     "pads attended": (
