@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from ftkit.examples.reader import read_examples
 from ftkit.models.vision_families import FEATURES
 from ftkit.training.feature_store import FeatureStore
-from ftkit.vlm import encoder
+from ftkit.vlm import images
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.dataset import ORIGIN, ExampleDataset
 from ftkit.vlm.dpo import VLMDPO
@@ -62,7 +62,7 @@ class Opened:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
-    counts, process, decode, setup = Opened(), ChatEncoder._processed, encoder.decode_image, VLMDataModule.setup
+    counts, process, decode, setup = Opened(), ChatEncoder._processed, images.decode_image, VLMDataModule.setup
 
     def processed(*args: Any) -> Any:
         counts.examples += 1
@@ -79,7 +79,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
 
     monkeypatch.setattr(VLMDataModule, "setup", measured)
     monkeypatch.setattr(ChatEncoder, "_processed", processed)
-    monkeypatch.setattr(encoder, "decode_image", decoded)
+    monkeypatch.setattr(images, "decode_image", decoded)
     return counts
 
 

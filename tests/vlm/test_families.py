@@ -20,7 +20,7 @@ from ftkit.models import vision_families
 from ftkit.models.vision_families import FAMILIES, vision_parameters
 from ftkit.results.predictions import read_predictions
 from ftkit.training.recorder import RunRecorder
-from ftkit.vlm import encoder as encoders
+from ftkit.vlm import images as opening
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.dpo import VLMDPO
 from ftkit.vlm.encoder import ChatEncoder
@@ -198,7 +198,7 @@ def test_tokens_of_pictures_are_counted_by_their_sizes(
     token = encoder.renderer.image_token
     shown = [[path] for path in paths] + [paths[3:5]]
     with monkeypatch.context() as patched:
-        patched.setattr(encoders, "decode_image", lambda *args: pytest.fail("a picture was opened"))
+        patched.setattr(opening, "decode_image", lambda *args: pytest.fail("a picture was opened"))
         counted = [encoder.image_tokens(Example("a", "", "", images=tuple(images))) for images in shown]
     for images, count in zip(shown, counted, strict=True):
         pixels = [Image.open(path) for path in images]

@@ -18,7 +18,7 @@ from ftkit.results.predictions import write_predictions
 from ftkit.run_folder import SPLITS
 from ftkit.training.resume import compare_settings, settings
 from ftkit.training.splits import split_by_groups
-from ftkit.vlm import encoder as encoders
+from ftkit.vlm import images as opening
 from ftkit.vlm.data import VLMDataModule
 from ftkit.vlm.sft import VLMSFT
 from ftkit.vlm.yes_no import VLMYesNo
@@ -162,8 +162,8 @@ def test_pictures_are_opened_only_of_examples_that_may_be_too_long(
 ) -> None:
     processor = AutoProcessor.from_pretrained(request.getfixturevalue(f"{family}_folder"))
     opened: list[Any] = []
-    decode = encoders.decode_image
-    monkeypatch.setattr(encoders, "decode_image", lambda *args: opened.append(args) or decode(*args))
+    decode = opening.decode_image
+    monkeypatch.setattr(opening, "decode_image", lambda *args: opened.append(args) or decode(*args))
     sources = in_three(vlm_examples("prefix" if family == "paligemma" else "messages"))
     data = prepared(processor, **sources, whole=LengthRule.for_evaluation(512, 8))
     assert data.report["cut"] == data.report["skipped"] == dict.fromkeys(("train", "val", "test"), 0)
