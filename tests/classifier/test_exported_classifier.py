@@ -1,5 +1,6 @@
 """A classifier in the form of transformers or peft gives ftkit's own logits there, or is refused with the reason."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from ftkit.classifier.export import exported_tokenizer, sequence_classifier
 from ftkit.classifier.text_classifier import TextClassifier
 from ftkit.errors import InputError
+from ftkit.models.sequence_classification import probe
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.encoding import Encoding, ends_of
 from peft_methods import METHODS
@@ -107,6 +109,24 @@ def test_a_decoder_gives_the_same_logits_in_transformers(
     torch.testing.assert_close(logits(net, tmp_path), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_tokenizer_that_pads_on_the_left_pads_on_the_right_once_pushed(gpt2_folder: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(gpt2_folder, tmp_path / "base"))
+    AutoTokenizer.from_pretrained(base, padding_side="left", truncation_side="left").save_pretrained(base)
+    model = trained(base)
+    expected = own_logits(model)
+    write(model, "transformers", tmp_path / "out")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(logits(loaded, tmp_path / "out"), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_no_text_that_is_compared_holds_the_padding(gpt2_folder: Path) -> None:
+    net = trained(gpt2_folder).net
+    assert net is not None
+    for pad_id in probe(net, 256, LONGEST).input_ids[-1].tolist():  # what would be drawn
+        found = probe(net, pad_id, LONGEST)
+        assert torch.equal(found.input_ids == pad_id, found.real == 0)
+
+
 def test_a_head_without_a_bias_fits_families_whose_norm_has_none(llama_folder: Path, tmp_path: Path) -> None:
     model = trained(llama_folder, head_bias=False, adapter=peft.LoraConfig(r=4))
     expected = own_logits(model)
@@ -138,9 +158,16 @@ def test_an_encoder_gives_the_same_logits_through_another_head(family: str, tmp_
     torch.testing.assert_close(logits(net, tmp_path / "out", encoder=True), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "pissa", "ia3", "vera"])
-def test_plain_peft_loads_adapter_and_head(method: str, gpt2_folder: Path, tmp_path: Path) -> None:
-    model = trained(gpt2_folder, adapter=METHODS[method])
+BY_PATTERN = peft.LoraConfig(target_modules=r"h\.[01]\.attn\.c_attn")  # of the body's names, which get a prefix
+
+
+@pytest.mark.parametrize(
+    "method",
+    [*(METHODS[name] for name in ("lora", "dora", "pissa", "ia3", "vera")), BY_PATTERN],
+    ids=["lora", "dora", "pissa", "ia3", "vera", "by pattern"],
+)
+def test_plain_peft_loads_adapter_and_head(method: Any, gpt2_folder: Path, tmp_path: Path) -> None:
+    model = trained(gpt2_folder, adapter=method)
     expected = own_logits(model)
     write(model, "peft", tmp_path)
     assert not (tmp_path / "model.safetensors").exists()

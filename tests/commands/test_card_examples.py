@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM
+from peft import AutoPeftModelForCausalLM, PeftConfig
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -41,18 +41,20 @@ def base(gpt2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fitted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """``fitted(kind, **options)`` is a run of two large steps on the tiny GPT-2, each made once."""
     folder, made = tmp_path_factory.mktemp("runs"), dict[str, Path]()
+    three = folder / "three-classes.csv"
+    three.write_text("text,label\n" + "".join(f"message {number},{'abc'[number % 3]}\n" for number in range(60)))
 
     def fit(kind: str, **options: Any) -> Path:
         key = str((kind, options))
         if key not in made:
             made[key] = folder / f"run-{len(made)}"
-            data = {"TextClassifier": "SpamDataModule", "CausalLMSFT": "ArithmeticDataModule"}[kind]
+            data = {"TextClassifier": "TextClassificationDataModule", "CausalLMSFT": "ArithmeticDataModule"}[kind]
             given = {
                 "--model": f"ftkit.{kind}", "--model.base_model": base, **QUIET,
                 **{f"--model.{name}": value for name, value in options.items()},
                 "--data": f"ftkit.{data}", "--trainer.default_root_dir": made[key],
             }  # fmt: skip
-            given |= {"--data.source": "demo"} if kind == "TextClassifier" else {"--data.train_size": 40}
+            given |= {"--data.train": three} if kind == "TextClassifier" else {"--data.train_size": 40}
             assert main(["fit", *(str(word) for pair in given.items() for word in pair)]) == 0
         return made[key]
 
@@ -87,14 +89,22 @@ def test_a_classifier_in_ftkits_own_form(fitted: Run, followed: Any) -> None:
     assert said == str(TextClassifier.load(run).classify(["a text to classify"]))
 
 
-@pytest.mark.parametrize("form", ["transformers", "peft"])
-def test_a_classifier_of_transformers_or_peft(form: str, fitted: Run, followed: Any) -> None:
-    run = fitted("TextClassifier", pooling="last_real", adapter="peft.LoraConfig")
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [("transformers", {}), ("peft", {}), ("peft", {"base_model": "demo-small"})],
+    ids=["transformers", "peft", "peft, a base that ftkit carries"],
+)
+def test_a_classifier_of_transformers_or_peft(
+    form: str, options: dict[str, Any], fitted: Run, followed: Any, base: Path
+) -> None:
+    run = fitted("TextClassifier", pooling="last_real", adapter="peft.LoraConfig", **options)
     names, said = followed(run, form)
     expected = TextClassifier.load(run).classify(names["texts"])
     assert said == str([one["label"] for one in expected])
     found = names["probabilities"].max(-1).values.tolist()
     assert found == pytest.approx([one["probability"] for one in expected], abs=1e-5)
+    if form == "peft":
+        assert PeftConfig.from_pretrained("me/it").base_model_name_or_path == options.get("base_model", base.name)
     with pytest.raises(InputError, match=r"classifies in the form of transformers or peft, .* fix: serve the run"):
         load_served("me/it", None, None, None, Limits(), 1)
 
