@@ -9,6 +9,7 @@ Each row is run in a process of its own, with a cache of its own, right after th
 import argparse
 import json
 import tempfile
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def both(task: contestants.Task) -> dict[str, Any]:
     seconds, peak = sum(result["seconds"].values()), result["peak_memory_mb"]
     processor = seconds * took["cpu_seconds"] / took["seconds"]  # other processes take their share of the clock's
     return {
+        "device": asdict(device),
         "seconds": seconds,
         "cpu_seconds": processor,
         "planned_seconds": 60 * planned["minutes"],

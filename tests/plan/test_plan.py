@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ftkit.cli import main
 from ftkit.errors import InputError
 from ftkit.plan.device import Device, known
 from ftkit.plan.here import measured
-from ftkit.plan.steps import Step, between, length
+from ftkit.plan.steps import Costs, Memory, Step, between, length
 from ftkit.plan.torch_internals import Operator, Work
 
 
@@ -247,11 +248,23 @@ def test_every_known_device_names_its_sources() -> None:
 
 
 def test_an_operator_takes_as_long_as_its_products_or_its_memory() -> None:
-    device = Device("x", 1, 1, {"float32": 1.0}, 0.5, 0.5, 0, 0, 0, True, 0, [])
+    device = Device("x", 1, 1, {"float32": 1.0}, 0.5, 0.5, 0, 0, 0, 0, 0, True, 0, [])
     assert device.seconds(Work({Operator("float32", 1e12, 1): 2})) == pytest.approx(4)
     assert device.seconds(Work({Operator("", 0, 1e9): 3})) == pytest.approx(6)
-    slow_host = Device("x", 1, 1, {"float32": 1.0}, 0.5, 0.5, 0, 5e6, 0, True, 0, [])
+    slow_host = replace(device, dispatch_us=5e6)
     assert slow_host.seconds(Work({Operator("float32", 1e12, 1): 2})) == pytest.approx(10)
+
+
+def test_a_cpu_does_one_after_the_other() -> None:
+    cpu = Device("x", 1, 1, {"float32": 1.0}, 0.5, 0.5, 0, 5e6, 0, 0, 0, False, 0, [])
+    assert cpu.seconds(Work({Operator("float32", 1e12, 3e9): 2})) == pytest.approx(2 * (2 + 3 + 5))
+    assert cpu.seconds(Work({Operator("", 0, 1e9): 3})) == pytest.approx(3 * (2 + 5))
+
+
+def test_a_run_takes_time_besides_its_steps() -> None:
+    cpu = Device("x", 1, 1, {"float32": 1.0}, 0.5, 0.5, 0, 0, 2e6, 5e6, 7, False, 0, [])
+    costs = Costs(1, 0, Memory(4, 4, 8, 4), [(3, Step(Work(), 1))], updates=2, update=Work())
+    assert costs.seconds(cpu) == pytest.approx(7 + 3 * 2 + 2 * 5)
 
 
 def test_of_many_widths_three_are_traced() -> None:
@@ -275,6 +288,9 @@ def test_the_cpu_at_hand_is_measured() -> None:
     assert 0.1 < here.bandwidth_gb_s < 10_000
     assert 0.1 < here.dispatch_us < 100_000
     assert here.reserved_gb < here.memory_gb
+    assert 0 < here.bandwidth_share <= 1
+    assert 100 < here.step_us + here.update_us < 1_000_000
+    assert 0 <= here.run_s < 100
 
 
 def test_a_config_file_has_no_rows(tiny_config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from ftkit.config_files import read_config
 from ftkit.errors import InputError
 
 if TYPE_CHECKING:
-    from ftkit.plan.torch_internals import Work
+    from ftkit.plan.torch_internals import Operator, Work
 
 _KNOWN = Path(str(files("ftkit"))) / "plan" / "devices"
 
@@ -30,8 +30,12 @@ class Device:
         bandwidth_share: Share of the bandwidth that simple operators reach.
         gap_us: Time between two kernels on the device, in microseconds.
         dispatch_us: Time that the host takes for each operator, in microseconds.
-        step_us: Time that the host takes for each step besides its operators: loop, batch, logging, in microseconds.
-        asynchronous: Whether the host goes ahead of the device, so that the slower of the two decides.
+        step_us: Time that the host takes for each batch of a training or evaluation besides its operators: loop, batch,
+            logging, in microseconds.
+        update_us: Time that the host takes for each step of the optimizer besides: hooks, guards, gradients, in
+            microseconds.
+        run_s: Time that the host takes for each run besides its steps: checkpoint, predictions, figures, in seconds.
+        asynchronous: Whether the host goes ahead of the device, so that the slower of the two decides: a GPU.
         reserved_gb: Memory that a process takes besides its tensors, in 10^9 bytes.
         sources: Where the figures come from.
     """
@@ -45,6 +49,8 @@ class Device:
     gap_us: float
     dispatch_us: float
     step_us: float
+    update_us: float
+    run_s: float
     asynchronous: bool
     reserved_gb: float
     sources: list[str]
@@ -79,15 +85,22 @@ class Device:
         return cls(**given)
 
     def seconds(self, work: Work) -> float:
-        """Return the time of some operators: each takes as long as its products or its memory, whichever is slower."""
-        bandwidth = 1e9 * self.bandwidth_gb_s * self.bandwidth_share
-        reached = {one.dtype: self.peak(one.dtype) * self.matmul_share for one in work}
-        computed = sum(
-            times * max(one.operations / reached[one.dtype], one.size / bandwidth) for one, times in work.items()
-        )
-        kernels = sum(work.values())
+        """Return the time of some operators."""
+        computed, kernels = sum(times * self._operator(one) for one, times in work.items()), sum(work.values())
         there, host = computed + kernels * self.gap_us / 1e6, kernels * self.dispatch_us / 1e6
         return max(there, host) if self.asynchronous else there + host
+
+    def _operator(self, one: Operator) -> float:
+        """Return the seconds of an operator.
+
+        A GPU reads and writes while it computes: the slower of both decides. A CPU does one after the other.
+        """
+        bandwidth = 1e9 * self.bandwidth_gb_s
+        moved = one.size / (bandwidth * self.bandwidth_share)
+        if not one.operations:
+            return moved
+        computed = one.operations / (self.peak(one.dtype) * self.matmul_share)
+        return max(computed, moved) if self.asynchronous else computed + one.size / bandwidth
 
     def peak(self, dtype: str) -> float:
         """Return the peak speed of matrix products of a type, in operations a second."""

@@ -1,29 +1,43 @@
-"""Measure the CPU at hand: products, memory, simple operators, and what an operator and a step cost besides."""
+"""Measure the CPU at hand: products, memory, simple operators, and what operators, steps and runs cost besides."""
 
 import os
+import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from scipy.optimize import nnls
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
+from ftkit.classifier.data import TextClassificationDataModule
+from ftkit.classifier.gpt2_classifier import GPT2Classifier
 from ftkit.errors import InputError
+from ftkit.plan.classifier import plan_classifier
 from ftkit.plan.device import Device
-from ftkit.plan.torch_internals import OperatorCosts, Work
+from ftkit.plan.torch_internals import OperatorCosts
+from ftkit.run_folder import RESULT_FILE, read_result
+from ftkit.training.checkpoint import AtomicCheckpointIO
+from ftkit.training.guards import FiniteGuard
 from ftkit.training.peak_memory import peak_memory_mb, reset_peak_memory
+from ftkit.training.recorder import RunRecorder
 
 _ROWS, _WIDTH, _INNER, _LAYERS = 960, 768, 3072, 2  # of GPT-2 small: 8 messages of 120 tokens through two MLPs
 _COPIED = 1 << 24  # float32 numbers, 64 MB: more than caches hold
-_REPEATS, _STEPS = 7, 50
+_REPEATS = 7
+_TEXTS, _BATCH = 240, 2  # of a small training
 
 
 def measured() -> Device:
     """Return the CPU at hand as a device, measured in seconds.
 
-    The fastest of a few repetitions counts, so that other processes disturb little.
+    The median of a few repetitions counts: a run shares the CPU with the same other processes.
 
     Raises:
         InputError: There is a GPU, which nothing here measures.
@@ -32,100 +46,125 @@ def measured() -> Device:
         fix = "name the device, or a file like those of the known ones"
         raise InputError("only a CPU is measured", field="device", got="here", fix=fix)
     threads = torch.get_num_threads()
-    tflops = {name: _products(getattr(torch, name)) for name in ("float32", "bfloat16")}
-    dispatch = _dispatch()
-    reset_peak_memory()
     bandwidth = _bandwidth()
-    return Device(
+    tflops = {name: _products(getattr(torch, name), bandwidth) / 1e12 for name in ("float32", "bfloat16")}
+    device = Device(
         name=f"this CPU, {threads} thread{'s' * (threads > 1)}",
         memory_gb=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9,
-        bandwidth_gb_s=bandwidth,
+        bandwidth_gb_s=bandwidth / 1e9,
         tflops=tflops,
         matmul_share=1.0,
-        bandwidth_share=min(1.0, _simple_operators(dispatch) / bandwidth),
+        bandwidth_share=min(1.0, _simple_operators() / bandwidth),
         gap_us=0.0,
-        dispatch_us=1e6 * dispatch,
-        step_us=1e6 * _loop(dispatch),
+        dispatch_us=0.0,
+        step_us=0.0,
+        update_us=0.0,
+        run_s=0.0,
         asynchronous=False,
-        reserved_gb=peak_memory_mb() / 1e3,
+        reserved_gb=0.0,
         sources=["measured here"],
+    )
+    reset_peak_memory()
+    dispatch, step, update, run = _besides(device)
+    return replace(
+        device,
+        dispatch_us=1e6 * dispatch,
+        step_us=1e6 * step,
+        update_us=1e6 * update,
+        run_s=run,
+        reserved_gb=peak_memory_mb() / 1e3,
     )
 
 
-def _fastest(run: Callable[[], Any]) -> float:
-    """Return the seconds of the fastest of some repetitions."""
-    run()
-    seconds = []
-    for _ in range(_REPEATS):
-        started = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+class _Timed(NamedTuple):
+    """What a network took, forwards and back, and what it ran."""
 
-
-def _products(dtype: torch.dtype) -> float:
-    """Return how many 10^12 operations a second matrix products reach, among weights that caches do not hold."""
-    mlp = [nn.Sequential(nn.Linear(_WIDTH, _INNER), nn.Linear(_INNER, _WIDTH)) for _ in range(_LAYERS)]
-    run, work = _counted(nn.Sequential(*mlp).to(dtype), torch.ones(_ROWS, _WIDTH, dtype=dtype))
-    return sum(one.operations * times for one, times in work.items()) / _fastest(run) / 1e12
+    seconds: float
+    operations: float
+    size: float
 
 
 def _bandwidth() -> float:
+    """Return how many bytes a second a copy reads and writes."""
     source, target = torch.ones(_COPIED), torch.ones(_COPIED)
-    return 8 * _COPIED / _fastest(lambda: target.copy_(source)) / 1e9
+    return 8 * _COPIED / _median(lambda: target.copy_(source))
 
 
-def _dispatch() -> float:
-    """Return the seconds of an operator on next to nothing, forwards and back."""
-    layers = [nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8), nn.GELU()) for _ in range(20)]
-    run, work = _counted(nn.Sequential(*layers), torch.ones(1, 8))
-    return _fastest(run) / work.total()
+def _products(dtype: torch.dtype, bandwidth: float) -> float:
+    """Return how many operations a second matrix products reach, among weights that caches do not hold."""
+    mlp = [nn.Sequential(nn.Linear(_WIDTH, _INNER), nn.Linear(_INNER, _WIDTH)) for _ in range(_LAYERS)]
+    found = _timed(nn.Sequential(*mlp).to(dtype), torch.ones(_ROWS, _WIDTH, dtype=dtype))
+    return found.operations / (found.seconds - found.size / bandwidth)
 
 
-def _simple_operators(dispatch: float) -> float:
-    """Return how many 10^9 bytes a second are read and written where a little is computed with each number."""
-    layers = [nn.Sequential(nn.LayerNorm(_WIDTH), nn.GELU()) for _ in range(_LAYERS)]
-    run, work = _counted(nn.Sequential(*layers), torch.ones(_ROWS, _WIDTH))
-    return sum(one.size * times for one, times in work.items()) / (_fastest(run) - work.total() * dispatch) / 1e9
+def _simple_operators() -> float:
+    """Return how many bytes a second are read and written where a little is computed with each number."""
+    layers = [nn.Sequential(nn.LayerNorm(_WIDTH), nn.GELU(approximate="tanh")) for _ in range(_LAYERS)]
+    found = _timed(nn.Sequential(*layers), torch.ones(_ROWS, _WIDTH))
+    return found.size / found.seconds
 
 
-def _counted(net: nn.Module, hidden: Tensor) -> tuple[Callable[[], Any], Work]:
-    """Return a run of a network, forwards and back, and its operators."""
-
+def _timed(net: nn.Module, hidden: Tensor) -> _Timed:
     def run() -> None:
         net(hidden).sum().backward()
         net.zero_grad()
 
     with OperatorCosts() as costs:
         run()
-    return run, costs.work
+    work = costs.work
+    operations = sum(times * one.operations for one, times in work.items())
+    return _Timed(_median(run), operations, sum(times * one.size for one, times in work.items()))
 
 
-class _Nothing(L.LightningModule):
-    """Train one number."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-        self.marks: list[float] = []
-
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        self.marks.append(time.perf_counter())
-        loss = self.weight.sum()
-        self.log("train/loss", loss, batch_size=1)
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.AdamW(self.parameters(), fused=True)
+def _median(run: Callable[[], Any]) -> float:
+    """Return the median seconds of some repetitions."""
+    run()
+    seconds = []
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
 
 
-def _loop(dispatch: float) -> float:
-    """Return the median seconds of a step of Lightning's loop, without its few operators."""
-    module = _Nothing()
-    quiet: dict[str, Any] = dict.fromkeys(
-        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
-    )
-    trainer = L.Trainer(accelerator="cpu", devices=1, max_steps=_STEPS, **quiet)
-    trainer.fit(module, DataLoader(torch.zeros(_STEPS, 8).unbind()))  # type: ignore[arg-type]
-    taken = sorted(later - earlier for earlier, later in zip(module.marks, module.marks[1:], strict=False))
-    return max(0.0, taken[len(taken) // 4] - 5 * dispatch)
+def _besides(device: Device) -> list[float]:
+    """Return the seconds of an operator, a batch, an update and a run besides what is computed and moved.
+
+    They are solved for from small trainings that differ in how many of these they have.
+    """
+    trained = [
+        _training(device, batch_size=_TEXTS),
+        _training(device, batch_size=_BATCH),
+        _training(device, batch_size=_BATCH, evaluate_splits=("train", "val", "test")),
+        _training(device, batch_size=_BATCH, trainable="lora"),
+    ]
+    found, _ = nnls([counts for counts, _ in trained], [seconds for _, seconds in trained])
+    return found.tolist()
+
+
+def _training(
+    device: Device, batch_size: int, trainable: Any = "last_block", **options: Any
+) -> tuple[tuple[float, float, int, int], float]:
+    """Return a small training's operators, batches, updates and runs, and its seconds besides computing and moving."""
+    texts = [{"text": f"message {number}", "label": number % 2} for number in range(_TEXTS)]
+
+    def parts() -> tuple[GPT2Classifier, TextClassificationDataModule]:
+        adam = partial(torch.optim.AdamW, fused=True)
+        model = GPT2Classifier(base_model="demo", trainable=trainable, cache_frozen=False, optimizer=adam)
+        return model, TextClassificationDataModule(train=texts, batch_size=batch_size, drop_last=False, **options)
+
+    with TemporaryDirectory() as folder:
+        saving = ModelCheckpoint(folder, save_weights_only=True, enable_version_counter=False)
+        quiet: Any = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+        trainer = L.Trainer(
+            accelerator="cpu", devices=1, max_epochs=1, default_root_dir=folder, **quiet,
+            callbacks=[RunRecorder(), FiniteGuard(), saving], plugins=[AtomicCheckpointIO()],
+        )  # fmt: skip
+        model, data = parts()
+        trainer.fit(model, datamodule=data)
+        trainer.test(model, datamodule=data, verbose=False)
+        seconds = sum(read_result(Path(folder) / RESULT_FILE)["seconds"].values())
+    costs = plan_classifier(*parts(), trainer)
+    batches = sum(times for times, _ in costs.steps)
+    operators = costs.updates * costs.update.total() + sum(times * step.work.total() for times, step in costs.steps)
+    return (operators, batches, costs.updates, 1), seconds - costs.seconds(device)

@@ -77,7 +77,8 @@ class Costs:
 
     def seconds(self, device: Device) -> float:
         """Return the time of the training and its evaluations, without what is shared."""
-        return self.updates * device.seconds(self.update) + seconds(self.steps, device)
+        update = device.seconds(self.update) + device.update_us / 1e6
+        return device.run_s + self.updates * update + seconds(self.steps, device)
 
     @property
     def products(self) -> Counter[str]:
