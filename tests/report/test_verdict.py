@@ -205,6 +205,11 @@ def test_impossible_options_are_refused(options: dict[str, Any], files: tuple[Pa
         ftkit.verdict(*files, **options)
 
 
+def test_more_comparisons_than_a_level_can_be_divided_by_are_refused(files: tuple[Path, Path]) -> None:
+    with pytest.raises(InputError, match=r"comparisons: must be at most 1,000,000,000 \(got 100000000000"):
+        ftkit.verdict(*files, comparisons=10**23)
+
+
 @pytest.mark.parametrize("name", ["margin", "minimal_effect"])
 def test_infinite_options_are_refused(name: str, files: tuple[Path, Path]) -> None:
     with pytest.raises(InputError, match=f"{name}: must be finite"):
@@ -386,6 +391,7 @@ def test_a_plan_takes_disagreement_and_deviation_from_the_sides(study: Path, fil
         ({"difference": 0.1, "seed_sd": -0.1}, r"seed_sd: must be at least 0"),
         ({"difference": 0.1, "disagreement": 0.2, "power": 1.1}, "power: must be above 0"),
         ({"difference": 0.1, "disagreement": 0.2, "comparisons": 0}, "comparisons: must be at least 1"),
+        ({"difference": 0.1, "disagreement": 0.2, "comparisons": 10**10}, "comparisons: must be at most 1,000,000,000"),
     ],
     ids=str,
 )

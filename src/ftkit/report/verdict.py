@@ -19,6 +19,8 @@ from ftkit.results.statistics import ALPHA, seed_spread
 from ftkit.results.verdict import Judgement, judge
 from ftkit.storage import sha256_of
 
+_MOST_COMPARISONS = 10**9  # 5% divided by many more is too little for 1 less that to differ from 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict(Judgement):
@@ -115,7 +117,7 @@ def verdict(
         'better'
     """
     at_least(0, minimal_effect=minimal_effect, **{} if margin is None else {"margin": margin})
-    at_least(1, comparisons=comparisons, **{"tries": min(tries)} if tries else {})
+    at_least(1, **{"tries": min(tries)} if tries else {})
     sides, seeds, gains, answers, warnings = _read(a, b, normalize_labels)
     k, n = gains.shape
     for name, planned, there in (("planned_seeds", planned_seeds, k), ("planned_n", planned_n, n)):
@@ -131,10 +133,17 @@ def verdict(
         warnings.append(f"the sides had different numbers of tries: {sides[0].tries} and {sides[1].tries}")
     growing = growing or (planned_n is None and not all(one.whole for one in sides))
     comparisons *= sides[0].picked_from * sides[1].picked_from
+    _check_comparisons(comparisons)
     found = judge(gains, answers, growing, minimal_effect, margin, comparisons, planned_seeds is None)
     if not all(one.converged for one in sides):
         found = replace(found, outcome="not shown")  # a difference says little about what was varied
     return Verdict(**vars(found), a=sides[0], b=sides[1], seeds=seeds, warnings=warnings)
+
+
+def _check_comparisons(comparisons: int) -> None:
+    at_least(1, comparisons=comparisons)
+    if comparisons > _MOST_COMPARISONS:
+        raise InputError(f"must be at most {_MOST_COMPARISONS:,}", field="comparisons", got=comparisons)
 
 
 def plan(
@@ -172,7 +181,7 @@ def plan(
         >>> found["examples_fixed_n"], found["examples_anytime"]
         (920, 1980)
     """
-    at_least(1, comparisons=comparisons)
+    _check_comparisons(comparisons)
     shared_variance, n = 0.0, 2
     if a is not None and b is not None:
         _, _, gains, answers, _ = _read(a, b, normalize_labels)
