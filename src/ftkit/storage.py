@@ -249,7 +249,8 @@ def _of_the_system(error: Exception) -> OSError | None:
     """Return the error of the system that an exception is, or that it tells of in words."""
     if isinstance(error, OSError) and error.errno:
         return error
-    if said := _IN_WORDS.search(str(error)):
+    # A ValueError is about what was given, or is a download's, which names the error of the network.
+    if not isinstance(error, ValueError) and (said := _IN_WORDS.search(str(error))):
         return OSError(int(said[1]), os.strerror(int(said[1])))
     return error if isinstance(error, OSError) else None
 

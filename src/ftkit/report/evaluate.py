@@ -202,7 +202,7 @@ def _check_options(
     if not 0 < level < 1:
         raise InputError("must lie between 0 and 1", field="level", got=level)
     if not 0 < beta < math.inf:
-        raise InputError("must be positive", field="beta", got=beta)
+        raise InputError("must be positive and finite", field="beta", got=beta)
     choosing = {"costs": costs, "threshold_metric": threshold_metric}
     given = [name for name, value in choosing.items() if value is not None]
     if len(given) > 1:

@@ -29,8 +29,8 @@ class EarlyStop(EarlyStopping):
 
     def __init__(self, monitor: str, mode: Mode, patience: int | None = None, min_delta: float = 0.0) -> None:
         forever: Any = math.inf
+        at_least(1, **{} if patience is None else {"early_stopping.patience": patience})
         patience = forever if patience is None else patience
-        at_least(1, **{"early_stopping.patience": patience})
         super().__init__(monitor, min_delta, patience, mode=mode, check_finite=False)
         self.goes_on = False  # where it stopped a run that is resumed with more patience
 
