@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes the environment of gpu_check.sh in .venv-gpu: gpu_prepare.sh [WHEELS]
 # From a folder of wheels nothing is downloaded. Where there is a network, fill the folder by
-#   pip download --dest WHEELS --constraint constraints/tested.txt '.[test]' 'setuptools>=77'
+#   pip wheel --wheel-dir WHEELS --constraint constraints/tested.txt '.[test]' 'setuptools>=77'
 set -eu
 cd "$(dirname "$0")/.."
 "${PYTHON:-python3}" -m venv .venv-gpu
