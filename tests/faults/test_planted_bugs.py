@@ -70,8 +70,8 @@ BUGS: dict[str, tuple[Edits, str]] = {
         "tests/test_doctor.py::test_a_sound_classifier_passes",
     ),
     "evaluation in train mode": (
-        [("classifier/text_classifier.py", "return self._predictions(batch, self(batch))",
-          "return self._predictions(batch, self.train()(batch))")],
+        [("classifier/text_classifier.py", "logits, label = self(batch), batch",
+          "logits, label = self.train()(batch), batch")],
         "tests/training/test_checkpoint.py::test_a_loaded_classifier_repeats_the_test[dropout]",
     ),
     "best by the wrong direction": (
