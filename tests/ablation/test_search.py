@@ -139,14 +139,21 @@ def test_killed_between_any_two_lines_of_the_ledger_it_goes_on_and_chooses_the_s
 
 
 def test_the_choice_is_by_the_mean_over_the_seeds_and_the_first_of_equal_ones(tmp_path: Path) -> None:
+    class Lucky(FakeEngine):
+        def identity(self, configs, seed):
+            found = super().identity(configs, seed)
+            if found["config"]["model"].get("lr") == 2.0:
+                found["config"]["luck"] = {124: 20}  # its best seed is the best of all, and its mean is not
+            return found
+
     rows = {"01_row": {"by_lr": {0.1: [900, 280], 1.0: [900, 280], 2.0: [890, 290]}}}
     tuned = Tuned(tmp_path, rows)
-    tuned.run({"settings": {LR: [0.1, 1.0, 2.0]}}, seeds=(123, 124, 125))
+    tuned.run({"settings": {LR: [0.1, 1.0, 2.0]}}, Lucky(), seeds=(123, 124, 125))
     (row,) = tuned.rows()
     assert row.choice is not None
     assert row.choice.setting == {LR: 0.1}
     assert [run.seed for run in row.done] == [123, 124, 125]
-    assert row.choice.tries[2][1] == [0.89] * 3
+    assert row.choice.tries[2][1] == [0.89, 0.91, 0.89]
 
 
 def test_a_seed_that_is_added_may_change_the_choice_which_is_said(tmp_path: Path) -> None:
