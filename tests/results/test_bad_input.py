@@ -287,9 +287,9 @@ def test_options_that_do_not_fit(count_file):
     path = count_file("a.tsv", 1, 1, 1, 1)
     for options, message in (
         ({"level": 95}, "level: must lie between 0 and 1 (got 95)"),
-        ({"beta": 0}, "beta: must be positive (got 0)"),
-        ({"beta": math.nan}, "beta: must be positive (got nan)"),
-        ({"beta": math.inf}, "beta: must be positive (got inf)"),
+        ({"beta": 0}, "beta: must be positive and finite (got 0)"),
+        ({"beta": math.nan}, "beta: must be positive and finite (got nan)"),
+        ({"beta": math.inf}, "beta: must be positive and finite (got inf)"),
         ({"json": True, "markdown": True}, "choose one of --json and --markdown"),
         ({"seed": -1}, "seed: must be at least 0 (got -1)"),
         (
