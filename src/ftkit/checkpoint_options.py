@@ -1,4 +1,4 @@
-"""Which checkpoint a command starts from, and what it refuses to start from."""
+"""Choose the checkpoint that a command starts from, and refuse those that it cannot start from."""
 
 import sys
 from collections.abc import Mapping

@@ -119,6 +119,22 @@ def at_least(smallest: float, **values: float) -> None:
             raise InputError("must be finite", field=field, got=value)
 
 
+def positive(**values: float) -> None:
+    """Refuse options, given by name, that are not above 0, or infinite.
+
+    Raises:
+        InputError: A value is 0 or less, or no finite number; the first one is named.
+
+    Example:
+        >>> positive(beta=0.0)
+        Traceback (most recent call last):
+        ftkit.errors.InputError: beta: must be positive and finite (got 0.0)
+    """
+    for field, value in values.items():
+        if not 0 < value < math.inf:
+            raise InputError("must be positive and finite", field=field, got=value)
+
+
 def below_one(**values: float) -> None:
     """Refuse options, given by name, that are no probabilities below 1.
 

@@ -1,4 +1,4 @@
-"""Which folder a command runs in: that of a run that is meant, or a new one."""
+"""Choose the folder that a command runs in: that of the run that is meant, or a new one."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Where the classes of a config file are found: ftkit's by short names, others in the current folder too."""
+"""Import the classes that config files name by short names, and find others in the current folder."""
 
 import sys
 from importlib.util import find_spec

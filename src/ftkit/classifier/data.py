@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from ftkit.classifier.joined_steps import TOGETHER, count_together, joinable
-from ftkit.classifier.labelled_examples import Example, example_counts, labeled, labels_of, token_lengths
+from ftkit.classifier.labeled_examples import Example, example_counts, labeled_texts, labels_of, token_lengths
 from ftkit.classifier.labels import ClassName, class_names, codes_of
 from ftkit.classifier.records import Messages, labelled, messages_of
 from ftkit.classifier.samplers import EpochSampler, Order
@@ -177,12 +177,12 @@ class TextClassificationDataModule(SourceDataModule):
         self.report |= {"source": self.source, "sha256": self.data_sha256}
         self.report |= {"held_out": self.held_out} if self.held_out else {}
         self.report |= example_counts(classes, splits)
-        self.note_duplicates(labeled(classes, splits))
+        self.note_duplicates(labeled_texts(classes, splits))
         self.note_seed()
 
     def labeled_texts(self, image_key: ImageKey) -> Mapping[SplitName, Iterable[LabeledText]]:
         """Return the texts of each split with their labels."""
-        return labeled(*self.examples())
+        return labeled_texts(*self.examples())
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return batches of the train split, in the order of the epoch."""

@@ -1,4 +1,4 @@
-"""Batches of 1 with accumulated gradients, replaced by larger batches that make the same steps.
+"""Replace batches of 1 with accumulated gradients by larger batches that make the same steps.
 
 The trainer accumulates that much less, and counts the larger ones.
 """

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ftkit.classifier import download
 from ftkit.classifier.data import TextClassificationDataModule
-from ftkit.classifier.labelled_examples import Example, labels_of
+from ftkit.classifier.labeled_examples import Example, labels_of
 from ftkit.classifier.labels import ClassName
 from ftkit.classifier.messages import content_sha256, read_messages
 from ftkit.classifier.records import Messages, labelled, messages_of

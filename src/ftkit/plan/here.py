@@ -77,7 +77,7 @@ def measured() -> Device:
 
 
 class _Timed(NamedTuple):
-    """What a network took, forwards and back, and what it ran."""
+    """Hold the seconds of a forward and backward pass, and the operations and bytes of its operators."""
 
     seconds: float
     operations: float

@@ -1,12 +1,11 @@
 """Evaluate prediction files, whatever kind of answers they hold, and compare them."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ftkit.errors import InputError, at_least
+from ftkit.errors import InputError, at_least, positive
 from ftkit.report.binary_report import Evaluation
 from ftkit.report.class_report import ClassEvaluation
 from ftkit.report.evaluation import Evaluated
@@ -201,8 +200,7 @@ def _check_options(
         raise InputError("no prediction file given", field="files", fix="give one or more files")
     if not 0 < level < 1:
         raise InputError("must lie between 0 and 1", field="level", got=level)
-    if not 0 < beta < math.inf:
-        raise InputError("must be positive and finite", field="beta", got=beta)
+    positive(beta=beta)
     choosing = {"costs": costs, "threshold_metric": threshold_metric}
     given = [name for name, value in choosing.items() if value is not None]
     if len(given) > 1:

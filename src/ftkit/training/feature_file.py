@@ -1,4 +1,4 @@
-"""An entry of the feature store: a safetensors file of vectors with a checksum.
+"""Write and read an entry of the feature store: a safetensors file of vectors with a checksum.
 
 It is written as the vectors are computed, and read a batch at a time.
 """
@@ -25,7 +25,7 @@ _DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", tor
 
 
 class Features:
-    """One entry of a store: for each example some vectors, read through a memory map.
+    """Read one entry of a store: for each example some vectors, through a memory map.
 
     Args:
         path: The entry's file. Its tensors are ``lengths``, ``rows``, which holds the vectors of all examples in order

@@ -1,4 +1,4 @@
-"""Private interfaces of Lightning and torchmetrics for what is logged and counted; no other file uses any.
+"""Adapt the private interfaces of Lightning and torchmetrics for logged values; no other file uses any.
 
 ``tests/training/test_lightning_internals.py`` names every assumption that is made here, so that a version that breaks
 one turns that test red first.

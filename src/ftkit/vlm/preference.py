@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from ftkit.errors import InputError
+from ftkit.errors import InputError, positive
 
 
 class Ratios(NamedTuple):
@@ -94,8 +94,7 @@ def check_loss(loss: str, beta: float, label_smoothing: float) -> None:
     Raises:
         InputError: One of them cannot be used.
     """
-    if not 0 < beta < float("inf"):
-        raise InputError("must be positive", field="beta", got=beta)
+    positive(beta=beta)
     if not 0 <= label_smoothing < 0.5:
         raise InputError("must be a probability below 0.5", field="label_smoothing", got=label_smoothing)
     if loss not in LOSSES:

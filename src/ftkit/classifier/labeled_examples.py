@@ -1,4 +1,4 @@
-"""Labelled texts by split, and what a data module reports of them: how many, of which classes, how long."""
+"""Hold labeled texts, and count what a data module reports of them: how many, of which classes, how long."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from ftkit.run_folder import SPLITS, SplitName
 
 
 class Example(NamedTuple):
-    """A labelled text: the place of its class among the classes, and its other columns by name."""
+    """Hold a labeled text: the place of its class among the classes, and its other columns by name."""
 
     id: str
     text: str
@@ -22,7 +22,9 @@ def labels_of(examples: Iterable[Example]) -> list[int]:
     return [example.label for example in examples]
 
 
-def labeled(classes: Sequence[str], splits: Mapping[str, Sequence[Example]]) -> dict[SplitName, Iterable[LabeledText]]:
+def labeled_texts(
+    classes: Sequence[str], splits: Mapping[str, Sequence[Example]]
+) -> dict[SplitName, Iterable[LabeledText]]:
     """Return the texts of each split with the names of their classes."""
     return {name: (LabeledText(one.id, one.text, classes[one.label]) for one in splits[name]) for name in SPLITS}
 
