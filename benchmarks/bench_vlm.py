@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from contest import run_child, write_record
-from vlm_contestants import CONTESTANTS, SHAPES, Task, prepare
+from vlm_contestants import CONTESTANTS, Task, prepare
+from vlm_shapes import SHAPES
 
 TOLERANCE = 1e-4
 # name: (learns from preferences, by LoRA and not in full, vision tower included)
@@ -50,7 +51,7 @@ def main() -> None:
         "trainings": {},
     }
     with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder), SHAPES[options.shape], options.batch * options.steps)
+        prepare(Path(folder), options.shape, options.batch * options.steps)
         for training in options.trainings:
             runs: dict[str, list[dict]] = {name: [] for name in CONTESTANTS}
             for repeat in range(options.repeats):

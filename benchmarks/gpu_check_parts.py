@@ -194,7 +194,7 @@ def prepare(check: Check) -> None:
     )
     folder = check.folder / "vlm"
     folder.mkdir()
-    vlm_contestants.prepare(folder, vlm_contestants.SHAPES["tiny"], 16)
+    vlm_contestants.prepare(folder, "tiny", 16)
     lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     for number, line in enumerate(lines):
         line["chosen"], line["rejected"] = ("yes", "no")[:: 1 if number % 2 else -1]

@@ -12,107 +12,24 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vlm_families import FAMILIES
+from vlm_shapes import SHAPES
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 RANK, ALPHA, BETA, RATE = 8, 16, 0.1, {True: 1e-3, False: 1e-5}  # rates of LoRA and of full fine-tuning
 PARTS = {"vision_model": "vision", "visual": "vision", "vision_tower": "vision"}
 PARTS |= {"text_model": "text", "language_model": "text"}
-TEMPLATE = (
-    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
-    "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}"
-    "{% elif part['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
-)
 
 
-class Shape(NamedTuple):
-    """Sizes of a model.
-
-    Those of SmolVLM-256M are from its published configuration. ``eighth`` is the same made small: widths, sides and
-    vocabulary an eighth, layers a sixth, and as many heads, patches and image tokens. ``tiny`` has a small tower.
-    """
-
-    text: dict[str, Any]
-    vision: dict[str, Any]
-    scale_factor: int
-
-
-SIDE = 64  # of the pictures of other families
-SHAPES: dict[str, Shape | str] = {
-    **{family: family for family in FAMILIES},
-    "tiny": Shape(
-        {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4},
-        {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
-        | {"image_size": 128, "patch_size": 8},
-        4,
-    ),
-    "eighth": Shape(
-        {"hidden_size": 72, "intermediate_size": 192, "num_hidden_layers": 5, "num_attention_heads": 9}
-        | {"num_key_value_heads": 3, "vocab_size": 6160},
-        {"hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 12}
-        | {"image_size": 64, "patch_size": 2},
-        4,
-    ),
-    "256m": Shape(
-        {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9}
-        | {"num_key_value_heads": 3, "vocab_size": 49280},
-        {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-        | {"image_size": 512, "patch_size": 16},
-        4,
-    ),
-}
-
-
-def prepare(folder: Path, shape: Shape | str, rows: int) -> None:
+def prepare(folder: Path, shape: str, rows: int) -> None:
     """Write model, processor and rows for all contestants: random weights, random pictures, one tile each."""
     from transformers import AutoModelForImageTextToText
 
-    side = SIDE if isinstance(shape, str) else shape.vision["image_size"]
-    config, processor = FAMILIES[shape](side) if isinstance(shape, str) else _idefics3(shape)
+    side, make = SHAPES[shape]
+    config, processor = make(side)
     processor.save_pretrained(folder / "model")
     torch.manual_seed(0)
     AutoModelForImageTextToText.from_config(config).save_pretrained(folder / "model")
     _write_rows(folder, side, rows)
-
-
-def _idefics3(shape: Shape) -> tuple[Any, Any]:
-    from tokenizers import Tokenizer, decoders, pre_tokenizers
-    from tokenizers.models import BPE
-    from transformers import (
-        Idefics3Config,
-        Idefics3ImageProcessorPil,
-        Idefics3Processor,
-        PreTrainedTokenizerFast,
-    )
-
-    named = {"unk_token": "<|endoftext|>", "bos_token": "<|im_start|>", "pad_token": "<|im_end|>"}
-    named |= {"eos_token": "<end_of_utterance>"}
-    others = ["<fake_token_around_image>", "<image>", "<global-img>"]
-    symbols = [*named.values(), *others, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    bpe = Tokenizer(BPE(vocab={symbol: index for index, symbol in enumerate(symbols)}, merges=[]))
-    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, **named, additional_special_tokens=others)
-    side = shape.vision["image_size"]
-    size = {"size": {"longest_edge": side}, "max_image_size": {"longest_edge": side}, "do_image_splitting": False}
-    processor = Idefics3Processor(
-        image_processor=Idefics3ImageProcessorPil(**size),
-        tokenizer=tokenizer,
-        image_seq_len=(side // shape.vision["patch_size"] // shape.scale_factor) ** 2,
-        chat_template=TEMPLATE,
-    )
-    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
-    text = {"model_type": "llama", "vocab_size": len(tokenizer), "max_position_embeddings": 2048, **shape.text, **ids}
-    config = Idefics3Config(
-        text_config={**text, "tie_word_embeddings": False},
-        vision_config=shape.vision,
-        scale_factor=shape.scale_factor,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        tie_word_embeddings=False,
-        **ids,
-    )
-    return config, processor
 
 
 def _write_rows(folder: Path, side: int, rows: int) -> None:
