@@ -1,4 +1,4 @@
-"""Private interfaces of jsonargparse that ftkit uses; no other file uses any.
+"""Adapt the private interfaces of jsonargparse that ftkit uses; no other file uses any.
 
 ``tests/test_jsonargparse_internals.py`` names every assumption that is made here.
 """

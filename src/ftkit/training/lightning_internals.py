@@ -1,4 +1,4 @@
-"""Private interfaces of Lightning's trainer, loops and callbacks that ftkit uses; no other file uses any.
+"""Adapt the private interfaces of Lightning's trainer, loops and callbacks that ftkit uses; no other file uses any.
 
 ``tests/training/test_lightning_internals.py`` names every assumption that is made here, so that a version that breaks
 one turns that test red first.

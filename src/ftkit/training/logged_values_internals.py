@@ -14,6 +14,8 @@ from torchmetrics import Metric
 
 from ftkit.training.lightning_internals import running_hook
 
+_SUMS = ("value", "cumulated_batch_size")
+
 
 def logged_in_step(trainer: L.Trainer, name: str) -> Tensor | None:
     """Return what ``training_step`` has logged of the current batch; ``callback_metrics`` would wait for the device.
@@ -24,9 +26,6 @@ def logged_in_step(trainer: L.Trainer, name: str) -> Tensor | None:
     results: Any = trainer.fit_loop.epoch_loop._results
     found = results.get(f"training_step.{name}")
     return None if found is None else found._forward_cache
-
-
-_SUMS = ("value", "cumulated_batch_size")
 
 
 def logged_in_training(trainer: L.Trainer) -> set[str]:
