@@ -13,7 +13,7 @@ from ftkit.cli import main
 from ftkit.doctor import examine
 from ftkit.models.losses import IGNORE_INDEX
 from ftkit.training.checkpoint import AtomicCheckpointIO
-from ftkit.training.checks import Finding
+from ftkit.training.checks import FIXES, Finding
 from ftkit.training.probe import Probe
 
 Doctor = Callable[..., dict[str, Any]]
@@ -79,14 +79,33 @@ def test_a_sound_language_model_passes(language_config: Path, capsys: pytest.Cap
 def test_a_failed_check_ends_with_4_and_bad_input_with_2(
     tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctoring, "CHECKS", (lambda subject: Finding("planted", False, "seen"),))
+    monkeypatch.setattr(doctoring, "CHECKS", (lambda subject: Finding("padding", False, "seen"),))
     assert main(["doctor", str(tiny_config)]) == 4
     said = capsys.readouterr()
-    assert "FAILED  planted         seen" in said.out
-    assert "1 of 4 checks failed: planted" in said.err
+    assert "FAILED  padding         seen; fix: mask the padding in attention, and pool no padding" in said.out
+    assert "1 of 4 checks failed: padding" in said.err
     (tmp_path / "wrong.yaml").write_text("model:\n  init_args:\n    poling: last\n")
     assert main(["doctor", str(tiny_config), str(tmp_path / "wrong.yaml")]) == 2
     assert "did you mean pooling?" in capsys.readouterr().err
+
+
+def test_each_check_has_a_fix(doctor: Doctor) -> None:
+    always_pass = {"access", "memory"}
+    assert doctor().keys() - FIXES.keys() == always_pass
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scheduler": "linear", "warmup": 0.05},
+        {"scheduler": "cosine", "warmup": 100},
+        {"scheduler": {"class_path": "torch.optim.lr_scheduler.ConstantLR", "init_args": {"factor": 0.0}}},
+        {"scheduler": {"class_path": "torch.optim.lr_scheduler.LinearLR", "init_args": {"start_factor": 1e-30}}},
+    ],
+    ids=str,
+)
+def test_a_schedule_that_begins_at_a_rate_of_0_is_sound(options: dict[str, Any], doctor: Doctor) -> None:
+    assert doctor(**options)["frozen"].passed is True
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

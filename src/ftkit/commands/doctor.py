@@ -19,12 +19,14 @@ def doctor(configs: list[Path]) -> None:
     from ftkit.doctor import examine
     from ftkit.errors import TrainingFailed
     from ftkit.library_output import quiet_lightning
+    from ftkit.training.checks import FIXES
 
     quiet_lightning()
     findings = examine(configs)
     for finding in findings:
         mark = {True: "ok", False: "FAILED", None: "n/a"}[finding.passed]
-        print(f"{mark:<7} {finding.name:<15} {finding.seen}")
+        fix = f"; fix: {FIXES[finding.name]}" if finding.passed is False else ""
+        print(f"{mark:<7} {finding.name:<15} {finding.seen}{fix}")
     failed = [finding.name for finding in findings if finding.passed is False]
     if failed:
         raise TrainingFailed(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}")

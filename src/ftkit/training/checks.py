@@ -14,6 +14,19 @@ from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.probe import Probe
 
 CLOSE = 1e-4  # relative; other sums run in another order
+_RATE = 1e-2  # of the step that is tried, for a schedule may begin at 0
+FIXES = {  # by the name of a check: how to go on where it fails
+    "supervised": "look at the examples with `ftkit data show`; an answer may be empty, or cut off by the context",
+    "images": "check the images that the data name, and data.image_options",
+    "end token": "look at the examples with `ftkit data show`; the chat template should end each answer",
+    "batch = single": "let the network compute no statistics over a batch, and mask the padding",
+    "padding": "mask the padding in attention, and pool no padding",
+    "causality": "check the attention mask that the network gets",
+    "gradients": "freeze what the loss does not use, and detach nothing that is trained",
+    "accumulation": "let the loss of a batch be the mean over its examples or supervised tokens",
+    "frozen": "give the optimizer exactly the parameters with requires_grad, in configure_optimizers",
+    "save and reload": "let the checkpoint hold everything that is trained, and load it unchanged",
+}
 
 
 @dataclass(frozen=True)
@@ -146,11 +159,16 @@ def accumulation(subject: Probe) -> Finding:
 
 
 def frozen_stays(subject: Probe) -> Finding:
-    """Check that a step, weight decay included, changes trainable parameters only; it is taken on the module itself."""
+    """Check that a step, weight decay included, changes trainable parameters only; it is taken on the module itself.
+
+    Its learning rate is that of the check.
+    """
     trainable = trainable_parameters(subject.module)
     before = {name: value.detach().clone() for name, value in subject.module.named_parameters()}
     subject.gradients([subject.batch])
     optimizer = subject.module.trainer.optimizers[0]
+    for group in optimizer.param_groups:
+        group["lr"] = _RATE
     optimizer.step()
     moved = {name for name, value in subject.module.named_parameters() if not torch.equal(value, before[name])}
     wrong = sorted(moved - trainable.keys())
