@@ -158,7 +158,10 @@ def test_gpt2_stores_query_key_and_value_side_by_side_and_transposed() -> None:
     assert type(fused) is internals.Conv1D
     assert fused.weight.shape == (32, 96)
     x = torch.randn(2, 7, 32)
-    torch.testing.assert_close(internals.SplitProjection(fused)(x), fused(x), atol=1e-6, rtol=0)
+    split = internals.SplitProjection(fused)
+    torch.testing.assert_close(split(x), fused(x), atol=1e-6, rtol=0)
+    storages = {parameter.untyped_storage().data_ptr() for parameter in split.parameters()}
+    assert storages == {parameter.untyped_storage().data_ptr() for parameter in fused.parameters()}  # no copies
 
 
 def test_gelu_of_gpt2_has_the_class_that_is_replaced() -> None:

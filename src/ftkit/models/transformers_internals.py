@@ -182,6 +182,8 @@ def keeps_every_position(cache: Any) -> bool:
 class SplitProjection(nn.Module):
     """GPT-2's fused query, key and value projection as three linear layers, each of which can have an adapter.
 
+    Their weights are views of the fused one, which takes its memory once.
+
     Args:
         fused: The ``c_attn`` of a GPT-2 block, weight (D, 3D).
     """
@@ -261,5 +263,5 @@ def _without_dropout(module: nn.Module) -> nn.Module:
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     outputs, inputs = weight.shape
     linear = nn.Linear(inputs, outputs, device="meta")
-    linear.load_state_dict({"weight": weight.contiguous(), "bias": bias.clone()}, assign=True)
+    linear.load_state_dict({"weight": weight, "bias": bias}, assign=True)
     return linear
