@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def both(task: contestants.Task) -> dict[str, Any]:
-    """Measure this CPU, run a row, and plan it."""
+    """Measure this CPU, plan a row, and run it."""
     from ftkit.library_output import quiet_libraries
     from ftkit.lightning_engine import LightningEngine
     from ftkit.plan.here import measured
@@ -61,11 +61,11 @@ def both(task: contestants.Task) -> dict[str, Any]:
     (row,) = (contestants.CONFIGS / "rows").glob(f"{task.number:02d}_*.yaml")
     configs = [contestants.CONFIGS / "base.yaml", row, *contestants.overlays(task, {})]
     out = task.folder / f"run-{task.number}"
+    (planned,) = plan_rows({row.stem: configs}, device)
     started = contestants.clock()
     LightningEngine(lambda done, total: None).run(configs, task.runs[0][1], out)
     took = contestants.since(started)
     result = json.loads((out / "result.json").read_text())
-    (planned,) = plan_rows({row.stem: configs}, device)
     seconds, peak = sum(result["seconds"].values()), result["peak_memory_mb"]
     processor = seconds * took["cpu_seconds"] / took["seconds"]  # other processes take their share of the clock's
     return {

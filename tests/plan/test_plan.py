@@ -13,6 +13,7 @@ import yaml  # type: ignore[import-untyped]
 from lightning.pytorch import Trainer
 
 from ftkit.cli import main
+from ftkit.commands.plan import _amount, _lines
 from ftkit.errors import InputError
 from ftkit.plan import here
 from ftkit.plan.device import Device, known
@@ -46,7 +47,7 @@ def test_rows_are_planned_and_a_baseline_is_not(study: Path, capsys: pytest.Capt
     last, mean, every, words = found["rows"]
     assert words == {
         "row": "04_words",
-        "not_planned": "only ftkit's own modules can be planned, not BaselineClassifier",
+        "not_planned": "only text classifiers and generative modules are planned, not BaselineClassifier",
     }
     assert every["frozen"] == 0
     assert last["trainable"] + last["frozen"] == every["trainable"] == 48514
@@ -232,7 +233,7 @@ def test_a_table_is_printed_and_wrong_devices_are_refused(
 ) -> None:
     assert main(["plan", str(study), "--device", "h100", "--rows", "4"]) == 0
     printed = capsys.readouterr().out
-    assert "04_words                     not planned" in printed
+    assert "04_words: not planned: only text classifiers" in printed
     assert "80 GB: 0 of 1 rows, each run once" in printed
     assert main(["plan", str(study), "--device", "abacus"]) == 2
     assert "device: no such device (got 'abacus'); fix: use here, a100," in capsys.readouterr().err
@@ -304,6 +305,39 @@ def test_what_the_host_takes_is_solved_for(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(here, "_training", training)
     device = Device("x", 1, 1, {"float32": 1.0}, 1, 1, 0, 0, 0, 0, 0, False, 0, [])
     assert here._besides(device) == pytest.approx(list(took.values()), abs=1e-9)
+
+
+def test_a_cpu_reserves_what_this_process_holds_and_a_gpu_does_not(
+    study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries, tokenizer and data are in the memory that a CPU's tensors take too."""
+    monkeypatch.setattr("ftkit.plan.plan.resident_memory_mb", lambda: 7_000.0)
+    peaks = {}
+    for device in ("cpu", "h100"):
+        assert main(["plan", str(study), "--device", device, "--rows", "1", "--json"]) == 0
+        peaks[device] = json.loads(capsys.readouterr().out)["rows"][0]["peak_gb"]
+    assert 7.0 < peaks["cpu"] < 7.1
+    assert peaks["h100"] < 7.0
+
+
+def test_columns_stand_below_their_names_and_no_batch_is_absurdly_large() -> None:
+    parts = dict.fromkeys(("weights_gb", "gradients_gb", "optimizer_gb", "activations_gb"), 0.25)
+    row = {"row": "03_head", "trainable": 1538, "minutes": 2.0, "peak_gb": 1.0, **parts, "fits": True}
+    head, line, other, left_out = _lines(
+        [{**row, "largest_batch": 26_583_633}, {**row, "largest_batch": 4_096}, {"row": "24", "not_planned": "why"}],
+        False,
+    )
+    for name, value in {"minutes": "2.00", "gradients": "0.25", "fits": "yes", "largest batch": ">100,000"}.items():
+        assert line[: head.index(name) + len(name)].endswith(f" {value}")
+    assert other.endswith("4,096")
+    assert left_out == "24: not planned: why"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (0.0123, "0.012"), (0.96, "0.96"), (3.74, "3.7"), (1234, "1,234.0")]
+)
+def test_a_sum_is_never_rounded_to_nothing(value: float, text: str) -> None:
+    assert _amount(value) == text
 
 
 def test_a_config_file_has_no_rows(tiny_config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,14 @@ def test_the_peak_is_of_what_came_since_the_reset() -> None:
         assert peak_memory.peak_memory_mb() - before < 40
 
 
+def test_resident_memory_is_what_is_in_use_now() -> None:
+    before = peak_memory.resident_memory_mb()
+    block = torch.ones(25_000_000)  # 100 MB
+    assert 90 < peak_memory.resident_memory_mb() - before < 130
+    del block
+    assert peak_memory.resident_memory_mb() - before < 40
+
+
 def test_where_there_is_no_proc_the_system_is_asked(tmp_path, monkeypatch) -> None:
     from_proc = peak_memory.peak_memory_mb()
     monkeypatch.setattr(peak_memory, "_STATUS", tmp_path / "none")

@@ -1,6 +1,7 @@
 """``ftkit plan``: minutes, memory and price of trainings on a device that need not be there."""
 
 import json as json_format
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,9 @@ from ftkit.errors import InputError, at_least
 from ftkit.library_output import check_before_imports, quiet_lightning
 from ftkit.plan.against import Measured
 from ftkit.plan.sweep import SweepPlanner
+from ftkit.report.document import Table, table_lines
+
+_MANY = 100_000  # no data set here has a batch of so many examples
 
 
 def plan_command(
@@ -64,9 +68,8 @@ def plan_command(
     plan = summary(found, described, price)
     if json:
         return json_format.dumps(plan, indent=2) + "\n"
-    lines = [_HEAD, *map(_line, found)] if beside is None else [_HEAD_BESIDE, *map(_line_beside, found)]
     measured = [] if beside is None else [f"measured on {beside.device}"]
-    return "\n".join([*lines, _sum(plan), *measured]) + "\n"
+    return "\n".join([*_lines(found, beside is not None), _sum(plan), *measured]) + "\n"
 
 
 def _search(source: Path, given: Path | None) -> Search | None:
@@ -77,42 +80,51 @@ def _search(source: Path, given: Path | None) -> Search | None:
     return Search.find(AblationFolder.load(source), given)
 
 
-_HEAD = (
-    f"{'row':<28} {'trained':>13} {'minutes':>8} {'peak GB':>8} {'weights':>8} {'gradients':>9} {'optimizer':>9} "
-    f"{'activations':>11}  fits  largest batch"
-)
+_PLANNED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "trained": lambda row: f"{row['trainable']:,}",
+    "minutes": lambda row: f"{row['minutes']:.2f}",
+    "peak GB": lambda row: f"{row['peak_gb']:.2f}",
+    "weights": lambda row: f"{row['weights_gb']:.2f}",
+    "gradients": lambda row: f"{row['gradients_gb']:.2f}",
+    "optimizer": lambda row: f"{row['optimizer_gb']:.2f}",
+    "activations": lambda row: f"{row['activations_gb']:.2f}",
+    "fits": lambda row: "yes" if row["fits"] else "no",
+    "largest batch": lambda row: f"{row['largest_batch']:,}" if row["largest_batch"] < _MANY else f">{_MANY:,}",
+}
+_BESIDE: dict[str, Callable[[dict[str, Any]], str]] = {
+    "minutes": lambda row: f"{row['minutes']:.2f}",
+    "measured": lambda row: f"{row['measured_minutes']:.2f}",
+    "ratio": lambda row: f"{row['minutes_ratio']:.2f}",
+    "peak GB": lambda row: f"{row['peak_gb']:.2f}",
+    "measured GB": lambda row: f"{row['measured_peak_gb']:.2f}",
+    "memory ratio": lambda row: f"{row['peak_ratio']:.2f}",
+    "positions/s": lambda row: f"{row['positions_per_second']:,.0f}",
+    "of peak": lambda row: f"{row['share_of_peak']:.1%}",
+}
 
 
-def _line(row: dict[str, Any]) -> str:
-    if "not_planned" in row:
-        return f"{row['row']:<28} not planned: {row['not_planned']}"
-    parts = f"{row['weights_gb']:>8.2f} {row['gradients_gb']:>9.2f} {row['optimizer_gb']:>9.2f}"
-    return (
-        f"{row['row']:<28} {row['trainable']:>13,} {row['minutes']:>8.2f} {row['peak_gb']:>8.2f} {parts} "
-        f"{row['activations_gb']:>11.2f}  {'yes' if row['fits'] else 'no':<4}  {row['largest_batch']}"
-    )
+def _lines(rows: list[dict[str, Any]], beside: bool) -> list[str]:
+    """Return the table, and below it the rows that have no place in it."""
+    columns, needed = (_BESIDE, "measured_minutes") if beside else (_PLANNED, "minutes")
+    shown = [[row["row"], *(text(row) for text in columns.values())] for row in rows if needed in row]
+    left_out = [f"{row['row']}: {_left_out(row)}" for row in rows if needed not in row]
+    table = Table(["row", *columns], shown, frozenset(range(1, len(columns) + 1)))
+    return [*(table_lines(table) if shown else []), *left_out]
 
 
-_HEAD_BESIDE = (
-    f"{'row':<28} {'minutes':>8} {'measured':>8} {'ratio':>6} {'peak GB':>8} {'measured':>8} {'ratio':>6} "
-    f"{'positions/s':>11} {'of peak':>7}"
-)
-
-
-def _line_beside(row: dict[str, Any]) -> str:
-    if "measured_minutes" not in row:
-        return f"{row['row']:<28} {row.get('not_planned', 'not measured')}"
-    return (
-        f"{row['row']:<28} {row['minutes']:>8.2f} {row['measured_minutes']:>8.2f} {row['minutes_ratio']:>6.2f} "
-        f"{row['peak_gb']:>8.2f} {row['measured_peak_gb']:>8.2f} {row['peak_ratio']:>6.2f} "
-        f"{row['positions_per_second']:>11,.0f} {row['share_of_peak']:>7.1%}"
-    )
+def _left_out(row: dict[str, Any]) -> str:
+    return f"not planned: {row['not_planned']}" if "not_planned" in row else "not measured"
 
 
 def _sum(plan: dict[str, Any]) -> str:
     planned = [row for row in plan["rows"] if "runs" in row]
     runs = sum(row["runs"] for row in planned)
-    priced = f", price {plan['price']:.2f}" if "price" in plan else ""
+    priced = f", price {_amount(plan['price'])}" if "price" in plan else ""
     times = "each run once" if runs == len(planned) else f"{runs:,} runs"
     rows = f"{len(planned)} of {len(plan['rows'])} rows, {times}"
-    return f"about {plan['minutes']:,.1f} minutes on {plan['device']}{priced}: {rows}"
+    return f"about {_amount(plan['minutes'])} minutes on {plan['device']}{priced}: {rows}"
+
+
+def _amount(value: float) -> str:
+    """Return a number with a decimal place, or with two digits where that would be 0.0."""
+    return f"{value:,.1f}" if value >= 1 else f"{value:.2g}"

@@ -19,6 +19,7 @@ from ftkit.plan.published import plan_published
 from ftkit.plan.steps import Costs, seconds
 from ftkit.run_config import config_arguments
 from ftkit.training.generative import GenerativeModule
+from ftkit.training.peak_memory import resident_memory_mb
 
 Procedure = Literal["ftkit", "published"]
 # What changes no shape and no operator: settings that differ in these alone share a plan.
@@ -99,12 +100,17 @@ def _planned(
     kinds: Any = {TextClassifier: plan_classifier, GenerativeModule: plan_generative}
     plan = next((kinds[kind] for kind in kinds if isinstance(model, kind)), None)
     if plan is None:
-        return {"not_planned": f"only ftkit's own modules can be planned, not {type(model).__name__}"}
+        return {"not_planned": f"only text classifiers and generative modules are planned, not {type(model).__name__}"}
     try:
         costs = (plan_published if procedure == "published" else plan)(model, data, cli.trainer)
-        return as_figures(costs, device, known)
+        return as_figures(costs, device if device.asynchronous else _with_data(device), known)
     except InputError as error:  # such as an adapter that peft refuses for this model
         return {"not_planned": str(error)}
+
+
+def _with_data(device: Device) -> Device:
+    """Return a CPU that reserves what this process holds: libraries, tokenizer and data, as in a run."""
+    return replace(device, reserved_gb=max(device.reserved_gb, resident_memory_mb() / 1e3))
 
 
 def summary(rows: Sequence[Mapping[str, Any]], device: Device, price: float | None = None) -> dict[str, Any]:

@@ -31,12 +31,21 @@ def reset_peak_memory() -> None:
             return
 
 
+def resident_memory_mb() -> float:
+    """Return what this process holds in memory now, in MB (10^6 bytes), or its peak where the system tells no more."""
+    return _status_mb("VmRSS") if _STATUS.exists() else peak_memory_mb()
+
+
 def peak_memory_mb() -> float:
     """Return the peak since the last reset in MB (10^6 bytes): allocated on a GPU if there is one, else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
     if _STATUS.exists():
-        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024 / 1e6
+        return _status_mb("VmHWM")
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS and in KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def _status_mb(name: str) -> float:
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024 / 1e6
