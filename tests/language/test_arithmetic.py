@@ -130,3 +130,15 @@ def test_about_a_tenth_of_the_pairs_is_held_out_for_each_of_validation_and_test(
     found = [split_of(first, second) for first in range(100) for second in range(first + 1)]
     for split, share in zip(SPLITS, (0.8, 0.1, 0.1), strict=True):
         assert found.count(split) / len(found) == pytest.approx(share, abs=0.02)
+
+
+def test_a_question_with_another_number_is_no_duplicate() -> None:
+    data = ArithmeticDataModule(train_size=300, test_size=50)
+    data.datasets = {"train": range(300), "test": range(50)}
+    texts = data.labeled_texts(lambda image, example: None)
+    data.note_duplicates(texts)
+    known = data.known_examples("test")
+    assert known is not None
+    assert len(known.ids) == 50
+    assert set(known.duplicate) <= {"", "exact", "normalized"}
+    assert len(set(known.cluster)) > 45

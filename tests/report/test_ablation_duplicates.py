@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,12 @@ import pytest
 from ftkit.ablation.analysis import analyse
 from ftkit.cli import main
 from ftkit.commands.ablation import ablation_table
+from ftkit.report.ablation_notes import notes
 from ftkit.report.ablation_report import read_results, write
 from ftkit.report.document import to_markdown
 from ftkit.report.page import to_html
 from ftkit.results.clusters import cluster_sign_flip_test
+from ftkit.results.duplicates import duplicates_line
 from ftkit.results.known_examples import KnownExamples
 from ftkit.results.statistics import mcnemar_exact
 from page_reader import Page
@@ -84,6 +87,21 @@ def test_nothing_is_said_where_nothing_is_known(tmp_path: Path) -> None:
     text = ablation_table(sweep(tmp_path, known=False)) + to_markdown(read_results(tmp_path).document())
     assert "dup" not in text
     assert "without_duplicates" not in ablation_table(tmp_path, "csv")
+
+
+def test_runs_with_other_duplicates_are_named_and_one_line_for_all_names_none(tmp_path: Path) -> None:
+    analysis = analyse(sweep(tmp_path))
+    counts = {"total": 100, "in_train": 20, "other_label": 0}
+    raw: list[dict[str, Any]] = [dict(result.raw) for result in analysis.sweep.results]
+    for result, one in zip(analysis.sweep.results, raw, strict=True):
+        one["data"] = {"duplicates": {"test": dict(counts)}}
+        object.__setattr__(result, "raw", one)
+    line = duplicates_line({"test": counts})
+    assert f"{line}." in notes(analysis)
+    raw[-1]["data"]["duplicates"]["test"]["in_train"] = 7
+    found = notes(analysis)
+    assert f"{line} (rows 1-3, seed 123)." in found
+    assert f"{line.replace('20', '7', 1)} (row 3, seed 124)." in found
 
 
 def test_the_report_has_duplicates_and_changes(tmp_path: Path) -> None:

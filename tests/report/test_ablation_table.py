@@ -122,7 +122,7 @@ def test_seeds_are_averaged_with_their_spread(tmp_path: Path) -> None:
     assert row["n"] == "300"
     assert row["seeds"] == "123 125"
     text = table(out, "text")
-    assert "seeds 123, 125;" in text
+    assert "95% interval (over examples and seeds), seeds 123, 125;" in text
     assert "95.33  0.47  92.3-97.2" in text
 
 

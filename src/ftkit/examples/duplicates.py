@@ -113,10 +113,10 @@ def find_duplicates(
 
 
 @lru_cache(1)  # fit, test and the runs of an ablation ask for the same
-def duplicates_of(splits: tuple[tuple[LabeledText, ...], ...]) -> Mapping[str, Duplicates]:
+def duplicates_of(splits: tuple[tuple[LabeledText, ...], ...], near: bool = True) -> Mapping[str, Duplicates]:
     """Return the duplicates of train, val and test by kind; of examples with images only those with the same ones."""
     with_images = any(example.images for split in splits for example in split)
-    return find_duplicates(dict(zip(SPLITS, splits, strict=True)), near=not with_images).examples
+    return find_duplicates(dict(zip(SPLITS, splits, strict=True)), near=near and not with_images).examples
 
 
 def _near(texts: Sequence[str], threshold: float, recall: list[int]) -> Iterator[Pairs]:

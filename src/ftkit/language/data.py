@@ -27,6 +27,7 @@ class LanguageDataModule(ExampleDataModule):
     """
 
     step_options = ("bucket", *ExampleDataModule.step_options)
+    near_duplicates = False  # a question with another number is another question
 
     # How a question becomes a prompt, see ftkit.examples.prompt_style.
     prompt_style: str | None = None

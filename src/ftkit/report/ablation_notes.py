@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ftkit.ablation.analysis import Analysis
+from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.summary import NOT_RUN, RowSummary, rows_text, seeds_text
 from ftkit.report.ablation_baselines import baseline_lines
 from ftkit.report.duplicates import dependences
@@ -33,14 +34,24 @@ def notes(analysis: Analysis, timing: bool = True) -> list[str]:
 
 
 def _duplicates(analysis: Analysis) -> Iterator[str]:
-    data = (result.raw.get("data") or {} for result in analysis.sweep.results)
-    found = (duplicates_line(counts) for one in data if (counts := one.get("duplicates")))
-    yield from (f"{line}." for line in dict.fromkeys(found))
+    found: dict[str, list[tuple[int, int]]] = {}
+    for row in analysis.sweep.rows:
+        for run in row.done:
+            assert run.result is not None
+            if counts := (run.result.raw.get("data") or {}).get("duplicates"):
+                found.setdefault(duplicates_line(counts), []).append((row.number, run.seed))
+    yield from (f"{line}{f' ({_runs_text(runs)})' if len(found) > 1 else ''}." for line, runs in found.items())
     effects = [row.duplicates for row in analysis.rows if row.duplicates is not None and row.duplicates.n_in_train]
     if effects:
         n, of = effects[0].n_in_train, effects[0].n_in_train + effects[0].n_rest
         yield f"no dup.: test without the {n:,} of {of:,} examples that have a duplicate or near-duplicate in train."
         yield from dependences((row.label, row.comparison) for row in analysis.rows)
+
+
+def _runs_text(runs: Iterable[tuple[int, int]]) -> str:
+    """Return runs, given by row and seed, in words, such as ``rows 1-3, seed 2``."""
+    numbers, seeds = (sorted(set(one)) for one in zip(*runs, strict=True))
+    return f"row{'s' * (len(numbers) > 1)} {format_numbers(numbers)}, {seeds_text(seeds)}"
 
 
 def _figures(analysis: Analysis) -> Iterator[str]:
@@ -49,6 +60,7 @@ def _figures(analysis: Analysis) -> Iterator[str]:
     several = any(row.spread is not None for row in rows)
     of_pairs = any(result.splits["test"].ties is not None for result in results if "test" in result.splits)
     method = "of pairs exact against a coin, a tie counting as half" if of_pairs else "Wilson"
+    method = "over examples and seeds" if several else method
     yield (
         f"Accuracies in %; test: n = {_list(row.n for row in rows)}, 95% interval ({method}), "
         f"{seeds_text(sorted({seed for row in rows for seed in row.seeds}))}; "

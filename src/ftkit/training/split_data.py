@@ -39,6 +39,8 @@ class SplitDataModule(L.LightningDataModule):
 
     # Attributes by which other examples, or other parts of them, make a step; a resumed run must not differ in them.
     step_options: ClassVar[tuple[str, ...]] = ()
+    # Whether a similar text is a duplicate, as it is where it can only have the same few labels.
+    near_duplicates: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -91,7 +93,7 @@ class SplitDataModule(L.LightningDataModule):
         if split not in SPLITS[1:] or not any(self._texts):
             return None
         every = [one for examples in self._texts for one in examples]
-        return KnownExamples.of(every, duplicates_of(self._texts), split)
+        return KnownExamples.of(every, duplicates_of(self._texts, self.near_duplicates), split)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Return batches of the validation split, with nothing dropped; none if it has no examples."""
