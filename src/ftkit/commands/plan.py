@@ -1,7 +1,7 @@
 """``ftkit plan``: minutes, memory and price of trainings on a device that need not be there."""
 
 import json as json_format
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,36 +80,41 @@ def _search(source: Path, given: Path | None) -> Search | None:
     return Search.find(AblationFolder.load(source), given)
 
 
-_PLANNED: dict[str, Callable[[dict[str, Any]], str]] = {
-    "trained": lambda row: f"{row['trainable']:,}",
-    "minutes": lambda row: f"{row['minutes']:.2f}",
-    "peak GB": lambda row: f"{row['peak_gb']:.2f}",
-    "weights": lambda row: f"{row['weights_gb']:.2f}",
-    "gradients": lambda row: f"{row['gradients_gb']:.2f}",
-    "optimizer": lambda row: f"{row['optimizer_gb']:.2f}",
-    "activations": lambda row: f"{row['activations_gb']:.2f}",
-    "fits": lambda row: "yes" if row["fits"] else "no",
-    "largest batch": lambda row: f"{row['largest_batch']:,}" if row["largest_batch"] < _MANY else f">{_MANY:,}",
+_PLANNED = {
+    "trained": "{trainable:,}",
+    "minutes": "{minutes:.2f}",
+    "peak GB": "{peak_gb:.2f}",
+    "weights": "{weights_gb:.2f}",
+    "gradients": "{gradients_gb:.2f}",
+    "optimizer": "{optimizer_gb:.2f}",
+    "activations": "{activations_gb:.2f}",
+    "fits": "{yes_or_no}",
+    "largest batch": "{batch}",
 }
-_BESIDE: dict[str, Callable[[dict[str, Any]], str]] = {
-    "minutes": lambda row: f"{row['minutes']:.2f}",
-    "measured": lambda row: f"{row['measured_minutes']:.2f}",
-    "ratio": lambda row: f"{row['minutes_ratio']:.2f}",
-    "peak GB": lambda row: f"{row['peak_gb']:.2f}",
-    "measured GB": lambda row: f"{row['measured_peak_gb']:.2f}",
-    "memory ratio": lambda row: f"{row['peak_ratio']:.2f}",
-    "positions/s": lambda row: f"{row['positions_per_second']:,.0f}",
-    "of peak": lambda row: f"{row['share_of_peak']:.1%}",
+_BESIDE = {
+    "minutes": "{minutes:.2f}",
+    "measured": "{measured_minutes:.2f}",
+    "ratio": "{minutes_ratio:.2f}",
+    "peak GB": "{peak_gb:.2f}",
+    "measured GB": "{measured_peak_gb:.2f}",
+    "memory ratio": "{peak_ratio:.2f}",
+    "positions/s": "{positions_per_second:,.0f}",
+    "of peak": "{share_of_peak:.1%}",
 }
 
 
 def _lines(rows: list[dict[str, Any]], beside: bool) -> list[str]:
     """Return the table, and below it the rows that have no place in it."""
     columns, needed = (_BESIDE, "measured_minutes") if beside else (_PLANNED, "minutes")
-    shown = [[row["row"], *(text(row) for text in columns.values())] for row in rows if needed in row]
+    shown = [[row["row"], *_cells(row, columns.values())] for row in rows if needed in row]
     left_out = [f"{row['row']}: {_left_out(row)}" for row in rows if needed not in row]
     table = Table(["row", *columns], shown, frozenset(range(1, len(columns) + 1)))
     return [*(table_lines(table) if shown else []), *left_out]
+
+
+def _cells(row: dict[str, Any], forms: Iterable[str]) -> list[str]:
+    batch = f"{row['largest_batch']:,}" if row["largest_batch"] < _MANY else f">{_MANY:,}"
+    return [form.format(**row, yes_or_no="yes" if row["fits"] else "no", batch=batch) for form in forms]
 
 
 def _left_out(row: dict[str, Any]) -> str:
