@@ -88,6 +88,14 @@ def test_an_audit_of_a_missing_file_imports_no_model_library(arguments: list[str
     assert ended.returncode == 12, ended.stderr
 
 
+@pytest.mark.parametrize("words", [["--model", "GPT2Clasifier"], ["--seed_everything=1", "--data=SpamDataModul"]])
+def test_a_misspelt_class_on_the_command_line_is_refused_before_pytorch_is_imported(words: list[str]) -> None:
+    ended = ended_without(MODELS, ["fit", *words])
+    assert ended.returncode == 12, ended.stderr
+    name = "ftkit.GPT2Classifier" if words[0] == "--model" else "ftkit.SpamDataModule"
+    assert f"no such class (got '{words[-1].rpartition('=')[2]}'); fix: did you mean {name}?" in ended.stderr
+
+
 def ended_without(heavy: Sequence[str], arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a command in a new process, which ends with 10 and its exit code if it imported none of the libraries."""
     script = f"""

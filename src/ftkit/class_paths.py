@@ -56,7 +56,7 @@ def explain_class(message: str, key: str | None, paths: Sequence[str] = ()) -> I
     return None
 
 
-def check_classes(config: Mapping[str, Any], file: Path) -> None:
+def check_classes(config: Mapping[str, Any], file: Path | None) -> None:
     """Refuse a model or data module whose name is a misspelt one of ftkit's; nothing is imported for it.
 
     Raises:

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -168,8 +168,9 @@ def _with_underscores(argument: str) -> str:
 
 
 def _run_lightning(arguments: list[str]) -> None:
-    given = (Path(value) for option, value in pairwise(arguments) if option == "--config")
-    check_before_imports(file for file in given if file.suffix in (".yaml", ".yml"))
+    given = list(pairwise([*arguments, ""]))
+    files = (Path(value) for option, value in given if option == "--config")
+    check_before_imports((file for file in files if file.suffix in (".yaml", ".yml")), dict(_named(given)))
     from torch import OutOfMemoryError
 
     from ftkit.lightning_cli import FtkitCLI
@@ -183,6 +184,14 @@ def _run_lightning(arguments: list[str]) -> None:
             "ftkit.training.fit_batch.FitBatch, which finds them; in evaluation a smaller --data.batch_size, or "
             "--data.evaluation_batch_size where there is one",
         ) from error
+
+
+def _named(given: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield the classes that options name: the last one of an option counts."""
+    for option, value in given:
+        name, _, inline = option.partition("=")
+        if name in ("--model", "--data"):
+            yield name[2:], inline or value
 
 
 def make_parser(words: Sequence[str] | None) -> FtkitParser:

@@ -4,9 +4,11 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from ftkit.config_files import read_config
 
@@ -53,18 +55,22 @@ def say_imports() -> None:
         print("importing PyTorch and Lightning ...", file=sys.stderr, flush=True)
 
 
-def check_before_imports(configs: Iterable[Path]) -> None:
-    """Refuse config files that cannot be read or misspell a class of ftkit's, then say that PyTorch is imported.
+def check_before_imports(configs: Iterable[Path], options: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Refuse what is wrong before PyTorch is imported, which takes seconds, then say that it is.
+
+    Args:
+        configs: Config files.
+        options: Options of the command line by name, ``model`` and ``data`` among them.
 
     Raises:
         InputError: A file is missing, not UTF-8, not YAML, not a mapping, or its model or data module is misspelt.
     """
     from ftkit.class_paths import check_classes
 
-    for config in configs:
-        content = read_config(config)
-        if "torch" not in sys.modules:  # or the parser, which knows all imported classes, answers as fast
-            check_classes(content, config)
+    given: list[tuple[Mapping[str, Any], Path | None]] = [(read_config(config), config) for config in configs]
+    if "torch" not in sys.modules:  # or the parser, which knows all imported classes, answers as fast
+        for content, file in [*given, (options, None)]:
+            check_classes(content, file)
     say_imports()
 
 
