@@ -64,6 +64,13 @@ def test_the_lock_of_a_killed_process_is_taken_over_with_a_notice(tmp_path: Path
         assert holder_mark(tmp_path) is not None
 
 
+@pytest.mark.skipif(not Path("/proc").exists(), reason="only Linux tells in a file")
+def test_a_killed_process_that_nobody_waited_for_is_not_at_work(tmp_path: Path, holder: subprocess.Popen) -> None:
+    holder.kill()
+    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+    assert holder_mark(tmp_path) is None
+
+
 def test_an_orderly_end_even_by_an_exception_leaves_no_notice(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), exclusive(tmp_path):
         raise KeyboardInterrupt

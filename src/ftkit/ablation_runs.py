@@ -70,7 +70,7 @@ class Ablation:
         settings: Sequence[str] = (),
         plan: str | None = None,
     ) -> Summary:
-        """Make the runs that are not done yet; after a kill, the next call continues.
+        """Make the runs that are not done yet; the next call continues where this one was interrupted.
 
         Args:
             seeds: The seeds to run each row with; if not given, the ``seed_everything`` of base and overlays, or 123.
@@ -145,7 +145,8 @@ def _refuse_failures(summary: Summary) -> None:
 class _Interruption:
     """Stop a sweep at once on Ctrl-C or SIGTERM, also where Python drops the exception, as it does in destructors.
 
-    Nothing is lost: a run that has not ended leaves nothing, and is made by the next call.
+    While a run trains, :class:`ftkit.training.safe_stop.SafeStop` takes the signal: it saves the run first, and the
+    next call goes on there.
 
     Args:
         progress: Takes events and steps; a signal whose exception was dropped is raised at the next step or run.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from jsonargparse import Namespace
 
 from ftkit.errors import InputError
+from ftkit.run_folder import has_checkpoint
 from ftkit.training.checkpoint import find_checkpoint, read_checkpoint
 from ftkit.training.model_selection import Mode
 from ftkit.training.resume import resumable
@@ -112,6 +113,6 @@ def refuse_trained(chosen: Namespace) -> None:
     if chosen.ckpt_path is not None:
         raise InputError("choose one of --untrained and --ckpt_path", field="untrained")
     folder = Path(chosen.trainer.default_root_dir)
-    if any((folder / "checkpoints").glob("*.ckpt")):
+    if has_checkpoint(folder):
         problem = "holds a trained model, whose predictions would be replaced"
         raise InputError(problem, file=folder, field="untrained", fix="choose another --trainer.default_root_dir")

@@ -1,11 +1,12 @@
 """Make the runs of an ablation: each is a training and a test through LightningCLI."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -16,11 +17,12 @@ from ftkit.library_output import quiet_lightning
 from ftkit.lightning_cli import FtkitCLI
 from ftkit.lightning_errors import exit_on_termination, explain_refusals
 from ftkit.run_config import config_arguments, without_folder
-from ftkit.run_folder import RESULT_FILE, RUNS, read_result
+from ftkit.run_folder import RESULT_FILE, RUNS, has_checkpoint, read_result
 from ftkit.training.checkpoint import find_checkpoint
 from ftkit.training.curves_logger import CurvesLogger
 from ftkit.training.environment import code_sha256, data_sha256
 from ftkit.training.pruning import PruneUnpromising
+from ftkit.training.resume import resumable
 from ftkit.training.trained_state import TrainedStateModule
 
 
@@ -57,7 +59,10 @@ class LightningEngine:
         return found | {name: known for name, known in others.items() if known}
 
     def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
-        """Train and test one run in ``directory``."""
+        """Train and test one run in ``directory``, where it goes on from what an interrupted attempt left."""
+        if _is_trained(directory):
+            self.test(configs, seed, directory)
+            return
         with self._trained(configs, seed, directory) as cli:
             best = find_checkpoint(directory) if cli.config.model_selection == "best" else None
             cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False)
@@ -69,6 +74,9 @@ class LightningEngine:
         Raises:
             Pruned: ``pruning`` stopped it early.
         """
+        if _is_trained(directory):
+            self._evaluate("validate", configs, seed, directory)
+            return
         with self._trained(configs, seed, directory, pruning) as cli:
             best = find_checkpoint(directory)
             cli.trainer.validate(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False)
@@ -76,12 +84,16 @@ class LightningEngine:
 
     def test(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
         """Test what :meth:`fit` left in ``directory``."""
+        self._evaluate("test", configs, seed, directory)
+
+    def _evaluate(
+        self, command: Literal["validate", "test"], configs: Sequence[Path], seed: int, directory: Path
+    ) -> None:
         cli = self._build(configs, seed, directory)
-        # The curves are those of the training.
-        cli.trainer.loggers = [logger for logger in cli.trainer.loggers if not isinstance(logger, CurvesLogger)]
+        _end_curves(cli.trainer)
         with exit_on_termination(), explain_refusals():
-            best = find_checkpoint(directory)
-            cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False)
+            evaluate, best = getattr(cli.trainer, command), find_checkpoint(directory)
+            evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=best, verbose=False)
             cli.after_test()
 
     @contextmanager
@@ -94,10 +106,11 @@ class LightningEngine:
             cli = self._build(configs, seed, directory)  # as if nothing had been drawn
         if pruning is not None:
             callbacks: list[L.Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]
-            callbacks.append(PruneUnpromising(pruning.trial(), pruning.monitor))
+            before_those_that_save = len(callbacks) - len(cli.trainer.checkpoint_callbacks)
+            callbacks.insert(before_those_that_save, PruneUnpromising(pruning.trial(), pruning.monitor))
         with exit_on_termination(), explain_refusals():
-            cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-            cli.after_fit()
+            _fit(cli, _checkpoint_to_go_on_from(directory))
+            _end_curves(cli.trainer)
             yield cli
 
     def _rehearse(self, configs: Sequence[Path], seed: int) -> None:
@@ -121,6 +134,41 @@ class LightningEngine:
         # The sweep has its own bars.
         arguments += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
         return FtkitCLI([*arguments, *more], run=False, callbacks=[_StepReporter(self.on_step)])
+
+
+def _is_trained(directory: Path) -> bool:
+    """Return whether an interrupted attempt came to the end of its training."""
+    result = directory / RESULT_FILE
+    return result.is_file() and "status" not in read_result(result) and has_checkpoint(directory)
+
+
+def _checkpoint_to_go_on_from(directory: Path) -> Path | None:
+    """Return the checkpoint of an interrupted attempt; what it left without one to go on from is removed."""
+    checkpoint, _ = resumable(directory)
+    if checkpoint is None:
+        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+    return checkpoint
+
+
+def _fit(cli: FtkitCLI, checkpoint: Path | None) -> None:
+    """Train; a process that is told to end first saves what the next attempt goes on from.
+
+    Raises:
+        SystemExit: It was told to end.
+    """
+    cli.trainer.callbacks.insert(0, cli.safe_stop)  # type: ignore[attr-defined]
+    try:
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint)
+    except Exception as error:
+        if cli.safe_stop.received is not None:  # a library made an error of its own of it
+            raise SystemExit(128 + cli.safe_stop.received) from error
+        raise
+    cli.after_fit()
+
+
+def _end_curves(trainer: L.Trainer) -> None:
+    """Let an evaluation add nothing to the curves, which are those of the training."""
+    trainer.loggers = [logger for logger in trainer.loggers if not isinstance(logger, CurvesLogger)]
 
 
 def _refuse_untested(cli: FtkitCLI) -> None:

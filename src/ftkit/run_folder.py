@@ -42,6 +42,11 @@ def losses_file(name: str) -> str:
     return f"losses-{name}.tsv"
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether a run folder holds any checkpoint."""
+    return any((folder / "checkpoints").glob("*.ckpt"))
+
+
 def newest_run(name: str | None = None) -> Path | None:
     """Return the folder below ``runs`` in the current folder whose training began last; None without one.
 

@@ -110,14 +110,17 @@ def remove_partials(folder: str | Path) -> None:
 
 
 def is_alive(process: int) -> bool:
-    """Return whether there is a process of this number on this machine, whoever owns it."""
+    """Return whether a process of this number runs on this machine, whoever owns it."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return True
+    try:  # one that has ended stays in the table until its parent asks, which the first process of a container may not
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:  # as on macOS
+        return True
 
 
 def make_folder(path: str | Path) -> None:

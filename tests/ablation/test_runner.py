@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,41 @@ def test_an_interruption_passes_through_and_leaves_no_half_cell(
     engine = FakeEngine()
     sweep.run(engine)
     assert [label for label, _ in engine.ran] == ["02_row", "03_row", "04_row"]
+
+
+class Interrupted(FakeEngine):
+    """Leaves a checkpoint and is interrupted, but where there is one, which it notes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.went_on: list[str] = []
+
+    def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
+        checkpoint = directory / "checkpoints/interrupted.ckpt"
+        if not checkpoint.exists():
+            checkpoint.parent.mkdir()
+            checkpoint.write_text("")
+            raise KeyboardInterrupt
+        self.went_on.append(configs[-1].stem)
+        super().run(configs, seed, directory)
+
+
+def test_an_interrupted_run_goes_on_from_its_checkpoint_if_it_is_the_same(sweep: Sweep) -> None:
+    engine = Interrupted()
+    for _ in range(2):  # row 1 is interrupted and goes on, row 2 is interrupted
+        with pytest.raises(KeyboardInterrupt):
+            sweep.run(engine)
+    assert engine.went_on == ["01_row"]
+    assert sweep.statuses() == {"01_row": "done", "02_row": "started"}
+    sweep.run(rows="3")
+    sweep.set_row("02_row", "correct: 280\n")
+    with pytest.raises(KeyboardInterrupt):  # it changed, and begins anew
+        sweep.run(engine)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(engine, rows="2", force=True)
+    sweep.run(engine, rows="2")
+    assert engine.went_on == ["01_row", "02_row"]
+    assert not list(sweep.out.glob("*/.seed-*"))
 
 
 def test_a_wrong_config_stops_the_sweep_before_anything_is_run(sweep: Sweep) -> None:

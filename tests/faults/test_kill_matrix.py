@@ -12,7 +12,9 @@ import victim
 import yaml  # type: ignore[import-untyped]
 from outcomes import assert_same
 
+from ftkit.classifier.text_classifier import TextClassifier
 from ftkit.cli import main
+from ftkit.commands.ablation import ablation_status
 from ftkit.training.checkpoint import read_checkpoint
 
 SIGNALS = {"TERM": signal.SIGTERM, "INT": signal.SIGINT, "KILL": signal.SIGKILL}
@@ -168,6 +170,46 @@ def test_a_sweep(name: str, place: str, config: Path, tmp_path: Path) -> None:
     for number, pooling in enumerate(("mean", "last", "first"), start=1):
         cell = f"0{number}_{pooling}/seed-123"
         assert_same(out / cell, tmp_path / "whole" / cell)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "full", "batches"),
+    [
+        ("TERM", "second epoch", False, 24 - 12),
+        pytest.param("INT", "second epoch", False, 24 - 12, marks=pytest.mark.slow),
+        ("TERM", "last validation", False, 0),
+        ("INT", "during test", False, 0),
+        pytest.param("KILL", "during test", False, 0, marks=pytest.mark.slow),
+        ("KILL", "second epoch", True, 24 - 8),
+        ("KILL", "second epoch", False, 24),
+    ],
+)
+def test_a_sweep_goes_on_inside_the_run(
+    name: str, place: str, full: bool, batches: int, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where checkpoints hold weights only, too; a run that is killed outright needs a full one."""
+    ablation, out, log = tmp_path / "tiny", tmp_path / "out", tmp_path / "log"
+    (ablation / "rows").mkdir(parents=True)
+    chosen = yaml.safe_load(config.read_text())
+    saving = {"filename": "last", "save_weights_only": True, "enable_version_counter": False}
+    saved = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": saving}
+    chosen["trainer"] |= {"callbacks": [saved], "num_sanity_val_steps": 0}
+    (ablation / "base.yaml").write_text(yaml.safe_dump(chosen))
+    (ablation / "rows" / "01_one.yaml").write_text("# One?\nmodel:\n  init_args:\n    pooling: mean\n")
+    saving = {"filename": "full", "every_n_train_steps": 2, "enable_version_counter": False}
+    more = {"trainer": {"callbacks+": [{**saved, "init_args": saving}]}} if full else {}
+    (tmp_path / "overlay.yaml").write_text(yaml.safe_dump(more))
+    command = ["ablation", "run", str(ablation), "--overlay", str(tmp_path / "overlay.yaml"), "--out"]
+    assert victim.run([*command, str(out)], place, SIGNALS[name], log) == CODES[name], log.read_text()
+    assert not (out / "01_one/seed-123").exists()
+    assert "unfinished: it was interrupted" in ablation_status(out)
+    taken, train = [], TextClassifier.training_step
+    monkeypatch.setattr(TextClassifier, "training_step", lambda *args: taken.append(args) or train(*args))
+    assert main([*command, str(out)]) == 0
+    assert len(taken) == batches
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    assert_same(out / "01_one/seed-123", tmp_path / "whole/01_one/seed-123")
+    assert not list(out.glob("*/.seed-*"))
 
 
 @pytest.mark.parametrize("name", ["TERM", "INT"])

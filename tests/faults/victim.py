@@ -78,6 +78,20 @@ def _mid_epoch(strike: Callable[[], None]) -> None:
     _after(Classifier, "training_step", 6, strike)
 
 
+def _second_epoch(strike: Callable[[], None]) -> None:
+    """In the first batch of a window of two, in the second of epochs of eight batches."""
+    from ftkit.classifier.text_classifier import TextClassifier as Classifier
+
+    _after(Classifier, "training_step", 11, strike)
+
+
+def _last_validation(strike: Callable[[], None]) -> None:
+    """In the first batch of the validation after the last step of three epochs."""
+    from lightning.pytorch.loops import _EvaluationLoop
+
+    _after(_EvaluationLoop, "run", 3, strike)
+
+
 def _mid_second_epoch(strike: Callable[[], None]) -> None:
     """In the first batch of a window of two, in the second of epochs of six batches."""
     from ftkit.training.generative import GenerativeModule
@@ -196,6 +210,8 @@ def _between_rows(strike: Callable[[], None]) -> None:
 PLACES: dict[str, Callable[[Callable[[], None]], None]] = {
     "before step 1": _before_step_1,
     "mid-epoch": _mid_epoch,
+    "second epoch": _second_epoch,
+    "last validation": _last_validation,
     "generative, mid-epoch": _mid_second_epoch,
     "second batch": _second_batch,
     "after a checkpoint": _after_a_checkpoint,

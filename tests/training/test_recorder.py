@@ -115,6 +115,17 @@ def test_accuracy_is_the_hand_count_and_predictions_are_by_name(tmp_path: Path) 
     assert len(rows(tmp_path / "predictions-train.tsv")) == 3
 
 
+def test_the_seconds_of_a_resumed_training_include_those_before(tmp_path: Path) -> None:
+    first = trainer(tmp_path)
+    first.fit(Threshold(), Data())
+    (recorder,) = (one for one in first.callbacks if isinstance(one, RunRecorder))
+    recorder.load_state_dict({"fit": 1000.0, "frozen": 400.0})
+    first.save_checkpoint(tmp_path / "stopped.ckpt")
+    trainer(tmp_path, max_epochs=2).fit(Threshold(), Data(), ckpt_path=tmp_path / "stopped.ckpt")
+    assert 1000 < result(tmp_path)["seconds"]["fit"] < 1100
+    assert result(tmp_path)["seconds_frozen"]["fit"] == 400
+
+
 class Unreadable(Threshold):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:  # type: ignore[override]
         return {"id": batch["id"], "label": torch.empty(len(batch["id"]), device="meta")}  # to read it is an error

@@ -13,7 +13,7 @@ from ftkit.ablation.folder import Run
 from ftkit.ablation.optuna_study import Pruning
 from ftkit.ablation.result import Result
 from ftkit.errors import FtkitError, Pruned, UnavailableError
-from ftkit.run_folder import RESULT_FILE
+from ftkit.run_folder import RESULT_FILE, has_checkpoint
 
 
 class Engine(Protocol):
@@ -23,7 +23,10 @@ class Engine(Protocol):
         """Return what would be run, as JSON: resolved config without output paths, code, data and seed."""
 
     def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
-        """Make one run; leave ``result.json`` and the prediction files in ``directory``."""
+        """Make one run; leave ``result.json`` and the prediction files in ``directory``.
+
+        It goes on from what an interrupted attempt at the same run left there.
+        """
 
     def fit(self, configs: Sequence[Path], seed: int, directory: Path, pruning: Pruning | None = None) -> None:
         """Train and validate alone, without a look at test; leave ``result.json`` and a checkpoint.
@@ -45,7 +48,7 @@ class Job:
 
     run: Run
     configs: tuple[Path, ...]  # its config files
-    directory: Path  # where it runs; what an earlier attempt left there is removed
+    directory: Path  # where it runs; empty, or what an interrupted attempt at the same run left
     stages: tuple[Stage, ...] = ("run",)  # what is done: methods of the engine
     source: Path | None = None  # the finished folder that is copied first, if there is one
     pruning: Pruning | None = None  # what may stop its training early
@@ -74,13 +77,13 @@ def one_by_one(engine: Engine, jobs: Sequence[Job], on_start: Callable[[Job], No
 
 
 def run_job(engine: Engine, job: Job) -> Outcome:
-    """Run one job in an empty folder; one that is interrupted leaves nothing, and the interruption goes on."""
+    """Run one job; one that is interrupted leaves its checkpoints, if it has any, and the interruption goes on."""
     began = time.monotonic()
     try:
-        shutil.rmtree(job.directory, ignore_errors=True)
         if job.source is None:
-            job.directory.mkdir(parents=True)
+            job.directory.mkdir(parents=True, exist_ok=True)
         else:
+            shutil.rmtree(job.directory, ignore_errors=True)
             shutil.copytree(job.source, job.directory)
         for stage in job.stages:
             pruning = {"pruning": job.pruning} if job.pruning and stage == "fit" else {}
@@ -97,7 +100,8 @@ def run_job(engine: Engine, job: Job) -> Outcome:
         short = textwrap.shorten(reason, 300, placeholder=" …")
         return Outcome("failed", short, "".join(traceback.format_exception(error)))
     except BaseException:
-        shutil.rmtree(job.directory, ignore_errors=True)
+        if job.source is not None or not has_checkpoint(job.directory):
+            shutil.rmtree(job.directory, ignore_errors=True)
         raise
     return Outcome("done", _score(result), seconds=time.monotonic() - began)
 

@@ -1,7 +1,8 @@
 """Make the runs of an ablation that are not finished; killed at any time, the next call continues.
 
 A run works in a hidden folder beside its own, which is renamed into place when it is complete, so a finished
-run is never touched again and an unfinished one never looks finished.
+run is never touched again and an unfinished one never looks finished. The next call goes on from the checkpoints of an
+unfinished run if what would be run is unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ftkit.ablation.result import Result
 from ftkit.ablation.setting import nested
 from ftkit.errors import EnvironmentFault, InputError, UnavailableError
 from ftkit.lock import exclusive
-from ftkit.run_folder import RESULT_FILE
+from ftkit.run_folder import RESULT_FILE, has_checkpoint
 from ftkit.storage import atomic_write, key_of, sha256_of
 
 ERROR_FILE = "error.txt"
@@ -95,7 +96,7 @@ class SweepRunner:
         return self.summary
 
     def begin(self) -> None:
-        """Say what is wrong with the ledger, and remove what a killed sweep left."""
+        """Say what is wrong with the ledger, and remove what a killed sweep left, but for runs to go on from."""
         for notice in self.ledger.notices:
             self.on_event(Event("notice", notice))
         self._remove_leftovers()
@@ -149,7 +150,7 @@ class SweepRunner:
             else:
                 waiting.append(job)
         if waiting:
-            self._execute(waiting, plans, check)
+            self._execute(waiting, plans, check, force)
 
     def identity(self, run: Run) -> dict[str, Any] | str:
         """Return what would be run, or why it cannot be.
@@ -186,11 +187,16 @@ class SweepRunner:
         self.on_event(Event("notice", f"{run} is run again because {why}", run))
         return False
 
-    def _execute(self, jobs: Sequence[Job], plans: Mapping[Run, Any], check: Callable[[Result], object]) -> None:
+    def _execute(
+        self, jobs: Sequence[Job], plans: Mapping[Run, Any], check: Callable[[Result], object], force: bool
+    ) -> None:
         def started(job: Job) -> None:
             self.tell("start", job.run)
+            key, before = key_of(plans[job.run]), self._begun(job.run.id)
+            if force or before is None or before.key != key:
+                shutil.rmtree(job.directory, ignore_errors=True)
             if job.source is None:  # else what was fitted stays so until the test is done
-                self._record(job.run, "started", key=key_of(plans[job.run]))
+                self._record(job.run, "started", key=key)
 
         for job, outcome in self.executor(self.engine, jobs, started):
             if outcome.status == "done":
@@ -211,8 +217,7 @@ class SweepRunner:
         """Return what is done for a run; a test whose checkpoint is not there any more begins with the training."""
         final, source = self.out / run.id, None
         if stages == ("test",):
-            has_checkpoint = any((final / "checkpoints").glob("*.ckpt"))
-            stages, source = (stages, final) if has_checkpoint else (("fit", "test"), None)
+            stages, source = (stages, final) if has_checkpoint(final) else (("fit", "test"), None)
         partial = final.with_name(f".{final.name}{_PARTIAL}")
         return Job(run, tuple(self._configs(run)), partial, stages, source, pruning)
 
@@ -257,12 +262,18 @@ class SweepRunner:
             raise EnvironmentFault(f"cannot be renamed: {error.strerror}", file=job.directory) from error
 
     def _remove_leftovers(self) -> None:
-        """Remove what a killed sweep left; the lock is ours, so nobody works in it."""
+        """Remove what a killed sweep left and cannot go on from; the lock is ours, so nobody works in it."""
         for leftover in (*self.out.glob(f"*/.seed-*{_PARTIAL}"), *self.out.glob(f"*/*/.seed-*{_PARTIAL}")):
+            run_id = f"{leftover.parent.relative_to(self.out)}/{leftover.name[1 : -len(_PARTIAL)]}"
             if leftover.is_symlink():
                 leftover.unlink()
-            else:
+            elif self._begun(run_id) is None or not has_checkpoint(leftover):
                 shutil.rmtree(leftover)
+
+    def _begun(self, run_id: str) -> Entry | None:
+        """Return the last entry of a run that was begun and has not ended; None of any other."""
+        entry = self.ledger.entries.get(run_id)
+        return entry if entry is not None and entry.status == "started" else None
 
 
 def _with_pruner(job: Job, identity: Mapping[str, Any]) -> dict[str, Any]:

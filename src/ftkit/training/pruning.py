@@ -22,7 +22,7 @@ class PruneUnpromising(L.Callback):
 
     def __init__(self, trial: Any, monitor: str) -> None:
         self.trial, self.monitor = trial, monitor
-        self.values: list[float | None] = []
+        self._values: dict[int, float | None] = {}  # of the validations, by the step that they followed
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report the value.
@@ -31,21 +31,40 @@ class PruneUnpromising(L.Callback):
             Pruned: The training is not worth more steps.
             InputError: Validation does not log the metric.
         """
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        step = trainer.global_step
+        if trainer.sanity_checking or trainer.state.fn != "fit" or step in self._values:  # known, where it is resumed
             return
         if self.monitor not in trainer.callback_metrics:
             logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
             problem, fix = "validation in training does not log it, which a pruner needs", f"it logs {logged}"
             raise InputError(problem, field="monitor", got=self.monitor, fix=fix)
         value = float(trainer.callback_metrics[self.monitor])
-        self.values.append(value if math.isfinite(value) else None)
-        self.trial.report(value, len(self.values))
-        if trainer.global_step < trainer.estimated_stepping_batches and self.trial.should_prune():
-            at = f"step {trainer.global_step} (validation {len(self.values)})"
+        unpromising = self._report(step, value if math.isfinite(value) else None)
+        if step < trainer.estimated_stepping_batches and unpromising:
+            at = f"step {step} (validation {len(self._values)})"
             reason = f"stopped at {at}: {self.monitor} {value:.4g}"
-            record_unfinished(trainer, "pruned", reason, validations={self.monitor: self.values})
+            record_unfinished(trainer, "pruned", reason, validations=self._validations)
             raise Pruned(reason)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the values, by which later trainings are judged."""
-        add_to_result(trainer, validations={self.monitor: self.values})
+        add_to_result(trainer, validations=self._validations)
+
+    def state_dict(self) -> dict[str, dict[int, float | None]]:
+        """Return the values by metric and step."""
+        return {self.monitor: self._values}
+
+    def load_state_dict(self, state_dict: dict[str, dict[int, float | None]]) -> None:
+        """Report the values of the training that is resumed again."""
+        for step, value in state_dict.get(self.monitor, {}).items():
+            self._report(step, value)
+
+    @property
+    def _validations(self) -> dict[str, list[float | None]]:
+        return {self.monitor: list(self._values.values())}
+
+    def _report(self, step: int, value: float | None) -> bool:
+        """Report the value of a validation, and return whether the training should be pruned."""
+        self._values[step] = value
+        self.trial.report(math.nan if value is None else value, len(self._values))
+        return bool(self.trial.should_prune())

@@ -48,6 +48,8 @@ class RunRecorder(L.Callback):
         self.evaluated: dict[str, dict[str, Any]] = {}  # counts of the splits whose predictions were written just now
         self._collected: dict[int, list[Mapping[str, Any]]] = {}
         self._fit_started = self._evaluation_started = 0.0
+        self._before = {"fit": 0.0, "frozen": 0.0}  # seconds, of a training that is resumed
+        self._module: L.LightningModule | None = None  # while it is trained
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Start to measure a training's memory; a ``test`` adds to what ``fit`` left."""
@@ -65,15 +67,16 @@ class RunRecorder(L.Callback):
             rank_zero_info(line)
         if duplicates := report.get("duplicates"):
             rank_zero_info(f"{duplicates_line(duplicates)}: ftkit data audit shows them")
-        self._fit_started = time.perf_counter()
+        self._fit_started, self._module = time.perf_counter(), pl_module
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Record cost and origin of the training."""
         checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") or ""
+        seconds = self.state_dict()
         self.result = {
-            "seconds": {"fit": time.perf_counter() - self._fit_started},
+            "seconds": {"fit": seconds["fit"]},
             # a part of those: work on frozen layers that later runs find done
-            "seconds_frozen": {"fit": getattr(pl_module, "frozen_seconds", 0.0)},
+            "seconds_frozen": {"fit": seconds["frozen"]},
             "peak_memory_mb": peak_memory_mb(),
             "steps": trainer.global_step,
             "seed": pl_module.hparams.get("seed"),
@@ -97,6 +100,17 @@ class RunRecorder(L.Callback):
         # Not removed, for the training may have chosen its rows by them.
         if earlier := ", ".join(sorted(file.name for file in folder.glob(predictions_file("*")))):
             rank_zero_warn(f"{earlier} in {folder} are not this training's; `ftkit test` writes them anew")
+
+    def state_dict(self) -> dict[str, float]:
+        """Return the seconds that the training has taken so far, those before it was resumed included."""
+        if self._module is None:
+            return self._before
+        fit, frozen = time.perf_counter() - self._fit_started, getattr(self._module, "frozen_seconds", 0.0)
+        return {"fit": self._before["fit"] + fit, "frozen": self._before["frozen"] + frozen}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Go on with the seconds of a training that is resumed."""
+        self._before = state_dict
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock of an evaluation."""
