@@ -195,7 +195,8 @@ def test_the_page_is_whole_and_loads_nothing(report: Report) -> None:
     assert "@import" not in html
     # accuracy, cost, loss and validation of all, and the confusion of five rows
     assert page.places == len(page.charts) == 4 + 5
-    for text in (*report.answers.values(), "correct: 285 -> 216", "failed: ValueError: the loss", "made-up messages"):
+    answers = [report.answers[row.number] for row in report.analysis.ran]
+    for text in (*answers, "correct: 285 -> 216", "failed: ValueError: the loss", "made-up messages"):
         assert text in page.words
     assert "nan" not in page.words
     assert "None" not in page.words
@@ -246,8 +247,9 @@ def test_a_row_opens_its_examples_the_wrong_ones_first_and_not_all(report: Repor
     assert list(first.table.head) == ["outcome", "example", "label", "prediction", "row 1's prediction"]
     assert seventh.table is not None
     assert [row[-1] for row in seventh.table.rows[:9]] == ["ham"] * 9  # what row 1 gets right comes first
-    assert len(table.details) == 8
-    assert table.details[7].sentences == ["What does 08_later do?", "Open: not run."]
+    assert [row[0] for row in table.rows] == list("1234567")  # and not 8, which was not run
+    assert len(table.details) == 7
+    assert "Not run: row 8." in report.summary
 
 
 def test_markdown_and_csv_say_the_same(report: Report) -> None:

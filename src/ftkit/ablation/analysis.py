@@ -11,7 +11,7 @@ from ftkit.ablation.folder import format_numbers
 from ftkit.ablation.identity import changes
 from ftkit.ablation.planned import read_plan
 from ftkit.ablation.run_answers import RunAnswers, compare, over_seeds
-from ftkit.ablation.summary import RowSummary, before_tuning, summarize
+from ftkit.ablation.summary import NOT_RUN, RowSummary, before_tuning, summarize
 from ftkit.ablation.sweep import RunState, Sweep, SweepRow, read_sweep
 from ftkit.errors import InputError
 from ftkit.results.comparison import Comparison, corrected
@@ -37,6 +37,11 @@ class Analysis:
     # What the run folders know of the test examples: a duplicate in train is one in that of any row.
     known: KnownExamples | None = None
     claim: JudgedClaim | None = None  # what was found of the claim about the rows, if there is one
+
+    @property
+    def ran(self) -> list[RowSummary]:
+        """Return the rows that were run, whatever came of it."""
+        return [row for row in self.rows if row.status != NOT_RUN]
 
     @property
     def compared(self) -> list[tuple[RowSummary, Comparison]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,12 +194,15 @@ class Report:
         return [(row, self.confusions[row.number]) for row in rows]
 
     def _variants(self) -> Table:
-        """The table of the page: what matters most first, with the changed settings and what a row opens."""
-        every = self.analysis.rows
+        """The table of the page: what matters most first, with the changed settings and what a row opens.
+
+        Rows that were not run are left out, as in the text.
+        """
+        every = self.analysis.ran
         differs = Column(
             "", f"differs from row {self.analysis.reference.number} in", changed_settings, left=True, main=True
         )
-        shown = sorted([*columns(self.analysis), differs], key=lambda column: not column.main)
+        shown = sorted([*columns(replace(self.analysis, rows=every)), differs], key=lambda column: not column.main)
         shown = [column for column in shown if any(column.show(row).strip() for row in every)]
         rows = [[status(row) if one.header == STATUS else one.show(row).strip() for one in shown] for row in every]
         right = frozenset(place for place, column in enumerate(shown) if not column.left)

@@ -148,10 +148,9 @@ def compact(analysis: Analysis, timing: bool = True, most: int | None = None) ->
 
     Where a line may have ``most`` letters only, the status gives way.
     """
-    ran = [row for row in analysis.rows if row.status != NOT_RUN]
-    shown = columns(replace(analysis, rows=ran), timing)
+    shown = columns(replace(analysis, rows=analysis.ran), timing)
     head = [column.header for column in shown]
-    rows = [[column.show(row) for column in shown] for row in ran]
+    rows = [[column.show(row) for column in shown] for row in analysis.ran]
     if most is not None and head[-1] == STATUS:
         others = [max(3, *map(len, cells)) for cells in zip(head, *rows, strict=True)][:-1]
         room = max(_LEAST_STATUS, most - sum(others) - 2 * len(others))
