@@ -319,6 +319,15 @@ def test_another_seed_of_random_weights_is_another_base(gpt2_folder: Path) -> No
     assert classifier(gpt2_folder, seed=1).base == classifier(gpt2_folder, seed=2).base
 
 
+def test_of_several_checkpoints_that_of_most_steps_counts_whatever_the_clock_says(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for name, steps, time in (("a", 20, 1000), ("b", 10, 2000), ("c", 20, 900)):
+        torch.save({"global_step": steps}, folder / f"{name}.ckpt")
+        os.utime(folder / f"{name}.ckpt", (time, time))
+    assert find_checkpoint(tmp_path).name == "a.ckpt"
+
+
 def test_a_folder_means_last_or_else_its_newest(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     with pytest.raises(InputError, match="no such checkpoint; fix: train first"):

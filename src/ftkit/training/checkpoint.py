@@ -1,5 +1,6 @@
 """Checkpoints that hold what was trained: small, written whole, checked when they are read, and never run as code."""
 
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,9 @@ def find_checkpoint(path: str | Path) -> Path:
     """Return the checkpoint that a path means.
 
     Args:
-        path: A ``.ckpt`` file, or a run folder: its ``checkpoints/last.ckpt``, or else its newest
-            ``checkpoints/*.ckpt``; or ``checkpoints/best.ckpt`` if its ``config.yaml`` says ``model_selection: best``.
-            That of a training that was interrupted is not meant.
+        path: A ``.ckpt`` file, or a run folder: its ``checkpoints/last.ckpt``, or else that of
+            ``checkpoints/*.ckpt`` with the most steps, of equal ones the newer one; or ``checkpoints/best.ckpt`` if
+            its ``config.yaml`` says ``model_selection: best``. That of a training that was interrupted is not meant.
 
     Raises:
         InputError: There is none.
@@ -64,7 +65,8 @@ def find_checkpoint(path: str | Path) -> Path:
     path = Path(path)
     if path.is_file():
         return path
-    found = sorted((path / "checkpoints").glob("*.ckpt"), key=lambda ckpt: (ckpt.stem == "last", ckpt.stat().st_mtime))
+    files = (path / "checkpoints").glob("*.ckpt")
+    found = sorted(files, key=lambda file: (file.stem == "last", steps_of(file), file.stat().st_mtime_ns))
     if [ckpt.name for ckpt in found] == [INTERRUPTED]:
         raise InputError("its training was interrupted", file=path, fix="finish it: the same fit with --resume")
     config = path / CONFIG_FILE
@@ -75,6 +77,17 @@ def find_checkpoint(path: str | Path) -> Path:
         problem = f"holds no checkpoints/{named}" if path.is_dir() else "no such checkpoint"
         raise InputError(problem, file=path, fix="train first, or name the checkpoint itself")
     return found[-1]
+
+
+def steps_of(file: Path) -> float:
+    """Return the steps of a checkpoint without reading its tensors; infinite if that is not to be known.
+
+    Clocks are set back, steps are not.
+    """
+    try:
+        return int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except Exception:  # whatever it is, it is told when the file is read
+        return math.inf
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

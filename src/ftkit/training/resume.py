@@ -4,7 +4,6 @@ Lightning restores weights, optimizer and loops; shuffling, dropout, half-counte
 nothing had been before. :class:`ExactResume` adds what is missing, for any LightningModule on one process.
 """
 
-import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from ftkit.errors import FormatError, InputError
 from ftkit.run_folder import BEST_CHECKPOINT
 from ftkit.training import lightning_internals as internals
 from ftkit.training import logged_values_internals as values
-from ftkit.training.checkpoint import read_checkpoint
+from ftkit.training.checkpoint import read_checkpoint, steps_of
 from ftkit.training.curves_logger import CurvesLogger
 from ftkit.training.environment import data_sha256
 from ftkit.training.model_selection import EarlyStop
@@ -257,7 +256,7 @@ def resumable(folder: Path) -> tuple[Path | None, list[str]]:
     """
     notices: list[str] = []
     files = (folder / "checkpoints").glob("*.ckpt")
-    ranks = {file: (file.name != BEST_CHECKPOINT, _steps(file), file.stat().st_mtime_ns) for file in files}
+    ranks = {file: (file.name != BEST_CHECKPOINT, steps_of(file), file.stat().st_mtime_ns) for file in files}
     for file in sorted(ranks, key=ranks.__getitem__, reverse=True):
         try:
             if "optimizer_states" in read_checkpoint(file):
@@ -268,14 +267,6 @@ def resumable(folder: Path) -> tuple[Path | None, list[str]]:
         except InputError as error:
             notices.append(str(error))
     return None, notices
-
-
-def _steps(file: Path) -> float:
-    """Return the steps of a checkpoint without reading its tensors; infinite if that is not to be known."""
-    try:
-        return int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"])
-    except Exception:  # whatever it is, it is told when the file is read
-        return math.inf
 
 
 def stored_settings(path: Path) -> dict[str, Any]:
