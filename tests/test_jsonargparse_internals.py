@@ -1,10 +1,12 @@
 """What ftkit assumes of jsonargparse beyond its public interface: a version that breaks it fails here first."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 from jsonargparse import ArgumentParser
 
 from ftkit.jsonargparse_internals import (
@@ -87,6 +89,19 @@ def test_the_type_of_an_option_tells_the_classes_that_it_takes() -> None:
     assert option_type(parser, "zebra") is None
     assert [path.rpartition(".")[2] for path in class_paths(option_type(parser, "kind"))] == ["Kind", "Derived"]
     assert class_paths(float) == class_paths(None) == []
+
+
+def test_of_several_classes_with_a_name_that_of_torch_is_meant() -> None:
+    class SGD(torch.optim.SGD):
+        """Another one, which is found by its path below."""
+
+    SGD.__qualname__, sys.modules[__name__].SGD = "SGD", SGD  # type: ignore[attr-defined]
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--optimizer", type=Callable[[list[float]], torch.optim.Optimizer])
+    parser.add_argument("--kind", type=Callable[[], Kind])
+    given = parser.parse_args(["--optimizer", "SGD", "--kind", "Derived"])
+    assert given.optimizer.class_path == "torch.optim.SGD"
+    assert given.kind.class_path.endswith("Derived")
 
 
 def test_help_shows_what_to_write_and_no_types() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+from ftkit.ablation.description import refuse_other_ablation
 from ftkit.ablation.executor import Engine, Executor, Job, Outcome, one_by_one
 from ftkit.ablation.folder import AblationFolder, Run
 from ftkit.ablation.ledger import Ledger
@@ -39,7 +40,7 @@ class Ablation:
         out: Where the results go, for :func:`ftkit.read_results`; ``runs/FOLDER`` if not given.
 
     Raises:
-        InputError: A file is missing, misnamed or not YAML, or there is no such row.
+        InputError: A file is missing, misnamed or not YAML, there is no such row, or ``out`` holds another ablation.
 
     Example:
         >>> study = Ablation("configs/ch06", overlays=["configs/ch06/demo.yaml"], rows="1-3")  # doctest: +SKIP
@@ -58,6 +59,7 @@ class Ablation:
         for path in self.overlays:
             read_config(path)
         self.out = RUNS / Path(folder).resolve().name if out is None else Path(out)
+        refuse_other_ablation(self.out, self.folder)
 
     def run(
         self,

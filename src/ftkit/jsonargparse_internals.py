@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, _typehints
 from jsonargparse._actions import _ActionConfigLoad
 from jsonargparse._subcommands import find_action_and_subcommand, is_branch_key
 from jsonargparse._typehints import get_all_subclass_paths
@@ -106,6 +106,22 @@ def class_paths(kind: Any) -> list[str]:
     Assumes that ``get_all_subclass_paths`` takes any type hint, and looks into unions and the results of callables.
     """
     return [] if kind is None else get_all_subclass_paths(kind)
+
+
+_resolved = _typehints.resolve_class_path_by_name
+
+
+def resolve_class_name(kind: Any, name: str) -> str:
+    """Return the class path of a short name; of several classes with this name that of torch is meant.
+
+    bitsandbytes and transformers, once they are imported, have an ``AdamW`` or ``Adafactor`` beside torch's. Assumes
+    that jsonargparse asks ``resolve_class_path_by_name`` of its ``_typehints`` for a name without dots.
+    """
+    of_torch = [path for path in class_paths(kind) if path.startswith("torch.") and path.rpartition(".")[2] == name]
+    return of_torch[0] if len(of_torch) == 1 else _resolved(kind, name)
+
+
+_typehints.resolve_class_path_by_name = resolve_class_name
 
 
 def accept_shell_style(parser: Any, optional: str | None = None) -> None:

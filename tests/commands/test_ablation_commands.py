@@ -75,6 +75,20 @@ def test_what_is_no_seed_is_refused(folder: Path, tmp_path: Path, seeds: str) ->
     assert not (tmp_path / "out").exists()
 
 
+def test_the_folder_of_another_ablation_is_refused_and_left_alone(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    Ablation(folder, rows="1", out=out).run(engine=FakeEngine(), progress=shown())
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    other = make_folder(tmp_path / "other", {"01_base": {}})
+    with pytest.raises(InputError, match=r"out: out: holds the runs of another ablation, study \(got 'other'\); fix: "):
+        Ablation(other, out=out).run(engine=FakeEngine(), progress=shown())
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+    for row in (folder / "rows").iterdir():
+        row.unlink()
+    (folder / "rows/04_new.yaml").write_text("# Another question?\nmodel: {pooling: first}\n")
+    assert len(Ablation(folder, out=out).run([7], engine=FakeEngine(), progress=shown()).done) == 1  # the same one
+
+
 def test_a_missing_overlay_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.yaml: there is no such file"):
         Ablation(folder, [tmp_path / "gone.yaml"])

@@ -1,7 +1,9 @@
 """Options and config files: which one wins, and which are refused."""
 
 import json
+import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -43,6 +45,17 @@ def test_another_optimizer_may_be_named(tiny_config: Path, tmp_path: Path) -> No
     assert (optimizer.defaults["lr"], optimizer.defaults["momentum"]) == (0.25, 0.5)
 
 
+def test_the_short_name_of_an_optimizer_is_torchs(tiny_config: Path) -> None:
+    class AdamW(torch.optim.Adam):
+        """Another library's."""
+
+    AdamW.__qualname__, AdamW.__module__ = "AdamW", __name__
+    with patch.object(sys.modules[__name__], "AdamW", AdamW, create=True):
+        arguments = ["--config", str(tiny_config), "--model.optimizer", "AdamW", "--model.optimizer.lr", "0.5"]
+        chosen = lightning_cli.FtkitCLI(arguments, run=False).config.model.init_args.optimizer
+    assert (chosen.class_path, chosen.init_args.lr) == ("torch.optim.AdamW", 0.5)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -68,7 +81,7 @@ def test_another_optimizer_may_be_named(tiny_config: Path, tmp_path: Path) -> No
         (["--model.optimizer", "SDG"], "optimizer: no such class (got 'SDG'); fix: did you mean torch.optim.SGD?"),
         (
             ["--model.scheduler", "ReduceLROnPlateau"],
-            "model.scheduler: several classes have this name (got 'ReduceLROnPlateau'); fix: give one of torch.optim.",
+            "model.scheduler: needs a metric to monitor (got 'torch.optim.lr_scheduler.ReduceLROnPlateau'); fix: ",
         ),
         (["--model.optimizer", "torch.optim.SDG"], "did you mean torch.optim.SGD?"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: there is no such file"),

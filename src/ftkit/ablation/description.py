@@ -15,6 +15,19 @@ from ftkit.storage import atomic_write
 DESCRIPTION_FILE = "ablation.json"
 
 
+def refuse_other_ablation(out: Path, ablation: AblationFolder) -> None:
+    """Refuse an output folder that holds the runs of another ablation; an ablation is known by its folder's name.
+
+    Raises:
+        InputError: It does.
+    """
+    name = ablation.folder.resolve().name
+    there = _description(out / DESCRIPTION_FILE).get("name", name)
+    if there != name:
+        fix = f"choose another --out; if {name} is {there} under a new name, rename it back"
+        raise InputError(f"holds the runs of another ablation, {there}", file=out, field="out", got=name, fix=fix)
+
+
 def write_description(out: Path, ablation: AblationFolder) -> None:
     """Write ``OUT/ablation.json``, so that the output folder explains itself; an unchanged one stays.
 
