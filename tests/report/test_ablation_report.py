@@ -158,6 +158,27 @@ def test_a_row_that_the_question_names_is_compared_too(tmp_path: Path) -> None:
     assert "99" not in answers[6]
 
 
+@pytest.mark.parametrize(
+    ("question", "named"),
+    [
+        ("Better over row 1, and over the head alone (row 2)?", [2]),
+        ("Is it row 2 or row 6 that counts, or row 8, which was not run?", [2, 6]),
+        ("Against rows 2, 6 and 7?", [2, 6, 7]),
+        ("Against rows 5-7, and itself?", [6, 7]),
+    ],
+)
+def test_every_row_that_the_question_names_is_compared(question: str, named: list[int], tmp_path: Path) -> None:
+    out = sweep(tmp_path)
+    description = json.loads((out / "ablation.json").read_text())
+    description["rows"][4]["question"] = question
+    (out / "ablation.json").write_text(json.dumps(description))
+    found = read_results(out)
+    assert [*found.analysis.rows[4].named] == named
+    assert found.analysis.comparisons == len(found.analysis.compared) + len(named)
+    names = [f"row {row.number} ({row.name})" for row in found.analysis.rows if row.number in named]
+    assert all(name in found.answers[5] for name in names)
+
+
 def test_table_and_answers_correct_the_same_comparisons(tmp_path: Path) -> None:
     rows = {"01_base": {}, "02_six": {"correct": 279}, "03_seven": {"correct": 278}}
     out = sweep(tmp_path, rows, None)  # six and seven more are wrong: p is 0.031 and 0.016

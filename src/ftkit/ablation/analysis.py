@@ -19,7 +19,7 @@ from ftkit.results.known_examples import DuplicatesEffect, KnownExamples, beside
 from ftkit.results.scan import AnswerFile
 
 Answers = Mapping[Path, RunAnswers | None]  # of runs, by their folder
-_NAMED_ROW = re.compile(r"\brow (\d+)\b")
+_NAMED_ROWS = re.compile(r"\brows? [\d-]+(?:(?:,| and|, and| or) [\d-]+)*")
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class Analysis:
     @property
     def comparisons(self) -> int:
         """Count the comparisons that were made, and corrected together."""
-        return sum(found is not None for row in self.rows for found in (row.comparison, row.named))
+        return len(self.compared) + sum(len(row.named) for row in self.rows)
 
 
 def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
     """Read the output folder of ``ftkit ablation run`` and compare its rows with one, the first if none is given.
 
-    Each row is compared with the reference, and one whose question names another row ("can LoRA stand in for row 5?")
-    with that one too. All p-values are corrected together, so that a table and a report say the same of a row.
+    Each row is compared with the reference, and one whose question names other rows ("can LoRA stand in for row 5?")
+    with each of these too. All p-values are corrected together, so that a table and a report say the same of a row.
 
     Raises:
         InputError: ``directory`` is not such a folder, a file in it is damaged, or there is no such row.
@@ -81,7 +81,7 @@ def analyse(directory: str | Path, reference: int | None = None) -> Analysis:
         replace(
             summaries[row.number],
             comparison=against.get(row.number),
-            named=named.get(row.number),
+            named={other: found for (one, other), found in named.items() if one == row.number},
             differs=None if row is origin or row.number in apart else _differences(origin, row),
             planned=planned.get(row.number),
             duplicates=DuplicatesEffect.of(found) if (found := _over_seeds(row.done, answers)) is not None else None,
@@ -110,14 +110,14 @@ def _reference(sweep: Sweep, number: int | None) -> SweepRow:
 
 def _comparisons(
     rows: Sequence[SweepRow], origin: SweepRow, converged: Collection[int], answers: Answers
-) -> tuple[Mapping[int, Comparison], Mapping[int, tuple[int, Comparison]]]:
-    """Return comparisons by row, with the reference and with a named row, corrected for their number together."""
+) -> tuple[Mapping[int, Comparison], Mapping[tuple[int, int], Comparison]]:
+    """Return comparisons with the reference by row, and with named rows by both, all corrected together."""
     others = [row for row in rows if row is not origin]
     pairs = [(row, origin) for row in others]
     pairs += [(row, other) for row in others for other in others if other is not row and _names(row, other)]
     made = _judged(pairs, converged, answers)
     against = {row: found for (row, other), found in made.items() if other == origin.number}
-    return against, {row: (other, found) for (row, other), found in made.items() if other != origin.number}
+    return against, {both: found for both, found in made.items() if both[1] != origin.number}
 
 
 def _judged(
@@ -161,9 +161,10 @@ def _over_seeds(runs: Sequence[RunState], answers: Answers) -> AnswerFile | None
 
 
 def _names(row: SweepRow, other: SweepRow) -> bool:
-    """Return whether the first row that a question names is this one."""
-    match = _NAMED_ROW.search(row.question)
-    return match is not None and int(match[1]) == other.number
+    """Return whether the question of a row names another one, as ``row 5`` or ``rows 2, 4-6 and 8`` do."""
+    named = " ".join(_NAMED_ROWS.findall(row.question))
+    ends = [(int(first), int(last or first)) for first, last in re.findall(r"(\d+)(?:-(\d+))?", named)]
+    return any(first <= other.number <= last for first, last in ends)
 
 
 def _differences(origin: SweepRow, row: SweepRow) -> Mapping[str, str] | None:

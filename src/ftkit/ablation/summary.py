@@ -60,8 +60,8 @@ class RowSummary:
     baseline: bool  # whether nothing was trained by gradients
     # Against the reference row, if that is possible; of baselines none, unless the reference is one.
     comparison: Comparison | None = None
-    # The number of another row that the question names, and the comparison with it.
-    named: tuple[int, Comparison] | None = None
+    # The comparisons with other rows that the question names, by their numbers.
+    named: Mapping[int, Comparison] = field(default_factory=dict)
     # The settings in which the row differs from its reference; None if one of them was not run.
     differs: Mapping[str, str] | None = None
     # Whether no other row is as accurate, as fast and as small; None if that cannot be said.

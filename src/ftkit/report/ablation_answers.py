@@ -32,10 +32,8 @@ def _sentences(analysis: Analysis, row: RowSummary, confusion: Confusion | None)
             sentences.append(f"With a new seed and as many new test examples it would be ahead in {ahead}.")
     elif not row.baseline:
         sentences.append(f"It cannot be compared with row {analysis.reference.number} on the same examples.")
-    if row.named is not None:
-        number, comparison = row.named
-        other = next(other for other in analysis.rows if other.number == number)
-        sentences.append(compared(row, other, comparison))
+    others = {other.number: other for other in analysis.rows}
+    sentences += [compared(row, others[number], comparison) for number, comparison in row.named.items()]
     if row.notes:
         complete = row.status in ("done", "external", "not converged")
         sentences.append(f"{'Mind' if complete else 'Incomplete'}: {'; '.join(row.notes)}.")

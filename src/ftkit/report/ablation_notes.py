@@ -102,7 +102,7 @@ def _comparisons(analysis: Analysis) -> Iterator[str]:
         common = len({tuple(row.seeds) for row in (reference, *(row for row, _ in compared))}) > 1
         several = any(len(comparison.seeds) > 1 for _, comparison in compared)
         test = "sign-flip test, seeds as they are," if several else "McNemar test"
-        named = sum(row.named is not None for row in analysis.rows)
+        named = analysis.comparisons - len(compared)
         yield (
             f"vs {reference.number}: test accuracy minus that of {name} ({reference.name})"
             f"{', over the seeds that both have' if common else ''}; "
