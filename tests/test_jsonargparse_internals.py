@@ -17,6 +17,7 @@ from ftkit.jsonargparse_internals import (
     given_options,
     option_names,
     option_type,
+    prefer_int,
 )
 
 
@@ -128,3 +129,13 @@ def test_help_shows_what_to_write_and_no_types() -> None:
         "--quick Whether.",
         "--from FROM Where. (default: x)",
     ]
+
+
+def test_a_whole_number_stays_one_whatever_order_typing_remembers() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--limit", type=float | int | None)
+    assert isinstance(parser.parse_args(["--limit", "1"]).limit, float)
+    prefer_int(parser)
+    for text, value in (("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("null", None)):
+        found = parser.parse_args(["--limit", text]).limit
+        assert (found, type(found)) == (value, type(value))

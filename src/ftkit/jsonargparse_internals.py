@@ -6,6 +6,8 @@
 import re
 from argparse import SUPPRESS, Action
 from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -143,6 +145,18 @@ def accept_shell_style(parser: Any, optional: str | None = None) -> None:
         elif action.dest.endswith("_"):
             action.option_strings = [f"--{action.dest.removesuffix('_')}"]
             parser._option_string_actions[action.option_strings[0]] = action
+
+
+def prefer_int(parser: Any) -> None:
+    """Let ``1`` be one batch, and not all of them, in an option such as ``limit_train_batches: int | float``.
+
+    ``typing`` makes equal unions one object, so ``Union[int, float]`` is ``Union[float, int]`` if another library wrote
+    that first. Assumes that an option with a type hint keeps it as ``_typehint``, and tries its types in their order.
+    """
+    for action in parser._actions:
+        kinds = get_args(getattr(action, "_typehint", None))
+        if {int, float} <= set(kinds):
+            action._typehint = reduce(or_, sorted(kinds, key=lambda kind: kind is float))
 
 
 def given_options(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:

@@ -31,7 +31,7 @@ from ftkit.checkpoint_options import (
 )
 from ftkit.errors import ExitCode, InputError
 from ftkit.folder_choice import choose_folder, remove_unused, with_newest_config
-from ftkit.jsonargparse_internals import given_options
+from ftkit.jsonargparse_internals import given_options, prefer_int
 from ftkit.library_output import quiet_libraries
 from ftkit.lightning_cli_internals import HookedCLI
 from ftkit.lightning_errors import (
@@ -123,6 +123,7 @@ class FtkitCLI(HookedCLI):
         parser.add_class_arguments(EarlyStop, "early_stopping", skip={"monitor", "mode"}, instantiate=False)
         for name, (kind, default, help) in SELECTION_OPTIONS.items():
             parser.add_argument(f"--{name}", type=kind, default=default, help=help)
+        prefer_int(parser)
 
     def add_arguments_to_subcommand(self, parser: LightningArgumentParser, subcommand: str) -> None:
         """Offer what starts a run from somewhere."""

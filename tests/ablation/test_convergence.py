@@ -2,6 +2,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,22 @@ def test_a_training_whose_loss_does_not_fall_did_not_converge(
 ) -> None:
     reason = not_converged(cell(tmp_path / "run", right, losses=losses))
     assert reason == expected or (expected and expected in reason)
+
+
+@pytest.mark.parametrize(
+    ("n", "losses", "marked"), [(48, FALLING, True), (2, FALLING, False), (48, FALLING[:11], False)]
+)
+def test_a_training_of_which_no_test_answer_is_right_is_marked(
+    tmp_path: Path, n: int, losses: Sequence[float], marked: bool
+) -> None:
+    """Always answering one of three labels is right on none of two with probability 4/9; a short try is no training."""
+    state = cell(tmp_path / "run", None, losses=losses)
+    answers = [f"{number}\t{label}\t{label}…\n" for number, label in enumerate(["red", "green", "blue"] * n)][:n]
+    (tmp_path / "run/predictions-test.tsv").write_text("".join(["id\tlabel\tprediction\n", *answers]))
+    (tmp_path / "run/result.json").write_text(json.dumps({"format": 2, "splits": {"test": {"n": n, "correct": 0}}}))
+    state = replace(state, result=Result.read(tmp_path / "run/result.json"))
+    reason = "none of its 48 test answers is right, with always answering red 33.3% would be; see predictions-test.tsv"
+    assert not_converged(state) == (reason if marked else "")
 
 
 def test_without_curves_and_training_figures_nothing_is_said(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from ftkit.cli import main
 from ftkit.config_files import read_config
 from ftkit.errors import ExitCode
 from ftkit.lightning_cli import FtkitCLI
+from ftkit.report.ablation_report import read_results
 
 SHIPPED = Path(ftkit.__file__).parent / "configs"
 STARTS = sorted(path.name for path in (SHIPPED / "init").iterdir())
@@ -97,3 +98,19 @@ def test_a_row_of_every_start_runs(start: str, tmp_path: Path, monkeypatch: pyte
     assert main(["init", "demo", "--from", start]) == 0
     assert main(["ablation", "run", "demo", "--rows", "1", "--overlay", "small.yaml"]) == 0
     assert len(list(tmp_path.glob("runs/demo/01_*/seed-123/predictions-test.tsv"))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["moderation", "vlm"])
+def test_every_row_over_drawn_images_learns_its_task(
+    start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("PIL")
+    pytest.importorskip("torchvision")
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "demo", "--from", start]) == 0
+    assert main(["ablation", "run", "demo"]) == 0
+    for row in read_results("runs/demo").analysis.rows:
+        assert row.status == "done"
+        assert row.interval is not None
+        assert row.interval[0] > 2 / 3  # the most frequent answer is right less often

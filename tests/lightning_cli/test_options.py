@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -30,6 +31,25 @@ def test_layers_of_configs_and_the_command_line_win_in_turn(ftkit: Ftkit, tmp_pa
     assert (model["optimizer"]["init_args"]["lr"], model["optimizer"]["init_args"]["weight_decay"]) == (0.5, 0.1)
     assert config["trainer"]["max_epochs"] == 9
     assert not (tmp_path / "run").exists()
+
+
+def test_one_batch_is_not_all_of_them_whatever_was_imported_before(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries of charts write `Union[float, int]`, and `typing` then has no other union of the two."""
+    build = lightning_cli.Parser.add_lightning_class_args
+
+    def add(self: lightning_cli.Parser, *args: Any, **options: Any) -> Any:
+        added = build(self, *args, **options)
+        for action in self._actions:
+            if action.dest == "trainer.limit_train_batches":
+                action._typehint = float | int | None
+        return added
+
+    monkeypatch.setattr(lightning_cli.Parser, "add_lightning_class_args", add)
+    arguments = ["--config", str(tiny_config), "--trainer.limit_train_batches", "1"]
+    trainer = lightning_cli.FtkitCLI(arguments, run=False).trainer
+    assert isinstance(trainer.limit_train_batches, int)
 
 
 def test_another_optimizer_may_be_named(tiny_config: Path, tmp_path: Path) -> None:

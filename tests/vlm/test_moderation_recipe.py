@@ -25,7 +25,7 @@ from ftkit.vlm.yes_no import VLMYesNo
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PAGE = CONFIGS.parent / "docs/howto/moderation.md"
-COMMANDS = re.findall(r"^\$ ftkit (.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+_, *COMMANDS, PREPARE = re.findall(r"^\$ ftkit (.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 SIZES = {"train": 24, "val": 8, "test": 12}
 
 
@@ -80,11 +80,11 @@ TINY: dict[str, Any] = {
 
 
 def tiny(command: str) -> list[str]:
-    """A command of the recipe on the tiny model; of the ablation's rows the fourth, with two seeds."""
-    shipped = "--config configs/vlm/moderation.yaml"
-    command = command.replace(shipped, f"{shipped} --config tiny.yaml")
-    whole = "run configs/moderation --seeds 1,2,3,4,5"
-    return shlex.split(command.replace(whole, "run configs/moderation --rows 4 --seeds 1,2 --overlay tiny.yaml"))
+    """A command of the page for PaliGemma, on the tiny model; of the ablation's rows the fourth."""
+    command = command.replace("--config ads/base.yaml", "--config configs/vlm/moderation.yaml --config tiny.yaml")
+    rows = "ablation run configs/moderation --rows 4 --overlay tiny.yaml"
+    command = command.replace("ablation run ads", rows).replace("--html", "--slice population --html")
+    return shlex.split(command)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def recipe(paligemma_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         Path("tiny.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
         draw(Path("data/ads"))
         pretrain(paligemma_folder, Path("base"))
-        for command in COMMANDS:
+        for command in (PREPARE, *COMMANDS):
             assert main(tiny(command)) == 0, command
         yield folder
 
@@ -114,7 +114,8 @@ def evaluated(command: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any
 
 def test_the_recipe_is_the_whole_loop() -> None:
     said = [command.split()[0] for command in COMMANDS]
-    assert said == ["images", "test", "fit", "test", "evaluate", "evaluate", "test", "ablation", "ablation", "ablation"]
+    assert said == ["test", "fit", "test", "evaluate", "evaluate", "test", "ablation", "ablation", "ablation"]
+    assert PREPARE.startswith("images prepare ")
 
 
 def test_before_tuning_every_example_is_predicted(recipe: Path) -> None:
@@ -146,7 +147,7 @@ def test_only_adapters_are_kept(recipe: Path) -> None:
 def test_the_report_compares_the_same_pictures_of_both_populations(
     recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = evaluated(COMMANDS[4], capsys)
+    found = evaluated(COMMANDS[3], capsys)
     before, after = found["files"]
     for file in (before, after):
         sizes = {name: sum(part["counts"].values()) for name, part in file["slices"].items()}
@@ -169,7 +170,7 @@ def test_the_tuned_model_looks_at_the_pictures(recipe: Path) -> None:
 
 
 def test_the_untuned_model_gets_a_threshold_of_its_own(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = evaluated(COMMANDS[5], capsys)
+    found = evaluated(COMMANDS[4], capsys)
     assert found["threshold"]["sha256"] == sha256_of("runs/before/predictions-val.tsv")
 
 
@@ -193,7 +194,7 @@ def test_untrained_predictions_never_pass_for_trained_ones(
     recipe: Path, options: str, problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = Path("runs/after/predictions-test.tsv").read_bytes()
-    assert main(tiny(f"test --config configs/vlm/moderation.yaml --untrained {options}")) == 2
+    assert main(tiny(f"test --config ads/base.yaml --untrained {options}")) == 2
     assert problem in capsys.readouterr().err
     assert Path("runs/after/predictions-test.tsv").read_bytes() == kept
 
@@ -207,7 +208,7 @@ def test_examples_chosen_by_outcome_need_the_predictions_first(
     assert main(["ablation", "run", "configs/moderation", "--overlay", "tiny.yaml"]) == 2
     said = capsys.readouterr().err
     assert "runs/before/predictions-train.tsv: outcomes: cannot be read" in said
-    assert "predict the train examples first" in said
+    assert "predict the train examples first: ftkit test --data.evaluate_splits '[train,val,test]'" in said
     assert not Path("runs/moderation/01_one_to_one").exists()  # nothing was run
 
 

@@ -84,24 +84,20 @@ def not_converged(run: RunState) -> str:
     """
     if run.result is not None and run.result.baseline:  # nothing was trained
         return ""
-    train = None if run.result is None else run.result.splits.get("train")
-    return (train and _learned_nothing(train, run.directory / predictions_file("train"))) or _loss(run, train)
+    splits = {} if run.result is None else run.result.splits
+    train, test = splits.get("train"), splits.get("test")
+    found = _learned_nothing(train, run.directory / predictions_file("train")) if train else ""
+    curve = read_curves(run.directory).get("train/loss")
+    if found or curve is None or len(curve.values) < _LEAST:
+        return found
+    return _loss(curve, train) or (_never_right(test, run.directory / predictions_file("test")) if test else "")
 
 
 def _learned_nothing(train: Split, predictions: Path) -> str:
-    if not predictions.exists():
+    if (chance := _chance(predictions)) is None:
         return ""
-    labels: Counter[str] = Counter()
-    pairs = True
-    for batch in PredictionFile(predictions).batches(labeled=False):
-        texts = batch["label"].to_pylist()
-        labels.update(texts)
-        pairs = pairs and is_preference(texts, batch["prediction"].to_pylist())
-    (label, most), name = labels.most_common(1)[0], "a coin"
-    right, n, share = train.correct, train.n - (train.ties or 0), 0.5
-    if not pairs:
-        share, name = most / labels.total(), f"always answering {label}"
-    if (len(labels) == 1 and not pairs) or is_significant(float(stats.binom.sf(right - 1, n, share))):
+    (share, name), n = chance, train.n - (train.ties or 0)
+    if is_significant(float(stats.binom.sf(train.correct - 1, n, share))):
         return ""
     return (
         f"{train.accuracy:.1%} of its {train.n:,} training examples are right, not significantly more than with "
@@ -109,10 +105,32 @@ def _learned_nothing(train: Split, predictions: Path) -> str:
     )
 
 
-def _loss(run: RunState, train: Split | None) -> str:
-    curve = read_curves(run.directory).get("train/loss")
-    if curve is None or len(curve.values) < _LEAST:
+def _never_right(test: Split, predictions: Path) -> str:
+    if test.accuracy or (chance := _chance(predictions)) is None:
         return ""
+    (share, name) = chance
+    if not is_significant((1 - share) ** test.n):
+        return ""
+    return f"none of its {test.n:,} test answers is right, with {name} {share:.1%} would be; see {predictions.name}"
+
+
+def _chance(predictions: Path) -> tuple[float, str] | None:
+    """Return how often one who looks at no example is right, and how; None if always, or if nobody knows."""
+    if not predictions.exists():
+        return None
+    labels: Counter[str] = Counter()
+    pairs = True
+    for batch in PredictionFile(predictions).batches(labeled=False):
+        texts = batch["label"].to_pylist()
+        labels.update(texts)
+        pairs = pairs and is_preference(texts, batch["prediction"].to_pylist())
+    if pairs:
+        return 0.5, "a coin"
+    label, most = labels.most_common(1)[0]
+    return None if len(labels) == 1 else (most / labels.total(), f"always answering {label}")
+
+
+def _loss(curve: Curve, train: Split | None) -> str:
     quarter = len(curve.values) // 4
     first, last = np.array(curve.values[:quarter]), np.array(curve.values[-quarter:])
     found = f"(mean {first.mean():.3g} over the first quarter of the logged steps, {last.mean():.3g} over the last)"

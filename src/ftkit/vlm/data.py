@@ -116,7 +116,7 @@ class VLMDataModule(SourceDataModule, ExampleDataModule):
                 f"cannot be read: {error.strerror}",
                 file=self.outcomes,
                 field="outcomes",
-                fix="predict the train examples first",
+                fix="predict the train examples first: ftkit test --data.evaluate_splits '[train,val,test]'",
             ) from error
         return hashlib.sha256(super().data_sha256.encode() + outcomes).hexdigest()
 
