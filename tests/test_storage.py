@@ -14,6 +14,7 @@ from ftkit.storage import (
     atomic_write,
     key_of,
     make_folder,
+    new_folder,
     remove_partials,
     sha256_of,
     verify_checksum,
@@ -208,3 +209,21 @@ def test_temporary_files_of_the_dead_are_removed_and_others_left(tmp_path: Path)
     (folder / "rows").mkdir(parents=True)
     remove_partials(tmp_path)
     assert set(tmp_path.iterdir()) == {living, others}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_new_folder_removes_what_a_killed_process_began_of_it(there: bool, tmp_path: Path) -> None:
+    target = tmp_path / "out[1]"
+    if there:
+        target.mkdir()
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    beside = target if there else tmp_path
+    began, other = (beside / f".{name}.{gone.pid}.0123abcd.partial" for name in (target.name, "other"))
+    for folder in (began, other):
+        (folder / "rows").mkdir(parents=True)
+    with new_folder(target) as new:
+        (new / "file").touch()
+    assert not began.exists()
+    assert other.exists()
+    assert (target / "file").exists()

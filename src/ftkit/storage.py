@@ -9,6 +9,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -99,9 +100,14 @@ def unlinked(path: str | Path, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
-def remove_partials(folder: str | Path) -> None:
-    """Remove what :func:`atomic_write` and :func:`new_folder` began in ``folder`` if its process is gone."""
-    for partial in Path(folder).glob(f".*{PARTIAL_SUFFIX}"):
+def remove_partials(folder: str | Path, name: str | None = None) -> None:
+    """Remove what :func:`atomic_write` and :func:`new_folder` began in ``folder`` if its process is gone.
+
+    Args:
+        folder: The folder.
+        name: That of the file or folder which was begun; None means all.
+    """
+    for partial in Path(folder).glob(f".{'*' if name is None else escape(name)}.*{PARTIAL_SUFFIX}"):
         if (match := _PARTIAL.fullmatch(partial.name)) and _is_abandoned(int(match["pid"])):
             if partial.is_dir() and not partial.is_symlink():
                 shutil.rmtree(partial)
@@ -155,6 +161,7 @@ def new_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     partial, former = _partial(target, target if merged else target.parent), _partial(target, target.parent)
     try:
         with disk_faults(partial):
+            remove_partials(partial.parent, target.name)  # of a process that was killed
             partial.mkdir(parents=True)
             yield partial
             if merged:

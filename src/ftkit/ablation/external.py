@@ -18,7 +18,7 @@ from ftkit.lock import exclusive
 from ftkit.results.predictions import Predictions, read_predictions, write_predictions
 from ftkit.results.preferences import TIED, WON, half_points
 from ftkit.run_folder import FORMAT, RESULT_FILE, predictions_file
-from ftkit.storage import key_of, new_folder, remove_partials, sha256_of
+from ftkit.storage import key_of, new_folder, sha256_of
 
 _NUMBERS = ("seconds", "peak_memory_mb", "trainable_parameters", "checkpoint_mb")
 _TEXTS = ("device", "machine", "base_model", "made_with")
@@ -44,17 +44,15 @@ def add_external_run(
     seed = next((run.seed for run in sweep.done), 123) if seed is None else seed
     folder = directory / row / f"seed-{seed}"
     identity = {EXTERNAL: {"predictions": predictions.name, "sha256": sha256_of(predictions), "costs": stated}}
-    with exclusive(directory):
-        remove_partials(folder.parent)
-        with new_folder(folder, replace=True) as new:
-            columns = (found.ids, found.labels, found.predictions, found.scores, found.score_names, found.extra)
-            write_predictions(new / predictions_file("test"), *columns)
-            result = json.dumps({**_result(found, stated, predictions.name), "seed": seed}, indent=1)
-            (new / RESULT_FILE).write_text(result, encoding="utf-8")
-            done = sha256_of(new / RESULT_FILE)
-            add_row(directory, row, question)
-            entry = Entry(f"{row}/{folder.name}", number, seed, "done", key_of(identity), identity, done)
-            Ledger(directory).append(entry)  # killed before the folders change places, the run is unfinished
+    with exclusive(directory), new_folder(folder, replace=True) as new:
+        columns = (found.ids, found.labels, found.predictions, found.scores, found.score_names, found.extra)
+        write_predictions(new / predictions_file("test"), *columns)
+        result = json.dumps({**_result(found, stated, predictions.name), "seed": seed}, indent=1)
+        (new / RESULT_FILE).write_text(result, encoding="utf-8")
+        done = sha256_of(new / RESULT_FILE)
+        add_row(directory, row, question)
+        entry = Entry(f"{row}/{folder.name}", number, seed, "done", key_of(identity), identity, done)
+        Ledger(directory).append(entry)  # killed before the folders change places, the run is unfinished
     return folder
 
 
