@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from jsonargparse import Namespace
 
-from ftkit.errors import InputError
-from ftkit.run_folder import has_checkpoint
-from ftkit.training.checkpoint import find_checkpoint, read_checkpoint
+from ftkit.errors import ExitCode, InputError
+from ftkit.run_folder import has_checkpoint, is_trained
+from ftkit.training.checkpoint import INTERRUPTED, find_checkpoint, read_checkpoint
 from ftkit.training.model_selection import Mode
 from ftkit.training.resume import resumable
 from ftkit.training.stored_options import read_options
@@ -37,16 +37,34 @@ def choose_resumable(chosen: Namespace) -> None:
 
     Raises:
         InputError: A checkpoint is named as well.
+        SystemExit: The training is finished, and left no checkpoint to resume from.
     """
     if chosen.ckpt_path:
         raise InputError("choose one of --resume and --ckpt_path", field="resume")
     folder = Path(chosen.trainer.default_root_dir)
     found, notices = resumable(folder)
+    if found is None and is_trained(folder):
+        said = f"the training in {folder} is finished; it kept weights only, so there is nothing to resume"
+        print(f"notice: {said}", file=sys.stderr)
+        raise SystemExit(ExitCode.DONE)
     for notice in notices:
         print(f"notice: {notice}", file=sys.stderr)
     if found is None:
         print(f"notice: no checkpoint to resume from in {folder}; training starts from the beginning", file=sys.stderr)
     chosen.ckpt_path = None if found is None else str(found)
+
+
+def refuse_interrupted(chosen: Namespace) -> None:
+    """Keep the state of an interrupted training from being replaced by another training.
+
+    Raises:
+        InputError: The run folder holds one.
+    """
+    file = Path(chosen.trainer.default_root_dir) / "checkpoints" / INTERRUPTED
+    if file.exists() and not chosen.trainer.fast_dev_run:
+        problem = "is the state of an interrupted training, which would be lost"
+        fix = "continue it with --resume, choose another --trainer.default_root_dir, or remove the file"
+        raise InputError(problem, file=file, fix=fix)
 
 
 def named_checkpoint(chosen: Namespace) -> str | None:

@@ -27,6 +27,7 @@ from ftkit.checkpoint_options import (
     check_checkpoint,
     choose_resumable,
     named_checkpoint,
+    refuse_interrupted,
     refuse_trained,
 )
 from ftkit.errors import ExitCode, InputError
@@ -158,6 +159,8 @@ class FtkitCLI(HookedCLI):
         chosen = self.config.get(self.config.get("subcommand") or "")
         if chosen and chosen.get("resume"):
             choose_resumable(chosen)
+        elif chosen and self.config.subcommand == "fit" and named_checkpoint(chosen) is None:
+            refuse_interrupted(chosen)
         if chosen and (path := named_checkpoint(chosen)):
             given = given_options(self.parser, self._arguments)
             options = given.get(f"{self.config.subcommand}.model.init_args") or Namespace()

@@ -17,7 +17,7 @@ from ftkit.library_output import quiet_lightning
 from ftkit.lightning_cli import FtkitCLI
 from ftkit.lightning_errors import exit_on_termination, explain_refusals
 from ftkit.run_config import config_arguments, without_folder
-from ftkit.run_folder import RESULT_FILE, RUNS, has_checkpoint, read_result
+from ftkit.run_folder import RESULT_FILE, RUNS, is_trained, read_result
 from ftkit.training.checkpoint import find_checkpoint
 from ftkit.training.curves_logger import CurvesLogger
 from ftkit.training.environment import code_sha256, data_sha256
@@ -60,7 +60,7 @@ class LightningEngine:
 
     def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
         """Train and test one run in ``directory``, where it goes on from what an interrupted attempt left."""
-        if _is_trained(directory):
+        if is_trained(directory):
             self.test(configs, seed, directory)
             return
         with self._trained(configs, seed, directory) as cli:
@@ -74,7 +74,7 @@ class LightningEngine:
         Raises:
             Pruned: ``pruning`` stopped it early.
         """
-        if _is_trained(directory):
+        if is_trained(directory):
             self._evaluate("validate", configs, seed, directory)
             return
         with self._trained(configs, seed, directory, pruning) as cli:
@@ -134,12 +134,6 @@ class LightningEngine:
         # The sweep has its own bars.
         arguments += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
         return FtkitCLI([*arguments, *more], run=False, callbacks=[_StepReporter(self.on_step)])
-
-
-def _is_trained(directory: Path) -> bool:
-    """Return whether an interrupted attempt came to the end of its training."""
-    result = directory / RESULT_FILE
-    return result.is_file() and "status" not in read_result(result) and has_checkpoint(directory)
 
 
 def _checkpoint_to_go_on_from(directory: Path) -> Path | None:

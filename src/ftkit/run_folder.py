@@ -47,6 +47,16 @@ def has_checkpoint(folder: Path) -> bool:
     return any((folder / "checkpoints").glob("*.ckpt"))
 
 
+def is_trained(folder: Path) -> bool:
+    """Return whether a training in a folder came to its end.
+
+    Raises:
+        InputError: Its ``result.json`` is damaged, or of another format.
+    """
+    result = folder / RESULT_FILE
+    return has_checkpoint(folder) and result.is_file() and "status" not in read_result(result)
+
+
 def newest_run(name: str | None = None) -> Path | None:
     """Return the folder below ``runs`` in the current folder whose training began last; None without one.
 

@@ -109,6 +109,38 @@ def test_resume_starts_anew_where_there_is_nothing(ftkit: Ftkit, run_folder: Pat
     assert (code, "choose one of --resume and --ckpt_path" in said) == (2, True)
 
 
+def weights_only(tmp_path: Path) -> list[str]:
+    saving = {"filename": "last", "save_weights_only": True, "enable_version_counter": False}
+    saved = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": saving}
+    (tmp_path / "weights.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [saved]}}))
+    return ["--config", str(tmp_path / "weights.yaml")]
+
+
+def test_a_finished_training_is_not_trained_again(ftkit: Ftkit, tmp_path: Path) -> None:
+    options = weights_only(tmp_path)
+    assert ftkit("fit", *options)[0] == 0
+    before = contents(tmp_path / "run")
+    code, said = ftkit("fit", *options, "--resume")
+    assert code == 0, said
+    assert f"the training in {tmp_path / 'run'} is finished; it kept weights only" in said
+    assert contents(tmp_path / "run") == before
+
+
+def test_an_interrupted_training_is_not_replaced(ftkit: Ftkit, tmp_path: Path) -> None:
+    stop = {"class_path": "stops.StopAfter", "init_args": {"step": 3}}
+    (tmp_path / "stop.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [stop]}}))
+    assert ftkit("fit", "--config", str(tmp_path / "stop.yaml"))[0] == ExitCode.TERMINATED
+    before = contents(tmp_path / "run")
+    code, said = ftkit("fit", *weights_only(tmp_path))
+    assert code == ExitCode.INPUT, said
+    assert "interrupted.ckpt: is the state of an interrupted training, which would be lost; fix: continue it" in said
+    assert contents(tmp_path / "run") == before
+    assert ftkit("fit", "--trainer.fast_dev_run", "true")[0] == 0
+    assert contents(tmp_path / "run") == before
+    assert ftkit("fit", *weights_only(tmp_path), "--resume")[0] == 0
+    assert not (tmp_path / "run/checkpoints/interrupted.ckpt").exists()
+
+
 def test_resume_takes_the_newest_good_checkpoint_and_names_the_bad_one(
     ftkit: Ftkit, run_folder: Path, tmp_path: Path
 ) -> None:

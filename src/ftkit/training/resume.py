@@ -261,7 +261,7 @@ def resumable(folder: Path) -> tuple[Path | None, list[str]]:
         try:
             if "optimizer_states" in read_checkpoint(file):
                 return file, notices
-            notices.append(f"{file} holds weights only, nothing to go on from")
+            notices.append(f"{file} holds weights only, and cannot be resumed from")
         except FormatError:
             raise
         except InputError as error:
