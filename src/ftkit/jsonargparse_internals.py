@@ -124,6 +124,22 @@ def resolve_class_name(kind: Any, name: str) -> str:
 
 
 _typehints.resolve_class_path_by_name = resolve_class_name
+_keep_options = _typehints.discard_init_args_on_class_path_change
+
+
+def discard_options(parser: Any, previous: Any, value: Any) -> None:
+    """Let a class that takes the place of another start from its own defaults; model and data keep what fits both.
+
+    The rank of one adapter, or the momentum of one optimizer, means another thing in the next. Assumes that
+    jsonargparse asks ``discard_init_args_on_class_path_change`` of its ``_typehints``, with full class paths.
+    """
+    if hasattr(_typehints.import_object(value["class_path"]), "save_hyperparameters"):  # Lightning's modules
+        _keep_options(parser, previous, value)
+    elif previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
+        previous["init_args"] = Namespace()
+
+
+_typehints.discard_init_args_on_class_path_change = discard_options
 
 
 def accept_shell_style(parser: Any, optional: str | None = None) -> None:

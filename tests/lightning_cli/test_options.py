@@ -33,6 +33,31 @@ def test_layers_of_configs_and_the_command_line_win_in_turn(ftkit: Ftkit, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def test_a_class_in_the_place_of_another_starts_from_its_own_defaults(tiny_config: Path, tmp_path: Path) -> None:
+    layers = {"lora": "peft.LoraConfig, init_args: {r: 3, target_modules: [c_attn]}", "ia3": "peft.IA3Config"}
+    for name, adapter in layers.items():
+        optimizer = "torch.optim.SGD" if name == "ia3" else "torch.optim.AdamW, init_args: {weight_decay: 0.5}"
+        parts = f"adapter: {{class_path: {adapter}}}, optimizer: {{class_path: {optimizer}}}"
+        (tmp_path / f"{name}.yaml").write_text(f"model: {{init_args: {{{parts}}}}}\n")
+    files = [tiny_config, tmp_path / "lora.yaml", tmp_path / "ia3.yaml"]
+    arguments = [word for file in files for word in ("--config", str(file))]
+    with patch.object(lightning_cli.FtkitCLI, "instantiate_classes"):
+        model = lightning_cli.FtkitCLI(arguments, run=False).config.model.init_args
+        again = lightning_cli.FtkitCLI([*arguments, "--model.optimizer", "SGD"], run=False).config.model.init_args
+    assert model.adapter.class_path == "peft.IA3Config"
+    assert model.adapter.init_args.target_modules is None
+    assert (model.optimizer.class_path, model.optimizer.init_args.weight_decay) == ("torch.optim.SGD", 0.0)
+    assert again.optimizer == model.optimizer
+
+
+def test_another_class_of_model_keeps_the_options_that_both_have(tiny_config: Path) -> None:
+    arguments = ["--config", str(tiny_config), "--model", "ftkit.CausalLMSFT"]
+    with patch.object(lightning_cli.FtkitCLI, "instantiate_classes"):
+        cli = lightning_cli.FtkitCLI(arguments, run=False)
+    written = yaml.safe_load(tiny_config.read_text(encoding="utf-8"))
+    assert cli.config.model.init_args.base_model == written["model"]["init_args"]["base_model"]
+
+
 def test_one_batch_is_not_all_of_them_whatever_was_imported_before(
     tiny_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
