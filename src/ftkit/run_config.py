@@ -1,21 +1,26 @@
 """Write the ``config.yaml`` of a run, and hand config files to a command."""
 
+import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from jsonargparse import Namespace
 from lightning.pytorch.cli import SaveConfigCallback
 
+from ftkit.ablation.identity import flatten
 from ftkit.checkpoint_options import EVALUATION_OPTIONS, RESUME_OPTIONS
 from ftkit.run_folder import CONFIG_FILE, ORDER_FILE, RUNS
 from ftkit.storage import atomic_write, disk_faults, unlinked
+from ftkit.training.curves_logger import CurvesLogger
 
 
 class RunConfig(SaveConfigCallback):
     """Write the resolved ``config.yaml`` into the run folder; a ``test`` leaves that of its ``fit``.
 
-    That a training begins is noted for :func:`ftkit.run_folder.newest_run`.
+    That a training begins is noted for :func:`ftkit.run_folder.newest_run`, and its settings go to the trackers.
 
     The folder's own path is left out: folders are moved, and a second run should choose its own.
     """
@@ -31,6 +36,15 @@ class RunConfig(SaveConfigCallback):
         if stage == "fit" or not target.exists():
             with atomic_write(target) as file:
                 file.write(self.parser.dump(without_folder(self.config), skip_unset=False))
+        if stage == "fit":
+            for tracker in [logger for logger in trainer.loggers if not isinstance(logger, CurvesLogger)]:
+                tracker.log_hyperparams(self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what was chosen, by option as on the command line, such as ``model.optimizer.lr``."""
+        config = flatten(json.loads(self.parser.dump(without_folder(self.config), format="json", skip_unset=False)))
+        named = {re.sub(r"\.(init_args|class_path)\b", "", name): value for name, value in config.items()}
+        return {name: value for name, value in named.items() if value is not None}
 
 
 def config_arguments(configs: Iterable[Path]) -> list[str]:

@@ -3,9 +3,11 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import yaml
+from lightning.pytorch.loggers import Logger
 
 from ftkit.cli import main
 from ftkit.lightning_engine import LightningEngine
@@ -68,11 +70,34 @@ def test_mlflow_has_an_experiment_with_a_run_for_each_variant(tiny_config: Path,
         assert (one.info.run_name, one.info.status) == (f"{row}/seed-123", "FINISHED")
         assert one.data.tags["folder"] == str(folder)
         assert one.data.params["pooling"] == "last"
+        assert one.data.params["model.optimizer.lr"] == "0.01"
         for figure in LOGGED:
             history = client.get_metric_history(one.info.run_id, figure)
             assert {at.step: at.value for at in history} == pytest.approx(dict(local(folder, figure)))
         result = json.loads((folder / "result.json").read_text())
         assert one.data.metrics["test/accuracy"] == pytest.approx(result["splits"]["test"]["accuracy"])
+
+
+class Recording(Logger):
+    """Keeps what it is given."""
+
+    name, version = "recording", "0"
+    given: ClassVar[dict[str, Any]] = {}
+
+    def log_hyperparams(self, params: dict[str, Any]) -> None:  # type: ignore[override]
+        self.given.update(params)
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Keep none."""
+
+
+def test_a_tracker_gets_the_settings_by_their_options(tiny_config: Path, tmp_path: Path) -> None:
+    (layer := tmp_path / "layer.yaml").write_text(f"trainer:\n  logger:\n    class_path: {__name__}.Recording\n")
+    LightningEngine(lambda step, steps: None).run([tiny_config, layer], 7, tmp_path / "run")
+    wanted = {"model.optimizer.lr": 0.01, "data.batch_size": 8, "trainer.max_epochs": 2, "seed_everything": 7}
+    wanted |= {"model": "ftkit.GPT2Classifier", "model.optimizer": "torch.optim.AdamW", "model.pooling": "last"}
+    assert {name: Recording.given.get(name) for name in wanted} == wanted
+    assert not [name for name, value in Recording.given.items() if value is None and "." in name]
 
 
 def test_names_of_the_run_are_filled_in_for_any_logger_and_the_config_keeps_the_places(
