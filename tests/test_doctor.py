@@ -87,6 +87,8 @@ def test_a_failed_check_ends_with_4_and_bad_input_with_2(
     (tmp_path / "wrong.yaml").write_text("model:\n  init_args:\n    poling: last\n")
     assert main(["doctor", str(tiny_config), str(tmp_path / "wrong.yaml")]) == 2
     assert "did you mean pooling?" in capsys.readouterr().err
+    assert main(["doctor", str(tmp_path)]) == 2
+    assert f"{tmp_path}: a folder is no config file; fix: name files in it: base.yaml" in capsys.readouterr().err
 
 
 def test_each_check_has_a_fix(doctor: Doctor) -> None:

@@ -23,6 +23,9 @@ def read_config(path: Path) -> dict[str, Any]:
         content = yaml.load(path.read_bytes().decode("utf-8-sig"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except FileNotFoundError:
         raise InputError("there is no such file", file=path, fix=where_shipped(path)) from None
+    except IsADirectoryError:
+        fix = "name files in it: base.yaml and one of rows/ in an ablation, config.yaml in a run folder"
+        raise InputError("a folder is no config file", file=path, fix=fix) from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from None
     except UnicodeDecodeError as error:

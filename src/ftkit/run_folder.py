@@ -32,6 +32,12 @@ def predictions_file(split: str) -> str:
     return f"predictions-{split}.tsv"
 
 
+def predictions_in(path: str | Path, split: str = "test") -> Path:
+    """Return a prediction file; of a folder that holds predictions of a split, these."""
+    inside = Path(path) / predictions_file(split)
+    return inside if inside.exists() else Path(path)
+
+
 def examples_file(split: str) -> str:
     """Return the name of the file with what is known of the examples of a split."""
     return f"examples-{split}.tsv"

@@ -399,6 +399,9 @@ def test_no_edge_is_warned_of_in_the_middle_and_other_chances_are_named(tmp_path
     status = ablation_status(tuned.out)
     assert status.count("fitted") == 2
     assert "seed 123   fitted  lr-0.1" in status
+    assert [line.split() for line in status.splitlines() if line.endswith("untuned")] == [
+        [number, "row", "seed", "123", "done", "untuned"] for number in ("1", "2")
+    ]
 
 
 def test_a_table_without_a_search_says_nothing_of_one(tuned: Tuned) -> None:

@@ -328,3 +328,15 @@ def test_it_can_be_a_command(count_file):
     path = count_file("a.tsv", 4, 3, 2, 1)
     options = parser.parse_args([str([str(path)]), "--positive", "no", "--costs", "[5, 1]", "--json", "true"])
     assert (options.files, options.positive, options.costs, options.json) == ([Path(path)], "no", (5.0, 1.0), True)
+
+
+def test_a_run_folder_is_its_predictions(scored, tmp_path, capsys):
+    for run, skill in (("a", 2), ("b", 1)):
+        (tmp_path / run).mkdir()
+        for split, seed in (("val", 1), ("test", 2)):
+            scored(f"{run}/predictions-{split}.tsv", skill, seed)
+    evaluate([tmp_path / "a"], against=tmp_path / "b", threshold_from=tmp_path / "a")
+    folders = capsys.readouterr().out
+    files = [tmp_path / run / f"predictions-{split}.tsv" for run, split in (("a", "test"), ("b", "test"), ("a", "val"))]
+    evaluate([files[0]], against=files[1], threshold_from=files[2])
+    assert folders == capsys.readouterr().out

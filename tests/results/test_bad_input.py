@@ -341,7 +341,7 @@ def test_a_file_that_cannot_be_read_is_bad_input(tmp_path, name, monkeypatch):
     monkeypatch.setattr(Path, "open", forbidden)
     for path, why in (
         (tmp_path / name, "No such file or directory"),
-        (tmp_path / "folder" / name, "Is a directory"),
+        (tmp_path / "folder" / name, "Is a directory; fix: name a file in it"),
         (tmp_path / "mine" / name, "Permission denied"),
     ):
         with pytest.raises(InputError) as caught:
@@ -388,3 +388,13 @@ def test_the_writer_refuses_scores_that_say_nothing(tmp_path, scores, name, mess
         write_predictions(tmp_path / "a.tsv", ["a"], ["yes"], ["no"], scores, name)
     assert message in str(caught.value)
     assert not (tmp_path / "a.tsv").exists()
+
+
+def test_a_relative_path_that_leads_nowhere_says_where_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=rf"^a.tsv: cannot be read: .*; fix: relative paths .* {tmp_path}$"):
+        evaluate([Path("a.tsv")])
+    with pytest.raises(InputError, match=r"cannot be read: No such file or directory$"):
+        evaluate([tmp_path / "a.tsv"])

@@ -73,7 +73,7 @@ def ablation_status(directory: Path) -> str:
         untuned = [run for run in row.untuned if run not in row.runs]
         for run in [*row.runs, *untuned, *row.tries]:
             reason = f": {run.reason}" if run.reason else ", made elsewhere" if run.external else ""
-            tried = f"  {run.setting}" if run.setting else ""
+            tried = f"  {run.setting}" if run.setting else "  untuned" if run in untuned else ""
             lines.append(f"{row.number:>3}  {row.name:<26} seed {run.seed:<5} {run.status}{reason}{tried}")
     return "\n".join([*lines, *(f"notice: {notice}" for notice in sweep.ledger.notices)]) + "\n"
 

@@ -32,7 +32,7 @@ def evaluate_command(
     exact match; pairs of a chosen and a rejected answer get a report of preferences.
 
     Args:
-        files: Prediction files: TSV, CSV, JSON lines (also gzipped) or Parquet.
+        files: Prediction files: TSV, CSV, JSON lines (also gzipped) or Parquet; of a run folder, its test.
         save_threshold: Write the chosen threshold to this file (.json).
         unrounded: Print all digits.
         json: Print JSON, always with all digits.

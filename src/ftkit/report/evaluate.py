@@ -24,6 +24,7 @@ from ftkit.results.scan import AnswerFile, NotBinaryError, scan
 from ftkit.results.settings import Settings
 from ftkit.results.several_classes import against_rest, find_classes
 from ftkit.results.threshold import Costs, Criterion, Threshold, freeze_threshold
+from ftkit.run_folder import predictions_in
 
 DEFAULT_CRITERION: Criterion = "balanced_accuracy"
 E = TypeVar("E", bound=Evaluated[Any])
@@ -51,11 +52,13 @@ def evaluate(
     and a rejected answer get a report of preferences.
 
     Args:
-        files: One prediction file or several: TSV, CSV, JSON lines (also gzipped) or Parquet.
-        against: A prediction file for the same examples, to compare every other file with.
+        files: One prediction file or several: TSV, CSV, JSON lines (also gzipped) or Parquet; a run folder is its
+            predictions of test.
+        against: A prediction file for the same examples, to compare every other file with; or a run folder.
         positive: The positive class, for example yes. Default: the one that the score column names, or the usual one.
             With three or more classes: evaluate this one against the rest, as a yes/no question.
-        threshold_from: A validation file to choose a threshold on, or a threshold saved before (.json).
+        threshold_from: A validation file to choose a threshold on, a run folder for its predictions of val, or a
+            threshold saved before (.json).
         threshold_metric: What the chosen threshold maximizes; balanced_accuracy if not given.
         costs: Cost of a false positive and of a false negative, such as [1,5]: choose the cheapest threshold
             instead.
@@ -85,8 +88,8 @@ def evaluate(
         >>> evaluate(path).reports[0].figures["accuracy"].value
         0.5
     """
-    paths = [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
-    threshold_from = None if threshold_from is None else Path(threshold_from)
+    paths = [predictions_in(file) for file in ([files] if isinstance(files, str | Path) else files)]
+    threshold_from = None if threshold_from is None else predictions_in(threshold_from, "val")
     at_least(0, seed=seed)
     _check_options(paths, beta, level, threshold_from, threshold_metric, costs)
     if examples is not None and not Path(examples).is_file():
@@ -94,7 +97,7 @@ def evaluate(
     known = known_examples([*map(beside, paths)] if examples is None else [Path(examples)])
     settings = Settings(beta, level, seed, known=known)
     evaluated = partial(_evaluated, files=len(paths), settings=settings, digits=digits)
-    reference = [] if against is None else [(Path(against), None)]
+    reference = [] if against is None else [(predictions_in(against), None)]
     read = [*((path, slice) for path in paths), *reference]
     if any(map(is_preference_file, paths)):
         pairs = "pairs of a chosen and a rejected answer"

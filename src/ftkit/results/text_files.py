@@ -152,8 +152,16 @@ def opened(path: Path) -> BinaryIO:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+        raise InputError(f"cannot be read: {error.strerror}", file=path, fix=_another(path, error)) from error
     return cast("BinaryIO", gzip.open(file)) if path.suffix.lower() == ".gz" else file
+
+
+def _another(path: Path, error: OSError) -> str | None:
+    """Return what to name in the place of a path that cannot be opened, where that is known."""
+    if isinstance(error, IsADirectoryError):
+        return "name a file in it"
+    relative = isinstance(error, FileNotFoundError) and not path.is_absolute()
+    return f"relative paths start in the current folder, {Path.cwd()}" if relative else None
 
 
 def _decoded(raw: bytes, path: Path, offset: int, line: int, limit: int, fix: str = "is this a table of rows?") -> str:
