@@ -22,6 +22,7 @@ TRAINED = [r"train/loss .*, val/accuracy .*", "run folder: run", r"next: ftkit t
 LOGGED = [r"[┏┃┡│└].*"] * 6  # Lightning's table of loss and accuracy
 TESTED = [
     r"test: accuracy .*",
+    r"warning: test: .* of its \d+ test examples are right, not significantly more than with always answering .*",
     r"run folder: run \(predictions-test\.tsv\)",
     "next: ftkit evaluate run/predictions-test.tsv",
 ]

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import lightning as L
 
+from ftkit.ablation.convergence import learned_nothing
+from ftkit.ablation.result import Split
 from ftkit.results.preferences import interval_of_counts
+from ftkit.results.unanswered import unanswered
 from ftkit.run_folder import CONFIG_FILE, predictions_file
 from ftkit.training.recorder import RunRecorder
 
@@ -23,11 +27,21 @@ def summary(trainer: L.Trainer) -> str:
         recorder = next(one for one in trainer.callbacks if isinstance(one, RunRecorder))  # type: ignore[attr-defined]
         name = getattr(trainer.lightning_module, "accuracy_name", "accuracy")
         lines = [f"{split}: {name} {_accuracy(**figures)}" for split, figures in recorder.evaluated.items()]
+        lines += [_weakness(folder, split, figures) for split, figures in recorder.evaluated.items()]
         files = [predictions_file(split) for split in recorder.evaluated]
         command = f"ftkit evaluate {quote(str(folder / files[-1]))}" if files else ""
     listed = f" ({', '.join(files)})" if files else ""
     lines += [f"run folder: {folder}{listed}", command and f"next: {command}"]
     return "\n".join(filter(None, lines))
+
+
+def _weakness(folder: Path, split: str, figures: dict[str, Any]) -> str:
+    """Return that a model does no better than one constant answer, or leaves a class out; empty if neither is so."""
+    counts = Split(figures["n"], figures["correct"], figures.get("ties"))
+    predictions = folder / predictions_file(split)
+    found = "; ".join(filter(None, (learned_nothing(counts, split, predictions), unanswered(predictions))))
+    advice = "a longer training or another learning rate (--model.optimizer.lr) may help"
+    return found and f"warning: {split}: {found}; {advice}"
 
 
 def _logged(trainer: L.Trainer) -> str:

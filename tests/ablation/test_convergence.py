@@ -76,6 +76,11 @@ def test_pairs_are_judged_against_a_coin_and_their_ties_left_out(tmp_path: Path)
     assert "50.0% of its 100" in not_converged(cell(tmp_path / "d", 0, labels, ties=100))
 
 
+def test_too_few_examples_show_nothing(tmp_path: Path) -> None:
+    assert not_converged(cell(tmp_path / "four", 4, ["ham", "spam"] * 2)) == ""  # 4 of 4: p = 0.06
+    assert "50.0% of its 6" in not_converged(cell(tmp_path / "six", 3, ["ham", "spam"] * 3))
+
+
 def test_where_there_is_one_label_nothing_can_be_learned(tmp_path: Path) -> None:
     assert not_converged(cell(tmp_path / "run", 50, ["ham"] * 100)) == ""
 

@@ -86,21 +86,22 @@ def not_converged(run: RunState) -> str:
         return ""
     splits = {} if run.result is None else run.result.splits
     train, test = splits.get("train"), splits.get("test")
-    found = _learned_nothing(train, run.directory / predictions_file("train")) if train else ""
+    found = learned_nothing(train, "training", run.directory / predictions_file("train")) if train else ""
     curve = read_curves(run.directory).get("train/loss")
     if found or curve is None or len(curve.values) < _LEAST:
         return found
     return _loss(curve, train) or (_never_right(test, run.directory / predictions_file("test")) if test else "")
 
 
-def _learned_nothing(train: Split, predictions: Path) -> str:
+def learned_nothing(found: Split, split: str, predictions: Path) -> str:
+    """Return that the answers of a split are no better than one constant answer; empty if they are, or are too few."""
     if (chance := _chance(predictions)) is None:
         return ""
-    (share, name), n = chance, train.n - (train.ties or 0)
-    if is_significant(float(stats.binom.sf(train.correct - 1, n, share))):
+    (share, name), n = chance, found.n - (found.ties or 0)
+    if is_significant(float(stats.binom.sf(found.correct - 1, n, share))) or not is_significant(share**found.n):
         return ""
     return (
-        f"{train.accuracy:.1%} of its {train.n:,} training examples are right, not significantly more than with "
+        f"{found.accuracy:.1%} of its {found.n:,} {split} examples are right, not significantly more than with "
         f"{name} ({share:.1%})"
     )
 
