@@ -275,9 +275,10 @@ def test_a_stopped_training_says_so(
     assert "Traceback" not in said.err
     if command == "fit":
         verify_checksum(out / "checkpoints" / "last.ckpt")
-    else:  # an unfinished cell does not look like a finished one
+    else:  # an unfinished run does not look like a finished one, and the next call goes on from it
         assert not (out / "01_endless" / "seed-123").exists()
-    assert not list(out.rglob(f"*{PARTIAL_SUFFIX}"))
+        verify_checksum(out / "01_endless" / f".seed-123{PARTIAL_SUFFIX}" / "checkpoints" / "interrupted.ckpt")
+    assert not [file for file in out.rglob(f"*{PARTIAL_SUFFIX}") if file.is_file()]
     assert not list(out.rglob("predictions-*"))
 
 

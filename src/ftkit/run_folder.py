@@ -17,6 +17,8 @@ BEST_CHECKPOINT = "best.ckpt"  # in checkpoints/; it counts where CONFIG_FILE sa
 
 FORMAT = 2  # of result.json, of an ablation's files and of checkpoints
 
+UNLABELED = -1  # in the place of the class of an example that has none
+
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 Form = Literal["ftkit", "peft", "transformers"]  # which library loads what `ftkit push` writes

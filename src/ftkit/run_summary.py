@@ -26,10 +26,11 @@ def summary(trainer: L.Trainer) -> str:
     else:
         recorder = next(one for one in trainer.callbacks if isinstance(one, RunRecorder))  # type: ignore[attr-defined]
         name = getattr(trainer.lightning_module, "accuracy_name", "accuracy")
-        lines = [f"{split}: {name} {_accuracy(**figures)}" for split, figures in recorder.evaluated.items()]
-        lines += [_weakness(folder, split, figures) for split, figures in recorder.evaluated.items()]
+        evaluated = {split: figures for split, figures in recorder.evaluated.items() if "accuracy" in figures}
+        lines = [f"{split}: {name} {_accuracy(**figures)}" for split, figures in evaluated.items()]
+        lines += [_weakness(folder, split, figures) for split, figures in evaluated.items()]
         files = [predictions_file(split) for split in recorder.evaluated]
-        command = f"ftkit evaluate {quote(str(folder / files[-1]))}" if files else ""
+        command = f"ftkit evaluate {quote(str(folder / files[-1]))}" if evaluated else ""
     listed = f" ({', '.join(files)})" if files else ""
     lines += [f"run folder: {folder}{listed}", command and f"next: {command}"]
     return "\n".join(filter(None, lines))

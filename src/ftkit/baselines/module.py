@@ -138,12 +138,13 @@ class Baseline(MeasuredModule):
         label = batch["label"]
         prediction = prediction.to(label.device)
         found = {"id": batch["id"], "label": label, "prediction": prediction, "columns": batch.get("columns", {})}
-        figures = {"accuracy": (prediction == label).float().mean()}
         if probability is not None:
             probability = probability.float().to(label.device)
-            figures["loss"] = F.nll_loss(probability.clamp_min(_LEAST).log(), label)
             found["probability"] = probability if probability.shape[1] > 2 else probability[:, 1]
         if prefix:
+            figures = {"accuracy": (prediction == label).float().mean()}
+            if probability is not None:
+                figures["loss"] = F.nll_loss(probability.clamp_min(_LEAST).log(), label)
             logged = {f"{prefix}{name}": value for name, value in figures.items()}
             self.log_dict(logged, batch_size=len(label), add_dataloader_idx=False)
         return found

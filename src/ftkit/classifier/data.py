@@ -21,8 +21,9 @@ from ftkit.classifier.samplers import EpochSampler, Order
 from ftkit.classifier.splits import Split, divide_grouped, divide_stratified, draw_down
 from ftkit.errors import InputError
 from ftkit.examples.duplicates import find_duplicates
+from ftkit.examples.sources import open_source
 from ftkit.results.duplicates import LabeledText
-from ftkit.run_folder import SPLITS, SplitName
+from ftkit.run_folder import SPLITS, UNLABELED, SplitName
 from ftkit.training.dataset import MessageDataset, TextDataset, as_it_is, with_share
 from ftkit.training.distributed import processes
 from ftkit.training.encoding import Encoding, ends_of
@@ -55,6 +56,7 @@ class TextClassificationDataModule(SourceDataModule):
             without padding are evaluated several at a time, unless the model would attend to the padding; and training
             with batch size 1 and accumulated gradients uses larger batches that make the same steps.
         drop_last: Leave out the last, smaller batch of a training epoch.
+        predict: Texts for ``ftkit predict``, which need no labels; null predicts the test split.
         **options: See :class:`ftkit.training.source_data.SourceDataModule`.
 
     Example:
@@ -82,9 +84,12 @@ class TextClassificationDataModule(SourceDataModule):
         sampling: Literal["balanced"] | None = None,
         padding: Literal["longest", "context", "none"] | int = "longest",
         drop_last: bool = True,
+        predict: str | Path | list[dict[str, Any]] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(train=train, **options)
+        self.predict = predict
+        self.predicted_split = "test" if predict is None else "predict"  # for RunRecorder
         self.split, self.normalize_labels = split, normalize_labels
         self.labels = None if labels is None else tuple(labels)
         self.sampling, self.padding, self.drop_last = sampling, padding, drop_last
@@ -107,10 +112,12 @@ class TextClassificationDataModule(SourceDataModule):
         model: Any = self.trainer.lightning_module
         if getattr(model, "reads_texts", False):
             self.prepare_texts()
-            return
-        padding = model.reads_padding, model.sees_padding
-        self.prepare(model.tokenizer, model.context_length, *padding, encoder=getattr(model, "encoder", False))
-        self._joined = 1
+        else:
+            padding = model.reads_padding, model.sees_padding
+            self.prepare(model.tokenizer, model.context_length, *padding, encoder=getattr(model, "encoder", False))
+            self._joined = 1
+        if stage == "predict" and self.predict is not None:
+            self._predict_unlabeled(getattr(model, "tokenizer", None))
 
     def prepare(
         self,
@@ -171,6 +178,18 @@ class TextClassificationDataModule(SourceDataModule):
             ids, texts, label, columns = map(list, zip(*splits[name], strict=True)) if splits[name] else ([],) * 4
             self.datasets[name] = TextDataset(ids, label, texts, name, columns)
         self._report(classes, splits)
+
+    def _predict_unlabeled(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        """Put the texts to predict in the place of the test split."""
+        columns = {ours: theirs for ours, theirs in (self.columns or {}).items() if ours != "label"}
+        found = messages_of(labelled(open_source(self.predict, columns or None), ("text",)), labeled=False)
+        labels = [UNLABELED] * len(found)
+        if self.encoding is None:
+            self.datasets["test"] = TextDataset(found.ids, labels, found.texts, "test", found.columns)
+            return
+        assert tokenizer is not None, "it encoded the other texts"
+        encoded, width = self.encoding.encode(tokenizer, found.texts), self.datasets["test"].input_ids.shape[1]
+        self.datasets["test"] = MessageDataset(found.ids, labels, encoded, self.encoding, "test", width, found.columns)
 
     def _report(self, classes: tuple[str, ...], splits: dict[str, list[Example]]) -> None:
         """Add to :attr:`report` what does not depend on the model, and decide the order of the training examples."""

@@ -45,8 +45,8 @@ class Messages:
         return self.at(self.places[index] if index is not None and self.places else None, problem, **details)
 
 
-def labelled(source: RecordSource) -> RecordSource:
-    """Return a source with the columns ``label`` and ``text``, found by their usual names if they are called otherwise.
+def labelled(source: RecordSource, needed: Sequence[str] = ("text", "label")) -> RecordSource:
+    """Return a source with the needed columns, found by their usual names if they are called otherwise.
 
     Raises:
         InputError: A column is missing, or several could be meant; the columns that there are are listed.
@@ -54,7 +54,7 @@ def labelled(source: RecordSource) -> RecordSource:
     if not source.columns:
         raise source.error(None, "contains no examples", fix="give a label and a text in each row")
     names = named_columns(source.columns)
-    if missing := [ours for ours in ("text", "label") if ours not in names]:
+    if missing := [ours for ours in needed if ours not in names]:
         raise source.error(
             None, f"it is not clear which column is the {' and which the '.join(missing)}",
             field="columns", got=", ".join(source.columns),
@@ -69,8 +69,10 @@ def labelled(source: RecordSource) -> RecordSource:
     return open_source(source, columns={**source.chosen, **renamed})
 
 
-def messages_of(source: RecordSource) -> Messages:
+def messages_of(source: RecordSource, labeled: bool = True) -> Messages:
     """Read the records of a source with the columns ``label``, ``text``, perhaps ``id``, and others to slice by.
+
+    Where they are not ``labeled``, labels are neither needed nor read, and are empty.
 
     Raises:
         InputError: A label is empty or no single class, a text is none, an id is missing or comes twice, or there are
@@ -86,7 +88,7 @@ def messages_of(source: RecordSource) -> Messages:
         if not identity or ids.setdefault(identity, place) != place:
             problem = f"occurs twice, first at {ids[identity]}" if identity else "missing"
             raise source.error(place, problem, field="id", got=identity, fix="give each example an id of its own")
-        found.labels.append(_label(record.get("label"), source, place))
+        found.labels.append(_label(record.get("label"), source, place) if labeled else "")
         found.texts.append(_text(record.get("text"), source, place))
         found.ids.append(identity)
         found.places.append(place)

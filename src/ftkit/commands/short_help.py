@@ -31,6 +31,9 @@ Data: --data.help CLASS lists the options of a class
   --data.columns '{{text: review, label: stars}}'
   --data.batch_size N                examples in a batch
 """
+_PREDICTION = """\
+  --data.predict SOURCE              texts without labels (the test split)
+"""
 _TRAINING = """\
 
 Training
@@ -69,5 +72,6 @@ def short_help(command: str, help: str) -> str:
     """Return the help of a command of Lightning's."""
     fit = command == "fit"
     of_stage = [_TRAINING] if fit else [_EVALUATION, _CONTROLS if command == "test" else ""]
-    parts = [_ALL, _FIT if fit else "", _DATA, *of_stage, _MACHINE]
+    data = [_DATA, _PREDICTION if command == "predict" else ""]
+    parts = [_ALL, _FIT if fit else "", *data, *of_stage, _MACHINE]
     return "".join(parts).format(command=command, help=help, folder=" (a new one, runs/DATE-TIME-NAME)" if fit else "")

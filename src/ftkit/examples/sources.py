@@ -85,8 +85,10 @@ def _check_column(source: RecordSource, ours: str, theirs: str) -> None:
     if source.names.count(theirs) > 1:
         raise source.error(None, "two columns have the same name", field=f"columns.{ours}", got=theirs)
     if theirs not in source.names:
-        near = difflib.get_close_matches(theirs, source.names, n=1) or source.names[:1]
-        fix = f"the columns are {', '.join(filter(None, source.names))}; use {near[0] if near else 'one of them'}"
+        near = difflib.get_close_matches(theirs, source.names, n=1)
+        fix = f"the columns are {', '.join(filter(None, source.names))}{f'; use {near[0]}' if near else ''}"
+        if ours == "label":
+            fix += "; texts without labels are for `ftkit predict --data.predict SOURCE`"
         raise source.error(None, "no such column", field=f"columns.{ours}", got=theirs, fix=fix)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ftkit.results.duplicates import duplicates_line
 from ftkit.results.predictions import write_predictions
 from ftkit.results.preferences import TIE, is_preference
-from ftkit.run_folder import FORMAT, RESULT_FILE, examples_file, predictions_file, read_result
+from ftkit.run_folder import FORMAT, RESULT_FILE, UNLABELED, examples_file, predictions_file, read_result
 from ftkit.storage import atomic_write
 from ftkit.training.checkpoint import trainable_parameters
 from ftkit.training.environment import hardware, versions
@@ -182,7 +182,9 @@ class RunRecorder(L.Callback):
             known = getattr(_datamodule(trainer), "known_examples", None)
             if known is not None and (examples := known(split)) is not None:
                 examples.write(Path(trainer.default_root_dir) / examples_file(split))
-            self.evaluated[split] = self.result.setdefault("splits", {})[split] = _figures(labels, predictions)
+            self.evaluated[split] = _figures(labels, predictions)
+            if "accuracy" in self.evaluated[split]:
+                self.result.setdefault("splits", {})[split] = self.evaluated[split]
         _write(trainer, self.result)
 
 
@@ -209,8 +211,10 @@ def _write(trainer: L.Trainer, result: Mapping[str, Any]) -> None:
             json.dump({"format": FORMAT, **result}, file, indent=1)
 
 
-def _figures(labels: Sequence[str], predictions: Sequence[str]) -> dict[str, int | float]:
+def _figures(labels: Sequence[str | None], predictions: Sequence[str | None]) -> dict[str, int | float]:
     """Return the counts of a split; of pairs, ties apart, each of which is worth half a right answer."""
+    if None in labels:
+        return {"n": len(labels)}
     n, correct = len(labels), sum(label == prediction for label, prediction in zip(labels, predictions, strict=True))
     if not is_preference(labels, predictions):
         return {"n": n, "correct": correct, "accuracy": correct / n}
@@ -249,8 +253,8 @@ def _flat(outputs: Mapping[str, Any]) -> dict[str, list[Any]]:
     return {key: value.tolist() if isinstance(value, Tensor) else list(value) for key, value in kept.items()}
 
 
-def _named(classes: list[Any], names: Sequence[str]) -> list[str]:
-    return [entry if isinstance(entry, str) else names[entry] for entry in classes]
+def _named(classes: list[Any], names: Sequence[str]) -> list[str | None]:
+    return [entry if isinstance(entry, str) else None if entry == UNLABELED else names[entry] for entry in classes]
 
 
 def _merged(batches: list[Mapping[str, Any]]) -> dict[str, list[Any]]:
