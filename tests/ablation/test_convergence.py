@@ -147,7 +147,7 @@ def test_a_row_that_did_not_converge_is_marked_and_gets_no_star(tmp_path: Path) 
     assert "-23.00 " in lines[4]
     assert "*" not in lines[4]
     assert lines[4].endswith("not converged")
-    assert "No significance is claimed of row 3: row 3 did not converge, see below.\n" in text
+    assert "No star for row 3: row 3 did not converge, see below.\n" in text
     assert f"Row 3 (lora): not converged: {reason}\n" in text
     records = list(csv.DictReader(io.StringIO(table(out, "csv"))))
     assert [(row["status"], row["converged"]) for row in records] == [
@@ -159,7 +159,7 @@ def test_a_row_that_did_not_converge_is_marked_and_gets_no_star(tmp_path: Path) 
     assert "costs 23.0 points" in report.answers[2]
     assert "significant after" not in report.answers[3]
     assert "it gets 23.0 points less (95% interval" in report.answers[3]
-    assert f"of which nothing is claimed: row 3 did not converge. Mind: not converged: {reason}." in report.answers[3]
+    assert f"which proves nothing: row 3 did not converge. Mind: not converged: {reason}." in report.answers[3]
     page = Page(to_html(report.document()))
     assert [record["name"] for record in page.values(0) if "low" in record] == ["1 base", "2 first*", "3 lora"]
     assert "Not converged: row 3." in to_markdown(report.document())
@@ -170,8 +170,8 @@ def test_nothing_is_claimed_against_a_reference_that_did_not_converge(tmp_path: 
     write_losses(out / "01_base/seed-123", FALLING[::-1])
     text = table(out, "text")
     assert "*" not in text.split("\n\n")[0]
-    assert "No significance is claimed of rows 2-3: row 1 did not converge, see below." in text
-    assert "of which nothing is claimed: row 1 did not converge." in read_results(out).answers[2]
+    assert "No star for rows 2-3: row 1 did not converge, see below." in text
+    assert "which proves nothing: row 1 did not converge." in read_results(out).answers[2]
 
 
 def test_one_seed_of_a_row_is_enough(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_the_record_is_printed_to_the_last_digit(count_file, capsys, counts, acc
     tp, tn, fp, fn = counts
     last = "undefined (precision and recall are 0)" if f_measure is None else f_measure
     assert capsys.readouterr().out.split("\n\n")[0] == (
-        f"Aggregate: {path}\n  Tp={tp} Tn={tn} Fp={fp} Fn={fn}\n  accuracy:  {accuracy}\n  precision: {precision}\n"
+        f"Overall: {path}\n  Tp={tp} Tn={tn} Fp={fp} Fn={fn}\n  accuracy:  {accuracy}\n  precision: {precision}\n"
         f"  recall:    {recall}\n  F-measure: {last}"
     )
 
@@ -63,8 +63,11 @@ def test_always_yes_is_called_what_it_is(count_file, capsys):
     evaluation = evaluate([count_file("yes.tsv", 840, 0, 160, 0)])
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "Always answering yes scores accuracy 0.8400, F-measure 0.9130." in out
-    assert "0 more right and 0 more wrong (exact McNemar p = 1): it is not significantly different from that" in out
-    assert "Its answers say nothing about the labels: every answer falls on the same side." in out
+    assert (
+        "right on 0 examples that this baseline gets wrong, and wrong on 0 that it gets right (exact McNemar p = 1): it is"
+        in out
+    )
+    assert "It gives every example the same answer, whatever the label." in out
     assert "It answers yes to 100.0%; 84.0% are yes." in out
     assert "balanced accuracy 0.5000" in out
     assert "Matthews correlation (MCC) undefined (every answer is the same)" in out
@@ -203,7 +206,7 @@ def test_what_is_expected_elsewhere_says_which_answers_it_is_about(scored, tmp_p
     out = capsys.readouterr().out
     assert f"{one}: id = " in out
     elsewhere = out[out.index("At another prevalence") : out.index("\n\nFiles")]
-    assert "specificity stay as they are at the frozen threshold." in re.sub(r"\s+", " ", elsewhere)
+    assert "specificity stay as they are at the fixed threshold." in re.sub(r"\s+", " ", elsewhere)
     assert re.findall(r"^  (\S+) +accuracy ", elsewhere, re.MULTILINE) == ["a-long-name/test.tsv", "test.tsv"]
     evaluate([one])
     assert "if recall and specificity stay as they are." in re.sub(r"\s+", " ", capsys.readouterr().out)

@@ -82,10 +82,10 @@ def test_the_questions_are_answered_from_the_figures(report: Report) -> None:
     assert report.answers[3] == "Open: skipped: gpt2-xl is not on this machine."
     assert report.answers[4] == "Open: failed: ValueError: the loss went away."
     assert "It gets the same 300 test examples right and wrong as row 1 (base)." in report.answers[5]
-    assert "cannot be told apart from row 1 (base) with 300 examples: 1.0 points less" in report.answers[6]
+    assert "No significant difference from row 1 (base) with 300 examples: 1.0 points less" in report.answers[6]
     assert "The two differ on 3, too few for any test to be significant." in report.answers[6]
     assert "no difference" in report.answers[7]
-    assert "would be found in 4 of 5 such tables" in report.answers[7]
+    assert "Power is 80% for a true difference of" in report.answers[7]
     assert report.answers[8] == "Open: not run."
     assert "not significantly better than always predicting ham (100.0%)" in report.answers[1]  # all labels are ham
     assert report.summary == "5 of 8 rows have figures. Skipped: row 3. Failed: row 4. Not run: row 8."
@@ -128,7 +128,7 @@ def test_a_difference_of_a_few_among_many_is_not_rounded_away(report: Report) ->
     found = {"differences": {"accuracy": 8 / 20_000}, "intervals": {"accuracy": (0.00011, 0.00068)}}
     close = replace(row.comparison, n=20_000, p_holm=0.0502, **found)
     assert compared(row, other, close).startswith(
-        "It cannot be told apart from row 1 (base) with 20,000 examples: 0.040 points more (95% interval of the "
+        "No significant difference from row 1 (base) with 20,000 examples: 0.040 points more (95% interval of the "
         "difference +0.011 to +0.068), p = 0.0502 after Holm."
     )
 
@@ -198,7 +198,7 @@ def test_table_and_answers_correct_the_same_comparisons(tmp_path: Path) -> None:
     assert (six.p_holm, seven.p_holm) == (pytest.approx(2 * 2 * 0.5**6), pytest.approx(3 * 2 * 0.5**7))
     assert not six.significant
     assert seven.significant
-    assert "It cannot be told apart from row 1 (base)" in report.answers[2]
+    assert "No significant difference from row 1 (base)" in report.answers[2]
     assert "p = 0.06" in report.answers[2]
     assert "p = 0.047" in report.answers[3]
     markdown = markdown_of(report)

@@ -237,7 +237,7 @@ def test_rows_are_judged_over_their_seeds_by_the_exact_test(study: Path) -> None
 def test_seeds_that_were_not_planned_make_the_level_stricter(study: Path) -> None:
     found = ftkit.verdict(study / "01_base", study / "02_worse")
     assert (found.comparisons, found.level) == (6, pytest.approx(1 - 0.05 / 6))
-    assert found.warnings == ["3 seeds, not planned, make the level stricter; --planned-seeds says they were"]
+    assert found.warnings == ["3 seeds that were not planned make the test stricter; --planned-seeds 3 if they were"]
     with pytest.raises(InputError, match=r"planned_seeds: there are 3 \(got 2\); fix: ask once all"):
         ftkit.verdict(study / "01_base", study / "02_worse", planned_seeds=2)
     assert ftkit.verdict(study / "01_base", study / "02_worse", planned_seeds=3, growing=True).level == 0.95

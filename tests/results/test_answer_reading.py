@@ -74,7 +74,7 @@ def test_what_some_answers_are_spelled_like_is_said_before_any_figure(table, cap
         "(--normalize-labels reads 2 of them)."
     )
     evaluate([path], html=tmp_path / "a.html")
-    assert re.sub(r"\s+", " ", capsys.readouterr().out).startswith(f"Warnings - {expected} Aggregate: ")
+    assert re.sub(r"\s+", " ", capsys.readouterr().out).startswith(f"Warnings - {expected} Overall: ")
     page = (tmp_path / "a.html").read_text()
     assert page.index(expected) < page.index('class="card"')
     evaluate([path], markdown=True)
@@ -83,7 +83,7 @@ def test_what_some_answers_are_spelled_like_is_said_before_any_figure(table, cap
     assert json.loads(capsys.readouterr().out)["files"][0]["warnings"] == [expected]
     fine = table(["yes", "no"], ["yes", "no"], "fine.tsv")
     evaluate([fine, path])
-    assert re.sub(r"\s+", " ", capsys.readouterr().out).startswith(f"Warnings - a.tsv: {expected} Aggregate: ")
+    assert re.sub(r"\s+", " ", capsys.readouterr().out).startswith(f"Warnings - a.tsv: {expected} Overall: ")
 
 
 def test_answers_that_name_no_class_in_any_spelling_are_said_to_be_all(table, capsys):
@@ -188,7 +188,7 @@ def test_examples_without_a_label_are_left_out_and_counted(table, capsys):
     report = evaluate([table(labels, answers)]).reports[0]
     assert str(report.counts) == "Tp=2 Tn=1 Fp=1 Fn=0"
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
-    assert out.startswith("Warnings - 2 of 6 examples have no label and are left out of all figures. Aggregate: ")
+    assert out.startswith("Warnings - 2 of 6 examples have no label and are left out of all figures. Overall: ")
     whole = evaluate([table(["yes", "no", "no", "yes"], ["yes", "no", "yes", "yes"])]).reports[0]
     assert report.figures == whole.figures
     assert report.intervals == whole.intervals

@@ -295,7 +295,7 @@ def test_the_report_says_what_is_confused_by_slice_and_against_the_majority(clas
         assert part.figures["macro_f1"].value == pytest.approx(expected)
     assert max(part.p_holm / part.p_majority for part in report.slices.values()) == pytest.approx(2)
     out = re.sub(r"\s+", " ", capsys.readouterr().out)
-    assert out.startswith("Aggregate: ")
+    assert out.startswith("Overall: ")
     assert "3 classes: negative, neutral, positive right=" in out
     assert "Every answer is one of the classes, so micro F1 is the accuracy." in out
     assert out.count("micro F1") == 1

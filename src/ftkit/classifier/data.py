@@ -47,7 +47,7 @@ class TextClassificationDataModule(SourceDataModule):
         split: ``all`` examples, or ``balanced``: of train, before anything is held out of it, each class is drawn down
             to the smallest one; or ``grouped``: duplicates and near-duplicates are held out together, or not at all.
         labels: The classes in their order, of two the negative one first; null takes those of the train data, sorted,
-            of a usual pair such as no and yes the positive one last. YAML's no, yes, 0 and 1 may stand without quotes.
+            in pairs such as no and yes the positive comes last. YAML's no, yes, 0 and 1 may stand without quotes.
         normalize_labels: Read labels in any spelling, see :func:`ftkit.normalize.normalize`.
         sampling: ``balanced`` trains on all classes alike: an epoch has as many examples as without, but those of small
             classes come several times and some of large ones not at all; null takes each example once.

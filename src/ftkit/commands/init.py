@@ -18,7 +18,7 @@ def init(folder: Path, from_: str = "classifier") -> str:
         from_: What is compared. classifier: which part of a classifier is trained. ch06: the published table's 19
             variants, and baselines. sft, vlm: full fine-tuning and LoRA of a language or a vision-language model.
             moderation: the ratio of yes to no among the examples that such a model is trained on. configs: no single
-            ablation, but all those that the documentation runs; call the folder configs, as it does.
+            ablation, but all configs that the documentation uses; name the folder configs, as it does.
 
     Raises:
         InputError: The folder has files in it or is none, or there is no such template.

@@ -25,12 +25,13 @@ def inference_needs(facts: ModelFacts) -> list[Need]:
         needs.append(Need("weights in float32", total * 4, f"{total:,} parameters x 4 bytes"))
     for way, per_weight in _quantizations(facts):
         size = _quantized(facts, per_weight)
-        needs.append(Need(f"weights in {way}", size, f"linear layers x {per_weight:.3g} bytes, the rest in {name}"))
+        needs.append(
+            Need(f"weights in {way}", size, f"{per_weight:.3g} bytes per weight of linear layers, the rest in {name}")
+        )
     if facts.context:
         per_token = facts.cache_bytes_per_token
-        formula = (
-            f"2 x layers x key-value heads x head size x {width} bytes = {per_token:,} a token x {facts.context:,}"
-        )
+        formula = f"2 x layers x key-value heads x head size x {width} bytes = {per_token:,} per token, "
+        formula += f"x {facts.context:,} tokens"
         needs.append(Need("keys and values, 1 text", per_token * facts.context, formula))
     return needs
 
@@ -53,7 +54,11 @@ def training_needs(facts: ModelFacts, rank: int) -> list[Need]:
         for way, per_weight in _quantizations(facts):
             size = _quantized(facts, per_weight) + 16 * adapter
             needs.append(
-                Need(f"{way} + LoRA", size, f"linear weights x {per_weight:.3g} bytes, the rest x {width} + the same")
+                Need(
+                    f"{way} + LoRA",
+                    size,
+                    f"{per_weight:.3g} bytes per weight of linear layers, {width} for the rest, + the same",
+                )
             )
     return needs
 

@@ -22,7 +22,7 @@ from ftkit.models.network import SequenceClassifier
 from ftkit.models.peft_internals import adapted_layers, adapts
 from ftkit.models.pooling import real_tokens
 
-OWN_FORM = "leave out --format: ftkit's own form holds every classifier"
+OWN_FORM = "leave out --format: ftkit's own format can hold every classifier"
 TOLERANCE = 1e-5  # of logits, or of the largest one above 1
 _SCALES = (1.0, 2.0**-16)  # of what runs through a head's activation: relu, gelu; tanh, which is linear near 0 alone
 _LENGTHS = (1, 2, 5, 16)  # of the texts that are compared

@@ -80,16 +80,16 @@ def compared(row: RowSummary, other: RowSummary, comparison: Comparison) -> str:
     if not comparison.converged:
         which = " and ".join(f"row {one.number}" for one in (row, other) if not one.converged)
         seen = f"{points} {'more' if comparison.difference > 0 else 'less'}" if comparison.difference else "as much"
-        return f"Against {name} it gets {seen} {interval}, of which nothing is claimed: {which} did not converge."
+        return f"Against {name} it gets {seen} {interval}, which proves nothing: {which} did not converge."
     direction = "more" if comparison.difference > 0 else "less"
     seen = f"{points} {direction} {interval}" if comparison.difference else f"no difference {interval}"
-    sentence = f"It cannot be told apart from {name} with {n:,} examples: {seen}, {_p(comparison.p_holm)} after Holm."
+    sentence = f"No significant difference from {name} with {n:,} examples: {seen}, {_p(comparison.p_holm)} after Holm."
     if comparison.hopeless:
         return f"{sentence} The two differ on {comparison.disagreements}, too few for any test to be significant."
     if math.isnan(comparison.detectable):
         return sentence
     least = f"{comparison.detectable * 100:.1f} points"
-    return f"{sentence} A true difference of {least} would be found in 4 of 5 such tables."
+    return f"{sentence} Power is 80% for a true difference of {least}."
 
 
 def _accuracy(row: RowSummary, confusion: Confusion | None) -> str:

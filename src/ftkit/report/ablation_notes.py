@@ -79,7 +79,7 @@ def _figures(analysis: Analysis) -> Iterator[str]:
 
 
 def _noise(analysis: Analysis) -> Iterator[str]:
-    """Yield how far the reference lies from itself with other seeds, and which rows lie no farther from it."""
+    """Yield how far the reference lies from itself with other seeds, and which rows are within that."""
     reference = analysis.reference
     if (floor := reference.noise_floor) is None:
         return
@@ -89,7 +89,7 @@ def _noise(analysis: Analysis) -> Iterator[str]:
     yield (
         f"Noise floor: two runs of row {reference.number} with different seeds are up to {100 * floor:.2f} points "
         f"apart, two means over {seeds} seeds up to {100 * means:.2f} (95%, by the spread of {seeds} seeds)"
-        + (f"; no farther from it: {rows_text(within)}." if within else ".")
+        + (f"; within that of row {reference.number}: {rows_text(within)}." if within else ".")
     )
 
 
@@ -112,7 +112,7 @@ def _comparisons(analysis: Analysis) -> Iterator[str]:
         )
     if unsure := [row for row, comparison in compared if not comparison.converged]:
         culprits = [row for row in analysis.rows if row.test is not None and not row.converged]
-        yield f"No significance is claimed of {rows_text(unsure)}: {rows_text(culprits)} did not converge, see below."
+        yield f"No star for {rows_text(unsure)}: {rows_text(culprits)} did not converge, see below."
     if hopeless := [row for row, comparison in compared if comparison.hopeless]:
         yield f"Predictions too similar to {name}'s for any test to be significant: {rows_text(hopeless)}."
     if bare := [row for row in analysis.rows if row.test is None and row.metrics]:

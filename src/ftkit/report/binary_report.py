@@ -42,7 +42,7 @@ class Evaluation(Evaluated[BinaryReport]):
 
     kind = "binary"
     title = "Evaluation"
-    opening = "Aggregate"
+    opening = "Overall"
     compared: ClassVar = NAMES
 
     def more(self) -> dict[str, Any]:  # noqa: D102
@@ -132,7 +132,7 @@ class Evaluation(Evaluated[BinaryReport]):
             for kind, report in (("its own", own), ("at the threshold", frozen))
         ]
         head = ["file", "answers", "counts", *(NAMES[name] for name in _AT_THRESHOLD)]
-        return Section("At the frozen threshold", [sentence], Table(head, rows))
+        return Section("At the fixed threshold", [sentence], Table(head, rows))
 
     def _shifted(self) -> Section:
         rows = []
@@ -145,7 +145,7 @@ class Evaluation(Evaluated[BinaryReport]):
                     for point, interval in zip(expected, intervals, strict=True)
                 )
                 rows.append([name, NAMES[figure], *cells])
-        which = " at the frozen threshold" if self.at_threshold else ""
+        which = " at the fixed threshold" if self.at_threshold else ""
         sentence = (
             "What to expect where positives are rarer or more frequent, if recall and specificity stay as they are"
             f"{which}."
@@ -161,9 +161,9 @@ def verdicts(report: BinaryReport) -> Iterator[str]:
     tie = ", which is as frequent as the other class," if counts.positives == counts.negatives else ""
     yield (
         f"Always answering {report.always}{tie} scores accuracy {always['accuracy'].text()}, F-measure "
-        f"{always['f_measure'].text()}. Against it the model has {baselines.better} more right and "
-        f"{baselines.worse} more wrong (exact McNemar {p_text(baselines.p_majority)}): it "
-        f"{majority_verdict(baselines)} baseline."
+        f"{always['f_measure'].text()}. The model is right on {baselines.better} examples that "
+        f"this baseline gets wrong, and wrong on {baselines.worse} that it gets right (exact McNemar "
+        f"{p_text(baselines.p_majority)}): it {majority_verdict(baselines)} baseline."
     )
     yield (
         f"Guessing {report.positive} at the rate of the labels gets {baselines.prior['accuracy'].text()} right on "
@@ -185,11 +185,11 @@ def verdicts(report: BinaryReport) -> Iterator[str]:
 def _relation(report: BinaryReport) -> str:
     p, counts = report.baselines.p_related, report.counts
     if counts.tp + counts.fp in (0, counts.n):
-        return "Its answers say nothing about the labels: every answer falls on the same side."
+        return "It gives every example the same answer, whatever the label."
     if not is_significant(p):
-        return f"There is no evidence that its answers go with the labels (Fisher {p_text(p)})."
+        return f"Its answers are not significantly associated with the labels (Fisher {p_text(p)})."
     hidden = "" if report.baselines.beats_majority() else "; accuracy alone hides it"
-    return f"Its answers do go with the labels (Fisher {p_text(p)}){hidden}."
+    return f"Its answers are significantly associated with the labels (Fisher {p_text(p)}){hidden}."
 
 
 def _outcomes(report: BinaryReport) -> tuple[list[list[int]], list[str]]:

@@ -32,7 +32,7 @@ class ClassEvaluation(Evaluated[ClassReport]):
 
     kind = "classes"
     title = "Evaluation"
-    opening = "Aggregate"
+    opening = "Overall"
     compared: ClassVar = NAMES
 
     @property

@@ -69,7 +69,7 @@ class Evaluated(ABC, Generic[R]):
     title: ClassVar[str]
     opening: ClassVar[str]  # stands before a file's name and main figures, in text
     compared: ClassVar[Mapping[str, str]]  # the figures of comparisons, and how the report calls them
-    heads: ClassVar[Sequence[str]] = ("only it right", "only the other right", "p (McNemar)")
+    heads: ClassVar[Sequence[str]] = ("right alone", "reference right alone", "p (McNemar)")
 
     @property
     def names(self) -> list[str]:

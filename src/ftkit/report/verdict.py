@@ -126,7 +126,7 @@ def verdict(
     if planned_n is not None and growing:
         raise InputError("examples that are all there do not grow", field="planned_n", fix="leave out --growing")
     if planned_seeds is None and k > 1:
-        warnings.append(f"{k} seeds, not planned, make the level stricter; --planned-seeds says they were")
+        warnings.append(f"{k} seeds that were not planned make the test stricter; --planned-seeds {k} if they were")
     if tries is not None:
         sides = [replace(one, tries=n, tries_from="as stated") for one, n in zip(sides, tries, strict=True)]
     if sides[0].tries != sides[1].tries:

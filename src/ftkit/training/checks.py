@@ -71,7 +71,7 @@ def images_counted(subject: Probe) -> Finding:
 def end_supervised(subject: Probe) -> Finding:
     """Check that the end token of each answer is supervised."""
     if not subject.generative:
-        return Finding("end token", None, "a classifier ends no text")
+        return Finding("end token", None, "a classifier writes no text")
     config = getattr(subject.module.net, "generation_config", None)
     known = getattr(config, "eos_token_id", None)
     ends = {subject.module.tokenizer.eos_token_id, *(known if isinstance(known, list) else [known])} - {None}
@@ -128,7 +128,8 @@ def causality(subject: Probe) -> Finding:
     early, late = (before[:place] - after[:place]).abs().max(), (before[place:] - after[place:]).abs().max()
     leaks = bool(early > 1e-5)
     seen = (
-        f"token {place} changed: up to {early:.2g} before it, {late:.2g} from it on; mask {'on' if causal else 'off'}"
+        f"changing token {place} changes hidden states before it by up to {early:.2g}, from it on by up to {late:.2g}; "
+        f"causal mask {'on' if causal else 'off'}"
     )
     return Finding("causality", leaks != causal and bool(late > 0), seen)
 
