@@ -1,5 +1,6 @@
 """What commands print, line by line: their own words and no library's."""
 
+import logging
 import re
 import subprocess
 import sys
@@ -7,6 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
+
+from ftkit.library_output import quiet_libraries
+from ftkit.models.loading import load_body
 
 SCRIPT = """
 import sys
@@ -93,3 +98,28 @@ def test_no_public_name_prints_anything_when_it_is_imported() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert re.fullmatch(r"\d\d\n", done.stdout), done.stdout
     assert done.stderr == ""
+
+
+def test_the_hook_of_our_modules_is_no_news_in_a_program_either() -> None:
+    script = (
+        "import ftkit, warnings; warnings.warn('You have overridden `on_before_batch_transfer` in `LightningModule`')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stderr == ""
+
+
+def test_a_head_that_is_left_out_of_a_classifier_is_no_news(tmp_path: Path) -> None:
+    """transformers' own table of keys shows `lm_head.weight | UNEXPECTED`."""
+    config = LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=9)
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign, assignment]
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addHandler(handler)
+    try:
+        quiet_libraries()
+        load_body(str(tmp_path), AutoConfig.from_pretrained(tmp_path))
+        assert said == []
+    finally:
+        logger.removeHandler(handler)

@@ -16,7 +16,6 @@ from ftkit.config_files import read_config
 _WARNINGS = (
     "`loftq_config` specified but will be ignored",  # jsonargparse fills in its defaults
     "LightningCLI's args parameter",  # it is given on purpose
-    "You have overridden `on_before_batch_transfer`",  # so it has
     "Could not find a config file in",  # peft wonders about resized vocabularies; none is
     "fan_in_fan_out is set to",  # it finds the layout of each layer itself
     "`is_gradient_checkpointing` is deprecated",  # its own use of transformers
@@ -39,12 +38,15 @@ _LOGGED = {
         "`Trainer.fit` stopped: `max_",  # as it was told to
         "Automatic Mixed Precision (AMP)",  # as it was told to, too
     ),
+    "transformers.modeling_utils": ("LOAD REPORT",),  # weights that a model lacks are refused, and a head is not used
 }
+_OF_OUR_MODULES = "You have overridden `on_before_batch_transfer`"  # so they have
 _LOGGED_AT_IMPORT = {"bitsandbytes.backends.cpu.ops": ("kernels-community",)}  # a speed-up of 4 bits on some CPUs
 
 
 def quiet_imports() -> None:
-    """Silence what libraries print when they are imported."""
+    """Silence what libraries print when they are imported, and Lightning's note on a hook of ftkit's modules."""
+    warnings.filterwarnings("ignore", message=_OF_OUR_MODULES)
     for name, said in _LOGGED_AT_IMPORT.items():
         logging.getLogger(name).addFilter(_Without(said))
 
