@@ -86,7 +86,7 @@ def test_a_second_call_does_nothing_and_one_without_the_pruner_runs_what_was_sto
     assert (pruned.out / "ledger.jsonl").read_bytes() == ledger
     pruned.run({"settings": SEARCH["settings"]})
     assert pruned.engine.fitted == [("01_row/lr-0.3", 123)]
-    assert "lr 0.3 (seed 123) is run again because it changed: pruner.class_path: 'optuna.pr" in pruned.notices()
+    assert "lr 0.3 (seed 123) is run again because it changed: pruner: 'optuna.pr" in pruned.notices()
     (row,) = pruned.rows()
     assert (row.choice.setting, row.choice.pruned, row.choice.looks) == ({LR: 0.3}, (), 2)
     pruned.run()

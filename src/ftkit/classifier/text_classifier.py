@@ -47,7 +47,7 @@ class TextClassifier(AdaptedModule, EncodedClassifier):
         trainable: Which parameters are trainable: ``last_layer`` (the head only), ``last_block``, ``last_two_blocks``,
             a number of last blocks, ``all``, or ``lora``, the adapters of the published table: every linear layer and
             the head, GPT-2's query, key and value apart. The final norm is trainable whenever a block is.
-        adapter: Any peft method, such as ``peft.LoraConfig``, or the folder of an adapter to go on from: it is trained
+        adapter: Any peft method, such as ``peft.LoraConfig``, or the folder of an adapter to continue: it is trained
             with the head, in the place of what ``trainable`` says. Without ``target_modules`` it adapts the layers that
             peft chooses in the family, and where peft knows none, every linear layer of the blocks.
         pooling: Which hidden state is classified: ``first``, ``last`` (padding or not), ``last_real``, ``mean``,

@@ -1,4 +1,4 @@
-"""Read the option ``adapter``: a peft method, or the folder of an adapter to go on from."""
+"""Read the option ``adapter``: a peft method, or the folder of an adapter to continue from."""
 
 import json
 from argparse import ArgumentError

@@ -57,7 +57,7 @@ def context_length(config: PretrainedConfig) -> int:
 def known_context(config: PretrainedConfig) -> int | None:
     """Return the same; None where a configuration names none.
 
-    RoBERTa and its kin count positions from behind the id of their padding.
+    RoBERTa and similar models count positions from behind the id of their padding.
     """
     for name in _CONTEXTS:
         if isinstance(positions := getattr(config, name, None), int):

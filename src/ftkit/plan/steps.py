@@ -159,7 +159,8 @@ def between(widths: Counter[tuple[int, int]], trace: Callable[[int, int], Step])
 def update_of(optimizer: str, parameters: Iterable[int], fused: bool) -> tuple[Work, int]:
     """Return what a step of the optimizer costs, and the bytes of its state.
 
-    Adam and its kin read weight, gradient and two moments and write three of them, in one kernel or in a dozen passes.
+    Adam and similar optimizers read weight, gradient and two moments and write three of them, in one kernel or in a
+    dozen passes.
 
     Args:
         optimizer: The name of its class.

@@ -60,7 +60,7 @@ class GenerativeModule(AdaptedModule, WindowedModule):
         quantization: ``8bit`` or ``nf4`` for the frozen base; null for neither.
         dtype: Of the weights; ``auto`` is the checkpoint's own, but float32 where all weights are trainable, for
             small steps are lost in 16 bits.
-        adapter: Any peft method, such as ``peft.LoraConfig``, or the folder of an adapter to go on from; null trains
+        adapter: Any peft method, such as ``peft.LoraConfig``, or the folder of an adapter to continue from; null trains
             all weights. Without ``target_modules`` it adapts the layers that peft chooses in the family, and where peft
             knows none, all attention and MLP projections of the text model.
         gradient_checkpointing: Make activations again in the backward pass: less memory, a third more time.
