@@ -170,7 +170,9 @@ def _with_underscores(argument: str) -> str:
 def _run_lightning(arguments: list[str]) -> None:
     given = list(pairwise([*arguments, ""]))
     files = (Path(value) for option, value in given if option == "--config")
-    check_before_imports((file for file in files if file.suffix in (".yaml", ".yml")), dict(_named(given)))
+    check_before_imports(
+        (file for file in files if file.suffix in (".yaml", ".yml") or file.is_dir()), dict(_named(given))
+    )
     from torch import OutOfMemoryError
 
     from ftkit.lightning_cli import FtkitCLI

@@ -128,12 +128,12 @@ _keep_options = _typehints.discard_init_args_on_class_path_change
 
 
 def discard_options(parser: Any, previous: Any, value: Any) -> None:
-    """Let a class that takes the place of another start from its own defaults; model and data keep what fits both.
+    """Let an adapter that takes the place of another start from its own defaults; other classes keep what fits both.
 
-    The rank of one adapter, or the momentum of one optimizer, means another thing in the next. Assumes that
-    jsonargparse asks ``discard_init_args_on_class_path_change`` of its ``_typehints``, with full class paths.
+    The rank of one method of peft means another thing in the next. Assumes that jsonargparse asks
+    ``discard_init_args_on_class_path_change`` of its ``_typehints``, with full class paths.
     """
-    if hasattr(_typehints.import_object(value["class_path"]), "save_hyperparameters"):  # Lightning's modules
+    if "peft_type" not in getattr(_typehints.import_object(value["class_path"]), "__dataclass_fields__", ()):
         _keep_options(parser, previous, value)
     elif previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
         previous["init_args"] = Namespace()
@@ -170,9 +170,11 @@ def prefer_int(parser: Any) -> None:
     that first. Assumes that an option with a type hint keeps it as ``_typehint``, and tries its types in their order.
     """
     for action in parser._actions:
-        kinds = get_args(getattr(action, "_typehint", None))
+        kinds = list(get_args(getattr(action, "_typehint", None)))
         if {int, float} <= set(kinds):
-            action._typehint = reduce(or_, sorted(kinds, key=lambda kind: kind is float))
+            kinds.remove(int)
+            kinds.insert(kinds.index(float), int)
+            action._typehint = reduce(or_, kinds)
 
 
 def given_options(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import lightning as L
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from ftkit.ablation.optuna_study import Pruning
-from ftkit.errors import InputError
+from ftkit.errors import FtkitError, InputError
 from ftkit.library_output import quiet_lightning
 from ftkit.lightning_cli import FtkitCLI
 from ftkit.lightning_errors import exit_on_termination, explain_refusals
@@ -154,7 +155,9 @@ def _fit(cli: FtkitCLI, checkpoint: Path | None) -> None:
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint)
     except Exception as error:
-        if cli.safe_stop.received is not None:  # a library made an error of its own of it
+        if cli.safe_stop.received is not None:  # a library made an error of its own of it, or nothing could be saved
+            if isinstance(error, FtkitError):
+                print(f"error: {error}", file=sys.stderr)
             raise SystemExit(128 + cli.safe_stop.received) from error
         raise
     cli.after_fit()

@@ -44,7 +44,8 @@ class RunConfig(SaveConfigCallback):
         """Return what was chosen, by option as on the command line, such as ``model.optimizer.lr``."""
         config = flatten(json.loads(self.parser.dump(without_folder(self.config), format="json", skip_unset=False)))
         named = {re.sub(r"\.(init_args|class_path)\b", "", name): value for name, value in config.items()}
-        return {name: value for name, value in named.items() if value is not None}
+        unlogged = "trainer.logger"  # holds keys to trackers, and says nothing of a run
+        return {name: value for name, value in named.items() if value is not None and not name.startswith(unlogged)}
 
 
 def config_arguments(configs: Iterable[Path]) -> list[str]:

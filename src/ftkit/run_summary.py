@@ -28,7 +28,9 @@ def summary(trainer: L.Trainer) -> str:
         name = getattr(trainer.lightning_module, "accuracy_name", "accuracy")
         evaluated = {split: figures for split, figures in recorder.evaluated.items() if "accuracy" in figures}
         lines = [f"{split}: {name} {_accuracy(**figures)}" for split, figures in evaluated.items()]
-        lines += [_weakness(folder, split, figures) for split, figures in evaluated.items()]
+        trained = "fit" in recorder.result.get("seconds", {}) and not recorder.result.get("baseline")
+        if trained:
+            lines += [_weakness(folder, split, figures) for split, figures in evaluated.items()]
         files = [predictions_file(split) for split in recorder.evaluated]
         command = f"ftkit evaluate {quote(str(folder / files[-1]))}" if evaluated else ""
     listed = f" ({', '.join(files)})" if files else ""
@@ -37,7 +39,7 @@ def summary(trainer: L.Trainer) -> str:
 
 
 def _weakness(folder: Path, split: str, figures: dict[str, Any]) -> str:
-    """Return that a model does no better than one constant answer, or leaves a class out; empty if neither is so."""
+    """Return a warning if a trained model does no better than a constant answer, or leaves a class out."""
     counts = Split(figures["n"], figures["correct"], figures.get("ties"))
     predictions = folder / predictions_file(split)
     found = "; ".join(filter(None, (learned_nothing(counts, split, predictions), unanswered(predictions))))

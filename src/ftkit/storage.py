@@ -124,7 +124,7 @@ def is_alive(process: int) -> bool:
     except PermissionError:
         pass
     try:  # one that has ended stays in the table until its parent asks, which the first process of a container may not
-        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+        return b"State:\tZ" not in Path(f"/proc/{process}/status").read_bytes()
     except OSError:  # as on macOS
         return True
 

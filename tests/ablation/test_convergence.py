@@ -121,7 +121,7 @@ def test_a_training_of_which_no_test_answer_is_right_is_marked(
     (tmp_path / "run/predictions-test.tsv").write_text("".join(["id\tlabel\tprediction\n", *answers]))
     (tmp_path / "run/result.json").write_text(json.dumps({"format": 2, "splits": {"test": {"n": n, "correct": 0}}}))
     state = replace(state, result=Result.read(tmp_path / "run/result.json"))
-    reason = "none of its 48 test answers is right, with always answering red 33.3% would be; see predictions-test.tsv"
+    reason = "none of its 48 test answers is right (always answering red: 33.3%); see predictions-test.tsv"
     assert not_converged(state) == (reason if marked else "")
 
 

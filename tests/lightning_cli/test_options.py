@@ -33,7 +33,9 @@ def test_layers_of_configs_and_the_command_line_win_in_turn(ftkit: Ftkit, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_class_in_the_place_of_another_starts_from_its_own_defaults(tiny_config: Path, tmp_path: Path) -> None:
+def test_a_method_of_peft_starts_from_its_own_defaults_and_an_optimizer_keeps_what_fits(
+    tiny_config: Path, tmp_path: Path
+) -> None:
     layers = {"lora": "peft.LoraConfig, init_args: {r: 3, target_modules: [c_attn]}", "ia3": "peft.IA3Config"}
     for name, adapter in layers.items():
         optimizer = "torch.optim.SGD" if name == "ia3" else "torch.optim.AdamW, init_args: {weight_decay: 0.5}"
@@ -46,7 +48,7 @@ def test_a_class_in_the_place_of_another_starts_from_its_own_defaults(tiny_confi
         again = lightning_cli.FtkitCLI([*arguments, "--model.optimizer", "SGD"], run=False).config.model.init_args
     assert model.adapter.class_path == "peft.IA3Config"
     assert model.adapter.init_args.target_modules is None
-    assert (model.optimizer.class_path, model.optimizer.init_args.weight_decay) == ("torch.optim.SGD", 0.0)
+    assert (model.optimizer.class_path, model.optimizer.init_args.weight_decay) == ("torch.optim.SGD", 0.5)
     assert again.optimizer == model.optimizer
 
 
@@ -75,6 +77,11 @@ def test_one_batch_is_not_all_of_them_whatever_was_imported_before(
     arguments = ["--config", str(tiny_config), "--trainer.limit_train_batches", "1"]
     trainer = lightning_cli.FtkitCLI(arguments, run=False).trainer
     assert isinstance(trainer.limit_train_batches, int)
+
+
+def test_a_share_of_an_epoch_stays_a_number_where_a_text_will_do_too(tiny_config: Path) -> None:
+    arguments = ["--config", str(tiny_config), "--trainer.val_check_interval", "0.5"]
+    assert lightning_cli.FtkitCLI(arguments, run=False).trainer.val_check_interval == 0.5
 
 
 def test_another_optimizer_may_be_named(tiny_config: Path, tmp_path: Path) -> None:

@@ -165,6 +165,8 @@ def test_a_row_that_the_question_names_is_compared_too(tmp_path: Path) -> None:
         ("Is it row 2 or row 6 that counts, or row 8, which was not run?", [2, 6]),
         ("Against rows 2, 6 and 7?", [2, 6, 7]),
         ("Against rows 5-7, and itself?", [6, 7]),
+        ("Against Rows 2,6 and 7?", [2, 6, 7]),
+        ("As good as row 6 and 2 times faster, or row 7, 2 epochs longer?", [6, 7]),
     ],
 )
 def test_every_row_that_the_question_names_is_compared(question: str, named: list[int], tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ CAT, DOG, COW = "cat", "dog", "cow"
             [COW] * 18,
             "hardly ever answered: cat (9 labels, 0 answers), dog (9 labels, 0 answers)",
         ),
+        ([CAT] * 11 + [DOG] * 9 + [""] * 20, [CAT] * 40, "hardly ever answered: dog (9 labels, 0 answers)"),
+        ([""] * 20, [CAT] * 20, ""),
         ([f"text {number // 5}" for number in range(105)], ["no text"] * 105, ""),  # no classes
     ],
 )

@@ -1,5 +1,8 @@
 """What the data modules of all wings have in common."""
 
+import multiprocessing
+import os
+import signal
 import warnings
 from typing import Any
 
@@ -33,6 +36,20 @@ class Numbers(SplitDataModule):
 
     def _collate(self, split: str, evaluation: bool) -> Any:
         return lambda rows: (split, evaluation, rows)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seeded", ["0", "1"])
+def test_workers_go_on_when_the_whole_group_of_processes_is_told_to_end(
+    seeded: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PL_SEED_WORKERS", seeded)
+    batches = iter(Numbers(batch_size=1, num_workers=1).train_dataloader())
+    found = [next(batches)[2]]
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid or 0, number)
+    found += [rows for _, _, rows in batches]
+    assert sorted(found) == [[number] for number in range(10)]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

@@ -84,6 +84,9 @@ class Recording(Logger):
     name, version = "recording", "0"
     given: ClassVar[dict[str, Any]] = {}
 
+    def __init__(self, api_key: str) -> None:
+        super().__init__()
+
     def log_hyperparams(self, params: dict[str, Any]) -> None:  # type: ignore[override]
         self.given.update(params)
 
@@ -92,12 +95,14 @@ class Recording(Logger):
 
 
 def test_a_tracker_gets_the_settings_by_their_options(tiny_config: Path, tmp_path: Path) -> None:
-    (layer := tmp_path / "layer.yaml").write_text(f"trainer:\n  logger:\n    class_path: {__name__}.Recording\n")
+    logger = f"class_path: {__name__}.Recording, init_args: {{api_key: secret}}"
+    (layer := tmp_path / "layer.yaml").write_text(f"trainer: {{logger: {{{logger}}}}}\n")
     LightningEngine(lambda step, steps: None).run([tiny_config, layer], 7, tmp_path / "run")
     wanted = {"model.optimizer.lr": 0.01, "data.batch_size": 8, "trainer.max_epochs": 2, "seed_everything": 7}
     wanted |= {"model": "ftkit.GPT2Classifier", "model.optimizer": "torch.optim.AdamW", "model.pooling": "last"}
     assert {name: Recording.given.get(name) for name in wanted} == wanted
     assert not [name for name, value in Recording.given.items() if value is None and "." in name]
+    assert not [name for name, value in Recording.given.items() if "logger" in name or value == "secret"]
 
 
 def test_names_of_the_run_are_filled_in_for_any_logger_and_the_config_keeps_the_places(

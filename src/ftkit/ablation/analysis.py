@@ -19,7 +19,7 @@ from ftkit.results.known_examples import DuplicatesEffect, KnownExamples, beside
 from ftkit.results.scan import AnswerFile
 
 Answers = Mapping[Path, RunAnswers | None]  # of runs, by their folder
-_NAMED_ROWS = re.compile(r"\brows? [\d-]+(?:(?:,| and|, and| or) [\d-]+)*")
+_NAMED_ROWS = re.compile(r"\brow \d+|\brows [\d-]+(?:(?:, ?| and |, and | or )[\d-]+)*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def not_converged(run: RunState) -> str:
 
 
 def learned_nothing(found: Split, split: str, predictions: Path) -> str:
-    """Return that the answers of a split are no better than one constant answer; empty if they are, or are too few."""
+    """Return a sentence if the answers of a split are no better than a constant one; empty if they are too few."""
     if (chance := _chance(predictions)) is None:
         return ""
     (share, name), n = chance, found.n - (found.ties or 0)
@@ -109,26 +109,28 @@ def learned_nothing(found: Split, split: str, predictions: Path) -> str:
 def _never_right(test: Split, predictions: Path) -> str:
     if test.accuracy or (chance := _chance(predictions)) is None:
         return ""
-    (share, name) = chance
+    share, name = chance
     if not is_significant((1 - share) ** test.n):
         return ""
-    return f"none of its {test.n:,} test answers is right, with {name} {share:.1%} would be; see {predictions.name}"
+    return f"none of its {test.n:,} test answers is right ({name}: {share:.1%}); see {predictions.name}"
 
 
 def _chance(predictions: Path) -> tuple[float, str] | None:
-    """Return how often one who looks at no example is right, and how; None if always, or if nobody knows."""
+    """Return how often one who looks at no example is right, and how; None if always, or without labels."""
     if not predictions.exists():
         return None
     labels: Counter[str] = Counter()
     pairs = True
     for batch in PredictionFile(predictions).batches(labeled=False):
         texts = batch["label"].to_pylist()
-        labels.update(texts)
+        labels.update(filter(None, texts))
         pairs = pairs and is_preference(texts, batch["prediction"].to_pylist())
     if pairs:
         return 0.5, "a coin"
+    if len(labels) < 2:
+        return None
     label, most = labels.most_common(1)[0]
-    return None if len(labels) == 1 else (most / labels.total(), f"always answering {label}")
+    return most / labels.total(), f"always answering {label}"
 
 
 def _loss(curve: Curve, train: Split | None) -> str:

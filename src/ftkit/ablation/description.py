@@ -24,7 +24,7 @@ def refuse_other_ablation(out: Path, ablation: AblationFolder) -> None:
     name = ablation.folder.resolve().name
     there = _description(out / DESCRIPTION_FILE).get("name", name)
     if there != name:
-        fix = f"choose another --out; if {name} is {there} under a new name, rename it back"
+        fix = f"choose another --out, or, if you renamed the folder of the ablation, rename it back to {there}"
         raise InputError(f"holds the runs of another ablation, {there}", file=out, field="out", got=name, fix=fix)
 
 

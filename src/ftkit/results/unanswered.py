@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ftkit.results.prediction_file import PredictionFile
 
-_CLASSES = 20  # of more labels an answer is no class, or the list too long to read
+_CLASSES = 20  # more labels are texts, not classes, or a list too long to read
 _EXAMPLES = 5  # of a class: of fewer, none answered is no surprise
 _RARELY = 10  # times as many examples as answers
 
@@ -15,7 +15,7 @@ def unanswered(predictions: Path) -> str:
     labels: Counter[str] = Counter()
     answers: Counter[str] = Counter()
     for batch in PredictionFile(predictions).batches(labeled=False):
-        labels.update(batch["label"].to_pylist())
+        labels.update(filter(None, batch["label"].to_pylist()))
         answers.update(batch["prediction"].to_pylist())
     if len(labels) > _CLASSES:
         return ""

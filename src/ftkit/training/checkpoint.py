@@ -80,9 +80,9 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def steps_of(file: Path) -> float:
-    """Return the steps of a checkpoint without reading its tensors; infinite if that is not to be known.
+    """Return the steps of a checkpoint without reading its tensors; infinite if it cannot be read.
 
-    Clocks are set back, steps are not.
+    Unlike the time of a file, they never go back.
     """
     try:
         return int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"])

@@ -1,6 +1,7 @@
 """Stop a training on a signal at a safe point, with everything saved that resuming needs."""
 
 import signal
+import sys
 import threading
 from pathlib import Path
 from types import FrameType
@@ -9,7 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from ftkit.storage import CHECKSUM_SUFFIX, remove_partials
 from ftkit.training.checkpoint import INTERRUPTED
@@ -99,7 +100,12 @@ class SafeStop(L.Callback):
         if at_once:
             self._restore_handlers()
             raise KeyboardInterrupt if number == signal.SIGINT else SIGTERMException
-        rank_zero_info("Stopping after this step; a second signal stops at once, without saving")
+        _say("stopping after this step; a second signal stops at once, without saving")
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # not logged: a sweep shows nothing of Lightning's
 
 
 def _received_by_any(trainer: L.Trainer, received: int | None) -> int | None:

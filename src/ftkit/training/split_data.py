@@ -1,11 +1,14 @@
 """A Lightning data module of examples in three splits: what the tasks' data modules have in common."""
 
+import os
+import signal
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.seed import pl_worker_init_function
 from torch.utils.data import DataLoader, Sampler
 
 from ftkit.errors import InputError, at_least
@@ -17,6 +20,8 @@ from ftkit.run_folder import SPLITS, SplitName
 from ftkit.training.samplers import evaluation_sampler
 
 _COMPARED = 200_000  # the most examples among which a training looks for duplicates
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 ImageKey = Callable[[ImageReference, Example], Hashable]
 
@@ -39,7 +44,7 @@ class SplitDataModule(L.LightningDataModule):
 
     # Attributes by which other examples, or other parts of them, make a step; a resumed run must not differ in them.
     step_options: ClassVar[tuple[str, ...]] = ()
-    # Whether a similar text is a duplicate, as it is where it can only have the same few labels.
+    # Whether a similar text counts as a duplicate, as in classification, where it mostly has the same label.
     near_duplicates: ClassVar[bool] = True
 
     def __init__(
@@ -132,6 +137,18 @@ class SplitDataModule(L.LightningDataModule):
             drop_last=drop_last,
             collate_fn=self._collate(split, evaluation),
             num_workers=self.num_workers,
+            worker_init_fn=_leave_signals,
             pin_memory=torch.cuda.is_available(),  # elsewhere torch warns that it has no effect
             persistent_workers=self.num_workers > 0 and not evaluation,
         )
+
+
+def _leave_signals(worker: int) -> None:
+    """Let a worker go on when the whole group of processes is told to end, so that the training can save and stop.
+
+    Lightning would seed a worker that nobody else initializes.
+    """
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    if int(os.environ.get("PL_SEED_WORKERS", 0)):
+        pl_worker_init_function(worker)
