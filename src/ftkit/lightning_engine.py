@@ -13,13 +13,14 @@ import lightning as L
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from ftkit.ablation.optuna_study import Pruning
+from ftkit.config_files import read_config
 from ftkit.errors import FtkitError, InputError
 from ftkit.library_output import quiet_lightning
 from ftkit.lightning_cli import FtkitCLI
 from ftkit.lightning_errors import exit_on_termination, explain_refusals
 from ftkit.run_config import config_arguments, without_folder
-from ftkit.run_folder import RESULT_FILE, RUNS, is_trained, read_result
-from ftkit.training.checkpoint import find_checkpoint
+from ftkit.run_folder import CONFIG_FILE, RESULT_FILE, RUNS, is_trained, read_result
+from ftkit.training.checkpoint import find_checkpoint, steps_of
 from ftkit.training.curves_logger import CurvesLogger
 from ftkit.training.environment import code_sha256, data_sha256
 from ftkit.training.pruning import PruneUnpromising
@@ -61,7 +62,7 @@ class LightningEngine:
 
     def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
         """Train and test one run in ``directory``, where it goes on from what an interrupted attempt left."""
-        if is_trained(directory):
+        if _holds_what_is_tested(directory):
             self.test(configs, seed, directory)
             return
         with self._trained(configs, seed, directory) as cli:
@@ -135,6 +136,15 @@ class LightningEngine:
         # The sweep has its own bars.
         arguments += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
         return FtkitCLI([*arguments, *more], run=False, callbacks=[_StepReporter(self.on_step)])
+
+
+def _holds_what_is_tested(directory: Path) -> bool:
+    """Return whether a training is finished, and the checkpoint holds the weights that are tested after it."""
+    if not is_trained(directory):
+        return False
+    if read_config(directory / CONFIG_FILE)["model_selection"] == "best":
+        return True
+    return steps_of(find_checkpoint(directory)) == read_result(directory / RESULT_FILE)["steps"]
 
 
 def _checkpoint_to_go_on_from(directory: Path) -> Path | None:

@@ -172,34 +172,44 @@ def test_a_sweep(name: str, place: str, config: Path, tmp_path: Path) -> None:
         assert_same(out / cell, tmp_path / "whole" / cell)
 
 
+WEIGHTS = {"filename": "last", "save_weights_only": True}
+FULL = {"filename": "full", "every_n_train_steps": 2}
+TEN_STEPS = {"filename": "full", "every_n_train_steps": 5}  # of twelve
+TWO_EPOCHS = {"filename": "early", "save_weights_only": True, "every_n_epochs": 2}  # of three
+
+
 @pytest.mark.parametrize(
-    ("name", "place", "full", "batches"),
+    ("name", "place", "saving", "batches"),
     [
-        ("TERM", "second epoch", False, 24 - 12),
-        pytest.param("INT", "second epoch", False, 24 - 12, marks=pytest.mark.slow),
-        ("TERM", "last validation", False, 0),
-        ("INT", "during test", False, 0),
-        pytest.param("KILL", "during test", False, 0, marks=pytest.mark.slow),
-        ("KILL", "second epoch", True, 24 - 8),
-        ("KILL", "second epoch", False, 24),
+        ("TERM", "second epoch", [WEIGHTS], 24 - 12),
+        pytest.param("INT", "second epoch", [WEIGHTS], 24 - 12, marks=pytest.mark.slow),
+        ("TERM", "last validation", [WEIGHTS], 0),
+        ("INT", "during test", [WEIGHTS], 0),
+        pytest.param("KILL", "during test", [WEIGHTS], 0, marks=pytest.mark.slow),
+        ("INT", "during test", [TEN_STEPS], 24 - 20),
+        ("INT", "during test", [TWO_EPOCHS], 24),
+        ("KILL", "second epoch", [WEIGHTS, FULL], 24 - 8),
+        ("KILL", "second epoch", [WEIGHTS], 24),
     ],
 )
 def test_a_sweep_goes_on_inside_the_run(
-    name: str, place: str, full: bool, batches: int, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    place: str,
+    saving: list[dict[str, Any]],
+    batches: int,
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where checkpoints hold weights only, too; a run that is killed outright needs a full one."""
+    """A run that is killed outright needs a full checkpoint; a test is repeated alone if its weights were saved."""
     ablation, out, log = tmp_path / "tiny", tmp_path / "out", tmp_path / "log"
     (ablation / "rows").mkdir(parents=True)
-    chosen = yaml.safe_load(config.read_text())
-    saving = {"filename": "last", "save_weights_only": True, "enable_version_counter": False}
-    saved = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": saving}
-    chosen["trainer"] |= {"callbacks": [saved], "num_sanity_val_steps": 0}
+    chosen, kind = yaml.safe_load(config.read_text()), "lightning.pytorch.callbacks.ModelCheckpoint"
+    saved = [{"class_path": kind, "init_args": {**one, "enable_version_counter": False}} for one in saving]
+    chosen["trainer"] |= {"callbacks": saved, "num_sanity_val_steps": 0}
     (ablation / "base.yaml").write_text(yaml.safe_dump(chosen))
     (ablation / "rows" / "01_one.yaml").write_text("# One?\nmodel:\n  init_args:\n    pooling: mean\n")
-    saving = {"filename": "full", "every_n_train_steps": 2, "enable_version_counter": False}
-    more = {"trainer": {"callbacks+": [{**saved, "init_args": saving}]}} if full else {}
-    (tmp_path / "overlay.yaml").write_text(yaml.safe_dump(more))
-    command = ["ablation", "run", str(ablation), "--overlay", str(tmp_path / "overlay.yaml"), "--out"]
+    command = ["ablation", "run", str(ablation), "--out"]
     assert victim.run([*command, str(out)], place, SIGNALS[name], log) == CODES[name], log.read_text()
     assert not (out / "01_one/seed-123").exists()
     assert "unfinished: it was interrupted" in ablation_status(out)
