@@ -23,6 +23,18 @@ FAST = {("TERM", "mid-epoch"), ("INT", "during validation"), ("KILL", "during sa
         ("KILL", "between save and checksum")}  # fmt: skip
 
 
+WEIGHTS = {"filename": "last", "save_weights_only": True}
+FULL = {"filename": "full", "every_n_train_steps": 2}
+TEN_STEPS = {"filename": "full", "every_n_train_steps": 5}  # of twelve
+TWO_EPOCHS = {"filename": "early", "save_weights_only": True, "every_n_epochs": 2}  # of three
+
+
+def saving(options: dict[str, Any]) -> dict[str, Any]:
+    """The config of a callback that saves."""
+    kind = "lightning.pytorch.callbacks.ModelCheckpoint"
+    return {"class_path": kind, "init_args": {**options, "enable_version_counter": False}}
+
+
 def cases(places: list[str]) -> list[Any]:
     return [
         pytest.param(name, place, id=f"{name} {place}", marks=[] if (name, place) in FAST else [pytest.mark.slow])
@@ -151,6 +163,17 @@ def test_a_training_with_checkpoints_inside_the_epoch(
     assert (folder / "metrics.csv").read_text().count("\n") == 1 + 3 * (4 + 2)  # of each epoch steps and validations
 
 
+def test_a_killed_training_is_not_taken_for_the_finished_one_that_it_replaces(config: Path, tmp_path: Path) -> None:
+    chosen, folder = yaml.safe_load(config.read_text()), tmp_path / "run"
+    chosen["trainer"]["callbacks"] = [saving(WEIGHTS)]
+    (weights := tmp_path / "weights.yaml").write_text(yaml.safe_dump(chosen))
+    assert main(arguments("fit", weights, folder)) == 0
+    again = arguments("fit", weights, folder, "--seed_everything", "5")
+    assert victim.run(again, "mid-epoch", signal.SIGKILL) == -signal.SIGKILL
+    assert main([*again, "--resume"]) == 0
+    assert json.loads((folder / "result.json").read_text())["seed"] == 5
+
+
 @pytest.mark.parametrize(("name", "place"), cases(["between rows", "mid-epoch"]))
 def test_a_sweep(name: str, place: str, config: Path, tmp_path: Path) -> None:
     ablation, out = tmp_path / "tiny", tmp_path / "out"
@@ -172,14 +195,8 @@ def test_a_sweep(name: str, place: str, config: Path, tmp_path: Path) -> None:
         assert_same(out / cell, tmp_path / "whole" / cell)
 
 
-WEIGHTS = {"filename": "last", "save_weights_only": True}
-FULL = {"filename": "full", "every_n_train_steps": 2}
-TEN_STEPS = {"filename": "full", "every_n_train_steps": 5}  # of twelve
-TWO_EPOCHS = {"filename": "early", "save_weights_only": True, "every_n_epochs": 2}  # of three
-
-
 @pytest.mark.parametrize(
-    ("name", "place", "saving", "batches"),
+    ("name", "place", "saved", "batches"),
     [
         ("TERM", "second epoch", [WEIGHTS], 24 - 12),
         pytest.param("INT", "second epoch", [WEIGHTS], 24 - 12, marks=pytest.mark.slow),
@@ -195,7 +212,7 @@ TWO_EPOCHS = {"filename": "early", "save_weights_only": True, "every_n_epochs": 
 def test_a_sweep_goes_on_inside_the_run(
     name: str,
     place: str,
-    saving: list[dict[str, Any]],
+    saved: list[dict[str, Any]],
     batches: int,
     config: Path,
     tmp_path: Path,
@@ -204,9 +221,8 @@ def test_a_sweep_goes_on_inside_the_run(
     """A run that is killed outright needs a full checkpoint; a test is repeated alone if its weights were saved."""
     ablation, out, log = tmp_path / "tiny", tmp_path / "out", tmp_path / "log"
     (ablation / "rows").mkdir(parents=True)
-    chosen, kind = yaml.safe_load(config.read_text()), "lightning.pytorch.callbacks.ModelCheckpoint"
-    saved = [{"class_path": kind, "init_args": {**one, "enable_version_counter": False}} for one in saving]
-    chosen["trainer"] |= {"callbacks": saved, "num_sanity_val_steps": 0}
+    chosen = yaml.safe_load(config.read_text())
+    chosen["trainer"] |= {"callbacks": [saving(one) for one in saved], "num_sanity_val_steps": 0}
     (ablation / "base.yaml").write_text(yaml.safe_dump(chosen))
     (ablation / "rows" / "01_one.yaml").write_text("# One?\nmodel:\n  init_args:\n    pooling: mean\n")
     command = ["ablation", "run", str(ablation), "--out"]

@@ -17,7 +17,7 @@ from ftkit.errors import ExitCode, InputError, TrainingFailed
 from ftkit.results.known_examples import KnownExamples
 from ftkit.run_folder import RESULT_FILE
 from ftkit.training.guards import FiniteGuard
-from ftkit.training.recorder import RunRecorder
+from ftkit.training.recorder import RunRecorder, add_to_result
 
 # score, label, id: the prediction is 1 above 0, so that 4 of 7 are right
 EXAMPLES = [(2.0, 1, "a"), (-1.0, 1, "b"), (-2.0, 0, "c"), (0.5, 0, "d"), (3.0, 1, "e"), (-4.0, 0, "f"), (1.0, 0, "g")]
@@ -66,8 +66,8 @@ class Data(L.LightningDataModule):
 def trainer(folder: Path, **options: Any) -> L.Trainer:
     return L.Trainer(
         default_root_dir=folder,
-        callbacks=[RunRecorder(), FiniteGuard()],
         **{
+            "callbacks": [RunRecorder(), FiniteGuard()],
             "accelerator": "cpu",
             "max_epochs": 1,
             "logger": False,
@@ -124,6 +124,21 @@ def test_the_seconds_of_a_resumed_training_include_those_before(tmp_path: Path) 
     trainer(tmp_path, max_epochs=2).fit(Threshold(), Data(), ckpt_path=tmp_path / "stopped.ckpt")
     assert 1000 < result(tmp_path)["seconds"]["fit"] < 1100
     assert result(tmp_path)["seconds_frozen"]["fit"] == 400
+
+
+class Adding(L.Callback):
+    """Adds a fact to the result, which must not be there before it is whole."""
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        add_to_result(trainer, added=1)
+        assert not (Path(trainer.default_root_dir) / RESULT_FILE).exists()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_result_is_written_when_it_is_whole(order: int, tmp_path: Path) -> None:
+    for _ in range(2):  # nor is there that of an earlier training
+        trainer(tmp_path, callbacks=[RunRecorder(), Adding()][::order]).fit(Threshold(), Data())
+        assert {"added", "steps", "seconds"} <= result(tmp_path).keys()
 
 
 class Unreadable(Threshold):

@@ -59,13 +59,15 @@ class CompiledTraining(L.Callback):
             setattr(owner, name, MethodType(self._compiled(getattr(type(owner), name), owner), owner))
             self._undo.callback(delattr, owner, name)
 
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Record what was compiled."""
+        add_to_result(trainer, compiled=len(self._ran))
+        if not self._ran:
+            rank_zero_warn("CompiledTraining: no block is trainable, so nothing was compiled")
+
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Record what was compiled, and restore the uncompiled blocks."""
+        """Restore the uncompiled blocks."""
         self._undo.close()
-        if stage == "fit":
-            add_to_result(trainer, compiled=len(self._ran))
-            if not self._ran:
-                rank_zero_warn("CompiledTraining: no block is trainable, so nothing was compiled")
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Restore the uncompiled blocks."""

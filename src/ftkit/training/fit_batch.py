@@ -106,12 +106,15 @@ class FitBatch(L.Callback):
         if size * self.factor != whole:
             loss.register_hook(lambda gradient: gradient * (size * self.factor / whole))
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Record what was found, and leave the trainer as it was."""
-        if stage == "fit" and self.fitted:
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Record what was found."""
+        if self.fitted:
             found = {"asked": self.asked, "fitted": self.fitted, "accumulate": trainer.accumulate_grad_batches}
             add_to_result(trainer, batch=found)
-            self._release(trainer)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Leave the trainer as it was."""
+        self._release(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Leave the trainer as it was."""

@@ -52,11 +52,14 @@ class RunRecorder(L.Callback):
         self._module: L.LightningModule | None = None  # while it is trained
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Start to measure a training's memory; a ``test`` adds to what ``fit`` left."""
+        """Start to measure a training's memory, and drop an earlier one's result; a ``test`` adds to what there is."""
+        file = Path(trainer.default_root_dir) / RESULT_FILE
         if stage == "fit":
             reset_peak_memory()
-        file = Path(trainer.default_root_dir) / RESULT_FILE
-        if stage != "fit" and not self.result and file.is_file():
+            self.result = {}
+            if trainer.is_global_zero:
+                file.unlink(missing_ok=True)
+        elif not self.result and file.is_file():
             self.result = read_result(file)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -70,10 +73,10 @@ class RunRecorder(L.Callback):
         self._fit_started, self._module = time.perf_counter(), pl_module
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Record cost and origin of the training."""
+        """Note cost and origin of the training, beside what others add, see :func:`add_to_result`."""
         checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") or ""
         seconds = self.state_dict()
-        self.result = {
+        self.result |= {
             "seconds": {"fit": seconds["fit"]},
             # a part of those: work on frozen layers that later runs find done
             "seconds_frozen": {"fit": seconds["frozen"]},
@@ -95,11 +98,15 @@ class RunRecorder(L.Callback):
         }
         if (found := getattr(pl_module, "lr", None)) is not None:  # by a LearningRateFinder
             self.result["learning_rate"] = found
-        _write(trainer, self.result)
         folder = Path(trainer.default_root_dir)
         # Not removed, for the training may have chosen its rows by them.
         if earlier := ", ".join(sorted(file.name for file in folder.glob(predictions_file("*")))):
             rank_zero_warn(f"{earlier} in {folder} are not this training's; `ftkit test` writes them anew")
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Write the whole result of a training at once: with it the training is finished."""
+        if stage == "fit" and self.result:
+            _write(trainer, self.result)
 
     def state_dict(self) -> dict[str, float]:
         """Return the seconds that the training has taken so far, those before it was resumed included."""
@@ -189,11 +196,12 @@ class RunRecorder(L.Callback):
 
 
 def add_to_result(trainer: L.Trainer, **facts: Any) -> None:
-    """Add facts to what the run's :class:`RunRecorder` has written and will write."""
+    """Add facts to the run's ``result.json``; of a training before the end of its ``on_fit_end``."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, RunRecorder):
             callback.result.update(facts)
-            _write(trainer, callback.result)
+            if trainer.state.fn != "fit":  # else all of it is written when the training ends
+                _write(trainer, callback.result)
 
 
 def record_unfinished(trainer: L.Trainer, status: str, reason: str, **facts: Any) -> None:
