@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from ftkit.ablation.description import refuse_other_ablation
-from ftkit.ablation.executor import Engine, Executor, Job, Outcome, one_by_one
+from ftkit.ablation.executor import Engine, Executor, Job, Outcome, one_by_one, remove_unsaved
 from ftkit.ablation.folder import AblationFolder, Run
 from ftkit.ablation.ledger import Ledger
 from ftkit.ablation.planned import write_plan
@@ -186,7 +185,7 @@ class _Interruption:
         ) -> Iterator[tuple[Job, Outcome]]:
             for job, outcome in executor(engine, jobs, on_start):
                 if outcome.status == "failed" and self._received is not None:
-                    shutil.rmtree(job.directory, ignore_errors=True)
+                    remove_unsaved(job)
                     self._check()
                 yield job, outcome
 

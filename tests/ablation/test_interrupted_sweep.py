@@ -75,3 +75,22 @@ def test_it_stops_and_says_how_to_go_on(seed: int, tmp_path: Path) -> None:
     ablation.run(engine=engine, progress=SweepProgress(Console(file=io.StringIO())))
     assert (ROWS - len(engine.ran), done(tmp_path)) in ((counted, ROWS), (made, ROWS))
     assert not list(tmp_path.glob("*/.seed-*"))
+
+
+class Translating(FakeEngine):
+    """Has trained, and is told to end in a library that makes an error of its own of it."""
+
+    def run(self, configs: Sequence[Path], seed: int, directory: Path) -> None:
+        (directory / "checkpoints").mkdir()
+        (directory / "checkpoints/last.ckpt").touch()
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except SystemExit:
+            raise RuntimeError("failed to write") from None
+
+
+def test_what_was_saved_is_kept_where_a_library_makes_an_error_of_the_signal(tmp_path: Path) -> None:
+    ablation = Ablation(make_folder(tmp_path / "abl", {"01_row": {}}), out=tmp_path / "out")
+    with pytest.raises(SystemExit, match="143"):
+        ablation.run(engine=Translating(), progress=SweepProgress(Console(file=io.StringIO())))
+    assert [file.name for file in tmp_path.glob("out/01_row/.seed-*/checkpoints/*")] == ["last.ckpt"]

@@ -105,6 +105,27 @@ def test_killed_between_any_two_lines_of_the_ledger_it_goes_on_and_chooses_the_s
     assert pruned.engine.fitted == pruned.engine.tested == []
 
 
+@pytest.mark.parametrize(
+    ("search", "goes_on"),
+    [(SEARCH, True), ({**SEARCH, "monitor": "val/loss"}, False), ({"settings": SEARCH["settings"]}, False)],
+)
+def test_an_interrupted_try_goes_on_only_with_the_same_pruner(search: Any, goes_on: bool, pruned: Pruned) -> None:
+    found: list[bool] = []
+
+    class Interrupted(FakeEngine):
+        def fit(self, configs, seed, directory, pruning=None):
+            checkpoint = directory / "checkpoints/interrupted.ckpt"
+            found.append(checkpoint.exists())
+            checkpoint.parent.mkdir(exist_ok=True)
+            checkpoint.touch()
+            raise KeyboardInterrupt
+
+    for one in (SEARCH, search):
+        with pytest.raises(KeyboardInterrupt):
+            pruned.run(one, Interrupted())
+    assert found == [False, goes_on]
+
+
 def test_each_seed_is_compared_with_the_same_seed_and_one_that_was_stopped_is_enough(tmp_path: Path) -> None:
     class Unlucky(FakeEngine):
         def identity(self, configs, seed):

@@ -1,5 +1,7 @@
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -9,7 +11,7 @@ from ftkit.ablation.folder import AblationFolder
 from ftkit.ablation.ledger import Ledger
 from ftkit.ablation.progress import Event, Summary
 from ftkit.ablation.runner import run
-from ftkit.errors import EnvironmentFault, ExitCode, InputError
+from ftkit.errors import EnvironmentFault, ExitCode, InputError, UnavailableError
 
 ROWS = {f"{number:02}_row": {"correct": 270 + number} for number in range(1, 5)}
 FILES = ("config.yaml", "result.json", "metrics.csv", "predictions-test.tsv")
@@ -240,6 +242,28 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_if_it_is_the_same(sweep:
         sweep.run(engine, rows="2", force=True)
     sweep.run(engine, rows="2")
     assert engine.went_on == ["01_row", "02_row"]
+    assert not list(sweep.out.glob("*/.seed-*"))
+
+
+def test_what_an_interrupted_run_saved_is_kept_while_weights_or_data_are_out_of_reach(sweep: Sweep) -> None:
+    engine, row = Interrupted(), (sweep.folder / "rows/01_row.yaml").read_text()
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(engine, rows="1")
+    sweep.set_row("01_row", "offline: true\n")
+    assert labels(sweep.run(rows="1").skipped) == ["01_row"]
+    sweep.set_row("01_row", row)
+    with patch.object(Interrupted, "run", side_effect=UnavailableError("gpt2-xl is not on this machine")):
+        assert labels(sweep.run(engine, rows="1").skipped) == ["01_row"]
+    with suppress(KeyboardInterrupt):
+        sweep.run(engine, rows="1")
+    assert engine.went_on == ["01_row"]
+
+
+def test_what_an_interrupted_run_saved_is_removed_with_its_row(sweep: Sweep) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(Interrupted())
+    (sweep.folder / "rows/01_row.yaml").rename(sweep.folder / "rows/01_other.yaml")
+    sweep.run(rows="2")
     assert not list(sweep.out.glob("*/.seed-*"))
 
 

@@ -93,17 +93,22 @@ def run_job(engine: Engine, job: Job) -> Outcome:
         shutil.rmtree(job.directory / "checkpoints", ignore_errors=True)
         return Outcome("pruned", str(stopped), seconds=time.monotonic() - began)
     except UnavailableError as error:
-        shutil.rmtree(job.directory)
+        remove_unsaved(job)
         return Outcome("skipped", str(error))
     except Exception as error:  # whatever it is, the other runs continue
         reason = str(error) if isinstance(error, FtkitError) else f"{type(error).__name__}: {error}"
         short = textwrap.shorten(reason, 300, placeholder=" …")
         return Outcome("failed", short, "".join(traceback.format_exception(error)))
     except BaseException:
-        if job.source is not None or not has_checkpoint(job.directory):
-            shutil.rmtree(job.directory, ignore_errors=True)
+        remove_unsaved(job)
         raise
     return Outcome("done", _score(result), seconds=time.monotonic() - began)
+
+
+def remove_unsaved(job: Job) -> None:
+    """Remove what a job left, unless the next attempt can go on from a checkpoint in it."""
+    if job.source is not None or not has_checkpoint(job.directory):
+        shutil.rmtree(job.directory, ignore_errors=True)
 
 
 def _score(result: Result) -> str:

@@ -192,7 +192,7 @@ class SweepRunner:
     ) -> None:
         def started(job: Job) -> None:
             self.tell("start", job.run)
-            key, before = key_of(plans[job.run]), self._begun(job.run.id)
+            key, before = key_of(_with_pruner(job, plans[job.run])), self._begun(job.run.id)
             if force or before is None or before.key != key:
                 shutil.rmtree(job.directory, ignore_errors=True)
             if job.source is None:  # else what was fitted stays so until the test is done
@@ -218,8 +218,7 @@ class SweepRunner:
         final, source = self.out / run.id, None
         if stages == ("test",):
             stages, source = (stages, final) if has_checkpoint(final) else (("fit", "test"), None)
-        partial = final.with_name(f".{final.name}{_PARTIAL}")
-        return Job(run, tuple(self._configs(run)), partial, stages, source, pruning)
+        return Job(run, tuple(self._configs(run)), _partial(final), stages, source, pruning)
 
     def _keep(self, job: Job, status: Status, identity: Mapping[str, Any], **more: str) -> None:
         """Put what a run left into its place, and write it to the ledger."""
@@ -228,8 +227,9 @@ class SweepRunner:
         self._record(job.run, status, key=key_of(identity), identity=identity, result=result, **more)
 
     def _skip(self, run: Run, reason: str) -> None:
-        # An older result stays valid when data or weights are out of reach today.
-        if not self.ledger.is_done(run.id, "done", "fitted", "pruned"):
+        # An older result stays valid when data or weights are out of reach today, and so does what a run saved.
+        saved = self._begun(run.id) is not None and has_checkpoint(_partial(self.out / run.id))
+        if not saved and not self.ledger.is_done(run.id, "done", "fitted", "pruned"):
             self._record(run, "skipped", reason=reason)
         self.summary.skipped[run] = reason
         self.tell("skipped", run, reason)
@@ -263,11 +263,13 @@ class SweepRunner:
 
     def _remove_leftovers(self) -> None:
         """Remove what a killed sweep left and cannot go on from; the lock is ours, so nobody works in it."""
+        labels = {row.label for row in self.ablation.rows}
         for leftover in (*self.out.glob(f"*/.seed-*{_PARTIAL}"), *self.out.glob(f"*/*/.seed-*{_PARTIAL}")):
-            run_id = f"{leftover.parent.relative_to(self.out)}/{leftover.name[1 : -len(_PARTIAL)]}"
+            place = leftover.parent.relative_to(self.out)
+            begun = self._begun(f"{place}/{leftover.name[1 : -len(_PARTIAL)]}") is not None
             if leftover.is_symlink():
                 leftover.unlink()
-            elif self._begun(run_id) is None or not has_checkpoint(leftover):
+            elif not (begun and place.parts[0] in labels and has_checkpoint(leftover)):
                 shutil.rmtree(leftover)
 
     def _begun(self, run_id: str) -> Entry | None:
@@ -276,8 +278,13 @@ class SweepRunner:
         return entry if entry is not None and entry.status == "started" else None
 
 
+def _partial(final: Path) -> Path:
+    """Return where a run works until it is finished."""
+    return final.with_name(f".{final.name}{_PARTIAL}")
+
+
 def _with_pruner(job: Job, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the identity of a run that was stopped early, which another pruner or metric might not stop."""
+    """Return the identity of a run that a pruner watches, which another pruner or metric might stop elsewhere."""
     pruning = job.pruning
     watched = {PRUNER: {**pruning.pruner, "monitor": pruning.monitor, "mode": pruning.mode}} if pruning else {}
     return {**identity, **watched}
