@@ -52,13 +52,11 @@ class RunRecorder(L.Callback):
         self._module: L.LightningModule | None = None  # while it is trained
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Start to measure a training's memory, and drop an earlier one's result; a ``test`` adds to what there is."""
+        """Start to measure a training's memory; a ``test`` adds to what ``fit`` left."""
         file = Path(trainer.default_root_dir) / RESULT_FILE
         if stage == "fit":
             reset_peak_memory()
             self.result = {}
-            if trainer.is_global_zero:
-                file.unlink(missing_ok=True)
         elif not self.result and file.is_file():
             self.result = read_result(file)
 
@@ -71,6 +69,11 @@ class RunRecorder(L.Callback):
         if duplicates := report.get("duplicates"):
             rank_zero_info(f"{duplicates_line(duplicates)}: ftkit data audit shows them")
         self._fit_started, self._module = time.perf_counter(), pl_module
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Remove the result of an earlier training, whose weights this one replaces; nothing refuses it any more."""
+        if trainer.is_global_zero:
+            (Path(trainer.default_root_dir) / RESULT_FILE).unlink(missing_ok=True)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note cost and origin of the training, beside what others add, see :func:`add_to_result`."""
