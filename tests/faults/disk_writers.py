@@ -119,7 +119,7 @@ def _config(folder: Path, version: int) -> None:
     parser = ArgumentParser()
     parser.add_argument("--trainer.default_root_dir", default="runs/a")
     parser.add_argument("--seed_everything", default=version)
-    trainer: Any = SimpleNamespace(default_root_dir=folder)
+    trainer: Any = SimpleNamespace(default_root_dir=folder, loggers=[])
     RunConfig(parser, parser.parse_args([])).save_config(trainer, None, "fit")  # type: ignore[arg-type]
 
 

@@ -106,7 +106,7 @@ def test_the_newest_run_is_the_one_that_was_begun_last(tmp_path: Path, monkeypat
     config = RunConfig(parser, parser.parse_args([]), overwrite=True)
 
     def train(folder: str, stage: str = "fit") -> None:
-        config.save_config(SimpleNamespace(default_root_dir=folder), None, stage)  # type: ignore[arg-type]
+        config.save_config(SimpleNamespace(default_root_dir=folder, loggers=[]), None, stage)  # type: ignore[arg-type]
         file = Path(folder) / "checkpoints" / "last.ckpt"
         file.parent.mkdir(exist_ok=True)
         file.touch()

@@ -55,9 +55,9 @@ def find_checkpoint(path: str | Path) -> Path:
     """Return the checkpoint that a path means.
 
     Args:
-        path: A ``.ckpt`` file, or a run folder: its ``checkpoints/last.ckpt``, or else that of
-            ``checkpoints/*.ckpt`` with the most steps, of equal ones the newer one; or ``checkpoints/best.ckpt`` if
-            its ``config.yaml`` says ``model_selection: best``. That of a training that was interrupted is not meant.
+        path: A ``.ckpt`` file, or a run folder: its ``checkpoints/last.ckpt``, or else its newest
+            ``checkpoints/*.ckpt``; or ``checkpoints/best.ckpt`` if its ``config.yaml`` says ``model_selection: best``.
+            That of a training that was interrupted is not meant.
 
     Raises:
         InputError: There is none.
@@ -65,8 +65,7 @@ def find_checkpoint(path: str | Path) -> Path:
     path = Path(path)
     if path.is_file():
         return path
-    files = (path / "checkpoints").glob("*.ckpt")
-    found = sorted(files, key=lambda file: (file.stem == "last", steps_of(file), file.stat().st_mtime_ns))
+    found = sorted((path / "checkpoints").glob("*.ckpt"), key=lambda ckpt: (ckpt.stem == "last", ckpt.stat().st_mtime))
     if [ckpt.name for ckpt in found] == [INTERRUPTED]:
         raise InputError("its training was interrupted", file=path, fix="finish it: the same fit with --resume")
     config = path / CONFIG_FILE

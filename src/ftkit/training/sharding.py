@@ -99,6 +99,8 @@ def shard(module: L.LightningModule, net: nn.Module) -> None:
         raise InputError("quantized weights cannot be sharded", field="quantization", got=quantization, fix="use ddp")
     if getattr(module, "preference", False):  # it runs parts of the network that are no forward pass of the whole
         raise InputError("training on preferences needs whole weights", field="trainer.strategy", fix="use ddp")
+    for parameter in net.parameters():
+        parameter.data = parameter.data.contiguous()  # PyTorch cannot shard a view of a transposed weight
     mesh = strategy.device_mesh["data_parallel"]
     for block in reversed(list(net.modules())):
         if is_block(block):
