@@ -8,8 +8,8 @@ import lightning as L
 
 from ftkit.ablation.convergence import learned_nothing
 from ftkit.ablation.result import Split
+from ftkit.results.answer_counts import labels_and_answers, unanswered
 from ftkit.results.preferences import interval_of_counts
-from ftkit.results.unanswered import unanswered
 from ftkit.run_folder import CONFIG_FILE, predictions_file
 from ftkit.training.recorder import RunRecorder
 
@@ -41,8 +41,8 @@ def summary(trainer: L.Trainer) -> str:
 def _weakness(folder: Path, split: str, figures: dict[str, Any]) -> str:
     """Return a warning if a trained model does no better than a constant answer, or leaves a class out."""
     counts = Split(figures["n"], figures["correct"], figures.get("ties"))
-    predictions = folder / predictions_file(split)
-    found = "; ".join(filter(None, (learned_nothing(counts, split, predictions), unanswered(predictions))))
+    read = labels_and_answers(folder / predictions_file(split))
+    found = "; ".join(filter(None, (learned_nothing(counts, split, read), unanswered(read))))
     advice = "a longer training or another learning rate (--model.optimizer.lr) may help"
     return found and f"warning: {split}: {found}; {advice}"
 

@@ -7,7 +7,7 @@ from operator import le
 from pathlib import Path
 
 from ftkit.ablation.claim_findings import JudgedClaim, judge_claim
-from ftkit.ablation.folder import format_numbers
+from ftkit.ablation.folder import SELECTION, format_numbers
 from ftkit.ablation.identity import changes
 from ftkit.ablation.planned import read_plan
 from ftkit.ablation.run_answers import RunAnswers, compare, over_seeds
@@ -163,7 +163,7 @@ def _over_seeds(runs: Sequence[RunState], answers: Answers) -> AnswerFile | None
 def _names(row: SweepRow, other: SweepRow) -> bool:
     """Return whether the question of a row names another one, as ``row 5`` or ``rows 2, 4-6 and 8`` do."""
     named = " ".join(_NAMED_ROWS.findall(row.question))
-    ends = [(int(first), int(last or first)) for first, last in re.findall(r"(\d+)(?:-(\d+))?", named)]
+    ends = [(int(first), int(last or first)) for first, last in SELECTION.findall(named)]
     return any(first <= other.number <= last for first, last in ends)
 
 

@@ -9,12 +9,14 @@ did not converge. It did not if
 2. its training loss rose: over the last quarter of the logged steps it is significantly higher than over the first
    (Welch's t-test, one-sided); or
 3. its training loss did not fall: it has no significant trend downwards over the logged steps (Mann-Kendall test,
-   one-sided), while fewer than nine in ten training examples are right.
+   one-sided), while fewer than nine in ten training examples are right; or
+4. none of its test answers is right, of which always giving the most frequent label would get so many right that none
+   at all is significantly fewer (exact binomial test, one-sided).
 
-Each of the three tests is made at the 5% level. A run that logged its loss fewer than 12 times is judged by the first
-alone, one that was not tested on its training examples by the second alone: a fall that is small against the noise
-between batches is no fault of a model that was good to begin with. How the validation accuracy swings is no part of
-this: with 149 messages it does by seven points in a training whose loss falls to a tenth.
+Each of the four tests is made at the 5% level. A run that logged its loss fewer than 12 times is judged by the first
+alone, one that was not tested on its training examples by the second and the fourth: a fall that is small against the
+noise between batches is no fault of a model that was good to begin with. How the validation accuracy swings is no part
+of this: with 149 messages it does by seven points in a training whose loss falls to a tenth.
 """
 
 import csv
@@ -30,7 +32,7 @@ from scipy import stats
 from ftkit.ablation.result import Split
 from ftkit.ablation.sweep import RunState
 from ftkit.errors import InputError
-from ftkit.results.prediction_file import PredictionFile
+from ftkit.results.answer_counts import LabelsAndAnswers, labels_and_answers, labels_in
 from ftkit.results.preferences import is_preference
 from ftkit.results.statistics import is_significant
 from ftkit.run_folder import CURVES_FILE, predictions_file
@@ -86,16 +88,24 @@ def not_converged(run: RunState) -> str:
         return ""
     splits = {} if run.result is None else run.result.splits
     train, test = splits.get("train"), splits.get("test")
-    found = learned_nothing(train, "training", run.directory / predictions_file("train")) if train else ""
+    found = learned_nothing(train, "training", _counted(run, "train")) if train else ""
     curve = read_curves(run.directory).get("train/loss")
     if found or curve is None or len(curve.values) < _LEAST:
         return found
-    return _loss(curve, train) or (_never_right(test, run.directory / predictions_file("test")) if test else "")
+    if found := _loss(curve, train):
+        return found
+    return _never_right(test, _counted(run, "test")) if test is not None and not test.accuracy else ""
 
 
-def learned_nothing(found: Split, split: str, predictions: Path) -> str:
+def _counted(run: RunState, split: str) -> LabelsAndAnswers:
+    """Count the predictions of a split; nothing where the run left none."""
+    predictions = run.directory / predictions_file(split)
+    return labels_and_answers(predictions) if predictions.exists() else Counter()
+
+
+def learned_nothing(found: Split, split: str, counts: LabelsAndAnswers) -> str:
     """Return a sentence if the answers of a split are no better than a constant one; empty if they are too few."""
-    if (chance := _chance(predictions)) is None:
+    if (chance := _chance(counts)) is None:
         return ""
     (share, name), n = chance, found.n - (found.ties or 0)
     if is_significant(float(stats.binom.sf(found.correct - 1, n, share))) or not is_significant(share**found.n):
@@ -106,27 +116,20 @@ def learned_nothing(found: Split, split: str, predictions: Path) -> str:
     )
 
 
-def _never_right(test: Split, predictions: Path) -> str:
-    if test.accuracy or (chance := _chance(predictions)) is None:
+def _never_right(test: Split, counts: LabelsAndAnswers) -> str:
+    if (chance := _chance(counts)) is None:
         return ""
     share, name = chance
     if not is_significant((1 - share) ** test.n):
         return ""
-    return f"none of its {test.n:,} test answers is right ({name}: {share:.1%}); see {predictions.name}"
+    return f"none of its {test.n:,} test answers is right ({name}: {share:.1%}); see {predictions_file('test')}"
 
 
-def _chance(predictions: Path) -> tuple[float, str] | None:
+def _chance(counts: LabelsAndAnswers) -> tuple[float, str] | None:
     """Return how often one who looks at no example is right, and how; None if always, or without labels."""
-    if not predictions.exists():
-        return None
-    labels: Counter[str] = Counter()
-    pairs = True
-    for batch in PredictionFile(predictions).batches(labeled=False):
-        texts = batch["label"].to_pylist()
-        labels.update(filter(None, texts))
-        pairs = pairs and is_preference(texts, batch["prediction"].to_pylist())
-    if pairs:
+    if counts and is_preference(*zip(*counts, strict=True)):
         return 0.5, "a coin"
+    labels = labels_in(counts)
     if len(labels) < 2:
         return None
     label, most = labels.most_common(1)[0]

@@ -18,7 +18,7 @@ from ftkit.errors import InputError
 Format = Literal["text", "markdown", "csv", "json", "spreadsheet"]  # how a table can be printed
 _LABEL = re.compile(r"(\d+)_([A-Za-z0-9][A-Za-z0-9_.-]*)")
 _ROW_FILE = re.compile(_LABEL.pattern + r"\.ya?ml")
-_SELECTION = re.compile(r"(\d+)(?:-(\d+))?")
+SELECTION = re.compile(r"(\d+)(?:-(\d+))?")
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class AblationFolder:
         there = [row.number for row in self.rows]
         chosen: set[int] = set()
         for part in rows.split(","):
-            match = _SELECTION.fullmatch(part.strip())
+            match = SELECTION.fullmatch(part.strip())
             if not match:
                 fix = "write numbers and ranges, such as 1-5,10"
                 raise InputError("not a selection of rows", field="rows", got=rows, fix=fix)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ftkit.results.unanswered import unanswered
+from ftkit.results.answer_counts import labels_and_answers, unanswered
 
 CAT, DOG, COW = "cat", "dog", "cow"
 
@@ -29,4 +29,4 @@ def test_a_class_that_is_hardly_ever_answered_is_named(
 ) -> None:
     lines = [f"{number}\t{pair[0]}\t{pair[1]}\n" for number, pair in enumerate(zip(labels, answers, strict=True))]
     (tmp_path / "predictions.tsv").write_text("".join(["id\tlabel\tprediction\n", *lines]), encoding="utf-8")
-    assert unanswered(tmp_path / "predictions.tsv") == expected
+    assert unanswered(labels_and_answers(tmp_path / "predictions.tsv")) == expected
